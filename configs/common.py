@@ -1,0 +1,150 @@
+"""Fields that all recipes share, and the methods they compare.
+
+Configs hold names and numbers only. Every field can be set on the command line, as in
+``--config.optimizer.learning_rate=0.1`` or
+``--config.methods.diffkd.taps.features.denoise.num_steps=3``.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def base() -> ConfigDict:
+    """Defaults of every field; recipes change what they need."""
+    return ConfigDict(
+        {
+            "name": "",  # names the default workdir, runs/<name>
+            "mode": "train",  # or "evaluate": the exported student of the workdir
+            "dry_run": False,  # print sizes and taps, train nothing
+            "seed": 0,
+            "num_devices": 0,  # 0 for all
+            "log_every_steps": 20,
+            "eval_every_epochs": 1.0,  # evaluation and checkpoint
+            "compare": (),  # methods to run one after the other
+            "method": "diffkd",  # a key of methods
+            "methods": methods(),
+            "data": {
+                "name": "",  # fashion_mnist_embedded, cifar10, ..., tfds/<name>
+                "path": "",  # file or directory, where the data set needs one
+                "train_split": "train",
+                "eval_split": "test",  # "holdout" for choosing hyper-parameters
+                "holdout": 0,  # training pictures kept for eval_split "holdout"
+                "limit": 0,  # use the first so many pictures, 0 for all
+                "num_classes": 0,  # checked against the data, 0 for no check
+                "batch_size": 64,
+                "eval_batch_size": 256,
+                "augment": "crop_flip",  # or "resized_crop", "none"
+                "padding": 4,
+                "flip": True,
+                "image_size": 0,  # pixels; 0 keeps the size
+                "resize": 0,  # shorter side before the central crop, pixels
+                "mean": (0.0,),
+                "std": (1.0,),
+                "num_threads": 2,
+            },
+            "student": {"model": "", "options": {}},
+            "teacher": {
+                "model": "",
+                "options": {},
+                "init": "",  # exported file, or workdir of a finished run
+                "epochs": 0.0,  # without init: train it so long, once
+                "workdir": "",  # where to train it; <workdir>/teacher by default
+                "min_top1": 0.0,  # refuse to start below
+            },
+            "train": {"epochs": 0.0, "max_steps": 0, "label_smoothing": 0.0},
+            "optimizer": {
+                "learning_rate": 0.1,
+                "momentum": 0.9,
+                "nesterov": False,
+                "weight_decay": 5e-4,
+                "decay_norms_and_biases": True,
+            },
+            "schedule": {
+                "name": "step",  # or "cosine", "constant"
+                "boundaries": (),  # epochs
+                "factor": 0.1,
+                "warmup_epochs": 0.0,
+            },
+        }
+    )
+
+
+def methods() -> ConfigDict:
+    """Taps and loss weights by method; losses not weighted count 1.
+
+    Loss names: "task", and "<tap>/distance", "<tap>/diffusion", "<tap>/autoencoder".
+    """
+    feature_mse = tap("features", "mse")
+    return ConfigDict(
+        {
+            "none": method({}),
+            "kd": method(
+                {"logits": tap("logits", "kl", tau=4.0)},
+                {"task": 0.1, "logits/distance": 0.9},
+            ),
+            "dkd": method({"logits": tap("logits", "dkd", tau=4.0)}),
+            "dist": method({"logits": tap("logits", "dist", tau=1.0)}),
+            "mse": method({"features": feature_mse}),
+            "diffkd_features": method({"features": diffusion_tap("features", "mse")}),
+            "diffkd_logits": method({"logits": diffusion_tap("logits", "kl")}),
+            "diffkd": method(
+                {
+                    "features": diffusion_tap("features", "mse"),
+                    "logits": diffusion_tap("logits", "kl"),
+                }
+            ),
+            "diffkd_dist": method(
+                {
+                    "features": diffusion_tap("features", "mse"),
+                    "logits": diffusion_tap("logits", "dist"),
+                }
+            ),
+        }
+    )
+
+
+def method(taps: dict, weights: dict | None = None) -> ConfigDict:
+    """One entry of ``methods``; every weight is listed so that flags can set it."""
+    every = {"task": 1.0}
+    for name, options in taps.items():
+        every[f"{name}/distance"] = 1.0
+        if options.denoise is not None:
+            every[f"{name}/diffusion"] = 1.0
+    return ConfigDict({"taps": taps, "weights": every | (weights or {})})
+
+
+def tap(output: str, distance: str, **options) -> ConfigDict:
+    """A direct comparison of one output, the same on both sides."""
+    return ConfigDict(
+        {
+            "student": output,
+            "teacher": output,
+            "distance": distance,
+            "options": options,
+            "denoise": None,
+        }
+    )
+
+
+def diffusion_tap(output: str, distance: str, **options) -> ConfigDict:
+    """A comparison after denoising, without an autoencoder."""
+    config = tap(output, distance, **options)
+    config.denoise = ConfigDict(
+        {
+            "latent_channels": placeholder(int),
+            "num_steps": 5,
+            "num_train_steps": 1000,
+        }
+    )
+    return config
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """Two steps on a few pictures: what ``:smoke`` of every recipe runs."""
+    config.name += "-smoke"
+    config.data.limit, config.data.batch_size = 64, 16
+    config.data.eval_batch_size = 32
+    config.train.max_steps, config.log_every_steps = 2, 1
+    if not config.teacher.init:
+        config.teacher.epochs = 1.0
+    return config

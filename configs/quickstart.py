@@ -1,0 +1,34 @@
+"""DiffKD on real pictures in minutes, with nothing to download.
+
+    python -m diffkd_jax.main --config=configs/quickstart.py
+
+Trains a ResNet teacher on the embedded Fashion-MNIST subset once, then distils it into
+a small student. ``:compare`` runs the baselines too, ``:smoke`` two steps of it all.
+"""
+
+from configs import common
+
+
+def get_config(argument: str = ""):
+    config = common.base()
+    config.name = "quickstart"
+    config.data.name = "fashion_mnist_embedded"
+    config.data.batch_size = 64
+    config.data.padding = 2
+    config.data.mean, config.data.std = (0.2860,), (0.3530,)
+    config.teacher.model = "resnet14"
+    config.teacher.epochs = 8.0
+    config.student.model = "resnet8"
+    config.student.options = {"channels": (8, 8, 8, 16)}
+    config.train.epochs = 10.0
+    config.schedule.name = "cosine"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.nesterov = True
+    if argument == "compare":
+        config.name = "quickstart-compare"
+        config.compare = ("none", "kd", "mse", "dist", "diffkd")
+    elif argument == "smoke":
+        return common.shrink(config)
+    elif argument:
+        raise ValueError(f"quickstart: found {argument!r}, expected compare or smoke")
+    return config

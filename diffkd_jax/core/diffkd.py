@@ -1,0 +1,240 @@
+"""DiffKD: denoise the student's feature with a diffusion model of the teacher's."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, match_noise
+from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, conv
+from .norm import BatchNorm
+from .platform import scan_unroll
+from .shapes import as_map, match_spatial
+
+
+class DiffKDOutput(NamedTuple):
+    """What one call of :class:`DiffKD` yields.
+
+    Attributes:
+      student: denoised student feature, to be compared with ``teacher``.
+      teacher: target, the teacher's latent (or feature), without gradient.
+      gamma: share of the student feature kept, ``[b]``, in (0, 1).
+      diffusion_loss: scalar, mean squared error of the predicted noise (eq. 4).
+      autoencoder_loss: scalar, mean squared error of the reconstruction (eq. 6);
+        None without an autoencoder.
+    """
+
+    student: jax.Array
+    teacher: jax.Array
+    gamma: jax.Array
+    diffusion_loss: jax.Array
+    autoencoder_loss: jax.Array | None
+
+
+class DiffKDNoise(NamedTuple):
+    """The random draws of one call, for reproducing a run of other code.
+
+    Attributes:
+      student: noise mixed into the student, ``[b, h, w, latent]``.
+      teacher: noise of the diffusion loss, ``[b, h, w, latent]``.
+      t: time steps of the diffusion loss, int ``[b]``.
+    """
+
+    student: jax.Array
+    teacher: jax.Array
+    t: jax.Array
+
+
+def denoise(
+    predictor: NoisePredictor,
+    x: jax.Array,
+    plan: DDIMPlan,
+    *,
+    train: bool,
+    unroll: int | None = None,
+    keep_steps: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Runs the DDIM plan from ``x``, as one ``lax.scan`` (eq. 5).
+
+    To be called inside a Flax module that owns ``predictor`` and has called it
+    at initialisation, since a scan cannot create variables.
+
+    Args:
+      predictor: noise predictor, a bound module.
+      x: starting point ``[b, h, w, c]``.
+      plan: DDIM plan of ``num_steps`` rows.
+      train: batch statistics, updated by each step, or running statistics.
+      unroll: unroll factor of the scan, or None for the platform's choice.
+      keep_steps: also return the result of each step.
+
+    Returns:
+      The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
+    """
+
+    def step(predictor, x_t, row):
+        t = jnp.broadcast_to(row.t, x_t.shape[:1])
+        x_t = ddim_step(x_t, predictor(x_t, t, train=train), row)
+        return x_t, x_t if keep_steps else None
+
+    num_steps = plan.t.shape[0]
+    # Running statistics are state only while they are updated.
+    scan = nn.scan(
+        step,
+        variable_broadcast="params" if train else ["params", "batch_stats"],
+        variable_carry="batch_stats" if train else False,
+        split_rngs={"params": False},
+        length=num_steps,
+        unroll=unroll or scan_unroll(num_steps),
+    )
+    return scan(predictor, x, plan)
+
+
+class DiffKD(nn.Module):
+    """Autoencoder, noise adapter, denoising loop and losses of one feature pair.
+
+    Random draws come from the ``diffusion`` stream unless ``noise`` is given.
+    Intermediates ``trajectory`` (``[num_steps + 1, b, h, w, c]``, before the output
+    projection) are sown when that collection is mutable.
+
+    Gradients: the distance between ``student`` and ``teacher`` reaches the student,
+    its projection, the noise adapter, the noise predictor and the output projection;
+    the diffusion loss the noise predictor alone; the autoencoder loss the
+    autoencoder alone; nothing reaches the teacher.
+
+    Attributes:
+      latent_channels: width of the autoencoder, or None for no autoencoder.
+      kernel_size: 3 for maps, 1 for vectors, None to choose by rank (2: 1, else 3).
+      num_steps: denoising steps; 5 in the paper.
+      num_train_steps: diffusion time steps; 1000 in the paper.
+      token_shape: (h, w) of rank-3 features, or None for a square.
+      unroll: unroll factor of the denoising scan, or None for the platform's choice.
+      norm: batch-norm module class, called as ``norm(use_running_average=...)``.
+      dtype: compute dtype, or None for that of the inputs. Losses are float32.
+
+    >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
+    >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
+    >>> out, variables = DiffKD(latent_channels=8).init_with_output(
+    ...     rngs, student, teacher)
+    >>> out.student.shape, out.gamma.shape, sorted(variables)
+    ((4, 4, 4, 8), (4,), ['batch_stats', 'params'])
+    """
+
+    latent_channels: int | None = None
+    kernel_size: int | None = None
+    num_steps: int = 5
+    num_train_steps: int = 1000
+    token_shape: tuple[int, int] | None = None
+    unroll: int | None = None
+    norm: Callable = BatchNorm
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        student: jax.Array,
+        teacher: jax.Array,
+        *,
+        train: bool = True,
+        noise: DiffKDNoise | None = None,
+    ) -> DiffKDOutput:
+        """Denoises the student and computes the losses.
+
+        Args:
+          student: ``[b, c]``, ``[b, n, c]`` or ``[b, h, w, c]``.
+          teacher: same rank; channels and map size may differ.
+          train: use and update batch statistics.
+          noise: the random draws, or None to draw them.
+
+        Returns:
+          Outputs of rank 2 for features of rank 2, else of rank 4.
+
+        Raises:
+          ValueError: ranks or batches differ, or a field is out of range.
+        """
+        self._check(student, teacher)
+        kernel_size = self.kernel_size or (1 if student.ndim == 2 else 3)
+        restore = (lambda x: x[:, 0, 0]) if student.ndim == 2 else (lambda x: x)
+        x, target = match_spatial(
+            as_map(student, self.token_shape),
+            jax.lax.stop_gradient(as_map(teacher, self.token_shape)),
+        )
+        shared = {"norm": self.norm, "dtype": self.dtype}
+        predictor = NoisePredictor(
+            kernel_size, self.num_train_steps, **shared, name="noise_predictor"
+        )
+        latent = self.latent_channels or target.shape[-1]
+        x = conv(x, latent, dtype=self.dtype, name="student_projection")
+        target, autoencoder_loss = self._encode(target, shared, train)
+        if noise is None:
+            noise = self._draw(x)
+
+        gamma = NoiseAdapter(kernel_size, **shared, name="noise_adapter")(
+            x, train=train
+        )
+        x = match_noise(x, noise.student.astype(x.dtype), gamma)
+        if self.is_initializing():
+            predictor(x, noise.t, train=train)
+        keep_steps = self.is_mutable_collection("intermediates")
+        x_0, steps = denoise(
+            predictor,
+            x,
+            ddim_plan(self.num_steps, self.num_train_steps),
+            train=train,
+            unroll=self.unroll,
+            keep_steps=keep_steps,
+        )
+        if steps is not None:
+            self.sow("intermediates", "trajectory", jnp.concatenate([x[None], steps]))
+        refined = conv(x_0, latent, dtype=self.dtype, name="output_projection")
+        refined = self.norm(use_running_average=not train, name="output_norm")(refined)
+
+        # After the denoising loop: running statistics are updated in this order.
+        eps = noise.teacher.astype(target.dtype)
+        alpha_bar_t = jnp.asarray(alpha_bar(self.num_train_steps))[noise.t]
+        predicted = predictor(add_noise(target, eps, alpha_bar_t), noise.t, train=train)
+        return DiffKDOutput(
+            student=restore(refined),
+            teacher=restore(target),
+            gamma=gamma,
+            diffusion_loss=_mean_squared_error(predicted, eps),
+            autoencoder_loss=autoencoder_loss,
+        )
+
+    def _check(self, student: jax.Array, teacher: jax.Array) -> None:
+        if student.ndim != teacher.ndim:
+            raise ValueError(
+                f"found shapes {student.shape} (student) and {teacher.shape} "
+                "(teacher), expected the same rank; pool or reshape one of them"
+            )
+        if self.kernel_size not in (None, *KERNEL_SIZES):
+            raise ValueError(
+                f"kernel_size: found {self.kernel_size}, expected one of {KERNEL_SIZES}"
+            )
+        if self.latent_channels is not None and self.latent_channels < 1:
+            raise ValueError(
+                f"latent_channels: found {self.latent_channels}, expected >= 1 or None"
+            )
+
+    def _encode(self, teacher, shared, train):
+        """The target in latent space without gradient, and the autoencoder's loss."""
+        if not self.latent_channels:
+            return teacher.astype(self.dtype or teacher.dtype), None
+        autoencoder = AutoEncoder(self.latent_channels, **shared, name="autoencoder")
+        latent, reconstruction = autoencoder(teacher, train=train)
+        loss = _mean_squared_error(reconstruction, teacher)
+        return jax.lax.stop_gradient(latent), loss
+
+    def _draw(self, x: jax.Array) -> DiffKDNoise:
+        keys = jax.random.split(self.make_rng("diffusion"), 3)
+        return DiffKDNoise(
+            student=jax.random.normal(keys[0], x.shape, x.dtype),
+            teacher=jax.random.normal(keys[1], x.shape, x.dtype),
+            t=jax.random.randint(keys[2], x.shape[:1], 0, self.num_train_steps),
+        )
+
+
+def _mean_squared_error(a: jax.Array, b: jax.Array) -> jax.Array:
+    dtype = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.mean(jnp.square(a.astype(dtype) - b.astype(dtype)))

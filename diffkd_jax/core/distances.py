@@ -1,0 +1,174 @@
+"""Distances between student and teacher outputs, pure functions to a scalar.
+
+Each takes ``(student, teacher, labels)``, arrays of one shape ``[..., c]``, and
+computes in float32 or wider. Distances on logits treat every position but the last
+axis as an example of its own, so they serve segmentation maps too. Arguments such as
+``tau`` are bound with ``functools.partial``.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Features = Float[Array, "*dims c"]
+Labels = Int[Array, "*dims"] | None
+Scalar = Float[Array, ""]
+
+
+def mse(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
+    """Mean squared error over all elements (eq. 7, features).
+
+    >>> float(mse(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])))
+    2.0
+    """
+    del labels
+    student, teacher = _check(student, teacher)
+    return jnp.mean(jnp.square(student - teacher))
+
+
+def cosine(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
+    """One minus the cosine between channel vectors, averaged; in [0, 2].
+
+    >>> float(cosine(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]])))
+    1.0
+    """
+    del labels
+    student, teacher = _check(student, teacher)
+    return jnp.mean(1.0 - _cosine(student, teacher))
+
+
+def kl(
+    student: Features, teacher: Features, labels: Labels = None, *, tau: float = 1.0
+) -> Scalar:
+    """``tau^2 KL(teacher || student)`` of softened logits, mean over examples.
+
+    Hinton et al. 2015, and eq. 7 for logits with tau = 1.
+
+    >>> abs(float(kl(jnp.array([[1.0, 2.0]]), jnp.array([[2.0, 3.0]])))) < 1e-6
+    True
+    """
+    del labels
+    student, teacher = _rows(*_check(student, teacher))
+    return _kl(student / tau, teacher / tau) * tau**2
+
+
+def dist(
+    student: Features,
+    teacher: Features,
+    labels: Labels = None,
+    *,
+    tau: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+) -> Scalar:
+    """DIST: one minus Pearson correlation, between classes and within classes.
+
+    ``tau^2 (beta inter + gamma intra)`` on softened probabilities; Huang et al.,
+    "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022.
+
+    >>> x = jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]])
+    >>> abs(float(dist(x, x))) < 1e-5
+    True
+    """
+    del labels
+    student, teacher = _rows(*_check(student, teacher))
+    p_s = jax.nn.softmax(student / tau)
+    p_t = jax.nn.softmax(teacher / tau)
+    inter = jnp.mean(1.0 - _pearson(p_s, p_t))
+    intra = jnp.mean(1.0 - _pearson(p_s.T, p_t.T))
+    return tau**2 * (beta * inter + gamma * intra)
+
+
+def dkd(
+    student: Features,
+    teacher: Features,
+    labels: Labels = None,
+    *,
+    tau: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Scalar:
+    """Decoupled KD: target-class and non-target-class terms, weighted apart.
+
+    ``tau^2 (alpha TCKD + beta NCKD)``; Zhao et al., CVPR 2022. Needs ``labels``,
+    integers of the shape of ``student`` without its last axis.
+
+    >>> x, y = jnp.array([[1.0, 2.0, 0.0]]), jnp.array([1])
+    >>> abs(float(dkd(x, x, y))) < 1e-6
+    True
+    """
+    if labels is None:
+        raise ValueError("dkd: found no labels, expected integer class labels")
+    if labels.shape != student.shape[:-1]:
+        raise ValueError(
+            f"dkd: found labels of shape {labels.shape}, expected {student.shape[:-1]}"
+        )
+    student, teacher = _rows(*_check(student, teacher))
+    target = jax.nn.one_hot(labels.reshape(-1), student.shape[-1], dtype=bool)
+    target_class = _kl(
+        _binary_logits(student / tau, target), _binary_logits(teacher / tau, target)
+    )
+    others = _kl(
+        jnp.where(target, -jnp.inf, student / tau),
+        jnp.where(target, -jnp.inf, teacher / tau),
+    )
+    return tau**2 * (alpha * target_class + beta * others)
+
+
+DISTANCES: dict[str, Callable[..., jax.Array]] = {
+    "mse": mse,
+    "cosine": cosine,
+    "kl": kl,
+    "dist": dist,
+    "dkd": dkd,
+}
+
+
+def _check(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"found shapes {student.shape} (student) and {teacher.shape} (teacher), "
+            "expected the same; denoise the student or project it to the teacher's "
+            "channels"
+        )
+    dtype = jnp.promote_types(student.dtype, jnp.float32)
+    return student.astype(dtype), teacher.astype(dtype)
+
+
+def _rows(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    channels = student.shape[-1]
+    return student.reshape(-1, channels), teacher.reshape(-1, channels)
+
+
+def _kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Mean over rows of KL(softmax(teacher) || softmax(student)); -inf is left out."""
+    log_s, log_t = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
+    p_t = jnp.exp(log_t)
+    # Both logarithms are -inf where p_t is exactly zero by construction.
+    masked = jnp.isneginf(teacher)
+    difference = jnp.where(masked, 0.0, log_t) - jnp.where(masked, 0.0, log_s)
+    return jnp.mean(jnp.sum(p_t * difference, -1))
+
+
+def _binary_logits(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Logits of (target, rest), whose softmax is (p_target, 1 - p_target)."""
+    others = jnp.where(target, -jnp.inf, logits)
+    rest = jax.nn.logsumexp(others, axis=-1)
+    return jnp.stack([jnp.sum(jnp.where(target, logits, 0.0), -1), rest], -1)
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.sum(a * b, -1) / (_norm(a) * _norm(b) + 1e-8)
+
+
+def _norm(a: jax.Array) -> jax.Array:
+    """Euclidean norm whose gradient at zero is zero, not NaN."""
+    square = jnp.sum(jnp.square(a), -1)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def _pearson(a: jax.Array, b: jax.Array) -> jax.Array:
+    return _cosine(a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True))

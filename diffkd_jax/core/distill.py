@@ -1,0 +1,275 @@
+"""Distillation of named outputs: taps, and a pair of pure functions over them."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from .diffkd import DiffKD
+from .distances import mse
+from .modules import conv
+from .shapes import as_map, match_spatial, spatial_rule
+
+GAMMA_BINS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """One matched pair of outputs and how to match it.
+
+    Attributes:
+      student: name in the student's outputs, nested with "/".
+      teacher: name in the teacher's outputs.
+      distance: ``(student, teacher, labels) -> scalar``.
+      denoise: keyword arguments of :class:`DiffKD`, or None to compare directly
+        (KD, DIST, DKD, feature MSE).
+      token_shape: (h, w) of rank-3 features, or None for a square.
+
+    A direct comparison of features with different channels goes through a trained
+    1x1 projection of the student; maps of different size are matched by
+    :func:`diffkd_jax.core.shapes.spatial_rule`.
+
+    >>> Tap("features", "features", denoise={"latent_channels": 64}).distance.__name__
+    'mse'
+    """
+
+    student: str
+    teacher: str
+    distance: Callable[..., jax.Array] = mse
+    denoise: Mapping[str, Any] | None = None
+    token_shape: tuple[int, int] | None = None
+
+
+class Distillation(NamedTuple):
+    """A pair of pure functions, in the manner of ``optax.GradientTransformation``.
+
+    Attributes:
+      init: ``(key, student_out, teacher_out) -> (params, state)``; reads shapes and
+        dtypes only, so ``jax.ShapeDtypeStruct`` will do, and so will tracers.
+      loss: ``(params, state, key, student_out, teacher_out, labels=None) ->
+        (losses, state)``, losses being a flat dict of float32 scalars named
+        ``<tap>/distance``, ``<tap>/diffusion`` and ``<tap>/autoencoder``.
+
+    ``state[tap]`` holds ``batch_stats`` and, for the batch seen last, ``gamma``:
+    ``mean``, ``min``, ``max`` and the counts ``histogram`` of 20 bins over [0, 1].
+    """
+
+    init: Callable[..., tuple[dict, dict]]
+    loss: Callable[..., tuple[dict[str, jax.Array], dict]]
+
+
+def distillation(taps: Mapping[str, Tap]) -> Distillation:
+    """Turns taps into a :class:`Distillation`; no taps, no losses.
+
+    Args:
+      taps: tap by name; the name prefixes its losses.
+
+    Raises:
+      ValueError: at ``init`` or ``loss``, an output that is not there or shapes
+        that cannot match; the message names the tap.
+
+    >>> d = distillation({"logits": Tap("logits", "logits", denoise={})})
+    >>> out = {"logits": jnp.ones((4, 10))}
+    >>> params, state = d.init(jax.random.key(0), out, out)
+    >>> losses, state = d.loss(params, state, jax.random.key(1), out, out)
+    >>> sorted(losses)
+    ['logits/diffusion', 'logits/distance']
+    """
+    modules = {name: _Pair(tap) for name, tap in taps.items()}
+    keys = {name: index for index, name in enumerate(sorted(taps))}
+
+    def init(key, student_out, teacher_out):
+        params, state = {}, {}
+        for name, tap in taps.items():
+            pair = _select(name, tap, student_out, teacher_out)
+            _announce(name, tap, *pair)
+            pair = tuple(jnp.zeros(x.shape, x.dtype) for x in pair)
+            key_p, key_d = jax.random.split(jax.random.fold_in(key, keys[name]))
+            with _naming(name):
+                variables = modules[name].init(
+                    {"params": key_p, "diffusion": key_d}, *pair, None
+                )
+            params[name] = variables.get("params", {})
+            state[name] = _state(variables.get("batch_stats", {}), None)
+            if tap.denoise is not None:
+                state[name] = _state(variables["batch_stats"], jnp.zeros(1))
+        return params, state
+
+    def loss(params, state, key, student_out, teacher_out, labels=None):
+        losses: dict[str, jax.Array] = {}
+        new_state = {}
+        for name, tap in taps.items():
+            pair = _select(name, tap, student_out, teacher_out)
+            with _naming(name):
+                (terms, gamma), updates = modules[name].apply(
+                    {"params": params[name], **_batch_stats(state[name])},
+                    *pair,
+                    labels,
+                    rngs={"diffusion": jax.random.fold_in(key, keys[name])},
+                    mutable=["batch_stats"],
+                )
+            losses |= {f"{name}/{term}": value for term, value in terms.items()}
+            new_state[name] = _state(updates.get("batch_stats", {}), gamma)
+        return losses, new_state
+
+    return Distillation(init, loss)
+
+
+class Trajectory(NamedTuple):
+    """Denoising of a batch, for drawing.
+
+    Attributes:
+      steps: ``[num_steps + 1, b, h, w, c]``: start, then after each DDIM step.
+      student: denoised and projected, as compared with ``teacher``.
+      teacher: the target.
+    """
+
+    steps: jax.Array
+    student: jax.Array
+    teacher: jax.Array
+
+
+def trajectory(
+    tap: Tap, params: Any, state: Any, key: jax.Array, student: Any, teacher: Any
+) -> Trajectory:
+    """Runs the denoising of one tap and keeps every step; changes nothing.
+
+    Args:
+      tap: a tap with ``denoise``.
+      params: ``params[name]`` of the distillation.
+      state: ``state[name]`` of the distillation.
+      key: random key of the noise.
+      student: the student's tapped output.
+      teacher: the teacher's tapped output.
+    """
+    if tap.denoise is None:
+        raise ValueError("tap.denoise: found None, expected a tap that denoises")
+    block = DiffKD(**{"token_shape": tap.token_shape, **tap.denoise})
+    variables = {
+        "params": params["diffkd"],
+        "batch_stats": state["batch_stats"]["diffkd"],
+    }
+    # Batch statistics, as in training: running ones are never used there.
+    out, sown = block.apply(
+        variables,
+        student,
+        teacher,
+        rngs={"diffusion": key},
+        mutable=["batch_stats", "intermediates"],
+    )
+    steps = sown["intermediates"]["trajectory"][0]
+    return Trajectory(steps, out.student, out.teacher)
+
+
+class _Pair(nn.Module):
+    """The losses of one tap, and gamma or None."""
+
+    tap: Tap
+
+    @nn.compact
+    def __call__(self, student, teacher, labels):
+        tap = self.tap
+        teacher = jax.lax.stop_gradient(teacher)
+        if tap.denoise is not None:
+            block = DiffKD(
+                **{"token_shape": tap.token_shape, **tap.denoise}, name="diffkd"
+            )
+            out = block(student, teacher)
+            terms = {
+                "distance": tap.distance(out.student, out.teacher, labels),
+                "diffusion": out.diffusion_loss,
+            }
+            if out.autoencoder_loss is not None:
+                terms["autoencoder"] = out.autoencoder_loss
+            return terms, out.gamma
+        if student.ndim != teacher.ndim:
+            raise ValueError(
+                f"found shapes {student.shape} (student) and {teacher.shape} "
+                "(teacher), expected the same rank; pool or reshape one of them"
+            )
+        if student.ndim > 2:
+            student, teacher = match_spatial(
+                as_map(student, tap.token_shape), as_map(teacher, tap.token_shape)
+            )
+        channels = teacher.shape[-1]
+        if student.shape[-1] != channels:
+            shape = (*student.shape[:-1], channels)
+            student = conv(as_map(student), channels, dtype=None, name="projection")
+            student = student.reshape(shape)
+        return {"distance": tap.distance(student, teacher, labels)}, None
+
+
+def _state(batch_stats, gamma: jax.Array | None) -> dict:
+    if gamma is None:
+        return {}
+    counts, _ = jnp.histogram(gamma, GAMMA_BINS, (0.0, 1.0))
+    summary = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
+    summary = jax.tree.map(lambda x: x.astype(jnp.float32), summary)
+    histogram = counts.astype(jnp.float32)
+    return {"batch_stats": batch_stats, "gamma": summary | {"histogram": histogram}}
+
+
+def _batch_stats(state: dict) -> dict:
+    return {"batch_stats": state["batch_stats"]} if state else {}
+
+
+def _select(name: str, tap: Tap, student_out, teacher_out) -> tuple:
+    return (
+        _lookup(student_out, tap.student, f"tap {name!r}: student output"),
+        _lookup(teacher_out, tap.teacher, f"tap {name!r}: teacher output"),
+    )
+
+
+def _lookup(outputs: Mapping, path: str, what: str):
+    value = outputs
+    for part in path.split("/"):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ValueError(
+                f"{what}: found no {path!r}, expected one of {_names(outputs)}"
+            )
+        value = value[part]
+    if isinstance(value, Mapping):
+        raise ValueError(
+            f"{what}: found a group at {path!r}, expected one of {_names(outputs)}"
+        )
+    return value
+
+
+def _names(outputs: Mapping, prefix: str = "") -> list[str]:
+    names = []
+    for key, value in outputs.items():
+        nested = isinstance(value, Mapping)
+        names += _names(value, f"{prefix}{key}/") if nested else [f"{prefix}{key}"]
+    return names
+
+
+def _announce(name: str, tap: Tap, student, teacher) -> None:
+    """Logs once, at initialisation, when maps have to be resized."""
+    if student.ndim != teacher.ndim or student.ndim not in (3, 4):
+        return
+    with _naming(name):
+        shapes = [
+            jax.eval_shape(lambda x: as_map(x, tap.token_shape), x).shape
+            for x in (student, teacher)
+        ]
+        rule = spatial_rule(*shapes)
+    if rule:
+        logging.getLogger(__name__).info("tap %r: %s", name, rule)
+
+
+class _naming:
+    """Puts the name of the tap in front of a ValueError."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, ValueError) and not str(error).startswith("tap "):
+            raise ValueError(f"tap {self.name!r}: {error}") from error

@@ -1,0 +1,108 @@
+"""Explicit rules by which features of different shapes are brought together."""
+
+import math
+
+import jax
+
+
+def as_map(x: jax.Array, token_shape: tuple[int, int] | None = None) -> jax.Array:
+    """Views features of rank 2, 3 or 4 as maps ``[b, h, w, c]``.
+
+    Args:
+      x: ``[b, c]`` (a 1x1 map), ``[b, n, c]`` tokens in row-major order, or
+        ``[b, h, w, c]``.
+      token_shape: (h, w) of tokens; without it they must form a square.
+
+    Raises:
+      ValueError: another rank, or tokens that do not fill the shape.
+
+    >>> as_map(jnp.zeros((2, 9, 5))).shape
+    (2, 3, 3, 5)
+    """
+    if x.ndim == 4:
+        return x
+    if x.ndim == 2:
+        return x[:, None, None, :]
+    if x.ndim != 3:
+        raise ValueError(
+            f"found shape {x.shape} of rank {x.ndim}, expected rank 2 [b, c], "
+            "3 [b, n, c] or 4 [b, h, w, c]"
+        )
+    b, n, c = x.shape
+    side = math.isqrt(n)
+    h, w = token_shape or (side, side)
+    if h * w != n:
+        wanted = f"{h}x{w} = {h * w} tokens" if token_shape else "a square number"
+        raise ValueError(
+            f"found {n} tokens in shape {x.shape}, expected {wanted}; set token_shape "
+            "to (height, width) and drop class tokens beforehand"
+        )
+    return x.reshape(b, h, w, c)
+
+
+def spatial_rule(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
+    """Says in words how maps of two shapes ``[b, h, w, c]`` will be matched.
+
+    The larger map is resized to the smaller: by average pooling when both sides
+    divide, else bilinearly (antialiased). The paper and its code give no rule.
+
+    Raises:
+      ValueError: batches differ, or neither map is the smaller in both sides.
+
+    >>> spatial_rule((8, 4, 4, 64), (8, 8, 8, 128))
+    'teacher 8x8 -> 4x4 by average pooling'
+    >>> spatial_rule((8, 4, 4, 64), (8, 4, 4, 128))
+    ''
+    """
+    if student[0] != teacher[0]:
+        raise ValueError(
+            f"found batches of {student[0]} (student {student}) and {teacher[0]} "
+            f"(teacher {teacher}), expected the same examples on both sides"
+        )
+    (sh, sw), (th, tw) = student[1:3], teacher[1:3]
+    if (sh, sw) == (th, tw):
+        return ""
+    if sh <= th and sw <= tw:
+        name, (h, w), (to_h, to_w) = "teacher", (th, tw), (sh, sw)
+    elif sh >= th and sw >= tw:
+        name, (h, w), (to_h, to_w) = "student", (sh, sw), (th, tw)
+    else:
+        raise ValueError(
+            f"found maps of {sh}x{sw} (student) and {th}x{tw} (teacher), expected "
+            "one to be at most as large as the other on both sides; tap other "
+            "layers or resize one of them beforehand"
+        )
+    how = "average pooling" if h % to_h == 0 and w % to_w == 0 else "bilinear resizing"
+    return f"{name} {h}x{w} -> {to_h}x{to_w} by {how}"
+
+
+def match_spatial(
+    student: jax.Array, teacher: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Resizes the larger of two maps to the smaller, by :func:`spatial_rule`.
+
+    Args:
+      student: ``[b, h, w, c]``.
+      teacher: ``[b, h', w', c']``.
+
+    Returns:
+      Both maps with the smaller height and width; dtypes are kept.
+
+    >>> s, t = match_spatial(jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 4, 4, 5)))
+    >>> s.shape, t.shape
+    ((1, 2, 2, 3), (1, 2, 2, 5))
+    """
+    rule = spatial_rule(student.shape, teacher.shape)
+    if rule.startswith("student"):
+        student = _resize(student, teacher.shape[1:3])
+    elif rule:
+        teacher = _resize(teacher, student.shape[1:3])
+    return student, teacher
+
+
+def _resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    b, h, w, c = x.shape
+    if h % size[0] == 0 and w % size[1] == 0:
+        blocks = x.reshape(b, size[0], h // size[0], size[1], w // size[1], c)
+        return blocks.mean((2, 4))
+    return jax.image.resize(x, (b, *size, c), "bilinear").astype(x.dtype)

@@ -1,0 +1,163 @@
+"""One training step of a student with a frozen teacher, pure over pytrees."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from .distill import Distillation
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes, as one pytree.
+
+    Attributes:
+      step: int32 scalar, number of updates done.
+      params: trained, ``{"student": ..., "distiller": ...}``.
+      model_state: carried without gradient (batch statistics), same two keys.
+      opt_state: state of the optimizer over ``params``.
+    """
+
+    step: jax.Array
+    params: dict[str, PyTree]
+    model_state: dict[str, PyTree]
+    opt_state: PyTree
+
+
+def init_state(
+    key: jax.Array,
+    student_params: PyTree,
+    student_state: PyTree,
+    student_out: Mapping,
+    teacher_out: Mapping,
+    *,
+    distillation: Distillation,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """State before the first step, for given student variables.
+
+    Args:
+      key: random key of the distiller's parameters.
+      student_params: trained variables of the student.
+      student_state: its carried variables, or an empty dict.
+      student_out: its outputs; arrays or ``jax.ShapeDtypeStruct``.
+      teacher_out: outputs of the teacher for the same batch size.
+      distillation: from :func:`diffkd_jax.distillation`.
+      optimizer: applied to student and distiller together.
+    """
+    params, state = distillation.init(key, student_out, teacher_out)
+    params = {"student": student_params, "distiller": params}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state={"student": student_state, "distiller": state},
+        opt_state=optimizer.init(params),
+    )
+
+
+def diffkd_step(
+    state: TrainState,
+    teacher: PyTree,
+    batch: PyTree,
+    *,
+    student_apply: Callable[..., tuple[Mapping, PyTree]],
+    teacher_apply: Callable[..., Mapping],
+    distillation: Distillation,
+    task_loss: Callable[..., dict[str, jax.Array]],
+    optimizer: optax.GradientTransformation,
+    weights: Mapping[str, float],
+    seed: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update of student and distiller: eq. 9, gradient, optimizer.
+
+    To be jitted by the caller, with everything after ``batch`` bound. The teacher is
+    an argument, never trained and never part of the compiled program.
+
+    Args:
+      state: from :func:`init_state`.
+      teacher: frozen variables of the teacher, any pytree.
+      batch: any pytree; ``batch["label"]`` is given to distances if it is there.
+      student_apply: ``(params, model_state, batch, key) -> (outputs, model_state)``.
+      teacher_apply: ``(teacher, batch) -> outputs``.
+      distillation: from :func:`diffkd_jax.distillation`.
+      task_loss: ``(outputs, batch) -> {name: scalar}``.
+      optimizer: the one given to :func:`init_state`.
+      weights: factor of each loss; those not named count 1.
+      seed: all randomness of the step is a function of ``(seed, state.step)``.
+
+    Returns:
+      The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
+      where the weight is not 1, ``loss/total``, ``norm/gradient``,
+      ``norm/params``, ``gamma/<tap>/mean|min|max``, plus the vector
+      ``gamma/<tap>/histogram``.
+
+    Raises:
+      ValueError: a weight for a loss that does not exist, or a loss named twice.
+
+    See the README for complete loops around it, and :mod:`diffkd_jax.train.loop`.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key_student, key_distill = jax.random.split(key)
+    teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
+    labels = batch.get("label") if isinstance(batch, Mapping) else None
+
+    def total_loss(params):
+        student_out, student_state = student_apply(
+            params["student"], state.model_state["student"], batch, key_student
+        )
+        terms, distiller_state = distillation.loss(
+            params["distiller"],
+            state.model_state["distiller"],
+            key_distill,
+            student_out,
+            teacher_out,
+            labels,
+        )
+        losses = _merge(task_loss(student_out, batch), terms)
+        _check_weights(weights, losses)
+        weighted = {n: weights.get(n, 1.0) * value for n, value in losses.items()}
+        new_state = {"student": student_state, "distiller": distiller_state}
+        total = sum(weighted.values(), start=jnp.zeros(()))
+        return total, (losses, weighted, new_state)
+
+    gradient, (losses, weighted, model_state) = jax.grad(total_loss, has_aux=True)(
+        state.params
+    )
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {f"loss/{name}": value for name, value in losses.items()}
+    metrics |= {
+        f"weighted/{name}": weighted[name]
+        for name in losses
+        if weights.get(name, 1.0) != 1.0
+    }
+    metrics |= {
+        "loss/total": sum(weighted.values()),
+        "norm/gradient": optax.global_norm(gradient),
+        "norm/params": optax.global_norm(params),
+    }
+    metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
+    for tap, carried in model_state["distiller"].items():
+        for name, value in carried.get("gamma", {}).items():
+            metrics[f"gamma/{tap}/{name}"] = value
+    state = TrainState(state.step + 1, params, model_state, opt_state)
+    return state, metrics
+
+
+def _merge(task: Mapping, terms: Mapping) -> dict[str, jax.Array]:
+    both = sorted(set(task) & set(terms))
+    if both:
+        raise ValueError(f"losses: found {both} in task and taps, expected other names")
+    return {**task, **terms}
+
+
+def _check_weights(weights: Mapping, losses: Mapping) -> None:
+    unknown = sorted(set(weights) - set(losses))
+    if unknown:
+        raise ValueError(f"weights: found {unknown}, expected names of {list(losses)}")

@@ -1,0 +1,179 @@
+"""Augmentation and normalisation of uint8 pictures, on the host."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+
+def crop_flip(
+    image: np.ndarray, rng: np.random.Generator, *, padding: int, flip: bool
+) -> np.ndarray:
+    """Random shifts by zero padding and cropping, and random mirroring.
+
+    The augmentation of CIFAR (recipe A1: ``padding=4``, flip).
+
+    Args:
+      image: uint8 ``[n, h, w, c]``.
+      rng: source of the draws.
+      padding: pixels by which a picture can move, at least 0.
+      flip: mirror each picture with probability one half.
+
+    Returns:
+      A new array of the same shape and dtype.
+
+    >>> x = np.ones((2, 4, 4, 1), np.uint8)
+    >>> crop_flip(x, np.random.default_rng(0), padding=1, flip=True).shape
+    (2, 4, 4, 1)
+    """
+    n, h, w, _ = image.shape
+    pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(image, pad)
+    top, left = rng.integers(0, 2 * padding + 1, (2, n))
+    rows = (top[:, None] + np.arange(h))[:, :, None]
+    columns = (left[:, None] + np.arange(w))[:, None, :]
+    if flip:
+        mirrored = np.asarray(rng.random(n) < 0.5)
+        columns = np.where(mirrored[:, None, None], columns[:, :, ::-1], columns)
+    return padded[np.arange(n)[:, None, None], rows, columns]
+
+
+def random_resized_crop(
+    images: Sequence[np.ndarray], rng: np.random.Generator, *, size: int, flip: bool
+) -> np.ndarray:
+    """Random area (8 to 100 %) and aspect (3/4 to 4/3), resized bilinearly.
+
+    The augmentation of ImageNet (recipe B1). Falls back to the central crop when ten
+    draws do not fit.
+
+    Args:
+      images: uint8 pictures ``[h, w, c]`` of any size.
+      rng: source of the draws.
+      size: side of the result, pixels.
+      flip: mirror each picture with probability one half.
+
+    Returns:
+      uint8 ``[n, size, size, c]``.
+    """
+    crops = []
+    for image in images:
+        box = _random_box(image.shape[0], image.shape[1], rng)
+        crop = _resize(image, box, (size, size))
+        crops.append(crop[:, ::-1] if flip and rng.random() < 0.5 else crop)
+    return np.stack(crops)
+
+
+def center_crop(images: Sequence[np.ndarray], *, size: int, resize: int) -> np.ndarray:
+    """Shorter side to ``resize`` pixels, then the central square of ``size``.
+
+    >>> center_crop([np.zeros((60, 40, 3), np.uint8)], size=28, resize=32).shape
+    (1, 28, 28, 3)
+    """
+    crops = []
+    for image in images:
+        h, w = image.shape[:2]
+        side = size * min(h, w) / resize
+        top, left = (h - side) / 2, (w - side) / 2
+        box = (left, top, left + side, top + side)
+        crops.append(_resize(image, box, (size, size)))
+    return np.stack(crops)
+
+
+def normalise(
+    image: np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
+    """``(image / 255 - mean) / std`` in float32, per channel.
+
+    Args:
+      image: uint8 ``[n, h, w, c]``.
+      mean: one number, or one a channel, on the scale 0 to 1.
+      std: likewise, positive.
+
+    >>> float(normalise(np.full((1, 1, 1, 1), 255, np.uint8), [0.5], [0.25]).item())
+    2.0
+    """
+    scale = 1.0 / (255.0 * np.asarray(std, np.float32))
+    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    return image.astype(np.float32) * scale.astype(np.float32) - shift
+
+
+def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
+    """Augmentation by ``data.augment`` ("none", "crop_flip", "resized_crop").
+
+    Raises:
+      ValueError: an unknown name, or pictures of different sizes without resizing.
+    """
+    if data.augment not in ("none", "crop_flip", "resized_crop"):
+        raise ValueError(
+            f"data.augment: found {data.augment!r}, expected 'none', 'crop_flip' or "
+            "'resized_crop'"
+        )
+
+    def transform(batch, rng):
+        image = batch["image"]
+        if data.augment == "resized_crop":
+            image = random_resized_crop(
+                image, rng, size=data.image_size, flip=data.flip
+            )
+        else:
+            image = _stacked(image, data)
+        if data.augment == "crop_flip":
+            image = crop_flip(image, rng, padding=data.padding, flip=data.flip)
+        return batch | {"image": _normalise(image, data)}
+
+    return transform
+
+
+def eval_transform(data) -> Callable[[dict], dict]:
+    """Resize and centre crop where ``data.image_size`` is set, and normalise."""
+    return lambda batch: (
+        batch | {"image": _normalise(_stacked(batch["image"], data), data)}
+    )
+
+
+def _normalise(image: np.ndarray, data) -> np.ndarray:
+    channels = image.shape[-1]
+    for field in ("mean", "std"):
+        if len(data[field]) not in (1, channels):
+            raise ValueError(
+                f"data.{field}: found {len(data[field])} numbers for pictures of "
+                f"{channels} channels, expected 1 or {channels}"
+            )
+    return normalise(image, data.mean, data.std)
+
+
+def _stacked(images, data) -> np.ndarray:
+    if data.image_size:
+        return center_crop(images, size=data.image_size, resize=data.resize)
+    if isinstance(images, np.ndarray):
+        return images
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"data.image_size: found 0 for pictures of sizes {sorted(shapes)[:4]}, "
+            "expected a size in pixels to resize them to"
+        )
+    return np.stack(images)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
+    for _ in range(10):
+        area = h * w * rng.uniform(0.08, 1.0)
+        aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        bw, bh = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < bw <= w and 0 < bh <= h:
+            left, top = rng.integers(0, w - bw + 1), rng.integers(0, h - bh + 1)
+            return float(left), float(top), float(left + bw), float(top + bh)
+    bw, bh = min(w, h * 4 / 3), min(h, w * 4 / 3)
+    left, top = (w - bw) / 2, (h - bh) / 2
+    return left, top, left + bw, top + bh
+
+
+def _resize(image: np.ndarray, box: Box, size: tuple[int, int]):
+    grey = image.shape[-1] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
+    return resized[..., None] if grey else resized

@@ -1,0 +1,62 @@
+"""Command line: ``python -m diffkd_jax.main --config=configs/quickstart.py``."""
+
+import logging as python_logging
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with an argument after a colon where it takes one."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Directory of the run; runs/<name of the config> by default."
+)
+
+
+def run(config, workdir: str = "") -> None:
+    """Does what ``config.mode`` says; see ``configs/common.py`` for the fields.
+
+    Raises:
+      ValueError: bad config, data or files.
+      OSError: files that are missing or cannot be written.
+    """
+    from .train import compare, loop  # after the flags, so that --help is quick
+
+    directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name)
+    if config.dry_run:
+        loop.dry_run(config)
+    elif config.mode == "evaluate":
+        loop.evaluate_only(config, directory)
+    elif config.mode != "train":
+        raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
+    elif config.compare:
+        compare.compare(config, directory)
+    else:
+        loop.train(config, directory)
+
+
+def main(argv: list[str]) -> None:
+    """Runs, and turns an expected error into one screen and exit code 1."""
+    if len(argv) > 1:
+        raise app.UsageError(f"found {argv[1:]}, expected flags only")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
+    try:
+        run(CONFIG.value, WORKDIR.value)
+    except (ValueError, OSError) as error:
+        logging.debug("the error in full", exc_info=True)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def entry() -> None:
+    """Parses flags and runs."""
+    flags.mark_flag_as_required("config")
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,127 @@
+"""CIFAR ResNets: three stages at full, half and quarter resolution.
+
+He et al. 2016, section 4.2, in the variants of the CIFAR-100 distillation
+literature (paper table 9): depths 8 to 110, and the wide 8x4 and 32x4.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from .layers import BatchNorm, conv, pool_and_classify
+
+NARROW = (16, 16, 32, 64)
+WIDE = (32, 64, 128, 256)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, ReLU at the end.
+
+    Attributes:
+      channels: output channels.
+      stride: of the first convolution and the shortcut.
+      dtype: compute dtype, or None for float32.
+    """
+
+    channels: int
+    stride: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        norm = lambda name: BatchNorm(not train, dtype=self.dtype, name=name)
+        y = conv(
+            x, self.channels, 3, stride=self.stride, dtype=self.dtype, name="conv0"
+        )
+        y = nn.relu(norm("norm0")(y))
+        y = norm("norm1")(conv(y, self.channels, 3, dtype=self.dtype, name="conv1"))
+        if x.shape[-1] != self.channels or self.stride != 1:
+            x = conv(
+                x,
+                self.channels,
+                1,
+                stride=self.stride,
+                dtype=self.dtype,
+                name="shortcut_conv",
+            )
+            x = norm("shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
+class Stage(nn.Module):
+    """A run of blocks, the first of which may stride."""
+
+    num_blocks: int
+    channels: int
+    stride: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for i in range(self.num_blocks):
+            stride = self.stride if i == 0 else 1
+            block = BasicBlock(self.channels, stride, self.dtype, name=f"block{i}")
+            x = block(x, train=train)
+        return x
+
+
+class Stem(nn.Module):
+    """3x3 convolution, batch norm, ReLU."""
+
+    channels: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = conv(x, self.channels, 3, dtype=self.dtype, name="conv")
+        return nn.relu(BatchNorm(not train, dtype=self.dtype, name="norm")(x))
+
+
+class CifarResNet(nn.Module):
+    """CIFAR ResNet for images of about 32x32 and any number of channels.
+
+    Outputs: ``stem`` ``[b, h, w, c0]``, ``stage1`` ``[b, h, w, c1]``, ``stage2``
+    ``[b, h/2, w/2, c2]``, ``stage3`` and ``features`` (the same map, after ReLU)
+    ``[b, h/4, w/4, c3]``, ``pooled`` ``[b, c3]``, ``logits`` ``[b, num_classes]``.
+
+    Attributes:
+      depth: 6 n + 2 layers.
+      num_classes: number of logits.
+      channels: of the stem and the three stages.
+      dtype: compute dtype, or None for float32.
+
+    Raises:
+      ValueError: a depth that is not 6 n + 2.
+
+    >>> model = CifarResNet(8, 10)
+    >>> image = jax.numpy.ones((1, 28, 28, 1))
+    >>> out, _ = model.init_with_output(jax.random.key(0), image)
+    >>> out["features"].shape, out["logits"].shape
+    ((1, 7, 7, 64), (1, 10))
+    """
+
+    depth: int
+    num_classes: int
+    channels: tuple[int, int, int, int] = NARROW
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        if self.depth < 8 or (self.depth - 2) % 6:
+            raise ValueError(f"depth: found {self.depth}, expected 8, 14, 20, ... 6n+2")
+        outputs = {
+            "stem": Stem(self.channels[0], self.dtype, name="stem")(x, train=train)
+        }
+        x = outputs["stem"]
+        for i, channels in enumerate(self.channels[1:], 1):
+            stage = Stage(
+                (self.depth - 2) // 6,
+                channels,
+                1 if i == 1 else 2,
+                self.dtype,
+                name=f"stage{i}",
+            )
+            outputs[f"stage{i}"] = x = stage(x, train=train)
+        pooled, logits = pool_and_classify(x, self.num_classes)
+        return outputs | {"features": x, "pooled": pooled, "logits": logits}

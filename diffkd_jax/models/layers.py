@@ -1,0 +1,66 @@
+"""Layers that the backbones share."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ..core.norm import BatchNorm
+
+fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(
+    x: jax.Array,
+    channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dtype: Any = None,
+    name: str,
+) -> jax.Array:
+    """Convolution without bias, symmetric padding, He initialisation by fan-out.
+
+    To be called inside a compact Flax module. Symmetric padding is PyTorch's; "SAME"
+    would shift strided convolutions by one pixel.
+    """
+    return nn.Conv(
+        channels,
+        (kernel_size, kernel_size),
+        (stride, stride),
+        padding=kernel_size // 2,
+        use_bias=False,
+        kernel_init=fan_out_normal,
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def pool_and_classify(
+    features: jax.Array, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Global average ``[b, c]`` and logits ``[b, num_classes]``, both float32.
+
+    To be called inside a compact Flax module, which then owns the layer ``head``.
+    """
+    pooled = jnp.mean(features.astype(jnp.float32), (1, 2))
+    logits = nn.Dense(
+        num_classes,
+        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        bias_init=_uniform(1 / math.sqrt(pooled.shape[-1])),
+        name="head",
+    )(pooled)
+    return pooled, logits
+
+
+def _uniform(bound: float) -> Callable:
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+__all__ = ["BatchNorm", "conv", "pool_and_classify"]

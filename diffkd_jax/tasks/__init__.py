@@ -1,0 +1,1 @@
+"""What the student is for: pure loss and metric functions."""

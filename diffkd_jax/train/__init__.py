@@ -1,0 +1,1 @@
+"""The loop around the method: set-up, sharding, checkpoints, metrics, report."""

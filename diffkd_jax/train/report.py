@@ -1,0 +1,172 @@
+"""The report of a run: plots, and one HTML page that needs no network."""
+
+import base64
+import functools
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..core.distill import Tap, trajectory
+from . import plots
+from .metrics import read_rows
+
+STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
+padding: 0 1em; color: #222 } img { max-width: 100% } pre { overflow-x: auto;
+background: #f6f6f6; padding: 1em; font-size: 13px } table { border-collapse: collapse }
+td, th { padding: .3em 1em; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left }"""
+
+
+def rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl`` that hold ``name``."""
+    return [row for row in read_rows(workdir / "metrics.jsonl") if name in row]
+
+
+def trajectories(
+    taps: Mapping[str, Tap],
+    params: Mapping,
+    state: Mapping,
+    key: jax.Array,
+    student_out: Mapping,
+    teacher_out: Mapping,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Denoising of each tap, averaged over space, in two principal components.
+
+    The plane is that of the teacher's features; see :func:`plots.trajectory`.
+    """
+    drawn = {}
+    for name, tap in taps.items():
+        run = jax.jit(functools.partial(trajectory, tap))(
+            params[name],
+            state[name],
+            key,
+            _select(student_out, tap.student),
+            _select(teacher_out, tap.teacher),
+        )
+        pooled = jax.tree.map(lambda x: np.asarray(x, np.float64), run)
+        teacher = _pool(pooled.teacher)
+        centre = teacher.mean(0)
+        _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
+        project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a[:2].T
+        drawn[name] = {
+            "teacher": project(pooled.teacher),
+            "denoised": project(pooled.student),
+            "steps": np.stack([project(step) for step in pooled.steps]),
+        }
+    return drawn
+
+
+def write_run(
+    workdir: pathlib.Path,
+    result: Mapping[str, Any],
+    *,
+    summary_text: str,
+    trajectories: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """Draws the plots of a finished run and writes its ``report.html``."""
+    folder = workdir / "plots"
+    rows, figures = rows_with(workdir, "loss/total"), []
+
+    def add(name, draw, *arguments):
+        draw(folder / f"{name}.png", *arguments)
+        figures.append(folder / f"{name}.png")
+
+    curve = {result["method"]: rows_with(workdir, "eval/top1")}
+    add("accuracy", plots.accuracy, curve, result.get("teacher_top1"))
+    add("losses", plots.losses, rows)
+    for tap, points in trajectories.items():
+        add(f"gamma_{tap}", plots.gamma, rows, tap)
+        add(f"trajectory_{tap}", plots.trajectory, points, tap)
+    body = [
+        _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
+        *map(_image, figures),
+        f"<h2>Sizes and taps</h2><pre>{html.escape(summary_text)}</pre>",
+        _config(workdir),
+    ]
+    _page(workdir / "report.html", f"{result['name']}: {result['method']}", body)
+
+
+def write_comparison(
+    workdir: pathlib.Path, results: Sequence[Mapping[str, Any]]
+) -> str:
+    """Draws and tabulates several methods of one study; returns the table as text."""
+    curves = {
+        r["method"]: rows_with(workdir / r["method"], "eval/top1") for r in results
+    }
+    teacher = next((r["teacher_top1"] for r in results if "teacher_top1" in r), None)
+    folder = workdir / "plots"
+    plots.comparison(folder / "comparison.png", results)
+    plots.accuracy(folder / "accuracy.png", curves, teacher)
+    base = next((r["final_top1"] for r in results if r["method"] == "none"), None)
+    rows = [("method", "top-1 %", "best %", "minus none", "images/s")]
+    for r in results:
+        gain = "" if base is None else f"{100 * (r['final_top1'] - base):+.2f}"
+        final, best = 100 * r["final_top1"], 100 * r["best_top1"]
+        rate = f"{r['images_per_second']:.0f}"
+        rows.append((r["method"], f"{final:.2f}", f"{best:.2f}", gain, rate))
+    if teacher is not None:
+        rows.append(("teacher", f"{100 * teacher:.2f}", "", "", ""))
+    links = "".join(
+        f'<li><a href="{r["method"]}/report.html">{r["method"]}</a></li>'
+        for r in results
+    )
+    body = [
+        _table(rows),
+        _image(folder / "comparison.png"),
+        _image(folder / "accuracy.png"),
+        f"<h2>Runs</h2><ul>{links}</ul>",
+        "<p>One seed; differences of a point or so are noise on 2,000 pictures.</p>",
+    ]
+    _page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _select(outputs: Mapping, path: str):
+    for part in path.split("/"):
+        outputs = outputs[part]
+    return outputs
+
+
+def _pool(x: np.ndarray) -> np.ndarray:
+    return x.mean((1, 2)) if x.ndim == 4 else x
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    line = lambda cells, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rest)
+    return f"<table><tr>{line(head, 'th')}</tr>{body}</table>"
+
+
+def _image(path: pathlib.Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{path.stem}" src="data:image/png;base64,{data}"></p>'
+
+
+def _config(workdir: pathlib.Path) -> str:
+    text = json.dumps(json.loads((workdir / "config.json").read_text()), indent=2)
+    return f"<details><summary>Config</summary><pre>{html.escape(text)}</pre></details>"
+
+
+def _page(path: pathlib.Path, title: str, body: Sequence[str]) -> None:
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{html.escape(title)}</h1>{''.join(body)}</body></html>\n"
+    )
+    partial = path.with_suffix(".partial")
+    partial.write_text(page)
+    partial.replace(path)

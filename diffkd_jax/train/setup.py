@@ -1,0 +1,184 @@
+"""From a config to what the loop needs: data, models, taps, pure functions."""
+
+import functools
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from .. import models
+from ..core.distances import DISTANCES
+from ..core.distill import Tap
+from ..data import sources, transforms
+from . import checkpoint
+
+
+class Data(NamedTuple):
+    """Splits to train and evaluate on, and the shape of a normalised picture."""
+
+    train: sources.Split
+    evaluation: sources.Split
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+
+
+class Model(NamedTuple):
+    """A module, its variables (or None before training) and its description."""
+
+    module: nn.Module
+    variables: Any
+    meta: dict[str, Any]
+
+
+def open_data(config) -> Data:
+    """Opens ``config.data``; parts off the held-out split where it is asked for.
+
+    Raises:
+      ValueError: unknown names, or classes that are not ``data.num_classes``.
+    """
+    options = config.data
+    dataset = sources.load(options.name, options.path)
+    splits = dict(dataset.splits)
+    for field in ("train_split", "eval_split"):
+        if options[field] not in {*splits, "holdout"}:
+            raise ValueError(
+                f"data.{field}: found {options[field]!r}, expected one of "
+                f"{[*splits, 'holdout']}"
+            )
+    if options.holdout:
+        rest, held = sources.hold_out(splits[options.train_split], options.holdout)
+        splits |= {options.train_split: rest, "holdout": held}
+    elif options.eval_split == "holdout":
+        raise ValueError("data.holdout: found 0, expected a number of examples")
+    if options.limit:
+        splits = {
+            name: sources.subset(split, np.arange(min(options.limit, split.size)))
+            for name, split in splits.items()
+        }
+    classes = len(dataset.class_names)
+    if options.num_classes not in (0, classes):
+        raise ValueError(
+            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
+            f"classes of {options.name!r}"
+        )
+    sample = splits[options.eval_split].fetch(np.array([0]))
+    shape = transforms.eval_transform(options)(sample)["image"].shape[1:]
+    return Data(
+        splits[options.train_split],
+        splits[options.eval_split],
+        dataset.class_names,
+        shape,
+    )
+
+
+def make_model(options, data: Data) -> Model:
+    """The model that ``options`` (``student`` or ``teacher``) names, untrained.
+
+    ``model`` is a key of :data:`diffkd_jax.models.MODELS`, or ``package.module:name``
+    of a callable ``(num_classes, **options) -> flax.linen.Module`` of your own.
+    """
+    classes = len(data.class_names)
+    keywords = options.options.to_dict()
+    if ":" in options.model:
+        module_name, _, attribute = options.model.partition(":")
+        try:
+            factory = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"model {options.model!r}: {error}") from None
+        module = factory(num_classes=classes, **keywords)
+    else:
+        module = models.build(options.model, num_classes=classes, **keywords)
+    meta = {
+        "model": options.model,
+        "options": keywords,
+        "num_classes": classes,
+        "class_names": list(data.class_names),
+        "input_shape": list(data.input_shape),
+    }
+    return Model(module, None, meta)
+
+
+def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
+    """A trained teacher that fits config and data.
+
+    Raises:
+      ValueError: another architecture, class count or picture shape than expected.
+    """
+    expected = make_model(config.teacher, data)
+    loaded = Model(*checkpoint.load_student(path))
+    for field, name in (
+        ("model", "teacher.model"),
+        ("options", "teacher.options"),
+        ("num_classes", "the data's class count"),
+        ("input_shape", "the data's picture shape"),
+    ):
+        if loaded.meta[field] != expected.meta[field]:
+            raise ValueError(
+                f"teacher.init: {path} holds {field} {loaded.meta[field]}, expected "
+                f"{expected.meta[field]} ({name})"
+            )
+    return loaded
+
+
+def make_taps(method: Mapping) -> dict[str, Tap]:
+    """The taps of one entry of ``config.methods``.
+
+    Raises:
+      ValueError: an unknown distance, or options that it does not take.
+    """
+    taps = {}
+    for name, options in method["taps"].items():
+        if options.distance not in DISTANCES:
+            raise ValueError(
+                f"taps.{name}.distance: found {options.distance!r}, expected one of "
+                f"{list(DISTANCES)}"
+            )
+        denoise = options.denoise
+        taps[name] = Tap(
+            student=options.student,
+            teacher=options.teacher,
+            distance=functools.partial(
+                DISTANCES[options.distance], **options.options.to_dict()
+            ),
+            denoise=None if denoise is None else denoise.to_dict(),
+        )
+    return taps
+
+
+def selected_method(config) -> Any:
+    """The entry of ``config.methods`` that ``config.method`` names."""
+    if config.method not in config.methods:
+        raise ValueError(
+            f"method: found {config.method!r}, expected one of {list(config.methods)}"
+        )
+    return config.methods[config.method]
+
+
+def student_apply(module: nn.Module) -> Callable:
+    """``(params, model_state, batch, key) -> (outputs, model_state)``, training."""
+
+    def apply(params, model_state, batch, key):
+        return module.apply(
+            {"params": params, **model_state},
+            batch["image"],
+            train=True,
+            mutable=list(model_state),
+            rngs={"dropout": key},
+        )
+
+    return apply
+
+
+def frozen_apply(module: nn.Module) -> Callable:
+    """``(variables, batch) -> outputs``, inference."""
+    return lambda variables, batch: module.apply(variables, batch["image"], train=False)
+
+
+def init_variables(module: nn.Module, key: jax.Array, data: Data) -> dict:
+    """Fresh variables of a module for pictures of the data's shape."""
+    image = jax.ShapeDtypeStruct((1, *data.input_shape), np.float32)
+    return jax.jit(lambda k: module.init(k, jax.numpy.zeros(image.shape)))(key)

@@ -1,0 +1,92 @@
+"""Mesh, placement of arrays, and jit with the platform's options."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ..core.platform import compiler_options
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+    """A mesh with the one axis ``data``.
+
+    Args:
+      num_devices: the first so many devices, or 0 for all.
+
+    Raises:
+      ValueError: more devices than there are.
+
+    >>> make_mesh(1).shape
+    OrderedDict({'data': 1})
+    """
+    devices = jax.devices()
+    if not 0 <= num_devices <= len(devices):
+        raise ValueError(
+            f"num_devices: found {num_devices}, expected 0 (all) to {len(devices)}"
+        )
+    devices = devices[: num_devices or None]
+    # Auto, since linen's Embed raises under the default of explicit axes.
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays from this process's part of a batch.
+
+    Raises:
+      ValueError: a batch that the devices cannot share evenly.
+    """
+    local = len(mesh.local_devices)
+    size = len(next(iter(batch.values())))
+    if size % local:
+        raise ValueError(
+            f"data.batch_size: found {size} examples for {local} devices, expected a "
+            "multiple; change the batch size or set num_devices"
+        )
+    sharding = split_batch(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
+        for name, value in batch.items()
+    }
+
+
+def jit_step(step: Callable, mesh: Mesh) -> Callable:
+    """Compiles ``(state, teacher, batch) -> (state, metrics)``; donates the state."""
+    whole = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(whole, whole, split_batch(mesh)),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
+
+
+def jit_forward(forward: Callable, mesh: Mesh) -> Callable:
+    """Compiles ``(variables, batch) -> replicated results``."""
+    whole = replicated(mesh)
+    return jax.jit(
+        forward,
+        in_shardings=(whole, split_batch(mesh)),
+        out_shardings=whole,
+        compiler_options=compiler_options(),
+    )
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """Copies a tree of arrays to every device."""
+    return jax.device_put(tree, replicated(mesh))

@@ -1,0 +1,148 @@
+"""The dry run: taps, parameters and multiply-adds, without training."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..core.distill import Tap, distillation
+from .setup import Data, Model
+
+
+def multiply_adds(function: Callable, *args: Any) -> int:
+    """Multiply-adds of the convolutions and matrix products in a function.
+
+    Counted on the jaxpr; loops count each of their steps.
+
+    >>> multiply_adds(lambda x: x @ x, np.ones((2, 2)))
+    8
+    """
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += equation.outvars[0].aval.size * math.prod(
+                shape[d] for d in contracted
+            )
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            spec = equation.params["dimension_numbers"].rhs_spec
+            total += (
+                equation.outvars[0].aval.size * math.prod(kernel) // kernel[spec[0]]
+            )
+        times = equation.params.get("length", 1)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += times * _count(inner)
+    return total
+
+
+def count_parameters(tree: Any) -> int:
+    """Number of values in a tree of arrays."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def describe(
+    data: Data,
+    student: Model,
+    teacher: Model | None,
+    taps: Mapping[str, Tap],
+    weights: Mapping[str, float],
+    batch_size: int,
+) -> str:
+    """The dry run's text: sizes of all parts, then a table of taps.
+
+    Multiply-adds are forward, per picture.
+    """
+    image = jax.ShapeDtypeStruct((batch_size, *data.input_shape), np.float32)
+    lines = [
+        f"pictures   {data.train.size:,} to train, {data.evaluation.size:,} to "
+        f"evaluate, {'x'.join(map(str, data.input_shape))}, "
+        f"{len(data.class_names)} classes"
+    ]
+    outputs = {}
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is None:
+            continue
+        forward, variables = _forward(model, image)
+        outputs[role] = jax.eval_shape(forward, variables, image)
+        lines.append(
+            f"{role:10} {model.meta['model']}: "
+            f"{count_parameters(variables['params']):,} parameters, "
+            f"{_millions(multiply_adds(forward, variables, image), batch_size)}"
+        )
+    if not taps or teacher is None:
+        return "\n".join([*lines, "distiller  none"])
+    distill = distillation(taps)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    pair = outputs["student"], outputs["teacher"]
+    params, state = jax.eval_shape(distill.init, key, *pair)
+    label = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    losses, _ = jax.eval_shape(distill.loss, params, state, key, *pair, label)
+    count = multiply_adds(distill.loss, params, state, key, *pair, label)
+    lines.append(
+        f"distiller  {count_parameters(params):,} parameters, "
+        f"{_millions(count, batch_size)}"
+    )
+    rows = [("tap", "student", "teacher", "latent", "parameters", "losses x weight")]
+    for name, tap in taps.items():
+        terms = [n for n in losses if n.startswith(f"{name}/")]
+        rows.append(
+            (
+                name,
+                _shape(pair[0], tap.student),
+                _shape(pair[1], tap.teacher),
+                _latent(tap, pair[1]),
+                f"{count_parameters(params[name]):,}",
+                ", ".join(
+                    f"{n.split('/')[-1]} x {weights.get(n, 1.0):g}" for n in terms
+                ),
+            )
+        )
+    return "\n".join([*lines, "", _table(rows)])
+
+
+def _forward(model: Model, image) -> tuple[Callable, Any]:
+    forward = lambda v, x: model.module.apply(v, x, train=False)
+    variables = jax.eval_shape(model.module.init, jax.random.key(0), image)
+    return forward, variables
+
+
+def _select(outputs: Mapping, path: str):
+    for part in path.split("/"):
+        outputs = outputs[part]
+    return outputs
+
+
+def _shape(outputs: Mapping, path: str) -> str:
+    shape = _select(outputs, path).shape[1:]
+    return f"{path} {'x'.join(map(str, shape))}"
+
+
+def _latent(tap: Tap, teacher_out: Mapping) -> str:
+    if tap.denoise is None:
+        return "-"
+    width = tap.denoise.get("latent_channels")
+    return str(width or _select(teacher_out, tap.teacher).shape[-1])
+
+
+def _millions(count: int, batch_size: int) -> str:
+    return f"{count / batch_size / 1e6:.2f} M multiply-adds a picture"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
