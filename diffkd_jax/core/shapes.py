@@ -16,6 +16,7 @@ def as_map(x: jax.Array, token_shape: tuple[int, int] | None = None) -> jax.Arra
     Raises:
       ValueError: another rank, or tokens that do not fill the shape.
 
+    >>> import jax.numpy as jnp
     >>> as_map(jnp.zeros((2, 9, 5))).shape
     (2, 3, 3, 5)
     """
@@ -88,6 +89,7 @@ def match_spatial(
     Returns:
       Both maps with the smaller height and width; dtypes are kept.
 
+    >>> import jax.numpy as jnp
     >>> s, t = match_spatial(jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 4, 4, 5)))
     >>> s.shape, t.shape
     ((1, 2, 2, 3), (1, 2, 2, 5))

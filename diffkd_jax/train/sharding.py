@@ -19,8 +19,8 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     Raises:
       ValueError: more devices than there are.
 
-    >>> make_mesh(1).shape
-    OrderedDict({'data': 1})
+    >>> make_mesh(1).size
+    1
     """
     devices = jax.devices()
     if not 0 <= num_devices <= len(devices):
