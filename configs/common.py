@@ -139,9 +139,37 @@ def diffusion_tap(output: str, distance: str, **options) -> ConfigDict:
     return config
 
 
+def cifar(pair: str, dataset: str) -> ConfigDict:
+    """Recipe A1 (paper, appendix): 240 epochs of SGD, x0.1 at 150, 180 and 210.
+
+    Args:
+      pair: ``<teacher>-<student>``, or "smoke".
+      dataset: "cifar10" or "cifar100".
+    """
+    pair = "wrn_16_2-wrn_16_1" if pair == "smoke" else pair
+    teacher, separator, student = pair.partition("-")
+    if not separator:
+        raise ValueError(f"{dataset}: found {pair!r}, expected <teacher>-<student>")
+    config = base()
+    config.name = f"{dataset}-{pair}"
+    config.teacher.model, config.student.model = teacher, student
+    config.data.name = dataset
+    config.data.num_classes = 100 if dataset == "cifar100" else 10
+    config.data.batch_size = 64
+    config.train.epochs = config.teacher.epochs = 240.0
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.boundaries = (150, 180, 210)
+    config.log_every_steps = 100
+    return config
+
+
 def shrink(config: ConfigDict) -> ConfigDict:
-    """Two steps on a few pictures: what ``:smoke`` of every recipe runs."""
+    """Two steps on a few embedded pictures: what ``:smoke`` of every recipe runs."""
     config.name += "-smoke"
+    config.data.name, config.data.path = "fashion_mnist_embedded", ""
+    config.data.num_classes, config.data.eval_split = 10, "test"
+    config.data.mean, config.data.std = (0.2860,), (0.3530,)
     config.data.limit, config.data.batch_size = 64, 16
     config.data.eval_batch_size = 32
     config.train.max_steps, config.log_every_steps = 2, 1

@@ -22,19 +22,20 @@ def run(config, workdir: str = "") -> None:
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
-    from .train import compare, loop  # after the flags, so that --help is quick
+    from .train import compare as comparison
+    from .train import run as runs  # after the flags, so that --help is quick
 
     directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name)
     if config.dry_run:
-        loop.dry_run(config)
+        runs.dry_run(config)
     elif config.mode == "evaluate":
-        loop.evaluate_only(config, directory)
+        runs.evaluate_only(config, directory)
     elif config.mode != "train":
         raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
     elif config.compare:
-        compare.compare(config, directory)
+        comparison.compare(config, directory)
     else:
-        loop.train(config, directory)
+        runs.train(config, directory)
 
 
 def main(argv: list[str]) -> None:

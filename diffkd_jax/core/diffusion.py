@@ -121,7 +121,7 @@ def ddim_plan(num_steps: int, num_train_steps: int = 1000) -> DDIMPlan:
     """Time steps and coefficients of the denoising run.
 
     The schedule is laid out for ``2 * num_steps`` and its second half is run, so
-    that denoising starts below the middle of the noise range (section 4.1 says
+    that denoising starts below the middle of the noise range (the paper says
     500; 5 steps visit 400, 300, 200, 100, 0). The last step lands on
     alpha_bar = 1.
 

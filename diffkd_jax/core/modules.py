@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
 
 
 class NoisePredictor(nn.Module):
-    """The diffusion model: predicts the noise in ``x_t`` (eq. 4; section 3.2).
+    """The diffusion model: predicts the noise in ``x_t`` (eq. 4).
 
     ``kernel_size=3``: two bottlenecks, a 1x1 convolution and a batch norm.
     ``kernel_size=1``: two two-layer perceptrons of width 4c, no residual.

@@ -35,7 +35,8 @@ def decode(data: bytes, where: str) -> np.ndarray:
 def read_npz(path: str) -> dict[str, np.ndarray]:
     """All arrays of a ``.npz`` file, none of them pickled."""
     try:
-        with np.load(existing(path), allow_pickle=False) as file:
+        # Opened here: numpy leaves a damaged archive open.
+        with existing(path).open("rb") as stream, np.load(stream) as file:
             return dict(file)
     except FileNotFoundError:
         raise
@@ -55,11 +56,12 @@ def read_idx(path: str, name: str, rank: int) -> np.ndarray:
         data = gzip.decompress(file.read_bytes()) if file.suffix else file.read_bytes()
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{file}: truncated or damaged: {error}") from None
-    header = np.frombuffer(data[: 4 * (rank + 1)], ">i4")
-    if len(header) != rank + 1 or header[0] != 0x800 + rank:
+    start = 4 * (rank + 1)
+    header = np.frombuffer(data[:start].ljust(start, b"\0"), ">i4")
+    if len(data) < start or header[0] != 0x800 + rank:
         raise ValueError(f"{file}: found no idx header of rank {rank}")
     shape = tuple(int(n) for n in header[1:])
-    body = np.frombuffer(data, np.uint8, offset=4 * (rank + 1))
+    body = np.frombuffer(data, np.uint8, offset=start)
     if body.size != np.prod(shape):
         raise ValueError(
             f"{file}: found {body.size} bytes, expected {np.prod(shape)} for {shape}"

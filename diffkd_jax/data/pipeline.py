@@ -48,8 +48,7 @@ def train_batches(
     >>> next(batches)["image"].shape
     (4, 28, 28, 1)
     """
-    steps = split.size // batch_size
-    if batch_size < 1 or not steps:
+    if not 1 <= batch_size <= split.size:
         raise ValueError(
             f"data.batch_size: found {batch_size}, expected 1 to {split.size}, the "
             "number of training examples"
@@ -59,6 +58,7 @@ def train_batches(
             f"data.batch_size: found {batch_size}, expected a multiple of the "
             f"{process_count} processes"
         )
+    steps = split.size // batch_size
     examples = grain.MapDataset.range(split.size).seed(seed).shuffle()
     examples = examples[: steps * batch_size][process_index::process_count]
     batches = (

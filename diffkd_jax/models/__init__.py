@@ -12,7 +12,8 @@ from typing import Any
 import flax.linen as nn
 
 from .cifar_resnet import WIDE, CifarResNet
-from .import_torch import CIFAR_RESNET, WRN, Rename
+from .import_torch import RESNET, WRN, Rename
+from .resnet import ResNet
 from .wrn import WideResNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -23,6 +24,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet44": partial(CifarResNet, 44),
     "resnet56": partial(CifarResNet, 56),
     "resnet110": partial(CifarResNet, 110),
+    "resnet18": partial(ResNet, (2, 2, 2, 2)),
+    "resnet34": partial(ResNet, (3, 4, 6, 3)),
     "resnet8x4": partial(CifarResNet, 8, channels=WIDE),
     "resnet32x4": partial(CifarResNet, 32, channels=WIDE),
     "wrn_16_1": partial(WideResNet, 16, 1),
@@ -31,7 +34,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn_40_2": partial(WideResNet, 40, 2),
 }
 
-RENAMES: dict[type, Rename] = {CifarResNet: CIFAR_RESNET, WideResNet: WRN}
+RENAMES: dict[type, Rename] = {
+    CifarResNet: RESNET,
+    ResNet: RESNET,
+    WideResNet: WRN,
+}
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:

@@ -9,61 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from .layers import BatchNorm, conv, pool_and_classify
+from .layers import BatchNorm, Stage, conv, pool_and_classify
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, ReLU at the end.
-
-    Attributes:
-      channels: output channels.
-      stride: of the first convolution and the shortcut.
-      dtype: compute dtype, or None for float32.
-    """
-
-    channels: int
-    stride: int = 1
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        norm = lambda name: BatchNorm(not train, dtype=self.dtype, name=name)
-        y = conv(
-            x, self.channels, 3, stride=self.stride, dtype=self.dtype, name="conv0"
-        )
-        y = nn.relu(norm("norm0")(y))
-        y = norm("norm1")(conv(y, self.channels, 3, dtype=self.dtype, name="conv1"))
-        if x.shape[-1] != self.channels or self.stride != 1:
-            x = conv(
-                x,
-                self.channels,
-                1,
-                stride=self.stride,
-                dtype=self.dtype,
-                name="shortcut_conv",
-            )
-            x = norm("shortcut_norm")(x)
-        return nn.relu(x + y)
-
-
-class Stage(nn.Module):
-    """A run of blocks, the first of which may stride."""
-
-    num_blocks: int
-    channels: int
-    stride: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        for i in range(self.num_blocks):
-            stride = self.stride if i == 0 else 1
-            block = BasicBlock(self.channels, stride, self.dtype, name=f"block{i}")
-            x = block(x, train=train)
-        return x
 
 
 class Stem(nn.Module):

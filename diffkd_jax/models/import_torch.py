@@ -24,7 +24,7 @@ LEAVES = {
     "var": "running_var",
 }
 
-CIFAR_RESNET: Rename = (
+RESNET: Rename = (
     (r"stem/conv", "conv1"),
     (r"stem/norm", "bn1"),
     (r"stage(\d+)/block(\d+)/", r"layer\1.\2."),
@@ -95,7 +95,7 @@ def import_state_dict(
         counters are left out.
       template: variables with the wanted shapes and dtypes, arrays or
         ``jax.ShapeDtypeStruct`` (``{"params": ..., "batch_stats": ...}``).
-      rename: rename table of the model, such as :data:`CIFAR_RESNET`.
+      rename: rename table of the model, such as :data:`RESNET`.
 
     Returns:
       numpy arrays in the structure and dtypes of ``template``.

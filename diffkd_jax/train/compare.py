@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from . import loop, report
+from . import report, run
 from .metrics import print_line
 
 
@@ -22,6 +22,6 @@ def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
         with own.unlocked():
             own.method, own.compare = method, ()
             own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
-        results.append(loop.train(own, workdir / method))
+        results.append(run.train(own, workdir / method))
     print_line(report.write_comparison(workdir, results))
     return results

@@ -1,9 +1,6 @@
-"""The training loop: one run of one method, from config to exported student."""
+"""The training loop of one method."""
 
 import functools
-import itertools
-import json
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,76 +11,17 @@ from ..core.distill import distillation
 from ..core.step import TrainState, diffkd_step, init_state
 from ..data import pipeline, transforms
 from ..tasks import classification
-from . import checkpoint, report, setup, sharding, summary
+from . import checkpoint, report, setup, sharding
 from .metrics import Progress, Writer, print_line
 from .optimizer import make_optimizer, make_schedule
 
-# Fields that may change between two calls on the same workdir.
-FREE_FIELDS = ("mode", "dry_run", "log_every_steps", "compare", "num_devices")
 
+class Loop:
+    """Steps, logs, evaluations and checkpoints of one run, compiled once.
 
-def train(config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
-
-    Args:
-      config: a resolved config, see ``configs/common.py``.
-      workdir: directory of the run, created if needed.
-
-    Returns:
-      The content of ``summary.json``: method, final and best accuracy, and so on.
-
-    Raises:
-      ValueError: bad config or data, a workdir of another config, or a loss that is
-        not finite.
-      FileNotFoundError: missing data or teacher.
+    Order: restore, then for each step dispatch; at intervals fetch and log the metrics,
+    evaluate, checkpoint.
     """
-    data = setup.open_data(config)
-    method = setup.selected_method(config)
-    taps, student = setup.make_taps(method), setup.make_model(config.student, data)
-    claim_workdir(config, workdir)
-    finished = workdir / "summary.json"
-    if finished.exists():
-        print_line(f"{config.name}: finished already, see {workdir / 'report.html'}")
-        return json.loads(finished.read_text())
-    mesh = sharding.make_mesh(config.num_devices)
-    teacher = get_teacher(config, data, workdir) if taps else None
-    print_line(
-        summary.describe(
-            data, student, teacher, taps, method.weights, config.data.batch_size
-        )
-    )
-    evaluate = make_evaluator(config, data, mesh)
-    teacher_metrics = check_teacher(config, teacher, evaluate)
-    run = _Run(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
-    state, history = run.loop()
-    variables = jax.device_get(
-        {"params": state.params["student"], **state.model_state["student"]}
-    )
-    checkpoint.export_student(
-        workdir / checkpoint.STUDENT_FILE, variables, student.meta
-    )
-    result = {
-        "name": config.name,
-        "method": config.method,
-        "seed": config.seed,
-        "steps": int(state.step),
-        **{f"final_{k}": v for k, v in history[-1].items()},
-        "best_top1": max(row["top1"] for row in history),
-        **{f"teacher_{k}": v for k, v in teacher_metrics.items()},
-        "images_per_second": run.images_per_second,
-    }
-    examples = run.drawing_examples(state)
-    report.write_run(workdir, result, summary_text=run.text, trajectories=examples)
-    _write_json(finished, result)
-    print_line(
-        f"{config.name} ({config.method}): top-1 {result['final_top1']:.4f}, report in "
-        f"{workdir / 'report.html'}"
-    )
-    return result
-
-
-class _Run:
-    """What one call of the loop keeps together."""
 
     def __init__(
         self, config, workdir, data, mesh, student, teacher, taps, method, evaluate
@@ -92,9 +30,6 @@ class _Run:
         self.student, self.teacher, self.taps = student, teacher, taps
         self.evaluate, self.images_per_second = evaluate, 0.0
         weights = method.weights.to_dict(preserve_field_references=False)
-        self.text = summary.describe(
-            data, student, teacher, taps, weights, config.data.batch_size
-        )
         options = config.data
         self.steps_per_epoch = data.train.size // max(options.batch_size, 1)
         total = round(config.train.epochs * self.steps_per_epoch)
@@ -156,7 +91,7 @@ class _Run:
 
         return jax.jit(init, out_shardings=sharding.replicated(self.mesh))()
 
-    def loop(self) -> tuple[TrainState, list[dict[str, float]]]:
+    def run(self) -> tuple[TrainState, list[dict[str, float]]]:
         """Restore, then step, log, evaluate, checkpoint, until the last step."""
         config, options = self.config, self.config.data
         batches = pipeline.train_batches(
@@ -254,152 +189,3 @@ class _Run:
             jax.random.key(self.config.seed),
             *pair,
         )
-
-
-def make_evaluator(config, data: setup.Data, mesh) -> Callable[..., dict[str, float]]:
-    """``(module, variables) -> {top1, top5, loss}`` on the evaluation split."""
-    transform = transforms.eval_transform(config.data)
-    forwards: dict[Any, Callable] = {}
-
-    def evaluate(module, variables):
-        if module not in forwards:
-            apply = setup.frozen_apply(module)
-            forwards[module] = sharding.jit_forward(
-                lambda v, batch: classification.metrics(apply(v, batch), batch), mesh
-            )
-        batches = pipeline.eval_batches(
-            data.evaluation,
-            transform,
-            batch_size=config.data.eval_batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        sums = [
-            forwards[module](variables, sharding.put_batch(batch, mesh))
-            for batch in batches
-        ]
-        totals = jax.tree.map(lambda *x: float(sum(x)), *jax.device_get(sums))
-        count = totals.pop("count")
-        return {name: value / count for name, value in totals.items()}
-
-    return evaluate
-
-
-def get_teacher(config, data: setup.Data, workdir: pathlib.Path) -> setup.Model:
-    """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
-    if config.teacher.init:
-        return setup.load_teacher(config, data, config.teacher.init)
-    if not config.teacher.epochs:
-        raise ValueError(
-            "teacher.init: found '', expected an exported student, or the workdir of a "
-            "finished run, or teacher.epochs > 0 to train one"
-        )
-    directory = pathlib.Path(config.teacher.workdir or workdir / "teacher")
-    train(teacher_config(config), directory)
-    return setup.load_teacher(config, data, directory)
-
-
-def teacher_config(config) -> Any:
-    """The config that trains ``config.teacher`` as an undistilled student."""
-    own = config.copy_and_resolve_references()
-    with own.unlocked():
-        own.name, own.method = f"{config.name}-teacher", "none"
-        own.student = config.teacher
-        own.train.epochs = config.teacher.epochs
-        own.compare = ()
-    return own
-
-
-def check_teacher(config, teacher, evaluate) -> dict[str, float]:
-    """Evaluates the teacher before any training.
-
-    Raises:
-      ValueError: it is below ``teacher.min_top1``.
-    """
-    if teacher is None:
-        return {}
-    values = evaluate(teacher.module, teacher.variables)
-    print_line("teacher  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
-    if values["top1"] < config.teacher.min_top1:
-        raise ValueError(
-            f"teacher.min_top1: found a teacher of {values['top1']:.4f}, expected at "
-            f"least {config.teacher.min_top1}; check data.mean, data.std, the picture "
-            "size and the order of the classes"
-        )
-    return values
-
-
-def claim_workdir(config, workdir: pathlib.Path) -> None:
-    """Records the config in a new workdir, or checks that an old one is the same.
-
-    Raises:
-      ValueError: the workdir holds a run of another config; nothing is changed.
-    """
-    record = workdir / "config.json"
-    wanted = json.loads(json.dumps(config.to_dict(), default=str))
-    if not record.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        _write_json(record, wanted)
-        return
-    found = _flat(json.loads(record.read_text()))
-    expected = _flat(wanted)
-    different = [
-        f"  {name}: found {found.get(name, 'nothing')!r}, expected "
-        f"{expected.get(name, 'nothing')!r}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-        and name.split(".")[0] not in FREE_FIELDS
-    ]
-    if different:
-        shown = "\n".join(itertools.islice(different, 10))
-        raise ValueError(
-            f"workdir: {workdir} holds a run of another config; choose another "
-            f"--workdir or remove it\n{shown}"
-        )
-
-
-def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
-    """Evaluates the exported student of a workdir; trains and changes nothing."""
-    data = setup.open_data(config)
-    module, variables, meta = checkpoint.load_student(workdir)
-    if meta["num_classes"] != len(data.class_names):
-        raise ValueError(
-            f"workdir: {workdir} holds a student of {meta['num_classes']} classes, "
-            f"expected {len(data.class_names)}, those of the data"
-        )
-    mesh = sharding.make_mesh(config.num_devices)
-    values = make_evaluator(config, data, mesh)(module, variables)
-    print_line("student  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
-    return values
-
-
-def dry_run(config) -> str:
-    """Prints and returns the table of taps and sizes; touches no workdir."""
-    data = setup.open_data(config)
-    method = setup.selected_method(config)
-    taps = setup.make_taps(method)
-    teacher = setup.make_model(config.teacher, data) if taps else None
-    text = summary.describe(
-        data,
-        setup.make_model(config.student, data),
-        teacher,
-        taps,
-        method.weights,
-        config.data.batch_size,
-    )
-    print_line(text)
-    return text
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)

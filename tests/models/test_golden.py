@@ -12,7 +12,9 @@ from diffkd_jax import models
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
 from tests.conftest import GOLDEN
 
-FILES = sorted((GOLDEN / "models").glob("cifar_*.npz"))
+CLASSES = {"c": 100, "t": 1000}
+TAPS = {f"layer{i}": f"stage{i}" for i in range(1, 5)}
+FILES = sorted((GOLDEN / "models").glob("*.npz"))
 
 
 def regenerated(name, shape):
@@ -29,6 +31,10 @@ def regenerated(name, shape):
     return value.astype(np.float32)
 
 
+def relative_error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_logits_equal_the_reference(path):
     with np.load(path) as z:
@@ -36,7 +42,7 @@ def test_logits_equal_the_reference(path):
     meta = json.loads(str(golden["meta"]))
     x = np.random.default_rng(0).standard_normal(meta["input"]).astype(np.float32)
     x = jnp.asarray(x.transpose(0, 2, 3, 1))
-    model = models.build(path.stem.removeprefix("cifar_"), num_classes=100)
+    model = models.build(path.stem.partition("_")[2], num_classes=CLASSES[path.stem[0]])
     template = jax.eval_shape(model.init, jax.random.key(0), x)
     rename = models.RENAMES[type(model)]
     state_dict = {k: regenerated(k, s) for k, s in meta["state_dict"].items()}
@@ -44,9 +50,14 @@ def test_logits_equal_the_reference(path):
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert count == meta["params"]
     outputs = jax.jit(model.apply)(variables, x)
-    expected = golden["logits"]
-    error = np.abs(outputs["logits"] - expected).max() / np.abs(expected).max()
-    assert error < 1e-5
+    assert relative_error(outputs["logits"], golden["logits"]) < 1e-5
+    for tap, name in TAPS.items():
+        if f"tap/{tap}/slice" in golden:
+            found = np.asarray(outputs[name])
+            corner = found[0, :4, :4, :16].transpose(2, 0, 1)
+            assert relative_error(corner, golden[f"tap/{tap}/slice"]) < 1e-5
+            assert relative_error(found.mean(), golden[f"tap/{tap}/mean"]) < 1e-5
+            assert relative_error(found.std(ddof=1), golden[f"tap/{tap}/std"]) < 1e-5
     exported = export_state_dict(variables, rename)
     assert {k: v.shape for k, v in exported.items()} == {
         k: tuple(s) for k, s in meta["state_dict"].items()
@@ -54,10 +65,13 @@ def test_logits_equal_the_reference(path):
 
 
 def test_there_are_files():
-    assert len(FILES) == 8
+    assert len(FILES) == 10
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+SMALL = [n for n in models.MODELS if n not in ("resnet18", "resnet34")]
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_outputs_for_grey_28_pixel_images(name):
     model = models.build(name, num_classes=7)
     x = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)

@@ -1,0 +1,149 @@
+"""What the command line can do: train, evaluate, describe."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+
+from . import checkpoint, report, setup, sharding, summary
+from .evaluate import make_evaluator
+from .loop import Loop
+from .metrics import print_line
+from .workdir import claim_workdir, write_json
+
+
+def train(config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
+
+    Args:
+      config: a resolved config, see ``configs/common.py``.
+      workdir: directory of the run, created if needed.
+
+    Returns:
+      The content of ``summary.json``: method, final and best accuracy, and so on.
+
+    Raises:
+      ValueError: bad config or data, a workdir of another config, or a loss that is
+        not finite.
+      FileNotFoundError: missing data or teacher.
+    """
+    data = setup.open_data(config)
+    method = setup.selected_method(config)
+    taps, student = setup.make_taps(method), setup.make_model(config.student, data)
+    claim_workdir(config, workdir)
+    finished = workdir / "summary.json"
+    if finished.exists():
+        print_line(f"{config.name}: finished already, see {workdir / 'report.html'}")
+        return json.loads(finished.read_text())
+    mesh = sharding.make_mesh(config.num_devices)
+    teacher = get_teacher(config, data, workdir) if taps else None
+    text = summary.describe(
+        data, student, teacher, taps, method.weights, config.data.batch_size
+    )
+    print_line(text)
+    evaluate = make_evaluator(config, data, mesh)
+    teacher_metrics = check_teacher(config, teacher, evaluate)
+    loop = Loop(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
+    state, history = loop.run()
+    variables = jax.device_get(
+        {"params": state.params["student"], **state.model_state["student"]}
+    )
+    checkpoint.export_student(
+        workdir / checkpoint.STUDENT_FILE, variables, student.meta
+    )
+    result = {
+        "name": config.name,
+        "method": config.method,
+        "seed": config.seed,
+        "steps": int(state.step),
+        **{f"final_{k}": v for k, v in history[-1].items()},
+        "best_top1": max(row["top1"] for row in history),
+        **{f"teacher_{k}": v for k, v in teacher_metrics.items()},
+        "images_per_second": loop.images_per_second,
+    }
+    examples = loop.drawing_examples(state)
+    report.write_run(workdir, result, summary_text=text, trajectories=examples)
+    write_json(finished, result)
+    print_line(
+        f"{config.name} ({config.method}): top-1 {result['final_top1']:.4f}, report in "
+        f"{workdir / 'report.html'}"
+    )
+    return result
+
+
+def get_teacher(config, data: setup.Data, workdir: pathlib.Path) -> setup.Model:
+    """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
+    if config.teacher.init:
+        return setup.load_teacher(config, data, config.teacher.init)
+    if not config.teacher.epochs:
+        raise ValueError(
+            "teacher.init: found '', expected an exported student, or the workdir of a "
+            "finished run, or teacher.epochs > 0 to train one"
+        )
+    directory = pathlib.Path(config.teacher.workdir or workdir / "teacher")
+    train(teacher_config(config), directory)
+    return setup.load_teacher(config, data, directory)
+
+
+def teacher_config(config) -> Any:
+    """The config that trains ``config.teacher`` as an undistilled student."""
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.name, own.method = f"{config.name}-teacher", "none"
+        own.student = config.teacher
+        own.train.epochs = config.teacher.epochs
+        own.compare = ()
+    return own
+
+
+def check_teacher(config, teacher, evaluate) -> dict[str, float]:
+    """Evaluates the teacher before any training.
+
+    Raises:
+      ValueError: it is below ``teacher.min_top1``.
+    """
+    if teacher is None:
+        return {}
+    values = evaluate(teacher.module, teacher.variables)
+    print_line("teacher  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+    if values["top1"] < config.teacher.min_top1:
+        raise ValueError(
+            f"teacher.min_top1: found a teacher of {values['top1']:.4f}, expected at "
+            f"least {config.teacher.min_top1}; check data.mean, data.std, the picture "
+            "size and the order of the classes"
+        )
+    return values
+
+
+def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
+    """Evaluates the exported student of a workdir; trains and changes nothing."""
+    data = setup.open_data(config)
+    module, variables, meta = checkpoint.load_student(workdir)
+    if meta["num_classes"] != len(data.class_names):
+        raise ValueError(
+            f"workdir: {workdir} holds a student of {meta['num_classes']} classes, "
+            f"expected {len(data.class_names)}, those of the data"
+        )
+    mesh = sharding.make_mesh(config.num_devices)
+    values = make_evaluator(config, data, mesh)(module, variables)
+    print_line("student  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+    return values
+
+
+def dry_run(config) -> str:
+    """Prints and returns the table of taps and sizes; touches no workdir."""
+    data = setup.open_data(config)
+    method = setup.selected_method(config)
+    taps = setup.make_taps(method)
+    teacher = setup.make_model(config.teacher, data) if taps else None
+    text = summary.describe(
+        data,
+        setup.make_model(config.student, data),
+        teacher,
+        taps,
+        method.weights,
+        config.data.batch_size,
+    )
+    print_line(text)
+    return text

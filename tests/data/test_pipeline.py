@@ -1,0 +1,172 @@
+"""Order, sharding, position and augmentation of batches."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from diffkd_jax.data import pipeline, sources, transforms
+
+SIZE = 50
+
+
+@pytest.fixture
+def split():
+    """Pictures that carry their own index in every pixel."""
+    image = np.broadcast_to(
+        np.arange(SIZE, dtype=np.uint8)[:, None, None, None], (SIZE, 6, 6, 1)
+    )
+    return sources.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
+
+
+def keep(batch, rng):
+    return batch | {"draw": rng.random()}
+
+
+def batches(split, **kwargs):
+    options = {"batch_size": 8, "seed": 3, "num_epochs": 2, "num_threads": 1} | kwargs
+    return pipeline.train_batches(split, keep, **options)
+
+
+def seen(iterator):
+    return [batch["image"][:, 0, 0, 0].tolist() for batch in iterator]
+
+
+def test_epochs_are_permutations_of_their_own(split):
+    found = seen(batches(split))
+    assert len(found) == 12
+    epochs = [sum(found[:6], []), sum(found[6:], [])]
+    assert all(len(set(epoch)) == 48 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_order_is_a_function_of_the_seed(split):
+    assert seen(batches(split)) == seen(batches(split))
+    assert seen(batches(split)) != seen(batches(split, seed=4))
+    draws = [[b["draw"] for b in batches(split, seed=s)] for s in (3, 3, 4)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_threads_do_not_change_the_order(split, num_threads):
+    assert seen(batches(split, num_threads=num_threads)) == seen(batches(split))
+
+
+def test_processes_share_each_batch_without_overlap(split):
+    whole = seen(batches(split))
+    parts = [seen(batches(split, process_index=i, process_count=2)) for i in range(2)]
+    for together, a, b in zip(whole, *parts, strict=True):
+        assert len(a) == len(b) == 4
+        assert sorted(a + b) == sorted(together)
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 6, 9])
+def test_state_restores_the_position(split, at):
+    iterator = batches(split)
+    for _ in range(at):
+        next(iterator)
+    state, rest = iterator.get_state(), seen(iterator)
+    other = batches(split)
+    other.set_state(state)
+    assert seen(other) == rest
+    assert len(rest) == 12 - at
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 51}, "data.batch_size: found 51, expected 1 to 50"),
+        ({"batch_size": 0}, "data.batch_size: found 0"),
+        ({"batch_size": 9, "process_count": 2}, "multiple of the 2 processes"),
+    ],
+)
+def test_bad_batch_sizes(split, options, message):
+    with pytest.raises(ValueError, match=message):
+        batches(split, **options)
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_evaluation_counts_every_example_once(split, process_count):
+    found = []
+    for i in range(process_count):
+        for batch in pipeline.eval_batches(
+            split,
+            lambda batch: batch,
+            batch_size=16,
+            process_index=i,
+            process_count=process_count,
+        ):
+            assert len(batch["mask"]) == 16 // process_count
+            found += batch["image"][batch["mask"] > 0, 0, 0, 0].tolist()
+    assert sorted(found) == list(range(SIZE))
+
+
+def test_crops_and_flips_are_those_of_the_picture():
+    image = np.arange(1, 37, dtype=np.uint8).reshape(1, 6, 6, 1)
+    padded = np.pad(image[0, :, :, 0], 2)
+    candidates = set()
+    for top in range(5):
+        for left in range(5):
+            crop = padded[top : top + 6, left : left + 6]
+            candidates |= {crop.tobytes(), crop[:, ::-1].tobytes()}
+    rng = np.random.default_rng(0)
+    many = transforms.crop_flip(
+        np.tile(image, (400, 1, 1, 1)), rng, padding=2, flip=True
+    )
+    found = {crop[..., 0].tobytes() for crop in many}
+    assert found <= candidates
+    assert len(found) == 50
+
+
+def test_no_padding_no_flip_is_the_identity():
+    image = np.random.default_rng(0).integers(0, 256, (3, 5, 5, 3)).astype(np.uint8)
+    same = transforms.crop_flip(image, np.random.default_rng(0), padding=0, flip=False)
+    np.testing.assert_array_equal(same, image)
+
+
+def test_random_resized_crop_keeps_a_constant_picture():
+    images = [np.full((40, 30, 3), 7, np.uint8), np.full((10, 90, 3), 9, np.uint8)]
+    rng = np.random.default_rng(0)
+    crops = transforms.random_resized_crop(images, rng, size=16, flip=True)
+    assert crops.shape == (2, 16, 16, 3)
+    assert set(crops[0].ravel()) == {7}
+    assert set(crops[1].ravel()) == {9}
+
+
+def test_center_crop_takes_the_centre():
+    image = np.zeros((40, 60, 1), np.uint8)
+    image[10:30, 20:40] = 255
+    crop = transforms.center_crop([image], size=20, resize=40)
+    assert (crop == 255).all()
+
+
+OPTIONS = ConfigDict(
+    {
+        "augment": "crop_flip",
+        "padding": 1,
+        "flip": True,
+        "image_size": 0,
+        "resize": 0,
+        "mean": (0.5,),
+        "std": (0.5,),
+    }
+)
+
+
+def test_transforms_normalise():
+    batch = {"image": np.full((4, 6, 6, 1), 255, np.uint8)}
+    out = transforms.eval_transform(OPTIONS)(batch)["image"]
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, 1.0)
+
+
+def test_bad_transforms_are_named():
+    bad = OPTIONS.copy_and_resolve_references()
+    bad.augment = "mixup"
+    with pytest.raises(ValueError, match=r"data\.augment: found 'mixup'"):
+        transforms.train_transform(bad)
+    bad.mean = (0.1, 0.2)
+    with pytest.raises(ValueError, match=r"data\.mean: found 2 numbers"):
+        transforms.eval_transform(bad)({"image": np.zeros((1, 4, 4, 3), np.uint8)})
+    mixed = {"image": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]}
+    with pytest.raises(ValueError, match=r"data\.image_size: found 0"):
+        transforms.eval_transform(OPTIONS)(mixed)
