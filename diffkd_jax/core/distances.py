@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 Features = Float[Array, "*dims c"]
-Labels = Int[Array, "*dims"] | None
+Labels = Int[Array, "..."] | None
 Scalar = Float[Array, ""]
 
 

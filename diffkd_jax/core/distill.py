@@ -1,6 +1,7 @@
 """Distillation of named outputs: taps, and a pair of pure functions over them."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         params, state = {}, {}
         for name, tap in taps.items():
             pair = _select(name, tap, student_out, teacher_out)
-            _announce(name, tap, *pair)
+            if rule := resizing(name, tap, student_out, teacher_out):
+                logging.getLogger(__name__).info("tap %r: %s", name, rule)
             pair = tuple(jnp.zeros(x.shape, x.dtype) for x in pair)
             key_p, key_d = jax.random.split(jax.random.fold_in(key, keys[name]))
             with _naming(name):
@@ -219,13 +221,22 @@ def _batch_stats(state: dict) -> dict:
 
 def _select(name: str, tap: Tap, student_out, teacher_out) -> tuple:
     return (
-        _lookup(student_out, tap.student, f"tap {name!r}: student output"),
-        _lookup(teacher_out, tap.teacher, f"tap {name!r}: teacher output"),
+        lookup(student_out, tap.student, f"tap {name!r}: student output"),
+        lookup(teacher_out, tap.teacher, f"tap {name!r}: teacher output"),
     )
 
 
-def _lookup(outputs: Mapping, path: str, what: str):
-    value = outputs
+def lookup(outputs: Mapping, path: str, what: str = "output"):
+    """The array at ``path`` of a dict of named outputs, nested with "/".
+
+    Raises:
+      ValueError: nothing there, or a group; the message starts with ``what`` and lists
+        the names there are.
+
+    >>> lookup({"deep": {"x": 1}}, "deep/x")
+    1
+    """
+    value: Any = outputs
     for part in path.split("/"):
         if not isinstance(value, Mapping) or part not in value:
             raise ValueError(
@@ -247,18 +258,19 @@ def _names(outputs: Mapping, prefix: str = "") -> list[str]:
     return names
 
 
-def _announce(name: str, tap: Tap, student, teacher) -> None:
-    """Logs once, at initialisation, when maps have to be resized."""
-    if student.ndim != teacher.ndim or student.ndim not in (3, 4):
-        return
+def resizing(name: str, tap: Tap, student_out: Mapping, teacher_out: Mapping) -> str:
+    """Says in words how the maps of a tap will be resized; "" if they need not be.
+
+    >>> out = lambda side: {"x": jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)}
+    >>> resizing("t", Tap("x", "x"), out(4), out(8))
+    'teacher 8x8 -> 4x4 by average pooling'
+    """
+    pair = _select(name, tap, student_out, teacher_out)
+    if pair[0].ndim != pair[1].ndim or pair[0].ndim not in (3, 4):
+        return ""
+    view = functools.partial(as_map, token_shape=tap.token_shape)
     with _naming(name):
-        shapes = [
-            jax.eval_shape(lambda x: as_map(x, tap.token_shape), x).shape
-            for x in (student, teacher)
-        ]
-        rule = spatial_rule(*shapes)
-    if rule:
-        logging.getLogger(__name__).info("tap %r: %s", name, rule)
+        return spatial_rule(*(jax.eval_shape(view, x).shape for x in pair))
 
 
 class _naming:

@@ -139,8 +139,8 @@ def diffkd_step(
     }
     metrics |= {
         "loss/total": sum(weighted.values()),
-        "norm/gradient": optax.global_norm(gradient),
-        "norm/params": optax.global_norm(params),
+        "norm/gradient": optax.tree.norm(gradient),
+        "norm/params": optax.tree.norm(params),
     }
     metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
     for tap, carried in model_state["distiller"].items():

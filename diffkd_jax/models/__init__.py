@@ -5,6 +5,7 @@ Every backbone returns at least ``features`` (the last map, ``[b, h', w', c']``)
 stage under ``stem``, ``stage1``, ``stage2``, ...
 """
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,7 +46,8 @@ def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     """Makes the backbone ``name``.
 
     Args:
-      name: a key of :data:`MODELS`.
+      name: a key of :data:`MODELS`, or ``package.module:name`` of a callable of your
+        own, ``(num_classes, **options) -> flax.linen.Module``.
       num_classes: number of logits.
       options: further fields of the module, such as ``channels`` or ``dtype``.
 
@@ -55,11 +57,20 @@ def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     >>> build("wrn_16_1", num_classes=10).depth
     16
     """
-    if name not in MODELS:
-        raise ValueError(f"model: found {name!r}, expected one of {list(MODELS)}")
+    if name not in MODELS and ":" not in name:
+        raise ValueError(
+            f"model: found {name!r}, expected one of {list(MODELS)} or "
+            "'package.module:name'"
+        )
     if "channels" in options:
         options["channels"] = tuple(options["channels"])
     try:
-        return MODELS[name](num_classes=num_classes, **options)
-    except TypeError as error:
+        make = MODELS[name] if name in MODELS else _import(name)
+        return make(num_classes=num_classes, **options)
+    except (TypeError, ImportError, AttributeError) as error:
         raise ValueError(f"model {name!r}: {error}; found {options}") from None
+
+
+def _import(name: str) -> Callable[..., nn.Module]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

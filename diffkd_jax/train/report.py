@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core.distill import Tap, trajectory
+from ..core.distill import Tap, lookup, trajectory
 from . import plots
 from .metrics import read_rows
 
@@ -45,8 +45,8 @@ def trajectories(
             params[name],
             state[name],
             key,
-            _select(student_out, tap.student),
-            _select(teacher_out, tap.teacher),
+            lookup(student_out, tap.student),
+            lookup(teacher_out, tap.teacher),
         )
         pooled = jax.tree.map(lambda x: np.asarray(x, np.float64), run)
         teacher = _pool(pooled.teacher)
@@ -128,12 +128,6 @@ def write_comparison(
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def _select(outputs: Mapping, path: str):
-    for part in path.split("/"):
-        outputs = outputs[part]
-    return outputs
 
 
 def _pool(x: np.ndarray) -> np.ndarray:

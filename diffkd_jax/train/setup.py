@@ -1,7 +1,7 @@
 """From a config to what the loop needs: data, models, taps, pure functions."""
 
 import functools
-import importlib
+import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -76,22 +76,10 @@ def open_data(config) -> Data:
 
 
 def make_model(options, data: Data) -> Model:
-    """The model that ``options`` (``student`` or ``teacher``) names, untrained.
-
-    ``model`` is a key of :data:`diffkd_jax.models.MODELS`, or ``package.module:name``
-    of a callable ``(num_classes, **options) -> flax.linen.Module`` of your own.
-    """
+    """The model that ``options`` (``student`` or ``teacher``) names, untrained."""
     classes = len(data.class_names)
     keywords = options.options.to_dict()
-    if ":" in options.model:
-        module_name, _, attribute = options.model.partition(":")
-        try:
-            factory = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"model {options.model!r}: {error}") from None
-        module = factory(num_classes=classes, **keywords)
-    else:
-        module = models.build(options.model, num_classes=classes, **keywords)
+    module = models.build(options.model, num_classes=classes, **keywords)
     meta = {
         "model": options.model,
         "options": keywords,
@@ -99,7 +87,8 @@ def make_model(options, data: Data) -> Model:
         "class_names": list(data.class_names),
         "input_shape": list(data.input_shape),
     }
-    return Model(module, None, meta)
+    # As it is read back from a file: tuples become lists.
+    return Model(module, None, json.loads(json.dumps(meta)))
 
 
 def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core.distill import Tap, distillation
+from ..core.distill import Tap, distillation, lookup, resizing
 from .setup import Data, Model
 
 
@@ -107,7 +107,9 @@ def describe(
                 ),
             )
         )
-    return "\n".join([*lines, "", _table(rows)])
+    rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
+    notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
+    return "\n".join([*lines, "", _table(rows), *notes])
 
 
 def _forward(model: Model, image) -> tuple[Callable, Any]:
@@ -116,14 +118,8 @@ def _forward(model: Model, image) -> tuple[Callable, Any]:
     return forward, variables
 
 
-def _select(outputs: Mapping, path: str):
-    for part in path.split("/"):
-        outputs = outputs[part]
-    return outputs
-
-
 def _shape(outputs: Mapping, path: str) -> str:
-    shape = _select(outputs, path).shape[1:]
+    shape = lookup(outputs, path).shape[1:]
     return f"{path} {'x'.join(map(str, shape))}"
 
 
@@ -131,7 +127,7 @@ def _latent(tap: Tap, teacher_out: Mapping) -> str:
     if tap.denoise is None:
         return "-"
     width = tap.denoise.get("latent_channels")
-    return str(width or _select(teacher_out, tap.teacher).shape[-1])
+    return str(width or lookup(teacher_out, tap.teacher).shape[-1])
 
 
 def _millions(count: int, batch_size: int) -> str:

@@ -34,7 +34,7 @@ def seen(iterator):
 def test_epochs_are_permutations_of_their_own(split):
     found = seen(batches(split))
     assert len(found) == 12
-    epochs = [sum(found[:6], []), sum(found[6:], [])]
+    epochs = [np.concatenate(found[:6]).tolist(), np.concatenate(found[6:]).tolist()]
     assert all(len(set(epoch)) == 48 for epoch in epochs)
     assert epochs[0] != epochs[1]
 

@@ -1,0 +1,42 @@
+"""A run small enough for tests."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from diffkd_jax import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def load_config(name, argument=""):
+    """The config that ``--config=configs/<name>.py:<argument>`` would give."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return (module.get_config(argument) if argument else module.get_config()).lock()
+
+
+def tiny_config(**fields):
+    """64 pictures, 8 steps, an evaluation and a checkpoint every 4."""
+    config = load_config("quickstart", "smoke")
+    with config.unlocked():
+        config.name = "tiny"
+        config.num_devices = 1
+        config.train.max_steps, config.train.epochs = 0, 2.0
+        config.teacher.model = "resnet8"
+        config.teacher.options = {"channels": (4, 4, 4, 12)}
+        config.student.options = {"channels": (4, 4, 4, 8)}
+        for tap in config.methods.diffkd.taps.values():
+            tap.denoise.num_steps = 2
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Workdir of a finished DiffKD run, with its teacher inside."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    main.run(tiny_config(), str(workdir))
+    return workdir

@@ -1,0 +1,298 @@
+"""Runs from config to report, in one process."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from diffkd_jax import main
+from diffkd_jax.train import checkpoint, loop, metrics, run
+from tests.train.conftest import tiny_config
+
+
+def snapshot(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def with_teacher(finished, **fields):
+    return tiny_config(**{"teacher.init": str(finished / "teacher")} | fields)
+
+
+def same_student(a, b):
+    trees = [checkpoint.load_student(folder)[1] for folder in (a, b)]
+    jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+def test_a_run_leaves_everything(finished):
+    rows = metrics.read_rows(finished / "metrics.jsonl")
+    assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
+    assert [r["step"] for r in rows if "eval/top1" in r] == [4, 8]
+    row = rows[0]
+    terms = ["task", *(f"{t}/{n}" for t in ("features", "logits")
+                       for n in ("distance", "diffusion"))]  # fmt: skip
+    assert row["loss/total"] == pytest.approx(
+        sum(row[f"loss/{n}"] for n in terms), 1e-5
+    )
+    assert sum(row["gamma/features/histogram"]) == 16
+    assert row["gamma/logits/min"] <= row["gamma/logits/mean"] <= 1
+    assert row["learning_rate"] == pytest.approx(0.1)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["steps"] == 8
+    assert 0 <= summary["final_top1"] <= 1
+    assert summary["teacher_top1"] == pytest.approx(
+        json.loads((finished / "teacher/summary.json").read_text())["final_top1"]
+    )
+    events = EventAccumulator(str(finished / "events")).Reload()
+    assert len(events.Scalars("loss/total")) == 8
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_report_needs_no_network(finished):
+    page = (finished / "report.html").read_text()
+    plots = sorted(p.name for p in (finished / "plots").iterdir())
+    assert plots == [
+        "accuracy.png",
+        "gamma_features.png",
+        "gamma_logits.png",
+        "losses.png",
+        "trajectory_features.png",
+        "trajectory_logits.png",
+    ]
+    assert page.count("data:image/png;base64,") == 6
+    assert "http" not in page
+    assert "src=" not in page.replace('src="data:', "")
+
+
+def test_a_finished_run_is_left_alone(finished, capsys):
+    before = snapshot(finished)
+    main.run(tiny_config(), str(finished))
+    assert snapshot(finished) == before
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
+    config, original = with_teacher(finished), loop.Loop._log
+
+    def interrupt(self, pending, *rest):
+        if pending[-1][0] == 6:
+            raise KeyboardInterrupt
+        original(self, pending, *rest)
+
+    monkeypatch.setattr(loop.Loop, "_log", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main.run(config, str(tmp_path))
+    assert not (tmp_path / "summary.json").exists()
+    monkeypatch.setattr(loop.Loop, "_log", original)
+    main.run(config, str(tmp_path))
+    same_student(tmp_path, finished)
+    rows = [metrics.read_rows(f / "metrics.jsonl") for f in (tmp_path, finished)]
+    losses = [[r["loss/total"] for r in part if "loss/total" in r] for part in rows]
+    np.testing.assert_array_equal(*losses)
+
+
+def test_a_damaged_checkpoint_falls_back(finished, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "summary.json").unlink()
+    steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
+    assert steps[-1] == 8
+    for file in (workdir / "checkpoints/8/state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    with_older = steps[0] == 4
+    if with_older:
+        main.run(tiny_config(), str(workdir))
+        assert "resuming at step 4" in capsys.readouterr().out
+        same_student(workdir, finished)
+    else:
+        with pytest.raises(ValueError, match="none that can be read"):
+            main.run(tiny_config(), str(workdir))
+
+
+def test_best_and_last_checkpoints_are_kept(tmp_path):
+    config = tiny_config(method="none", **{"train.epochs": 5.0})
+    values = iter([0.1, 0.5, 0.2, 0.3, 0.4])
+    original = loop.Loop.evaluate_student
+    loop.Loop.evaluate_student = lambda self, state: {"top1": next(values), "loss": 1.0}
+    try:
+        main.run(config, str(tmp_path))
+    finally:
+        loop.Loop.evaluate_student = original
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [8, 20]
+
+
+def test_eight_devices_equal_one(finished, tmp_path):
+    config = with_teacher(finished, num_devices=8, **{"train.max_steps": 3})
+    main.run(config, str(tmp_path / "eight"))
+    one = metrics.read_rows(finished / "metrics.jsonl")
+    eight = metrics.read_rows(tmp_path / "eight/metrics.jsonl")
+    for a, b in zip(one[:3], eight[:3], strict=True):
+        for name in a:
+            if name.startswith("loss/"):
+                assert a[name] == pytest.approx(b[name], rel=2e-4), (a["step"], name)
+
+
+def test_seeds_differ_and_repeat(finished, tmp_path):
+    fields = {"train.max_steps": 1}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        main.run(with_teacher(finished, seed=seed, **fields), str(tmp_path / name))
+    same_student(tmp_path / "a", tmp_path / "b")
+    losses = [
+        metrics.read_rows(tmp_path / n / "metrics.jsonl")[0]["loss/total"]
+        for n in "abc"
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_evaluate_changes_nothing(finished, capsys):
+    before = snapshot(finished)
+    main.run(tiny_config(mode="evaluate"), str(finished))
+    assert snapshot(finished) == before
+    summary = json.loads((finished / "summary.json").read_text())
+    assert f"top1 {summary['final_top1']:.4f}" in capsys.readouterr().out
+
+
+def test_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
+    main.run(tiny_config(dry_run=True), str(tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert "features 7x7x8" in out
+    assert "features 7x7x12" in out
+    assert "distance x 1" in out
+    assert "multiply-adds" in out
+
+
+def test_student_export_is_a_bare_student(finished):
+    module, variables, meta = checkpoint.load_student(finished)
+    assert set(variables) == {"params", "batch_stats"}
+    assert set(variables["params"]) == {"stem", "stage1", "stage2", "stage3", "head"}
+    assert meta["class_names"][0] == "T-shirt"
+    out = module.apply(variables, np.zeros((2, 28, 28, 1), np.float32))
+    assert out["logits"].shape == (2, 10)
+
+
+def test_comparison_shares_one_teacher(finished, tmp_path, capsys):
+    config = with_teacher(
+        finished, compare=("none", "kd"), **{"train.max_steps": 2, "train.epochs": 1.0}
+    )
+    main.run(config, str(tmp_path))
+    out = capsys.readouterr().out
+    assert "minus none" in out
+    assert (tmp_path / "plots/comparison.png").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert 'href="kd/report.html"' in page
+    assert (tmp_path / "kd/report.html").exists()
+
+
+def test_spatial_rule_shows_in_the_table(finished, capsys):
+    config = tiny_config(dry_run=True)
+    config.methods.diffkd.taps.features.teacher = "stage2"
+    main.run(config)
+    assert "teacher 14x14 -> 7x7 by average pooling" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "dkkd"}, "method: found 'dkkd', expected one of .*'diffkd'"),
+        ({"mode": "test"}, "mode: found 'test'"),
+        ({"student.model": "resnet9"}, "model: found 'resnet9'"),
+        ({"data.eval_split": "holdout"}, r"data\.holdout: found 0"),
+        ({"data.eval_split": "val"}, r"data\.eval_split: found 'val'"),
+        ({"data.holdout": 8000}, r"data\.holdout: found 8000"),
+        ({"data.num_classes": 100}, r"data\.num_classes: found 100, expected 10"),
+        ({"data.name": "nothing"}, r"data\.name: found 'nothing'"),
+        ({"schedule.name": "linear"}, r"schedule\.name: found 'linear'"),
+        ({"num_devices": 9}, "num_devices: found 9"),
+        (
+            {"teacher.init": "", "teacher.epochs": 0.0},
+            r"teacher\.init: found ''",
+        ),
+        ({"teacher.init": "/nowhere"}, "/nowhere: found nothing"),
+        (
+            {"methods.diffkd.taps.features.student": "stage9"},
+            "tap 'features': student output: found no 'stage9', expected .*stage3",
+        ),
+        (
+            {"methods.diffkd.taps.features.distance": "l2"},
+            r"taps\.features\.distance: found 'l2'",
+        ),
+        ({"methods.diffkd.weights.task": float("nan")}, "found loss/total = nan"),
+    ],
+)
+def test_bad_fields_are_named(fields, message, finished, tmp_path):
+    config = tiny_config(**{"teacher.init": str(finished / "teacher")} | fields)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main.run(config, str(tmp_path))
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_weight_for_no_loss_is_named(finished, tmp_path):
+    config = with_teacher(finished)
+    with config.methods.diffkd.weights.unlocked():
+        config.methods.diffkd.weights["logits/distanse"] = 2.0
+    with pytest.raises(ValueError, match=r"weights: found \['logits/distanse'\]"):
+        main.run(config, str(tmp_path))
+
+
+def test_a_teacher_of_another_architecture_is_refused(finished, tmp_path):
+    config = with_teacher(finished, **{"teacher.model": "resnet14"})
+    with pytest.raises(ValueError, match=r"teacher\.init: .* holds model resnet8, expected resnet14"):
+        main.run(config, str(tmp_path))
+
+
+def test_a_poor_teacher_is_refused(finished, tmp_path):
+    config = with_teacher(finished, **{"teacher.min_top1": 0.99})
+    with pytest.raises(ValueError, match=r"teacher\.min_top1: found a teacher of 0\."):
+        main.run(config, str(tmp_path))
+
+
+def test_a_damaged_teacher_is_refused(finished, tmp_path):
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(
+        (finished / "teacher" / checkpoint.STUDENT_FILE).read_bytes()[:900]
+    )
+    config = tiny_config(**{"teacher.init": str(file)})
+    with pytest.raises(ValueError, match="found no student exported"):
+        main.run(config, str(tmp_path / "run"))
+
+
+def test_a_workdir_of_another_config_is_refused(finished):
+    before = snapshot(finished)
+    config = tiny_config(**{"optimizer.learning_rate": 0.3})
+    with pytest.raises(ValueError, match=r"learning_rate: found 0\.1, expected 0\.3"):
+        main.run(config, str(finished))
+    assert snapshot(finished) == before
+
+
+def test_a_class_count_that_differs_is_refused(finished, tmp_path):
+    image = np.zeros((20, 28, 28, 1), np.uint8)
+    label = np.arange(20) % 3
+    file = tmp_path / "three.npz"
+    splits = {f"{s}/{n}": v for s in ("train", "test")
+              for n, v in (("image", image), ("label", label))}  # fmt: skip
+    np.savez(file, **splits)
+    fields = {"data.name": "npz", "data.path": str(file), "data.num_classes": 0}
+    config = with_teacher(finished, **fields)
+    with pytest.raises(ValueError, match="holds num_classes 10, expected 3"):
+        main.run(config, str(tmp_path / "run"))
+    config = tiny_config(mode="evaluate", **fields)
+    with pytest.raises(ValueError, match="a student of 10 classes, expected 3"):
+        main.run(config, str(finished))
+
+
+def test_own_model_by_import_path(tmp_path):
+    config = tiny_config(method="none", **{"train.max_steps": 1})
+    with config.unlocked():
+        config.student.model = "tests.train.own_model:make"
+        config.student.options = {"width": 3}
+    result = run.train(config, pathlib.Path(tmp_path))
+    assert result["steps"] == 1
+    module, variables, _ = checkpoint.load_student(tmp_path)
+    assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 3)
+    assert type(module).__name__ == "Own"
