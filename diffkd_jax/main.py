@@ -53,10 +53,23 @@ def main(argv: list[str]) -> None:
         sys.exit(1)
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags; a config field that does not exist is one line, exit code 1."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        text = " ".join(str(error.args[0]).split())
+        print(
+            f"error: unknown config field: {text}; all fields are in configs/common.py",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
 def entry() -> None:
     """Parses flags and runs."""
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -176,18 +176,25 @@ class _Pair(nn.Module):
     def __call__(self, student, teacher, labels):
         tap = self.tap
         teacher = jax.lax.stop_gradient(teacher)
-        if tap.denoise is not None:
+        terms, gamma = {}, None
+        if tap.denoise is None:
+            student, teacher = self._align(student, teacher)
+        else:
             block = DiffKD(
                 **{"token_shape": tap.token_shape, **tap.denoise}, name="diffkd"
             )
             out = block(student, teacher)
-            terms = {
-                "distance": tap.distance(out.student, out.teacher, labels),
-                "diffusion": out.diffusion_loss,
-            }
+            student, teacher, gamma = out.student, out.teacher, out.gamma
+            terms["diffusion"] = out.diffusion_loss
             if out.autoencoder_loss is not None:
                 terms["autoencoder"] = out.autoencoder_loss
-            return terms, out.gamma
+        if not self.is_initializing():  # there are no labels then
+            terms["distance"] = tap.distance(student, teacher, labels)
+        return terms, gamma
+
+    def _align(self, student, teacher):
+        """The student on the teacher's map and channels, for a direct comparison."""
+        tap = self.tap
         if student.ndim != teacher.ndim:
             raise ValueError(
                 f"found shapes {student.shape} (student) and {teacher.shape} "
@@ -202,7 +209,7 @@ class _Pair(nn.Module):
             shape = (*student.shape[:-1], channels)
             student = conv(as_map(student), channels, dtype=None, name="projection")
             student = student.reshape(shape)
-        return {"distance": tap.distance(student, teacher, labels)}, None
+        return student, teacher
 
 
 def _state(batch_stats, gamma: jax.Array | None) -> dict:

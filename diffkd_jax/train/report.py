@@ -49,7 +49,7 @@ def trajectories(
             lookup(teacher_out, tap.teacher),
         )
         pooled = jax.tree.map(lambda x: np.asarray(x, np.float64), run)
-        teacher = _pool(pooled.teacher)
+        teacher = np.nan_to_num(_pool(pooled.teacher))
         centre = teacher.mean(0)
         _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
         project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a[:2].T
@@ -70,7 +70,9 @@ def write_run(
 ) -> None:
     """Draws the plots of a finished run and writes its ``report.html``."""
     folder = workdir / "plots"
-    rows, figures = rows_with(workdir, "loss/total"), []
+    rows = rows_with(workdir, "loss/total")
+    figures: list[pathlib.Path] = []
+    notes: list[str] = []
 
     def add(name, draw, *arguments):
         draw(folder / f"{name}.png", *arguments)
@@ -81,10 +83,14 @@ def write_run(
     add("losses", plots.losses, rows)
     for tap, points in trajectories.items():
         add(f"gamma_{tap}", plots.gamma, rows, tap)
-        add(f"trajectory_{tap}", plots.trajectory, points, tap)
+        if all(np.isfinite(p).all() for p in points.values()):
+            add(f"trajectory_{tap}", plots.trajectory, points, tap)
+        else:
+            notes.append(f"<p>{tap}: denoising is not finite and not drawn.</p>")
     body = [
         _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
         *map(_image, figures),
+        *notes,
         f"<h2>Sizes and taps</h2><pre>{html.escape(summary_text)}</pre>",
         _config(workdir),
     ]

@@ -1,4 +1,4 @@
-"""The study's config: a 2,000-parameter student on the embedded Fashion-MNIST subset."""
+"""The study's config: a tiny student on the embedded Fashion-MNIST subset."""
 
 from configs import quickstart
 

@@ -18,6 +18,7 @@ from tests.jaxprs import find_scans
 
 STUDENT = jax.random.normal(jax.random.key(10), (6, 4, 4, 8))
 TEACHER = jax.random.normal(jax.random.key(11), (6, 4, 4, 12))
+KEY = jax.random.key(0)
 RNGS = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
 
 
@@ -281,8 +282,9 @@ def test_bad_taps_are_named(tap, message):
         "tokens": jnp.ones((4, 5, 8)),
         "small": jnp.ones((2, 2, 2, 8)),
     }
+    distill = distillation({"x": tap})
     with pytest.raises(ValueError, match=message):
-        distillation({"x": tap}).init(jax.random.key(0), out, out)
+        distill.loss(*distill.init(jax.random.key(0), out, out), KEY, out, out)
 
 
 def test_state_holds_gamma_of_the_batch():

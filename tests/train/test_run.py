@@ -242,7 +242,8 @@ def test_a_weight_for_no_loss_is_named(finished, tmp_path):
 
 def test_a_teacher_of_another_architecture_is_refused(finished, tmp_path):
     config = with_teacher(finished, **{"teacher.model": "resnet14"})
-    with pytest.raises(ValueError, match=r"teacher\.init: .* holds model resnet8, expected resnet14"):
+    message = r"teacher\.init: .* holds model resnet8, expected resnet14"
+    with pytest.raises(ValueError, match=message):
         main.run(config, str(tmp_path))
 
 

@@ -1,0 +1,176 @@
+"""The training step as a pure function."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffkd_jax import Tap, diffkd_step, distillation, init_state
+from diffkd_jax.core import distances
+
+KEY = jax.random.key(0)
+BATCH = {
+    "image": jax.random.normal(KEY, (8, 6)),
+    "label": jnp.arange(8) % 3,
+}
+
+
+def mlp(params, x):
+    hidden = jnp.tanh(x @ params["a"])
+    return {"features": hidden, "logits": hidden @ params["b"]}
+
+
+def params_of(width, key=KEY):
+    keys = jax.random.split(key)
+    return {
+        "a": jax.random.normal(keys[0], (6, width)),
+        "b": jax.random.normal(keys[1], (width, 3)),
+    }
+
+
+def student_apply(params, state, batch, key):
+    noisy = batch["image"] + 0.1 * jax.random.normal(key, batch["image"].shape)
+    return mlp(params, noisy), state
+
+
+def teacher_apply(teacher, batch):
+    return mlp(teacher, batch["image"])
+
+
+def task_loss(outputs, batch):
+    labels = batch["label"]
+    loss = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], labels)
+    return {"task": loss.mean()}
+
+
+TEACHER = params_of(12, jax.random.key(1))
+TAPS = {
+    "features": Tap("features", "features", denoise={"num_steps": 2}),
+    "logits": Tap("logits", "logits", functools.partial(distances.dkd, tau=2.0)),
+}
+
+
+def make(taps=TAPS, weights=None, seed=0):
+    distill, optimizer = distillation(taps), optax.sgd(0.05)
+    state = init_state(
+        KEY,
+        params_of(8),
+        {},
+        mlp(params_of(8), BATCH["image"]),
+        teacher_apply(TEACHER, BATCH),
+        distillation=distill,
+        optimizer=optimizer,
+    )
+    step = functools.partial(
+        diffkd_step,
+        student_apply=student_apply,
+        teacher_apply=teacher_apply,
+        distillation=distill,
+        task_loss=task_loss,
+        optimizer=optimizer,
+        weights=weights or {},
+        seed=seed,
+    )
+    return state, step
+
+
+def test_teacher_is_bit_identical_after_training():
+    state, step = make()
+    before = jax.tree.map(np.array, TEACHER)
+    step = jax.jit(step)
+    for _ in range(5):
+        state, _ = step(state, TEACHER, BATCH)
+    jax.tree.map(np.testing.assert_array_equal, before, TEACHER)
+    assert set(state.params) == {"student", "distiller"}
+    assert int(state.step) == 5
+
+
+def test_compiled_once():
+    traces = []
+    state, step = make()
+
+    def counted(*args):
+        traces.append(1)
+        return step(*args)
+
+    jitted = jax.jit(counted)
+    for _ in range(4):
+        state, _ = jitted(state, TEACHER, BATCH)
+    assert len(traces) == 1
+
+
+def test_teacher_is_an_argument_of_the_program():
+    """The program's text does not grow with the teacher's arrays."""
+    state, step = make()
+
+    def padded_apply(teacher, batch):
+        out = teacher_apply(teacher, batch)
+        return out | {"features": out["features"] + teacher["pad"].mean()}
+
+    step = functools.partial(step, teacher_apply=padded_apply)
+    small, large = (TEACHER | {"pad": jnp.arange(n * 1.0)} for n in (10, 100_000))
+    sizes = [
+        len(jax.jit(step).lower(state, teacher, BATCH).as_text())
+        for teacher in (small, large)
+    ]
+    assert abs(sizes[0] - sizes[1]) < 1000
+    captured = jax.jit(lambda state, batch: step(state, large, batch))
+    assert len(captured.lower(state, BATCH).as_text()) > sizes[0] + 100_000
+
+
+def test_randomness_is_a_function_of_seed_and_step():
+    state, step = make()
+    first, again = (jax.jit(step)(state, TEACHER, BATCH)[1] for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    other_step = jax.jit(step)(state.replace(step=state.step + 1), TEACHER, BATCH)[1]
+    other_seed = jax.jit(make(seed=1)[1])(state, TEACHER, BATCH)[1]
+    for other in (other_step, other_seed):
+        assert other["loss/features/diffusion"] != first["loss/features/diffusion"]
+        assert other["loss/task"] != first["loss/task"]
+
+
+def test_total_is_the_weighted_sum():
+    weights = {"task": 0.5, "features/distance": 3.0, "logits/distance": 0.0}
+    state, step = make(weights=weights)
+    _, metrics = jax.jit(step)(state, TEACHER, BATCH)
+    names = [n for n in metrics if n.startswith("loss/") and n != "loss/total"]
+    assert len(names) == 4
+    total = sum(weights.get(n[5:], 1.0) * metrics[n] for n in names)
+    np.testing.assert_allclose(metrics["loss/total"], total, rtol=1e-6)
+    for name, weight in weights.items():
+        np.testing.assert_allclose(
+            metrics[f"weighted/{name}"], weight * metrics[f"loss/{name}"], rtol=1e-6
+        )
+
+
+def test_no_taps_trains_the_task_alone():
+    state, step = make(taps={})
+    _, metrics = jax.jit(step)(state, TEACHER, BATCH)
+    assert metrics["loss/total"] == metrics["loss/task"]
+    assert state.params["distiller"] == {}
+
+
+def test_training_lowers_the_losses():
+    state, step = make()
+    step, history = jax.jit(step), []
+    for _ in range(150):
+        state, metrics = step(state, TEACHER, BATCH)
+        history.append(metrics)
+    for name in ("loss/task", "loss/features/distance", "loss/logits/distance"):
+        values = [float(m[name]) for m in history]
+        assert np.mean(values[-20:]) < 0.7 * np.mean(values[:5]), name
+
+
+def test_names_that_clash_or_do_not_exist():
+    state, step = make(weights={"tusk": 1.0})
+    with pytest.raises(ValueError, match=r"weights: found \['tusk'\]"):
+        step(state, TEACHER, BATCH)
+    state, step = make()
+    clash = functools.partial(
+        step, task_loss=lambda out, batch: {"logits/distance": jnp.zeros(())}
+    )
+    with pytest.raises(ValueError, match=r"losses: found \['logits/distance'\]"):
+        clash(state, TEACHER, BATCH)

@@ -1,0 +1,91 @@
+"""Who may import whom, and what a plain import costs."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
+# Part to the other parts that it may import.
+ALLOWED = {
+    "core": set(),
+    "models": {"core.norm"},
+    "tasks": set(),
+    "data": set(),
+    "train": {"core", "models", "tasks", "data"},
+}
+CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
+CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}
+
+
+def imports(file):
+    """Modules that a file imports, ours as dotted paths below the package."""
+    package = file.relative_to(PACKAGE.parent).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= (
+                {module}
+                if node.module
+                else {f"{module}.{alias.name}" for alias in node.names}
+            )
+    return found
+
+
+FILES = [f for part in ALLOWED for f in sorted((PACKAGE / part).glob("*.py"))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_stay_within_the_layers(file):
+    part = file.relative_to(PACKAGE).parts[0]
+    ours = {
+        name.removeprefix("diffkd_jax.")
+        for name in imports(file)
+        if name.startswith("diffkd_jax")
+    }
+    allowed = ALLOWED[part] | {part}
+    for name in ours:
+        assert any(name == a or name.startswith(f"{a}.") for a in allowed), name
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "core").glob("*.py")), ids=str)
+def test_core_needs_jax_and_flax_only(file):
+    others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
+    assert others <= CORE_MAY_USE
+
+
+def test_configs_import_nothing_of_the_package():
+    for file in (PACKAGE.parent / "configs").glob("*.py"):
+        assert not any("diffkd_jax" in name for name in imports(file)), file
+
+
+def test_import_is_light():
+    heavy = ["grain", "matplotlib", "orbax", "tensorflow", "tensorflow_datasets"]
+    code = f"import sys, diffkd_jax; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_project_speaks_of_itself_alone():
+    root = PACKAGE.parent
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=root, capture_output=True, check=False
+    ).stdout.decode()
+    files = [root / name for name in tracked.split("\0") if name]
+    words = ["/work" + "/", "pypi" + ".org", "python" + "hosted", ".library" + "/"]
+    for file in files:
+        if file.suffix in {".py", ".md", ".toml", ".txt", ".cff", ".json", ".jsonl"}:
+            text = file.read_text()
+            assert not [word for word in words if word in text], file
