@@ -34,6 +34,12 @@ class Loop:
         self.steps_per_epoch = data.train.size // max(options.batch_size, 1)
         total = round(config.train.epochs * self.steps_per_epoch)
         self.total_steps = min(total, config.train.max_steps or total)
+        if self.total_steps < 1:
+            raise ValueError(
+                f"train.epochs, data.batch_size: found {config.train.epochs} and "
+                f"{options.batch_size}, no step on {data.train.size} pictures, "
+                "expected at least one"
+            )
         self.schedule = make_schedule(config, max(1, self.steps_per_epoch), total)
         self.optimizer = make_optimizer(config, self.schedule)
         self.distillation = distillation(taps)
@@ -122,6 +128,12 @@ class Loop:
             for step in range(start + 1, self.total_steps + 1):
                 batch = sharding.put_batch(next(batches), self.mesh)
                 state, metrics = self.step(state, self.teacher_variables, batch)
+                if step == start + 1:
+                    # The rate is that of steps, compilation is left out.
+                    jax.block_until_ready(metrics)
+                    progress = Progress(
+                        label, step, self.total_steps, options.batch_size
+                    )
                 pending.append((step, metrics))
                 at_end = step == self.total_steps
                 if step % config.log_every_steps == 0 or at_end:

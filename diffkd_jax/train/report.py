@@ -126,7 +126,7 @@ def write_comparison(
         _image(folder / "comparison.png"),
         _image(folder / "accuracy.png"),
         f"<h2>Runs</h2><ul>{links}</ul>",
-        "<p>One seed; differences of a point or so are noise on 2,000 pictures.</p>",
+        "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]
     _page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

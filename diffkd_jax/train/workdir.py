@@ -12,12 +12,17 @@ FREE_FIELDS = ("mode", "dry_run", "log_every_steps", "compare", "num_devices")
 def claim_workdir(config, workdir: pathlib.Path) -> None:
     """Records the config in a new workdir, or checks that an old one is the same.
 
+    A workdir without a checkpoint or a summary has nothing to lose and counts as new.
+
     Raises:
       ValueError: the workdir holds a run of another config; nothing is changed.
     """
     record = workdir / "config.json"
     wanted = json.loads(json.dumps(config.to_dict(), default=str))
-    if not record.exists():
+    has_run = (workdir / "summary.json").exists() or any(
+        path.name.isdigit() for path in (workdir / "checkpoints").glob("*")
+    )
+    if not (record.exists() and has_run):
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(record, wanted)
         return

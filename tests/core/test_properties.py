@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,22 +134,13 @@ def test_scan_equals_a_python_loop(train, unroll):
         run = functools.partial(module.apply, variables, x, plan, train)
         by_scan = run(unroll, method="scan", mutable=["batch_stats"])
         by_loop = run(method="loop", mutable=["batch_stats"])
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9),
-            by_scan[0],
-            by_loop[0],
-        )
+        chex.assert_trees_all_close(by_scan, by_loop, rtol=1e-9, atol=1e-9)
+        before = {"batch_stats": variables["batch_stats"]}
         if train:
-            jax.tree.map(
-                functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9),
-                by_scan[1],
-                by_loop[1],
-            )
+            with pytest.raises(AssertionError):
+                chex.assert_trees_all_close(by_scan[1], before)
         else:
-            same = jax.tree.map(
-                np.array_equal, by_loop[1], {"batch_stats": variables["batch_stats"]}
-            )
-            assert all(jax.tree.leaves(same))
+            chex.assert_trees_all_equal(by_scan[1], before)
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])

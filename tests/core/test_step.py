@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +84,7 @@ def test_teacher_is_bit_identical_after_training():
     step = jax.jit(step)
     for _ in range(5):
         state, _ = step(state, TEACHER, BATCH)
-    jax.tree.map(np.testing.assert_array_equal, before, TEACHER)
+    chex.assert_trees_all_equal(before, TEACHER)
     assert set(state.params) == {"student", "distiller"}
     assert int(state.step) == 5
 
@@ -124,7 +125,7 @@ def test_teacher_is_an_argument_of_the_program():
 def test_randomness_is_a_function_of_seed_and_step():
     state, step = make()
     first, again = (jax.jit(step)(state, TEACHER, BATCH)[1] for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, first, again)
+    chex.assert_trees_all_equal(first, again)
     other_step = jax.jit(step)(state.replace(step=state.step + 1), TEACHER, BATCH)[1]
     other_seed = jax.jit(make(seed=1)[1])(state, TEACHER, BATCH)[1]
     for other in (other_step, other_seed):

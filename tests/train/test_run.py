@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-import jax
+import chex
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,8 +23,7 @@ def with_teacher(finished, **fields):
 
 
 def same_student(a, b):
-    trees = [checkpoint.load_student(folder)[1] for folder in (a, b)]
-    jax.tree.map(np.testing.assert_array_equal, *trees)
+    chex.assert_trees_all_equal(*(checkpoint.load_student(f)[1] for f in (a, b)))
 
 
 def test_a_run_leaves_everything(finished):
@@ -213,6 +212,8 @@ def test_spatial_rule_shows_in_the_table(finished, capsys):
             {"teacher.init": "", "teacher.epochs": 0.0},
             r"teacher\.init: found ''",
         ),
+        ({"train.epochs": 0.0}, r"train\.epochs, data\.batch_size: found 0\.0"),
+        ({"data.batch_size": 128}, r"train\.epochs, data\.batch_size: .* and 128"),
         ({"teacher.init": "/nowhere"}, "/nowhere: found nothing"),
         (
             {"methods.diffkd.taps.features.student": "stage9"},
@@ -297,3 +298,11 @@ def test_own_model_by_import_path(tmp_path):
     module, variables, _ = checkpoint.load_student(tmp_path)
     assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 3)
     assert type(module).__name__ == "Own"
+
+
+def test_a_run_that_never_got_going_does_not_claim_its_workdir(finished, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main.run(tiny_config(**{"teacher.init": "/nowhere"}), str(tmp_path))
+    fields = {"train.max_steps": 1}
+    main.run(with_teacher(finished, **fields), str(tmp_path))
+    assert (tmp_path / "summary.json").exists()
