@@ -91,19 +91,29 @@ class BasicBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """A run of blocks, the first of which may stride."""
+    """A run of blocks, the first of which may stride.
+
+    Attributes:
+      num_blocks: number of blocks.
+      channels: output channels of every block.
+      stride: of the first block.
+      dtype: compute dtype, or None for float32.
+      block: module class, called as ``block(channels, stride, dtype, name=...)``.
+    """
 
     num_blocks: int
     channels: int
     stride: int
     dtype: Any = None
+    block: Callable[..., nn.Module] = BasicBlock
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for i in range(self.num_blocks):
             stride = self.stride if i == 0 else 1
-            block = BasicBlock(self.channels, stride, self.dtype, name=f"block{i}")
-            x = block(x, train=train)
+            x = self.block(self.channels, stride, self.dtype, name=f"block{i}")(
+                x, train=train
+            )
         return x
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from .layers import BatchNorm, conv, pool_and_classify
+from .layers import BatchNorm, Stage, conv, pool_and_classify
 
 
 class PreActivationBlock(nn.Module):
@@ -33,25 +33,6 @@ class PreActivationBlock(nn.Module):
             # As in the reference: the shortcut starts from the activated input.
             x = conv(active, self.channels, 1, **kwargs, name="shortcut_conv")
         return x + y
-
-
-class WideStage(nn.Module):
-    """A run of blocks, the first of which may stride."""
-
-    num_blocks: int
-    channels: int
-    stride: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        for i in range(self.num_blocks):
-            stride = self.stride if i == 0 else 1
-            block = PreActivationBlock(
-                self.channels, stride, self.dtype, name=f"block{i}"
-            )
-            x = block(x, train=train)
-        return x
 
 
 class PlainStem(nn.Module):
@@ -102,11 +83,12 @@ class WideResNet(nn.Module):
         outputs = {"stem": PlainStem(16, self.dtype, name="stem")(x)}
         x = outputs["stem"]
         for i, channels in enumerate((16, 32, 64), 1):
-            stage = WideStage(
+            stage = Stage(
                 (self.depth - 4) // 6,
                 channels * self.width,
                 1 if i == 1 else 2,
                 self.dtype,
+                PreActivationBlock,
                 name=f"stage{i}",
             )
             outputs[f"stage{i}"] = x = stage(x, train=train)

@@ -135,11 +135,12 @@ class Loop:
                         label, step, self.total_steps, options.batch_size
                     )
                 pending.append((step, metrics))
-                at_end = step == self.total_steps
-                if step % config.log_every_steps == 0 or at_end:
+                due = step == self.total_steps or self._is_due(step)
+                # Before a checkpoint too: a broken step is never saved.
+                if due or step % config.log_every_steps == 0:
                     self._log(pending, writer, progress, checkpoints)
                     pending = []
-                if at_end or self._is_due(step):
+                if due:
                     values = self.evaluate_student(state)
                     history.append(values)
                     writer.write(step, {f"eval/{k}": v for k, v in values.items()})
@@ -167,8 +168,8 @@ class Loop:
                 raise ValueError(
                     f"step {step}: found {broken[0]} = {row[broken[0]]}, expected a "
                     "finite loss; lower the learning rate or the weight of that "
-                    f"loss; last good checkpoint: step {checkpoints.latest_step()} in "
-                    f"{checkpoints.directory}"
+                    f"loss; last good checkpoint: step "
+                    f"{checkpoints.latest_step() or 'none'} in {checkpoints.directory}"
                 )
         values = {n: np.mean([row[n] for row in rows], 0) for n in rows[0]}
         values["learning_rate"] = self.schedule(steps[-1] - 1)

@@ -1,0 +1,107 @@
+"""Tables and plots of the study from its runs.
+
+    python experiments/2026-11-23_fashion_mnist/summarise.py RUNS [IDX_DIRECTORY]
+
+``RUNS`` holds a workdir ``<method>-<seed>`` for each run. With the directory of the full
+Fashion-MNIST idx files, the exported students are also evaluated on the 8,000 official
+test pictures that are not in the embedded set, which no run has seen.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import jax
+import numpy as np
+
+from diffkd_jax.data.sources import load_idx
+from diffkd_jax.data.transforms import normalise
+from diffkd_jax.train import plots
+from diffkd_jax.train.checkpoint import load_student
+
+HERE = pathlib.Path(__file__).parent
+ORDER = ["none", "kd", "mse", "dist", "diffkd_features", "diffkd_logits", "diffkd"]
+
+
+def unseen_pictures(directory):
+    """The official test pictures after the first 200 of each class."""
+    split = load_idx(directory).splits["test"]
+    everything = split.fetch(np.arange(split.size))
+    label = everything["label"]
+    rest = np.concatenate([np.flatnonzero(label == k)[200:] for k in range(10)])
+    image = normalise(everything["image"][rest], [0.2860], [0.3530])
+    return image, label[rest]
+
+
+def accuracy(workdir, pictures):
+    image, label = pictures
+    module, variables, _ = load_student(workdir)
+    forward = jax.jit(lambda x: module.apply(variables, x)["logits"].argmax(-1))
+    found = [np.asarray(forward(part)) for part in np.split(image, 8)]
+    return float((np.concatenate(found) == label).mean())
+
+
+def collect(runs, pictures):
+    rows = []
+    for file in sorted(runs.glob("*-*/summary.json")):
+        row = json.loads(file.read_text())
+        if pictures is not None:
+            row["unseen_top1"] = accuracy(file.parent, pictures)
+        rows.append(row)
+    return rows
+
+
+def paired(a, b):
+    """Mean and standard error of the differences over the seeds both have."""
+    seeds = sorted(set(a) & set(b))
+    if len(seeds) < 2:
+        return ""
+    d = 100 * np.array([a[s] - b[s] for s in seeds])
+    return f"{d.mean():+.2f} +- {d.std(ddof=1) / np.sqrt(len(d)):.2f}"
+
+
+def table(rows, field):
+    values = {}
+    for row in rows:
+        values.setdefault(row["method"], {})[row["seed"]] = row[field]
+    lines = ["| method | seeds | top-1 % mean | std | minus none | minus KD |"]
+    lines.append("|---|---|---|---|---|---|")
+    for method in [m for m in ORDER if m in values]:
+        v = 100 * np.array(list(values[method].values()))
+        spread = f"{v.std(ddof=1):.2f}" if len(v) > 1 else ""
+        cells = [method, str(len(v)), f"{v.mean():.2f}", spread]
+        cells.append("" if method == "none" else paired(values[method], values["none"]))
+        cells.append(
+            "" if method in ("none", "kd") else paired(values[method], values["kd"])
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(runs, idx_directory=None):
+    runs = pathlib.Path(runs)
+    pictures = unseen_pictures(idx_directory) if idx_directory else None
+    rows = collect(runs, pictures)
+    keep = ["method", "seed", "final_top1", "final_loss", "best_top1", "unseen_top1"]
+    lines = [json.dumps({k: row[k] for k in keep if k in row}) for row in rows]
+    (HERE / "results.jsonl").write_text("\n".join(lines) + "\n")
+    print("Embedded test set, 2,000 pictures\n\n" + table(rows, "final_top1"))
+    if pictures is not None:
+        print("\n8,000 further test pictures\n\n" + table(rows, "unseen_top1"))
+        if (runs / "teacher").exists():
+            print(f"\nteacher {100 * accuracy(runs / 'teacher', pictures):.2f} %")
+    plots_from = runs / "diffkd-0" / "plots"
+    (HERE / "plots").mkdir(exist_ok=True)
+    for name in ("trajectory_features", "trajectory_logits", "gamma_logits", "losses"):
+        shutil.copy(plots_from / f"{name}.png", HERE / "plots")
+    means = []
+    for method in ORDER:
+        found = [r["final_top1"] for r in rows if r["method"] == method]
+        if found:
+            means.append({"method": method, "final_top1": float(np.mean(found))})
+    plots.comparison(HERE / "plots/comparison.png", means)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
