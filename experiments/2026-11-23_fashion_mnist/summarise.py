@@ -2,7 +2,7 @@
 
     python experiments/2026-11-23_fashion_mnist/summarise.py RUNS [IDX_DIRECTORY]
 
-``RUNS`` holds a workdir ``<method>-<seed>`` for each run. With the directory of the full
+``RUNS`` holds a workdir ``<method>-<seed>`` for each run. With the directory of full
 Fashion-MNIST idx files, the exported students are also evaluated on the 8,000 official
 test pictures that are not in the embedded set, which no run has seen.
 """
