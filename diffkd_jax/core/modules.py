@@ -63,6 +63,11 @@ class Bottleneck(nn.Module):
       reduction: input channels per inner channel.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for that of the input.
+
+    >>> x = jnp.ones((2, 4, 4, 8))
+    >>> y, _ = Bottleneck().init_with_output(jax.random.key(0), x, train=True)
+    >>> y.shape
+    (2, 4, 4, 8)
     """
 
     reduction: int = 4
@@ -97,6 +102,12 @@ class NoisePredictor(nn.Module):
       num_train_steps: number of diffusion time steps.
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
+
+    >>> x_t, t = jnp.ones((2, 4, 4, 8)), jnp.array([0, 999])
+    >>> module = NoisePredictor()
+    >>> eps, _ = module.init_with_output(jax.random.key(0), x_t, t, train=True)
+    >>> eps.shape
+    (2, 4, 4, 8)
     """
 
     kernel_size: int = 3
@@ -140,6 +151,11 @@ class NoiseAdapter(nn.Module):
       kernel_size: 3 for maps, 1 for vectors.
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
+
+    >>> x = jnp.ones((2, 4, 4, 8))
+    >>> gamma, _ = NoiseAdapter().init_with_output(jax.random.key(0), x, train=True)
+    >>> gamma.shape
+    (2,)
     """
 
     kernel_size: int = 3
@@ -177,6 +193,12 @@ class AutoEncoder(nn.Module):
       latent_channels: channels of the latent.
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
+
+    >>> x = jnp.ones((2, 4, 4, 8))
+    >>> (latent, reconstruction), _ = AutoEncoder(3).init_with_output(
+    ...     jax.random.key(0), x, train=True)
+    >>> latent.shape, reconstruction.shape
+    ((2, 4, 4, 3), (2, 4, 4, 8))
     """
 
     latent_channels: int

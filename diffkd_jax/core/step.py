@@ -50,6 +50,14 @@ def init_state(
       teacher_out: outputs of the teacher for the same batch size.
       distillation: from :func:`diffkd_jax.distillation`.
       optimizer: applied to student and distiller together.
+
+    >>> from diffkd_jax.core.distill import Tap, distillation
+    >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
+    >>> distill = distillation({"logits": Tap("logits", "logits", denoise={})})
+    >>> state = init_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, out, out,
+    ...     distillation=distill, optimizer=optax.sgd(0.1))
+    >>> sorted(state.params), int(state.step)
+    (['distiller', 'student'], 0)
     """
     params, state = distillation.init(key, student_out, teacher_out)
     params = {"student": student_params, "distiller": params}
@@ -100,7 +108,21 @@ def diffkd_step(
     Raises:
       ValueError: a weight for a loss that does not exist, or a loss named twice.
 
-    See the README for complete loops around it, and :mod:`diffkd_jax.train.loop`.
+    Complete loops around it are in the README and in :mod:`diffkd_jax.train.loop`.
+
+    >>> from diffkd_jax.core.distill import Tap, distillation
+    >>> batch = {"image": jnp.eye(4), "label": jnp.array([0, 1, 2, 0])}
+    >>> apply = lambda w, batch: {"logits": batch["image"] @ w}
+    >>> teacher, student = jnp.eye(4, 3), jnp.zeros((4, 3))
+    >>> kwargs = {"distillation": distillation({"logits": Tap("logits", "logits")}),
+    ...           "optimizer": optax.sgd(0.1)}
+    >>> state = init_state(jax.random.key(0), student, {}, apply(student, batch),
+    ...     apply(teacher, batch), **kwargs)
+    >>> state, metrics = diffkd_step(state, teacher, batch, **kwargs,
+    ...     student_apply=lambda w, s, batch, key: (apply(w, batch), s),
+    ...     teacher_apply=apply, task_loss=lambda out, batch: {}, weights={}, seed=0)
+    >>> float(metrics["loss/logits/distance"])
+    0.25
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     key_student, key_distill = jax.random.split(key)
