@@ -76,6 +76,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        # Deviation: at least one channel; the official block fails when narrower.
         inner = max(1, x.shape[-1] // self.reduction)
         y = x
         for i, (channels, kernel) in enumerate(

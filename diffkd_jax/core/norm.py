@@ -15,8 +15,8 @@ class BatchNorm(nn.Module):
     groups of consecutive examples, as one process per device does in the
     reference code (32 images per GPU), without any communication.
 
-    Under ``jit`` with a sharded batch and ``group_size=None``, statistics are
-    those of the whole global batch.
+    Deviation: under ``jit`` with a sharded batch and ``group_size=None``, statistics
+    are those of the whole global batch; the official runs take 32 images per GPU.
 
     Attributes:
       use_running_average: normalise with the running statistics.

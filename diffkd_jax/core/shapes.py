@@ -45,7 +45,9 @@ def spatial_rule(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
     """Says in words how maps of two shapes ``[b, h, w, c]`` will be matched.
 
     The larger map is resized to the smaller: by average pooling when both sides
-    divide, else bilinearly (antialiased). The paper and its code give no rule.
+    divide, else bilinearly (antialiased).
+
+    Deviation: the paper gives no rule, and the official code fails on such maps.
 
     Raises:
       ValueError: batches differ, or neither map is the smaller in both sides.
