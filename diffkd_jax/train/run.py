@@ -91,9 +91,11 @@ def teacher_config(config) -> Any:
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.name, own.method = f"{config.name}-teacher", "none"
-        own.student = config.teacher
+        own.student = {"model": own.teacher.model, "options": own.teacher.options}
         own.train.epochs = config.teacher.epochs
-        own.compare = ()
+        # What the teacher does not depend on must not keep runs from sharing it.
+        own.methods = {"none": config.methods.none}
+        own.compare, own.teacher.workdir = (), ""
     return own
 
 

@@ -1,9 +1,11 @@
 """From a config to what the loop needs: data, models, taps, pure functions."""
 
+import dataclasses
 import functools
+import inspect
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +13,7 @@ import jax
 import numpy as np
 
 from .. import models
+from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.distill import Tap
 from ..data import sources, transforms
@@ -117,25 +120,36 @@ def make_taps(method: Mapping) -> dict[str, Tap]:
     """The taps of one entry of ``config.methods``.
 
     Raises:
-      ValueError: an unknown distance, or options that it does not take.
+      ValueError: an unknown distance, or options that it or DiffKD does not take.
     """
     taps = {}
+    fields = {field.name for field in dataclasses.fields(DiffKD)} - {"parent", "name"}
     for name, options in method["taps"].items():
         if options.distance not in DISTANCES:
             raise ValueError(
                 f"taps.{name}.distance: found {options.distance!r}, expected one of "
                 f"{list(DISTANCES)}"
             )
-        denoise = options.denoise
+        distance, denoise = DISTANCES[options.distance], options.denoise
+        parameters = inspect.signature(distance).parameters.values()
+        keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        _check_names(f"taps.{name}.options", options.options, keywords)
+        _check_names(f"taps.{name}.denoise", denoise or (), fields)
         taps[name] = Tap(
             student=options.student,
             teacher=options.teacher,
-            distance=functools.partial(
-                DISTANCES[options.distance], **options.options.to_dict()
-            ),
+            distance=functools.partial(distance, **options.options.to_dict()),
             denoise=None if denoise is None else denoise.to_dict(),
         )
     return taps
+
+
+def _check_names(where: str, found: Iterable[str], expected: set[str]) -> None:
+    unknown = sorted(set(found) - expected)
+    if unknown:
+        raise ValueError(
+            f"{where}: found {unknown}, expected any of {sorted(expected)}"
+        )
 
 
 def selected_method(config) -> Any:

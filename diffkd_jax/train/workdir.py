@@ -6,7 +6,14 @@ import pathlib
 from typing import Any
 
 # Fields that may change between two calls on the same workdir.
-FREE_FIELDS = ("mode", "dry_run", "log_every_steps", "compare", "num_devices")
+FREE_FIELDS = (
+    "mode",
+    "dry_run",
+    "log_every_steps",
+    "compare",
+    "num_devices",
+    "teacher.workdir",
+)
 
 
 def claim_workdir(config, workdir: pathlib.Path) -> None:
@@ -32,8 +39,7 @@ def claim_workdir(config, workdir: pathlib.Path) -> None:
         f"  {name}: found {found.get(name, 'nothing')!r}, expected "
         f"{expected.get(name, 'nothing')!r}"
         for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-        and name.split(".")[0] not in FREE_FIELDS
+        if found.get(name) != expected.get(name) and name not in FREE_FIELDS
     ]
     if different:
         shown = "\n".join(itertools.islice(different, 10))

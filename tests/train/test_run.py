@@ -175,12 +175,13 @@ def test_student_export_is_a_bare_student(finished):
     assert out["logits"].shape == (2, 10)
 
 
-def test_comparison_shares_one_teacher(finished, tmp_path, capsys):
-    config = with_teacher(
-        finished, compare=("none", "kd"), **{"train.max_steps": 2, "train.epochs": 1.0}
-    )
+def test_comparison_shares_one_teacher(tmp_path, capsys):
+    fields = {"train.max_steps": 2, "train.epochs": 1.0}
+    config = tiny_config(compare=("none", "kd", "dist"), **fields)
     main.run(config, str(tmp_path))
     out = capsys.readouterr().out
+    assert out.count("tiny-teacher (none): top-1") == 1
+    assert out.count("tiny-teacher: finished already") == 1
     assert "minus none" in out
     assert (tmp_path / "plots/comparison.png").exists()
     page = (tmp_path / "report.html").read_text()
@@ -223,11 +224,21 @@ def test_spatial_rule_shows_in_the_table(finished, capsys):
             {"methods.diffkd.taps.features.distance": "l2"},
             r"taps\.features\.distance: found 'l2'",
         ),
+        (
+            {"methods.diffkd.taps.logits.options": {"tua": 2.0}},
+            r"taps\.logits\.options: found \['tua'\], expected any of \['tau'\]",
+        ),
+        (
+            {"methods.diffkd.taps.logits.denoise": {"steps": 2}},
+            r"taps\.logits\.denoise: found \['steps'\], expected .*'num_steps'",
+        ),
         ({"methods.diffkd.weights.task": float("nan")}, "found loss/total = nan"),
     ],
 )
 def test_bad_fields_are_named(fields, message, finished, tmp_path):
-    config = tiny_config(**{"teacher.init": str(finished / "teacher")} | fields)
+    config = tiny_config(**{"teacher.init": str(finished / "teacher")})
+    with config.unlocked():
+        config.update_from_flattened_dict(fields)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         main.run(config, str(tmp_path))
     assert not (tmp_path / "summary.json").exists()
