@@ -27,6 +27,19 @@ def loss(
     return {"task": optax.softmax_cross_entropy(logits, target).mean()}
 
 
+def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
+    """Counts ``[classes, classes]`` of unmasked examples: row label, column prediction.
+
+    >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
+    >>> batch = {"label": jnp.array([1, 1]), "mask": jnp.array([1.0, 1.0])}
+    >>> confusion(out, batch).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    classes = outputs["logits"].shape[-1]
+    label = jax.nn.one_hot(batch["label"], classes) * batch["mask"][:, None]
+    return label.T @ jax.nn.one_hot(outputs["logits"].argmax(-1), classes)
+
+
 def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
     """Sums over the unmasked examples of a batch, to be added up and divided.
 

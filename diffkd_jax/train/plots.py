@@ -107,6 +107,26 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
     _save(figure, path)
 
 
+def confusion(
+    path: pathlib.Path, counts: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Share of each label's examples by prediction, in percent."""
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.5 + 0.45 * len(counts)
+    figure, axis = plt.subplots(figsize=(side, side))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            colour = "white" if share > 60 else "black"
+            text = f"{share:.0f}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
+    ticks = range(len(class_names))
+    axis.set_xticks(ticks, class_names, rotation=60, ha="right")
+    axis.set_yticks(ticks, class_names)
+    axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")
+    _save(figure, path)
+
+
 def comparison(path: pathlib.Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Final top-1 of each method as bars."""
     figure, axis = plt.subplots(figsize=(6.4, 3.4))

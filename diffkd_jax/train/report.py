@@ -67,6 +67,8 @@ def write_run(
     *,
     summary_text: str,
     trajectories: Mapping[str, Mapping[str, np.ndarray]],
+    confusion: np.ndarray | None,
+    class_names: Sequence[str],
 ) -> None:
     """Draws the plots of a finished run and writes its ``report.html``."""
     folder = workdir / "plots"
@@ -87,6 +89,8 @@ def write_run(
             add(f"trajectory_{tap}", plots.trajectory, points, tap)
         else:
             notes.append(f"<p>{tap}: denoising is not finite and not drawn.</p>")
+    if confusion is not None:
+        add("confusion", plots.confusion, confusion, class_names)
     body = [
         _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
         *map(_image, figures),

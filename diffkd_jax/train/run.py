@@ -7,10 +7,12 @@ from typing import Any
 import jax
 
 from . import checkpoint, report, setup, sharding, summary
-from .evaluate import make_evaluator
+from .evaluate import confusion, make_evaluator
 from .loop import Loop
 from .metrics import print_line
 from .workdir import claim_workdir, write_json
+
+MOST_CLASSES_DRAWN = 30
 
 
 def train(config, workdir: pathlib.Path) -> dict[str, Any]:
@@ -63,7 +65,17 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
         "images_per_second": loop.images_per_second,
     }
     examples = loop.drawing_examples(state)
-    report.write_run(workdir, result, summary_text=text, trajectories=examples)
+    counts = None
+    if len(data.class_names) <= MOST_CLASSES_DRAWN:
+        counts = confusion(config, data, mesh, student.module, variables)
+    report.write_run(
+        workdir,
+        result,
+        summary_text=text,
+        trajectories=examples,
+        confusion=counts,
+        class_names=data.class_names,
+    )
     write_json(finished, result)
     print_line(
         f"{config.name} ({config.method}): top-1 {result['final_top1']:.4f}, report in "

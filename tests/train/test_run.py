@@ -55,13 +55,14 @@ def test_report_needs_no_network(finished):
     plots = sorted(p.name for p in (finished / "plots").iterdir())
     assert plots == [
         "accuracy.png",
+        "confusion.png",
         "gamma_features.png",
         "gamma_logits.png",
         "losses.png",
         "trajectory_features.png",
         "trajectory_logits.png",
     ]
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
     assert "http" not in page
     assert "src=" not in page.replace('src="data:', "")
 

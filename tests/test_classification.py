@@ -1,0 +1,38 @@
+"""Metrics against counting by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffkd_jax.tasks import classification
+
+
+def test_metrics_and_confusion_count_unmasked_examples():
+    logits = jax.random.normal(jax.random.key(0), (40, 7))
+    label = jax.random.randint(jax.random.key(1), (40,), 0, 7)
+    mask = jnp.arange(40) < 33
+    batch = {"label": label, "mask": mask.astype(jnp.float32)}
+    sums = classification.metrics({"logits": logits}, batch)
+    order = np.argsort(-np.asarray(logits), -1)
+    hits = order == np.asarray(label)[:, None]
+    assert sums["count"] == 33
+    assert sums["top1"] == hits[:33, :1].sum()
+    assert sums["top5"] == hits[:33, :5].sum()
+    nll = -np.asarray(jax.nn.log_softmax(logits))[np.arange(33), label[:33]]
+    np.testing.assert_allclose(sums["loss"], nll.sum(), rtol=1e-5)
+    counts = classification.confusion({"logits": logits}, batch)
+    expected = np.zeros((7, 7))
+    np.add.at(expected, (np.asarray(label)[:33], order[:33, 0]), 1)
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_constant_logits_score_nothing():
+    batch = {"label": jnp.zeros(4, jnp.int32), "mask": jnp.ones(4)}
+    assert classification.metrics({"logits": jnp.zeros((4, 3))}, batch)["top1"] == 0
+
+
+def test_label_smoothing_spreads_evenly():
+    out, batch = {"logits": jnp.array([[2.0, 0.0]])}, {"label": jnp.array([0])}
+    log_p = jax.nn.log_softmax(out["logits"])[0]
+    smooth = classification.loss(out, batch, label_smoothing=0.2)["task"]
+    np.testing.assert_allclose(smooth, -(0.9 * log_p[0] + 0.1 * log_p[1]), rtol=1e-6)
