@@ -93,12 +93,12 @@ def main(runs, idx_directory=None):
             print(f"\nteacher {100 * accuracy(runs / 'teacher', pictures):.2f} %")
     plots_from = runs / "diffkd-0" / "plots"
     (HERE / "plots").mkdir(exist_ok=True)
-    for name in ("trajectory_features", "trajectory_logits", "gamma_logits", "losses"):
+    for name in ("trajectory_features", "trajectory_logits", "gamma_logits"):
         shutil.copy(plots_from / f"{name}.png", HERE / "plots")
     means = []
     for method in ORDER:
         found = [r["final_top1"] for r in rows if r["method"] == method]
-        if found:
+        if len(found) > 1:
             means.append({"method": method, "final_top1": float(np.mean(found))})
     plots.comparison(HERE / "plots/comparison.png", means)
 
