@@ -60,8 +60,8 @@ class Progress:
         return (step - self.start_step) * self.batch_size / elapsed
 
     def show(self, step: int, values: dict[str, float]) -> None:
-        rate = max(self.images_per_second(step), 1e-9)
-        left = (self.total - step) * self.batch_size / rate
+        rate = self.images_per_second(step)
+        left = (self.total - step) * self.batch_size / rate if rate else None
         losses = "  ".join(
             f"{name.removeprefix('loss/')} {value:.4g}"
             for name, value in values.items()
@@ -69,7 +69,7 @@ class Progress:
         )
         print_line(
             f"{self.name}  step {step}/{self.total}  {rate:.0f} images/s  "
-            f"ETA {_clock(left)}  {losses}",
+            f"ETA {'?' if left is None else _clock(left)}  {losses}",
             passing=step < self.total,
         )
 
