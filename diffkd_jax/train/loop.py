@@ -12,7 +12,7 @@ from ..core.step import TrainState, diffkd_step, init_state
 from ..data import pipeline, transforms
 from ..tasks import classification
 from . import checkpoint, report, setup, sharding
-from .metrics import Progress, Writer, print_line
+from .metrics import Progress, Writer, print_line, print_values
 from .optimizer import make_optimizer, make_schedule
 
 
@@ -27,7 +27,7 @@ class Loop:
         self, config, workdir, data, mesh, student, teacher, taps, method, evaluate
     ):
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
-        self.student, self.teacher, self.taps = student, teacher, taps
+        self.student, self.taps = student, taps
         self.evaluate, self.images_per_second = evaluate, 0.0
         weights = method.weights.to_dict(preserve_field_references=False)
         options = config.data
@@ -40,7 +40,7 @@ class Loop:
                 f"{options.batch_size}, no step on {data.train.size} pictures, "
                 "expected at least one"
             )
-        self.schedule = make_schedule(config, max(1, self.steps_per_epoch), total)
+        self.schedule = make_schedule(config, self.steps_per_epoch, total)
         self.optimizer = make_optimizer(config, self.schedule)
         self.distillation = distillation(taps)
         teacher_apply: Callable = lambda variables, batch: {}
@@ -144,10 +144,8 @@ class Loop:
                     values = self.evaluate_student(state)
                     history.append(values)
                     writer.write(step, {f"eval/{k}": v for k, v in values.items()})
-                    print_line(
-                        f"{label}  epoch {step / self.steps_per_epoch:g}  "
-                        + "  ".join(f"{k} {v:.4f}" for k, v in values.items())
-                    )
+                    epoch = step / self.steps_per_epoch
+                    print_values(f"{label}  epoch {epoch:g}", values)
                     checkpoint.save(checkpoints, step, state, batches, values["top1"])
             checkpoints.wait_until_finished()
             self.images_per_second = progress.images_per_second(self.total_steps)

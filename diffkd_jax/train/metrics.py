@@ -83,6 +83,11 @@ def print_line(text: str, *, passing: bool = False) -> None:
         print(text, flush=True)
 
 
+def print_values(label: str, values: dict[str, float]) -> None:
+    """Prints the result of an evaluation on one line."""
+    print_line(f"{label}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+
+
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -9,7 +9,7 @@ import jax
 from . import checkpoint, report, setup, sharding, summary
 from .evaluate import confusion, make_evaluator
 from .loop import Loop
-from .metrics import print_line
+from .metrics import print_line, print_values
 from .workdir import claim_workdir, write_json
 
 MOST_CLASSES_DRAWN = 30
@@ -120,7 +120,7 @@ def check_teacher(config, teacher, evaluate) -> dict[str, float]:
     if teacher is None:
         return {}
     values = evaluate(teacher.module, teacher.variables)
-    print_line("teacher  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+    print_values("teacher", values)
     if values["top1"] < config.teacher.min_top1:
         raise ValueError(
             f"teacher.min_top1: found a teacher of {values['top1']:.4f}, expected at "
@@ -141,7 +141,7 @@ def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
         )
     mesh = sharding.make_mesh(config.num_devices)
     values = make_evaluator(config, data, mesh)(module, variables)
-    print_line("student  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+    print_values("student", values)
     return values
 
 
