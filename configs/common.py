@@ -1,8 +1,9 @@
 """Fields that all recipes share, and the methods they compare.
 
 Configs hold names and numbers only. Every field can be set on the command line, as in
-``--config.optimizer.learning_rate=0.1`` or
-``--config.methods.diffkd.taps.features.denoise.num_steps=3``.
+``--config.optimizer.learning_rate=0.1``,
+``--config.methods.diffkd.taps.features.denoise.num_steps=3`` or
+``--config.methods.kd.weights['logits/distance']=0.5`` (quoted from the shell).
 """
 
 from ml_collections import ConfigDict
@@ -42,11 +43,13 @@ def base() -> ConfigDict:
                 "std": (1.0,),
                 "num_threads": 2,
             },
-            "student": {"model": "", "options": {}},
+            "student": {"model": "", "options": {}, "dtype": "float32"},
             "teacher": {
                 "model": "",
                 "options": {},
-                "init": "",  # exported file, or workdir of a finished run
+                "dtype": "float32",  # or "bfloat16": norms and losses stay float32
+                "num_classes": 0,  # of its head, 0 for the classes of the data
+                "init": "",  # workdir of a run, or weights: ours, .safetensors, .pth
                 "epochs": 0.0,  # without init: train it so long, once
                 "workdir": "",  # where to train it; <workdir>/teacher by default
                 "min_top1": 0.0,  # refuse to start below

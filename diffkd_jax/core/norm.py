@@ -24,6 +24,7 @@ class BatchNorm(nn.Module):
         (one minus the number that PyTorch calls momentum).
       epsilon: added to the variance.
       group_size: examples per group of statistics, or None for the whole batch.
+      zero_scale: start with a scale of zero, one otherwise.
       dtype: dtype of the result, or None for that of the input.
 
     Raises:
@@ -40,13 +41,15 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     group_size: int | None = None
+    zero_scale: bool = False
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         stat_dtype = jnp.promote_types(x.dtype, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (channels,), stat_dtype)
+        init = nn.initializers.constant(0.0 if self.zero_scale else 1.0)
+        scale = self.param("scale", init, (channels,), stat_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), stat_dtype)
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, channels, stat_dtype)
         var_ = self.variable("batch_stats", "var", jnp.ones, channels, stat_dtype)

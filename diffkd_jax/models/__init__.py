@@ -13,11 +13,37 @@ from typing import Any
 import flax.linen as nn
 
 from .cifar_resnet import WIDE, CifarResNet
-from .import_torch import RESNET, WRN, Rename
+from .efficientnet import EfficientNet
+from .mobilenet import MobileNetV1, MobileNetV2
 from .resnet import ResNet
+from .shufflenet import ShuffleNetV1, ShuffleNetV2
+from .swin import Swin
+from .vgg import Vgg
 from .wrn import WideResNet
 
+_deep = partial(ResNet, bottleneck=True)
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    # ImageNet
+    "resnet18": partial(ResNet, (2, 2, 2, 2)),
+    "resnet34": partial(ResNet, (3, 4, 6, 3)),
+    "resnet50": partial(_deep, (3, 4, 6, 3)),
+    "resnet101": partial(_deep, (3, 4, 23, 3)),
+    "resnet152": partial(_deep, (3, 8, 36, 3)),
+    "resnext101_32x8d": partial(_deep, (3, 4, 23, 3), groups=32, group_width=8),
+    "resnext101_64x4d": partial(_deep, (3, 4, 23, 3), groups=64, group_width=4),
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
+    "efficientnet_b0": EfficientNet,
+    "tf_efficientnet_b0": partial(EfficientNet, tensorflow=True),
+    "efficientnet_lite0": partial(EfficientNet, lite=True, tensorflow=True),
+    "efficientnet_lite1": partial(EfficientNet, depth=1.1, lite=True, tensorflow=True),
+    "efficientnet_lite2": partial(
+        EfficientNet, width=1.1, depth=1.2, lite=True, tensorflow=True
+    ),
+    "swin_t": partial(Swin, (2, 2, 6, 2), 96),
+    "swin_l": partial(Swin, (2, 2, 18, 2), 192),
+    # 32x32
     "resnet8": partial(CifarResNet, 8),
     "resnet14": partial(CifarResNet, 14),
     "resnet20": partial(CifarResNet, 20),
@@ -25,20 +51,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet44": partial(CifarResNet, 44),
     "resnet56": partial(CifarResNet, 56),
     "resnet110": partial(CifarResNet, 110),
-    "resnet18": partial(ResNet, (2, 2, 2, 2)),
-    "resnet34": partial(ResNet, (3, 4, 6, 3)),
     "resnet8x4": partial(CifarResNet, 8, channels=WIDE),
     "resnet32x4": partial(CifarResNet, 32, channels=WIDE),
     "wrn_16_1": partial(WideResNet, 16, 1),
     "wrn_16_2": partial(WideResNet, 16, 2),
     "wrn_40_1": partial(WideResNet, 40, 1),
     "wrn_40_2": partial(WideResNet, 40, 2),
-}
-
-RENAMES: dict[type, Rename] = {
-    CifarResNet: RESNET,
-    ResNet: RESNET,
-    WideResNet: WRN,
+    "vgg8": partial(Vgg, 1),
+    "vgg13": partial(Vgg, 2),
+    "cifar_resnet50": partial(_deep, (3, 4, 6, 3), small_images=True),
+    "cifar_mobilenet_v2": partial(MobileNetV2, width=0.5, small_images=True),
+    "shufflenet_v1": ShuffleNetV1,
+    "shufflenet_v2": ShuffleNetV2,
 }
 
 

@@ -4,27 +4,16 @@ He et al. 2016, section 4.2, in the variants of the CIFAR-100 distillation
 literature (paper table 9): depths 8 to 110, and the wide 8x4 and 32x4.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from .layers import BatchNorm, Stage, conv, pool_and_classify
+from .layers import ConvNorm, Layer, Stage, pool_and_classify
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
-
-
-class Stem(nn.Module):
-    """3x3 convolution, batch norm, ReLU."""
-
-    channels: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = conv(x, self.channels, 3, dtype=self.dtype, name="conv")
-        return nn.relu(BatchNorm(not train, dtype=self.dtype, name="norm")(x))
 
 
 class CifarResNet(nn.Module):
@@ -38,6 +27,7 @@ class CifarResNet(nn.Module):
       depth: 6 n + 2 layers.
       num_classes: number of logits.
       channels: of the stem and the three stages.
+      norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
     Raises:
@@ -53,24 +43,20 @@ class CifarResNet(nn.Module):
     depth: int
     num_classes: int
     channels: tuple[int, int, int, int] = NARROW
+    norm_group_size: int | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         if self.depth < 8 or (self.depth - 2) % 6:
             raise ValueError(f"depth: found {self.depth}, expected 8, 14, 20, ... 6n+2")
-        outputs = {
-            "stem": Stem(self.channels[0], self.dtype, name="stem")(x, train=train)
-        }
+        layer: Layer = partial(
+            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
+        )
+        outputs = {"stem": layer(self.channels[0], 3, name="stem")(x)}
         x = outputs["stem"]
+        count = (self.depth - 2) // 6
         for i, channels in enumerate(self.channels[1:], 1):
-            stage = Stage(
-                (self.depth - 2) // 6,
-                channels,
-                1 if i == 1 else 2,
-                self.dtype,
-                name=f"stage{i}",
-            )
-            outputs[f"stage{i}"] = x = stage(x, train=train)
-        pooled, logits = pool_and_classify(x, self.num_classes)
-        return outputs | {"features": x, "pooled": pooled, "logits": logits}
+            stage = Stage(count, channels, layer, 1 if i == 1 else 2, name=f"stage{i}")
+            outputs[f"stage{i}"] = x = stage(x)
+        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)

@@ -1,19 +1,15 @@
-"""State dicts in PyTorch's layout to Flax variables and back, by rename tables.
-
-A rename table is a tuple of ``(pattern, replacement)`` regular expressions, applied
-in order to the module path of a variable (``stage1/block0/conv0``) to give the module
-name of the reference (``layer1.0.conv1``). Leaf names and layouts follow one rule.
-"""
+"""State dicts in PyTorch's layout to Flax variables and back, by rename tables."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-Rename = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+from .references import Rename, references
 
 LEAVES = {
     "kernel": "weight",
@@ -22,67 +18,10 @@ LEAVES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "relative_position_bias_table": "attn.relative_position_bias_table",
 }
-
-RESNET: Rename = (
-    (r"stem/conv", "conv1"),
-    (r"stem/norm", "bn1"),
-    (r"stage(\d+)/block(\d+)/", r"layer\1.\2."),
-    (r"shortcut_conv", "downsample.0"),
-    (r"shortcut_norm", "downsample.1"),
-    (r"norm(\d)", lambda m: f"bn{int(m[1]) + 1}"),
-    (r"\.conv(\d)$", lambda m: f".conv{int(m[1]) + 1}"),
-    (r"head", "fc"),
-)
-
-WRN: Rename = (
-    (r"stem/conv", "conv1"),
-    (r"stage(\d+)/block(\d+)/", r"block\1.layer.\2."),
-    (r"shortcut_conv", "convShortcut"),
-    (r"norm(\d)", lambda m: f"bn{int(m[1]) + 1}"),
-    (r"\.conv(\d)$", lambda m: f".conv{int(m[1]) + 1}"),
-    (r"final_norm", "bn1"),
-    (r"head", "fc"),
-)
-
-# Blocks of the official DiffKD code; convolutions and norms share one sequence there.
-_BOTTLENECK: Rename = (
-    (r"/(?:conv|norm)0$", lambda m: ".block.0" if "conv" in m[0] else ".block.1"),
-    (r"/(?:conv|norm)1$", lambda m: ".block.3" if "conv" in m[0] else ".block.4"),
-    (r"/(?:conv|norm)2$", lambda m: ".block.6" if "conv" in m[0] else ".block.7"),
-)
-_DIFFKD: Rename = (
-    (r"^student_projection", "trans"),
-    (r"^autoencoder/encoder", "ae.encoder.0"),
-    (r"^autoencoder/norm", "ae.encoder.1"),
-    (r"^autoencoder/decoder", "ae.decoder.0"),
-    (r"^output_projection", "proj.0"),
-    (r"^output_norm", "proj.1"),
-    (r"^noise_predictor/time_embedding", "model.time_embedding"),
-    (r"^noise_adapter/dense", "noise_adapter.pred"),
-)
-DIFFKD_FEATURES: Rename = (
-    *_DIFFKD,
-    *_BOTTLENECK,
-    (r"^noise_predictor/bottleneck(\d)", r"model.pred.\1"),
-    (r"^noise_predictor/conv", "model.pred.2"),
-    (r"^noise_predictor/norm", "model.pred.3"),
-    (r"^noise_adapter/bottleneck", "noise_adapter.feat.0"),
-)
-DIFFKD_LOGITS: Rename = (
-    *_DIFFKD,
-    (r"^noise_predictor/conv0", "model.pred.0"),
-    (r"^noise_predictor/norm0", "model.pred.1"),
-    (r"^noise_predictor/conv1", "model.pred.3"),
-    (r"^noise_predictor/norm1", "model.pred.4"),
-    (r"^noise_predictor/conv2", "model.pred.5"),
-    (r"^noise_predictor/norm2", "model.pred.6"),
-    (r"^noise_predictor/conv3", "model.pred.8"),
-    (r"^noise_adapter/conv0", "noise_adapter.feat.0"),
-    (r"^noise_adapter/norm0", "noise_adapter.feat.1"),
-    (r"^noise_adapter/conv1", "noise_adapter.feat.3"),
-    (r"^noise_adapter/norm1", "noise_adapter.feat.4"),
-)
+# Entries that hold no weights: counters, and index tables of Swin.
+IGNORED = r"(num_batches_tracked|relative_position_index|attn_mask)$"
 
 
 def import_state_dict(
@@ -95,7 +34,7 @@ def import_state_dict(
         counters are left out.
       template: variables with the wanted shapes and dtypes, arrays or
         ``jax.ShapeDtypeStruct`` (``{"params": ..., "batch_stats": ...}``).
-      rename: rename table of the model, such as :data:`RESNET`.
+      rename: rename table of the model, see :mod:`diffkd_jax.models.references`.
 
     Returns:
       numpy arrays in the structure and dtypes of ``template``.
@@ -108,12 +47,12 @@ def import_state_dict(
     {'params': {'head': {'bias': array([1., 1.])}}}
     """
     names = _names(template, rename)
-    leaves = flatten_dict(template)
+    leaves, wanted_names = flatten_dict(template), set(names.values())
     missing = [name for name in names.values() if name not in state_dict]
     unexpected = [
         name
         for name in state_dict
-        if name not in set(names.values()) and not name.endswith("num_batches_tracked")
+        if name not in wanted_names and not re.search(IGNORED, name)
     ]
     filled, misshaped = {}, []
     for path, name in names.items():
@@ -130,6 +69,43 @@ def import_state_dict(
     if problems:
         raise ValueError("state dict does not fit the model\n" + "\n".join(problems))
     return unflatten_dict(filled)
+
+
+def import_weights(
+    module: nn.Module, state_dict: Mapping[str, Any], template: Mapping
+) -> tuple[dict, str]:
+    """:func:`import_state_dict` under whichever reference's names fit best.
+
+    Returns:
+      The variables, and the name of the reference.
+
+    Raises:
+      ValueError: no reference defines the module, or the best does not fit.
+    """
+    tables = references(module)
+    if not tables:
+        raise ValueError(
+            f"found {type(module).__name__}, which no reference defines; expected a "
+            "model of diffkd_jax"
+        )
+
+    def differences(reference: str) -> int:
+        names = _names(template, tables[reference]).values()
+        return len(set(names) ^ set(state_dict))
+
+    best = min(tables, key=differences)
+    return import_state_dict(state_dict, template, tables[best]), best
+
+
+def count_classes(module: nn.Module, state_dict: Mapping[str, Any]) -> int:
+    """Number of rows of the head in a state dict, 0 if there is no head in it.
+
+    >>> from diffkd_jax.models import build
+    >>> count_classes(build("resnet8", num_classes=1), {"fc.bias": np.zeros(7)})
+    7
+    """
+    names = [_rename("head", table) + ".bias" for table in references(module).values()]
+    return next((len(state_dict[n]) for n in names if n in state_dict), 0)
 
 
 def export_state_dict(variables: Mapping, rename: Rename) -> dict[str, np.ndarray]:
@@ -149,13 +125,17 @@ def _names(variables: Mapping, rename: Rename) -> dict[tuple[str, ...], str]:
     """Reference name of each leaf; two leaves of one name are a faulty table."""
     names = {}
     for path in flatten_dict(variables):
-        module = "/".join(path[1:-1])
-        for pattern, replacement in rename:
-            module = re.sub(pattern, replacement, module)
-        names[path] = f"{module.replace('/', '.')}.{LEAVES[path[-1]]}"
+        module = _rename("/".join(path[1:-1]), rename)
+        names[path] = f"{module}.{LEAVES[path[-1]]}"
     if len(set(names.values())) != len(names):
         raise ValueError("rename table: found one name for two variables")
     return names
+
+
+def _rename(module: str, rename: Rename) -> str:
+    for pattern, replacement in rename:
+        module = re.sub(pattern, replacement, module)
+    return module.replace("/", ".")
 
 
 def _from_torch(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:

@@ -1,37 +1,44 @@
-"""ImageNet ResNets of basic blocks: ResNet-18 and ResNet-34 (He et al. 2016)."""
+"""ImageNet ResNets (He et al. 2016) and ResNeXts (Xie et al. 2017)."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from .layers import BatchNorm, Stage, conv, pool_and_classify
-
-
-class DownsamplingStem(nn.Module):
-    """7x7 convolution of stride 2, batch norm, ReLU, 3x3 max pooling of stride 2."""
-
-    channels: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = conv(x, self.channels, 7, stride=2, dtype=self.dtype, name="conv")
-        x = nn.relu(BatchNorm(not train, dtype=self.dtype, name="norm")(x))
-        return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+from .layers import (
+    BasicBlock,
+    Bottleneck,
+    ConvNorm,
+    Layer,
+    Stage,
+    dilate,
+    pool_and_classify,
+)
 
 
 class ResNet(nn.Module):
     """ResNet for images of about 224x224 and any number of channels.
 
     Outputs: ``stem`` ``[b, h/4, w/4, 64]``, ``stage1`` to ``stage4`` with 64, 128,
-    256, 512 channels at 1/4, 1/8, 1/16, 1/32 of the size, ``features`` (``stage4``,
-    after ReLU), ``pooled`` ``[b, 512]``, ``logits`` ``[b, num_classes]``.
+    256, 512 channels (four times as many with bottlenecks) at 1/4, 1/8, 1/16, 1/32 of
+    the size, ``features`` (``stage4``, after ReLU), ``pooled``, ``logits``.
 
     Attributes:
-      blocks: number of basic blocks in each of the four stages.
+      blocks: number of blocks in each of the four stages.
       num_classes: number of logits.
+      bottleneck: blocks of three convolutions (ResNet-50 and deeper) instead of two.
+      groups: of the 3x3 convolutions of bottlenecks (ResNeXt).
+      group_width: channels per group of the first stage.
+      small_images: 3x3 stem of stride 1 without pooling, for 32x32.
+      output_stride: 32, or 16 or 8 with dilation for dense tasks.
+      dropout: rate before the head.
+      zero_init_last_norm: start every block as the identity.
+      norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
+
+    Raises:
+      ValueError: another ``output_stride``.
 
     >>> image = jax.numpy.ones((1, 64, 64, 3))
     >>> out, _ = jax.eval_shape(
@@ -42,15 +49,41 @@ class ResNet(nn.Module):
 
     blocks: tuple[int, int, int, int]
     num_classes: int
+    bottleneck: bool = False
+    groups: int = 1
+    group_width: int = 64
+    small_images: bool = False
+    output_stride: int = 32
+    dropout: float = 0.0
+    zero_init_last_norm: bool = False
+    norm_group_size: int | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        x = DownsamplingStem(64, self.dtype, name="stem")(x, train=train)
+        layer: Layer = partial(
+            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
+        )
+        block: Any = BasicBlock
+        if self.bottleneck:
+            block = partial(
+                Bottleneck, groups=self.groups, group_width=self.group_width
+            )
+        block = partial(block, zero_scale=self.zero_init_last_norm)
+        if self.small_images:
+            x = layer(64, 3, name="stem")(x)
+            plan = dilate([1, 1, 2, 2, 2], min(self.output_stride, 8))
+        else:
+            x = layer(64, 7, stride=2, name="stem")(x)
+            x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+            plan = dilate([4, 1, 2, 2, 2], self.output_stride)
         outputs = {"stem": x}
-        for i, blocks in enumerate(self.blocks, 1):
-            channels, stride = 32 * 2**i, 1 if i == 1 else 2
-            stage = Stage(blocks, channels, stride, self.dtype, name=f"stage{i}")
-            outputs[f"stage{i}"] = x = stage(x, train=train)
-        pooled, logits = pool_and_classify(x, self.num_classes)
-        return outputs | {"features": x, "pooled": pooled, "logits": logits}
+        rows = zip(self.blocks, plan, strict=True)
+        for i, (count, (stride, before, dilation)) in enumerate(rows, 1):
+            channels = 32 * 2**i * (4 if self.bottleneck else 1)
+            outputs[f"stage{i}"] = x = Stage(
+                count, channels, layer, stride, (before, dilation), block,
+                name=f"stage{i}",
+            )(x)  # fmt: skip
+        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
+        return outputs | {"features": x} | head

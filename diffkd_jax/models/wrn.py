@@ -1,11 +1,14 @@
 """Wide ResNets for CIFAR, pre-activation (Zagoruyko and Komodakis 2016)."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from .layers import BatchNorm, Stage, conv, pool_and_classify
+from ..core.norm import BatchNorm
+from .layers import ConvNorm, conv, pool_and_classify
 
 
 class PreActivationBlock(nn.Module):
@@ -14,36 +17,28 @@ class PreActivationBlock(nn.Module):
     Attributes:
       channels: output channels.
       stride: of the first convolution and the shortcut.
-      dtype: compute dtype, or None for float32.
+      train: as in :class:`diffkd_jax.models.layers.ConvNorm`.
+      group_size: likewise.
+      dtype: likewise.
     """
 
     channels: int
-    stride: int = 1
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        norm = lambda name: BatchNorm(not train, dtype=self.dtype, name=name)
-        kwargs = {"stride": self.stride, "dtype": self.dtype}
-        active = nn.relu(norm("norm0")(x))
-        y = conv(active, self.channels, 3, **kwargs, name="conv0")
-        y = nn.relu(norm("norm1")(y))
-        y = conv(y, self.channels, 3, dtype=self.dtype, name="conv1")
-        if x.shape[-1] != self.channels:
-            # As in the reference: the shortcut starts from the activated input.
-            x = conv(active, self.channels, 1, **kwargs, name="shortcut_conv")
-        return x + y
-
-
-class PlainStem(nn.Module):
-    """3x3 convolution alone."""
-
-    channels: int
-    dtype: Any = None
+    stride: int
+    train: bool
+    group_size: int | None
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return conv(x, self.channels, 3, dtype=self.dtype, name="conv")
+        shared = {"group_size": self.group_size, "dtype": self.dtype}
+        c, stride, dtype = self.channels, self.stride, self.dtype
+        active = nn.relu(BatchNorm(not self.train, **shared, name="norm")(x))
+        y = ConvNorm(c, 3, stride, self.train, **shared, name="conv0")(active)
+        y = conv(c, 3, dtype=dtype, name="conv1")(y)
+        if x.shape[-1] != c:
+            # As in the reference: the shortcut starts from the activated input.
+            x = conv(c, 1, stride=stride, dtype=dtype, name="shortcut")(active)
+        return x + y
 
 
 class WideResNet(nn.Module):
@@ -57,6 +52,7 @@ class WideResNet(nn.Module):
       depth: 6 n + 4 layers.
       width: factor k of the channels.
       num_classes: number of logits.
+      norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
     Raises:
@@ -72,6 +68,7 @@ class WideResNet(nn.Module):
     depth: int
     width: int
     num_classes: int
+    norm_group_size: int | None = None
     dtype: Any = None
 
     @nn.compact
@@ -80,18 +77,15 @@ class WideResNet(nn.Module):
             raise ValueError(
                 f"depth: found {self.depth}, expected 10, 16, 22, ... 6n+4"
             )
-        outputs = {"stem": PlainStem(16, self.dtype, name="stem")(x)}
+        shared = {"group_size": self.norm_group_size, "dtype": self.dtype}
+        block: Callable[..., Any] = partial(PreActivationBlock, train=train, **shared)
+        outputs = {"stem": conv(16, 3, dtype=self.dtype, name="stem")(x)}
         x = outputs["stem"]
         for i, channels in enumerate((16, 32, 64), 1):
-            stage = Stage(
-                (self.depth - 4) // 6,
-                channels * self.width,
-                1 if i == 1 else 2,
-                self.dtype,
-                PreActivationBlock,
-                name=f"stage{i}",
-            )
-            outputs[f"stage{i}"] = x = stage(x, train=train)
-        x = nn.relu(BatchNorm(not train, dtype=self.dtype, name="final_norm")(x))
-        pooled, logits = pool_and_classify(x, self.num_classes)
-        return outputs | {"features": x, "pooled": pooled, "logits": logits}
+            for j in range((self.depth - 4) // 6):
+                stride = 2 if i > 1 and j == 0 else 1
+                name = f"stage{i}_block{j}"
+                x = block(channels * self.width, stride, name=name)(x)
+            outputs[f"stage{i}"] = x
+        x = nn.relu(BatchNorm(not train, **shared, name="last_norm")(x))
+        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from . import checkpoint, report, setup, sharding, summary
+from ..models.files import MODEL_FILE, export_model, load_model
+from . import report, setup, sharding, summary
 from .evaluate import confusion, make_evaluator
 from .loop import Loop
 from .metrics import print_line, print_values
@@ -45,15 +46,13 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     )
     print_line(text)
     evaluate = make_evaluator(config, data, mesh)
-    teacher_metrics = check_teacher(config, teacher, evaluate)
+    teacher_metrics = check_teacher(config, data, teacher, evaluate)
     loop = Loop(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
     state, history = loop.run()
     variables = jax.device_get(
         {"params": state.params["student"], **state.model_state["student"]}
     )
-    checkpoint.export_student(
-        workdir / checkpoint.STUDENT_FILE, variables, student.meta
-    )
+    export_model(workdir / MODEL_FILE, student._replace(variables=variables))
     result = {
         "name": config.name,
         "method": config.method,
@@ -103,7 +102,8 @@ def teacher_config(config) -> Any:
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.name, own.method = f"{config.name}-teacher", "none"
-        own.student = {"model": own.teacher.model, "options": own.teacher.options}
+        fields = ("model", "options", "dtype")
+        own.student = {field: own.teacher[field] for field in fields}
         own.train.epochs = config.teacher.epochs
         # What the teacher does not depend on must not keep runs from sharing it.
         own.methods = {"none": config.methods.none}
@@ -111,13 +111,22 @@ def teacher_config(config) -> Any:
     return own
 
 
-def check_teacher(config, teacher, evaluate) -> dict[str, float]:
-    """Evaluates the teacher before any training.
+def check_teacher(config, data, teacher, evaluate) -> dict[str, float]:
+    """Evaluates the teacher before any training, if its classes are the data's.
 
     Raises:
       ValueError: it is below ``teacher.min_top1``.
     """
     if teacher is None:
+        return {}
+    classes, own = len(data.class_names), teacher.meta["num_classes"]
+    if own != classes:
+        if config.teacher.min_top1:
+            raise ValueError(
+                f"teacher.min_top1: found {config.teacher.min_top1} for a teacher of "
+                f"{own} classes on data of {classes}, expected 0: it cannot be checked"
+            )
+        print_line(f"teacher  {own} classes, the data {classes}: not evaluated")
         return {}
     values = evaluate(teacher.module, teacher.variables)
     print_values("teacher", values)
@@ -133,7 +142,7 @@ def check_teacher(config, teacher, evaluate) -> dict[str, float]:
 def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing."""
     data = setup.open_data(config)
-    module, variables, meta = checkpoint.load_student(workdir)
+    module, variables, meta = load_model(workdir)
     if meta["num_classes"] != len(data.class_names):
         raise ValueError(
             f"workdir: {workdir} holds a student of {meta['num_classes']} classes, "

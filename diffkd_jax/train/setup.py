@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-import json
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -12,12 +12,21 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from .. import models
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.distill import Tap
 from ..data import sources, transforms
-from . import checkpoint
+from ..models.files import (
+    Model,
+    describe,
+    is_ours,
+    load_model,
+    load_torch,
+    model_file,
+)
+from ..models.fold import fold
+
+LOG = logging.getLogger(__name__)
 
 
 class Data(NamedTuple):
@@ -27,14 +36,6 @@ class Data(NamedTuple):
     evaluation: sources.Split
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
-
-
-class Model(NamedTuple):
-    """A module, its variables (or None before training) and its description."""
-
-    module: nn.Module
-    variables: Any
-    meta: dict[str, Any]
 
 
 def open_data(config) -> Data:
@@ -78,42 +79,71 @@ def open_data(config) -> Data:
     )
 
 
+# Options that change how a model computes or trains, not which variables it has.
+NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
+
+
 def make_model(options, data: Data) -> Model:
     """The model that ``options`` (``student`` or ``teacher``) names, untrained."""
-    classes = len(data.class_names)
     keywords = options.options.to_dict()
-    module = models.build(options.model, num_classes=classes, **keywords)
-    meta = {
-        "model": options.model,
-        "options": keywords,
-        "num_classes": classes,
-        "class_names": list(data.class_names),
-        "input_shape": list(data.input_shape),
-    }
-    # As it is read back from a file: tuples become lists.
-    return Model(module, None, json.loads(json.dumps(meta)))
+    if options.dtype != "float32":
+        keywords["dtype"] = options.dtype
+    classes = options.get("num_classes") or len(data.class_names)
+    names = data.class_names if classes == len(data.class_names) else ()
+    return describe(options.model, keywords, classes, data.input_shape, names)
 
 
 def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
-    """A trained teacher that fits config and data.
+    """A trained teacher that fits config and data, its batch norms folded.
+
+    Args:
+      config: a resolved config.
+      data: what it is to be applied to.
+      path: workdir of a finished run, a file that we exported, or weights of a PyTorch
+        definition, see :mod:`diffkd_jax.models.torch_file`.
 
     Raises:
-      ValueError: another architecture, class count or picture shape than expected.
+      FileNotFoundError: no such file.
+      ValueError: another architecture, class count or channels than expected.
     """
     expected = make_model(config.teacher, data)
-    loaded = Model(*checkpoint.load_student(path))
+    file = model_file(path)
+    if is_ours(file):
+        loaded = load_model(file)
+        _check_teacher_fits(file, loaded, expected)
+    else:
+        loaded, reference = load_torch(
+            file,
+            config.teacher.model,
+            expected.meta["options"],
+            data.input_shape,
+            expected.meta["num_classes"],
+        )
+        LOG.info("teacher: %s, named as by %s", file, reference)
+    variables = fold(expected.module, loaded.variables, data.input_shape)
+    return expected._replace(variables=variables)
+
+
+def _check_teacher_fits(file: pathlib.Path, found: Model, expected: Model) -> None:
+    def facts(meta):
+        options = {
+            k: v for k, v in meta["options"].items() if k not in NOT_ARCHITECTURE
+        }
+        channels = meta["input_shape"][-1]
+        return {**meta, "options": options, "channels": channels}
+
+    ours, theirs = facts(expected.meta), facts(found.meta)
     for field, name in (
         ("model", "teacher.model"),
         ("options", "teacher.options"),
-        ("num_classes", "the data's class count"),
-        ("input_shape", "the data's picture shape"),
+        ("num_classes", "teacher.num_classes or the data's class count"),
+        ("channels", "the data's channels"),
     ):
-        if loaded.meta[field] != expected.meta[field]:
+        if theirs[field] != ours[field]:
             raise ValueError(
-                f"teacher.init: {path} holds {field} {loaded.meta[field]}, expected "
-                f"{expected.meta[field]} ({name})"
+                f"teacher.init: {file} holds {field} {theirs[field]}, expected "
+                f"{ours[field]} ({name})"
             )
-    return loaded
 
 
 def make_taps(method: Mapping) -> dict[str, Tap]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from diffkd_jax.data.sources import load_idx
 from diffkd_jax.data.transforms import normalise
+from diffkd_jax.models.files import load_model
 from diffkd_jax.train import plots
-from diffkd_jax.train.checkpoint import load_student
 
 HERE = pathlib.Path(__file__).parent
 ORDER = ["none", "kd", "mse", "dist", "diffkd_features", "diffkd_logits", "diffkd"]
@@ -36,7 +36,7 @@ def unseen_pictures(directory):
 
 def accuracy(workdir, pictures):
     image, label = pictures
-    module, variables, _ = load_student(workdir)
+    module, variables, _ = load_model(workdir)
     forward = jax.jit(lambda x: module.apply(variables, x)["logits"].argmax(-1))
     found = [np.asarray(forward(part)) for part in np.split(image, 8)]
     return float((np.concatenate(found) == label).mean())

@@ -10,10 +10,24 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
+from diffkd_jax.models.references import references
 from tests.conftest import GOLDEN
+from tests.models.test_fold import random_variables
 
-CLASSES = {"c": 100, "t": 1000}
+# Names of the references that are not those of our models.
+MODEL = {
+    "MobileNetV2": "cifar_mobilenet_v2",
+    "ResNet50": "cifar_resnet50",
+    "ShuffleV1": "shufflenet_v1",
+    "ShuffleV2": "shufflenet_v2",
+    "swin_large_patch4_window7_224": "swin_l",
+    "swin_tiny_patch4_window7_224": "swin_t",
+}
 TAPS = {f"layer{i}": f"stage{i}" for i in range(1, 5)}
+TAPS |= {"layers.0": "stage1", "layers.3": "stage4", "norm": "features"}
+TAPS |= {"features.8": "features", "features.18": "features", "model.13": "features"}
+TAPS |= {"conv_head": "last_conv", "fc": "logits", "classifier": "logits"}
+TAPS |= {"head": "logits"}
 FILES = sorted((GOLDEN / "models").glob("*.npz"))
 
 
@@ -26,6 +40,8 @@ def regenerated(name, shape):
         value = 0.1 * r.standard_normal(shape)
     elif len(shape) <= 1:
         value = 0.2 + 0.4 * r.random(shape)
+    elif "relative_position_bias_table" in name:
+        value = 0.02 * r.standard_normal(shape)
     else:
         value = r.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
     return value.astype(np.float32)
@@ -35,50 +51,134 @@ def relative_error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
+def slice_of(found, swin):
+    """The part of a tap that the goldens keep, in the layout of the reference."""
+    if found.ndim == 2 or swin == "norm":
+        return found[0].ravel()[:256]
+    if not swin:
+        found = found.transpose(0, 3, 1, 2)
+    return found[0, :16, :4, :4]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_logits_equal_the_reference(path):
+def test_outputs_equal_the_reference(path):
     with np.load(path) as z:
         golden = dict(z)
     meta = json.loads(str(golden["meta"]))
     x = np.random.default_rng(0).standard_normal(meta["input"]).astype(np.float32)
     x = jnp.asarray(x.transpose(0, 2, 3, 1))
-    model = models.build(path.stem.partition("_")[2], num_classes=CLASSES[path.stem[0]])
+    reference, _, name = path.stem.partition("_")
+    classes = golden["logits"].shape[-1]
+    model = models.build(MODEL.get(name, name), num_classes=classes)
     template = jax.eval_shape(model.init, jax.random.key(0), x)
-    rename = models.RENAMES[type(model)]
+    rename = references(model)[reference]
     state_dict = {k: regenerated(k, s) for k, s in meta["state_dict"].items()}
     variables = import_state_dict(state_dict, template, rename)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert count == meta["params"]
     outputs = jax.jit(model.apply)(variables, x)
     assert relative_error(outputs["logits"], golden["logits"]) < 1e-5
-    for tap, name in TAPS.items():
-        if f"tap/{tap}/slice" in golden:
-            found = np.asarray(outputs[name])
-            corner = found[0, :4, :4, :16].transpose(2, 0, 1)
-            assert relative_error(corner, golden[f"tap/{tap}/slice"]) < 1e-5
-            assert relative_error(found.mean(), golden[f"tap/{tap}/mean"]) < 1e-5
-            assert relative_error(found.std(ddof=1), golden[f"tap/{tap}/std"]) < 1e-5
+    taps = [k.split("/")[1] for k in golden if k.endswith("/slice")]
+    for tap in taps:
+        found = np.asarray(outputs[TAPS[tap]])
+        expected = {k: golden[f"tap/{tap}/{k}"] for k in ("slice", "mean", "std")}
+        corner = slice_of(found, tap if "swin" in path.stem else "")
+        assert relative_error(corner, expected["slice"]) < 1e-5
+        assert relative_error(found.mean(), expected["mean"]) < 1e-5
+        assert relative_error(found.std(ddof=1), expected["std"]) < 1e-5
     exported = export_state_dict(variables, rename)
     assert {k: v.shape for k, v in exported.items()} == {
         k: tuple(s) for k, s in meta["state_dict"].items()
     }
+    for key, value in exported.items():
+        np.testing.assert_array_equal(value, state_dict[key])
 
 
 def test_there_are_files():
-    assert len(FILES) == 10
+    assert len(FILES) == 28
 
 
-SMALL = [n for n in models.MODELS if n not in ("resnet18", "resnet34")]
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_outputs_for_grey_28_pixel_images(name):
+@pytest.mark.parametrize("name", models.MODELS)
+def test_outputs_for_grey_images(name):
     model = models.build(name, num_classes=7)
-    x = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32)
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     assert out["logits"].shape == (2, 7)
-    assert out["features"].shape[:3] == (2, 7, 7)
-    assert {"stem", "stage1", "stage2", "stage3", "features", "pooled"} <= set(out)
+    assert out["features"].ndim == 4
+    assert out["pooled"].shape == (2, out["features"].shape[-1])
+    assert {"stage1", "stage2", "stage3"} <= set(out)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_dilation_keeps_what_strides_compute(name, output_stride):
+    x = np.random.default_rng(0).standard_normal((1, 96, 96, 3)).astype(np.float32)
+    strided = models.build(name, num_classes=3)
+    dilated = models.build(name, num_classes=3, output_stride=output_stride)
+    variables = random_variables(strided, x.shape[1:])
+    expected, found = (
+        jax.jit(m.apply)(variables, x)["features"] for m in (strided, dilated)
+    )
+    step = 32 // output_stride
+    assert found.shape[1:3] == (96 // output_stride, 96 // output_stride)
+    assert relative_error(found[:, ::step, ::step], expected) < 1e-5
+
+
+def test_output_strides_are_checked():
+    model = models.build("resnet18", num_classes=3, output_stride=12)
+    with pytest.raises(ValueError, match=r"output_stride: found 12, expected .*16"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 64, 64, 3)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "swin_t"])
+def test_bfloat16_computes_in_it_and_keeps_float32_parameters(name):
+    x = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    exact = models.build(name, num_classes=5)
+    model = models.build(name, num_classes=5, dtype="bfloat16")
+    variables = random_variables(model, x.shape[1:])
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    out = jax.jit(model.apply)(variables, x)
+    assert out["features"].dtype == jnp.bfloat16
+    assert out["logits"].dtype == jnp.float32
+    expected = jax.jit(exact.apply)(variables, x)
+    assert relative_error(out["logits"], expected["logits"]) < 0.1
+
+
+def test_zero_initialised_norms_make_blocks_identities():
+    model = models.build("resnet50", num_classes=2, zero_init_last_norm=True)
+    init = lambda key: model.init(key, jnp.ones((1, 32, 32, 3)))["params"]["stage1"]
+    block = jax.jit(init)(jax.random.key(0))["block0"]  # the rest is not computed
+    assert not block["conv2"]["norm"]["scale"].any()
+    assert block["conv1"]["norm"]["scale"].all()
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "swin_t"])
+def test_drop_path_drops_in_training_only(name):
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    model = models.build(name, num_classes=5, drop_path=0.9)
+    plain = models.build(name, num_classes=5)
+    variables = random_variables(model, x.shape[1:])
+
+    def logits(module, train, seed):
+        out = module.apply(
+            variables, x, train=train, rngs={"dropout": jax.random.key(seed)},
+            mutable=["batch_stats"] if train else [],
+        )  # fmt: skip
+        return np.asarray(out[0]["logits"])
+
+    np.testing.assert_array_equal(logits(model, False, 0), logits(plain, False, 1))
+    assert np.abs(logits(model, True, 0) - logits(model, True, 1)).max() > 1e-3
+    np.testing.assert_array_equal(logits(plain, True, 0), logits(plain, True, 1))
+
+
+def test_swin_pads_maps_that_windows_do_not_divide():
+    model = models.build("swin_t", num_classes=5)
+    x = np.random.default_rng(0).standard_normal((1, 96, 64, 3)).astype(np.float32)
+    out = jax.jit(model.apply)(random_variables(model, x.shape[1:]), x)
+    assert out["stage1"].shape == (1, 24, 16, 96)
+    assert out["features"].shape == (1, 3, 2, 768)
+    with pytest.raises(ValueError, match="expected sides divisible by 32"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 100, 64, 3)))
 
 
 def test_unknown_names_are_listed():

@@ -5,12 +5,14 @@ import pathlib
 import shutil
 
 import chex
+import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffkd_jax import main
-from diffkd_jax.train import checkpoint, loop, metrics, run
+from diffkd_jax.models.files import MODEL_FILE, describe, export_torch, load_model
+from diffkd_jax.train import loop, metrics, run
 from tests.train.conftest import tiny_config
 
 
@@ -23,7 +25,7 @@ def with_teacher(finished, **fields):
 
 
 def same_student(a, b):
-    chex.assert_trees_all_equal(*(checkpoint.load_student(f)[1] for f in (a, b)))
+    chex.assert_trees_all_equal(*(load_model(f)[1] for f in (a, b)))
 
 
 def test_a_run_leaves_everything(finished):
@@ -168,7 +170,7 @@ def test_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
 
 
 def test_student_export_is_a_bare_student(finished):
-    module, variables, meta = checkpoint.load_student(finished)
+    module, variables, meta = load_model(finished)
     assert set(variables) == {"params", "batch_stats"}
     assert set(variables["params"]) == {"stem", "stage1", "stage2", "stage3", "head"}
     assert meta["class_names"][0] == "T-shirt"
@@ -266,13 +268,58 @@ def test_a_poor_teacher_is_refused(finished, tmp_path):
         main.run(config, str(tmp_path))
 
 
+def test_weights_of_a_pytorch_definition_are_a_teacher(finished, tmp_path):
+    """In the layout of PyTorch the same teacher gives the same run."""
+    file = tmp_path / "teacher.safetensors"
+    export_torch(file, load_model(finished / "teacher"))
+    for name, init in (("ours", finished / "teacher"), ("torch", file)):
+        config = tiny_config(**{"teacher.init": str(init), "train.max_steps": 2})
+        main.run(config, str(tmp_path / name))
+    same_student(tmp_path / "ours", tmp_path / "torch")
+
+
+def test_a_teacher_of_other_classes_gives_features(finished, tmp_path, capsys):
+    model = load_model(finished / "teacher")
+    other = describe("resnet8", model.meta["options"], 7, (28, 28, 1))
+    params = model.variables["params"]
+    head = {
+        k: np.ones((*v.shape[:-1], 7), np.float32) for k, v in params["head"].items()
+    }
+    variables = model.variables | {"params": params | {"head": head}}
+    export_torch(tmp_path / "other.safetensors", other._replace(variables=variables))
+    fields = {
+        "method": "diffkd_features",
+        "teacher.init": str(tmp_path / "other.safetensors"),
+        "train.max_steps": 2,
+    }
+    with pytest.raises(ValueError, match=r"a head of 7 classes, expected 10 \(teacher"):
+        main.run(tiny_config(**fields), str(tmp_path / "a"))
+    fields["teacher.num_classes"] = 7
+    main.run(tiny_config(**fields), str(tmp_path / "b"))
+    assert "teacher  7 classes, the data 10: not evaluated" in capsys.readouterr().out
+    fields["teacher.min_top1"] = 0.5
+    with pytest.raises(ValueError, match="expected 0: it cannot be checked"):
+        main.run(tiny_config(**fields), str(tmp_path / "c"))
+
+
+def test_a_teacher_in_bfloat16(finished, tmp_path):
+    config = with_teacher(
+        finished, **{"teacher.dtype": "bfloat16", "student.dtype": "bfloat16"}
+    )
+    main.run(config, str(tmp_path))
+    rows = metrics.read_rows(tmp_path / "metrics.jsonl")
+    terms = [k for k in rows[-2] if k.startswith("loss/")]
+    assert len(terms) >= 6
+    assert np.isfinite([rows[-2][k] for k in terms]).all()
+    variables = load_model(tmp_path).variables
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype("float32")}
+
+
 def test_a_damaged_teacher_is_refused(finished, tmp_path):
     file = tmp_path / "teacher.safetensors"
-    file.write_bytes(
-        (finished / "teacher" / checkpoint.STUDENT_FILE).read_bytes()[:900]
-    )
+    file.write_bytes((finished / "teacher" / MODEL_FILE).read_bytes()[:900])
     config = tiny_config(**{"teacher.init": str(file)})
-    with pytest.raises(ValueError, match="found no student exported"):
+    with pytest.raises(ValueError, match=r"teacher.safetensors: .*expected weights in"):
         main.run(config, str(tmp_path / "run"))
 
 
@@ -307,7 +354,7 @@ def test_own_model_by_import_path(tmp_path):
         config.student.options = {"width": 3}
     result = run.train(config, pathlib.Path(tmp_path))
     assert result["steps"] == 1
-    module, variables, _ = checkpoint.load_student(tmp_path)
+    module, variables, _ = load_model(tmp_path)
     assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 3)
     assert type(module).__name__ == "Own"
 

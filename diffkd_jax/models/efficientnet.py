@@ -1,0 +1,116 @@
+"""EfficientNet-B0 (Tan and Le 2019) and EfficientNet-Lite0, 1, 2."""
+
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from ..core.norm import BatchNorm
+from .inverted_residual import InvertedResidual, round_channels
+from .layers import ConvNorm, Layer, conv, pool_and_classify
+
+# Expansion, channels, kernel size, stride and number of blocks of each stage.
+STAGES = (
+    (1, 16, 3, 1, 1),
+    (6, 24, 3, 2, 2),
+    (6, 40, 5, 2, 2),
+    (6, 80, 3, 2, 3),
+    (6, 112, 5, 1, 3),
+    (6, 192, 5, 2, 4),
+    (6, 320, 3, 1, 1),
+)
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet for images of about 224x224 and any number of channels.
+
+    Outputs: ``stem`` ``[b, h/2, w/2, 32]``, ``stage1`` to ``stage7`` (for B0 linear
+    bottlenecks of 16, 24, 40, 80, 112, 192, 320 channels at 1/2, 1/4, 1/8, 1/16, 1/16,
+    1/32, 1/32 of the size), ``last_conv`` (1280 channels, before norm and activation:
+    the official DiffKD tap), ``features`` (after both), ``pooled``, ``logits``.
+
+    Attributes:
+      num_classes: number of logits.
+      width: factor of the channels of the stages.
+      depth: factor of the number of blocks.
+      lite: no gates, ReLU6, and stem, head and outer stages are not scaled.
+      tensorflow: padding, epsilon and momentum of the TensorFlow original.
+      dropout: rate before the head.
+      drop_path: probability of dropping the last block, falling linearly to the first.
+      norm_group_size: examples per batch norm statistics, or None for all.
+      dtype: compute dtype, or None for float32.
+
+    >>> out, _ = jax.eval_shape(EfficientNet(10).init_with_output,
+    ...     jax.random.key(0), jax.numpy.ones((1, 64, 64, 3)))
+    >>> out["stage7"].shape, out["features"].shape
+    ((1, 2, 2, 320), (1, 2, 2, 1280))
+    """
+
+    num_classes: int
+    width: float = 1.0
+    depth: float = 1.0
+    lite: bool = False
+    tensorflow: bool = False
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    norm_group_size: int | None = None
+    dtype: Any = None
+
+    def counts(self) -> tuple[int, ...]:
+        """Number of blocks in each stage.
+
+        >>> EfficientNet(10, depth=1.1, lite=True).counts()
+        (1, 3, 3, 4, 4, 5, 1)
+        """
+        outer = (0, len(STAGES) - 1) if self.lite else ()
+        return tuple(
+            row[4] if i in outer else math.ceil(row[4] * self.depth)
+            for i, row in enumerate(STAGES)
+        )
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        activation = nn.relu6 if self.lite else nn.silu
+        norm: dict[str, Any] = {
+            "epsilon": 1e-3 if self.tensorflow else 1e-5,
+            "momentum": 0.99 if self.tensorflow else 0.9,
+            "group_size": self.norm_group_size,
+            "dtype": self.dtype,
+        }
+        layer: Layer = partial(
+            ConvNorm,
+            train=train,
+            activation=activation,
+            padding="same" if self.tensorflow else "symmetric",
+            **norm,
+        )
+        counts = self.counts()
+        stem = 32 if self.lite else round_channels(32 * self.width)
+        outputs = {"stem": layer(stem, 3, 2, name="stem")(x)}
+        x, done = outputs["stem"], 0
+        for i, (row, count) in enumerate(zip(STAGES, counts, strict=True), 1):
+            expansion, channels, kernel_size, stride, _ = row
+            for j in range(count):
+                c = x.shape[-1]
+                x = InvertedResidual(
+                    round_channels(channels * self.width),
+                    layer,
+                    c * expansion if expansion > 1 else None,
+                    kernel_size,
+                    stride if j == 0 else 1,
+                    squeezed=0 if self.lite else max(1, c // 4),
+                    drop_path=self.drop_path * done / sum(counts),
+                    train=train,
+                    name=f"stage{i}_block{j}",
+                )(x)
+                done += 1
+            outputs[f"stage{i}"] = x
+        last = 1280 if self.lite else round_channels(1280 * self.width)
+        # Not one layer, for its inside is an output.
+        x = conv(last, 1, dtype=self.dtype, name="last_conv")(x)
+        outputs["last_conv"] = x
+        x = activation(BatchNorm(not train, **norm, name="last_norm")(x))
+        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
+        return outputs | {"features": x} | head

@@ -1,0 +1,201 @@
+"""Models on disk: our own exports, and weights of PyTorch definitions."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from . import build
+from .import_torch import count_classes, export_state_dict, import_weights
+from .references import references
+from .torch_file import read_state_dict
+
+MODEL_FILE = "model.safetensors"  # in the workdir of a run
+
+
+class Model(NamedTuple):
+    """A module, its variables (or None before training) and its description.
+
+    ``meta`` holds JSON values: ``model``, ``options``, ``num_classes``,
+    ``input_shape`` (``[h, w, c]``), and ``class_names`` where they are known.
+    """
+
+    module: nn.Module
+    variables: Any
+    meta: dict[str, Any]
+
+
+def describe(
+    name: str,
+    options: dict[str, Any],
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    class_names: tuple[str, ...] = (),
+) -> Model:
+    """An untrained model.
+
+    >>> describe("resnet8", {}, 10, (28, 28, 1)).meta["model"]
+    'resnet8'
+    """
+    meta = {
+        "model": name,
+        "options": options,
+        "num_classes": num_classes,
+        "class_names": list(class_names),
+        "input_shape": list(input_shape),
+    }
+    # As it is read back from a file: tuples become lists.
+    meta = json.loads(json.dumps(meta))
+    return Model(build(name, num_classes=num_classes, **options), None, meta)
+
+
+def export_model(path: Path, model: Model) -> None:
+    """Writes variables and what is needed to rebuild the model.
+
+    Args:
+      path: target file, replaced only when the new one is complete.
+      model: with variables ``{"params": ..., "batch_stats": ...}``.
+    """
+    arrays = flatten_dict(jax.tree.map(np.asarray, model.variables), sep="/")
+    _write(path, arrays, {"diffkd_jax": json.dumps(model.meta)})
+
+
+def export_torch(path: Path, model: Model, reference: str = "") -> str:
+    """Writes the state dict that the PyTorch definition loads, as ``.safetensors``.
+
+    Args:
+      path: target file, replaced only when the new one is complete.
+      model: of an architecture that a reference defines.
+      reference: a key of :func:`diffkd_jax.models.references.references`; the first
+        by default.
+
+    Returns:
+      The reference whose names were written.
+
+    Raises:
+      ValueError: no such reference.
+    """
+    tables = references(model.module)
+    if not tables or reference not in ("", *tables):
+        raise ValueError(
+            f"reference: found {reference!r}, expected one of {list(tables)}, those "
+            f"of {model.meta['model']!r}"
+        )
+    reference = reference or next(iter(tables))
+    arrays = export_state_dict(model.variables, tables[reference])
+    _write(path, arrays, {"format": "pt"})
+    return reference
+
+
+def load_model(path: str | Path) -> Model:
+    """A model that we exported, from its file or the workdir of a finished run.
+
+    Returns:
+      The Flax module, its variables as numpy arrays, and the metadata.
+
+    Raises:
+      FileNotFoundError: no such file, or a workdir without an exported model.
+      ValueError: not a file of ours, or variables that do not fit the model.
+    """
+    file = model_file(path)
+    try:
+        with safe_open(file, "numpy") as tensors:
+            meta = json.loads((tensors.metadata() or {})["diffkd_jax"])
+            arrays = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"{file}: found no model exported by diffkd_jax: {error!r}"
+        ) from None
+    module = build(meta["model"], num_classes=meta["num_classes"], **meta["options"])
+    expected = flatten_dict(_template(module, meta["input_shape"]), sep="/")
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != {name: leaf.shape for name, leaf in expected.items()}:
+        wrong = sorted(set(found) ^ set(expected))[:6]
+        raise ValueError(
+            f"{file}: found variables that are not those of {meta['model']!r} with "
+            f"options {meta['options']}; the first that differ: {wrong}"
+        )
+    return Model(module, unflatten_dict(arrays, sep="/"), meta)
+
+
+def load_torch(
+    path: str | Path,
+    name: str,
+    options: dict[str, Any],
+    input_shape: tuple[int, ...],
+    num_classes: int = 0,
+) -> tuple[Model, str]:
+    """A model with the weights of a PyTorch definition.
+
+    Args:
+      path: ``.safetensors`` or ``.pth`` file, see
+        :func:`diffkd_jax.models.torch_file.read_state_dict`.
+      name: a key of :data:`diffkd_jax.models.MODELS`.
+      options: fields of the model.
+      input_shape: of one picture, ``(h, w, c)``; only the channels bind.
+      num_classes: expected number of logits, 0 for those of the file.
+
+    Returns:
+      The model, and the name of the reference whose names were found.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a file that cannot be read, or does not fit the model: names that
+        are missing, unexpected or mis-shaped are listed.
+    """
+    state_dict = read_state_dict(path)
+    classes = count_classes(build(name, num_classes=1, **options), state_dict)
+    if classes and num_classes not in (0, classes):
+        raise ValueError(
+            f"{path}: found a head of {classes} classes, expected {num_classes} "
+            "(teacher.num_classes, or the classes of the data)"
+        )
+    # Without a head one class will do: the strict check below tells.
+    model = describe(name, options, classes or 1, input_shape)
+    template = _template(model.module, model.meta["input_shape"])
+    try:
+        variables, reference = import_weights(model.module, state_dict, template)
+    except ValueError as error:
+        raise ValueError(f"{path}, as {name!r}: {error}") from None
+    return model._replace(variables=variables), reference
+
+
+def model_file(path: str | Path) -> Path:
+    """The file of a model: ``path`` itself, or the export in the workdir ``path``."""
+    path = Path(path).expanduser()
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file}: found nothing, expected a file of weights, or the workdir of a "
+            "finished run"
+        )
+    return file
+
+
+def is_ours(file: Path) -> bool:
+    """Whether :func:`export_model` wrote the file."""
+    try:
+        with safe_open(file, "numpy") as tensors:
+            return "diffkd_jax" in (tensors.metadata() or {})
+    except SafetensorError:
+        return False
+
+
+def _template(module: nn.Module, input_shape) -> dict:
+    image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), image)
+
+
+def _write(path: Path, arrays: dict, metadata: dict[str, str]) -> None:
+    # save_file writes the memory of an array as it lies, whatever its strides.
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(arrays, partial, metadata=metadata)
+    partial.replace(path)

@@ -1,0 +1,305 @@
+"""How PyTorch's definitions of the backbones name what ours name.
+
+A rename table is a tuple of ``(pattern, replacement)`` regular expressions, applied
+in order to the module path of a variable (``stage1/block0/conv0/norm``) to give the
+module name of the reference (``layer1.0.bn1``). Leaf names and layouts follow one rule,
+see :mod:`diffkd_jax.models.import_torch`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+
+from .cifar_resnet import CifarResNet
+from .efficientnet import EfficientNet
+from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
+from .resnet import ResNet
+from .shufflenet import ShuffleNetV1, ShuffleNetV2
+from .swin import Swin
+from .vgg import Vgg
+from .wrn import WideResNet
+
+Rename = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+
+
+def references(module: nn.Module) -> dict[str, Rename]:
+    """Rename tables of a backbone by the name of the reference; the first is usual.
+
+    >>> list(references(MobileNetV1(10)))
+    ['official']
+    """
+    if isinstance(module, ResNet) and module.small_images:
+        return {"cifar": CIFAR_RESNET50}
+    if isinstance(module, ResNet):
+        return {"torchvision": RESNET}
+    if isinstance(module, MobileNetV2) and module.small_images:
+        return {"cifar": CIFAR_MOBILENET_V2}
+    if isinstance(module, MobileNetV2):
+        return {"torchvision": MOBILENET_V2, "timm": TIMM_MOBILE}
+    if isinstance(module, EfficientNet):
+        tables = {"timm": TIMM_MOBILE, "efficientnet_pytorch": _flat_names(module)}
+        return tables if module.lite else {"torchvision": EFFICIENTNET} | tables
+    return TABLES.get(type(module), {})
+
+
+def _plus_one(text: str) -> Callable[[re.Match], str]:
+    return lambda m: f"{text}{int(m[1]) + 1}"
+
+
+def _cumulative(
+    counts: Sequence[int], text: str, start: int = 0
+) -> Callable[[re.Match], str]:
+    """Number of a block among all, from stage ``m[1]`` and block ``m[2]``."""
+    return lambda m: text.format(start + sum(counts[: int(m[1]) - 1]) + int(m[2]))
+
+
+_STEM: Rename = ((r"^stem/conv$", "conv1"), (r"^stem/norm$", "bn1"))
+_NUMBERED: Rename = (
+    (r"conv(\d)/conv$", _plus_one("conv")),
+    (r"conv(\d)/norm$", _plus_one("bn")),
+)
+RESNET: Rename = (
+    *_STEM,
+    (r"^stage(\d)/block(\d+)/", r"layer\1.\2."),
+    (r"shortcut/conv$", "downsample.0"),
+    (r"shortcut/norm$", "downsample.1"),
+    *_NUMBERED,
+    (r"^head$", "fc"),
+)
+CIFAR_RESNET50: Rename = (
+    (r"shortcut/conv$", "shortcut.0"),
+    (r"shortcut/norm$", "shortcut.1"),
+    (r"^head$", "linear"),
+    *RESNET,
+)
+WRN: Rename = (
+    (r"^stem$", "conv1"),
+    (r"^stage(\d)_block(\d+)/", r"block\1.layer.\2."),
+    (r"\.shortcut$", ".convShortcut"),
+    (r"\.conv1$", ".conv2"),
+    (r"\.conv0/conv$", ".conv1"),
+    (r"\.conv0/norm$", ".bn2"),
+    (r"\.norm$", ".bn1"),
+    (r"^last_norm$", "bn1"),
+    (r"^head$", "fc"),
+)
+VGG: Rename = (
+    (
+        r"^stage(\d)_conv(\d)/conv$",
+        lambda m: f"block{int(m[1]) - 1}.{3 * int(m[2])}",
+    ),
+    (
+        r"^stage(\d)_conv(\d)/norm$",
+        lambda m: f"block{int(m[1]) - 1}.{3 * int(m[2]) + 1}",
+    ),
+    (r"^head$", "classifier"),
+)
+SHUFFLENET: Rename = (
+    *_STEM,
+    (r"^last_conv/conv$", "conv2"),
+    (r"^last_conv/norm$", "bn2"),
+    (r"^stage(\d)_block(\d+)/", r"layer\1.\2."),
+    *_NUMBERED,
+    (r"^head$", "linear"),
+)
+MOBILENET_V1: Rename = (
+    (r"^stem/conv$", "model.0.0"),
+    (r"^stem/norm$", "model.0.1"),
+    (r"^stage(\d)_block(\d)", _cumulative([*map(len, V1_BLOCKS)], "model.{}", 1)),
+    (r"_depthwise/conv$", ".0"),
+    (r"_depthwise/norm$", ".1"),
+    (r"_pointwise/conv$", ".3"),
+    (r"_pointwise/norm$", ".4"),
+    (r"^head$", "fc"),
+)
+_V2_COUNTS = [count for _, count, _ in V2_STAGES]
+MOBILENET_V2: Rename = (
+    (r"^stem/conv$", "features.0.0"),
+    (r"^stem/norm$", "features.0.1"),
+    (r"^stage1_block0/depthwise/conv$", "features.1.conv.0.0"),
+    (r"^stage1_block0/depthwise/norm$", "features.1.conv.0.1"),
+    (r"^stage1_block0/project/conv$", "features.1.conv.1"),
+    (r"^stage1_block0/project/norm$", "features.1.conv.2"),
+    (r"^stage(\d)_block(\d)", _cumulative(_V2_COUNTS, "features.{}.conv", 1)),
+    (r"/expand/conv$", ".0.0"),
+    (r"/expand/norm$", ".0.1"),
+    (r"/depthwise/conv$", ".1.0"),
+    (r"/depthwise/norm$", ".1.1"),
+    (r"/project/conv$", ".2"),
+    (r"/project/norm$", ".3"),
+    (r"^last_conv/conv$", "features.18.0"),
+    (r"^last_conv/norm$", "features.18.1"),
+    (r"^head$", "classifier.1"),
+)
+CIFAR_MOBILENET_V2: Rename = (
+    (r"^stem/conv$", "conv1.0"),
+    (r"^stem/norm$", "conv1.1"),
+    (
+        r"^stage(\d)_block(\d)",
+        lambda m: f"blocks.{int(m[1]) - 1}.{m[2]}.conv",
+    ),
+    (r"/expand/conv$", ".0"),
+    (r"/expand/norm$", ".1"),
+    (r"/depthwise/conv$", ".3"),
+    (r"/depthwise/norm$", ".4"),
+    (r"/project/conv$", ".6"),
+    (r"/project/norm$", ".7"),
+    (r"^last_conv/conv$", "conv2.0"),
+    (r"^last_conv/norm$", "conv2.1"),
+    (r"^head$", "classifier.0"),
+)
+# A first stage without expansion counts its layers from one less.
+_FIRST: Rename = (
+    (r"^stage1_block(\d+)/depthwise/conv$", r"features.1.\1.block.0.0"),
+    (r"^stage1_block(\d+)/depthwise/norm$", r"features.1.\1.block.0.1"),
+    (r"^stage1_block(\d+)/squeeze/reduce$", r"features.1.\1.block.1.fc1"),
+    (r"^stage1_block(\d+)/squeeze/expand$", r"features.1.\1.block.1.fc2"),
+    (r"^stage1_block(\d+)/project/conv$", r"features.1.\1.block.2.0"),
+    (r"^stage1_block(\d+)/project/norm$", r"features.1.\1.block.2.1"),
+)
+EFFICIENTNET: Rename = (
+    (r"^stem/conv$", "features.0.0"),
+    (r"^stem/norm$", "features.0.1"),
+    *_FIRST,
+    (r"^stage(\d)_block(\d+)", r"features.\1.\2.block"),
+    (r"/expand/conv$", ".0.0"),
+    (r"/expand/norm$", ".0.1"),
+    (r"/depthwise/conv$", ".1.0"),
+    (r"/depthwise/norm$", ".1.1"),
+    (r"/squeeze/reduce$", ".2.fc1"),
+    (r"/squeeze/expand$", ".2.fc2"),
+    (r"/project/conv$", ".3.0"),
+    (r"/project/norm$", ".3.1"),
+    (r"^last_conv$", "features.8.0"),
+    (r"^last_norm$", "features.8.1"),
+    (r"^head$", "classifier.1"),
+)
+TIMM_MOBILE: Rename = (
+    (r"^stem/conv$", "conv_stem"),
+    (r"^stem/norm$", "bn1"),
+    (r"^stage1_block(\d+)/depthwise/norm$", r"blocks.0.\1.bn1"),
+    (r"^stage1_block(\d+)/project/conv$", r"blocks.0.\1.conv_pw"),
+    (r"^stage1_block(\d+)/project/norm$", r"blocks.0.\1.bn2"),
+    (r"^stage(\d)_block(\d+)/", lambda m: f"blocks.{int(m[1]) - 1}.{m[2]}."),
+    (r"\.expand/conv$", ".conv_pw"),
+    (r"\.expand/norm$", ".bn1"),
+    (r"\.depthwise/conv$", ".conv_dw"),
+    (r"\.depthwise/norm$", ".bn2"),
+    (r"\.squeeze/", ".se.conv_"),
+    (r"\.project/conv$", ".conv_pwl"),
+    (r"\.project/norm$", ".bn3"),
+    (r"^last_conv(/conv)?$", "conv_head"),
+    (r"^(last_norm|last_conv/norm)$", "bn2"),
+    (r"^head$", "classifier"),
+)
+
+
+def _flat_names(module: EfficientNet) -> Rename:
+    """Names of the ``efficientnet_pytorch`` packages: blocks numbered throughout."""
+    return (
+        (r"^stem/conv$", "_conv_stem"),
+        (r"^stem/norm$", "_bn0"),
+        (r"^stage(\d)_block(\d+)/", _cumulative(module.counts(), "_blocks.{}.")),
+        (r"\.expand/conv$", "._expand_conv"),
+        (r"\.expand/norm$", "._bn0"),
+        (r"\.depthwise/conv$", "._depthwise_conv"),
+        (r"\.depthwise/norm$", "._bn1"),
+        (r"\.squeeze/", "._se_"),
+        (r"\.project/conv$", "._project_conv"),
+        (r"\.project/norm$", "._bn2"),
+        (r"^last_conv$", "_conv_head"),
+        (r"^last_norm$", "_bn1"),
+        (r"^head$", "_fc"),
+    )
+
+
+def _swin(merging: Callable[[re.Match], str], head: str) -> Rename:
+    return (
+        (r"^patch_conv$", "patch_embed.proj"),
+        (r"^patch_norm$", "patch_embed.norm"),
+        (r"^stage(\d)_merging", merging),
+        (r"downsample/norm$", "downsample.norm"),
+        (r"downsample/dense$", "downsample.reduction"),
+        (r"^stage(\d)_block(\d+)", lambda m: f"layers.{int(m[1]) - 1}.blocks.{m[2]}"),
+        (r"/norm(\d)$", _plus_one(".norm")),
+        (r"/qkv$", ".attn.qkv"),
+        (r"/projection$", ".attn.proj"),
+        (r"/dense(\d)$", _plus_one(".mlp.fc")),
+        (r"^last_norm$", "norm"),
+        (r"^head$", head),
+    )
+
+
+# timm merges patches at the start of a stage, the original at the end of the last.
+TIMM_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 1}.downsample", "head.fc")
+MICROSOFT_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 2}.downsample", "head")
+TORCHVISION_SWIN: Rename = (
+    (r"^patch_conv$", "features.0.0"),
+    (r"^patch_norm$", "features.0.2"),
+    (r"^stage(\d)_merging/norm$", lambda m: f"features.{2 * int(m[1]) - 2}.norm"),
+    (
+        r"^stage(\d)_merging/dense$",
+        lambda m: f"features.{2 * int(m[1]) - 2}.reduction",
+    ),
+    (r"^stage(\d)_block(\d+)", lambda m: f"features.{2 * int(m[1]) - 1}.{m[2]}"),
+    (r"/norm(\d)$", _plus_one(".norm")),
+    (r"/qkv$", ".attn.qkv"),
+    (r"/projection$", ".attn.proj"),
+    (r"/dense0$", ".mlp.0"),
+    (r"/dense1$", ".mlp.3"),
+    (r"^last_norm$", "norm"),
+)
+
+TABLES: dict[type, dict[str, Rename]] = {
+    CifarResNet: {"cifar": RESNET},
+    WideResNet: {"cifar": WRN},
+    Vgg: {"cifar": VGG},
+    ShuffleNetV1: {"cifar": SHUFFLENET},
+    ShuffleNetV2: {"cifar": SHUFFLENET},
+    MobileNetV1: {"official": MOBILENET_V1},
+    Swin: {
+        "timm": TIMM_SWIN,
+        "microsoft": MICROSOFT_SWIN,
+        "torchvision": TORCHVISION_SWIN,
+    },
+}
+
+# Blocks of the official DiffKD code; convolutions and norms share one sequence there.
+_BOTTLENECK: Rename = (
+    (r"/(?:conv|norm)0$", lambda m: ".block.0" if "conv" in m[0] else ".block.1"),
+    (r"/(?:conv|norm)1$", lambda m: ".block.3" if "conv" in m[0] else ".block.4"),
+    (r"/(?:conv|norm)2$", lambda m: ".block.6" if "conv" in m[0] else ".block.7"),
+)
+_DIFFKD: Rename = (
+    (r"^student_projection", "trans"),
+    (r"^autoencoder/encoder", "ae.encoder.0"),
+    (r"^autoencoder/norm", "ae.encoder.1"),
+    (r"^autoencoder/decoder", "ae.decoder.0"),
+    (r"^output_projection", "proj.0"),
+    (r"^output_norm", "proj.1"),
+    (r"^noise_predictor/time_embedding", "model.time_embedding"),
+    (r"^noise_adapter/dense", "noise_adapter.pred"),
+)
+DIFFKD_FEATURES: Rename = (
+    *_DIFFKD,
+    *_BOTTLENECK,
+    (r"^noise_predictor/bottleneck(\d)", r"model.pred.\1"),
+    (r"^noise_predictor/conv", "model.pred.2"),
+    (r"^noise_predictor/norm", "model.pred.3"),
+    (r"^noise_adapter/bottleneck", "noise_adapter.feat.0"),
+)
+DIFFKD_LOGITS: Rename = (
+    *_DIFFKD,
+    (r"^noise_predictor/conv0", "model.pred.0"),
+    (r"^noise_predictor/norm0", "model.pred.1"),
+    (r"^noise_predictor/conv1", "model.pred.3"),
+    (r"^noise_predictor/norm1", "model.pred.4"),
+    (r"^noise_predictor/conv2", "model.pred.5"),
+    (r"^noise_predictor/norm2", "model.pred.6"),
+    (r"^noise_predictor/conv3", "model.pred.8"),
+    (r"^noise_adapter/conv0", "noise_adapter.feat.0"),
+    (r"^noise_adapter/norm0", "noise_adapter.feat.1"),
+    (r"^noise_adapter/conv1", "noise_adapter.feat.3"),
+    (r"^noise_adapter/norm1", "noise_adapter.feat.4"),
+)

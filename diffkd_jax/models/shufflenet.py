@@ -1,0 +1,168 @@
+"""ShuffleNets for CIFAR (Zhang et al. 2018, Ma et al. 2018).
+
+The variants of the CIFAR-100 distillation literature: 1x1 stem of stride 1, no pooling
+after it; V1 with 3 groups, V2 at width 1.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from .layers import ConvNorm, Layer, pool_and_classify
+
+
+def shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Interleaves the channels of ``groups`` equal parts.
+
+    >>> shuffle(jnp.arange(6)[None], 3)
+    Array([[0, 2, 4, 1, 3, 5]], dtype=int32)
+    """
+    parts = x.reshape(*x.shape[:-1], groups, -1)
+    return jnp.swapaxes(parts, -1, -2).reshape(x.shape)
+
+
+class GroupedBlock(nn.Module):
+    """V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, shortcut, ReLU.
+
+    Attributes:
+      channels: output channels of the convolutions; with stride 2 the pooled input
+        is appended to them.
+      layer: :class:`ConvNorm` with the model's options.
+      stride: 1 or 2.
+      groups: of the 1x1 convolutions.
+      first_groups: of the first one.
+    """
+
+    channels: int
+    layer: Layer
+    stride: int
+    groups: int
+    first_groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner, linear = self.channels // 4, {"activation": None}
+        y = self.layer(inner, 1, groups=self.first_groups, name="conv0")(x)
+        y = shuffle(y, self.first_groups)
+        y = self.layer(inner, 3, stride=self.stride, groups=inner, name="conv1")(y)
+        y = self.layer(self.channels, 1, groups=self.groups, **linear, name="conv2")(y)
+        if self.stride == 1:
+            return nn.relu(y + x)
+        pooled = nn.avg_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        return nn.relu(jnp.concatenate([y, pooled], -1))
+
+
+class ShuffleNetV1(nn.Module):
+    """ShuffleNetV1 for images of about 32x32 and any number of channels.
+
+    Outputs: ``stem`` ``[b, h, w, 24]``, ``stage1`` to ``stage3`` with 240, 480, 960
+    channels at 1/2, 1/4, 1/8 of the size, ``features`` (``stage3``), ``pooled``,
+    ``logits``.
+
+    Attributes:
+      num_classes: number of logits.
+      norm_group_size: examples per batch norm statistics, or None for all.
+      dtype: compute dtype, or None for float32.
+
+    >>> out, _ = jax.eval_shape(ShuffleNetV1(10).init_with_output,
+    ...     jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    >>> out["features"].shape
+    (1, 4, 4, 960)
+    """
+
+    num_classes: int
+    norm_group_size: int | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        layer: Layer = partial(
+            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
+        )
+        outputs = {"stem": layer(24, name="stem")(x)}
+        x = outputs["stem"]
+        for i, (channels, count) in enumerate(((240, 4), (480, 8), (960, 4)), 1):
+            for j in range(count):
+                # The pooled input makes up the difference in the first block.
+                new = channels - x.shape[-1] if j == 0 else channels
+                first_groups = 1 if x.shape[-1] == 24 else 3
+                x = GroupedBlock(
+                    new, layer, 2 if j == 0 else 1, 3, first_groups,
+                    name=f"stage{i}_block{j}",
+                )(x)  # fmt: skip
+            outputs[f"stage{i}"] = x
+        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+
+
+class SplitBlock(nn.Module):
+    """V2, stride 1: half of the channels pass, half are convolved, then shuffled."""
+
+    layer: Layer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = x.shape[-1] // 2
+        kept, y = x[..., :c], x[..., c:]
+        y = self.layer(c, 1, name="conv0")(y)
+        y = self.layer(c, 3, groups=c, activation=None, name="conv1")(y)
+        y = self.layer(c, 1, name="conv2")(y)
+        return shuffle(jnp.concatenate([kept, y], -1), 2)
+
+
+class DownBlock(nn.Module):
+    """V2, stride 2: both branches are convolved, joined and shuffled."""
+
+    channels: int
+    layer: Layer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, half = x.shape[-1], self.channels // 2
+        strided = {"stride": 2, "activation": None}
+        left = self.layer(c, 3, groups=c, **strided, name="conv0")(x)
+        left = self.layer(half, 1, name="conv1")(left)
+        right = self.layer(half, 1, name="conv2")(x)
+        right = self.layer(half, 3, groups=half, **strided, name="conv3")(right)
+        right = self.layer(half, 1, name="conv4")(right)
+        return shuffle(jnp.concatenate([left, right], -1), 2)
+
+
+class ShuffleNetV2(nn.Module):
+    """ShuffleNetV2 for images of about 32x32 and any number of channels.
+
+    Outputs: ``stem`` ``[b, h, w, 24]``, ``stage1`` to ``stage3`` with 116, 232, 464
+    channels at 1/2, 1/4, 1/8 of the size, ``features`` ``[b, h/8, w/8, 1024]`` (after
+    the last 1x1 convolution), ``pooled``, ``logits``.
+
+    Attributes:
+      num_classes: number of logits.
+      norm_group_size: examples per batch norm statistics, or None for all.
+      dtype: compute dtype, or None for float32.
+
+    >>> out, _ = jax.eval_shape(ShuffleNetV2(10).init_with_output,
+    ...     jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    >>> out["features"].shape
+    (1, 4, 4, 1024)
+    """
+
+    num_classes: int
+    norm_group_size: int | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        layer: Layer = partial(
+            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
+        )
+        outputs = {"stem": layer(24, name="stem")(x)}
+        x = outputs["stem"]
+        for i, (channels, count) in enumerate(((116, 3), (232, 7), (464, 3)), 1):
+            x = DownBlock(channels, layer, name=f"stage{i}_block0")(x)
+            for j in range(1, count + 1):
+                x = SplitBlock(layer, name=f"stage{i}_block{j}")(x)
+            outputs[f"stage{i}"] = x
+        x = layer(1024, name="last_conv")(x)
+        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)

@@ -1,0 +1,63 @@
+"""Folded batch norm gives the same outputs."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from diffkd_jax import models
+from diffkd_jax.models.fold import fold
+
+NAMES = ["resnet8", "wrn_16_1", "vgg8", "shufflenet_v1", "mobilenet_v2"]
+NAMES += ["tf_efficientnet_b0"]
+
+
+def random_variables(model, shape, seed=0):
+    """Random norms too, so that no part of them is the identity."""
+    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        name, normal = path[-1].key, rng.standard_normal(x.shape)
+        if name in ("scale", "var"):
+            normal = 0.5 + rng.random(x.shape)
+        elif name == "kernel":
+            normal = normal / np.sqrt(np.prod(x.shape[:-1]))
+        return normal.astype(x.dtype)
+
+    template = jax.eval_shape(model.init, jax.random.key(0), image)
+    return jax.tree_util.tree_map_with_path(draw, template)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_the_same(name):
+    model = models.build(name, num_classes=5)
+    x = np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    variables = random_variables(model, (32, 32, 3))
+    folded = fold(model, variables, (32, 32, 3))
+    # Norms in front of convolutions, or with outputs behind them, stay.
+    assert not [k for k in paths(folded) if "conv0/norm" in k or "expand/norm" in k]
+    expected, found = (jax.jit(model.apply)(v, x) for v in (variables, folded))
+    for output in expected:
+        error = np.abs(found[output] - expected[output]).max()
+        assert error < 1e-5 * np.abs(expected[output]).max(), output
+
+
+def paths(tree):
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return ["/".join(k.key for k in path) for path, _ in flat]
+
+
+def test_folded_variables_do_not_train():
+    model = models.build("resnet8", num_classes=5)
+    x = np.zeros((2, 8, 8, 1), np.float32)
+    folded = fold(model, model.init(jax.random.key(0), x), (8, 8, 1))
+    with pytest.raises(ValueError, match="stem: found folded variables"):
+        model.apply(folded, x, train=True)
+
+
+def test_modules_without_batch_norm_are_left_alone():
+    model = models.build("swin_t", num_classes=5)
+    shape = (32, 32, 3)
+    variables = random_variables(model, shape)
+    chex.assert_trees_all_equal(fold(model, variables, shape), variables)
