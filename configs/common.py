@@ -39,6 +39,8 @@ def base() -> ConfigDict:
                 "flip": True,
                 "image_size": 0,  # pixels; 0 keeps the size
                 "resize": 0,  # shorter side before the central crop, pixels
+                "interpolation": "bilinear",  # or "bicubic"
+                "channels": 0,  # 3 for grey pictures as RGB, 0 keeps them
                 "mean": (0.0,),
                 "std": (1.0,),
                 "num_threads": 2,

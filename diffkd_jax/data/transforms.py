@@ -5,6 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
 
 def crop_flip(
     image: np.ndarray, rng: np.random.Generator, *, padding: int, flip: bool
@@ -39,9 +44,14 @@ def crop_flip(
 
 
 def random_resized_crop(
-    images: Sequence[np.ndarray], rng: np.random.Generator, *, size: int, flip: bool
+    images: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    *,
+    size: int,
+    flip: bool,
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
-    """Random area (8 to 100 %) and aspect (3/4 to 4/3), resized bilinearly.
+    """Random area (8 to 100 %) and aspect (3/4 to 4/3), resized.
 
     The augmentation of ImageNet (recipe B1). Falls back to the central crop when ten
     draws do not fit.
@@ -51,6 +61,7 @@ def random_resized_crop(
       rng: source of the draws.
       size: side of the result, pixels.
       flip: mirror each picture with probability one half.
+      interpolation: a key of :data:`INTERPOLATIONS`.
 
     Returns:
       uint8 ``[n, size, size, c]``.
@@ -58,12 +69,18 @@ def random_resized_crop(
     crops = []
     for image in images:
         box = _random_box(image.shape[0], image.shape[1], rng)
-        crop = _resize(image, box, (size, size))
+        crop = _resize(image, box, (size, size), interpolation)
         crops.append(crop[:, ::-1] if flip and rng.random() < 0.5 else crop)
     return np.stack(crops)
 
 
-def center_crop(images: Sequence[np.ndarray], *, size: int, resize: int) -> np.ndarray:
+def center_crop(
+    images: Sequence[np.ndarray],
+    *,
+    size: int,
+    resize: int,
+    interpolation: str = "bilinear",
+) -> np.ndarray:
     """Shorter side to ``resize`` pixels, then the central square of ``size``.
 
     >>> center_crop([np.zeros((60, 40, 3), np.uint8)], size=28, resize=32).shape
@@ -75,7 +92,7 @@ def center_crop(images: Sequence[np.ndarray], *, size: int, resize: int) -> np.n
         side = size * min(h, w) / resize
         top, left = (h - side) / 2, (w - side) / 2
         box = (left, top, left + side, top + side)
-        crops.append(_resize(image, box, (size, size)))
+        crops.append(_resize(image, box, (size, size), interpolation))
     return np.stack(crops)
 
 
@@ -108,12 +125,17 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
             f"data.augment: found {data.augment!r}, expected 'none', 'crop_flip' or "
             "'resized_crop'"
         )
+    _check(data)
 
     def transform(batch, rng):
         image = batch["image"]
         if data.augment == "resized_crop":
             image = random_resized_crop(
-                image, rng, size=data.image_size, flip=data.flip
+                image,
+                rng,
+                size=data.image_size,
+                flip=data.flip,
+                interpolation=data.interpolation,
             )
         else:
             image = _stacked(image, data)
@@ -125,13 +147,33 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
 
 
 def eval_transform(data) -> Callable[[dict], dict]:
-    """Resize and centre crop where ``data.image_size`` is set, and normalise."""
+    """Resize and centre crop where ``data.image_size`` is set, and normalise.
+
+    Raises:
+      ValueError: an unknown interpolation or number of channels.
+    """
+    _check(data)
     return lambda batch: (
         batch | {"image": _normalise(_stacked(batch["image"], data), data)}
     )
 
 
+def _check(data) -> None:
+    if data.interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"data.interpolation: found {data.interpolation!r}, expected one of "
+            f"{list(INTERPOLATIONS)}"
+        )
+    if data.channels not in (0, 3):
+        raise ValueError(
+            f"data.channels: found {data.channels}, expected 0 to keep them or 3 for "
+            "grey pictures as RGB"
+        )
+
+
 def _normalise(image: np.ndarray, data) -> np.ndarray:
+    if data.channels == 3 and image.shape[-1] == 1:
+        image = np.repeat(image, 3, -1)
     channels = image.shape[-1]
     for field in ("mean", "std"):
         if len(data[field]) not in (1, channels):
@@ -144,7 +186,12 @@ def _normalise(image: np.ndarray, data) -> np.ndarray:
 
 def _stacked(images, data) -> np.ndarray:
     if data.image_size:
-        return center_crop(images, size=data.image_size, resize=data.resize)
+        return center_crop(
+            images,
+            size=data.image_size,
+            resize=data.resize,
+            interpolation=data.interpolation,
+        )
     if isinstance(images, np.ndarray):
         return images
     shapes = {image.shape for image in images}
@@ -172,8 +219,8 @@ def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
     return left, top, left + bw, top + bh
 
 
-def _resize(image: np.ndarray, box: Box, size: tuple[int, int]):
+def _resize(image: np.ndarray, box: Box, size: tuple[int, int], interpolation: str):
     grey = image.shape[-1] == 1
     picture = Image.fromarray(image[..., 0] if grey else image)
-    resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
+    resized = np.asarray(picture.resize(size, INTERPOLATIONS[interpolation], box=box))
     return resized[..., None] if grey else resized

@@ -37,6 +37,9 @@ def _count(jaxpr) -> int:
             total += (
                 equation.outvars[0].aval.size * math.prod(kernel) // kernel[spec[0]]
             )
+        elif equation.primitive.name == "cond":
+            # One branch is taken; where they differ by platform, only one is counted.
+            total += max(_count(b.jaxpr) for b in equation.params["branches"])
         times = equation.params.get("length", 1)
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)

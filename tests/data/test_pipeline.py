@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from diffkd_jax.data import pipeline, sources, transforms
 
@@ -146,6 +147,8 @@ OPTIONS = ConfigDict(
         "flip": True,
         "image_size": 0,
         "resize": 0,
+        "interpolation": "bilinear",
+        "channels": 0,
         "mean": (0.5,),
         "std": (0.5,),
     }
@@ -170,3 +173,35 @@ def test_bad_transforms_are_named():
     mixed = {"image": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]}
     with pytest.raises(ValueError, match=r"data\.image_size: found 0"):
         transforms.eval_transform(OPTIONS)(mixed)
+
+
+def test_grey_pictures_as_rgb(split):
+    options = OPTIONS.copy_and_resolve_references()
+    options.channels, options.mean = 3, (0.0, 0.5, 1.0)
+    image = transforms.eval_transform(options)(split.fetch(np.array([7])))["image"]
+    assert image.shape == (1, 6, 6, 3)
+    np.testing.assert_allclose(image[0, 0, 0], (7 / 255 - np.array([0, 0.5, 1])) / 0.5)
+
+
+def test_interpolation_is_the_one_asked_for():
+    image = np.random.default_rng(0).integers(0, 256, (1, 40, 30, 3), dtype=np.uint8)
+    found = {
+        name: transforms.center_crop(image, size=16, resize=20, interpolation=name)
+        for name in ("bilinear", "bicubic")
+    }
+    assert (found["bilinear"] != found["bicubic"]).any()
+    for name, resample in (("bilinear", 2), ("bicubic", 3)):
+        # The central 24x24 of 40x30, as 16 is to 20 what 24 is to 30.
+        picture = Image.fromarray(image[0]).resize((16, 16), resample, (3, 8, 27, 32))
+        np.testing.assert_array_equal(found[name][0], np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("interpolation", "nearest"), ("channels", 4)]
+)
+def test_unknown_picture_options_are_named(field, value):
+    options = OPTIONS.copy_and_resolve_references()
+    options[field] = value
+    for transform in (transforms.train_transform, transforms.eval_transform):
+        with pytest.raises(ValueError, match=f"data.{field}: found {value!r}"):
+            transform(options)

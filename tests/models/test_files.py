@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_listed(tmp_path):
     arrays["layer9.weight"] = arrays.pop("conv1.weight")
     arrays["bn1.bias"] = arrays["bn1.bias"][:3]
     save_file(arrays, file)
-    with pytest.raises(ValueError, match="weights.safetensors, as 'resnet18'") as found:
+    with pytest.raises(ValueError, match="safetensors, as 'resnet18'") as found:
         load_torch(file, "resnet18", {}, SHAPE)
     text = str(found.value)
     assert "missing (1):\n  conv1.weight" in text

@@ -3,6 +3,7 @@
 import json
 import zlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
+from diffkd_jax.models.layers import conv
 from diffkd_jax.models.references import references
 from tests.conftest import GOLDEN
 from tests.models.test_fold import random_variables
@@ -188,3 +190,23 @@ def test_unknown_names_are_listed():
         models.build("wrn_16_1", num_classes=2, depht=3)
     with pytest.raises(ValueError, match="depth: found 9"):
         models.CifarResNet(9, 2).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_depthwise_layers_equal_grouped_convolution(
+    padding, stride, dilation, kernel_size
+):
+    x = np.random.default_rng(0).standard_normal((2, 9, 12, 6)).astype(np.float32)
+    layer = conv(
+        6, kernel_size, groups=6, stride=stride, dilation=dilation, padding=padding,
+        name="conv",
+    )  # fmt: skip
+    plain = layer.clone(conv_general_dilated=None)
+    params = layer.init(jax.random.key(0), x)
+    total = lambda params, x, module: (module.apply(params, x) ** 2).sum()
+    gradients = [jax.grad(total, (0, 1))(params, x, m) for m in (layer, plain)]
+    outputs = [m.apply(params, x) for m in (layer, plain)]
+    chex.assert_trees_all_close(*outputs, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(*gradients, rtol=1e-5, atol=1e-5)

