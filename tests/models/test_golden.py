@@ -210,3 +210,15 @@ def test_depthwise_layers_equal_grouped_convolution(
     outputs = [m.apply(params, x) for m in (layer, plain)]
     chex.assert_trees_all_close(*outputs, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "bounded"), [("mobilenet_v2", True), ("cifar_mobilenet_v2", False)]
+)
+def test_relu6_and_relu(name, bounded):
+    """The goldens' activations stay below 6, so they cannot tell these apart."""
+    model = models.build(name, num_classes=2)
+    x = 100 * np.random.default_rng(0).standard_normal((1, 32, 32, 3), np.float32)
+    variables = random_variables(model, x.shape[1:])
+    largest = float(jax.jit(model.apply)(variables, x)["stem"].max())
+    assert largest == 6.0 if bounded else largest > 6.0

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from diffkd_jax import main
 from diffkd_jax.models.files import MODEL_FILE, describe, export_torch, load_model
-from diffkd_jax.train import loop, metrics, run
+from diffkd_jax.train import loop, metrics, run, setup
 from tests.train.conftest import tiny_config
 
 
@@ -276,6 +276,14 @@ def test_weights_of_a_pytorch_definition_are_a_teacher(finished, tmp_path):
         config = tiny_config(**{"teacher.init": str(init), "train.max_steps": 2})
         main.run(config, str(tmp_path / name))
     same_student(tmp_path / "ours", tmp_path / "torch")
+
+
+def test_the_teacher_runs_folded(finished):
+    config = tiny_config()
+    teacher = setup.load_teacher(config, setup.open_data(config), finished / "teacher")
+    block = teacher.variables["params"]["stage1"]["block0"]
+    assert set(block["conv0"]) == {"conv"}
+    assert "bias" in block["conv0"]["conv"]
 
 
 def test_a_teacher_of_other_classes_gives_features(finished, tmp_path, capsys):
