@@ -58,17 +58,24 @@ def base() -> ConfigDict:
             },
             "train": {"epochs": 0.0, "max_steps": 0, "label_smoothing": 0.0},
             "optimizer": {
+                "name": "sgd",  # or "rmsprop", "adamw"
                 "learning_rate": 0.1,
                 "momentum": 0.9,
                 "nesterov": False,
                 "weight_decay": 5e-4,
                 "decay_norms_and_biases": True,
+                "clip_norm": 0.0,  # largest norm of the whole gradient, 0 for any
+                "decay": 0.9,  # rmsprop: of the average of squares
+                "epsilon": 1e-3,  # rmsprop: inside the root
             },
             "schedule": {
-                "name": "step",  # or "cosine", "constant"
-                "boundaries": (),  # epochs
-                "factor": 0.1,
+                "name": "step",  # or "exponential", "cosine", "constant"
+                "boundaries": (),  # step: epochs
+                "factor": 0.1,  # step, exponential
+                "every_epochs": 0.0,  # exponential
+                "end": 0.0,  # cosine: last learning rate
                 "warmup_epochs": 0.0,
+                "warmup_start": 0.0,  # first learning rate
             },
         }
     )

@@ -1,65 +1,94 @@
 """Optimizer and learning-rate schedule from a config."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-SCHEDULES = ("constant", "step", "cosine")
+OPTIMIZERS = ("sgd", "rmsprop", "adamw")
+SCHEDULES = ("constant", "step", "exponential", "cosine")
 
 
 def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
-    """Learning rate by step, after an optional linear warm-up from zero.
+    """Learning rate by step, after an optional linear warm-up.
+
+    The warm-up counts towards the schedule, as in timm: what follows is what it would
+    be without it. Recipes: A1 and B1 "step", B2 "exponential", B3 "cosine".
 
     Args:
-      config: ``schedule`` (name, boundaries in epochs, factor, warmup_epochs) and
-        ``optimizer.learning_rate``.
+      config: ``schedule`` (see ``configs/common.py``) and ``optimizer.learning_rate``.
       steps_per_epoch: updates an epoch.
       total_steps: updates in all.
 
     Raises:
       ValueError: an unknown schedule.
     """
-    peak = config.optimizer.learning_rate
-    name, warmup = config.schedule.name, config.schedule.warmup_epochs
-    warmup_steps = round(warmup * steps_per_epoch)
-    if name == "constant":
-        main = optax.constant_schedule(peak)
-    elif name == "step":
-        # The warm-up counts towards the boundaries, which are epochs of the run.
-        main = optax.piecewise_constant_schedule(
-            peak,
-            {
-                round(epoch * steps_per_epoch) - warmup_steps: config.schedule.factor
-                for epoch in config.schedule.boundaries
-            },
+    peak, options = config.optimizer.learning_rate, config.schedule
+    if options.name not in SCHEDULES:
+        raise ValueError(
+            f"schedule.name: found {options.name!r}, expected one of {SCHEDULES}"
         )
-    elif name == "cosine":
-        main = optax.cosine_decay_schedule(peak, max(1, total_steps - warmup_steps))
-    else:
-        raise ValueError(f"schedule.name: found {name!r}, expected one of {SCHEDULES}")
+    main: Callable = optax.constant_schedule(peak)
+    if options.name == "step":
+        boundaries = [round(epoch * steps_per_epoch) for epoch in options.boundaries]
+        main = optax.piecewise_constant_schedule(
+            peak, dict.fromkeys(boundaries, options.factor)
+        )
+    elif options.name == "exponential":
+        every = round(options.every_epochs * steps_per_epoch)
+        main = optax.exponential_decay(peak, every, options.factor, staircase=True)
+    elif options.name == "cosine":
+        main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
+    warmup_steps = round(options.warmup_epochs * steps_per_epoch)
     if not warmup_steps:
         return main
-    ramp = optax.linear_schedule(0.0, peak, warmup_steps)
-    return optax.join_schedules([ramp, main], [warmup_steps])
+    ramp = optax.linear_schedule(options.warmup_start, peak, warmup_steps)
+    return lambda step: jnp.where(step < warmup_steps, ramp(step), main(step))
 
 
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay (recipes A1 and B1).
+    """The optimizer of a recipe: A1 and B1 "sgd", B2 "rmsprop", B3 "adamw".
 
-    ``optimizer.decay_norms_and_biases`` says whether parameters of one dimension
-    decay too.
+    "sgd" and "rmsprop" add the weight decay to the gradient, "adamw" to the update.
+    "rmsprop" is TensorFlow's: epsilon inside the root, the average of squares starts at
+    one, the learning rate is inside the momentum. Gradients are clipped by their global
+    norm before anything else. ``optimizer.decay_norms_and_biases`` says whether
+    parameters of one dimension decay too.
+
+    Raises:
+      ValueError: an unknown optimizer.
     """
     options = config.optimizer
     mask = None if options.decay_norms_and_biases else _has_two_dimensions
-    return optax.chain(
-        optax.add_decayed_weights(options.weight_decay, mask=mask),
-        optax.sgd(
-            schedule, momentum=options.momentum or None, nesterov=options.nesterov
-        ),
-    )
+    momentum = options.momentum or None
+    decay = optax.add_decayed_weights(options.weight_decay, mask=mask)
+    parts = []
+    if options.clip_norm:
+        parts.append(optax.clip_by_global_norm(options.clip_norm))
+    if options.name == "sgd":
+        sgd = optax.sgd(schedule, momentum=momentum, nesterov=options.nesterov)
+        parts += [decay, sgd]
+    elif options.name == "rmsprop":
+        rmsprop = optax.rmsprop(
+            schedule,
+            decay=options.decay,
+            eps=options.epsilon,
+            initial_scale=1.0,
+            momentum=momentum,
+        )
+        parts += [decay, rmsprop]
+    elif options.name == "adamw":
+        adamw = optax.adamw(schedule, weight_decay=options.weight_decay, mask=mask)
+        parts.append(adamw)
+    else:
+        raise ValueError(
+            f"optimizer.name: found {options.name!r}, expected one of {OPTIMIZERS}"
+        )
+    return optax.chain(*parts)
 
 
 def _has_two_dimensions(params: Any) -> Any:
-    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+    return jax.tree.map(lambda p: np.ndim(p) > 1, params)

@@ -1,7 +1,9 @@
 """Schedules at given steps, and which parameters decay."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from diffkd_jax.train.optimizer import make_optimizer, make_schedule
@@ -31,10 +33,107 @@ def test_warm_up_does_not_move_the_boundaries():
     np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.1, 0.01], rtol=1e-5)
 
 
-def test_cosine_ends_at_zero():
-    schedule = make_schedule(config(**{"schedule.name": "cosine"}), 10, 100)
+def test_cosine_ends_at_the_last_rate():
+    fields = {"schedule.name": "cosine", "schedule.end": 0.02}
+    schedule = make_schedule(config(**fields), 10, 100)
     found = [float(schedule(step)) for step in (0, 50, 100)]
-    np.testing.assert_allclose(found, [0.1, 0.05, 0.0], atol=1e-7)
+    np.testing.assert_allclose(found, [0.1, 0.06, 0.02], rtol=1e-5)
+
+
+def test_exponential_schedule_of_recipe_b2():
+    """x0.97 every 2.4 epochs after 3 epochs of warm-up from 1e-6, which count."""
+    fields = {
+        "optimizer.learning_rate": 0.048,
+        "schedule.name": "exponential",
+        "schedule.factor": 0.97,
+        "schedule.every_epochs": 2.4,
+        "schedule.warmup_epochs": 3.0,
+        "schedule.warmup_start": 1e-6,
+    }
+    schedule = make_schedule(config(**fields), 10, 4500)
+    ramp = [1e-6 + (0.048 - 1e-6) * step / 30 for step in (0, 15, 29)]
+    later = [0.048 * 0.97 ** (step // 24) for step in (30, 47, 48, 4499)]
+    found = [float(schedule(step)) for step in (0, 15, 29, 30, 47, 48, 4499)]
+    np.testing.assert_allclose(found, ramp + later, rtol=1e-4, atol=1e-8)
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(ValueError, match=r"schedule.name: found 'linear'"):
+        make_schedule(config(**{"schedule.name": "linear"}), 10, 100)
+    with pytest.raises(ValueError, match=r"optimizer.name: found 'lion'"):
+        make_optimizer(config(**{"optimizer.name": "lion"}), lambda step: 0.1)
+
+
+def trajectory(optimizer, gradients):
+    """A kernel's and a bias's value after each update, from one."""
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    state, seen = optimizer.init(params), []
+    for g in gradients:
+        tree = jax.tree.map(lambda p, g=g: jnp.full_like(p, g), params)
+        updates, state = optimizer.update(tree, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append((float(params["kernel"][0, 0]), float(params["bias"][0])))
+    return np.array(seen)
+
+
+GRADIENTS = [0.5, -2.0, 0.1, 1.0]
+
+
+def test_rmsprop_is_that_of_tensorflow():
+    """Written out: average of squares from one, root of (average + epsilon)."""
+    made = config(
+        **{
+            "optimizer.name": "rmsprop",
+            "optimizer.weight_decay": 0.01,
+            "optimizer.decay_norms_and_biases": False,
+        }
+    )
+    for column, decay in ((0, 0.01), (1, 0.0)):
+        p, average, momentum, expected = 1.0, 1.0, 0.0, []
+        for step, g in enumerate(GRADIENTS):
+            g = g + decay * p
+            average = 0.9 * average + 0.1 * g * g
+            rate = 0.1 / (step + 1)
+            momentum = 0.9 * momentum + rate * g / np.sqrt(average + 1e-3)
+            p -= momentum
+            expected.append(p)
+        optimizer = make_optimizer(made, lambda step: 0.1 / (step + 1))
+        found = trajectory(optimizer, GRADIENTS)[:, column]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_adamw_decays_the_parameters_and_not_the_moments():
+    made = config(
+        **{
+            "optimizer.name": "adamw",
+            "optimizer.weight_decay": 0.05,
+            "optimizer.decay_norms_and_biases": False,
+        }
+    )
+    for column, decay in ((0, 0.05), (1, 0.0)):
+        p, m, v, expected = 1.0, 0.0, 0.0, []
+        for step, g in enumerate(GRADIENTS, 1):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            update = m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+            p -= 0.1 * (update + decay * p)
+            expected.append(p)
+        found = trajectory(make_optimizer(made, lambda step: 0.1), GRADIENTS)
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-5)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    made = config(
+        **{
+            "optimizer.clip_norm": 1.0,
+            "optimizer.weight_decay": 0.0,
+            "optimizer.momentum": 0.0,
+            "optimizer.nesterov": False,
+        }
+    )
+    # Six equal gradients of g have the norm g * sqrt(6).
+    found = trajectory(make_optimizer(made, lambda step: 0.1), [2.0, 0.1])
+    first = 1 - 0.1 / np.sqrt(6)
+    np.testing.assert_allclose(found[:, 0], [first, first - 0.01], rtol=1e-5)
 
 
 @pytest.mark.parametrize("everything", [True, False])
