@@ -56,7 +56,18 @@ def base() -> ConfigDict:
                 "workdir": "",  # where to train it; <workdir>/teacher by default
                 "min_top1": 0.0,  # refuse to start below
             },
-            "train": {"epochs": 0.0, "max_steps": 0, "label_smoothing": 0.0},
+            "train": {
+                "epochs": 0.0,
+                "max_steps": 0,
+                "label_smoothing": 0.0,
+                "ema_decay": 0.0,  # average of the student, evaluated beside it
+            },
+            "mix": {
+                "mixup": 0.0,  # alpha, 0 for never
+                "cutmix": 0.0,  # likewise
+                "switch": 0.5,  # probability of CutMix where both are on
+                "erase": 0.0,  # probability of random erasing
+            },
             "optimizer": {
                 "name": "sgd",  # or "rmsprop", "adamw"
                 "learning_rate": 0.1,

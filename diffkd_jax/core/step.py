@@ -22,12 +22,14 @@ class TrainState:
       params: trained, ``{"student": ..., "distiller": ...}``.
       model_state: carried without gradient (batch statistics), same two keys.
       opt_state: state of the optimizer over ``params``.
+      ema: averages of the student's ``params`` and ``state``, or an empty dict.
     """
 
     step: jax.Array
     params: dict[str, PyTree]
     model_state: dict[str, PyTree]
     opt_state: PyTree
+    ema: PyTree = flax.struct.field(default_factory=dict)
 
 
 def init_state(
@@ -39,6 +41,7 @@ def init_state(
     *,
     distillation: Distillation,
     optimizer: optax.GradientTransformation,
+    ema: bool = False,
 ) -> TrainState:
     """State before the first step, for given student variables.
 
@@ -50,6 +53,7 @@ def init_state(
       teacher_out: outputs of the teacher for the same batch size.
       distillation: from :func:`diffkd_jax.distillation`.
       optimizer: applied to student and distiller together.
+      ema: carry averages of the student, for ``ema_decay`` of the step.
 
     >>> from diffkd_jax.core.distill import Tap, distillation
     >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
@@ -66,6 +70,7 @@ def init_state(
         params=params,
         model_state={"student": student_state, "distiller": state},
         opt_state=optimizer.init(params),
+        ema={"params": student_params, "state": student_state} if ema else {},
     )
 
 
@@ -81,6 +86,8 @@ def diffkd_step(
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, float],
     seed: int,
+    prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of student and distiller: eq. 9, gradient, optimizer.
 
@@ -98,6 +105,9 @@ def diffkd_step(
       optimizer: the one given to :func:`init_state`.
       weights: factor of each loss; those not named count 1.
       seed: all randomness of the step is a function of ``(seed, state.step)``.
+      prepare: ``(key, batch) -> batch`` for teacher and student alike, such as mixup.
+      ema_decay: share of the old average of the student that is kept, where the state
+        carries one; its batch statistics are averaged too.
 
     Returns:
       The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
@@ -126,6 +136,9 @@ def diffkd_step(
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     key_student, key_distill = jax.random.split(key)
+    if prepare is not None:
+        # Folded in, so that the other draws are those without it.
+        batch = prepare(jax.random.fold_in(key, 2), batch)
     teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
     labels = batch.get("label") if isinstance(batch, Mapping) else None
 
@@ -168,7 +181,11 @@ def diffkd_step(
     for tap, carried in model_state["distiller"].items():
         for name, value in carried.get("gamma", {}).items():
             metrics[f"gamma/{tap}/{name}"] = value
-    state = TrainState(state.step + 1, params, model_state, opt_state)
+    ema = state.ema
+    if ema:
+        student = {"params": params["student"], "state": model_state["student"]}
+        ema = optax.incremental_update(student, ema, 1.0 - ema_decay)
+    state = TrainState(state.step + 1, params, model_state, opt_state, ema)
     return state, metrics
 
 

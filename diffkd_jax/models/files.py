@@ -17,6 +17,7 @@ from .references import references
 from .torch_file import read_state_dict
 
 MODEL_FILE = "model.safetensors"  # in the workdir of a run
+EMA_FILE = "model_ema.safetensors"  # its average, where one was kept
 
 
 class Model(NamedTuple):

@@ -10,11 +10,11 @@ import optax
 def loss(
     outputs: Mapping, batch: Mapping, *, label_smoothing: float = 0.0
 ) -> dict[str, jax.Array]:
-    """Mean cross-entropy of ``outputs["logits"]`` with ``batch["label"]``.
+    """Mean cross-entropy of ``outputs["logits"]`` with the labels.
 
     Args:
       outputs: ``logits`` ``[b, classes]``.
-      batch: ``label`` int ``[b]``.
+      batch: ``label`` int ``[b]``, or ``target`` ``[b, classes]`` if that is there.
       label_smoothing: share spread evenly over all classes, in [0, 1).
 
     >>> out, batch = {"logits": jnp.zeros((1, 4))}, {"label": jnp.array([0])}
@@ -22,7 +22,9 @@ def loss(
     1.3863
     """
     logits = outputs["logits"].astype(jnp.float32)
-    target = jax.nn.one_hot(batch["label"], logits.shape[-1])
+    target = batch.get("target")
+    if target is None:
+        target = jax.nn.one_hot(batch["label"], logits.shape[-1])
     target = optax.smooth_labels(target, label_smoothing)
     return {"task": optax.softmax_cross_entropy(logits, target).mean()}
 

@@ -13,6 +13,7 @@ from ..data import pipeline, transforms
 from ..tasks import classification
 from . import checkpoint, report, setup, sharding
 from .metrics import Progress, Writer, print_line, print_values
+from .mix import make_mix
 from .optimizer import make_optimizer, make_schedule
 
 
@@ -62,6 +63,8 @@ class Loop:
                 optimizer=self.optimizer,
                 weights=weights,
                 seed=config.seed,
+                prepare=make_mix(config.mix, len(data.class_names)),
+                ema_decay=config.train.ema_decay,
             ),
             mesh,
         )
@@ -93,6 +96,7 @@ class Loop:
                 teacher_out,
                 distillation=self.distillation,
                 optimizer=self.optimizer,
+                ema=self.config.train.ema_decay > 0,
             )
 
         return jax.jit(init, out_shardings=sharding.replicated(self.mesh))()
@@ -176,8 +180,14 @@ class Loop:
         progress.show(steps[-1], values)
 
     def evaluate_student(self, state: TrainState) -> dict[str, float]:
+        """Metrics of the student and, with the prefix ``ema_``, of its average."""
         variables = {"params": state.params["student"], **state.model_state["student"]}
-        return self.evaluate(self.student.module, variables)
+        values = self.evaluate(self.student.module, variables)
+        if state.ema:
+            variables = {"params": state.ema["params"], **state.ema["state"]}
+            average = self.evaluate(self.student.module, variables)
+            values |= {f"ema_{name}": value for name, value in average.items()}
+        return values
 
     def drawing_examples(self, state: TrainState) -> dict[str, Any]:
         """Denoising of the first evaluation examples, for each tap that denoises."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ..models.files import MODEL_FILE, export_model, load_model
+from ..models.files import EMA_FILE, MODEL_FILE, export_model, load_model
 from . import report, setup, sharding, summary
 from .evaluate import confusion, make_evaluator
 from .loop import Loop
@@ -53,6 +53,9 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
         {"params": state.params["student"], **state.model_state["student"]}
     )
     export_model(workdir / MODEL_FILE, student._replace(variables=variables))
+    if state.ema:
+        ema = jax.device_get({"params": state.ema["params"], **state.ema["state"]})
+        export_model(workdir / EMA_FILE, student._replace(variables=ema))
     result = {
         "name": config.name,
         "method": config.method,

@@ -175,3 +175,42 @@ def test_names_that_clash_or_do_not_exist():
     )
     with pytest.raises(ValueError, match=r"losses: found \['logits/distance'\]"):
         clash(state, TEACHER, BATCH)
+
+
+def test_the_average_of_the_student():
+    """After two steps: old average times the decay, new values times the rest."""
+    state, step = make(taps={})
+    state = state.replace(
+        ema={"params": state.params["student"], "state": {}},
+    )
+    expected = state.params["student"]
+    for _ in range(2):
+        state, _ = step(state, TEACHER, BATCH, ema_decay=0.9)
+        expected = jax.tree.map(
+            lambda old, new: 0.9 * old + 0.1 * new, expected, state.params["student"]
+        )
+    chex.assert_trees_all_close(state.ema["params"], expected, rtol=1e-6)
+
+
+def test_no_average_is_carried_unless_asked_for():
+    state, step = make(taps={})
+    assert step(state, TEACHER, BATCH)[0].ema == {}
+
+
+def test_prepare_changes_what_both_networks_see():
+    """A batch prepared inside the step, by a draw of the step's own."""
+    seen = []
+
+    def prepare(key, batch):
+        draw = jax.random.uniform(key)
+        seen.append(float(draw))
+        return {**batch, "image": batch["image"] + draw}
+
+    state, step = make()
+    first, metrics = step(state, TEACHER, BATCH, prepare=prepare)
+    moved = {**BATCH, "image": BATCH["image"] + seen[0]}
+    again, expected = step(state, TEACHER, moved)
+    chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+    chex.assert_trees_all_close(first.params, again.params, rtol=1e-5)
+    step(first, TEACHER, BATCH, prepare=prepare)
+    assert seen[0] != seen[1]

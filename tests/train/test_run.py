@@ -11,8 +11,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffkd_jax import main
-from diffkd_jax.models.files import MODEL_FILE, describe, export_torch, load_model
-from diffkd_jax.train import loop, metrics, run, setup
+from diffkd_jax.models.files import (
+    EMA_FILE,
+    MODEL_FILE,
+    describe,
+    export_torch,
+    load_model,
+)
+from diffkd_jax.train import loop, metrics, report, run, setup
 from tests.train.conftest import tiny_config
 
 
@@ -276,6 +282,19 @@ def test_weights_of_a_pytorch_definition_are_a_teacher(finished, tmp_path):
         config = tiny_config(**{"teacher.init": str(init), "train.max_steps": 2})
         main.run(config, str(tmp_path / name))
     same_student(tmp_path / "ours", tmp_path / "torch")
+
+
+def test_mixing_erasing_and_the_average(tmp_path):
+    fields = {"mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erase": 0.25}
+    fields |= {"method": "none", "train.ema_decay": 0.9, "train.label_smoothing": 0.1}
+    main.run(tiny_config(**fields), str(tmp_path))
+    rows = report.rows_with(tmp_path, "eval/ema_top1")
+    assert len(rows) == 2
+    assert rows[-1]["eval/ema_loss"] != rows[-1]["eval/loss"]
+    raw, average = load_model(tmp_path), load_model(tmp_path / EMA_FILE)
+    assert raw.meta == average.meta
+    kernels = [m.variables["params"]["stem"]["conv"]["kernel"] for m in (raw, average)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
 def test_the_teacher_runs_folded(finished):
