@@ -37,6 +37,9 @@ def base() -> ConfigDict:
                 "augment": "crop_flip",  # or "resized_crop", "none"
                 "padding": 4,
                 "flip": True,
+                "rand_augment": 0.0,  # magnitude, 0 to 10; 0 for none
+                "rand_augment_std": 0.5,
+                "color_jitter": 0.0,  # factors within 1 +- this; 0 for none
                 "image_size": 0,  # pixels; 0 keeps the size
                 "resize": 0,  # shorter side before the central crop, pixels
                 "interpolation": "bilinear",  # or "bicubic"

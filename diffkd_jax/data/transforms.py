@@ -1,9 +1,12 @@
 """Augmentation and normalisation of uint8 pictures, on the host."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image
+
+from .randaugment import color_jitter, rand_augment
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -117,6 +120,8 @@ def normalise(
 def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
     """Augmentation by ``data.augment`` ("none", "crop_flip", "resized_crop").
 
+    Then RandAugment and colour jitter, where they are on, and normalisation.
+
     Raises:
       ValueError: an unknown name, or pictures of different sizes without resizing.
     """
@@ -141,6 +146,18 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
             image = _stacked(image, data)
         if data.augment == "crop_flip":
             image = crop_flip(image, rng, padding=data.padding, flip=data.flip)
+        if data.rand_augment:
+            augment = partial(
+                rand_augment,
+                magnitude=data.rand_augment,
+                std=data.rand_augment_std,
+                mean=data.mean if len(data.mean) == image.shape[-1] else (0.5,),
+            )
+            image = np.stack([augment(one, rng) for one in image])
+        if data.color_jitter:
+            image = np.stack(
+                [color_jitter(one, rng, data.color_jitter) for one in image]
+            )
         return batch | {"image": _normalise(image, data)}
 
     return transform

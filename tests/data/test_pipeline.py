@@ -149,6 +149,9 @@ OPTIONS = ConfigDict(
         "resize": 0,
         "interpolation": "bilinear",
         "channels": 0,
+        "rand_augment": 0.0,
+        "rand_augment_std": 0.5,
+        "color_jitter": 0.0,
         "mean": (0.5,),
         "std": (0.5,),
     }
