@@ -4,13 +4,12 @@ He et al. 2016, section 4.2, in the variants of the CIFAR-100 distillation
 literature (paper table 9): depths 8 to 110, and the wide 8x4 and 32x4.
 """
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from .layers import ConvNorm, Layer, Stage, pool_and_classify
+from .layers import Stage, layer_of, pool_and_classify
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
@@ -50,9 +49,7 @@ class CifarResNet(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         if self.depth < 8 or (self.depth - 2) % 6:
             raise ValueError(f"depth: found {self.depth}, expected 8, 14, 20, ... 6n+2")
-        layer: Layer = partial(
-            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
-        )
+        layer = layer_of(self, train)
         outputs = {"stem": layer(self.channels[0], 3, name="stem")(x)}
         x = outputs["stem"]
         count = (self.depth - 2) // 6

@@ -171,6 +171,12 @@ class ConvNorm(nn.Module):
         return x if self.activation is None else self.activation(x)
 
 
+def layer_of(model: nn.Module, train: bool, **options: Any) -> Layer:
+    """:class:`ConvNorm` with the ``norm_group_size`` and ``dtype`` of a model."""
+    group_size, dtype = model.norm_group_size, model.dtype
+    return partial(ConvNorm, train=train, group_size=group_size, dtype=dtype, **options)
+
+
 def drop_path(x: jax.Array, rate: float, *, train: bool) -> jax.Array:
     """Stochastic depth: drops whole examples ``x[i]`` with probability ``rate``.
 

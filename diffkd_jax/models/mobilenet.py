@@ -1,13 +1,12 @@
 """MobileNetV1 (Howard et al. 2017) and V2 (Sandler et al. 2018)."""
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from .inverted_residual import InvertedResidual, round_channels
-from .layers import ConvNorm, Layer, dilate, pool_and_classify
+from .layers import dilate, layer_of, pool_and_classify
 
 # Channels and stride of each block of V1; a stage ends before the next stride.
 V1_BLOCKS = (
@@ -45,9 +44,7 @@ class MobileNetV1(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer: Layer = partial(
-            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
-        )
+        layer = layer_of(self, train)
         outputs = {"stem": layer(32, 3, stride=2, name="stem")(x)}
         x = outputs["stem"]
         for i, blocks in enumerate(V1_BLOCKS, 1):
@@ -110,13 +107,8 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer: Layer = partial(
-            ConvNorm,
-            train=train,
-            activation=nn.relu if self.small_images else nn.relu6,
-            group_size=self.norm_group_size,
-            dtype=self.dtype,
-        )
+        activation = nn.relu if self.small_images else nn.relu6
+        layer = layer_of(self, train, activation=activation)
         strides = [2, *(stride for _, _, stride in V2_STAGES)]
         if self.small_images:
             strides[2] = 1

@@ -6,15 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from .layers import (
-    BasicBlock,
-    Bottleneck,
-    ConvNorm,
-    Layer,
-    Stage,
-    dilate,
-    pool_and_classify,
-)
+from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_classify
 
 
 class ResNet(nn.Module):
@@ -61,9 +53,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer: Layer = partial(
-            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
-        )
+        layer = layer_of(self, train)
         block: Any = BasicBlock
         if self.bottleneck:
             block = partial(

@@ -4,14 +4,13 @@ The variants of the CIFAR-100 distillation literature: 1x1 stem of stride 1, no 
 after it; V1 with 3 groups, V2 at width 1.
 """
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .layers import ConvNorm, Layer, pool_and_classify
+from .layers import Layer, layer_of, pool_and_classify
 
 
 def shuffle(x: jax.Array, groups: int) -> jax.Array:
@@ -79,9 +78,7 @@ class ShuffleNetV1(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer: Layer = partial(
-            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
-        )
+        layer = layer_of(self, train)
         outputs = {"stem": layer(24, name="stem")(x)}
         x = outputs["stem"]
         for i, (channels, count) in enumerate(((240, 4), (480, 8), (960, 4)), 1):
@@ -154,9 +151,7 @@ class ShuffleNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer: Layer = partial(
-            ConvNorm, train=train, group_size=self.norm_group_size, dtype=self.dtype
-        )
+        layer = layer_of(self, train)
         outputs = {"stem": layer(24, name="stem")(x)}
         x = outputs["stem"]
         for i, (channels, count) in enumerate(((116, 3), (232, 7), (464, 3)), 1):

@@ -4,13 +4,12 @@ The variants of the CIFAR-100 distillation literature: one linear layer as head,
 pooling in front of it.
 """
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from .layers import ConvNorm, Layer, pool_and_classify
+from .layers import layer_of, pool_and_classify
 
 CHANNELS = (64, 128, 256, 512, 512)
 
@@ -41,13 +40,7 @@ class Vgg(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer: Layer = partial(
-            ConvNorm,
-            train=train,
-            use_bias=True,
-            group_size=self.norm_group_size,
-            dtype=self.dtype,
-        )
+        layer = layer_of(self, train, use_bias=True)
         outputs = {}
         for i, channels in enumerate(CHANNELS, 1):
             # As in the reference, for 32x32 there is no pooling before the last stage.
