@@ -62,6 +62,30 @@ def test_recipe_a1():
     assert not config.optimizer.nesterov
 
 
+@pytest.mark.parametrize(
+    ("pair", "shapes", "rule"),
+    [
+        ("wrn_40_2-wrn_40_1", ("8x8x64", "8x8x128"), ""),
+        ("resnet56-resnet20", ("8x8x64", "8x8x64"), ""),
+        ("resnet32x4-resnet8x4", ("8x8x256", "8x8x256"), ""),
+        ("cifar_resnet50-cifar_mobilenet_v2", ("2x2x1280", "4x4x2048"), "4x4 -> 2x2"),
+        ("resnet32x4-shufflenet_v1", ("4x4x960", "8x8x256"), "8x8 -> 4x4"),
+        ("resnet32x4-shufflenet_v2", ("4x4x1024", "8x8x256"), "8x8 -> 4x4"),
+    ],
+)
+def test_pairs_of_table_9_and_their_spatial_rule(pair, shapes, rule, capsys):
+    config = load_config("cifar100", pair)
+    config.dry_run, config.method = True, "diffkd_features"
+    config.data.name, config.data.num_classes = "fashion_mnist_embedded", 0
+    config.data.channels, config.data.image_size, config.data.resize = 3, 32, 32
+    main.run(config)
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("features")).split()
+    assert (row[2], row[4]) == shapes
+    expected = f"features: teacher {rule} by average pooling"
+    assert (lines[-1] == expected) == bool(rule)
+
+
 # Section 3 of the paper's appendix, and what its code adds.
 RECIPES = {
     "b1": {
