@@ -12,6 +12,10 @@ weights of :mod:`diffkd_jax.import_weights` will do, with ``teacher.model`` to m
 torchvision's MobileNetV2 is argument ``mobilenet_v2``. ``:compare`` adds no
 distillation and feature MSE.
 
+Measured so far, ``:compare`` with ``--config.train.epochs=4`` on two CPU cores, one
+seed, 2,000 test pictures: no distillation 79.90, feature MSE 76.65, DiffKD 79.25 %,
+12 min in all. That is too short a training to tell, and no gain.
+
 Pictures: the embedded set as RGB at 64 pixels; for CIFAR-10
 ``--config.data.name=cifar10 --config.data.path=DIR --config.data.padding=8``.
 """
