@@ -70,6 +70,10 @@ def export_model(path: Path, model: Model) -> None:
 def export_torch(path: Path, model: Model, reference: str = "") -> str:
     """Writes the state dict that the PyTorch definition loads, as ``.safetensors``.
 
+    Counters of batch norms are left out, which PyTorch fills in. So are Swin's index
+    tables, which timm does not keep; the other definitions of Swin take the file with
+    ``strict=False``.
+
     Args:
       path: target file, replaced only when the new one is complete.
       model: of an architecture that a reference defines.
