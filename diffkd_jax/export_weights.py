@@ -3,34 +3,33 @@
 python -m diffkd_jax.export_weights --from=runs/quickstart --to=student.safetensors
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-from absl import app, flags, logging
 
 from .models.files import export_torch, load_model
 
-FROM = flags.DEFINE_string(
-    "from", None, "workdir of a run, or a file we exported", required=True
-)
-TO = flags.DEFINE_string("to", None, "file to write, .safetensors", required=True)
-REFERENCE = flags.DEFINE_string(
-    "reference", "", "whose names: torchvision, timm, ...; the usual ones by default"
-)
 
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"found {argv[1:]}, expected flags only")
-    logging.set_verbosity(logging.WARNING)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the command line and exports; returns the exit code."""
+    usage = "python -m diffkd_jax.export_weights"
+    parser = argparse.ArgumentParser(usage, description="Exports PyTorch weights.")
+    add = parser.add_argument
+    add("--from", required=True, dest="source", help="workdir of a run, or its export")
+    add("--to", required=True, help="file to write, .safetensors")
+    add("--reference", default="", help="whose names: torchvision, timm, ...")
+    given = parser.parse_args(arguments)
     try:
-        model = load_model(FROM.value)
-        reference = export_torch(Path(TO.value).expanduser(), model, REFERENCE.value)
+        model = load_model(given.source)
+        target = Path(given.to).expanduser()
+        reference = export_torch(target, model, given.reference)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    print(f"{TO.value}: {model.meta['model']}, named as by {reference}")
+        return 1
+    print(f"{target}: {model.meta['model']}, named as by {reference}")
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

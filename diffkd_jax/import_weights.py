@@ -7,23 +7,14 @@ The file may be ``.safetensors`` or ``.pth``, of torchvision, timm or an officia
 repository; PyTorch is not needed. The result is ``<to>/model.safetensors``.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
 
 from .models.files import MODEL_FILE, export_model, load_torch
-
-MODEL = flags.DEFINE_string(
-    "model", None, "name of the model, as in the model table", required=True
-)
-FROM = flags.DEFINE_string(
-    "from", None, "file of weights, .safetensors or .pth", required=True
-)
-TO = flags.DEFINE_string("to", None, "directory to write to", required=True)
-SIZE = flags.DEFINE_integer("image_size", 224, "side of the pictures, pixels; a note")
-CHANNELS = flags.DEFINE_integer("channels", 3, "channels of the pictures")
 
 
 def convert(model: str, source: str, target: str, shape: tuple[int, int, int]) -> str:
@@ -52,17 +43,25 @@ def convert(model: str, source: str, target: str, shape: tuple[int, int, int]) -
     )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"found {argv[1:]}, expected flags only")
-    logging.set_verbosity(logging.WARNING)
-    shape = (SIZE.value, SIZE.value, CHANNELS.value)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the command line and converts; returns the exit code."""
+    usage = "python -m diffkd_jax.import_weights"
+    parser = argparse.ArgumentParser(usage, description="Imports PyTorch weights.")
+    add = parser.add_argument
+    add("--model", required=True, help="name of the model, as in the model table")
+    add("--from", required=True, dest="source", help="file, .safetensors or .pth")
+    add("--to", required=True, help="directory to write to")
+    add("--image_size", type=int, default=224, help="pixels; a note, does not bind")
+    add("--channels", type=int, default=3, help="of the pictures")
+    given = parser.parse_args(arguments)
+    shape = (given.image_size, given.image_size, given.channels)
     try:
-        print(convert(MODEL.value, FROM.value, TO.value, shape))
+        print(convert(given.model, given.source, given.to, shape))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())
