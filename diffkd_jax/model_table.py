@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from absl import app
 
-from .models import MODELS, build
+from .models import CIFAR_MODELS, IMAGENET_MODELS, build
 from .models.references import references
-from .train.summary import multiply_adds
+from .train.summary import count_parameters, multiply_adds
 
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published
 # it (torchvision 0.29: its metadata; Swin-L: DiffKD, table 3; EfficientNet-Lite:
@@ -61,28 +61,18 @@ by dilation), `dropout`, `drop_path`, `zero_init_last_norm`, `width`.
 """
 
 
-def rows(names: list[str]) -> list[str]:
-    """A row of the table for each model, without computing anything.
+def row(name: str, size: int, classes: int) -> str:
+    """The line of one model, without computing anything.
 
-    >>> rows(["resnet8"])[0].split("|")[1:4]
+    >>> row("resnet8", 32, 100).split("|")[1:4]
     [' resnet8 ', ' 0.08 ', ' 0.013 ']
     """
-    return [_row(name) for name in names]
-
-
-def is_small(name: str) -> bool:
-    """Whether the model is for pictures of 32x32."""
-    return list(MODELS).index(name) >= list(MODELS).index("resnet8")
-
-
-def _row(name: str) -> str:
-    size, classes = (32, 100) if is_small(name) else (224, 1000)
     module = build(name, num_classes=classes)
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     outputs, variables = jax.eval_shape(
         module.init_with_output, jax.random.key(0), image
     )
-    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    count = count_parameters(variables["params"])
     cost = multiply_adds(lambda v, x: module.apply(v, x), variables, image)
     taps = [
         f"`{tap}` {'x'.join(map(str, x.shape[1:]))}"
@@ -96,7 +86,7 @@ def _row(name: str) -> str:
         f"{cost / 1e9:.3f}",
         ", ".join(taps),
         ", ".join(references(module)),
-        *([", ".join(files)] if not is_small(name) else []),
+        *([", ".join(files)] if name in IMAGENET_MODELS else []),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -110,12 +100,14 @@ def table() -> str:
     """The whole page, Markdown."""
     columns = ["model", "params, M", "multiply-adds, G", "maps", "names of"]
     parts = []
-    for small in (False, True):
-        names = [n for n in MODELS if is_small(n) == small]
-        own = columns if small else [*columns, "weights (published top-1, %)"]
-        title = "32x32, 100 classes" if small else "224x224, 1000 classes"
-        lines = [f"## {title}", "", f"| {' | '.join(own)} |", "|---" * len(own) + "|"]
-        parts.append("\n".join([*lines, *rows(names)]))
+    weights = "weights (published top-1, %)"
+    for models, size, classes, own in (
+        (IMAGENET_MODELS, 224, 1000, [*columns, weights]),
+        (CIFAR_MODELS, 32, 100, columns),
+    ):
+        title = f"## {size}x{size}, {classes} classes"
+        lines = [title, "", f"| {' | '.join(own)} |", "|---" * len(own) + "|"]
+        parts.append("\n".join([*lines, *(row(n, size, classes) for n in models)]))
     return "\n\n".join([HEAD.strip(), *parts]) + "\n"
 
 

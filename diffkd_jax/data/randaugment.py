@@ -15,6 +15,17 @@ Fill = tuple[int, ...]
 Operation = Callable[[Image.Image, float, int, Image.Resampling, Fill], Image.Image]
 
 
+def to_picture(image: np.ndarray) -> Image.Image:
+    """uint8 ``[h, w, c]``, one or three channels, as Pillow has it."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def to_array(picture: Image.Image) -> np.ndarray:
+    """The inverse of :func:`to_picture`."""
+    array = np.asarray(picture)
+    return array[..., None] if array.ndim == 2 else array
+
+
 def _affine(image, matrix, resample, fill):
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill
@@ -100,10 +111,9 @@ def rand_augment(
     >>> rand_augment(x, np.random.default_rng(0)).shape
     (8, 8, 3)
     """
-    grey = image.shape[-1] == 1
     colours = np.broadcast_to(mean, image.shape[-1])
     fill = tuple(min(255, round(255 * float(v))) for v in colours)
-    picture = Image.fromarray(image[..., 0] if grey else image)
+    picture = to_picture(image)
     names = list(OPERATIONS)
     for index in rng.integers(0, len(names), layers):
         if rng.random() > 0.5:
@@ -114,8 +124,7 @@ def rand_augment(
             int(rng.integers(2))
         ]
         picture = OPERATIONS[names[index]](picture, level, sign, resample, fill)
-    result = np.asarray(picture)
-    return result[..., None] if grey else result
+    return to_array(picture)
 
 
 def color_jitter(
@@ -137,11 +146,9 @@ def color_jitter(
     >>> color_jitter(x, np.random.default_rng(0), 0.0).tolist() == x.tolist()
     True
     """
-    grey = image.shape[-1] == 1
-    picture = Image.fromarray(image[..., 0] if grey else image)
+    picture = to_picture(image)
     kinds = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for index in rng.permutation(len(kinds)):
         factor = float(rng.uniform(1 - strength, 1 + strength))
         picture = kinds[index](picture).enhance(factor)
-    result = np.asarray(picture)
-    return result[..., None] if grey else result
+    return to_array(picture)

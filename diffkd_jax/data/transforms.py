@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from .randaugment import color_jitter, rand_augment
+from .randaugment import color_jitter, rand_augment, to_array, to_picture
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -237,7 +237,5 @@ def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
 
 
 def _resize(image: np.ndarray, box: Box, size: tuple[int, int], interpolation: str):
-    grey = image.shape[-1] == 1
-    picture = Image.fromarray(image[..., 0] if grey else image)
-    resized = np.asarray(picture.resize(size, INTERPOLATIONS[interpolation], box=box))
-    return resized[..., None] if grey else resized
+    resample = INTERPOLATIONS[interpolation]
+    return to_array(to_picture(image).resize(size, resample, box=box))

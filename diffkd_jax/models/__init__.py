@@ -23,8 +23,7 @@ from .wrn import WideResNet
 
 _deep = partial(ResNet, bottleneck=True)
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    # ImageNet
+IMAGENET_MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
     "resnet34": partial(ResNet, (3, 4, 6, 3)),
     "resnet50": partial(_deep, (3, 4, 6, 3)),
@@ -43,7 +42,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     ),
     "swin_t": partial(Swin, (2, 2, 6, 2), 96),
     "swin_l": partial(Swin, (2, 2, 18, 2), 192),
-    # 32x32
+}
+CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": partial(CifarResNet, 8),
     "resnet14": partial(CifarResNet, 14),
     "resnet20": partial(CifarResNet, 20),
@@ -64,6 +64,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v1": ShuffleNetV1,
     "shufflenet_v2": ShuffleNetV2,
 }
+MODELS = IMAGENET_MODELS | CIFAR_MODELS
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:

@@ -1,7 +1,6 @@
 """EfficientNet-B0 (Tan and Le 2019) and EfficientNet-Lite0, 1, 2."""
 
 import math
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax
 
 from ..core.norm import BatchNorm
 from .inverted_residual import InvertedResidual, round_channels
-from .layers import ConvNorm, Layer, conv, pool_and_classify
+from .layers import conv, layer_of, pool_and_classify
 
 # Expansion, channels, kernel size, stride and number of blocks of each stage.
 STAGES = (
@@ -73,19 +72,12 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         activation = nn.relu6 if self.lite else nn.silu
+        padding = "same" if self.tensorflow else "symmetric"
         norm: dict[str, Any] = {
             "epsilon": 1e-3 if self.tensorflow else 1e-5,
             "momentum": 0.99 if self.tensorflow else 0.9,
-            "group_size": self.norm_group_size,
-            "dtype": self.dtype,
         }
-        layer: Layer = partial(
-            ConvNorm,
-            train=train,
-            activation=activation,
-            padding="same" if self.tensorflow else "symmetric",
-            **norm,
-        )
+        layer = layer_of(self, train, activation=activation, padding=padding, **norm)
         counts = self.counts()
         stem = 32 if self.lite else round_channels(32 * self.width)
         outputs = {"stem": layer(stem, 3, 2, name="stem")(x)}
@@ -111,6 +103,7 @@ class EfficientNet(nn.Module):
         # Not one layer, for its inside is an output.
         x = conv(last, 1, dtype=self.dtype, name="last_conv")(x)
         outputs["last_conv"] = x
+        norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}
         x = activation(BatchNorm(not train, **norm, name="last_norm")(x))
         head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
         return outputs | {"features": x} | head

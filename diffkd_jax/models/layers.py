@@ -186,17 +186,6 @@ def drop_path(x: jax.Array, rate: float, *, train: bool) -> jax.Array:
     return nn.Dropout(rate, broadcast_dims=axes, deterministic=not train)(x)
 
 
-def dense(features: int, fan_in: int, *, dtype: Any = None, name: str) -> nn.Dense:
-    """A linear layer with PyTorch's default initialisation."""
-    return nn.Dense(
-        features,
-        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        bias_init=_uniform(1 / math.sqrt(fan_in)),
-        dtype=dtype,
-        name=name,
-    )
-
-
 def pool_and_classify(
     features: jax.Array, num_classes: int, *, dropout: float = 0.0, train: bool = False
 ) -> dict[str, jax.Array]:
@@ -206,7 +195,13 @@ def pool_and_classify(
     """
     pooled = jnp.mean(features.astype(jnp.float32), (1, 2))
     kept = nn.Dropout(dropout, deterministic=not train)(pooled)
-    logits = dense(num_classes, pooled.shape[-1], name="head")(kept)
+    # PyTorch's default initialisation of linear layers.
+    logits = nn.Dense(
+        num_classes,
+        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        bias_init=_uniform(1 / math.sqrt(pooled.shape[-1])),
+        name="head",
+    )(kept)
     return {"pooled": pooled, "logits": logits}
 
 

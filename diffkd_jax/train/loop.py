@@ -17,6 +17,16 @@ from .mix import make_mix
 from .optimizer import make_optimizer, make_schedule
 
 
+def student_variables(state: TrainState) -> dict[str, Any]:
+    """What the student's module is applied to."""
+    return {"params": state.params["student"], **state.model_state["student"]}
+
+
+def ema_variables(state: TrainState) -> dict[str, Any]:
+    """The same of its average, where the state carries one."""
+    return {"params": state.ema["params"], **state.ema["state"]}
+
+
 class Loop:
     """Steps, logs, evaluations and checkpoints of one run, compiled once.
 
@@ -181,11 +191,9 @@ class Loop:
 
     def evaluate_student(self, state: TrainState) -> dict[str, float]:
         """Metrics of the student and, with the prefix ``ema_``, of its average."""
-        variables = {"params": state.params["student"], **state.model_state["student"]}
-        values = self.evaluate(self.student.module, variables)
+        values = self.evaluate(self.student.module, student_variables(state))
         if state.ema:
-            variables = {"params": state.ema["params"], **state.ema["state"]}
-            average = self.evaluate(self.student.module, variables)
+            average = self.evaluate(self.student.module, ema_variables(state))
             values |= {f"ema_{name}": value for name, value in average.items()}
         return values
 
@@ -198,9 +206,9 @@ class Loop:
         batch = transforms.eval_transform(self.config.data)(
             self.data.evaluation.fetch(np.arange(count))
         )
-        variables = {"params": state.params["student"], **state.model_state["student"]}
+        forward = jax.jit(setup.frozen_apply(self.student.module))
         pair = (
-            jax.jit(setup.frozen_apply(self.student.module))(variables, batch),
+            forward(student_variables(state), batch),
             jax.jit(self.teacher_apply)(self.teacher_variables, batch),
         )
         return report.trajectories(

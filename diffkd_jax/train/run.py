@@ -9,7 +9,7 @@ import jax
 from ..models.files import EMA_FILE, MODEL_FILE, export_model, load_model
 from . import report, setup, sharding, summary
 from .evaluate import confusion, make_evaluator
-from .loop import Loop
+from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
 from .workdir import claim_workdir, write_json
 
@@ -49,12 +49,10 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     teacher_metrics = check_teacher(config, data, teacher, evaluate)
     loop = Loop(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
     state, history = loop.run()
-    variables = jax.device_get(
-        {"params": state.params["student"], **state.model_state["student"]}
-    )
+    variables = jax.device_get(student_variables(state))
     export_model(workdir / MODEL_FILE, student._replace(variables=variables))
     if state.ema:
-        ema = jax.device_get({"params": state.ema["params"], **state.ema["state"]})
+        ema = jax.device_get(ema_variables(state))
         export_model(workdir / EMA_FILE, student._replace(variables=ema))
     result = {
         "name": config.name,
