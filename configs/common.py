@@ -46,7 +46,10 @@ def base() -> ConfigDict:
                 "channels": 0,  # 3 for grey pictures as RGB, 0 keeps them
                 "mean": (0.0,),
                 "std": (1.0,),
+                "exact_crops": False,  # resized_crop as Pillow does it, slower
                 "num_threads": 2,
+                "num_workers": 0,  # processes that prepare batches, 0 for threads
+                "max_unreadable": 0.001,  # share of pictures that may not decode
             },
             "student": {"model": "", "options": {}, "dtype": "float32"},
             "teacher": {

@@ -7,6 +7,7 @@ Downloads packages that hold weights (13 and 17 MB) and pictures (2 MB); leave o
 import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import jax
 import numpy as np
@@ -54,7 +55,8 @@ def test_photographs_are_recognised(name, photographs, tmp_path):
     assert "1000 classes" in line
     model = load_model(tmp_path / "to")
     images, labels = photographs
-    x = center_crop(images, size=224, resize=256, interpolation=interpolation)
+    crop = partial(center_crop, size=224, resize=256, interpolation=interpolation)
+    x = np.stack([crop(image) for image in images])
     family = "mobilenet_v2" if name == "mobilenet_v2" else "efficientnet_lite2"
     data = load_config("real_teacher", family).data
     x = normalise(x, data.mean, data.std)

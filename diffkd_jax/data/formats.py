@@ -1,7 +1,6 @@
 """Readers of single files, each with errors that name the file."""
 
 import gzip
-import io
 import json
 import pathlib
 import pickle
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .pictures import Encoded, decode
+
 
 def existing(path: str) -> pathlib.Path:
     found = pathlib.Path(path).expanduser()
@@ -21,15 +22,6 @@ def existing(path: str) -> pathlib.Path:
             "directory; set --config.data.path"
         )
     return found
-
-
-def decode(data: bytes, where: str) -> np.ndarray:
-    """A picture file as uint8 RGB ``[h, w, 3]``; ValueError names ``where``."""
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where}: not a picture that decodes: {error}") from None
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
@@ -106,7 +98,7 @@ def read_sheet(file: pathlib.Path) -> np.ndarray:
         raise FileNotFoundError(f"{file}: found nothing, expected a sheet of pictures")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        sheet = decode(file.read_bytes(), str(file))
+        sheet = decode(Encoded(file.read_bytes(), str(file)))
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     if sheet.shape[1] != 1024:

@@ -1,14 +1,19 @@
 """Batches from splits, by Grain: deterministic, sharded, checkpointable."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
-from .sources import Split
+from .pictures import UnreadablePicture
+from .split import Split
 
+LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
+MOST_TRIES = 10
 
 
 def train_batches(
@@ -19,6 +24,7 @@ def train_batches(
     seed: int,
     num_epochs: int,
     num_threads: int = 2,
+    num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
@@ -27,15 +33,21 @@ def train_batches(
     Every epoch has its own order, a function of ``(seed, epoch)``; the examples that
     do not fill a batch are left out of that epoch. Processes see disjoint parts.
     One element of the Grain data set is a whole batch, so that arrays in memory are
-    indexed and augmented at once.
+    indexed and augmented at once, and a worker process hands over one array.
+
+    An example that ``transform`` reports as ``failed`` is replaced by one drawn from
+    the split. ``skipped``, int ``[n]``, then names up to ``n`` such rows of the split,
+    followed by -1.
 
     Args:
       split: random access to examples.
-      transform: augmentation and normalisation of a batch, with its random source.
+      transform: augmentation of a batch, with its random source.
       batch_size: examples a step over all processes.
       seed: of order and augmentation.
       num_epochs: length of the run.
       num_threads: threads that prepare batches ahead.
+      num_workers: worker processes instead, 0 for threads in this one. Each prepares
+        whole batches. They import the main module, which needs its ``__main__`` guard.
       process_index: this process.
       process_count: number of processes.
 
@@ -64,12 +76,9 @@ def train_batches(
     batches = (
         examples.repeat(num_epochs)
         .batch(batch_size // process_count)
-        .random_map(lambda rows, rng: transform(split.fetch(rows), rng))
+        .random_map(lambda rows, rng: _replace_failed(split, transform, rows, rng))
     )
-    options = grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=2 * max(num_threads, 1)
-    )
-    return iter(batches.to_iter_dataset(options))
+    return _prefetched(batches, num_threads, num_workers)
 
 
 def eval_batches(
@@ -77,24 +86,101 @@ def eval_batches(
     transform: Callable[[Batch], Batch],
     *,
     batch_size: int,
+    num_threads: int = 0,
+    num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
     """Every example once, in order; the last batch is padded and masked.
 
-    Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding.
-    All processes yield the same number of batches.
+    Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and
+    for what ``transform`` reports as ``failed``; ``skipped`` as of
+    :func:`train_batches`. All processes yield the same number of batches.
 
     Args:
       split: random access to examples.
-      transform: normalisation of a batch.
+      transform: resizing of a batch.
       batch_size: examples a batch over all processes, a multiple of their number.
+      num_threads: threads that prepare batches ahead.
+      num_workers: worker processes instead, 0 for threads.
       process_index: this process.
       process_count: number of processes.
     """
     local = batch_size // process_count
-    for start in range(0, split.size, batch_size):
-        rows = start + process_index * local + np.arange(local)
-        mask = (rows < split.size).astype(np.float32)
+
+    def fetch(number):
+        rows = number * batch_size + process_index * local + np.arange(local)
+        inside = rows < split.size
         batch = transform(split.fetch(np.minimum(rows, split.size - 1)))
-        yield batch | {"mask": mask}
+        failed = batch.pop("failed", np.zeros(local, bool))
+        skipped = np.where(failed & inside, rows, -1)
+        mask = (inside & ~failed).astype(np.float32)
+        return batch | {"mask": mask, "skipped": skipped}
+
+    batches = grain.MapDataset.range(-(-split.size // batch_size)).map(fetch)
+    return _prefetched(batches, num_threads, num_workers)
+
+
+def _prefetched(
+    batches: grain.MapDataset, num_threads: int, num_workers: int
+) -> grain.DatasetIterator:
+    options = grain.ReadOptions(
+        num_threads=0 if num_workers else num_threads,
+        prefetch_buffer_size=0 if num_workers else 2 * max(num_threads, 1),
+    )
+    elements = batches.to_iter_dataset(options)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads its own, in a library too
+        workers = grain.MultiprocessingOptions(
+            num_workers=num_workers, per_worker_buffer_size=1
+        )
+        elements = elements.mp_prefetch(workers)
+    return iter(elements)
+
+
+def note_skipped(
+    skipped: np.ndarray, known: set[int], split: Split, most: float
+) -> None:
+    """Logs and collects what could not be decoded; stops when it is too much.
+
+    Args:
+      skipped: rows of a batch, -1 for none.
+      known: rows found so far, changed in place; each is logged once.
+      split: where they lie.
+      most: allowed share of the split.
+
+    Raises:
+      ValueError: a larger share was found by now.
+    """
+    for row in sorted(set(skipped[skipped >= 0].tolist()) - known):
+        known.add(row)
+        LOG.warning("skipped, does not decode: %s", split.name(row))
+    if len(known) > most * split.size:
+        raise ValueError(
+            f"data.max_unreadable: found {len(known)} of {split.size} pictures that do "
+            f"not decode, expected at most a share of {most}; the last one: "
+            f"{split.name(max(known))}"
+        )
+
+
+def _replace_failed(split, transform, rows, rng) -> Batch:
+    batch = transform(split.fetch(rows), rng)
+    failed = batch.pop("failed", np.zeros(len(rows), bool))
+    skipped = list(rows[failed])
+    while failed.any():
+        if len(skipped) > MOST_TRIES * len(rows):
+            raise UnreadablePicture(
+                f"{split.name(skipped[0])} and others: found no picture that decodes "
+                f"in {len(skipped)} draws"
+            )
+        again = rng.integers(0, split.size, failed.sum())
+        other = transform(split.fetch(again), rng)
+        still = other.pop("failed")
+        for name, value in other.items():
+            batch[name][failed] = value
+        skipped += list(again[still])
+        failed[failed] = still
+    listed = np.full(len(rows), -1)
+    listed[: len(skipped)] = skipped[: len(rows)]
+    return batch | {"skipped": listed}

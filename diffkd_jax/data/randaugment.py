@@ -9,21 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from .pictures import to_array, to_picture
+
 MOST = 10.0  # the largest magnitude
 Fill = tuple[int, ...]
 # (picture, level in [0, 1], sign, interpolation, fill) -> picture
 Operation = Callable[[Image.Image, float, int, Image.Resampling, Fill], Image.Image]
-
-
-def to_picture(image: np.ndarray) -> Image.Image:
-    """uint8 ``[h, w, c]``, one or three channels, as Pillow has it."""
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def to_array(picture: Image.Image) -> np.ndarray:
-    """The inverse of :func:`to_picture`."""
-    array = np.asarray(picture)
-    return array[..., None] if array.ndim == 2 else array
 
 
 def _affine(image, matrix, resample, fill):

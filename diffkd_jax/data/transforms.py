@@ -1,17 +1,21 @@
-"""Augmentation and normalisation of uint8 pictures, on the host."""
+"""Augmentation of uint8 pictures on the host, and their normalisation."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from PIL import Image
 
-from .randaugment import color_jitter, rand_augment, to_array, to_picture
-
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+from .pictures import (
+    INTERPOLATIONS,
+    Box,
+    Picture,
+    UnreadablePicture,
+    crop_exact,
+    crop_fast,
+    decode,
+    size_of,
+)
+from .randaugment import color_jitter, rand_augment
 
 
 def crop_flip(
@@ -47,12 +51,13 @@ def crop_flip(
 
 
 def random_resized_crop(
-    images: Sequence[np.ndarray],
+    picture: Picture,
     rng: np.random.Generator,
     *,
     size: int,
     flip: bool,
     interpolation: str = "bilinear",
+    exact: bool = False,
 ) -> np.ndarray:
     """Random area (8 to 100 %) and aspect (3/4 to 4/3), resized.
 
@@ -60,52 +65,48 @@ def random_resized_crop(
     draws do not fit.
 
     Args:
-      images: uint8 pictures ``[h, w, c]`` of any size.
+      picture: uint8 ``[h, w, c]`` or a file.
       rng: source of the draws.
       size: side of the result, pixels.
-      flip: mirror each picture with probability one half.
+      flip: mirror with probability one half.
       interpolation: a key of :data:`INTERPOLATIONS`.
+      exact: resize by :func:`crop_exact`, not by :func:`crop_fast`.
 
     Returns:
-      uint8 ``[n, size, size, c]``.
+      uint8 ``[size, size, c]``.
+
+    Raises:
+      UnreadablePicture: a file that does not decode.
     """
-    crops = []
-    for image in images:
-        box = _random_box(image.shape[0], image.shape[1], rng)
-        crop = _resize(image, box, (size, size), interpolation)
-        crops.append(crop[:, ::-1] if flip and rng.random() < 0.5 else crop)
-    return np.stack(crops)
+    box = _random_box(*size_of(picture), rng)
+    crop = (crop_exact if exact else crop_fast)(picture, box, size, interpolation)
+    return crop[:, ::-1] if flip and rng.random() < 0.5 else crop
 
 
 def center_crop(
-    images: Sequence[np.ndarray],
-    *,
-    size: int,
-    resize: int,
-    interpolation: str = "bilinear",
+    picture: Picture, *, size: int, resize: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Shorter side to ``resize`` pixels, then the central square of ``size``.
 
-    >>> center_crop([np.zeros((60, 40, 3), np.uint8)], size=28, resize=32).shape
-    (1, 28, 28, 3)
+    Raises:
+      UnreadablePicture: a file that does not decode.
+
+    >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
+    (28, 28, 3)
     """
-    crops = []
-    for image in images:
-        h, w = image.shape[:2]
-        side = size * min(h, w) / resize
-        top, left = (h - side) / 2, (w - side) / 2
-        box = (left, top, left + side, top + side)
-        crops.append(_resize(image, box, (size, size), interpolation))
-    return np.stack(crops)
+    image = decode(picture)
+    h, w = image.shape[:2]
+    side = size * min(h, w) / resize
+    top, left = (h - side) / 2, (w - side) / 2
+    box = (left, top, left + side, top + side)
+    return crop_exact(image, box, size, interpolation)
 
 
-def normalise(
-    image: np.ndarray, mean: Sequence[float], std: Sequence[float]
-) -> np.ndarray:
+def normalise(image, mean: Sequence[float], std: Sequence[float]):
     """``(image / 255 - mean) / std`` in float32, per channel.
 
     Args:
-      image: uint8 ``[n, h, w, c]``.
+      image: uint8 ``[n, h, w, c]``, an array of numpy or of JAX.
       mean: one number, or one a channel, on the scale 0 to 1.
       std: likewise, positive.
 
@@ -117,10 +118,29 @@ def normalise(
     return image.astype(np.float32) * scale.astype(np.float32) - shift
 
 
+def make_normalise(data, channels: int) -> Callable:
+    """``[n, h, w, channels]`` uint8 to float32, of numpy or JAX: for the device.
+
+    Grey pictures become RGB where ``data.channels`` asks for it.
+
+    Raises:
+      ValueError: a mean or std of another number of channels.
+    """
+    repeats = data.channels // channels if data.channels else 1
+    for field in ("mean", "std"):
+        if len(data[field]) not in (1, channels * repeats):
+            raise ValueError(
+                f"data.{field}: found {len(data[field])} numbers for pictures of "
+                f"{channels * repeats} channels, expected 1 or {channels * repeats}"
+            )
+    return lambda image: normalise(image.repeat(repeats, -1), data.mean, data.std)
+
+
 def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
     """Augmentation by ``data.augment`` ("none", "crop_flip", "resized_crop").
 
-    Then RandAugment and colour jitter, where they are on, and normalisation.
+    Then RandAugment and colour jitter, where they are on. Pictures stay uint8; the
+    result has ``failed``, bool ``[n]``, true where a file does not decode.
 
     Raises:
       ValueError: an unknown name, or pictures of different sizes without resizing.
@@ -133,17 +153,18 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
     _check(data)
 
     def transform(batch, rng):
-        image = batch["image"]
         if data.augment == "resized_crop":
-            image = random_resized_crop(
-                image,
-                rng,
+            crop = partial(
+                random_resized_crop,
+                rng=rng,
                 size=data.image_size,
                 flip=data.flip,
                 interpolation=data.interpolation,
+                exact=data.exact_crops,
             )
+            image, failed = _each(batch["image"], crop, data.image_size)
         else:
-            image = _stacked(image, data)
+            image, failed = _same_size(batch["image"], data)
         if data.augment == "crop_flip":
             image = crop_flip(image, rng, padding=data.padding, flip=data.flip)
         if data.rand_augment:
@@ -151,28 +172,34 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
                 rand_augment,
                 magnitude=data.rand_augment,
                 std=data.rand_augment_std,
-                mean=data.mean if len(data.mean) == image.shape[-1] else (0.5,),
+                # Grey pictures may have a mean for the RGB that they become later.
+                mean=data.mean if image.shape[-1] == 3 else (np.mean(data.mean),),
             )
             image = np.stack([augment(one, rng) for one in image])
         if data.color_jitter:
             image = np.stack(
                 [color_jitter(one, rng, data.color_jitter) for one in image]
             )
-        return batch | {"image": _normalise(image, data)}
+        return batch | {"image": image, "failed": failed}
 
     return transform
 
 
 def eval_transform(data) -> Callable[[dict], dict]:
-    """Resize and centre crop where ``data.image_size`` is set, and normalise.
+    """Resize and centre crop where ``data.image_size`` is set.
+
+    Pictures stay uint8; ``failed`` as of :func:`train_transform`.
 
     Raises:
       ValueError: an unknown interpolation or number of channels.
     """
     _check(data)
-    return lambda batch: (
-        batch | {"image": _normalise(_stacked(batch["image"], data), data)}
-    )
+
+    def transform(batch):
+        image, failed = _same_size(batch["image"], data)
+        return batch | {"image": image, "failed": failed}
+
+    return transform
 
 
 def _check(data) -> None:
@@ -188,39 +215,41 @@ def _check(data) -> None:
         )
 
 
-def _normalise(image: np.ndarray, data) -> np.ndarray:
-    if data.channels == 3 and image.shape[-1] == 1:
-        image = np.repeat(image, 3, -1)
-    channels = image.shape[-1]
-    for field in ("mean", "std"):
-        if len(data[field]) not in (1, channels):
-            raise ValueError(
-                f"data.{field}: found {len(data[field])} numbers for pictures of "
-                f"{channels} channels, expected 1 or {channels}"
-            )
-    return normalise(image, data.mean, data.std)
+def _each(
+    pictures: Sequence[Picture], crop: Callable[[Picture], np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every picture cropped, and which ones could not be; those are black."""
+    crops: list[np.ndarray | None] = []
+    for picture in pictures:
+        try:
+            crops.append(crop(picture))
+        except UnreadablePicture:
+            crops.append(None)
+    shape = next((c.shape for c in crops if c is not None), (size, size, 3))
+    black = np.zeros(shape, np.uint8)
+    failed = np.array([c is None for c in crops])
+    return np.stack([black if c is None else c for c in crops]), failed
 
 
-def _stacked(images, data) -> np.ndarray:
+def _same_size(images, data) -> tuple[np.ndarray, np.ndarray]:
     if data.image_size:
-        return center_crop(
-            images,
+        crop = partial(
+            center_crop,
             size=data.image_size,
             resize=data.resize,
             interpolation=data.interpolation,
         )
+        return _each(images, crop, data.image_size)
     if isinstance(images, np.ndarray):
-        return images
+        return images, np.zeros(len(images), bool)
+    images = [decode(image) for image in images]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ValueError(
             f"data.image_size: found 0 for pictures of sizes {sorted(shapes)[:4]}, "
             "expected a size in pixels to resize them to"
         )
-    return np.stack(images)
-
-
-Box = tuple[float, float, float, float]
+    return np.stack(images), np.zeros(len(images), bool)
 
 
 def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
@@ -234,8 +263,3 @@ def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
     bw, bh = min(w, h * 4 / 3), min(h, w * 4 / 3)
     left, top = (w - bw) / 2, (h - bh) / 2
     return left, top, left + bw, top + bh
-
-
-def _resize(image: np.ndarray, box: Box, size: tuple[int, int], interpolation: str):
-    resample = INTERPOLATIONS[interpolation]
-    return to_array(to_picture(image).resize(size, resample, box=box))

@@ -13,7 +13,7 @@ from ..data import pipeline, transforms
 from ..tasks import classification
 from . import checkpoint, report, setup, sharding
 from .metrics import Progress, Writer, print_line, print_values
-from .mix import make_mix
+from .mix import make_prepare
 from .optimizer import make_optimizer, make_schedule
 
 
@@ -40,6 +40,7 @@ class Loop:
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
         self.student, self.taps = student, taps
         self.evaluate, self.images_per_second = evaluate, 0.0
+        self.unreadable: set[int] = set()  # training pictures found so far
         weights = method.weights.to_dict(preserve_field_references=False)
         options = config.data
         self.steps_per_epoch = data.train.size // max(options.batch_size, 1)
@@ -73,7 +74,7 @@ class Loop:
                 optimizer=self.optimizer,
                 weights=weights,
                 seed=config.seed,
-                prepare=make_mix(config.mix, len(data.class_names)),
+                prepare=make_prepare(data.normalise, config.mix, len(data.class_names)),
                 ema_decay=config.train.ema_decay,
             ),
             mesh,
@@ -121,6 +122,7 @@ class Loop:
             seed=config.seed,
             num_epochs=int(np.ceil(config.train.epochs)),
             num_threads=options.num_threads,
+            num_workers=options.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -140,7 +142,7 @@ class Loop:
             progress = Progress(label, start, self.total_steps, options.batch_size)
             pending: list[tuple[int, Any]] = []
             for step in range(start + 1, self.total_steps + 1):
-                batch = sharding.put_batch(next(batches), self.mesh)
+                batch = sharding.put_batch(self._next(batches), self.mesh)
                 state, metrics = self.step(state, self.teacher_variables, batch)
                 if step == start + 1:
                     # The rate is that of steps, compilation is left out.
@@ -149,6 +151,9 @@ class Loop:
                         label, step, self.total_steps, options.batch_size
                     )
                 pending.append((step, metrics))
+                # Dispatch runs ahead of the device by one step, whose batch is copied
+                # while this one computes; without a bound, batches would pile up.
+                jax.block_until_ready([m for _, m in pending[-2:-1]])
                 due = step == self.total_steps or self._is_due(step)
                 # Before a checkpoint too: a broken step is never saved.
                 if due or step % config.log_every_steps == 0:
@@ -165,6 +170,13 @@ class Loop:
             self.images_per_second = progress.images_per_second(self.total_steps)
             writer.close()
         return state, history
+
+    def _next(self, batches) -> dict[str, np.ndarray]:
+        """The next batch without what it says of unreadable pictures."""
+        batch = next(batches)
+        skipped, most = batch.pop("skipped"), self.config.data.max_unreadable
+        pipeline.note_skipped(skipped, self.unreadable, self.data.train, most)
+        return batch
 
     def _is_due(self, step: int) -> bool:
         every = max(1, round(self.config.eval_every_epochs * self.steps_per_epoch))
@@ -185,6 +197,7 @@ class Loop:
                 )
         values = {n: np.mean([row[n] for row in rows], 0) for n in rows[0]}
         values["learning_rate"] = self.schedule(steps[-1] - 1)
+        values["unreadable"] = len(self.unreadable)
         values["images_per_second"] = progress.images_per_second(steps[-1])
         writer.write(steps[-1], values)
         progress.show(steps[-1], values)
@@ -206,6 +219,7 @@ class Loop:
         batch = transforms.eval_transform(self.config.data)(
             self.data.evaluation.fetch(np.arange(count))
         )
+        batch = {"image": self.data.normalise(batch["image"])}
         forward = jax.jit(setup.frozen_apply(self.student.module))
         pair = (
             forward(student_variables(state), batch),

@@ -1,7 +1,7 @@
-"""Mixup, CutMix and random erasing: pure functions on batches, run inside the step.
+"""What a step does to its batch: normalise, erase, mix; pure functions.
 
-The semantics are those of timm in batch mode: one draw for the whole batch, partners in
-reverse order.
+Mixup and CutMix are those of timm in batch mode: one draw for the whole batch, partners
+in reverse order.
 """
 
 from collections.abc import Callable, Mapping
@@ -93,16 +93,15 @@ def random_erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Ar
     return jnp.where(erased[..., None], noise, image)
 
 
-def make_mix(options, num_classes: int) -> Callable | None:
-    """``(key, batch) -> batch`` from ``config.mix``, or None if all of it is off."""
-    if not (options.mixup or options.cutmix or options.erase):
-        return None
+def make_prepare(normalise: Callable, options, num_classes: int) -> Callable:
+    """``(key, batch) -> batch``: pictures normalised, then mixed by ``config.mix``."""
 
     def apply(key, batch):
         key_erase, key_mix = jax.random.split(key)
+        image = normalise(batch["image"])
         if options.erase:
-            image = random_erase(key_erase, batch["image"], options.erase)
-            batch = {**batch, "image": image}
+            image = random_erase(key_erase, image, options.erase)
+        batch = {**batch, "image": image}
         if not (options.mixup or options.cutmix):
             return batch
         return mix(

@@ -16,6 +16,7 @@ from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.distill import Tap
 from ..data import sources, transforms
+from ..data.split import Split, hold_out, subset
 from ..models.files import (
     Model,
     describe,
@@ -30,12 +31,21 @@ LOG = logging.getLogger(__name__)
 
 
 class Data(NamedTuple):
-    """Splits to train and evaluate on, and the shape of a normalised picture."""
+    """What to train and evaluate on.
 
-    train: sources.Split
-    evaluation: sources.Split
+    Attributes:
+      train: the training split.
+      evaluation: the evaluation split.
+      class_names: in label order.
+      input_shape: of a normalised picture, ``[h, w, c]``.
+      normalise: uint8 pictures ``[n, h, w, c]`` to what models take.
+    """
+
+    train: Split
+    evaluation: Split
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
+    normalise: Callable
 
 
 def open_data(config) -> Data:
@@ -54,13 +64,13 @@ def open_data(config) -> Data:
                 f"{[*splits, 'holdout']}"
             )
     if options.holdout:
-        rest, held = sources.hold_out(splits[options.train_split], options.holdout)
+        rest, held = hold_out(splits[options.train_split], options.holdout)
         splits |= {options.train_split: rest, "holdout": held}
     elif options.eval_split == "holdout":
         raise ValueError("data.holdout: found 0, expected a number of examples")
     if options.limit:
         splits = {
-            name: sources.subset(split, np.arange(min(options.limit, split.size)))
+            name: subset(split, np.arange(min(options.limit, split.size)))
             for name, split in splits.items()
         }
     classes = len(dataset.class_names)
@@ -69,13 +79,15 @@ def open_data(config) -> Data:
             f"data.num_classes: found {options.num_classes}, expected {classes}, the "
             f"classes of {options.name!r}"
         )
-    sample = splits[options.eval_split].fetch(np.array([0]))
-    shape = transforms.eval_transform(options)(sample)["image"].shape[1:]
+    train, evaluation = splits[options.train_split], splits[options.eval_split]
+    sample = transforms.eval_transform(options)(evaluation.fetch(np.array([0])))
+    *size, channels = sample["image"].shape[1:]
     return Data(
-        splits[options.train_split],
-        splits[options.eval_split],
+        train,
+        evaluation,
         dataset.class_names,
-        shape,
+        (*size, options.channels or channels),
+        transforms.make_normalise(options, channels),
     )
 
 

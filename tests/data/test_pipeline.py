@@ -1,11 +1,15 @@
 """Order, sharding, position and augmentation of batches."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from diffkd_jax.data import pipeline, sources, transforms
+from diffkd_jax.data import pipeline, transforms
+from diffkd_jax.data import split as split_module
+from diffkd_jax.data.pictures import UnreadablePicture
 
 SIZE = 50
 
@@ -16,7 +20,7 @@ def split():
     image = np.broadcast_to(
         np.arange(SIZE, dtype=np.uint8)[:, None, None, None], (SIZE, 6, 6, 1)
     )
-    return sources.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
+    return split_module.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
 
 
 def keep(batch, rng):
@@ -101,6 +105,67 @@ def test_evaluation_counts_every_example_once(split, process_count):
     assert sorted(found) == list(range(SIZE))
 
 
+def unreadable(batch, rng=None):
+    """As if every fifth picture did not decode."""
+    return batch | {"failed": batch["image"][:, 0, 0, 0] % 5 == 0}
+
+
+def test_unreadable_pictures_are_replaced(split):
+    options = {"batch_size": 10, "seed": 3, "num_epochs": 1, "num_threads": 1}
+    found = [list(pipeline.train_batches(split, unreadable, **options)) for _ in "ab"]
+    known = set()
+    for batch, again in zip(*found, strict=True):
+        marks = batch["image"][:, 0, 0, 0]
+        np.testing.assert_array_equal(marks, again["image"][:, 0, 0, 0])
+        np.testing.assert_array_equal(batch["label"], marks % 10)
+        assert (marks % 5 != 0).all()
+        known |= set(batch["skipped"].tolist())
+        assert "failed" not in batch
+    assert known == {-1, *range(0, SIZE, 5)}
+
+
+def test_nothing_readable_is_an_error(split):
+    nothing = lambda batch, rng: batch | {"failed": np.ones(len(batch["label"]), bool)}
+    options = {"batch_size": 10, "seed": 3, "num_epochs": 1, "num_threads": 1}
+    with pytest.raises(UnreadablePicture, match="found no picture that decodes"):
+        next(pipeline.train_batches(split, nothing, **options))
+
+
+def test_evaluation_masks_unreadable_pictures(split):
+    found, skipped = [], set()
+    for batch in pipeline.eval_batches(split, unreadable, batch_size=16):
+        found += batch["image"][batch["mask"] > 0, 0, 0, 0].tolist()
+        skipped |= set(batch["skipped"].tolist())
+    assert sorted(found) == [i for i in range(SIZE) if i % 5]
+    assert skipped == {-1, *range(0, SIZE, 5)}
+
+
+def test_unreadable_pictures_are_named_once_and_limited(split, caplog):
+    known = set()
+    for rows in ([3, -1, -1], [3, 4, -1]):
+        pipeline.note_skipped(np.array(rows), known, split, 0.04)
+    assert [r.getMessage() for r in caplog.records] == [
+        "skipped, does not decode: example 3",
+        "skipped, does not decode: example 4",
+    ]
+    with pytest.raises(ValueError, match=r"max_unreadable: found 3 of 50 .* example 9"):
+        pipeline.note_skipped(np.array([9]), known, split, 0.04)
+
+
+def test_worker_processes_change_nothing(split):
+    """Order, content and position are those of threads."""
+    plain = list(batches(split))
+    iterator = batches(split, num_workers=2)
+    first = [next(iterator) for _ in range(5)]
+    state = iterator.get_state()
+    iterator.close()
+    other = batches(split, num_workers=2)
+    other.set_state(state)
+    for a, b in zip(first + list(other), plain, strict=True):
+        assert a.keys() == b.keys()
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
 def test_crops_and_flips_are_those_of_the_picture():
     image = np.arange(1, 37, dtype=np.uint8).reshape(1, 6, 6, 1)
     padded = np.pad(image[0, :, :, 0], 2)
@@ -127,16 +192,19 @@ def test_no_padding_no_flip_is_the_identity():
 def test_random_resized_crop_keeps_a_constant_picture():
     images = [np.full((40, 30, 3), 7, np.uint8), np.full((10, 90, 3), 9, np.uint8)]
     rng = np.random.default_rng(0)
-    crops = transforms.random_resized_crop(images, rng, size=16, flip=True)
-    assert crops.shape == (2, 16, 16, 3)
-    assert set(crops[0].ravel()) == {7}
-    assert set(crops[1].ravel()) == {9}
+    for image in images:
+        for exact in (False, True):
+            crop = transforms.random_resized_crop(
+                image, rng, size=16, flip=True, exact=exact
+            )
+            assert crop.shape == (16, 16, 3)
+            assert set(crop.ravel()) == {image[0, 0, 0]}
 
 
 def test_center_crop_takes_the_centre():
     image = np.zeros((40, 60, 1), np.uint8)
     image[10:30, 20:40] = 255
-    crop = transforms.center_crop([image], size=20, resize=40)
+    crop = transforms.center_crop(image, size=20, resize=40)
     assert (crop == 255).all()
 
 
@@ -152,17 +220,19 @@ OPTIONS = ConfigDict(
         "rand_augment": 0.0,
         "rand_augment_std": 0.5,
         "color_jitter": 0.0,
+        "exact_crops": False,
         "mean": (0.5,),
         "std": (0.5,),
     }
 )
 
 
-def test_transforms_normalise():
-    batch = {"image": np.full((4, 6, 6, 1), 255, np.uint8)}
-    out = transforms.eval_transform(OPTIONS)(batch)["image"]
-    assert out.dtype == np.float32
-    np.testing.assert_allclose(out, 1.0)
+def test_pictures_are_normalised_on_either_side():
+    image = np.full((4, 6, 6, 1), 255, np.uint8)
+    for array in (image, jnp.asarray(image)):
+        out = transforms.make_normalise(OPTIONS, 1)(array)
+        assert out.dtype == np.float32
+        np.testing.assert_allclose(out, 1.0)
 
 
 def test_bad_transforms_are_named():
@@ -172,7 +242,7 @@ def test_bad_transforms_are_named():
         transforms.train_transform(bad)
     bad.mean = (0.1, 0.2)
     with pytest.raises(ValueError, match=r"data\.mean: found 2 numbers"):
-        transforms.eval_transform(bad)({"image": np.zeros((1, 4, 4, 3), np.uint8)})
+        transforms.make_normalise(bad, 3)
     mixed = {"image": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]}
     with pytest.raises(ValueError, match=r"data\.image_size: found 0"):
         transforms.eval_transform(OPTIONS)(mixed)
@@ -182,12 +252,13 @@ def test_grey_pictures_as_rgb(split):
     options = OPTIONS.copy_and_resolve_references()
     options.channels, options.mean = 3, (0.0, 0.5, 1.0)
     image = transforms.eval_transform(options)(split.fetch(np.array([7])))["image"]
+    image = transforms.make_normalise(options, 1)(image)
     assert image.shape == (1, 6, 6, 3)
     np.testing.assert_allclose(image[0, 0, 0], (7 / 255 - np.array([0, 0.5, 1])) / 0.5)
 
 
 def test_interpolation_is_the_one_asked_for():
-    image = np.random.default_rng(0).integers(0, 256, (1, 40, 30, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     found = {
         name: transforms.center_crop(image, size=16, resize=20, interpolation=name)
         for name in ("bilinear", "bicubic")
@@ -195,8 +266,8 @@ def test_interpolation_is_the_one_asked_for():
     assert (found["bilinear"] != found["bicubic"]).any()
     for name, resample in (("bilinear", 2), ("bicubic", 3)):
         # The central 24x24 of 40x30, as 16 is to 20 what 24 is to 30.
-        picture = Image.fromarray(image[0]).resize((16, 16), resample, (3, 8, 27, 32))
-        np.testing.assert_array_equal(found[name][0], np.asarray(picture))
+        picture = Image.fromarray(image).resize((16, 16), resample, (3, 8, 27, 32))
+        np.testing.assert_array_equal(found[name], np.asarray(picture))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Every format is written from the embedded pictures and read back."""
 
 import gzip
+import io
 import json
 import pickle
+import tarfile
 import warnings
 
 import numpy as np
@@ -11,6 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffkd_jax.data import sources
+from diffkd_jax.data import split as split_module
+from diffkd_jax.data.pictures import decode
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,10 @@ def pictures():
 
 
 def everything(split):
-    return split.fetch(np.arange(split.size))
+    batch = split.fetch(np.arange(split.size))
+    if isinstance(batch["image"], list):
+        batch["image"] = [decode(picture) for picture in batch["image"]]
+    return batch
 
 
 def same(split, image, label):
@@ -141,6 +148,51 @@ def test_folder(tmp_path, pictures):
         assert by_content[grey[i].tobytes()] == label[i] % 2
 
 
+def test_folder_leaves_out_what_is_no_picture(tmp_path, pictures):
+    grey, _, label = pictures
+    write_folder(tmp_path, grey, label)
+    (tmp_path / "train/class_0/notes.txt").write_text("not a picture")
+    (tmp_path / "train/class_0/.hidden.png").write_bytes(b"")
+    data = sources.load("folder", str(tmp_path))
+    assert data.splits["train"].size + data.splits["test"].size == 12
+    names = [data.splits["train"].name(i) for i in range(data.splits["train"].size)]
+    assert all(name.startswith(str(tmp_path / "train/class_")) for name in names)
+
+
+def write_shards(path, colour, label, kind="cls"):
+    """Six examples in three shards of two splits, as WebDataset has them."""
+    for shard, name in enumerate(["set-train-000000", "set-train-000001", "val-00"]):
+        with tarfile.open(path / f"{name}.tar", "w") as archive:
+            for i in (2 * shard, 2 * shard + 1):
+                stream = io.BytesIO()
+                Image.fromarray(colour[i]).save(stream, "PNG")
+                text = {
+                    "cls": f"{label[i]}",
+                    "json": json.dumps({"label": int(label[i])}),
+                }
+                for suffix, content in (
+                    ("png", stream.getvalue()),
+                    (kind, text[kind].encode()),
+                ):
+                    member = tarfile.TarInfo(f"a.b/{i:04}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_tar_shards(tmp_path, pictures, kind):
+    _, colour, label = pictures
+    write_shards(tmp_path, colour, label, kind)
+    data = sources.load("tar", str(tmp_path))
+    assert len(data.class_names) == label[:6].max() + 1
+    same(data.splits["train"], colour[:4], label[:4])
+    same(data.splits["val"], colour[4:6], label[4:6])
+    assert "set-train-000001.tar at byte" in data.splits["train"].name(3)
+    image = data.splits["train"].fetch(np.array([3, 0]))["image"]
+    np.testing.assert_array_equal(decode(image[0]), colour[3])
+    np.testing.assert_array_equal(decode(image[1]), colour[0])
+
+
 class Tiny(tfds.core.GeneratorBasedBuilder):
     """A prepared data set, as a user would make it."""
 
@@ -186,10 +238,10 @@ def test_hold_out_parts_without_overlap(pictures):
     grey, _, label = pictures
     grey = grey.copy()
     grey[:, 0, 0, 0] = np.arange(60)  # a mark on each picture
-    split = sources.array_split(grey, label, 10, "here")
+    split = split_module.array_split(grey, label, 10, "here")
     marks = [
         set(everything(part)["image"][:, 0, 0, 0].tolist())
-        for part in sources.hold_out(split, 13)
+        for part in split_module.hold_out(split, 13)
     ]
     assert len(marks[1]) == 13
     assert marks[0] | marks[1] == set(range(60))
@@ -280,7 +332,30 @@ def truncated_npz(path, grey, colour, label):
 
 
 def empty_folder(path, grey, colour, label):
-    return "folder", str(path), "found no folders"
+    return "folder", str(path), "found no pictures"
+
+
+def no_shards(path, grey, colour, label):
+    return "tar", str(path), "found no .tar files"
+
+
+def shard_without_split(path, grey, colour, label):
+    (path / "00001.tar").write_bytes(b"")
+    return "tar", str(path), "00001.tar: found no split in its name"
+
+
+def truncated_shard(path, grey, colour, label):
+    write_shards(path, colour, label)
+    file = path / "val-00.tar"
+    file.write_bytes(file.read_bytes()[:700])
+    return "tar", str(path), "val-00.tar: "
+
+
+def unlabelled_shard(path, grey, colour, label):
+    write_shards(path, colour, label)
+    with tarfile.open(path / "val-01.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("5.png"))
+    return "tar", str(path), "found no label of 5, expected 5.cls"
 
 
 def unknown_set(path, grey, colour, label):
@@ -294,7 +369,8 @@ def unprepared_tfds(path, grey, colour, label):
 BAD = [
     truncated_idx, truncated_gzip, not_idx, missing_idx, missing_path, missing_batch,
     truncated_batch, hostile_batch, label_out_of_range, float_images, fewer_labels,
-    other_arrays, truncated_npz, empty_folder, unknown_set, unprepared_tfds,
+    other_arrays, truncated_npz, empty_folder, no_shards, shard_without_split,
+    truncated_shard, unlabelled_shard, unknown_set, unprepared_tfds,
 ]  # fmt: skip
 
 
