@@ -19,6 +19,13 @@ def base() -> ConfigDict:
             "dry_run": False,  # print sizes and taps, train nothing
             "seed": 0,
             "num_devices": 0,  # 0 for all
+            "distributed": {
+                "enabled": False,  # one process a host, each started the same way
+                # The rest is found on Cloud TPU, Slurm, Open MPI and Kubernetes.
+                "coordinator": "",  # "address:port" of process 0
+                "num_processes": 0,
+                "process_id": 0,
+            },
             "log_every_steps": 20,
             "eval_every_epochs": 1.0,  # evaluation and checkpoint
             "compare": (),  # methods to run one after the other

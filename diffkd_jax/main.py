@@ -24,7 +24,9 @@ def run(config, workdir: str = "") -> None:
     """
     from .train import compare as comparison
     from .train import run as runs  # after the flags, so that --help is quick
+    from .train.sharding import start_processes
 
+    start_processes(config.distributed)
     directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name)
     if config.dry_run:
         runs.dry_run(config)

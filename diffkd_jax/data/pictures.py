@@ -109,6 +109,11 @@ def crop_exact(picture: Picture, box: Box, size: int, interpolation: str) -> np.
     return to_array(image.resize((size, size), resample, box=box))
 
 
+def mirror(image: np.ndarray) -> np.ndarray:
+    """Left and right exchanged; much faster than a reversed axis, copied."""
+    return cv2.flip(image, 1).reshape(image.shape)
+
+
 def to_picture(image: np.ndarray) -> Image.Image:
     """uint8 ``[h, w, c]``, one or three channels, as Pillow has it."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

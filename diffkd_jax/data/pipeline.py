@@ -76,7 +76,11 @@ def train_batches(
     batches = (
         examples.repeat(num_epochs)
         .batch(batch_size // process_count)
-        .random_map(lambda rows, rng: _replace_failed(split, transform, rows, rng))
+        .random_map(
+            lambda rows, rng: _replace_failed(
+                split, transform, rows, _own(rng, process_index)
+            )
+        )
     )
     return _prefetched(batches, num_threads, num_workers)
 
@@ -162,6 +166,13 @@ def note_skipped(
             f"not decode, expected at most a share of {most}; the last one: "
             f"{split.name(max(known))}"
         )
+
+
+def _own(rng: np.random.Generator, process_index: int) -> np.random.Generator:
+    """Another stream for each process; Grain's is a function of seed and batch."""
+    if process_index == 0:
+        return rng
+    return np.random.default_rng([process_index, int(rng.integers(2**63))])
 
 
 def _replace_failed(split, transform, rows, rng) -> Batch:

@@ -13,6 +13,7 @@ from .pictures import (
     crop_exact,
     crop_fast,
     decode,
+    mirror,
     size_of,
 )
 from .randaugment import color_jitter, rand_augment
@@ -80,7 +81,7 @@ def random_resized_crop(
     """
     box = _random_box(*size_of(picture), rng)
     crop = (crop_exact if exact else crop_fast)(picture, box, size, interpolation)
-    return crop[:, ::-1] if flip and rng.random() < 0.5 else crop
+    return mirror(crop) if flip and rng.random() < 0.5 else crop
 
 
 def center_crop(

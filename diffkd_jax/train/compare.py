@@ -5,6 +5,7 @@ from typing import Any
 
 from . import report, run
 from .metrics import print_line
+from .sharding import is_primary
 
 
 def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -23,5 +24,6 @@ def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
             own.method, own.compare = method, ()
             own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
         results.append(run.train(own, workdir / method))
-    print_line(report.write_comparison(workdir, results))
+    if is_primary():
+        print_line(report.write_comparison(workdir, results))
     return results

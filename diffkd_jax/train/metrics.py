@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from .sharding import is_primary
+
 
 class Writer:
     """Appends rows to ``metrics.jsonl`` and TensorBoard events of a workdir.
 
-    On resuming, rows after ``step`` are dropped: they will be written again.
+    On resuming, rows after ``step`` are dropped: they will be written again. Of several
+    processes the first one writes.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int = 0):
+        if not is_primary():
+            return
         self.path = workdir / "metrics.jsonl"
         kept = [row for row in read_rows(self.path) if row["step"] <= step]
         partial = self.path.with_suffix(".partial")
@@ -26,6 +31,8 @@ class Writer:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes scalars and histograms (lists of counts) of one step."""
+        if not is_primary():
+            return
         values = {k: np.asarray(v).tolist() for k, v in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
@@ -34,7 +41,8 @@ class Writer:
                 self.events.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.events.close()
+        if is_primary():
+            self.events.close()
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -75,7 +83,12 @@ class Progress:
 
 
 def print_line(text: str, *, passing: bool = False) -> None:
-    """Prints a line; a passing one is overwritten by the next on a terminal."""
+    """Prints a line; a passing one is overwritten by the next on a terminal.
+
+    Of several processes the first one prints.
+    """
+    if not is_primary():
+        return
     if sys.stdout.isatty():
         sys.stdout.write("\r\x1b[2K" + text + ("" if passing else "\n"))
         sys.stdout.flush()

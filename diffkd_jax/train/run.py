@@ -50,10 +50,6 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     loop = Loop(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
     state, history = loop.run()
     variables = jax.device_get(student_variables(state))
-    export_model(workdir / MODEL_FILE, student._replace(variables=variables))
-    if state.ema:
-        ema = jax.device_get(ema_variables(state))
-        export_model(workdir / EMA_FILE, student._replace(variables=ema))
     result = {
         "name": config.name,
         "method": config.method,
@@ -68,15 +64,21 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     counts = None
     if len(data.class_names) <= MOST_CLASSES_DRAWN:
         counts = confusion(config, data, mesh, student.module, variables)
-    report.write_run(
-        workdir,
-        result,
-        summary_text=text,
-        trajectories=examples,
-        confusion=counts,
-        class_names=data.class_names,
-    )
-    write_json(finished, result)
+    if sharding.is_primary():
+        export_model(workdir / MODEL_FILE, student._replace(variables=variables))
+        if state.ema:
+            ema = jax.device_get(ema_variables(state))
+            export_model(workdir / EMA_FILE, student._replace(variables=ema))
+        report.write_run(
+            workdir,
+            result,
+            summary_text=text,
+            trajectories=examples,
+            confusion=counts,
+            class_names=data.class_names,
+        )
+        write_json(finished, result)
+    sharding.wait_for_all("the run is written")
     print_line(
         f"{config.name} ({config.method}): top-1 {result['final_top1']:.4f}, report in "
         f"{workdir / 'report.html'}"

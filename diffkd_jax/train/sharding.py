@@ -1,13 +1,48 @@
-"""Mesh, placement of arrays, and jit with the platform's options."""
+"""Processes, mesh, placement of arrays, and jit with the platform's options."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..core.platform import compiler_options
+
+
+def start_processes(options) -> None:
+    """Joins the processes of ``config.distributed``; before any device is used.
+
+    Raises:
+      ValueError: no coordinator is named, and none is found in the environment.
+    """
+    if not options.enabled:
+        return
+    named = {}
+    if options.coordinator:
+        named = {
+            "coordinator_address": options.coordinator,
+            "num_processes": options.num_processes,
+            "process_id": options.process_id,
+        }
+    try:
+        jax.distributed.initialize(**named)
+    except ValueError as error:
+        raise ValueError(
+            f"distributed: found no cluster to join, expected one that JAX knows or "
+            f"distributed.coordinator, num_processes and process_id: {error}"
+        ) from None
+
+
+def is_primary() -> bool:
+    """Whether this process writes files and progress for all."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come to the point of this name."""
+    multihost_utils.sync_global_devices(name)
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:

@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any
 
+from .sharding import is_primary
+
 # Fields that may change between two calls on the same workdir.
 FREE_FIELDS = (
     "mode",
@@ -12,6 +14,13 @@ FREE_FIELDS = (
     "log_every_steps",
     "compare",
     "num_devices",
+    "distributed.enabled",
+    "distributed.coordinator",
+    "distributed.num_processes",
+    "distributed.process_id",
+    "data.num_threads",
+    "data.num_workers",
+    "data.max_unreadable",
     "teacher.workdir",
 )
 
@@ -30,8 +39,9 @@ def claim_workdir(config, workdir: pathlib.Path) -> None:
         path.name.isdigit() for path in (workdir / "checkpoints").glob("*")
     )
     if not (record.exists() and has_run):
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(record, wanted)
+        if is_primary():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(record, wanted)
         return
     found = _flat(json.loads(record.read_text()))
     expected = _flat(wanted)

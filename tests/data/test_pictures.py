@@ -90,6 +90,12 @@ def test_a_jpeg_is_decoded_small_where_the_crop_allows(monkeypatch):
     assert all(min(a) >= 32 for a in sizes)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mirror_reverses_the_columns(channels):
+    image = smooth(5, 7)[..., :channels]
+    np.testing.assert_array_equal(pictures.mirror(image), image[:, ::-1])
+
+
 def test_grey_arrays_stay_grey():
     crop = pictures.crop_fast(smooth()[..., :1], (0, 0, 100, 100), 16, "bilinear")
     assert crop.shape == (16, 16, 1)

@@ -62,6 +62,16 @@ def test_processes_share_each_batch_without_overlap(split):
     for together, a, b in zip(whole, *parts, strict=True):
         assert len(a) == len(b) == 4
         assert sorted(a + b) == sorted(together)
+    alone, *draws = [
+        [batch["draw"] for batch in batches(split, **process)]
+        for process in (
+            {},
+            {"process_index": 0, "process_count": 2},
+            {"process_index": 1, "process_count": 2},
+        )
+    ]
+    assert alone == draws[0]
+    assert not set(draws[0]) & set(draws[1])
 
 
 @pytest.mark.parametrize("at", [0, 1, 5, 6, 9])

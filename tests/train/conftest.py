@@ -5,8 +5,6 @@ import pathlib
 
 import pytest
 
-from diffkd_jax import main
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -37,6 +35,8 @@ def tiny_config(**fields):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """Workdir of a finished DiffKD run, with its teacher inside."""
+    from diffkd_jax import main  # defines flags: not where a config file imports this
+
     workdir = tmp_path_factory.mktemp("finished") / "run"
     main.run(tiny_config(), str(workdir))
     return workdir
