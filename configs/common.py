@@ -73,6 +73,9 @@ def base() -> ConfigDict:
                 "epochs": 0.0,
                 "max_steps": 0,
                 "label_smoothing": 0.0,
+                # Consecutive examples a group of batch norm statistics, in student and
+                # distiller; 0 for the whole batch.
+                "norm_group_size": 0,
                 "ema_decay": 0.0,  # average of the student, evaluated beside it
             },
             "mix": {
@@ -211,4 +214,6 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train.max_steps, config.log_every_steps = 2, 1
     if not config.teacher.init:
         config.teacher.epochs = 1.0
+    if config.train.norm_group_size:
+        config.train.norm_group_size = 8
     return config

@@ -46,6 +46,7 @@ def b1(config) -> None:
     """100 epochs of SGD, x0.1 every 30; crops and flips."""
     config.train.epochs = 100.0
     config.data.batch_size = 256
+    config.train.norm_group_size = 32  # one of 8 GPUs
     config.optimizer.learning_rate = 0.1
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4
@@ -56,7 +57,7 @@ def b2(config) -> None:
     """450 epochs of TensorFlow's RMSProp, x0.97 every 2.4; RandAugment and erasing."""
     config.train.epochs = 450.0
     config.train.label_smoothing, config.train.ema_decay = 0.1, 0.9999
-    config.data.batch_size = 768
+    config.data.batch_size, config.train.norm_group_size = 768, 96
     config.optimizer.name = "rmsprop"
     config.optimizer.learning_rate = 0.048
     config.optimizer.weight_decay = 1e-5
@@ -70,7 +71,7 @@ def b3(config) -> None:
     """300 epochs of AdamW, cosine; the augmentation of B2, colour jitter, mixing."""
     config.train.epochs = 300.0
     config.train.label_smoothing = 0.1
-    config.data.batch_size = 1024
+    config.data.batch_size, config.train.norm_group_size = 1024, 64
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4
     config.optimizer.weight_decay = 5e-2

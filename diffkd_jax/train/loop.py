@@ -46,6 +46,12 @@ class Loop:
         self.steps_per_epoch = data.train.size // max(options.batch_size, 1)
         total = round(config.train.epochs * self.steps_per_epoch)
         self.total_steps = min(total, config.train.max_steps or total)
+        group = config.train.norm_group_size
+        if group < 0 or (group and options.batch_size % group):
+            raise ValueError(
+                f"train.norm_group_size: found {group}, expected a divisor of "
+                f"data.batch_size, {options.batch_size}, or 0"
+            )
         if self.total_steps < 1:
             raise ValueError(
                 f"train.epochs, data.batch_size: found {config.train.epochs} and "
@@ -216,6 +222,9 @@ class Loop:
         if not taps:
             return {}
         count = min(256, self.data.evaluation.size)
+        count -= count % max(self.config.train.norm_group_size, 1)
+        if not count:
+            return {}
         batch = transforms.eval_transform(self.config.data)(
             self.data.evaluation.fetch(np.arange(count))
         )

@@ -33,7 +33,9 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     """
     data = setup.open_data(config)
     method = setup.selected_method(config)
-    taps, student = setup.make_taps(method), setup.make_model(config.student, data)
+    group = config.train.norm_group_size
+    taps = setup.make_taps(method, group)
+    student = setup.make_model(config.student, data, group)
     claim_workdir(config, workdir)
     finished = workdir / "summary.json"
     if finished.exists():

@@ -15,6 +15,7 @@ import numpy as np
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.distill import Tap
+from ..core.norm import BatchNorm
 from ..data import sources, transforms
 from ..data.split import Split, hold_out, subset
 from ..models.files import (
@@ -95,14 +96,21 @@ def open_data(config) -> Data:
 NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
 
 
-def make_model(options, data: Data) -> Model:
-    """The model that ``options`` (``student`` or ``teacher``) names, untrained."""
+def make_model(options, data: Data, norm_group_size: int = 0) -> Model:
+    """The model that ``options`` (``student`` or ``teacher``) names, untrained.
+
+    Its batch norms, if it has any, take statistics over ``norm_group_size`` examples.
+    """
     keywords = options.options.to_dict()
     if options.dtype != "float32":
         keywords["dtype"] = options.dtype
     classes = options.get("num_classes") or len(data.class_names)
     names = data.class_names if classes == len(data.class_names) else ()
-    return describe(options.model, keywords, classes, data.input_shape, names)
+    model = describe(options.model, keywords, classes, data.input_shape, names)
+    if norm_group_size and hasattr(model.module, "norm_group_size"):
+        grouped = model.module.clone(norm_group_size=norm_group_size)
+        return model._replace(module=grouped)
+    return model
 
 
 def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
@@ -158,8 +166,12 @@ def _check_teacher_fits(file: pathlib.Path, found: Model, expected: Model) -> No
             )
 
 
-def make_taps(method: Mapping) -> dict[str, Tap]:
+def make_taps(method: Mapping, norm_group_size: int = 0) -> dict[str, Tap]:
     """The taps of one entry of ``config.methods``.
+
+    Args:
+      method: the entry.
+      norm_group_size: examples a group of batch norm statistics, 0 for all.
 
     Raises:
       ValueError: an unknown distance, or options that it or DiffKD does not take.
@@ -175,13 +187,16 @@ def make_taps(method: Mapping) -> dict[str, Tap]:
         distance, denoise = DISTANCES[options.distance], options.denoise
         parameters = inspect.signature(distance).parameters.values()
         keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        module = denoise and denoise.to_dict()
+        if module and norm_group_size:
+            module["norm"] = functools.partial(BatchNorm, group_size=norm_group_size)
         _check_names(f"taps.{name}.options", options.options, keywords)
         _check_names(f"taps.{name}.denoise", denoise or (), fields)
         taps[name] = Tap(
             student=options.student,
             teacher=options.teacher,
             distance=functools.partial(distance, **options.options.to_dict()),
-            denoise=None if denoise is None else denoise.to_dict(),
+            denoise=module,
         )
     return taps
 

@@ -1,0 +1,57 @@
+"""Batch norm over groups, as the official runs have it, by one field of the config."""
+
+import jax
+import numpy as np
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
+from diffkd_jax.core.norm import BatchNorm
+from diffkd_jax.train import setup
+from tests.train.conftest import tiny_config
+
+
+def test_a_tap_treats_groups_as_batches_of_their_own():
+    config = tiny_config()
+    tap = setup.make_taps(config.methods.diffkd, 4)["features"]
+    key = jax.random.split(jax.random.key(0), 5)
+    student = jax.random.normal(key[0], (8, 3, 3, 6))
+    teacher = jax.random.normal(key[1], (8, 3, 3, 5))
+    noise = DiffKDNoise(
+        student=jax.random.normal(key[2], teacher.shape),
+        teacher=jax.random.normal(key[3], teacher.shape),
+        t=jax.random.randint(key[4], (8,), 0, 1000),
+    )
+    whole, grouped = (DiffKD(**{**tap.denoise, **n}) for n in ({"norm": BatchNorm}, {}))
+    variables = whole.init(jax.random.key(1), student, teacher, noise=noise)
+
+    def run(module, rows):
+        part = jax.tree.map(lambda x: x[rows], noise)
+        apply = jax.jit(
+            lambda *x: module.apply(variables, *x, noise=part, mutable=True)
+        )
+        return apply(student[rows], teacher[rows])[0]
+
+    found = run(grouped, slice(0, 8))
+    parts = [run(whole, slice(0, 4)), run(whole, slice(4, 8))]
+    expected = np.concatenate([part.student for part in parts])
+    np.testing.assert_allclose(found.student, expected, atol=1e-4)
+    assert np.abs(run(whole, slice(0, 8)).student - expected).max() > 1e-2
+    losses = np.mean([part.diffusion_loss for part in parts])
+    np.testing.assert_allclose(found.diffusion_loss, losses, rtol=1e-5)
+
+
+def test_the_student_has_groups_and_its_file_does_not(tmp_path):
+    config = tiny_config(**{"train.norm_group_size": 8, "train.max_steps": 2})
+    data = setup.open_data(config)
+    student = setup.make_model(config.student, data, config.train.norm_group_size)
+    assert student.module.norm_group_size == 8
+    main.run(config, str(tmp_path))
+    assert "norm_group_size" not in setup.load_model(tmp_path).meta["options"]
+
+
+@pytest.mark.parametrize("size", [5, -1])
+def test_groups_must_fill_the_batch(size, tmp_path):
+    config = tiny_config(**{"train.norm_group_size": size, "method": "none"})
+    with pytest.raises(ValueError, match=rf"train\.norm_group_size: found {size}"):
+        main.run(config, str(tmp_path))
