@@ -210,7 +210,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.data.num_classes, config.data.eval_split = 10, "test"
     config.data.mean, config.data.std = (0.2860,), (0.3530,)
     config.data.limit, config.data.batch_size = 64, 16
-    config.data.eval_batch_size = 32
+    config.data.eval_batch_size, config.data.num_workers = 32, 0
     config.train.max_steps, config.log_every_steps = 2, 1
     if not config.teacher.init:
         config.teacher.epochs = 1.0

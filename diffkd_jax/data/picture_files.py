@@ -143,12 +143,14 @@ def _file_split(
     label = np.array(labels, np.int32)
 
     def name(index):
-        return str(root / os.fsdecode(paths[index]))
+        return os.path.join(root, os.fsdecode(paths[index]))
+
+    def read(index):
+        with open(name(index), "rb") as stream:
+            return Encoded(stream.read(), name(index))
 
     def fetch(indices):
-        names = [name(i) for i in indices]
-        images = [Encoded(pathlib.Path(n).read_bytes(), n) for n in names]
-        return {"image": images, "label": label[indices]}
+        return {"image": [read(i) for i in indices], "label": label[indices]}
 
     return Split(len(paths), fetch, name)
 

@@ -220,16 +220,15 @@ def _each(
     pictures: Sequence[Picture], crop: Callable[[Picture], np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every picture cropped, and which ones could not be; those are black."""
-    crops: list[np.ndarray | None] = []
-    for picture in pictures:
+    channels = pictures[0].shape[-1] if isinstance(pictures[0], np.ndarray) else 3
+    crops = np.zeros((len(pictures), size, size, channels), np.uint8)
+    failed = np.zeros(len(pictures), bool)
+    for i, picture in enumerate(pictures):
         try:
-            crops.append(crop(picture))
+            crops[i] = crop(picture)
         except UnreadablePicture:
-            crops.append(None)
-    shape = next((c.shape for c in crops if c is not None), (size, size, 3))
-    black = np.zeros(shape, np.uint8)
-    failed = np.array([c is None for c in crops])
-    return np.stack([black if c is None else c for c in crops]), failed
+            failed[i] = True
+    return crops, failed
 
 
 def _same_size(images, data) -> tuple[np.ndarray, np.ndarray]:
