@@ -5,6 +5,7 @@
 
 ``DIR`` holds the standard python batches (``data_batch_1`` ... ``test_batch``), or the
 same as lossless PNG sheets with label lists. See ``configs/cifar100.py`` for the rest.
+A shortened run on a part of the pictures is ``experiments/2026-11-23_cifar10``.
 """
 
 from configs import common

@@ -1,6 +1,6 @@
-"""Arithmetic and memory of a whole training step of the ImageNet pairs; runs none.
+"""Arithmetic and memory of a whole training step with DiffKD; runs none.
 
-    python experiments/bench/step_cost.py r34-r18 r50-r34 --memory
+    PYTHONPATH=. python experiments/bench/step_cost.py imagenet:r34-r18 --memory
 
 Floating-point operations are those of the program before optimisation, counted by XLA
 (a multiply-add is two). Memory is what the program, compiled for the platform at hand,
@@ -8,78 +8,77 @@ holds at once on one device: arguments (state, teacher, batch) and temporaries.
 """
 
 import argparse
+import importlib
 
 import jax
 import numpy as np
 
 from configs import imagenet
 from diffkd_jax.data.split import Split
+from diffkd_jax.data.transforms import make_normalise
 from diffkd_jax.train import setup, sharding
 from diffkd_jax.train.loop import Loop
 
 GIB = 2**30
+CIFAR = [
+    "wrn_40_2-wrn_40_1",
+    "resnet56-resnet20",
+    "resnet32x4-resnet8x4",
+    "cifar_resnet50-cifar_mobilenet_v2",
+    "resnet32x4-shufflenet_v1",
+    "resnet32x4-shufflenet_v2",
+]
+ALL = [f"imagenet:{p}" for p in imagenet.PAIRS] + [f"cifar100:{p}" for p in CIFAR]
 
 
-def lower(pair, batch, method="diffkd"):
-    """One training step of a pair at 224x224, not compiled yet."""
-    config = imagenet.get_config(f"{pair},{method}")
-    config.data.batch_size = batch
-    config.train.norm_group_size = min(batch, config.train.norm_group_size)
-    normalise = setup.transforms.make_normalise(config.data, 3)
-    split = Split(1_281_167, lambda rows: {})
-    names = tuple(map(str, range(1000)))
-    data = setup.Data(split, split, names, (224, 224, 3), normalise)
-    mesh = sharding.make_mesh(1)
-    group = config.train.norm_group_size
+def lower(name, batch, method="diffkd"):
+    """One training step of ``<config>:<pair>`` at full size, not compiled yet."""
+    file, _, argument = name.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(argument)
+    config.method, config.data.batch_size = method, batch
+    group = min(batch, config.train.norm_group_size)
+    config.train.norm_group_size = group
+    shape = (config.data.image_size or 32,) * 2 + (3,)
+    split = Split(batch, lambda rows: {})
+    classes = tuple(map(str, range(config.data.num_classes)))
+    normalise = make_normalise(config.data, 3)
+    data = setup.Data(split, split, classes, shape, normalise)
     student = setup.make_model(config.student, data, group)
-    teacher = setup.make_model(config.teacher, data)
-    variables = jax.eval_shape(
-        lambda key: teacher.module.init(key, np.zeros((1, 224, 224, 3), np.float32)),
-        jax.random.key(0),
-    )
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
     chosen = config.methods[method]
     taps = setup.make_taps(chosen, group)
-    loop = Loop(
-        config,
-        None,
-        data,
-        mesh,
-        student,
-        teacher._replace(variables=zeros) if taps else None,
-        taps,
-        chosen,
-        evaluate=None,
-    )
-    state = jax.eval_shape(loop.initial_state)
-    batch_of = {
-        "image": jax.ShapeDtypeStruct((batch, 224, 224, 3), np.uint8),
+    teacher = setup.make_model(config.teacher, data) if taps else None
+    if teacher:
+        init = teacher.module.init
+        zeros = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape)))
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), zeros)
+        teacher = teacher._replace(variables=zeros)
+    mesh = sharding.make_mesh(1)
+    loop = Loop(config, None, data, mesh, student, teacher, taps, chosen, None)
+    pictures = {
+        "image": jax.ShapeDtypeStruct((batch, *shape), np.uint8),
         "label": jax.ShapeDtypeStruct((batch,), np.int32),
     }
-    return loop.step.lower(state, loop.teacher_variables, batch_of)
-
-
-def operations(lowered, batch):
-    return lowered.cost_analysis()["flops"] / batch / 1e9
+    state = jax.eval_shape(loop.initial_state)
+    return loop.step.lower(state, loop.teacher_variables, pictures)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", nargs="*", default=list(imagenet.PAIRS))
+    parser.add_argument("names", nargs="*", default=ALL, help="<config>:<pair>")
     parser.add_argument("--batch", type=int, default=32, help="pictures a device")
     parser.add_argument("--memory", action="store_true", help="compile, for memory")
     arguments = parser.parse_args()
+    batch = arguments.batch
     print("| pair | GFLOP a picture | undistilled | arguments, GiB | temporary, GiB |")
     print("|---|---|---|---|---|")
-    for pair in arguments.pairs:
-        lowered = lower(pair, arguments.batch)
-        alone = operations(lower(pair, arguments.batch, "none"), arguments.batch)
-        cells = [f"{operations(lowered, arguments.batch):.1f}", f"{alone:.1f}", "", ""]
+    for name in arguments.names:
+        steps = [lower(name, batch, method) for method in ("diffkd", "none")]
+        cells = [f"{s.cost_analysis()['flops'] / batch / 1e9:.3g}" for s in steps]
         if arguments.memory:
-            memory = lowered.compile().memory_analysis()
+            memory = steps[0].compile().memory_analysis()
             held, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-            cells[2:] = [f"{held / GIB:.2f}", f"{temporary / GIB:.2f}"]
-        print(f"| {pair} | {' | '.join(cells)} |", flush=True)
+            cells += [f"{held / GIB:.2f}", f"{temporary / GIB:.2f}"]
+        print(f"| {name} | {' | '.join(cells + [''] * (4 - len(cells)))} |", flush=True)
 
 
 if __name__ == "__main__":
