@@ -19,10 +19,10 @@ trained first, once, by the same recipe, unless ``--config.teacher.init`` names 
 | resnet32x4-shufflenet_v2 | 79.42, 71.82, 74.45, 77.52 | 2.40 |
 
 GFLOP is the arithmetic of a training step a picture, with DiffKD, counted by XLA
-(``experiments/bench/step_cost.py``). 240 epochs are 12 million pictures: at a sustained
-10 TFLOP/s, an assumption, 24 minutes for 1.20 and 70 for 3.49, besides the teacher's own
-training. One device is enough; all devices of a host are used, and several hosts start
-as in ``configs/imagenet.py``.
+(``experiments/bench/step_cost.py``). 240 epochs are 12 million pictures: at a
+sustained 10 TFLOP/s, an assumption, 24 minutes for 1.20 and 70 for 3.49, besides the
+teacher's own training. One device is enough; all devices of a host are used, and
+several hosts start as in ``configs/imagenet.py``.
 
 In the last three the maps differ (4x4 and 2x2, 8x8 and 4x4), for which neither paper
 nor official code has a rule: here the larger, the teacher's, is averaged over 2x2.
