@@ -82,8 +82,12 @@ def test_a_finished_run_is_left_alone(finished, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
-    config, original = with_teacher(finished), loop.Loop._log
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    finished, tmp_path, monkeypatch, num_workers
+):
+    config = with_teacher(finished, **{"data.num_workers": num_workers})
+    original = loop.Loop._log
 
     def interrupt(self, pending, *rest):
         if pending[-1][0] == 6:
