@@ -1,6 +1,7 @@
 """Tables and plots of the study from its runs.
 
-    python experiments/2026-11-23_fashion_mnist/summarise.py RUNS [IDX_DIRECTORY]
+    PYTHONPATH=. python experiments/2026-11-23_fashion_mnist/summarise.py \
+        RUNS [IDX_DIRECTORY]
 
 ``RUNS`` holds a workdir ``<method>-<seed>`` for each run. With the directory of full
 Fashion-MNIST idx files, the exported students are also evaluated on the 8,000 official
@@ -19,6 +20,7 @@ from diffkd_jax.data.sources import load_idx
 from diffkd_jax.data.transforms import normalise
 from diffkd_jax.models.files import load_model
 from diffkd_jax.train import plots
+from experiments.tables import table
 
 HERE = pathlib.Path(__file__).parent
 ORDER = ["none", "kd", "mse", "dist", "diffkd_features", "diffkd_logits", "diffkd"]
@@ -52,33 +54,6 @@ def collect(runs, pictures):
     return rows
 
 
-def paired(a, b):
-    """Mean and standard error of the differences over the seeds both have."""
-    seeds = sorted(set(a) & set(b))
-    if len(seeds) < 2:
-        return ""
-    d = 100 * np.array([a[s] - b[s] for s in seeds])
-    return f"{d.mean():+.2f} +- {d.std(ddof=1) / np.sqrt(len(d)):.2f}"
-
-
-def table(rows, field):
-    values = {}
-    for row in rows:
-        values.setdefault(row["method"], {})[row["seed"]] = row[field]
-    lines = ["| method | seeds | top-1 % mean | std | minus none | minus KD |"]
-    lines.append("|---|---|---|---|---|---|")
-    for method in [m for m in ORDER if m in values]:
-        v = 100 * np.array(list(values[method].values()))
-        spread = f"{v.std(ddof=1):.2f}" if len(v) > 1 else ""
-        cells = [method, str(len(v)), f"{v.mean():.2f}", spread]
-        cells.append("" if method == "none" else paired(values[method], values["none"]))
-        cells.append(
-            "" if method in ("none", "kd") else paired(values[method], values["kd"])
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main(runs, idx_directory=None):
     runs = pathlib.Path(runs)
     pictures = unseen_pictures(idx_directory) if idx_directory else None
@@ -86,9 +61,9 @@ def main(runs, idx_directory=None):
     keep = ["method", "seed", "final_top1", "final_loss", "best_top1", "unseen_top1"]
     lines = [json.dumps({k: row[k] for k in keep if k in row}) for row in rows]
     (HERE / "results.jsonl").write_text("\n".join(lines) + "\n")
-    print("Embedded test set, 2,000 pictures\n\n" + table(rows, "final_top1"))
+    print("Embedded test set, 2,000 pictures\n\n" + table(rows, "final_top1", ORDER))
     if pictures is not None:
-        print("\n8,000 further test pictures\n\n" + table(rows, "unseen_top1"))
+        print("\n8,000 further test pictures\n\n" + table(rows, "unseen_top1", ORDER))
         if (runs / "teacher").exists():
             print(f"\nteacher {100 * accuracy(runs / 'teacher', pictures):.2f} %")
     plots_from = runs / "diffkd-0" / "plots"

@@ -1,0 +1,40 @@
+"""Tables of studies: means over seeds and paired differences."""
+
+import numpy as np
+
+
+def paired(a, b):
+    """Mean and standard error of the differences over the seeds both have, in %."""
+    seeds = sorted(set(a) & set(b))
+    if len(seeds) < 2:
+        return ""
+    d = 100 * np.array([a[s] - b[s] for s in seeds])
+    return f"{d.mean():+.2f} +- {d.std(ddof=1) / np.sqrt(len(d)):.2f}"
+
+
+def table(rows, field, order):
+    """A Markdown table of ``field`` (a share) by method, in the order given.
+
+    Args:
+      rows: dicts with ``method``, ``seed`` and the field.
+      field: such as ``final_top1``.
+      order: names of methods; those without rows are left out.
+
+    >>> rows = [{"method": "none", "seed": s, "top1": 0.5} for s in (0, 1)]
+    >>> print(table(rows, "top1", ["none"]).splitlines()[-1])
+    | none | 2 | 50.00 | 0.00 |  |  |
+    """
+    values = {}
+    for row in rows:
+        values.setdefault(row["method"], {})[row["seed"]] = row[field]
+    lines = ["| method | seeds | top-1 % mean | std | minus none | minus KD |"]
+    lines.append("|---|---|---|---|---|---|")
+    for method in [m for m in order if m in values]:
+        v = 100 * np.array(list(values[method].values()))
+        spread = f"{v.std(ddof=1):.2f}" if len(v) > 1 else ""
+        cells = [method, str(len(v)), f"{v.mean():.2f}", spread]
+        for base in ("none", "kd"):
+            compared = base in values and method not in ("none", base)
+            cells.append(paired(values[method], values[base]) if compared else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
