@@ -146,8 +146,9 @@ def _file_split(
         return os.path.join(root, os.fsdecode(paths[index]))
 
     def read(index):
-        with open(name(index), "rb") as stream:
-            return Encoded(stream.read(), name(index))
+        path = name(index)
+        with open(path, "rb") as stream:
+            return Encoded(stream.read(), path)
 
     def fetch(indices):
         return {"image": [read(i) for i in indices], "label": label[indices]}

@@ -86,7 +86,9 @@ def crop_fast(picture: Picture, box: Box, size: int, interpolation: str) -> np.n
     left, top, right, bottom = box
     needed = max(size / (right - left), size / (bottom - top))
     if isinstance(picture, Encoded):
-        pixels = _read(picture, scale=min(1.0, needed))
+        # The scales between one half and one are slower than the whole picture.
+        small = (int(np.ceil(height * needed)), int(np.ceil(width * needed)))
+        pixels = _read(picture, small if needed <= 0.5 else None)
     else:
         pixels = picture
     fy, fx = pixels.shape[0] / height, pixels.shape[1] / width
@@ -129,19 +131,15 @@ def _is_jpeg(picture: Encoded) -> bool:
     return picture.data[:2] == b"\xff\xd8"
 
 
-def _read(picture: Encoded, scale: float = 1.0) -> np.ndarray:
-    """RGB pixels, of a JPEG at ``scale`` or a little more."""
+def _read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
+    """RGB pixels, of a JPEG reduced to no less than ``least``, height and width."""
     if _is_jpeg(picture):
-        least = {}
-        if scale <= 0.5:  # the scales between are slower than the whole picture
-            height, width = size_of(picture)
-            least = {
-                "min_height": int(np.ceil(height * scale)),
-                "min_width": int(np.ceil(width * scale)),
-                "min_factor": 2,
-            }
+        reduced = {}
+        if least is not None:
+            height, width = least
+            reduced = {"min_height": height, "min_width": width, "min_factor": 2}
         try:
-            return simplejpeg.decode_jpeg(picture.data, "RGB", **least)
+            return simplejpeg.decode_jpeg(picture.data, "RGB", **reduced)
         except ValueError:
             pass  # CMYK, and small flaws that Pillow passes over
     with _open(picture) as image:
