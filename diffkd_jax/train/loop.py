@@ -68,23 +68,21 @@ class Loop:
         self.teacher_variables = sharding.put_replicated(
             teacher.variables if teacher else {}, mesh
         )
-        self.step = sharding.jit_step(
-            functools.partial(
-                diffkd_step,
-                student_apply=setup.student_apply(student.module),
-                teacher_apply=teacher_apply,
-                distillation=self.distillation,
-                task_loss=functools.partial(
-                    classification.loss, label_smoothing=config.train.label_smoothing
-                ),
-                optimizer=self.optimizer,
-                weights=weights,
-                seed=config.seed,
-                prepare=make_prepare(data.normalise, config.mix, len(data.class_names)),
-                ema_decay=config.train.ema_decay,
+        self.pure_step = functools.partial(
+            diffkd_step,
+            student_apply=setup.student_apply(student.module),
+            teacher_apply=teacher_apply,
+            distillation=self.distillation,
+            task_loss=functools.partial(
+                classification.loss, label_smoothing=config.train.label_smoothing
             ),
-            mesh,
+            optimizer=self.optimizer,
+            weights=weights,
+            seed=config.seed,
+            prepare=make_prepare(data.normalise, config.mix, len(data.class_names)),
+            ema_decay=config.train.ema_decay,
         )
+        self.step = sharding.jit_step(self.pure_step, mesh)
 
     def initial_state(self) -> TrainState:
         """Fresh state, replicated; a function of the seed alone."""

@@ -18,13 +18,10 @@ import jax
 import numpy as np
 from config import get_config
 
-from diffkd_jax.core.step import diffkd_step
 from diffkd_jax.data import pipeline, transforms
-from diffkd_jax.tasks import classification
 from diffkd_jax.train import setup, sharding
 from diffkd_jax.train.evaluate import make_evaluator
 from diffkd_jax.train.loop import Loop, student_variables
-from diffkd_jax.train.mix import make_prepare
 
 HERE = pathlib.Path(__file__).parent
 METHODS = ["none", "mse", "kd", "dkd", "dist", "diffkd", "diffkd_dist"]
@@ -38,15 +35,7 @@ def make_run(config, method_name, data, mesh, student, teacher, evaluate):
         config, HERE, data, mesh, student, teacher, taps, method, evaluate=evaluate
     )
     step = functools.partial(
-        diffkd_step,
-        student_apply=setup.student_apply(student.module),
-        teacher_apply=lambda outputs, batch: outputs,
-        distillation=loop.distillation,
-        task_loss=classification.loss,
-        optimizer=loop.optimizer,
-        weights=method.weights.to_dict(preserve_field_references=False),
-        seed=config.seed,
-        prepare=make_prepare(data.normalise, config.mix, len(data.class_names)),
+        loop.pure_step, teacher_apply=lambda outputs, batch: outputs
     )
     return sharding.jit_step(step, mesh), loop.initial_state(), loop.total_steps
 
