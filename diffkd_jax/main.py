@@ -26,6 +26,12 @@ def run(config, workdir: str = "") -> None:
     from .train import run as runs  # after the flags, so that --help is quick
     from .train.sharding import start_processes
 
+    if "://" in workdir:
+        # pathlib would make a local directory of that name.
+        raise ValueError(
+            f"workdir: found {workdir!r}, expected a directory; mount the bucket, with "
+            "gcsfuse or the like"
+        )
     start_processes(config.distributed)
     directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name)
     if config.dry_run:

@@ -390,6 +390,13 @@ def test_own_model_by_import_path(tmp_path):
     assert type(module).__name__ == "Own"
 
 
+def test_a_workdir_in_a_bucket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="workdir: found 'gs://bucket/run', expected"):
+        main.run(tiny_config(), "gs://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_never_got_going_does_not_claim_its_workdir(finished, tmp_path):
     with pytest.raises(FileNotFoundError):
         main.run(tiny_config(**{"teacher.init": "/nowhere"}), str(tmp_path))
