@@ -1,7 +1,8 @@
 """Accuracy of a model on the evaluation split."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,25 +12,35 @@ from ..tasks import classification
 from . import setup, sharding
 
 
-def make_evaluator(config, data: setup.Data, mesh) -> Callable[..., dict[str, float]]:
-    """``(module, variables) -> {top1, top5, loss}`` on the evaluation split."""
+class Evaluator(NamedTuple):
+    """Two functions of a module and its variables, over the evaluation split.
+
+    Attributes:
+      metrics: to ``{top1, top5, loss}``, means over what can be read.
+      confusion: to counts ``[classes, classes]``, label by prediction.
+    """
+
+    metrics: Callable[..., dict[str, float]]
+    confusion: Callable[..., np.ndarray]
+
+
+def make_evaluator(config, data: setup.Data, mesh) -> Evaluator:
+    """Compiles a module once, and names an unreadable picture once."""
     forwards: dict[Any, Callable] = {}
     unreadable: set[int] = set()
 
-    def evaluate(module, variables):
-        if module not in forwards:
-            forwards[module] = _compile(module, data, classification.metrics, mesh)
-        totals = _sums(config, data, mesh, forwards[module], variables, unreadable)
+    def sums(measure, module, variables):
+        if (measure, module) not in forwards:
+            forwards[measure, module] = _compile(module, data, measure, mesh)
+        forward = forwards[measure, module]
+        return _sums(config, data, mesh, forward, variables, unreadable)
+
+    def metrics(module, variables):
+        totals = sums(classification.metrics, module, variables)
         count = float(totals.pop("count"))
         return {name: float(value) / count for name, value in totals.items()}
 
-    return evaluate
-
-
-def confusion(config, data: setup.Data, mesh, module, variables) -> np.ndarray:
-    """Counts ``[classes, classes]`` of the evaluation split: label, prediction."""
-    forward = _compile(module, data, classification.confusion, mesh)
-    return _sums(config, data, mesh, forward, variables, set())
+    return Evaluator(metrics, functools.partial(sums, classification.confusion))
 
 
 def _compile(module, data: setup.Data, metrics: Callable, mesh) -> Callable:

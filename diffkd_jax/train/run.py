@@ -8,7 +8,7 @@ import jax
 
 from ..models.files import EMA_FILE, MODEL_FILE, export_model, load_model
 from . import report, setup, sharding, summary
-from .evaluate import confusion, make_evaluator
+from .evaluate import make_evaluator
 from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
 from .workdir import claim_workdir, write_json
@@ -47,7 +47,8 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
         data, student, teacher, taps, method.weights, config.data.batch_size
     )
     print_line(text)
-    evaluate = make_evaluator(config, data, mesh)
+    evaluator = make_evaluator(config, data, mesh)
+    evaluate = evaluator.metrics
     teacher_metrics = check_teacher(config, data, teacher, evaluate)
     loop = Loop(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
     state, history = loop.run()
@@ -65,7 +66,7 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     examples = loop.drawing_examples(state)
     counts = None
     if len(data.class_names) <= MOST_CLASSES_DRAWN:
-        counts = confusion(config, data, mesh, student.module, variables)
+        counts = evaluator.confusion(student.module, variables)
     if sharding.is_primary():
         export_model(workdir / MODEL_FILE, student._replace(variables=variables))
         if state.ema:
@@ -154,7 +155,7 @@ def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
             f"expected {len(data.class_names)}, those of the data"
         )
     mesh = sharding.make_mesh(config.num_devices)
-    values = make_evaluator(config, data, mesh)(module, variables)
+    values = make_evaluator(config, data, mesh).metrics(module, variables)
     print_values("student", values)
     return values
 

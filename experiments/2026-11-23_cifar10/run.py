@@ -46,7 +46,7 @@ def main(directory, seed, most_steps=0):
     data, mesh = setup.open_data(config), sharding.make_mesh(1)
     student = setup.make_model(config.student, data)
     teacher = setup.load_teacher(config, data, HERE / "teacher.safetensors")
-    evaluate = make_evaluator(config, data, mesh)
+    evaluate = make_evaluator(config, data, mesh).metrics
     runs = {
         name: make_run(config, name, data, mesh, student, teacher, evaluate)
         for name in METHODS
