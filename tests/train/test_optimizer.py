@@ -1,5 +1,7 @@
 """Schedules at given steps, and which parameters decay."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,46 @@ def test_exponential_schedule_of_recipe_b2():
     np.testing.assert_allclose(found, ramp + later, rtol=1e-4, atol=1e-8)
 
 
+STEPS = 5004  # an epoch of ImageNet at 256 pictures a step; exact for all three
+
+
+def imagenet_rate(pair, step):
+    made = load_config("imagenet", pair)
+    schedule = make_schedule(made, STEPS, round(made.train.epochs * STEPS))
+    return float(schedule(step))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0, 0.1), (29.9, 0.1), (30, 1e-2), (59.9, 1e-2), (60, 1e-3), (90, 1e-4)],
+)
+def test_rates_of_recipe_b1(epoch, rate):
+    assert imagenet_rate("r34-r18", int(epoch * STEPS)) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("epoch", [0, 1.5, 2.9, 3, 4.7, 4.9, 100, 449])
+def test_rates_of_recipe_b2(epoch):
+    step = int(epoch * STEPS)
+    if epoch < 3:
+        expected = 1e-6 + (0.048 - 1e-6) * step / (3 * STEPS)
+    else:
+        expected = 0.048 * 0.97 ** math.floor(epoch / 2.4)
+    found = imagenet_rate("r50-r34", step)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-8)  # float32
+
+
+@pytest.mark.parametrize("epoch", [0, 10, 19.9, 20, 150, 299.9])
+def test_rates_of_recipe_b3(epoch):
+    step = int(epoch * STEPS)
+    if epoch < 20:
+        expected = 5e-7 + (5e-4 - 5e-7) * step / (20 * STEPS)
+    else:
+        share = (1 + math.cos(math.pi * step / (300 * STEPS))) / 2
+        expected = 5e-6 + (5e-4 - 5e-6) * share
+    found = imagenet_rate("swin_l-swin_t", step)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
 def test_unknown_names_are_named():
     with pytest.raises(ValueError, match=r"schedule.name: found 'linear'"):
         make_schedule(config(**{"schedule.name": "linear"}), 10, 100)
@@ -77,6 +119,28 @@ def trajectory(optimizer, gradients):
 
 
 GRADIENTS = [0.5, -2.0, 0.1, 1.0]
+
+
+def test_sgd_is_nesterovs_with_the_decay_in_the_gradient():
+    """Written out as PyTorch has it: the rate is outside the momentum."""
+    made = config(
+        **{
+            "optimizer.name": "sgd",
+            "optimizer.nesterov": True,
+            "optimizer.weight_decay": 0.01,
+            "optimizer.decay_norms_and_biases": False,
+        }
+    )
+    for column, decay in ((0, 0.01), (1, 0.0)):
+        p, momentum, expected = 1.0, 0.0, []
+        for step, g in enumerate(GRADIENTS):
+            g = g + decay * p
+            momentum = 0.9 * momentum + g
+            p -= 0.1 / (step + 1) * (g + 0.9 * momentum)
+            expected.append(p)
+        optimizer = make_optimizer(made, lambda step: 0.1 / (step + 1))
+        found = trajectory(optimizer, GRADIENTS)[:, column]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_rmsprop_is_that_of_tensorflow():
