@@ -5,7 +5,8 @@ One host, all its accelerators:
     python -m diffkd_jax.main --config=configs/imagenet.py:PAIR,METHOD \
         --config.data.path=TFDS_DATA_DIR --config.teacher.init=TEACHER
 
-A Cloud TPU pod slice, the same on every host, ``RUN`` on a file system they share:
+A Cloud TPU pod slice, the same on every host, ``RUN`` in a directory they share, NFS or
+a mounted bucket:
 
     gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python -m \
         diffkd_jax.main --config=configs/imagenet.py:PAIR,METHOD \
@@ -34,8 +35,10 @@ Methods: diffkd (default), diffkd_dist, kd, dkd, dist, mse, none. ``r34-r18,kd``
 
 Data, one of:
 
-* TFDS ``imagenet2012`` prepared as array records
-  (``tfds.builder("imagenet2012", file_format="array_record").download_and_prepare()``);
+* TFDS ``imagenet2012`` prepared as array records, once, with ``pip install
+  '.[prepare]'`` and the two archives in ``TFDS_DATA_DIR/downloads/manual``:
+  ``tfds.builder("imagenet2012", data_dir=TFDS_DATA_DIR, file_format="array_record")
+  .download_and_prepare()``;
 * ``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``: ``--config.data.name=folder
   --config.data.path=DIR --config.data.eval_split=val``;
 * tar shards ``imagenet-train-000000.tar`` with ``KEY.jpg`` and ``KEY.cls``:
@@ -50,9 +53,10 @@ table, or the workdir of a finished run; to train the teacher here instead, set
 sizes first.
 
 Not reproduced yet: none of it has run on ImageNet itself. Where the official files
-differ from the paper's table of recipes, the table is followed. Batch norm takes its
-statistics over 32, 96 or 64 pictures, as one GPU of the official runs does; with fewer
-pictures a device, ``--config.train.norm_group_size=0`` spares communication.
+differ from the paper's table of recipes, the table is followed; the functions below say
+where. Batch norm takes its statistics over 32, 96 or 64 pictures, as one GPU of the
+official runs does; with fewer pictures a device, ``--config.train.norm_group_size=0``
+spares communication.
 """
 
 from configs import common
@@ -81,7 +85,11 @@ def b1(config) -> None:
 
 
 def b2(config) -> None:
-    """450 epochs of TensorFlow's RMSProp, x0.97 every 2.4; RandAugment and erasing."""
+    """450 epochs of TensorFlow's RMSProp, x0.97 every 2.4; RandAugment and erasing.
+
+    Deviation: the official file distils by DIST, the paper by DiffKD; its dropout of
+    0.2 reaches none of the paper's students, and is left out.
+    """
     config.train.epochs = 450.0
     config.train.label_smoothing, config.train.ema_decay = 0.1, 0.9999
     config.data.batch_size, config.train.norm_group_size = 768, 96
@@ -95,7 +103,13 @@ def b2(config) -> None:
 
 
 def b3(config) -> None:
-    """300 epochs of AdamW, cosine; the augmentation of B2, colour jitter, mixing."""
+    """300 epochs of AdamW, cosine; the augmentation of B2, colour jitter, mixing.
+
+    Deviation: the official file has a learning rate of 1e-3, a weight decay of 0.04, an
+    autoencoder of 1024 channels and no distillation, and its loader leaves colour
+    jitter out beside RandAugment. Warm-up, last rate, clipping, drop path and the
+    strengths of mixing and erasing are the file's, for the paper gives none.
+    """
     config.train.epochs = 300.0
     config.train.label_smoothing = 0.1
     config.data.batch_size, config.train.norm_group_size = 1024, 64
