@@ -192,6 +192,27 @@ def test_imagenet_pairs_follow_their_recipe(pair):
     assert set(config.methods.diffkd.weights.values()) == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("pair", "student"),
+    [
+        ("r50-r34", "resnet8"),
+        ("swin_l-swin_t", "tests.train.own_model:small_swin"),
+    ],
+)
+def test_smoke_of_recipes_b2_and_b3(pair, student, tmp_path):
+    """With a small pair, which compiles faster."""
+    config = load_config("imagenet", f"{pair},smoke")
+    config.num_devices = 1
+    config.teacher.model, config.student.model = "resnet8", student
+    for tap in config.methods.diffkd.taps.values():
+        tap.denoise.num_steps = 1
+    config.methods.diffkd.taps.features.denoise.latent_channels = 16
+    main.run(config, str(tmp_path))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert ("final_ema_top1" in summary) == (pair == "r50-r34")
+
+
 @pytest.mark.parametrize("pair", ["r50-mbv1", "r50-effb0", "swin_l-swin_t"])
 def test_the_dry_run_of_an_imagenet_pair(pair, capsys):
     """Sizes of the blocks of the official code: 11.3 M for ResNet-50 to MobileNetV1."""

@@ -1,6 +1,8 @@
-"""A model of somebody else's, named by import path."""
+"""Models named by import path: somebody else's, and a backbone made small."""
 
 import flax.linen as nn
+
+from diffkd_jax.models.swin import Swin
 
 
 class Own(nn.Module):
@@ -15,3 +17,7 @@ class Own(nn.Module):
 
 def make(num_classes, width):
     return Own(num_classes, width)
+
+
+def small_swin(num_classes, drop_path):
+    return Swin((1, 1, 1, 1), 32, num_classes, drop_path=drop_path)
