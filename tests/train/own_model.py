@@ -11,11 +11,13 @@ class Own(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train=False):
-        x = nn.relu(nn.Conv(self.width, (3, 3), name="conv")(x))
-        return {"features": x, "logits": nn.Dense(self.num_classes)(x.mean((1, 2)))}
+        x = nn.Conv(self.width, (3, 3), (4, 4), name="conv")(x)
+        x = nn.relu(nn.BatchNorm(not train, name="norm")(x))
+        logits = nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
+        return {"features": x, "logits": logits}
 
 
-def make(num_classes, width):
+def make(num_classes, width=4):
     return Own(num_classes, width)
 
 

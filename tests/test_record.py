@@ -1,0 +1,16 @@
+"""Draws, names and order are those of the record."""
+
+import json
+
+import pytest
+
+from tests.record import FILE, measure
+
+
+def test_the_record_holds(tmp_path):
+    expected, found = json.loads(FILE.read_text()), measure(tmp_path)
+    for name in ("state", "export", "right"):
+        assert found[name] == expected[name], name
+    assert len(found["rows"]) == len(expected["rows"])
+    for step, (row, wanted) in enumerate(zip(found["rows"], expected["rows"])):
+        assert row == pytest.approx(wanted, rel=1e-4), f"step {step + 1}"
