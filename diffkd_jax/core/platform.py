@@ -9,11 +9,19 @@ import jax
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
+# Less work on machine code: a fraction of the time to compile, slower to run.
+ONCE_OPTIONS = CPU_OPTIONS | {"xla_backend_optimization_level": "0"}
+
+
 @functools.cache
-def compiler_options() -> dict[str, str] | None:
+def compiler_options(*, once: bool = False) -> dict[str, str] | None:
     """Options for ``jax.jit(..., compiler_options=...)`` on this platform.
 
-    The option is experimental: a compiler that does not know it is left alone.
+    The options are experimental: a compiler that does not know them is left alone.
+
+    Args:
+      once: the program runs once and does little, as initialisation does: it is
+        compiled in a fraction of the time. Values may differ by a rounding.
 
     >>> step = jax.jit(lambda x: x + 1, compiler_options=compiler_options())
     >>> int(step(1))
@@ -21,14 +29,15 @@ def compiler_options() -> dict[str, str] | None:
     """
     if jax.default_backend() != "cpu":
         return None
+    options = ONCE_OPTIONS if once else CPU_OPTIONS
     try:
-        jax.jit(lambda x: x, compiler_options=CPU_OPTIONS).lower(0.0).compile()
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
     except Exception as error:  # the type differs between jaxlib releases
         logging.getLogger(__name__).warning(
-            "compiler option left out, convolutions may be slower: %s", error
+            "compiler options left out, computing or compiling may be slower: %s", error
         )
         return None
-    return dict(CPU_OPTIONS)
+    return dict(options)
 
 
 def scan_unroll(length: int) -> int:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..core.distill import distillation
+from ..core.platform import compiler_options
 from ..core.step import TrainState, diffkd_step, init_state
 from ..data import pipeline, transforms
 from ..tasks import classification
@@ -114,7 +115,11 @@ class Loop:
                 ema=self.config.train.ema_decay > 0,
             )
 
-        return jax.jit(init, out_shardings=sharding.replicated(self.mesh))()
+        return jax.jit(
+            init,
+            out_shardings=sharding.replicated(self.mesh),
+            compiler_options=compiler_options(once=True),
+        )()
 
     def run(self) -> tuple[TrainState, list[dict[str, float]]]:
         """Restore, then step, log, evaluate, checkpoint, until the last step."""
@@ -227,10 +232,13 @@ class Loop:
             self.data.evaluation.fetch(np.arange(count))
         )
         batch = {"image": self.data.normalise(batch["image"])}
-        forward = jax.jit(setup.frozen_apply(self.student.module))
+        compile_once = functools.partial(
+            jax.jit, compiler_options=compiler_options(once=True)
+        )
+        student_apply = compile_once(setup.frozen_apply(self.student.module))
         pair = (
-            forward(student_variables(state), batch),
-            jax.jit(self.teacher_apply)(self.teacher_variables, batch),
+            student_apply(student_variables(state), batch),
+            compile_once(self.teacher_apply)(self.teacher_variables, batch),
         )
         return report.trajectories(
             taps,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ..core.distill import Tap, lookup, trajectory
+from ..core.platform import compiler_options
 from . import plots
 from .metrics import read_rows
 
@@ -41,7 +42,10 @@ def trajectories(
     """
     drawn = {}
     for name, tap in taps.items():
-        run = jax.jit(functools.partial(trajectory, tap))(
+        run = jax.jit(
+            functools.partial(trajectory, tap),
+            compiler_options=compiler_options(once=True),
+        )(
             params[name],
             state[name],
             key,

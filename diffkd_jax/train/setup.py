@@ -239,6 +239,5 @@ def frozen_apply(module: nn.Module) -> Callable:
 
 
 def init_variables(module: nn.Module, key: jax.Array, data: Data) -> dict:
-    """Fresh variables of a module for pictures of the data's shape."""
-    image = jax.ShapeDtypeStruct((1, *data.input_shape), np.float32)
-    return jax.jit(lambda k: module.init(k, jax.numpy.zeros(image.shape)))(key)
+    """Fresh variables of a module for pictures of the data's shape; to be jitted."""
+    return module.init(key, jax.numpy.zeros((1, *data.input_shape)))

@@ -43,12 +43,13 @@ def parts(config):
     student = setup.make_model(config.student, data).module
     teacher = setup.make_model(config.teacher, data).module
     apply, frozen = setup.student_apply(student), setup.frozen_apply(teacher)
-    teacher_variables = setup.init_variables(teacher, key, data)
+    init = lambda module: jax.jit(lambda k: setup.init_variables(module, k, data))(key)
+    teacher_variables = init(teacher)
     optimizer = optax.sgd(0.1, momentum=0.9)
 
     def method(name):
         distill = distillation(setup.make_taps(config.methods[name]))
-        variables = setup.init_variables(student, key, data)
+        variables = init(student)
         params = variables.pop("params")
         student_out, _ = apply(params, variables, batch, key)
         teacher_out = frozen(teacher_variables, batch)
