@@ -1,21 +1,40 @@
-"""Shared by all tests: devices, run-time shape checks of ``core``, golden files."""
+"""Shared by all tests: devices, compilation, run-time shape checks, golden files."""
 
 import os
 import pathlib
-import tempfile
 
 # Eight simulated devices, so that sharded runs are tested everywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Tests compile the same programs again and again, in workers and in the commands that
+# they start. What is compiled stays there; ``pytest --cache-clear`` empties it.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(__file__).parents[1] / ".pytest_cache/d/jax"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import jaxtyping
+import pytest
 
 jaxtyping.install_import_hook(
     ["diffkd_jax.core.diffusion", "diffkd_jax.core.distances"], "beartype.beartype"
 )
-# Tests compile the same programs again and again.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="jax-cache-"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+# Small nets run for a moment, so compiling is most of their tests' time. The goldens,
+# the configs as they are and the command line keep what users run.
+COMPILED_CHEAPLY = ("tests/train/", "tests/core/")
+OPTION = "jax_disable_most_optimizations"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Compiles a test's programs, those of its fixtures and commands too, cheaply."""
+    cheap = item.nodeid.startswith(COMPILED_CHEAPLY) and not (
+        item.get_closest_marker("optimised")
+    )
+    jax.config.update(OPTION, cheap)
+    os.environ[OPTION.upper()] = str(int(cheap))
+    return (yield)

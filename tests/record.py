@@ -122,10 +122,6 @@ def run_counts(workdir):
     from safetensors.numpy import load_file
 
     config = tiny_config(method="kd")
-    with config.unlocked():
-        for side, width in (("student", 4), ("teacher", 6)):
-            config[side].model = "tests.train.own_model:make"
-            config[side].options = {"width": width}
     main.run(config, str(workdir))
     rows = read_rows(workdir / "metrics.jsonl")
     right = [r["eval/top1"] * config.data.limit for r in rows if "eval/top1" in r]

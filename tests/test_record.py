@@ -11,6 +11,6 @@ def test_the_record_holds(tmp_path):
     expected, found = json.loads(FILE.read_text()), measure(tmp_path)
     for name in ("state", "export", "right"):
         assert found[name] == expected[name], name
-    assert len(found["rows"]) == len(expected["rows"])
-    for step, (row, wanted) in enumerate(zip(found["rows"], expected["rows"])):
+    pairs = zip(found["rows"], expected["rows"], strict=True)
+    for step, (row, wanted) in enumerate(pairs):
         assert row == pytest.approx(wanted, rel=1e-4), f"step {step + 1}"

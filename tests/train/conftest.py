@@ -17,15 +17,15 @@ def load_config(name, argument=""):
 
 
 def tiny_config(**fields):
-    """64 pictures, 8 steps, an evaluation and a checkpoint every 4."""
+    """64 pictures, 8 steps, an evaluation and a checkpoint every 4, two tiny nets."""
     config = load_config("quickstart", "smoke")
     with config.unlocked():
         config.name = "tiny"
         config.num_devices = 1
         config.train.max_steps, config.train.epochs = 0, 2.0
-        config.teacher.model = "resnet8"
-        config.teacher.options = {"channels": (4, 4, 4, 12)}
-        config.student.options = {"channels": (4, 4, 4, 8)}
+        for side, width in (("teacher", 6), ("student", 4)):
+            config[side].model = "tests.train.own_model:make"
+            config[side].options = {"width": width}
         for tap in config.methods.diffkd.taps.values():
             tap.denoise.num_steps = 2
     config.update_from_flattened_dict(fields)
@@ -39,4 +39,20 @@ def finished(tmp_path_factory):
 
     workdir = tmp_path_factory.mktemp("finished") / "run"
     main.run(tiny_config(), str(workdir))
+    return workdir
+
+
+RESNET = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 12)}}
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory):
+    """Workdir with the export of a ResNet of drawn weights, as ``RESNET`` names it."""
+    from diffkd_jax.models.files import MODEL_FILE, describe, export_model
+    from tests.models.test_fold import random_variables
+
+    model = describe("resnet8", RESNET["teacher.options"], 10, (28, 28, 1))
+    variables = random_variables(model.module, (28, 28, 1))
+    workdir = tmp_path_factory.mktemp("resnet")
+    export_model(workdir / MODEL_FILE, model._replace(variables=variables))
     return workdir

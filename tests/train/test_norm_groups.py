@@ -42,7 +42,10 @@ def test_a_tap_treats_groups_as_batches_of_their_own():
 
 
 def test_the_student_has_groups_and_its_file_does_not(tmp_path):
-    config = tiny_config(**{"train.norm_group_size": 8, "train.max_steps": 2})
+    fields = {"train.norm_group_size": 8, "train.max_steps": 2, "method": "none"}
+    config = tiny_config(**fields | {"student.model": "resnet8"})
+    with config.unlocked():
+        config.student.options = {"channels": (4, 4, 4, 8)}
     data = setup.open_data(config)
     student = setup.make_model(config.student, data, config.train.norm_group_size)
     assert student.module.norm_group_size == 8

@@ -1,7 +1,6 @@
 """Runs from config to report, in one process."""
 
 import json
-import pathlib
 import shutil
 
 import chex
@@ -18,8 +17,8 @@ from diffkd_jax.models.files import (
     export_torch,
     load_model,
 )
-from diffkd_jax.train import loop, metrics, report, run, setup
-from tests.train.conftest import tiny_config
+from diffkd_jax.train import loop, metrics, report, setup
+from tests.train.conftest import RESNET, load_config, tiny_config
 
 
 def snapshot(folder):
@@ -28,6 +27,15 @@ def snapshot(folder):
 
 def with_teacher(finished, **fields):
     return tiny_config(**{"teacher.init": str(finished / "teacher")} | fields)
+
+
+def resnet_config(**fields):
+    """With the teacher of the fixture ``resnet``."""
+    config = tiny_config()
+    with config.unlocked():
+        config.teacher.options = {}
+        config.update_from_flattened_dict(RESNET | fields)
+    return config
 
 
 def same_student(a, b):
@@ -173,8 +181,8 @@ def test_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
     main.run(tiny_config(dry_run=True), str(tmp_path / "run"))
     out = capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    assert "features 7x7x8" in out
-    assert "features 7x7x12" in out
+    assert "features 7x7x4" in out
+    assert "features 7x7x6" in out
     assert "distance x 1" in out
     assert "multiply-adds" in out
 
@@ -182,7 +190,7 @@ def test_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
 def test_student_export_is_a_bare_student(finished):
     module, variables, meta = load_model(finished)
     assert set(variables) == {"params", "batch_stats"}
-    assert set(variables["params"]) == {"stem", "stage1", "stage2", "stage3", "head"}
+    assert set(variables["params"]) == {"conv", "norm", "head"}
     assert meta["class_names"][0] == "T-shirt"
     out = module.apply(variables, np.zeros((2, 28, 28, 1), np.float32))
     assert out["logits"].shape == (2, 10)
@@ -202,8 +210,9 @@ def test_comparison_shares_one_teacher(tmp_path, capsys):
     assert (tmp_path / "kd/report.html").exists()
 
 
-def test_spatial_rule_shows_in_the_table(finished, capsys):
-    config = tiny_config(dry_run=True)
+def test_spatial_rule_shows_in_the_table(capsys):
+    config = load_config("quickstart")
+    config.dry_run = True
     config.methods.diffkd.taps.features.teacher = "stage2"
     main.run(config)
     assert "teacher 14x14 -> 7x7 by average pooling" in capsys.readouterr().out
@@ -231,7 +240,7 @@ def test_spatial_rule_shows_in_the_table(finished, capsys):
         ({"teacher.init": "/nowhere"}, "/nowhere: found nothing"),
         (
             {"methods.diffkd.taps.features.student": "stage9"},
-            "tap 'features': student output: found no 'stage9', expected .*stage3",
+            "tap 'features': student output: found no 'stage9', expected .*'features'",
         ),
         (
             {"methods.diffkd.taps.features.distance": "l2"},
@@ -265,11 +274,11 @@ def test_a_weight_for_no_loss_is_named(finished, tmp_path):
         main.run(config, str(tmp_path))
 
 
-def test_a_teacher_of_another_architecture_is_refused(finished, tmp_path):
-    config = with_teacher(finished, **{"teacher.model": "resnet14"})
+def test_a_teacher_of_another_architecture_is_refused(resnet, tmp_path):
+    fields = RESNET | {"teacher.init": str(resnet), "teacher.model": "resnet14"}
     message = r"teacher\.init: .* holds model resnet8, expected resnet14"
     with pytest.raises(ValueError, match=message):
-        main.run(config, str(tmp_path))
+        main.run(resnet_config(**fields), str(tmp_path))
 
 
 def test_a_poor_teacher_is_refused(finished, tmp_path):
@@ -278,13 +287,13 @@ def test_a_poor_teacher_is_refused(finished, tmp_path):
         main.run(config, str(tmp_path))
 
 
-def test_weights_of_a_pytorch_definition_are_a_teacher(finished, tmp_path):
+def test_weights_of_a_pytorch_definition_are_a_teacher(resnet, tmp_path):
     """In the layout of PyTorch the same teacher gives the same run."""
     file = tmp_path / "teacher.safetensors"
-    export_torch(file, load_model(finished / "teacher"))
-    for name, init in (("ours", finished / "teacher"), ("torch", file)):
-        config = tiny_config(**{"teacher.init": str(init), "train.max_steps": 2})
-        main.run(config, str(tmp_path / name))
+    export_torch(file, load_model(resnet))
+    for name, init in (("ours", resnet), ("torch", file)):
+        fields = {"method": "kd", "teacher.init": str(init), "train.max_steps": 2}
+        main.run(resnet_config(**fields), str(tmp_path / name))
     same_student(tmp_path / "ours", tmp_path / "torch")
 
 
@@ -297,20 +306,20 @@ def test_mixing_erasing_and_the_average(tmp_path):
     assert rows[-1]["eval/ema_loss"] != rows[-1]["eval/loss"]
     raw, average = load_model(tmp_path), load_model(tmp_path / EMA_FILE)
     assert raw.meta == average.meta
-    kernels = [m.variables["params"]["stem"]["conv"]["kernel"] for m in (raw, average)]
+    kernels = [m.variables["params"]["conv"]["kernel"] for m in (raw, average)]
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
-def test_the_teacher_runs_folded(finished):
-    config = tiny_config()
-    teacher = setup.load_teacher(config, setup.open_data(config), finished / "teacher")
+def test_the_teacher_runs_folded(resnet):
+    config = resnet_config()
+    teacher = setup.load_teacher(config, setup.open_data(config), resnet)
     block = teacher.variables["params"]["stage1"]["block0"]
     assert set(block["conv0"]) == {"conv"}
     assert "bias" in block["conv0"]["conv"]
 
 
-def test_a_teacher_of_other_classes_gives_features(finished, tmp_path, capsys):
-    model = load_model(finished / "teacher")
+def test_a_teacher_of_other_classes_gives_features(resnet, tmp_path, capsys):
+    model = load_model(resnet)
     other = describe("resnet8", model.meta["options"], 7, (28, 28, 1))
     params = model.variables["params"]
     head = {
@@ -319,18 +328,18 @@ def test_a_teacher_of_other_classes_gives_features(finished, tmp_path, capsys):
     variables = model.variables | {"params": params | {"head": head}}
     export_torch(tmp_path / "other.safetensors", other._replace(variables=variables))
     fields = {
-        "method": "diffkd_features",
+        "method": "mse",
         "teacher.init": str(tmp_path / "other.safetensors"),
         "train.max_steps": 2,
     }
     with pytest.raises(ValueError, match=r"a head of 7 classes, expected 10 \(teacher"):
-        main.run(tiny_config(**fields), str(tmp_path / "a"))
+        main.run(resnet_config(**fields), str(tmp_path / "a"))
     fields["teacher.num_classes"] = 7
-    main.run(tiny_config(**fields), str(tmp_path / "b"))
+    main.run(resnet_config(**fields), str(tmp_path / "b"))
     assert "teacher  7 classes, the data 10: not evaluated" in capsys.readouterr().out
     fields["teacher.min_top1"] = 0.5
     with pytest.raises(ValueError, match="expected 0: it cannot be checked"):
-        main.run(tiny_config(**fields), str(tmp_path / "c"))
+        main.run(resnet_config(**fields), str(tmp_path / "c"))
 
 
 def test_a_teacher_in_bfloat16(finished, tmp_path):
@@ -378,15 +387,9 @@ def test_a_class_count_that_differs_is_refused(finished, tmp_path):
         main.run(config, str(finished))
 
 
-def test_own_model_by_import_path(tmp_path):
-    config = tiny_config(method="none", **{"train.max_steps": 1})
-    with config.unlocked():
-        config.student.model = "tests.train.own_model:make"
-        config.student.options = {"width": 3}
-    result = run.train(config, pathlib.Path(tmp_path))
-    assert result["steps"] == 1
-    module, variables, _ = load_model(tmp_path)
-    assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 3)
+def test_own_model_by_import_path(finished):
+    module, variables, _ = load_model(finished)
+    assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 4)
     assert type(module).__name__ == "Own"
 
 
@@ -400,6 +403,6 @@ def test_a_workdir_in_a_bucket_is_refused(tmp_path, monkeypatch):
 def test_a_run_that_never_got_going_does_not_claim_its_workdir(finished, tmp_path):
     with pytest.raises(FileNotFoundError):
         main.run(tiny_config(**{"teacher.init": "/nowhere"}), str(tmp_path))
-    fields = {"train.max_steps": 1}
+    fields = {"train.max_steps": 1, "method": "none"}
     main.run(with_teacher(finished, **fields), str(tmp_path))
     assert (tmp_path / "summary.json").exists()
