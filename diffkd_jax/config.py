@@ -1,13 +1,44 @@
-"""Fields that all recipes share, and the methods they compare.
+"""Fields that all recipes share, the methods they compare, and their arguments.
 
-Configs hold names and numbers only. Every field can be set on the command line, as in
+A recipe anywhere is a Python file with ``get_config(argument="")`` that starts from
+:func:`base`; those in ``configs/`` are installed as ``diffkd_jax.configs``. Configs
+hold names and numbers only. Every field can be set on the command line, as in
 ``--config.optimizer.learning_rate=0.1``,
 ``--config.methods.diffkd.taps.features.denoise.num_steps=3`` or
-``--config.methods.kd.weights['logits/distance']=0.5`` (quoted from the shell).
+``--config.methods.kd.weights['logits/distance']=0.5`` (quoted from the shell), and
+every argument of a model, as in ``--config.student.options.width=0.5``.
 """
+
+import ast
+import pathlib
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+
+# Fields that may change between two calls on the same workdir.
+FREE_FIELDS = (
+    "mode",
+    "dry_run",
+    "log_every_steps",
+    "compare",
+    "num_devices",
+    "distributed.enabled",
+    "distributed.coordinator",
+    "distributed.num_processes",
+    "distributed.process_id",
+    "data.path",  # data can move; what it holds is compared by number and names
+    "data.num_threads",
+    "data.num_workers",
+    "data.max_unreadable",
+    "teacher.workdir",
+)
+# Fields of earlier versions to the default they had. A record that holds another value
+# is one of a run that this version cannot continue.
+RETIRED_FIELDS: dict[str, Any] = {}
 
 
 def base() -> ConfigDict:
@@ -203,6 +234,33 @@ def cifar(pair: str, dataset: str) -> ConfigDict:
     return config
 
 
+def parse_argument(
+    recipe: str, argument: str, *groups: Iterable[str]
+) -> tuple[str, ...]:
+    """The word of each group in ``argument``, words between commas; "" for none.
+
+    Args:
+      recipe: name of the recipe, for the message.
+      argument: what stands behind the colon of ``--config``.
+      groups: words of which one can be given; no word is in two groups.
+
+    Raises:
+      ValueError: an unknown word, or two of one group.
+
+    >>> parse_argument("mine", "smoke,big", ["small", "big"], ["smoke"])
+    ('big', 'smoke')
+    """
+    words = [word for word in argument.split(",") if word]
+    found = [[word for word in words if word in group] for group in groups]
+    known = {word for group in found for word in group}
+    wrong = [word for word in words if word not in known]
+    wrong += [word for group in found for word in group[1:]]
+    if wrong:
+        expected = " and one of ".join(str(list(group)) for group in groups)
+        raise ValueError(f"{recipe}: found {wrong[0]!r}, expected one of {expected}")
+    return tuple(group[0] if group else "" for group in found)
+
+
 def shrink(config: ConfigDict) -> ConfigDict:
     """Two steps on a few embedded pictures: what ``:smoke`` of every recipe runs."""
     config.name += "-smoke"
@@ -217,3 +275,79 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.train.norm_group_size:
         config.train.norm_group_size = 8
     return config
+
+
+def recipe_folder() -> pathlib.Path:
+    """Where the packaged recipes lie: installed, or beside the package in a checkout."""
+    try:
+        return pathlib.Path(str(resources.files("diffkd_jax.configs")))
+    except ModuleNotFoundError:
+        return pathlib.Path(__file__).parents[1] / "configs"
+
+
+def recipes() -> dict[str, pathlib.Path]:
+    """The packaged recipes by name.
+
+    >>> "quickstart" in recipes()
+    True
+    """
+    files = sorted(recipe_folder().glob("[!_]*.py"))
+    return {file.stem: file for file in files}
+
+
+def recipe_file(given: str) -> str:
+    """``<name>[:argument]`` of a packaged recipe to its file; a path stays as it is.
+
+    Raises:
+      ValueError: neither a packaged recipe nor an existing file.
+
+    >>> recipe_file("quickstart:smoke").endswith("configs/quickstart.py:smoke")
+    True
+    """
+    name, separator, argument = given.partition(":")
+    file = recipes().get(name, pathlib.Path(name).expanduser())
+    if not file.is_file():
+        raise ValueError(
+            f"--config: found nothing at {str(file.absolute())!r}, expected a file or "
+            f"one of {list(recipes())}"
+        )
+    return f"{file}{separator}{argument}"
+
+
+def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """Parts ``--config.<side>.options.<name>=<value>`` from the other arguments.
+
+    What a model takes is not known before its config is read, so these cannot be flags.
+    Values are Python literals (numbers, tuples, True, None), else text.
+
+    Returns:
+      The other arguments, and the values by field.
+
+    Raises:
+      ValueError: a field without a value.
+
+    >>> take_options(["--a=1", "--config.student.options.width=0.5"])
+    (['--a=1'], {'student.options.width': 0.5})
+    """
+    rest: list[str] = []
+    options: dict[str, Any] = {}
+    for argument in arguments:
+        flag, separator, value = argument.partition("=")
+        field = flag.lstrip("-").removeprefix("config.")
+        words = field.split(".")
+        is_option = len(words) == 3 and words[0] in ("student", "teacher")
+        if not (is_option and words[1] == "options" and flag.startswith("-")):
+            rest.append(argument)
+        elif not separator:
+            raise ValueError(f"--config.{field}: found no value, expected {flag}=VALUE")
+        else:
+            options[field] = _literal(value)
+    return rest, options
+
+
+def _literal(text: str) -> Any:
+    word = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,4 +1,4 @@
-"""Command line: ``python -m diffkd_jax.main --config=configs/quickstart.py``."""
+"""Command line: ``python -m diffkd_jax.main --config=quickstart``."""
 
 import logging as python_logging
 import pathlib
@@ -7,8 +7,13 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from .config import recipe_file, recipes, take_options
+
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with an argument after a colon where it takes one."
+    "config",
+    None,
+    "A packaged recipe, such as quickstart, or a config file; an argument goes after a "
+    "colon where it takes one.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", "", "Directory of the run; runs/<name of the config> by default."
@@ -16,7 +21,7 @@ WORKDIR = flags.DEFINE_string(
 
 
 def run(config, workdir: str = "") -> None:
-    """Does what ``config.mode`` says; see ``configs/common.py`` for the fields.
+    """Does what ``config.mode`` says; see ``diffkd_jax/config.py`` for the fields.
 
     Raises:
       ValueError: bad config, data or files.
@@ -48,8 +53,7 @@ def run(config, workdir: str = "") -> None:
 
 def main(argv: list[str]) -> None:
     """Runs, and turns an expected error into one screen and exit code 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"found {argv[1:]}, expected flags only")
+    del argv
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
@@ -57,26 +61,64 @@ def main(argv: list[str]) -> None:
         run(CONFIG.value, WORKDIR.value)
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _stop(str(error))
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags; a config field that does not exist is one line, exit code 1."""
+    """Parses flags and the options of models; what is wrong is one line, exit code 1."""
     try:
-        return app.parse_flags_with_usage(argv)
+        arguments, options = take_options(argv)
+        # ml_collections looks for fields of the config there.
+        sys.argv = _with_recipe_file(arguments)
+        rest = flags.FLAGS(sys.argv)
+        if CONFIG.value is None:
+            raise ValueError(
+                f"--config: found none, expected one of {list(recipes())} or a config "
+                "file; --config=quickstart trains in minutes, with nothing to download"
+            )
+        if rest[1:]:
+            raise ValueError(f"command line: found {rest[1:]}, expected flags only")
+        for field, value in options.items():
+            side, _, name = field.split(".")
+            with CONFIG.value[side].options.unlocked():
+                CONFIG.value[side].options[name] = value
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
-        print(
-            f"error: unknown config field: {text}; all fields are in configs/common.py",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config.py")
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        _stop(_in_one_line(error))
+    return rest
+
+
+def _with_recipe_file(arguments: list[str]) -> list[str]:
+    """The arguments with the file of a recipe that is named without its path."""
+    result: list[str] = []
+    for argument in arguments:
+        flag, separator, given = argument.partition("=")
+        if result and result[-1] in ("--config", "-config"):
+            result[-1] = f"--config={recipe_file(argument)}"
+        elif separator and flag in ("--config", "-config"):
+            result.append(f"{flag}={recipe_file(given)}")
+        else:
+            result.append(argument)
+    return result
+
+
+def _in_one_line(error: Exception) -> str:
+    """Without the traceback that ml_collections puts around a recipe's own error."""
+    text = str(error)
+    if "Error whilst parsing config file" in text:
+        text = text.rpartition(f"\n{type(error.__context__).__name__}: ")[2]
+    return " ".join(text.split())
+
+
+def _stop(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 def entry() -> None:
     """Parses flags and runs."""
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse)
 
 

@@ -20,7 +20,7 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
 
     Args:
-      config: a resolved config, see ``configs/common.py``.
+      config: a resolved config, see ``diffkd_jax/config.py``.
       workdir: directory of the run, created if needed.
 
     Returns:

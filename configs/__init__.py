@@ -1,0 +1,1 @@
+"""Recipes; each file has ``get_config(argument="")``."""

@@ -1,0 +1,73 @@
+"""The wheel, installed by itself, runs recipes from any directory."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCES = ("diffkd_jax", "configs", "pyproject.toml", "README.md", "LICENSE")
+RECIPE = """
+from diffkd_jax.config import base, shrink
+
+def get_config(argument=""):
+    config = base()
+    config.name, config.method = "mine", "none"
+    config.student.model = "resnet8"
+    config.student.options = {"channels": (2, 2, 2, 4)}
+    config.train.epochs, config.schedule.name = 1.0, "constant"
+    return shrink(config)
+"""
+
+
+def command(*arguments, **options):
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A directory that holds the package as its wheel has it, and nothing else."""
+    source, target = (
+        tmp_path_factory.mktemp("source"),
+        tmp_path_factory.mktemp("target"),
+    )
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    pip = ("pip", "--quiet", "--disable-pip-version-check")
+    build = ("--no-deps", "--no-build-isolation", "--wheel-dir", str(source / "wheel"))
+    command(*pip, "wheel", *build, str(source))
+    (wheel,) = (source / "wheel").glob("*.whl")
+    command(*pip, "install", "--no-deps", "--target", str(target), str(wheel))
+    return target
+
+
+def test_recipes_run_from_an_empty_directory(installed, tmp_path):
+    """A packaged recipe by its name, one of the user's own by its path."""
+    own, empty = tmp_path / "own.py", tmp_path / "empty"
+    own.write_text(RECIPE)
+    empty.mkdir()
+    options = {"cwd": empty, "env": os.environ | {"PYTHONPATH": str(installed)}}
+    where = command("pip", "show", "--files", "diffkd_jax", **options)
+    assert str(installed) in where
+    flags = ["--config.method=none", "--config.student.options.channels=(2,2,2,4)"]
+    command("diffkd_jax.main", "--config=quickstart:smoke", *flags, **options)
+    command("diffkd_jax.main", f"--config={own}", **options)
+    for name in ("quickstart-smoke", "mine-smoke"):
+        summary = json.loads((empty / "runs" / name / "summary.json").read_text())
+        assert summary["steps"] == 2
+    assert [path.name for path in empty.iterdir()] == ["runs"]
