@@ -18,7 +18,6 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-
 # Fields that may change between two calls on the same workdir.
 FREE_FIELDS = (
     "mode",
@@ -278,7 +277,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
 
 
 def recipe_folder() -> pathlib.Path:
-    """Where the packaged recipes lie: installed, or beside the package in a checkout."""
+    """Where the packaged recipes lie: installed, or in a checkout."""
     try:
         return pathlib.Path(str(resources.files("diffkd_jax.configs")))
     except ModuleNotFoundError:

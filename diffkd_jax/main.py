@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags and the options of models; what is wrong is one line, exit code 1."""
+    """Parses flags and the options of models; errors are one line, exit code 1."""
     try:
         arguments, options = take_options(argv)
         # ml_collections looks for fields of the config there.

@@ -19,7 +19,7 @@ def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Sched
     be without it. Recipes: A1 and B1 "step", B2 "exponential", B3 "cosine".
 
     Args:
-      config: ``schedule`` (see ``diffkd_jax/config.py``) and ``optimizer.learning_rate``.
+      config: ``schedule`` and ``optimizer.learning_rate`` of a config.
       steps_per_epoch: updates an epoch.
       total_steps: updates in all.
 

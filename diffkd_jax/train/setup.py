@@ -238,6 +238,6 @@ def frozen_apply(module: nn.Module) -> Callable:
     return lambda variables, batch: module.apply(variables, batch["image"], train=False)
 
 
-def init_variables(module: nn.Module, key: jax.Array, data: Data) -> dict:
+def init_variables(module: nn.Module, key: jax.Array, data: Data) -> Any:
     """Fresh variables of a module for pictures of the data's shape; to be jitted."""
     return module.init(key, jax.numpy.zeros((1, *data.input_shape)))
