@@ -9,9 +9,8 @@ import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from .pictures import Encoded, decode
+from .decoding import Encoded, decode
 
 
 def existing(path: str) -> pathlib.Path:
@@ -96,11 +95,7 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
 def read_sheet(file: pathlib.Path) -> np.ndarray:
     if not file.exists():
         raise FileNotFoundError(f"{file}: found nothing, expected a sheet of pictures")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        sheet = decode(Encoded(file.read_bytes(), str(file)))
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    sheet = decode(Encoded(file.read_bytes(), str(file)))
     if sheet.shape[1] != 1024:
         raise ValueError(f"{file}: found width {sheet.shape[1]}, expected 1024")
     return sheet.reshape(-1, 32, 32, 3)

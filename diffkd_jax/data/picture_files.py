@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .decoding import PICTURES, Encoded
 from .formats import existing
-from .pictures import Encoded
 from .split import Dataset, Split, check_labels
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 SHARD = re.compile(r"(?:.*-)?([A-Za-z]+)-\d+\.tar")
 
 

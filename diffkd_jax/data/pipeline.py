@@ -8,7 +8,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from .pictures import UnreadablePicture
+from .decoding import UnreadablePicture
 from .split import Split
 
 LOG = logging.getLogger(__name__)

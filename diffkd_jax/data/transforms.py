@@ -5,16 +5,16 @@ from functools import partial
 
 import numpy as np
 
+from .decoding import MOST_PIXELS, Picture, UnreadablePicture, decode, size_of
+from .fields import check_fields
 from .pictures import (
     INTERPOLATIONS,
     Box,
-    Picture,
-    UnreadablePicture,
     crop_exact,
     crop_fast,
-    decode,
     mirror,
-    size_of,
+    to_array,
+    to_picture,
 )
 from .randaugment import color_jitter, rand_augment
 
@@ -89,18 +89,40 @@ def center_crop(
 ) -> np.ndarray:
     """Shorter side to ``resize`` pixels, then the central square of ``size``.
 
+    To the bit what torchvision's ``Resize`` and ``CenterCrop`` make of a picture of
+    Pillow: the longer side is cut to whole pixels, the offset of the crop is rounded
+    to even, and where the resized picture is smaller than ``size``, black is around it.
+
     Raises:
-      UnreadablePicture: a file that does not decode.
+      UnreadablePicture: a file that does not decode, or one so narrow that it would be
+        resized to more than :data:`MOST_PIXELS`.
 
     >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
     (28, 28, 3)
     """
-    image = decode(picture)
-    h, w = image.shape[:2]
-    side = size * min(h, w) / resize
-    top, left = (h - side) / 2, (w - side) / 2
-    box = (left, top, left + side, top + side)
-    return crop_exact(image, box, size, interpolation)
+    image = to_picture(decode(picture))
+    width, height = image.size
+    scaled = resize * max(width, height) // min(width, height)
+    if resize * scaled > MOST_PIXELS:
+        raise UnreadablePicture(
+            f"{getattr(picture, 'name', 'picture')}: found {width}x{height} pixels, "
+            f"too narrow to be resized to {resize}"
+        )
+    shape = (resize, scaled) if width <= height else (scaled, resize)
+    pixels = to_array(image.resize(shape, INTERPOLATIONS[interpolation][1]))
+    rows, columns = (_centre(length, size) for length in pixels.shape[:2])
+    crop = np.zeros((size, size, pixels.shape[-1]), np.uint8)
+    crop[rows[1], columns[1]] = pixels[rows[0], columns[0]]
+    return crop
+
+
+def _centre(length: int, size: int) -> tuple[slice, slice]:
+    """The middle of a side, and where it lies in the middle of ``size`` pixels."""
+    if length < size:
+        start = (size - length) // 2
+        return slice(None), slice(start, start + length)
+    start = round((length - size) / 2)
+    return slice(start, start + size), slice(None)
 
 
 def normalise(image, mean: Sequence[float], std: Sequence[float]):
@@ -125,8 +147,14 @@ def make_normalise(data, channels: int) -> Callable:
     Grey pictures become RGB where ``data.channels`` asks for it.
 
     Raises:
-      ValueError: a mean or std of another number of channels.
+      ValueError: a mean or std of another number of channels, or pictures that cannot
+        become RGB.
     """
+    if data.channels and channels not in (1, 3):
+        raise ValueError(
+            f"data.channels: found {data.channels} for pictures of {channels} "
+            "channels, expected 0 to keep them"
+        )
     repeats = data.channels // channels if data.channels else 1
     for field in ("mean", "std"):
         if len(data[field]) not in (1, channels * repeats):
@@ -144,7 +172,8 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
     result has ``failed``, bool ``[n]``, true where a file does not decode.
 
     Raises:
-      ValueError: an unknown name, or pictures of different sizes without resizing.
+      ValueError: an unknown name, a field out of range, or pictures of different sizes
+        without resizing.
     """
     if data.augment not in ("none", "crop_flip", "resized_crop"):
         raise ValueError(
@@ -166,6 +195,8 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
             image, failed = _each(batch["image"], crop, data.image_size)
         else:
             image, failed = _same_size(batch["image"], data)
+        if failed.all():
+            return batch | {"image": image, "failed": failed}
         if data.augment == "crop_flip":
             image = crop_flip(image, rng, padding=data.padding, flip=data.flip)
         if data.rand_augment:
@@ -189,10 +220,12 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
 def eval_transform(data) -> Callable[[dict], dict]:
     """Resize and centre crop where ``data.image_size`` is set.
 
+    The shorter side becomes ``data.resize``, or ``data.image_size`` where that is 0.
     Pictures stay uint8; ``failed`` as of :func:`train_transform`.
 
     Raises:
-      ValueError: an unknown interpolation or number of channels.
+      ValueError: an unknown interpolation or number of channels, or a field out of
+        range.
     """
     _check(data)
 
@@ -204,6 +237,7 @@ def eval_transform(data) -> Callable[[dict], dict]:
 
 
 def _check(data) -> None:
+    check_fields(data)
     if data.interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"data.interpolation: found {data.interpolation!r}, expected one of "
@@ -220,7 +254,8 @@ def _each(
     pictures: Sequence[Picture], crop: Callable[[Picture], np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every picture cropped, and which ones could not be; those are black."""
-    channels = pictures[0].shape[-1] if isinstance(pictures[0], np.ndarray) else 3
+    first = pictures[0]
+    channels = first.shape[-1] if isinstance(first, np.ndarray) else first.channels
     crops = np.zeros((len(pictures), size, size, channels), np.uint8)
     failed = np.zeros(len(pictures), bool)
     for i, picture in enumerate(pictures):
@@ -236,20 +271,28 @@ def _same_size(images, data) -> tuple[np.ndarray, np.ndarray]:
         crop = partial(
             center_crop,
             size=data.image_size,
-            resize=data.resize,
+            resize=data.resize or data.image_size,
             interpolation=data.interpolation,
         )
         return _each(images, crop, data.image_size)
     if isinstance(images, np.ndarray):
         return images, np.zeros(len(images), bool)
-    images = [decode(image) for image in images]
-    shapes = {image.shape for image in images}
+    found: list[np.ndarray | None] = []
+    for image in images:
+        try:
+            found.append(decode(image))
+        except UnreadablePicture:
+            found.append(None)
+    shapes = {image.shape for image in found if image is not None}
     if len(shapes) > 1:
         raise ValueError(
             f"data.image_size: found 0 for pictures of sizes {sorted(shapes)[:4]}, "
             "expected a size in pixels to resize them to"
         )
-    return np.stack(images), np.zeros(len(images), bool)
+    # Where nothing decodes no size is known: a batch of empty pictures.
+    black = np.zeros(shapes.pop() if shapes else (0, 0, 3), np.uint8)
+    failed = np.array([image is None for image in found])
+    return np.stack([black if image is None else image for image in found]), failed
 
 
 def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import pictures, transforms
-from diffkd_jax.data.pictures import Encoded, UnreadablePicture
+from diffkd_jax.data import decoding, pictures, transforms
+from diffkd_jax.data.decoding import Encoded, UnreadablePicture
 
 
 def smooth(height=375, width=500):
@@ -73,13 +73,13 @@ def _moved(box):
 
 def test_a_jpeg_is_decoded_small_where_the_crop_allows(monkeypatch):
     file, sizes = encoded(smooth()), []
-    original = pictures.simplejpeg.decode_jpeg
+    original = decoding.simplejpeg.decode_jpeg
 
     def recorded(*args, **kwargs):
         sizes.append(original(*args, **kwargs).shape[:2])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(pictures.simplejpeg, "decode_jpeg", recorded)
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", recorded)
     for size, box in [
         (32, (0, 0, 500, 375)),
         (160, (0, 0, 500, 375)),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffkd_jax.data import pipeline, transforms
 from diffkd_jax.data import split as split_module
-from diffkd_jax.data.pictures import UnreadablePicture
+from diffkd_jax.data.decoding import UnreadablePicture
 
 SIZE = 50
 
@@ -275,8 +275,9 @@ def test_interpolation_is_the_one_asked_for():
     }
     assert (found["bilinear"] != found["bicubic"]).any()
     for name, resample in (("bilinear", 2), ("bicubic", 3)):
-        # The central 24x24 of 40x30, as 16 is to 20 what 24 is to 30.
-        picture = Image.fromarray(image).resize((16, 16), resample, (3, 8, 27, 32))
+        # 40x30 becomes 26x20, of which the central 16x16 begin at row 5, column 2.
+        picture = Image.fromarray(image).resize((20, 26), resample)
+        picture = picture.crop((2, 5, 18, 21))
         np.testing.assert_array_equal(found[name], np.asarray(picture))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffkd_jax.data import sources
 from diffkd_jax.data import split as split_module
-from diffkd_jax.data.pictures import decode
+from diffkd_jax.data.decoding import decode
 
 
 @pytest.fixture(scope="module")
