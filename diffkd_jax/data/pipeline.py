@@ -10,6 +10,7 @@ from absl import flags
 
 from .decoding import UnreadablePicture
 from .split import Split
+from .worker import start_worker
 
 LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -99,30 +100,81 @@ def eval_batches(
 
     Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and
     for what ``transform`` reports as ``failed``; ``skipped`` as of
-    :func:`train_batches`. All processes yield the same number of batches.
+    :func:`train_batches`. All processes yield the same number of batches, of the same
+    size.
 
     Args:
       split: random access to examples.
       transform: resizing of a batch.
-      batch_size: examples a batch over all processes, a multiple of their number.
+      batch_size: examples a batch over all processes, at least; rounded up to a
+        multiple of their number.
       num_threads: threads that prepare batches ahead.
       num_workers: worker processes instead, 0 for threads.
       process_index: this process.
       process_count: number of processes.
+
+    Raises:
+      ValueError: a batch of no examples, or a split of which nothing decodes.
     """
-    local = batch_size // process_count
+    if batch_size < 1:
+        raise ValueError(
+            f"data.eval_batch_size: found {batch_size}, expected at least 1"
+        )
+    local = -(-batch_size // process_count)
 
     def fetch(number):
-        rows = number * batch_size + process_index * local + np.arange(local)
+        rows = rows_of(number, local, process_index, process_count)
         inside = rows < split.size
         batch = transform(split.fetch(np.minimum(rows, split.size - 1)))
         failed = batch.pop("failed", np.zeros(local, bool))
+        if failed.all():
+            batch["image"] = _readable(split, transform, local)["image"]
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
         return batch | {"mask": mask, "skipped": skipped}
 
-    batches = grain.MapDataset.range(-(-split.size // batch_size)).map(fetch)
-    return _prefetched(batches, num_threads, num_workers)
+    count = -(-split.size // (local * process_count))
+    return _prefetched(
+        grain.MapDataset.range(count).map(fetch), num_threads, num_workers
+    )
+
+
+def rows_of(
+    number: int, local: int, process_index: int, process_count: int
+) -> np.ndarray:
+    """Rows of a split that a process evaluates in a batch; some may be past its end.
+
+    Args:
+      number: of the batch, from 0.
+      local: examples of a process in a batch.
+      process_index: this process.
+      process_count: number of processes.
+
+    >>> [rows_of(1, 2, i, 3).tolist() for i in range(3)]
+    [[6, 7], [8, 9], [10, 11]]
+    """
+    return (number * process_count + process_index) * local + np.arange(local)
+
+
+def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
+    """The first example that decodes, as a batch of one.
+
+    Raises:
+      UnreadablePicture: none of the first thousand does.
+    """
+    for row in range(min(split.size, 1000)):
+        batch = transform(split.fetch(np.array([row])))
+        if not batch.pop("failed", np.zeros(1, bool)).all():
+            return batch
+    raise UnreadablePicture(
+        f"{split.name(0)} and others: found no picture that decodes"
+    )
+
+
+def _readable(split: Split, transform, count: int) -> Batch:
+    """Some batch of which something decodes: to have the shape of its pictures."""
+    batch = first_readable(split, transform)
+    return {name: np.repeat(value, count, 0) for name, value in batch.items()}
 
 
 def _prefetched(
@@ -133,14 +185,17 @@ def _prefetched(
         prefetch_buffer_size=0 if num_workers else 2 * max(num_threads, 1),
     )
     elements = batches.to_iter_dataset(options)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads its own, in a library too
-        workers = grain.MultiprocessingOptions(
-            num_workers=num_workers, per_worker_buffer_size=1
-        )
-        elements = elements.mp_prefetch(workers)
-    return iter(elements)
+    if not num_workers:
+        return iter(elements)
+    for name in flags.FLAGS if not flags.FLAGS.is_parsed() else ():
+        if name.startswith("grain_"):
+            # Grain reads flags of its own where it starts workers, parsed or not. This
+            # lets it, and leaves those of the caller as they are.
+            flags.FLAGS[name].present = 1
+    workers = grain.MultiprocessingOptions(
+        num_workers=num_workers, per_worker_buffer_size=1
+    )
+    return iter(elements.mp_prefetch(workers, worker_init_fn=start_worker))
 
 
 def note_skipped(
@@ -188,8 +243,11 @@ def _replace_failed(split, transform, rows, rng) -> Batch:
         again = rng.integers(0, split.size, failed.sum())
         other = transform(split.fetch(again), rng)
         still = other.pop("failed")
-        for name, value in other.items():
-            batch[name][failed] = value
+        if failed.all():
+            batch = other  # whose pictures may have a size, where these have none
+        elif not still.all():
+            for name, value in other.items():
+                batch[name][failed] = value
         skipped += list(again[still])
         failed[failed] = still
     listed = np.full(len(rows), -1)

@@ -38,6 +38,11 @@ def make_evaluator(config, data: setup.Data, mesh) -> Evaluator:
     def metrics(module, variables):
         totals = sums(classification.metrics, module, variables)
         count = float(totals.pop("count"))
+        if not count:
+            raise ValueError(
+                f"data.eval_split: found {config.data.eval_split!r} with no picture "
+                "that decodes, expected at least one"
+            )
         return {name: float(value) / count for name, value in totals.items()}
 
     return Evaluator(metrics, functools.partial(sums, classification.confusion))
@@ -53,13 +58,26 @@ def _compile(module, data: setup.Data, metrics: Callable, mesh) -> Callable:
     return sharding.jit_forward(forward, mesh)
 
 
+def batch_size(asked: int, examples: int, devices: int) -> int:
+    """Examples a batch: as asked, no more than there are, a multiple of the devices.
+
+    >>> batch_size(100, 2000, 8), batch_size(256, 5, 8)
+    (104, 8)
+    """
+    return -(-min(asked, examples) // devices) * devices
+
+
 def _sums(
     config, data: setup.Data, mesh, forward: Callable, variables, unreadable: set[int]
 ) -> Any:
     batches = pipeline.eval_batches(
         data.evaluation,
         transforms.eval_transform(config.data),
-        batch_size=config.data.eval_batch_size,
+        batch_size=batch_size(
+            config.data.eval_batch_size,
+            data.evaluation.size,
+            len(mesh.local_devices) * jax.process_count(),
+        ),
         num_threads=config.data.num_threads,
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),

@@ -89,8 +89,8 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     size = len(next(iter(batch.values())))
     if size % local:
         raise ValueError(
-            f"data.batch_size: found {size} examples for {local} devices, expected a "
-            "multiple; change the batch size or set num_devices"
+            f"data.batch_size: found {size} examples for {local} devices of a process, "
+            "expected a multiple; change the batch size or set num_devices"
         )
     sharding = split_batch(mesh)
     return {
