@@ -2,8 +2,8 @@
 
 import gzip
 import json
+import math
 import pathlib
-import pickle
 import zipfile
 import zlib
 from typing import Any
@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from .decoding import Encoded, decode
+
+# A file that grows beyond both when it is unpacked is no data set of pictures.
+MOST_GROWTH = 100
+SMALL_BYTES = 2**28
 
 
 def existing(path: str) -> pathlib.Path:
@@ -24,15 +28,45 @@ def existing(path: str) -> pathlib.Path:
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
-    """All arrays of a ``.npz`` file, none of them pickled."""
+    """All arrays of a ``.npz`` file, none of them pickled.
+
+    Raises:
+      ValueError: a damaged file, or one whose arrays are not of the size they declare
+        or unpack to more than is plausible; nothing is allocated for those.
+    """
+    file = existing(path)
     try:
-        # Opened here: numpy leaves a damaged archive open.
-        with existing(path).open("rb") as stream, np.load(stream) as file:
-            return dict(file)
-    except FileNotFoundError:
-        raise
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable .npz file: {error}") from None
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            _check_growth(file, sum(member.file_size for member in members))
+            return {
+                member.filename.removesuffix(".npy"): _read_npy(archive, member)
+                for member in members
+            }
+    except Exception as error:  # whatever a damaged archive makes of its readers
+        raise ValueError(
+            f"{path}: not a readable .npz file: {_reason(error)}"
+        ) from None
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds pickled objects")
+        declared = math.prod(shape) * dtype.itemsize
+        if stream.tell() + declared != member.file_size or min(shape, default=0) < 0:
+            raise ValueError(
+                f"{member.filename} declares {dtype} {shape} and holds "
+                f"{member.file_size} bytes"
+            )
+        values = np.frombuffer(stream.read(), dtype) if declared else np.empty(0, dtype)
+    return values.reshape(shape, order="F" if fortran else "C")
 
 
 def read_idx(path: str, name: str, rank: int) -> np.ndarray:
@@ -44,52 +78,22 @@ def read_idx(path: str, name: str, rank: int) -> np.ndarray:
             "pictures and labels of train and t10k"
         )
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix else file.read_bytes()
+        with gzip.open(file) if file.suffix else file.open("rb") as stream:
+            header = stream.read(4 * (rank + 1)).ljust(4 * (rank + 1), b"\0")
+            magic, *shape = (int(n) for n in np.frombuffer(header, ">i4"))
+            if magic != 0x800 + rank or min(shape) < 0:
+                raise ValueError(f"{file}: found no idx header of rank {rank}")
+            expected = math.prod(shape)
+            _check_growth(file, expected)
+            data = stream.read(expected + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{file}: truncated or damaged: {error}") from None
-    start = 4 * (rank + 1)
-    header = np.frombuffer(data[:start].ljust(start, b"\0"), ">i4")
-    if len(data) < start or header[0] != 0x800 + rank:
-        raise ValueError(f"{file}: found no idx header of rank {rank}")
-    shape = tuple(int(n) for n in header[1:])
-    body = np.frombuffer(data, np.uint8, offset=start)
-    if body.size != np.prod(shape):
+    if len(data) != expected:
+        found = f"{len(data)}" if len(data) < expected else f"more than {expected}"
         raise ValueError(
-            f"{file}: found {body.size} bytes, expected {np.prod(shape)} for {shape}"
+            f"{file}: found {found} bytes, expected {expected} for {tuple(shape)}"
         )
-    return body.reshape(shape)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads pickled numpy arrays and plain containers, refuses all else."""
-
-    def find_class(self, module, name):
-        allowed = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-        reconstruct = (module.replace("_core", "core"), name)
-        if reconstruct == ("numpy.core.multiarray", "_reconstruct"):
-            return super().find_class("numpy._core.multiarray", "_reconstruct")
-        if (module, name) in allowed:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"refused {module}.{name}")
-
-
-def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: found nothing, expected a CIFAR python batch")
-    try:
-        with file.open("rb") as stream:
-            batch = _ArraysOnly(stream, encoding="bytes").load()
-        image = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(image), np.asarray(batch[label_key])
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        raise ValueError(f"{file}: not a CIFAR python batch: {error}") from None
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_sheet(file: pathlib.Path) -> np.ndarray:
@@ -106,5 +110,20 @@ def read_json(file: pathlib.Path) -> Any:
         raise FileNotFoundError(f"{file}: found nothing, expected a list of labels")
     try:
         return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: not a JSON list of labels: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file}: not a JSON list of labels: {_reason(error)}"
+        ) from None
+
+
+def _check_growth(file: pathlib.Path, unpacked: int) -> None:
+    stored = file.stat().st_size
+    if unpacked > max(SMALL_BYTES, MOST_GROWTH * stored):
+        raise ValueError(
+            f"{file}: declares {unpacked} bytes, more than {MOST_GROWTH} times the "
+            f"{stored} of the file"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,13 +1,16 @@
 """Where pictures come from: standard formats on disk, read into one structure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 
 import numpy as np
 
-from .formats import existing, read_batch, read_idx, read_json, read_npz, read_sheet
-from .picture_files import load_folder, load_tar, load_tfds
-from .split import Dataset, array_split
+from .cifar_batches import read_batch
+from .folders import load_folder
+from .formats import existing, read_idx, read_json, read_npz, read_sheet
+from .records import load_tfds
+from .shards import load_tar
+from .split import MOST_CLASSES, Dataset, array_split, check_labels
 
 FASHION_CLASSES = (
     "T-shirt",
@@ -55,8 +58,16 @@ def load_npz(path: str) -> Dataset:
             f"{path}: found arrays {sorted(arrays)}, expected '<split>/image' and "
             "'<split>/label', such as 'train/image'"
         )
+    for n in names:
+        check_labels(arrays[f"{n}/label"], MOST_CLASSES, f"{path}: {n}")
     if "class_names" in arrays:
-        classes = tuple(str(name) for name in arrays["class_names"])
+        given = arrays["class_names"]
+        if given.ndim != 1 or given.dtype.kind != "U":
+            raise ValueError(
+                f"{path}: found class_names {given.dtype} {given.shape}, expected one "
+                "text a class"
+            )
+        classes = tuple(str(name) for name in given)
     else:
         top = max(int(arrays[f"{n}/label"].max(initial=0)) for n in names)
         classes = tuple(str(k) for k in range(top + 1))
@@ -124,12 +135,13 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def load(name: str, path: str = "") -> Dataset:
+def load(name: str, path: str = "", splits: Sequence[str] = ()) -> Dataset:
     """Opens a data set.
 
     Args:
       name: a key of :data:`DATASETS`; ``tfds/<name>`` for one of TFDS.
       path: file or directory it lies in.
+      splits: those that are needed, for sources that find others; all by default.
 
     Raises:
       ValueError: no such data set, or damaged or inconsistent files.
@@ -143,4 +155,6 @@ def load(name: str, path: str = "") -> Dataset:
     if key not in DATASETS or bool(argument) != (key == "tfds"):
         names = [f"{k}/<name>" if k == "tfds" else k for k in DATASETS]
         raise ValueError(f"data.name: found {name!r}, expected one of {names}")
+    if key == "folder":
+        return load_folder(path, splits)
     return DATASETS[key](path, argument) if argument else DATASETS[key](path)

@@ -1,9 +1,12 @@
 """Splits of a data set: random access to labelled pictures."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+MOST_CLASSES = 1_000_000  # more than any set has, and a bound on what a file can ask
 
 
 class Split(NamedTuple):
@@ -15,11 +18,14 @@ class Split(NamedTuple):
         pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
         that are not decoded yet.
       name: index to what a person would look for: a path, or a number.
+      label: int32 ``[size]``, of all examples, where they are known without reading
+        them.
     """
 
     size: int
     fetch: Callable[[np.ndarray], dict[str, Any]]
     name: Callable[[int], str] = "example {}".format
+    label: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
@@ -47,6 +53,14 @@ def array_split(
             f"{where}: found images {image.dtype} {image.shape}, expected uint8 "
             "[n, h, w] or [n, h, w, c]"
         )
+    if not image.size:
+        raise ValueError(f"{where}: found images {image.shape}, expected at least one")
+    if image.shape[-1] not in (1, 3, 4):
+        hint = " (channels first?)" if image.shape[1] in (1, 3, 4) else ""
+        raise ValueError(
+            f"{where}: found images {image.shape}{hint}, expected [n, h, w, c] with 1, "
+            "3 or 4 channels last"
+        )
     if label.shape != image.shape[:1]:
         raise ValueError(
             f"{where}: found {len(image)} images and labels of shape {label.shape}, "
@@ -54,7 +68,8 @@ def array_split(
         )
     check_labels(label, classes, where)
     label = label.astype(np.int32)
-    return Split(len(label), lambda i: {"image": image[i], "label": label[i]})
+    fetch = lambda rows: {"image": image[rows], "label": label[rows]}
+    return Split(len(label), fetch, label=label)
 
 
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:
@@ -76,8 +91,31 @@ def hold_out(split: Split, size: int) -> tuple[Split, Split]:
 def subset(split: Split, rows: np.ndarray) -> Split:
     """The examples ``rows`` of a split, in that order."""
     return Split(
-        len(rows), lambda i: split.fetch(rows[i]), lambda i: split.name(int(rows[i]))
+        len(rows),
+        lambda i: split.fetch(rows[i]),
+        lambda i: split.name(int(rows[i])),
+        None if split.label is None else split.label[rows],
     )
+
+
+def limited(split: Split, size: int) -> Split:
+    """``size`` examples of a split, drawn once, or all if there are no more.
+
+    The draw does not depend on any seed, as that of :func:`hold_out`. Where labels are
+    known, it takes from each class its share, so that none is lost that has one.
+
+    >>> label = np.repeat([0, 1, 2], [50, 25, 25])
+    >>> split = array_split(np.zeros((100, 2, 2), np.uint8), label, 3, "here")
+    >>> np.bincount(limited(split, 8).label)
+    array([4, 2, 2])
+    """
+    if size >= split.size:
+        return split
+    order = np.random.default_rng(0).permutation(split.size)
+    if split.label is not None:
+        order = order[np.argsort(split.label[order], kind="stable")]
+        order = order[((np.arange(size) + 0.5) * split.size / size).astype(int)]
+    return subset(split, np.sort(order[:size]))
 
 
 def check_labels(label: np.ndarray, classes: int, where: str) -> None:
@@ -90,3 +128,15 @@ def check_labels(label: np.ndarray, classes: int, where: str) -> None:
             f"{where}: found label {label[bad[0]]} at example {bad[0]}, expected 0 to "
             f"{classes - 1}"
         )
+
+
+def some_of(texts: Iterable[str], most: int = 5) -> str:
+    """A list for one line of a log: the first few, and how many more there are.
+
+    >>> some_of("abcdefgh", 3)
+    'a, b, c and 5 more'
+    """
+    rest = iter(texts)
+    first = ", ".join(itertools.islice(rest, most))
+    more = sum(1 for _ in rest)
+    return f"{first} and {more} more" if more else first

@@ -1,4 +1,4 @@
-"""From a config to what the loop needs: data, models, taps, pure functions."""
+"""From a config to what the loop needs: models, taps, pure functions."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import inspect
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,8 +16,6 @@ from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.distill import Tap
 from ..core.norm import BatchNorm
-from ..data import sources, transforms
-from ..data.split import Split, hold_out, subset
 from ..models.files import (
     Model,
     describe,
@@ -27,69 +25,10 @@ from ..models.files import (
     model_file,
 )
 from ..models.fold import fold
+from .data import Data
+from .data import open_data as open_data
 
 LOG = logging.getLogger(__name__)
-
-
-class Data(NamedTuple):
-    """What to train and evaluate on.
-
-    Attributes:
-      train: the training split.
-      evaluation: the evaluation split.
-      class_names: in label order.
-      input_shape: of a normalised picture, ``[h, w, c]``.
-      normalise: uint8 pictures ``[n, h, w, c]`` to what models take.
-    """
-
-    train: Split
-    evaluation: Split
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    normalise: Callable
-
-
-def open_data(config) -> Data:
-    """Opens ``config.data``; parts off the held-out split where it is asked for.
-
-    Raises:
-      ValueError: unknown names, or classes that are not ``data.num_classes``.
-    """
-    options = config.data
-    dataset = sources.load(options.name, options.path)
-    splits = dict(dataset.splits)
-    for field in ("train_split", "eval_split"):
-        if options[field] not in {*splits, "holdout"}:
-            raise ValueError(
-                f"data.{field}: found {options[field]!r}, expected one of "
-                f"{[*splits, 'holdout']}"
-            )
-    if options.holdout:
-        rest, held = hold_out(splits[options.train_split], options.holdout)
-        splits |= {options.train_split: rest, "holdout": held}
-    elif options.eval_split == "holdout":
-        raise ValueError("data.holdout: found 0, expected a number of examples")
-    if options.limit:
-        splits = {
-            name: subset(split, np.arange(min(options.limit, split.size)))
-            for name, split in splits.items()
-        }
-    classes = len(dataset.class_names)
-    if options.num_classes not in (0, classes):
-        raise ValueError(
-            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
-            f"classes of {options.name!r}"
-        )
-    train, evaluation = splits[options.train_split], splits[options.eval_split]
-    sample = transforms.eval_transform(options)(evaluation.fetch(np.array([0])))
-    *size, channels = sample["image"].shape[1:]
-    return Data(
-        train,
-        evaluation,
-        dataset.class_names,
-        (*size, options.channels or channels),
-        transforms.make_normalise(options, channels),
-    )
 
 
 # Options that change how a model computes or trains, not which variables it has.

@@ -1,0 +1,132 @@
+"""Pictures in one directory a class."""
+
+import collections
+import logging
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from .decoding import PICTURES, Encoded
+from .formats import existing
+from .split import Dataset, Split, some_of
+
+LOG = logging.getLogger(__name__)
+# What systems and their tools leave beside the files of people.
+OF_SYSTEMS = {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN"}
+
+
+def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
+    """Pictures in ``<split>/<class>/<file>``; classes are sorted by name.
+
+    A class is a directory with at least one file that ends in one of
+    :data:`PICTURES`; other files, and directories below a class, are left out and
+    counted in the log. Hidden files and directories are left out silently. A file that
+    cannot be read later counts as a picture that does not decode.
+
+    Args:
+      path: directory of the splits.
+      splits: those that are needed, where all of them are there; the directories
+        beside them are then not looked at. All by default.
+    """
+    root = existing(path)
+    there = _folders(root)
+    wanted = [name for name in there if name in splits]
+    found = {
+        split: {name: _files(root / split / name) for name in _folders(root / split)}
+        for split in (wanted if len(wanted) == len(set(splits)) > 0 else there)
+    }
+    for split, classes in found.items():
+        _report_left_out(root / split, {k: other for k, (_, other) in classes.items()})
+    names = sorted({k for c in found.values() for k, (files, _) in c.items() if files})
+    if not names:
+        raise ValueError(
+            f"{path}: found no pictures, expected <split>/<class>/<file>, such as "
+            f"train/cat/1.jpeg, ending in one of {list(PICTURES)}"
+        )
+    made = {}
+    for split, classes in found.items():
+        pairs = [
+            (os.path.join(split, name, file), k)
+            for k, name in enumerate(names)
+            for file in classes.get(name, ([], {}))[0]
+        ]
+        if pairs:
+            made[split] = _file_split(root, *zip(*pairs, strict=True))
+    return Dataset(made, tuple(printable(name) for name in names))
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that can be written: bytes that are no UTF-8 as ``\xff``.
+
+    >>> printable("caf\udce9")
+    'caf\\xe9'
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _folders(root: pathlib.Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(
+            e.name
+            for e in entries
+            if e.is_dir() and e.name[0] != "." and e.name not in OF_SYSTEMS
+        )
+
+
+def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:
+    """Names of pictures, and how many files of which ending are left out."""
+    pictures, others = [], collections.Counter[str]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name[0] == "." or entry.name in OF_SYSTEMS:
+                continue
+            if entry.is_dir():
+                for _, _, names in os.walk(entry.path):
+                    others["in directories below"] += sum(n[0] != "." for n in names)
+            elif entry.name.lower().endswith(PICTURES) and entry.is_file():
+                pictures.append(entry.name)
+            else:
+                others[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
+    return sorted(pictures), +others
+
+
+def _report_left_out(
+    folder: pathlib.Path, classes: dict[str, collections.Counter[str]]
+) -> None:
+    texts = [
+        f"{printable(name)} {others.total()} ({some_of(map(printable, others))})"
+        for name, others in classes.items()
+        if others
+    ]
+    if texts:
+        LOG.warning(
+            "%s: files left out, by class: %s; expected <class>/<file> ending in one "
+            "of %s",
+            printable(str(folder)),
+            some_of(texts),
+            " ".join(PICTURES),
+        )
+
+
+def _file_split(root: pathlib.Path, files: Sequence[str], labels) -> Split:
+    # Two arrays, since workers get a copy: a list of a million paths would be slow.
+    paths = np.array([os.fsencode(file) for file in files])
+    label = np.array(labels, np.int32)
+
+    def name(index):
+        return printable(os.path.join(root, os.fsdecode(paths[index])))
+
+    def read(index):
+        try:
+            with open(os.path.join(root, os.fsdecode(paths[index])), "rb") as stream:
+                return Encoded(stream.read(), name(index))
+        except OSError as error:
+            LOG.warning("%s: %s", name(index), error.strerror or error)
+            return Encoded(b"", name(index))
+
+    def fetch(indices):
+        return {"image": [read(i) for i in indices], "label": label[indices]}
+
+    return Split(len(paths), fetch, name, label)

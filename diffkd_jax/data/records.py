@@ -1,0 +1,133 @@
+"""Sets that TFDS prepared, read as array records without TensorFlow."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .decoding import Encoded
+from .split import Dataset, Split, check_labels
+
+
+def load_tfds(path: str, name: str) -> Dataset:
+    """A prepared TFDS classification set, stored as array records; no TensorFlow.
+
+    Args:
+      path: TFDS data directory, or "" for its default.
+      name: registered name such as ``imagenet2012`` or ``cifar100:3.0.2``.
+
+    Raises:
+      ValueError: nothing prepared; pictures that are not uint8 of one or three
+        channels; a label without class names.
+    """
+    import tensorflow_datasets as tfds  # slow to import, needed by this source alone
+
+    try:
+        _check_features_files(path, name)
+        builder = tfds.builder(name, data_dir=path or None)
+        where = f"tfds {name}"
+        channels, skip, classes = _check_features(builder.info.features, where)
+        decoders = {"image": tfds.decode.SkipDecoding()} if skip else None
+        splits = {}
+        for split in builder.info.splits:
+            source = builder.as_data_source(split=split, decoders=decoders)
+            splits[split] = _record_split(
+                source, channels, len(classes), f"{where}: {split}"
+            )
+    except (
+        tfds.core.DatasetNotFoundError,
+        NotImplementedError,
+        AssertionError,
+    ) as error:
+        raise ValueError(
+            f"tfds {name!r} in {path or 'the default directory'}: found no set "
+            "prepared as array records, expected the result of download_and_prepare("
+            f"file_format='array_record'): {error}"
+        ) from None
+    if not splits:
+        raise ValueError(f"tfds {name!r} in {path}: found no splits, prepare it first")
+    return Dataset(splits, classes)
+
+
+def _check_features_files(path: str, name: str) -> None:
+    """Refuses a set whose files name classes outside TFDS, which TFDS would import."""
+    if not path:
+        return
+    folder = pathlib.Path(path).expanduser() / name.partition(":")[0]
+    for file in folder.rglob("features.json"):
+        try:
+            named = _class_names(json.loads(file.read_text()))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: not a JSON of features: {error}") from None
+        if foreign := [n for n in named if not n.startswith("tensorflow_datasets.")]:
+            raise ValueError(
+                f"{file}: found the class {foreign[0]!r}, expected those of "
+                "tensorflow_datasets alone"
+            )
+
+
+def _class_names(node: Any) -> Iterator[str]:
+    """Every class name in the description of features."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("pythonClassName", "type") and isinstance(value, str):
+                yield value
+            else:
+                yield from _class_names(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _class_names(value)
+
+
+def _check_features(features: Any, where: str) -> tuple[int, bool, tuple[str, ...]]:
+    """Channels of the pictures, whether they are files, and the class names."""
+    import tensorflow_datasets as tfds
+
+    if features is None or not {"image", "label"} <= set(features):
+        found = sorted(features or ())
+        raise ValueError(f"{where}: found features {found}, expected image and label")
+    image, label = features["image"], features["label"]
+    shape, dtype = image.shape, np.dtype(image.np_dtype)
+    is_file = isinstance(image, tfds.features.Image)
+    if (
+        not isinstance(image, tfds.features.Image | tfds.features.Tensor)
+        or dtype != np.uint8
+        or len(shape) != 3
+        or shape[-1] not in ((1, 3, None) if is_file else (1, 3))
+    ):
+        raise ValueError(
+            f"{where}: found pictures {dtype} {shape}, expected uint8 [h, w, 1] or "
+            "[h, w, 3], levels 0 to 255"
+        )
+    if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+        raise ValueError(
+            f"{where}: found a label of {type(label).__name__}, expected a ClassLabel "
+            "with the names of the classes"
+        )
+    return shape[-1] or 3, is_file, tuple(label.names)
+
+
+def _record_split(source, channels: int, classes: int, where: str) -> Split:
+    def records(indices) -> Iterator[dict]:
+        return source.__getitems__([int(i) for i in indices])
+
+    def name(index, record=None):
+        record = record or next(iter(records([index])))
+        file = record.get("file_name", f"example {index}")
+        return f"{where}: {file.decode() if isinstance(file, bytes) else file}"
+
+    def fetch(indices):
+        images, labels = [], []
+        for i, record in zip(indices, records(indices), strict=True):
+            image = record["image"]
+            if isinstance(image, bytes):
+                image = Encoded(image, name(i, record), channels)
+            images.append(image)
+            labels.append(record["label"])
+        label = np.array(labels, np.int32)
+        check_labels(label, classes, where)
+        return {"image": images, "label": label}
+
+    return Split(len(source), fetch, name)

@@ -1,0 +1,104 @@
+"""From a config to the data of a run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data import pipeline, sources, transforms
+from ..data.fields import check_fields
+from ..data.split import Split, hold_out, limited, some_of
+
+LOG = logging.getLogger(__name__)
+
+
+class Data(NamedTuple):
+    """What to train and evaluate on.
+
+    Attributes:
+      train: the training split.
+      evaluation: the evaluation split.
+      class_names: in label order.
+      input_shape: of a normalised picture, ``[h, w, c]``.
+      normalise: uint8 pictures ``[n, h, w, c]`` to what models take.
+    """
+
+    train: Split
+    evaluation: Split
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    normalise: Callable
+
+
+def open_data(config) -> Data:
+    """Opens ``config.data``; parts off the held-out split where it is asked for.
+
+    Classes without a training picture are named in the log.
+
+    Raises:
+      ValueError: unknown names, fields out of range, or classes that are not
+        ``data.num_classes``.
+    """
+    options = config.data
+    check_fields(options)
+    used = {options.train_split, options.eval_split} - {"holdout"}
+    dataset = sources.load(options.name, options.path, tuple(sorted(used)))
+    splits = dict(dataset.splits)
+    for field in ("train_split", "eval_split"):
+        if options[field] not in {*splits, "holdout"}:
+            raise ValueError(
+                f"data.{field}: found {options[field]!r}, expected one of "
+                f"{[*splits, 'holdout']}"
+            )
+    if options.train_split == "holdout":
+        raise ValueError(f"data.train_split: found 'holdout', expected of {[*splits]}")
+    classes = len(dataset.class_names)
+    if options.num_classes not in (0, classes):
+        raise ValueError(
+            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
+            f"classes of {options.name!r}"
+        )
+    _name_unseen_classes(splits[options.train_split], dataset.class_names)
+    if options.holdout:
+        rest, held = hold_out(splits[options.train_split], options.holdout)
+        splits |= {options.train_split: rest, "holdout": held}
+    elif options.eval_split == "holdout":
+        raise ValueError("data.holdout: found 0, expected a number of examples")
+    if options.limit:
+        splits = {name: limited(split, options.limit) for name, split in splits.items()}
+    train, evaluation = splits[options.train_split], splits[options.eval_split]
+    transforms.train_transform(options)  # which checks the fields that it reads
+    sample = pipeline.first_readable(evaluation, transforms.eval_transform(options))
+    *size, channels = sample["image"].shape[1:]
+    _check_picture(options, size, channels)
+    return Data(
+        train,
+        evaluation,
+        dataset.class_names,
+        (*size, options.channels or channels),
+        transforms.make_normalise(options, channels),
+    )
+
+
+def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
+    if train.label is None:
+        return
+    seen = np.bincount(train.label, minlength=len(names)) > 0
+    if not seen.all():
+        unseen = some_of(names[k] for k in np.flatnonzero(~seen))
+        LOG.warning("classes without a training picture: %s", unseen)
+
+
+def _check_picture(options, size: Sequence[int], channels: int) -> None:
+    if options.augment == "crop_flip" and options.padding > max(size):
+        raise ValueError(
+            f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "
+            "side of the pictures"
+        )
+    for field in ("rand_augment", "color_jitter"):
+        if options[field] and channels not in (1, 3):
+            raise ValueError(
+                f"data.{field}: found {options[field]} for pictures of {channels} "
+                "channels, expected 0"
+            )
