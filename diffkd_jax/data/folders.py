@@ -96,7 +96,7 @@ def _report_left_out(
     folder: pathlib.Path, classes: dict[str, collections.Counter[str]]
 ) -> None:
     texts = [
-        f"{printable(name)} {others.total()} ({some_of(map(printable, others))})"
+        f"{printable(name)} {others.total()} ({printable(some_of(sorted(others)))})"
         for name, others in classes.items()
         if others
     ]
