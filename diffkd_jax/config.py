@@ -67,10 +67,10 @@ def base() -> ConfigDict:
                 "train_split": "train",
                 "eval_split": "test",  # "holdout" for choosing hyper-parameters
                 "holdout": 0,  # training pictures kept for eval_split "holdout"
-                "limit": 0,  # use the first so many pictures, 0 for all
+                "limit": 0,  # pictures of a split, drawn over all classes; 0 for all
                 "num_classes": 0,  # checked against the data, 0 for no check
                 "batch_size": 64,
-                "eval_batch_size": 256,
+                "eval_batch_size": 256,  # rounded up to a multiple of the devices
                 "augment": "crop_flip",  # or "resized_crop", "none"
                 "padding": 4,
                 "flip": True,
@@ -78,7 +78,8 @@ def base() -> ConfigDict:
                 "rand_augment_std": 0.5,
                 "color_jitter": 0.0,  # factors within 1 +- this; 0 for none
                 "image_size": 0,  # pixels; 0 keeps the size
-                "resize": 0,  # shorter side before the central crop, pixels
+                # Shorter side before the central crop, pixels; 0 for image_size.
+                "resize": 0,
                 "interpolation": "bilinear",  # or "bicubic"
                 "channels": 0,  # 3 for grey pictures as RGB, 0 keeps them
                 "mean": (0.0,),

@@ -18,8 +18,8 @@ def numbers(size):
 
 @pytest.mark.parametrize("processes", [1, 3, 24])
 @pytest.mark.parametrize("devices", [1, 4])  # of a process
-@pytest.mark.parametrize("asked", [1, 7, 100, 10_000])
-@pytest.mark.parametrize("size", [1, 100, 1000])
+@pytest.mark.parametrize("asked", [1, 100, 10_000])
+@pytest.mark.parametrize("size", [1, 100])
 def test_every_row_is_one_process_s(processes, devices, asked, size):
     whole = batch_size(asked, size, devices * processes)
     assert whole < max(size, 1) + devices * processes
@@ -44,12 +44,18 @@ def test_every_row_is_one_process_s(processes, devices, asked, size):
     assert sizes.pop() % devices == 0
 
 
-def test_a_batch_that_the_processes_do_not_divide_is_rounded_up():
+@pytest.mark.parametrize("size", [2, 256])
+def test_a_batch_that_the_processes_do_not_divide_is_rounded_up(size):
     seen = []
     for i in range(3):
         for batch in pipeline.eval_batches(
-            numbers(1000), lambda b: b, batch_size=256, process_index=i, process_count=3
+            numbers(1000),
+            lambda b: b,
+            batch_size=size,
+            process_index=i,
+            process_count=3,
         ):
+            assert len(batch["mask"]) == -(-size // 3)
             seen += batch["image"][batch["mask"] > 0].ravel().tolist()
     assert sorted(seen) == list(range(1000))
 
