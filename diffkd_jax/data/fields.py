@@ -31,7 +31,7 @@ def check_fields(data) -> None:
     """
     for field, (least, most) in RANGES.items():
         value = data.get(field, least)
-        if not least <= value <= most:  # NaN neither
+        if not isinstance(value, int | float) or not least <= value <= most:
             expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"data.{field}: found {value}, expected {expected}")
     if data.get("augment") == "resized_crop" and not data.image_size:

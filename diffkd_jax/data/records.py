@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ def load_tfds(path: str, name: str) -> Dataset:
     import tensorflow_datasets as tfds  # slow to import, needed by this source alone
 
     try:
-        _check_features_files(path, name)
+        _check_features_files(path or tfds.core.constants.DATA_DIR, name)
         builder = tfds.builder(name, data_dir=path or None)
         where = f"tfds {name}"
         channels, skip, classes = _check_features(builder.info.features, where)
@@ -53,9 +54,7 @@ def load_tfds(path: str, name: str) -> Dataset:
 
 def _check_features_files(path: str, name: str) -> None:
     """Refuses a set whose files name classes outside TFDS, which TFDS would import."""
-    if not path:
-        return
-    folder = pathlib.Path(path).expanduser() / name.partition(":")[0]
+    folder = pathlib.Path(path).expanduser() / re.split("[:/]", name)[0]
     for file in folder.rglob("features.json"):
         try:
             named = _class_names(json.loads(file.read_text()))
