@@ -1,233 +1,203 @@
-"""Weights in files written by PyTorch, read without it and without running code.
+"""Weights in files written by PyTorch, read without it and without running code."""
 
-A ``.pth`` file is a pickle that names the functions to call when it is read, so it can
-do anything. Here only the few names that rebuild tensors are known; the pickle gets
-stand-ins for them, and any other name is refused.
-"""
-
-import argparse
-import pickle
+import io
+import math
+import os
 import struct
 import zipfile
-from collections import OrderedDict
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-import ml_dtypes
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-DTYPES: dict[str, Any] = {
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "BoolStorage": np.bool_,
-    "ByteStorage": np.uint8,
-    "CharStorage": np.int8,
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "IntStorage": np.int32,
-    "LongStorage": np.int64,
-    "ShortStorage": np.int16,
-}
+from .state_dicts import choose, strip
+from .tensors import read_arrays
+from .torch_pickle import Storage, Tensor, read_pickle
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-# Where checkpoints keep the state dict of the model, in the order of preference.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+MOST_EXPANDED = 2**20  # numbers that a tensor may show of a smaller storage
+PICKLE_BYTES = 2**26
+# A zip may unpack to so many bytes, and so many times its size more.
+FREE_BYTES, MOST_GROWTH = 2**26, 20
+EXPECTED = "expected weights in a .safetensors or .pth file"
+
+Choose = Callable[[Any], Mapping[str, Any]]
 
 
-class Storage(NamedTuple):
-    """A flat array that is read after the pickle."""
-
-    key: str
-    dtype: Any
-    size: int
-
-
-class Tensor(NamedTuple):
-    """A view of a storage: offset, shape and strides in elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | Path, weights: str = "") -> dict[str, np.ndarray]:
     """The state dict in a ``.safetensors`` or (zip or older) ``.pth`` file.
 
-    Wrappers such as ``{"state_dict": ...}`` and the prefix ``module.`` are taken off;
-    ``_diff.*``, the DiffKD blocks in checkpoints of the official code, are left out.
+    Wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.`` are taken
+    off, see :mod:`diffkd_jax.models.state_dicts`; the log says which. ``_diff.*``, the
+    DiffKD blocks in checkpoints of the official code, are left out.
 
     Args:
       path: the file; its kind is found from its content.
+      weights: "ema" for the average of the weights; "" for the weights themselves, or
+        for the average where it is alone in the file.
 
     Returns:
-      Name to array, in the layout of PyTorch and the dtypes of the file.
+      Name to array, in the layout of PyTorch and the dtypes of the file; read-only
+      views of what is stored.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not such a file, damaged, without a state dict, or a pickle that
-        names anything but tensors.
+      ValueError: not such a file, damaged, without a state dict, larger than it says,
+        or a pickle that names anything but tensors and harmless values.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found nothing, expected a file of weights")
     try:
-        content = _read(path)
-    except (
-        SafetensorError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        struct.error,
-        # What pickle raises on damaged input.
-        AttributeError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        UnicodeDecodeError,
-    ) as error:
-        raise ValueError(
-            f"{path}: found {error!r}, expected weights in a .safetensors or .pth file"
-        ) from None
+        with path.open("rb") as file:
+            return strip(path, _read(path, file, lambda c: choose(path, c, weights)))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    arrays = {
-        name: value
-        for name, value in _unwrap(content).items()
-        if isinstance(value, np.ndarray)
-    }
-    if not arrays:
-        found = sorted(map(str, content))[:8] if isinstance(content, Mapping) else "one"
-        raise ValueError(
-            f"{path}: found no arrays by name (but {found}), expected a state dict, "
-            f"alone or under one of {list(WRAPPERS)}"
-        )
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): v for name, v in arrays.items()}
-    return {name: v for name, v in arrays.items() if not name.startswith("_diff.")}
+        text = str(error)
+        known = text.startswith(str(path))
+        raise ValueError(text if known else f"{path}: {text}") from None
+    except (
+        *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+        # What damaged input gives.
+        *(LookupError, MemoryError, OverflowError, RuntimeError, TypeError),
+    ) as error:
+        raise ValueError(f"{path}: found {repr(error)[:200]}, {EXPECTED}") from None
 
 
-def _unwrap(content: Any) -> Mapping:
-    for name in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            return content[name]
-    return content if isinstance(content, Mapping) else {}
+def _read(path: Path, file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
+    start = file.read(9)
+    file.seek(0)
+    if not start:
+        raise EOFError("the file is empty")
+    if start.startswith(b"PK"):
+        return _read_zip(file, choose)
+    if start[8:] == b"{":
+        return dict(choose(read_arrays(path)))
+    return _read_legacy(file, choose)
 
 
-def _read(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(9)
-        file.seek(0)
-        if start.startswith(b"PK"):
-            return _read_zip(file)
-        if start[8:] == b"{":
-            return load_file(path)
-        return _read_legacy(file)
-
-
-def _read_zip(file: IO[bytes]) -> Any:
+def _read_zip(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
+    size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [n for n in names if n.endswith("/data.pkl") and n.count("/") == 1]
         if not pickles:
-            raise ValueError(f"found a zip of {names[:6]}, expected */data.pkl")
+            shown = [name[:40] for name in names[:6]]
+            raise ValueError(f"found a zip of {shown}, expected */data.pkl")
         root = pickles[0].removesuffix("data.pkl")
-        big = f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big"
-        with archive.open(pickles[0]) as stream:
-            content = _Unpickler(stream).load()
-        order = ">" if big else "<"
+        order = "<"
+        if f"{root}byteorder" in names:
+            big = _entry(archive, f"{root}byteorder", most=16) == b"big"
+            order = ">" if big else "<"
+        stream = io.BytesIO(_entry(archive, pickles[0], most=PICKLE_BYTES))
+        tensors = choose(read_pickle(stream)[0])
+        storages = {tensor.storage for tensor in tensors.values()}
+        total = sum(_bytes(storage) for storage in storages)
+        if total > FREE_BYTES + MOST_GROWTH * size:
+            raise ValueError(
+                f"found {total:,} bytes of weights in a file of {size:,}, expected no "
+                f"more than {MOST_GROWTH} times its size"
+            )
+        flat = {}
+        for storage in storages:
+            name = f"{root}data/{storage.key}"
+            raw = _entry(archive, name, exactly=_bytes(storage))
+            flat[storage] = _array(raw, storage, order)
+    return {name: _view(t, flat[t.storage]) for name, t in tensors.items()}
 
-        def data(storage: Storage) -> np.ndarray:
-            return _array(archive.read(f"{root}data/{storage.key}"), storage, order)
 
-        return _resolve(content, data)
+def _entry(
+    archive: zipfile.ZipFile, name: str, *, most: int = 0, exactly: int = 0
+) -> bytes:
+    """An entry of a zip, of a size that is known before it is unpacked."""
+    info = archive.getinfo(name)
+    most = most or exactly
+    if info.flag_bits & 1:
+        raise ValueError(f"found {name[:80]!r} encrypted, expected a file without")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(
+            f"found {name[:80]!r} in compression {info.compress_type}, expected none "
+            "or deflate"
+        )
+    with archive.open(info) as stream:
+        raw = stream.read(most + 1) if info.file_size <= most else b""
+    if info.file_size > most or len(raw) > most or (exactly and len(raw) != exactly):
+        found = max(info.file_size, len(raw))
+        raise ValueError(
+            f"found {found:,} bytes in {name[:80]!r}, expected "
+            f"{'at most ' if not exactly else ''}{most:,}"
+        )
+    return raw
 
 
-def _read_legacy(file: IO[bytes]) -> Any:
-    if _Unpickler(file).load() != LEGACY_MAGIC:
-        raise pickle.UnpicklingError("neither zip, safetensors nor the older format")
-    _Unpickler(file).load()  # version of the protocol
-    system = _Unpickler(file).load()
-    order = "<" if system.get("little_endian", True) else ">"
-    unpickler = _Unpickler(file)
-    content = unpickler.load()
-    keys = _Unpickler(file).load()
-    arrays = {}
+def _read_legacy(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
+    if read_pickle(file)[0] != LEGACY_MAGIC:
+        raise ValueError(
+            f"found neither zip, safetensors nor the older format, {EXPECTED}"
+        )
+    read_pickle(file)  # version of the protocol
+    system, _ = read_pickle(file)
+    content, declared = read_pickle(file)
+    keys, _ = read_pickle(file)
+    if not (isinstance(system, dict) and isinstance(keys, list)):
+        raise ValueError(f"found no list of storages, {EXPECTED}")
+    order = "<" if system.get("little_endian", True) is True else ">"
+    storages = {storage.key: storage for storage in declared}
+    if any(storages[storage.key] != storage for storage in declared):
+        raise ValueError("found one storage with two sizes")
+    tensors = choose(content)
+    needed = {tensor.storage.key for tensor in tensors.values()}
+    start = file.tell()
+    left = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    flat = {}
     for key in keys:
-        storage = unpickler.storages[key]
+        storage = storages[key if isinstance(key, str) else str(int(key))]
         (size,) = struct.unpack(f"{order}q", file.read(8))
-        if size != storage.size:
-            raise ValueError(f"storage {key}: found {size} numbers, not {storage.size}")
-        raw = file.read(size * np.dtype(storage.dtype).itemsize)
-        arrays[key] = _array(raw, storage, order)
-    return _resolve(content, lambda storage: arrays[storage.key])
+        left -= 8 + _bytes(storage)
+        if size != storage.size or left < 0:
+            raise ValueError(
+                f"storage {storage.key[:40]}: found {size:,} numbers declared and too "
+                f"few bytes in the file, expected {storage.size:,}; it is truncated"
+            )
+        if storage.key in needed:
+            flat[storage.key] = _array(file.read(_bytes(storage)), storage, order)
+        else:
+            file.seek(_bytes(storage), os.SEEK_CUR)
+    return {name: _view(t, flat[t.storage.key]) for name, t in tensors.items()}
+
+
+def _bytes(storage: Storage) -> int:
+    return storage.size * np.dtype(storage.dtype).itemsize
 
 
 def _array(raw: bytes, storage: Storage, order: str) -> np.ndarray:
-    dtype = np.dtype(storage.dtype)
-    if len(raw) != storage.size * dtype.itemsize:
+    if len(raw) != _bytes(storage):
         raise ValueError(
-            f"storage {storage.key}: found {len(raw)} bytes, expected "
-            f"{storage.size * dtype.itemsize}; the file is truncated"
+            f"storage {storage.key[:40]}: found {len(raw)} bytes, expected "
+            f"{_bytes(storage)}; the file is truncated"
         )
-    array = np.frombuffer(raw, dtype)
+    array = np.frombuffer(raw, storage.dtype)
     return array.byteswap() if order == ">" else array
 
 
-def _resolve(content: Any, data: Callable[[Storage], np.ndarray]) -> Any:
-    """Replaces tensors by arrays, in mappings of mappings."""
-    if isinstance(content, Mapping):
-        return {name: _resolve(value, data) for name, value in content.items()}
-    if not isinstance(content, Tensor):
-        return content
-    storage, offset, shape, strides = content
+def _view(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
+    _, offset, shape, strides = tensor
+    count = math.prod(shape)
+    if not count:
+        return np.empty(shape, flat.dtype)
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    empty = 0 in shape
-    if min((offset, *shape, *strides)) < 0 or (not empty and last >= storage.size):
-        raise ValueError(f"found a tensor outside its storage: {content}")
-    flat = data(storage)
-    itemsize = flat.itemsize
-    view = as_strided(flat[offset:], shape, [s * itemsize for s in strides])
-    return np.ascontiguousarray(view).reshape(shape)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows tensors, ordered dicts and namespaces of settings; refuses the rest."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.storages: dict[str, Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in DTYPES:
-            return DTYPES[name]
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        raise pickle.UnpicklingError(
-            f"the name {module}.{name} in the pickle, which is not read because it "
-            "could run code; save the state dict alone, or as .safetensors"
+    if last >= flat.size:
+        raise ValueError(
+            f"found a tensor outside its storage of {flat.size} numbers: offset "
+            f"{offset}, shape {shape[:8]}, strides {strides[:8]}"
         )
-
-    def persistent_load(self, saved: Any) -> Storage:
-        kind, dtype, key, _, size = saved[:5]
-        if kind != "storage" or (len(saved) > 5 and saved[5] is not None):
-            raise pickle.UnpicklingError(f"a reference {saved}, not a whole storage")
-        storage = Storage(str(key), dtype, int(size))
-        return self.storages.setdefault(storage.key, storage)
-
-
-def _rebuild_tensor(storage, offset, shape, strides, *ignored: Any) -> Tensor:
-    return Tensor(storage, int(offset), tuple(shape), tuple(strides))
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("argparse", "Namespace"): argparse.Namespace,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *ignored: data,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-}
+    if count > max(flat.size, MOST_EXPANDED):
+        raise ValueError(
+            f"found a tensor of {count:,} numbers in a storage of {flat.size:,}, "
+            f"expected at most {MOST_EXPANDED:,} where it repeats some"
+        )
+    steps = [stride * flat.itemsize for stride in strides]
+    return as_strided(flat[offset:], shape, steps, writeable=False)

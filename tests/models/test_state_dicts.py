@@ -1,0 +1,75 @@
+"""Which entry of a checkpoint is taken, and what is taken off its names."""
+
+import logging
+import pathlib
+
+import numpy as np
+import pytest
+
+from diffkd_jax.models import MODELS, build
+from diffkd_jax.models.import_torch import _rename
+from diffkd_jax.models.references import references
+from diffkd_jax.models.state_dicts import PREFIXES, choose, strip
+
+PATH = pathlib.Path("file.pth")
+RAW, AVERAGE = {"w": np.zeros(1)}, {"w": np.ones(1)}
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema_model", "ema"])
+def test_weights_or_their_average(key, caplog):
+    caplog.set_level(logging.INFO)
+    both = {"epoch": 3, "state_dict": RAW, key: AVERAGE}
+    assert choose(PATH, both) is not AVERAGE
+    assert choose(PATH, both)["w"] == 0
+    assert "file.pth: took the weights under 'state_dict' of" in caplog.text
+    assert choose(PATH, both, "ema")["w"] == 1
+    assert f"under '{key}' of ['state_dict', '{key}']" in caplog.text
+    assert choose(PATH, {"epoch": 3, key: AVERAGE})["w"] == 1  # alone
+    assert choose(PATH, {"epoch": 3, key: {"module": AVERAGE, "decay": 0.9}})["w"] == 1
+
+
+def test_a_state_dict_alone_is_not_spoken_of(caplog):
+    caplog.set_level(logging.INFO)
+    assert strip(PATH, choose(PATH, RAW)) == RAW
+    assert not caplog.text
+
+
+def test_no_average_and_no_weights():
+    with pytest.raises(ValueError, match=r"without an average \(but \['epoch', 'state"):
+        choose(PATH, {"state_dict": RAW, "epoch": 1}, "ema")
+    with pytest.raises(ValueError, match="weights: found 'best', expected '' or 'ema'"):
+        choose(PATH, RAW, "best")
+    with pytest.raises(ValueError, match=r"no arrays by name \(but \['epoch'\]\)"):
+        choose(PATH, {"epoch": 1})
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *PREFIXES,
+        *("module._orig_mod.", "_orig_mod.module.", "module.model.backbone."),
+        *("student.module.", "module.module."),
+    ],
+)
+def test_prefixes_of_all_names(prefix, caplog):
+    caplog.set_level(logging.INFO)
+    names = ("conv1.weight", "bn1.bias", "module_list.0.weight")
+    found = strip(PATH, {prefix + name: 0 for name in names})
+    assert tuple(found) == names
+    assert f"file.pth: took the prefix {prefix!r} off all names" in caplog.text
+
+
+def test_prefixes_of_some_names_stay():
+    mixed = {"backbone.conv1.weight": 0, "head.fc.bias": 0}
+    assert strip(PATH, mixed) == mixed
+    assert strip(PATH, {"module.a.b": 0, "n_averaged": 1}) == {"a.b": 0}
+    assert strip(PATH, {"module.a.b": 0, "module._diff.model.c": 1}) == {"a.b": 0}
+
+
+def test_no_reference_has_such_names():
+    """Otherwise taking a prefix off would harm a sound file."""
+    parts = ("stem", "head", "stage1/block0/conv0/conv", "patch_conv", "last_norm")
+    for name in MODELS:
+        for table in references(build(name, num_classes=2)).values():
+            named = [_rename(part, table) + "." for part in parts]
+            assert not all(n.startswith(PREFIXES) for n in named), name
