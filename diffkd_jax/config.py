@@ -96,6 +96,7 @@ def base() -> ConfigDict:
                 "dtype": "float32",  # or "bfloat16": norms and losses stay float32
                 "num_classes": 0,  # of its head, 0 for the classes of the data
                 "init": "",  # workdir of a run, or weights: ours, .safetensors, .pth
+                "weights": "",  # or "ema": the average, where init holds one
                 "epochs": 0.0,  # without init: train it so long, once
                 "workdir": "",  # where to train it; <workdir>/teacher by default
                 "min_top1": 0.0,  # refuse to start below

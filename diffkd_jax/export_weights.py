@@ -6,9 +6,8 @@ python -m diffkd_jax.export_weights --from=runs/quickstart --to=student.safetens
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from .models.files import export_torch, load_model
+from .models.files import check_finite, expand, export_torch, load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,11 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--from", required=True, dest="source", help="workdir of a run, or its export")
     add("--to", required=True, help="file to write, .safetensors")
+    add("--model", default="", help="of your own, package.module:name, as in --from")
     add("--reference", default="", help="whose names: torchvision, timm, ...")
     given = parser.parse_args(arguments)
     try:
-        model = load_model(given.source)
-        target = Path(given.to).expanduser()
+        model = load_model(given.source, given.model)
+        check_finite(given.source, model.variables)
+        target = expand(given.to)
         reference = export_torch(target, model, given.reference)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

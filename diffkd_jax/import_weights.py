@@ -8,16 +8,22 @@ repository; PyTorch is not needed. The result is ``<to>/model.safetensors``.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 
-from .models.files import MODEL_FILE, export_model, load_torch
+from .models.files import MODEL_FILE, check_finite, expand, export_model, load_torch
 
 
-def convert(model: str, source: str, target: str, shape: tuple[int, int, int]) -> str:
+def convert(
+    model: str,
+    source: str,
+    target: str,
+    shape: tuple[int, int, int],
+    weights: str = "",
+) -> str:
     """Imports ``source`` into ``model`` and writes it to the directory ``target``.
 
     Args:
@@ -25,16 +31,19 @@ def convert(model: str, source: str, target: str, shape: tuple[int, int, int]) -
       source: file of weights.
       target: directory, created if needed.
       shape: of one picture, ``(h, w, c)``; only the channels bind.
+      weights: which of several sets in the file, "" or "ema".
 
     Returns:
       A line that says what was written.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a file that cannot be read, or does not fit the model.
+      ValueError: a file that cannot be read, does not fit the model, or holds numbers
+        that are not finite.
     """
-    loaded, reference = load_torch(source, model, {}, shape)
-    file = Path(target).expanduser() / MODEL_FILE
+    loaded, reference = load_torch(source, model, {}, shape, weights=weights)
+    check_finite(source, loaded.variables)
+    file = expand(target) / MODEL_FILE
     export_model(file, loaded)
     count = sum(x.size for x in jax.tree.leaves(loaded.variables["params"]))
     return (
@@ -53,10 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--to", required=True, help="directory to write to")
     add("--image_size", type=int, default=224, help="pixels; a note, does not bind")
     add("--channels", type=int, default=3, help="of the pictures")
+    add("--weights", default="", help="'ema' for the average, where a file has both")
     given = parser.parse_args(arguments)
+    # What was chosen in the file, and which prefix was taken off.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("diffkd_jax").setLevel(logging.INFO)
     shape = (given.image_size, given.image_size, given.channels)
     try:
-        print(convert(given.model, given.source, given.to, shape))
+        print(convert(given.model, given.source, given.to, shape, given.weights))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

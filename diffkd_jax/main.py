@@ -27,8 +27,9 @@ def run(config, workdir: str = "") -> None:
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
+    from .models.files import expand  # after the flags, so that --help is quick
     from .train import compare as comparison
-    from .train import run as runs  # after the flags, so that --help is quick
+    from .train import run as runs
     from .train.sharding import start_processes
 
     if "://" in workdir:
@@ -38,7 +39,7 @@ def run(config, workdir: str = "") -> None:
             "gcsfuse or the like"
         )
     start_processes(config.distributed)
-    directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name)
+    directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.dry_run:
         runs.dry_run(config)
     elif config.mode == "evaluate":

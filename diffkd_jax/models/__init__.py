@@ -15,6 +15,7 @@ import flax.linen as nn
 from .cifar_resnet import WIDE, CifarResNet
 from .efficientnet import EfficientNet
 from .mobilenet import MobileNetV1, MobileNetV2
+from .options import check_options
 from .resnet import ResNet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
@@ -67,17 +68,17 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
 MODELS = IMAGENET_MODELS | CIFAR_MODELS
 
 
-def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
-    """Makes the backbone ``name``.
+def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
+    """Makes the backbone ``name``; what a file says must not come here unchecked.
 
     Args:
       name: a key of :data:`MODELS`, or ``package.module:name`` of a callable of your
-        own, ``(num_classes, **options) -> flax.linen.Module``.
+        own, ``(num_classes, **options) -> flax.linen.Module``, which is imported.
       num_classes: number of logits.
       options: further fields of the module, such as ``channels`` or ``dtype``.
 
     Raises:
-      ValueError: no such model, or no such field.
+      ValueError: no such model, no such field, or a value that it cannot have.
 
     >>> build("wrn_16_1", num_classes=10).depth
     16
@@ -87,13 +88,15 @@ def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
             f"model: found {name!r}, expected one of {list(MODELS)} or "
             "'package.module:name'"
         )
-    if "channels" in options:
-        options["channels"] = tuple(options["channels"])
     try:
+        if name in MODELS:
+            check_options(MODELS[name], options)
+        if "channels" in options:
+            options["channels"] = tuple(options["channels"])
         make = MODELS[name] if name in MODELS else _import(name)
         return make(num_classes=num_classes, **options)
-    except (TypeError, ImportError, AttributeError) as error:
-        raise ValueError(f"model {name!r}: {error}; found {options}") from None
+    except (TypeError, ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model {name!r}: {error}") from None
 
 
 def _import(name: str) -> Callable[..., nn.Module]:

@@ -6,18 +6,26 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from . import build
+from . import MODELS, build
 from .import_torch import count_classes, export_state_dict, import_weights
+from .metadata import KEY, check_model_name, parse
 from .references import references
+from .tensors import read_arrays, read_metadata, write_arrays
 from .torch_file import read_state_dict
 
 MODEL_FILE = "model.safetensors"  # in the workdir of a run
 EMA_FILE = "model_ema.safetensors"  # its average, where one was kept
+LARGE_ENOUGH = 224  # side of a picture, pixels, that every built-in model takes
+# What a model raises that cannot be made with the options of a file.
+BUILD_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, FlaxError, LookupError),
+    *(MemoryError, RecursionError, TypeError, ValueError),
+)
 
 
 class Model(NamedTuple):
@@ -64,7 +72,7 @@ def export_model(path: Path, model: Model) -> None:
       model: with variables ``{"params": ..., "batch_stats": ...}``.
     """
     arrays = flatten_dict(jax.tree.map(np.asarray, model.variables), sep="/")
-    _write(path, arrays, {"diffkd_jax": json.dumps(model.meta)})
+    write_arrays(path, arrays, {KEY: json.dumps(model.meta)})
 
 
 def export_torch(path: Path, model: Model, reference: str = "") -> str:
@@ -94,39 +102,104 @@ def export_torch(path: Path, model: Model, reference: str = "") -> str:
         )
     reference = reference or next(iter(tables))
     arrays = export_state_dict(model.variables, tables[reference])
-    _write(path, arrays, {"format": "pt"})
+    write_arrays(path, arrays, {"format": "pt"})
     return reference
 
 
-def load_model(path: str | Path) -> Model:
+def load_model(path: str | Path, model: str = "") -> Model:
     """A model that we exported, from its file or the workdir of a finished run.
+
+    Args:
+      path: the file or workdir.
+      model: import path of a model of your own that the file may hold,
+        ``package.module:name``. A file decides among built-in models alone: to make
+        another is to run code, and the name would be the file's.
 
     Returns:
       The Flax module, its variables as numpy arrays, and the metadata.
 
     Raises:
       FileNotFoundError: no such file, or a workdir without an exported model.
-      ValueError: not a file of ours, or variables that do not fit the model.
+      ValueError: not a file of ours, a model that is neither built in nor ``model``, or
+        variables that do not fit it.
     """
     file = model_file(path)
+    meta, found = read_description(file), read_arrays(file)
     try:
-        with safe_open(file, "numpy") as tensors:
-            meta = json.loads((tensors.metadata() or {})["diffkd_jax"])
-            arrays = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(
-            f"{file}: found no model exported by diffkd_jax: {error!r}"
-        ) from None
-    module = build(meta["model"], num_classes=meta["num_classes"], **meta["options"])
-    expected = flatten_dict(_template(module, meta["input_shape"]), sep="/")
-    found = {name: array.shape for name, array in arrays.items()}
-    if found != {name: leaf.shape for name, leaf in expected.items()}:
-        wrong = sorted(set(found) ^ set(expected))[:6]
-        raise ValueError(
-            f"{file}: found variables that are not those of {meta['model']!r} with "
-            f"options {meta['options']}; the first that differ: {wrong}"
-        )
+        check_model_name(meta["model"], model)
+        classes, options = meta["num_classes"], meta["options"]
+        module = build(meta["model"], num_classes=classes, **options)
+        shape = meta["input_shape"]
+        if meta["model"] in MODELS:  # of theirs only the channels bind
+            shape = (*(min(side, LARGE_ENOUGH) for side in shape[:2]), shape[2])
+        expected = flatten_dict(_template(module, shape), sep="/")
+        arrays = _fit(found, expected)
+    except BUILD_ERRORS as error:
+        raise ValueError(f"{file}: {error or type(error).__name__}") from error
     return Model(module, unflatten_dict(arrays, sep="/"), meta)
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """What :func:`export_model` wrote of the model, of a checked form.
+
+    Raises:
+      ValueError: not a file of ours.
+    """
+    metadata = read_metadata(file)
+    try:
+        return parse(metadata)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def check_finite(source: str | Path, variables: Any) -> None:
+    """Refuses weights with NaN or infinity.
+
+    Args:
+      source: what the message names.
+      variables: a tree of arrays.
+
+    Raises:
+      ValueError: not all numbers are finite; names the first array.
+
+    >>> check_finite("teacher", {"bias": np.array([0.0, np.nan])})
+    Traceback (most recent call last):
+    ...
+    ValueError: teacher: found 1 of 2 numbers of bias not finite, expected weights
+    """
+    for name, array in flatten_dict(variables, sep="/").items():
+        bad = np.sum(~np.isfinite(np.asarray(array)))
+        if bad:
+            raise ValueError(
+                f"{source}: found {bad} of {array.size} numbers of {name} not finite, "
+                "expected weights"
+            )
+
+
+def _fit(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.ndarray]:
+    """The arrays in the dtypes of the model."""
+    wrong = sorted(
+        name
+        for name in {*found, *expected}
+        if name not in found
+        or name not in expected
+        or found[name].shape != expected[name].shape
+        or not _converts(found[name].dtype, expected[name].dtype)
+    )
+    if wrong:
+        raise ValueError(
+            "found variables that are not those of the model and its options; the "
+            f"first that differ: {wrong[:6]}"
+        )
+    return {
+        name: array.astype(expected[name].dtype, copy=False)
+        for name, array in found.items()
+    }
+
+
+def _converts(found: Any, wanted: Any) -> bool:
+    floating = jnp.issubdtype(found, jnp.floating)
+    return found == wanted or (floating and jnp.issubdtype(wanted, jnp.floating))
 
 
 def load_torch(
@@ -135,6 +208,7 @@ def load_torch(
     options: dict[str, Any],
     input_shape: tuple[int, ...],
     num_classes: int = 0,
+    weights: str = "",
 ) -> tuple[Model, str]:
     """A model with the weights of a PyTorch definition.
 
@@ -145,6 +219,7 @@ def load_torch(
       options: fields of the model.
       input_shape: of one picture, ``(h, w, c)``; only the channels bind.
       num_classes: expected number of logits, 0 for those of the file.
+      weights: which of several sets, "" or "ema".
 
     Returns:
       The model, and the name of the reference whose names were found.
@@ -154,7 +229,7 @@ def load_torch(
       ValueError: a file that cannot be read, or does not fit the model: names that
         are missing, unexpected or mis-shaped are listed.
     """
-    state_dict = read_state_dict(path)
+    state_dict = read_state_dict(path, weights)
     classes = count_classes(build(name, num_classes=1, **options), state_dict)
     if classes and num_classes not in (0, classes):
         raise ValueError(
@@ -171,11 +246,24 @@ def load_torch(
     return model._replace(variables=variables), reference
 
 
-def model_file(path: str | Path) -> Path:
-    """The file of a model: ``path`` itself, or the export in the workdir ``path``."""
-    path = Path(path).expanduser()
-    file = path / MODEL_FILE if path.is_dir() else path
-    if not file.exists():
+def model_file(path: str | Path, weights: str = "") -> Path:
+    """The file of a model: ``path`` itself, or the export in the workdir ``path``.
+
+    Args:
+      path: file or directory.
+      weights: "ema" for the average in a directory; "" for the student itself, or for
+        the average where it is alone there.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a home directory that is not known.
+    """
+    file = path = expand(path)
+    if path.is_dir():
+        file = path / (EMA_FILE if weights == "ema" else MODEL_FILE)
+        if not file.exists() and (path / EMA_FILE).exists():
+            file = path / EMA_FILE
+    if not file.is_file():
         raise FileNotFoundError(
             f"{file}: found nothing, expected a file of weights, or the workdir of a "
             "finished run"
@@ -183,24 +271,26 @@ def model_file(path: str | Path) -> Path:
     return file
 
 
+def expand(path: str | Path) -> Path:
+    """The path with ``~`` replaced by the home directory.
+
+    Raises:
+      ValueError: of a user who is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def is_ours(file: Path) -> bool:
     """Whether :func:`export_model` wrote the file."""
     try:
-        with safe_open(file, "numpy") as tensors:
-            return "diffkd_jax" in (tensors.metadata() or {})
-    except SafetensorError:
+        return KEY in read_metadata(file)
+    except ValueError:
         return False
 
 
 def _template(module: nn.Module, input_shape) -> dict:
     image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
     return jax.eval_shape(module.init, jax.random.key(0), image)
-
-
-def _write(path: Path, arrays: dict, metadata: dict[str, str]) -> None:
-    # save_file writes the memory of an array as it lies, whatever its strides.
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata=metadata)
-    partial.replace(path)

@@ -6,7 +6,14 @@ from typing import Any
 
 import jax
 
-from ..models.files import EMA_FILE, MODEL_FILE, export_model, load_model
+from ..models.files import (
+    EMA_FILE,
+    MODEL_FILE,
+    check_finite,
+    expand,
+    export_model,
+    load_model,
+)
 from . import report, setup, sharding, summary
 from .evaluate import make_evaluator
 from .loop import Loop, ema_variables, student_variables
@@ -67,11 +74,14 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     counts = None
     if len(data.class_names) <= MOST_CLASSES_DRAWN:
         counts = evaluator.confusion(student.module, variables)
+    exports = {MODEL_FILE: variables}
+    if state.ema:
+        exports[EMA_FILE] = jax.device_get(ema_variables(state))
+    for name, trained in exports.items():
+        check_finite(workdir / name, trained)
     if sharding.is_primary():
-        export_model(workdir / MODEL_FILE, student._replace(variables=variables))
-        if state.ema:
-            ema = jax.device_get(ema_variables(state))
-            export_model(workdir / EMA_FILE, student._replace(variables=ema))
+        for name, trained in exports.items():
+            export_model(workdir / name, student._replace(variables=trained))
         report.write_run(
             workdir,
             result,
@@ -91,6 +101,9 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
 
 def get_teacher(config, data: setup.Data, workdir: pathlib.Path) -> setup.Model:
     """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
+    weights = config.teacher.weights
+    if weights not in ("", "ema"):
+        raise ValueError(f"teacher.weights: found {weights!r}, expected '' or 'ema'")
     if config.teacher.init:
         return setup.load_teacher(config, data, config.teacher.init)
     if not config.teacher.epochs:
@@ -98,7 +111,12 @@ def get_teacher(config, data: setup.Data, workdir: pathlib.Path) -> setup.Model:
             "teacher.init: found '', expected an exported student, or the workdir of a "
             "finished run, or teacher.epochs > 0 to train one"
         )
-    directory = pathlib.Path(config.teacher.workdir or workdir / "teacher")
+    if weights and not config.train.ema_decay:
+        raise ValueError(
+            "teacher.weights: found 'ema' for a teacher that is trained here, expected "
+            "'', or a train.ema_decay above 0"
+        )
+    directory = expand(config.teacher.workdir or workdir / "teacher")
     train(teacher_config(config), directory)
     return setup.load_teacher(config, data, directory)
 
@@ -113,7 +131,7 @@ def teacher_config(config) -> Any:
         own.train.epochs = config.teacher.epochs
         # What the teacher does not depend on must not keep runs from sharing it.
         own.methods = {"none": config.methods.none}
-        own.compare, own.teacher.workdir = (), ""
+        own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
     return own
 
 
@@ -148,7 +166,8 @@ def check_teacher(config, data, teacher, evaluate) -> dict[str, float]:
 def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing."""
     data = setup.open_data(config)
-    module, variables, meta = load_model(workdir)
+    module, variables, meta = load_model(workdir, config.student.model)
+    check_finite(f"workdir: {workdir}", variables)
     if meta["num_classes"] != len(data.class_names):
         raise ValueError(
             f"workdir: {workdir} holds a student of {meta['num_classes']} classes, "

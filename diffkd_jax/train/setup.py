@@ -17,12 +17,15 @@ from ..core.distances import DISTANCES
 from ..core.distill import Tap
 from ..core.norm import BatchNorm
 from ..models.files import (
+    EMA_FILE,
     Model,
+    check_finite,
     describe,
     is_ours,
     load_model,
     load_torch,
     model_file,
+    read_description,
 )
 from ..models.fold import fold
 from .data import Data
@@ -63,13 +66,20 @@ def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another architecture, class count or channels than expected.
+      ValueError: another architecture, class count or channels than expected, or
+        numbers that are not finite.
     """
-    expected = make_model(config.teacher, data)
-    file = model_file(path)
+    expected, weights = make_model(config.teacher, data), config.teacher.weights
+    file = model_file(path, weights)
     if is_ours(file):
-        loaded = load_model(file)
-        _check_teacher_fits(file, loaded, expected)
+        _check_teacher_fits(file, read_description(file), expected.meta)
+        if weights == "ema" and file.name != EMA_FILE:
+            raise ValueError(
+                f"teacher.weights: found 'ema' for {file}, expected a workdir with "
+                f"{EMA_FILE}, or that file"
+            )
+        loaded = load_model(file, config.teacher.model)
+        LOG.info("teacher: %s", file)
     else:
         loaded, reference = load_torch(
             file,
@@ -77,13 +87,17 @@ def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
             expected.meta["options"],
             data.input_shape,
             expected.meta["num_classes"],
+            weights,
         )
         LOG.info("teacher: %s, named as by %s", file, reference)
+    check_finite(f"teacher.init: {file}", loaded.variables)
     variables = fold(expected.module, loaded.variables, data.input_shape)
-    return expected._replace(variables=variables)
+    # The names of its own classes, which are not those of the data for certain.
+    meta = expected.meta | {"class_names": loaded.meta["class_names"]}
+    return expected._replace(variables=variables, meta=meta)
 
 
-def _check_teacher_fits(file: pathlib.Path, found: Model, expected: Model) -> None:
+def _check_teacher_fits(file: pathlib.Path, found: Mapping, expected: Mapping) -> None:
     def facts(meta):
         options = {
             k: v for k, v in meta["options"].items() if k not in NOT_ARCHITECTURE
@@ -91,7 +105,7 @@ def _check_teacher_fits(file: pathlib.Path, found: Model, expected: Model) -> No
         channels = meta["input_shape"][-1]
         return {**meta, "options": options, "channels": channels}
 
-    ours, theirs = facts(expected.meta), facts(found.meta)
+    ours, theirs = facts(expected), facts(found)
     for field, name in (
         ("model", "teacher.model"),
         ("options", "teacher.options"),

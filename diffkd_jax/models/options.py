@@ -1,0 +1,76 @@
+"""Checks the options of built-in models, which may come from a file."""
+
+import dataclasses
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+# Beyond these a model would take unbounded time or memory before its shapes are known.
+LARGEST = {"depth": 8, "width": 8, "window": 32}
+LARGEST_NUMBER = 2**20
+
+
+def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
+    """Refuses what is not a plain value of a field that the model leaves open.
+
+    Args:
+      make: an entry of :data:`diffkd_jax.models.MODELS`.
+      options: field to value.
+
+    Raises:
+      ValueError: an unknown field, or a value of another kind or range.
+
+    >>> from diffkd_jax.models import MODELS
+    >>> check_options(MODELS["swin_t"], {"window": 7, "dtype": "bfloat16"})
+    """
+    cls, fixed = make, 0
+    if isinstance(make, partial):
+        cls, fixed = make.func, len(make.args)
+    fields = {f.name: f.type for f in dataclasses.fields(cls)[fixed:]}
+    for name in ("num_classes", "parent", "name"):
+        fields.pop(name, None)
+    for name, value in options.items():
+        if name not in fields:
+            raise ValueError(
+                f"options: found {reprlib.repr(name)}, expected any of {list(fields)}"
+            )
+        problem = _problem(fields[name], value, LARGEST.get(name, LARGEST_NUMBER))
+        if problem:
+            found = reprlib.repr(value)
+            raise ValueError(f"options.{name}: found {found}, expected {problem}")
+
+
+def _problem(kind: Any, value: Any, largest: int) -> str:
+    """What was expected instead, or nothing."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is Any:  # dtype
+        good = value is None or _is_float_dtype(value)
+        return "" if good else f"one of {list(DTYPES)}"
+    if kind is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    if kind is float:
+        number = whole or (isinstance(value, float) and math.isfinite(value))
+        return "" if number and 0 <= value <= largest else f"0 to {largest}"
+    if kind in (int, int | None):
+        good = (whole and 1 <= value <= largest) or (value is None and kind is not int)
+        return "" if good else f"a whole number, 1 to {largest}"
+    many = len(kind.__args__)  # a tuple of ints
+    good = isinstance(value, tuple | list) and len(value) == many
+    good = good and not any(_problem(int, number, largest) for number in value)
+    return "" if good else f"{many} whole numbers, 1 to {largest}"
+
+
+def _is_float_dtype(value: Any) -> bool:
+    # Strings are compared, never parsed: numpy has a language of its own for them.
+    if isinstance(value, str):
+        return value in DTYPES
+    try:
+        return jnp.issubdtype(value, jnp.floating)
+    except TypeError:
+        return False
