@@ -66,6 +66,8 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v2": ShuffleNetV2,
 }
 MODELS = IMAGENET_MODELS | CIFAR_MODELS
+# Import paths that configs and calls, never files, gave to this process.
+GIVEN: set[str] = set()
 
 
 def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
@@ -94,6 +96,7 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
         if "channels" in options:
             options["channels"] = tuple(options["channels"])
         make = MODELS[name] if name in MODELS else _import(name)
+        GIVEN.add(name)
         return make(num_classes=num_classes, **options)
     except (TypeError, ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name!r}: {error}") from None

@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from . import MODELS
+from . import GIVEN, MODELS
 
 KEY = "diffkd_jax"  # in the metadata of a .safetensors file
 LARGEST_SIDE = 2**16  # of a picture, pixels; and of its channels
@@ -52,9 +52,10 @@ def parse(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def check_model_name(found: str, given: str) -> None:
-    """Refuses a model that is neither built in nor the one that the caller named.
+    """Refuses a model that is neither built in nor named by the caller.
 
-    Making it would import the module that a file names, which could be anybody's.
+    Making it would import the module that a file names, which could be anybody's. What
+    configs and calls of this process named before, as for training it, was named too.
 
     Raises:
       ValueError: it is refused.
@@ -62,7 +63,7 @@ def check_model_name(found: str, given: str) -> None:
     >>> check_model_name("resnet8", "")
     >>> check_model_name("own.net:make", "own.net:make")
     """
-    if found not in MODELS and found != given:
+    if found not in MODELS and found not in GIVEN and found != given:
         raise ValueError(
             f"found the model {found[:80]!r}, which is not built in, expected "
             f"{given or 'a built-in one'!r}; a file may not say what to import. If it "

@@ -14,7 +14,7 @@ from ..models.files import (
     export_model,
     load_model,
 )
-from . import report, setup, sharding, summary
+from . import classes, report, setup, sharding, summary
 from .evaluate import make_evaluator
 from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
@@ -50,6 +50,8 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
         return json.loads(finished.read_text())
     mesh = sharding.make_mesh(config.num_devices)
     teacher = get_teacher(config, data, workdir) if taps else None
+    if teacher:
+        classes.check_teacher(teacher.meta, data.class_names, taps)
     text = summary.describe(
         data, student, teacher, taps, method.weights, config.data.batch_size
     )
@@ -143,14 +145,14 @@ def check_teacher(config, data, teacher, evaluate) -> dict[str, float]:
     """
     if teacher is None:
         return {}
-    classes, own = len(data.class_names), teacher.meta["num_classes"]
-    if own != classes:
+    expected, own = len(data.class_names), teacher.meta["num_classes"]
+    if own != expected:
         if config.teacher.min_top1:
             raise ValueError(
                 f"teacher.min_top1: found {config.teacher.min_top1} for a teacher of "
-                f"{own} classes on data of {classes}, expected 0: it cannot be checked"
+                f"{own} classes on data of {expected}, expected 0: it cannot be checked"
             )
-        print_line(f"teacher  {own} classes, the data {classes}: not evaluated")
+        print_line(f"teacher  {own} classes, the data {expected}: not evaluated")
         return {}
     values = evaluate(teacher.module, teacher.variables)
     print_values("teacher", values)
@@ -168,11 +170,7 @@ def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     data = setup.open_data(config)
     module, variables, meta = load_model(workdir, config.student.model)
     check_finite(f"workdir: {workdir}", variables)
-    if meta["num_classes"] != len(data.class_names):
-        raise ValueError(
-            f"workdir: {workdir} holds a student of {meta['num_classes']} classes, "
-            f"expected {len(data.class_names)}, those of the data"
-        )
+    classes.check_student(f"workdir: {workdir}", meta, data.class_names)
     mesh = sharding.make_mesh(config.num_devices)
     values = make_evaluator(config, data, mesh).metrics(module, variables)
     print_values("student", values)
@@ -185,6 +183,8 @@ def dry_run(config) -> str:
     method = setup.selected_method(config)
     taps = setup.make_taps(method)
     teacher = setup.make_model(config.teacher, data) if taps else None
+    if teacher:
+        classes.check_teacher(teacher.meta, data.class_names, taps)
     text = summary.describe(
         data,
         setup.make_model(config.student, data),
