@@ -5,6 +5,7 @@ import functools
 import html
 import json
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..core.distill import Tap, lookup, trajectory
 from ..core.platform import compiler_options
 from . import plots
 from .metrics import read_rows
+from .summary import text_table
 
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
 padding: 0 1em; color: #222 } img { max-width: 100% } pre { overflow-x: auto;
@@ -86,9 +88,11 @@ def write_run(
 
     curve = {result["method"]: rows_with(workdir, "eval/top1")}
     add("accuracy", plots.accuracy, curve, result.get("teacher_top1"))
-    add("losses", plots.losses, rows)
+    if rows:
+        add("losses", plots.losses, rows)
     for tap, points in trajectories.items():
-        add(f"gamma_{tap}", plots.gamma, rows, tap)
+        if rows:
+            add(f"gamma_{tap}", plots.gamma, rows, tap)
         if all(np.isfinite(p).all() for p in points.values()):
             add(f"trajectory_{tap}", plots.trajectory, points, tap)
         else:
@@ -125,10 +129,7 @@ def write_comparison(
         rows.append((r["method"], f"{final:.2f}", f"{best:.2f}", gain, rate))
     if teacher is not None:
         rows.append(("teacher", f"{100 * teacher:.2f}", "", "", ""))
-    links = "".join(
-        f'<li><a href="{r["method"]}/report.html">{r["method"]}</a></li>'
-        for r in results
-    )
+    links = "".join(map(_link, (r["method"] for r in results)))
     body = [
         _table(rows),
         _image(folder / "comparison.png"),
@@ -137,11 +138,7 @@ def write_comparison(
         "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]
     _page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return text_table(rows)
 
 
 def _pool(x: np.ndarray) -> np.ndarray:
@@ -161,7 +158,13 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _image(path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<p><img alt="{path.stem}" src="data:image/png;base64,{data}"></p>'
+    name = html.escape(path.stem)
+    return f'<p><img alt="{name}" src="data:image/png;base64,{data}"></p>'
+
+
+def _link(method: str) -> str:
+    target = html.escape(urllib.parse.quote(method, errors="replace"))
+    return f'<li><a href="{target}/report.html">{html.escape(method)}</a></li>'
 
 
 def _config(workdir: pathlib.Path) -> str:
@@ -176,5 +179,6 @@ def _page(path: pathlib.Path, title: str, body: Sequence[str]) -> None:
         f"<h1>{html.escape(title)}</h1>{''.join(body)}</body></html>\n"
     )
     partial = path.with_suffix(".partial")
-    partial.write_text(page)
+    # File names may hold bytes that are no text; a report is not worth an error.
+    partial.write_text(page, encoding="utf-8", errors="replace")
     partial.replace(path)

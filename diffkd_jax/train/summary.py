@@ -112,7 +112,7 @@ def describe(
         )
     rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
     notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
-    return "\n".join([*lines, "", _table(rows), *notes])
+    return "\n".join([*lines, "", text_table(rows), *notes])
 
 
 def _forward(model: Model, image) -> tuple[Callable, Any]:
@@ -137,7 +137,13 @@ def _millions(count: int, batch_size: int) -> str:
     return f"{count / batch_size / 1e6:.2f} M multiply-adds a picture"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the columns aligned by blanks.
+
+    >>> print(text_table([("tap", "x"), ("features", "y")]))
+    tap       x
+    features  y
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

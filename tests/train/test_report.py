@@ -1,0 +1,114 @@
+"""The pages of a run: any name is shown as it is, and nothing else is touched."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from diffkd_jax.train import plots, report
+from diffkd_jax.train.plots import literal
+
+ODD = (
+    "$_^$",
+    "a$b$c",
+    "\udcff\udcfe",
+    r"\frac{",
+    "<b>x</b>",
+    "x" * 300,
+    "",
+    "_",
+    r"\$",
+)
+
+
+def test_names_that_are_no_formulas_are_drawn(tmp_path):
+    counts = np.eye(len(ODD), dtype=int)
+    plots.confusion(tmp_path / "confusion.png", counts, ODD)
+    rows = [{"step": 1, "eval/top1": 0.5, "eval/loss": 1.0}]
+    plots.accuracy(tmp_path / "accuracy.png", dict.fromkeys(ODD, rows), 0.9)
+    results = [{"method": name, "final_top1": 0.1 * k} for k, name in enumerate(ODD)]
+    plots.comparison(tmp_path / "comparison.png", results)
+    losses = {f"loss/{name}": 1.0 for name in ODD[:-2]}
+    plots.losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
+    drawn = [path.read_bytes()[:4] for path in tmp_path.iterdir()]
+    assert drawn == [b"\x89PNG"] * 4
+
+
+def test_a_dollar_is_a_dollar():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    for text in ("$_^$", "a$b", "$x$ and $y$", r"\$x\$"):
+        shown, math = Text(0, 0, "", figure=figure)._preprocess_math(literal(text))
+        assert (shown, math) == (text, False)
+    assert literal("\udcff") == "?"
+    assert len(literal("x" * 300)) == 40
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"name": "<script>"}))
+    return tmp_path
+
+
+def test_a_page_escapes_all_text(workdir):
+    result = {"name": "<i>n</i>", "method": "<i>m</i>", "final_top1": 0.5}
+    report.write_run(
+        workdir,
+        result,
+        summary_text="<i>s</i> \udcff",
+        trajectories={},
+        confusion=np.eye(2, dtype=int),
+        class_names=("<i>c</i>", "\udcff"),
+    )
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    assert "&lt;i&gt;n" in page
+    assert "&lt;script&gt;" in page
+    assert "<i>" not in page
+    assert "<script>" not in page
+
+
+def test_links_of_a_comparison_are_escaped(tmp_path):
+    odd = 'a"><script>b</script>#?'
+    results = [
+        {"name": "n", "method": name, "final_top1": 0.5, "best_top1": 0.5}
+        | {"images_per_second": 1.0}
+        for name in ("none", odd)
+    ]
+    text = report.write_comparison(tmp_path, results)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert 'href="none/report.html">none<' in page
+    assert 'href="a%22%3E%3Cscript%3Eb%3C/script%3E%23%3F/report.html"' in page
+    assert text.splitlines()[0].split() == [
+        *("method", "top-1", "%", "best", "%", "minus", "none", "images/s")
+    ]
+
+
+def test_drawing_leaves_the_caller_its_backend(tmp_path):
+    """In a process that has another one, with a figure open."""
+    code = f"""
+import pathlib, sys, diffkd_jax.main, diffkd_jax.train.run, diffkd_jax.train.compare
+assert not [name for name in sys.modules if name.startswith("matplotlib")]
+import matplotlib
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+mine = plt.figure()
+before = dict(matplotlib.rcParams)
+from diffkd_jax.train import plots
+rows = [{{"step": 1, "eval/top1": 0.5}}]
+plots.accuracy(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, None)
+assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
+assert plt.get_fignums() == [mine.number]
+assert dict(matplotlib.rcParams) == before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").stat().st_size > 1000

@@ -1,0 +1,153 @@
+"""Teachers and students that are loaded from files: which, whose, and sound."""
+
+import logging
+import pathlib
+
+import chex
+import numpy as np
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.models.files import (
+    EMA_FILE,
+    MODEL_FILE,
+    export_model,
+    export_torch,
+    load_model,
+)
+from diffkd_jax.train import run, setup
+from tests.models.test_fold import random_variables
+from tests.models.test_trust import payload  # noqa: F401
+from tests.train.conftest import tiny_config
+
+
+@pytest.fixture(scope="module")
+def config():
+    return tiny_config(method="kd")
+
+
+@pytest.fixture(scope="module")
+def data(config):
+    return setup.open_data(config)
+
+
+def trained(config, data, seed=0):
+    """An export as of a finished run."""
+    model = setup.make_model(config.teacher, data)
+    variables = random_variables(model.module, data.input_shape)
+    variables["params"]["head"]["bias"] += seed
+    return model._replace(variables=variables)
+
+
+def bias(model):
+    return model.variables["params"]["head"]["bias"]
+
+
+def test_the_average_of_a_workdir_by_teacher_weights(config, data, tmp_path):
+    raw, average = trained(config, data), trained(config, data, seed=1)
+    export_model(tmp_path / MODEL_FILE, raw)
+    export_model(tmp_path / EMA_FILE, average)
+    found = setup.load_teacher(config, data, tmp_path)
+    np.testing.assert_array_equal(bias(found), bias(raw))
+    own = config.copy_and_resolve_references()
+    own.teacher.weights = "ema"
+    found = setup.load_teacher(own, data, tmp_path)
+    np.testing.assert_array_equal(bias(found), bias(average))
+    with pytest.raises(ValueError, match=r"teacher.weights: found 'ema' for .*_ema"):
+        setup.load_teacher(own, data, tmp_path / MODEL_FILE)
+    export_torch(tmp_path / "torch.safetensors", raw)
+    with pytest.raises(ValueError, match="weights: found 'ema' for a file without"):
+        setup.load_teacher(own, data, tmp_path / "torch.safetensors")
+
+
+def test_weights_that_nothing_will_have(config, data, tmp_path):
+    own = config.copy_and_resolve_references()
+    own.teacher.weights = "ema"
+    with pytest.raises(ValueError, match=r"teacher.weights: .*train.ema_decay above 0"):
+        run.get_teacher(own, data, tmp_path)
+    own.teacher.weights = "best"
+    with pytest.raises(ValueError, match=r"teacher.weights: found 'best', expected ''"):
+        run.get_teacher(own, data, tmp_path)
+    assert run.teacher_config(own).teacher.weights == ""
+
+
+def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):
+    model = trained(config, data)
+    assert model.meta["class_names"] == list(data.class_names)
+    export_model(tmp_path / MODEL_FILE, model)
+    assert load_model(tmp_path).meta["class_names"] == list(data.class_names)
+    renamed = model.meta | {"class_names": list(data.class_names[::-1])}
+    export_model(tmp_path / MODEL_FILE, model._replace(meta=renamed))
+    found = setup.load_teacher(config, data, tmp_path)
+    assert found.meta["class_names"] == list(data.class_names[::-1])
+    with pytest.raises(ValueError, match=r"teacher.init: .*in another order"):
+        main.run(with_teacher(config, tmp_path), str(tmp_path / "run"))
+    own = config.copy_and_resolve_references()
+    own.mode = "evaluate"
+    with pytest.raises(ValueError, match=r"workdir: .*in another order"):
+        main.run(own, str(tmp_path))
+    export_torch(tmp_path / "torch.safetensors", model)
+    found = setup.load_teacher(config, data, tmp_path / "torch.safetensors")
+    assert found.meta["class_names"] == []
+
+
+def with_teacher(config, path):
+    own = config.copy_and_resolve_references()
+    own.teacher.init = str(path)
+    return own
+
+
+def test_weights_of_nan_are_refused(config, data, tmp_path):
+    model = trained(config, data)
+    bias(model)[2] = np.nan
+    export_model(tmp_path / MODEL_FILE, model)
+    export_torch(tmp_path / "torch.safetensors", model)
+    for path in (tmp_path, tmp_path / "torch.safetensors"):
+        with pytest.raises(
+            ValueError, match=r"teacher.init: .* of params/head/bias not"
+        ):
+            setup.load_teacher(config, data, path)
+    own = config.copy_and_resolve_references()
+    own.mode = "evaluate"
+    with pytest.raises(ValueError, match=r"workdir: .*found 1 of 10 numbers"):
+        main.run(own, str(tmp_path))
+
+
+def test_no_door_imports_what_a_file_names(config, data, tmp_path, payload):  # noqa: F811
+    name, proof = payload
+    model = trained(config, data)
+    meta = model.meta | {"model": name}
+    export_model(tmp_path / MODEL_FILE, model._replace(meta=meta))
+    with pytest.raises(ValueError, match=rf"holds model {name}, expected resnet8"):
+        setup.load_teacher(config, data, tmp_path)
+    own = config.copy_and_resolve_references()
+    own.mode = "evaluate"
+    with pytest.raises(ValueError, match=rf"found the model '{name}', which is not"):
+        main.run(own, str(tmp_path))
+    assert not proof.exists()
+
+
+def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    own = config.copy_and_resolve_references()
+    own.mode = "evaluate"
+    for path in (tmp_path / "student", tmp_path / "teacher"):
+        export_model(path / MODEL_FILE, trained(own, data))
+    with pytest.raises(FileNotFoundError) as found:
+        main.run(own, "~/nothing")
+    assert str(tmp_path / "nothing") in str(found.value)
+    seen = []
+    monkeypatch.setattr(run, "train", lambda config, workdir: seen.append(workdir))
+    own.teacher.workdir = "~/teacher"
+    model = run.get_teacher(own, data, pathlib.Path("anything"))
+    assert seen == [tmp_path / "teacher"]
+    chex.assert_trees_all_equal(bias(model), bias(trained(own, data)))
+    assert not (tmp_path / "~").exists()
+
+
+def test_the_log_says_which_entry_was_taken(config, data, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    export_model(tmp_path / MODEL_FILE, trained(config, data))
+    setup.load_teacher(config, data, tmp_path)
+    assert f"teacher: {tmp_path / MODEL_FILE}" in caplog.text
