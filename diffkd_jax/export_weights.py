@@ -7,7 +7,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .models.files import check_finite, expand, export_torch, load_model
+from .models.checks import check_finite, expand
+from .models.files import export_torch, load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import jax
 
-from .models.files import MODEL_FILE, check_finite, expand, export_model, load_torch
+from .models.checks import check_finite, expand
+from .models.files import MODEL_FILE, export_model, load_torch
 
 
 def convert(

@@ -27,7 +27,7 @@ def run(config, workdir: str = "") -> None:
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
-    from .models.files import expand  # after the flags, so that --help is quick
+    from .models.checks import expand  # after the flags, so that --help is quick
     from .train import compare as comparison
     from .train import run as runs
     from .train.sharding import start_processes

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from . import MODELS, build
+from .checks import expand, fit
 from .import_torch import count_classes, export_state_dict, import_weights
 from .metadata import KEY, check_model_name, parse
 from .references import references
@@ -133,7 +133,7 @@ def load_model(path: str | Path, model: str = "") -> Model:
         if meta["model"] in MODELS:  # of theirs only the channels bind
             shape = (*(min(side, LARGE_ENOUGH) for side in shape[:2]), shape[2])
         expected = flatten_dict(_template(module, shape), sep="/")
-        arrays = _fit(found, expected)
+        arrays = fit(found, expected)
     except BUILD_ERRORS as error:
         raise ValueError(f"{file}: {error or type(error).__name__}") from error
     return Model(module, unflatten_dict(arrays, sep="/"), meta)
@@ -150,56 +150,6 @@ def read_description(file: Path) -> dict[str, Any]:
         return parse(metadata)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-
-
-def check_finite(source: str | Path, variables: Any) -> None:
-    """Refuses weights with NaN or infinity.
-
-    Args:
-      source: what the message names.
-      variables: a tree of arrays.
-
-    Raises:
-      ValueError: not all numbers are finite; names the first array.
-
-    >>> check_finite("teacher", {"bias": np.array([0.0, np.nan])})
-    Traceback (most recent call last):
-    ...
-    ValueError: teacher: found 1 of 2 numbers of bias not finite, expected weights
-    """
-    for name, array in flatten_dict(variables, sep="/").items():
-        bad = np.sum(~np.isfinite(np.asarray(array)))
-        if bad:
-            raise ValueError(
-                f"{source}: found {bad} of {array.size} numbers of {name} not finite, "
-                "expected weights"
-            )
-
-
-def _fit(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.ndarray]:
-    """The arrays in the dtypes of the model."""
-    wrong = sorted(
-        name
-        for name in {*found, *expected}
-        if name not in found
-        or name not in expected
-        or found[name].shape != expected[name].shape
-        or not _converts(found[name].dtype, expected[name].dtype)
-    )
-    if wrong:
-        raise ValueError(
-            "found variables that are not those of the model and its options; the "
-            f"first that differ: {wrong[:6]}"
-        )
-    return {
-        name: array.astype(expected[name].dtype, copy=False)
-        for name, array in found.items()
-    }
-
-
-def _converts(found: Any, wanted: Any) -> bool:
-    floating = jnp.issubdtype(found, jnp.floating)
-    return found == wanted or (floating and jnp.issubdtype(wanted, jnp.floating))
 
 
 def load_torch(
@@ -269,18 +219,6 @@ def model_file(path: str | Path, weights: str = "") -> Path:
             "finished run"
         )
     return file
-
-
-def expand(path: str | Path) -> Path:
-    """The path with ``~`` replaced by the home directory.
-
-    Raises:
-      ValueError: of a user who is not known.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def is_ours(file: Path) -> bool:

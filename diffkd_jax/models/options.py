@@ -29,7 +29,8 @@ def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) ->
     >>> from diffkd_jax.models import MODELS
     >>> check_options(MODELS["swin_t"], {"window": 7, "dtype": "bfloat16"})
     """
-    cls, fixed = make, 0
+    cls: Any = make
+    fixed = 0
     if isinstance(make, partial):
         cls, fixed = make.func, len(make.args)
     fields = {f.name: f.type for f in dataclasses.fields(cls)[fixed:]}

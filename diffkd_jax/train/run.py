@@ -6,11 +6,10 @@ from typing import Any
 
 import jax
 
+from ..models.checks import check_finite, expand
 from ..models.files import (
     EMA_FILE,
     MODEL_FILE,
-    check_finite,
-    expand,
     export_model,
     load_model,
 )

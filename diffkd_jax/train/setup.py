@@ -16,10 +16,10 @@ from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.distill import Tap
 from ..core.norm import BatchNorm
+from ..models.checks import check_finite
 from ..models.files import (
     EMA_FILE,
     Model,
-    check_finite,
     describe,
     is_ours,
     load_model,

@@ -156,9 +156,10 @@ def of_itself():
         b"\x8b\xff\xff\xff\x7f",  # an int of 2^31 bytes
         b"L" + b"9" * 10**5 + b"L\n",
         b"Nr\xff\xff\xff\x7f",  # place 2^31 of what is put aside
+        b"ccollections\nOrderedDict\n(I5\ntR",
         *(b"(", b"a", b"s", b"u", b"R", b"\x93", b"h\x07", b"Q", b"\x82\x01", b"\x97"),
     ],
-    ids=range(22),
+    ids=range(23),
 )
 def test_pickles_that_would_cost_or_break(code, archive):
     refused(archive(code), "expected")

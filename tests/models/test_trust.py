@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import export_weights
-from diffkd_jax.models import MODELS, build
+from diffkd_jax.models import GIVEN, MODELS, build
+from diffkd_jax.models.checks import check_finite
 from diffkd_jax.models.files import (
-    check_finite,
     describe,
     export_model,
     export_torch,
@@ -54,6 +54,7 @@ def payload(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield "payload_of_a_file:make", proof
     sys.modules.pop("payload_of_a_file", None)
+    GIVEN.discard("payload_of_a_file:make")
 
 
 def test_a_name_in_a_file_is_not_imported(payload, tmp_path, capsys):
@@ -82,6 +83,7 @@ def test_a_model_that_the_caller_names_is_loaded(payload, tmp_path):
     assert not proof.exists()
     load_model(tmp_path, name)
     assert proof.exists()  # so the tests above would have seen it
+    load_model(tmp_path)  # named once in this process, by its user
 
 
 @pytest.mark.parametrize(
