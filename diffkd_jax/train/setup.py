@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES

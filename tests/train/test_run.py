@@ -20,6 +20,8 @@ from diffkd_jax.models.files import (
 from diffkd_jax.train import loop, metrics, report, setup
 from tests.train.conftest import RESNET, load_config, tiny_config
 
+OWN = tiny_config().student.model
+
 
 def snapshot(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -39,7 +41,7 @@ def resnet_config(**fields):
 
 
 def same_student(a, b):
-    loaded = (load_model(f, tiny_config().student.model) for f in (a, b))
+    loaded = (load_model(f, OWN) for f in (a, b))
     chex.assert_trees_all_equal(*(model.variables for model in loaded))
 
 
@@ -189,7 +191,7 @@ def test_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
 
 
 def test_student_export_is_a_bare_student(finished):
-    module, variables, meta = load_model(finished)
+    module, variables, meta = load_model(finished, OWN)
     assert set(variables) == {"params", "batch_stats"}
     assert set(variables["params"]) == {"conv", "norm", "head"}
     assert meta["class_names"][0] == "T-shirt"
@@ -305,7 +307,7 @@ def test_mixing_erasing_and_the_average(tmp_path):
     rows = report.rows_with(tmp_path, "eval/ema_top1")
     assert len(rows) == 2
     assert rows[-1]["eval/ema_loss"] != rows[-1]["eval/loss"]
-    raw, average = load_model(tmp_path), load_model(tmp_path / EMA_FILE)
+    raw, average = (load_model(f, OWN) for f in (tmp_path, tmp_path / EMA_FILE))
     assert raw.meta == average.meta
     kernels = [m.variables["params"]["conv"]["kernel"] for m in (raw, average)]
     assert np.abs(kernels[0] - kernels[1]).max() > 0
@@ -352,7 +354,7 @@ def test_a_teacher_in_bfloat16(finished, tmp_path):
     terms = [k for k in rows[-2] if k.startswith("loss/")]
     assert len(terms) >= 6
     assert np.isfinite([rows[-2][k] for k in terms]).all()
-    variables = load_model(tmp_path).variables
+    variables = load_model(tmp_path, OWN).variables
     assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype("float32")}
 
 
@@ -389,7 +391,7 @@ def test_a_class_count_that_differs_is_refused(finished, tmp_path):
 
 
 def test_own_model_by_import_path(finished):
-    module, variables, _ = load_model(finished, "tests.train.own_model:make")
+    module, variables, _ = load_model(finished, OWN)
     assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 4)
     assert type(module).__name__ == "Own"
 
