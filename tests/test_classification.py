@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffkd_jax.tasks import classification
 
@@ -36,3 +37,29 @@ def test_label_smoothing_spreads_evenly():
     log_p = jax.nn.log_softmax(out["logits"])[0]
     smooth = classification.loss(out, batch, label_smoothing=0.2)["task"]
     np.testing.assert_allclose(smooth, -(0.9 * log_p[0] + 0.1 * log_p[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("classes", [1, 3, 6, 10])
+def test_logits_that_are_not_finite_score_nothing(classes, value):
+    """All of a row, and the one of the label alone; the rows beside them count."""
+    label = jnp.arange(3) % classes
+    good = jax.nn.one_hot(label[:1], classes)
+    broken = jnp.full((1, classes), value)
+    own = jnp.zeros((1, classes)).at[0, label[2]].set(value)
+    out = {"logits": jnp.concatenate([good, broken, own])}
+    batch = {"label": label, "mask": jnp.ones(3)}
+    sums = classification.metrics(out, batch)
+    assert sums["top1"] == 1
+    if classes > 5:
+        assert sums["top5"] == 1
+    assert not np.isfinite(sums["loss"])
+    assert not np.isfinite(classification.loss(out, batch)["task"])
+    assert jnp.trace(classification.confusion(out, batch)) == 1
+
+
+def test_a_class_ruled_out_by_minus_infinity_is_no_fault():
+    out = {"logits": jnp.array([[2.0, 1.0, -jnp.inf]])}
+    batch = {"label": jnp.array([0]), "mask": jnp.ones(1)}
+    assert classification.metrics(out, batch)["top1"] == 1
+    assert classification.confusion(out, batch).tolist()[0] == [1, 0, 0]

@@ -32,6 +32,8 @@ def loss(
 def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
     """Counts ``[classes, classes]`` of unmasked examples: row label, column prediction.
 
+    An example whose logits are not finite predicts nothing and is in no column.
+
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
     >>> batch = {"label": jnp.array([1, 1]), "mask": jnp.array([1.0, 1.0])}
     >>> confusion(out, batch).tolist()
@@ -39,7 +41,8 @@ def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
     """
     classes = outputs["logits"].shape[-1]
     label = jax.nn.one_hot(batch["label"], classes) * batch["mask"][:, None]
-    return label.T @ jax.nn.one_hot(outputs["logits"].argmax(-1), classes)
+    prediction = jax.nn.one_hot(outputs["logits"].argmax(-1), classes)
+    return label.T @ (prediction * _decides(outputs["logits"])[:, None])
 
 
 def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
@@ -51,6 +54,7 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
 
     Returns:
       ``count``, and sums of ``top1``, ``loss`` and, from 6 classes on, ``top5``.
+      An example whose logits are not finite is wrong, and its loss not finite.
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
     >>> batch = {"label": jnp.array([1, 1]), "mask": jnp.array([1.0, 0.0])}
@@ -63,6 +67,7 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
     own = jnp.take_along_axis(logits, label[:, None], -1)
     # Ties count against the example, so that constant logits score nothing.
     rank = jnp.sum(logits >= own, -1) - 1
+    rank = jnp.where(_decides(logits), rank, logits.shape[-1])
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     sums = {
         "count": mask.sum(),
@@ -72,3 +77,8 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
     if logits.shape[-1] > 5:
         sums["top5"] = jnp.sum(mask * (rank < 5))
     return sums
+
+
+def _decides(logits: jax.Array) -> jax.Array:
+    """Whether there is a largest logit; -inf beside it rules a class out, no more."""
+    return jnp.isfinite(logits.max(-1))

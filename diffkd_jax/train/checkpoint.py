@@ -1,7 +1,9 @@
 """Checkpoints of a run (Orbax)."""
 
 import logging
+import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -10,11 +12,20 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 
+def score(metrics: Mapping[str, float]) -> float:
+    """What "best" goes by: ``top1``, and never a value that is not finite.
+
+    >>> max([{"top1": float("nan")}, {"top1": 0.5}], key=score)
+    {'top1': 0.5}
+    """
+    return metrics["top1"] if math.isfinite(metrics["top1"]) else -math.inf
+
+
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
     """Keeps the newest checkpoint and the one with the best ``top1``; atomic."""
     keep = [
         policies.LatestN(1),
-        policies.BestN(get_metric_fn=lambda m: m["top1"], n=1),
+        policies.BestN(get_metric_fn=score, n=1),
     ]
     return ocp.CheckpointManager(
         workdir.resolve() / "checkpoints",

@@ -13,7 +13,7 @@ from ..models.files import (
     export_model,
     load_model,
 )
-from . import classes, report, setup, sharding, summary
+from . import checkpoint, classes, report, setup, sharding, summary
 from .evaluate import make_evaluator
 from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
@@ -67,7 +67,7 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
         "seed": config.seed,
         "steps": int(state.step),
         **{f"final_{k}": v for k, v in history[-1].items()},
-        "best_top1": max(row["top1"] for row in history),
+        "best_top1": max(history, key=checkpoint.score)["top1"],
         **{f"teacher_{k}": v for k, v in teacher_metrics.items()},
         "images_per_second": loop.images_per_second,
     }
