@@ -6,11 +6,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from .distill import Distillation
 
 PyTree = Any
+MAX_SEED = 2**31 - 1
 
 
 @flax.struct.dataclass
@@ -23,6 +25,7 @@ class TrainState:
       model_state: carried without gradient (batch statistics), same two keys.
       opt_state: state of the optimizer over ``params``.
       ema: averages of the student's ``params`` and ``state``, or an empty dict.
+      seed: int32 scalar; all randomness is a function of ``(seed, step)``.
     """
 
     step: jax.Array
@@ -30,6 +33,7 @@ class TrainState:
     model_state: dict[str, PyTree]
     opt_state: PyTree
     ema: PyTree = flax.struct.field(default_factory=dict)
+    seed: jax.Array = flax.struct.field(default_factory=lambda: as_seed(0))
 
 
 def init_state(
@@ -42,8 +46,12 @@ def init_state(
     distillation: Distillation,
     optimizer: optax.GradientTransformation,
     ema: bool = False,
+    seed: int | jax.Array = 0,
 ) -> TrainState:
     """State before the first step, for given student variables.
+
+    No buffer is in it twice, so it can be donated to ``jax.jit``; the arrays given here
+    are in it themselves, and go with it.
 
     Args:
       key: random key of the distiller's parameters.
@@ -54,6 +62,11 @@ def init_state(
       distillation: from :func:`diffkd_jax.distillation`.
       optimizer: applied to student and distiller together.
       ema: carry averages of the student, for ``ema_decay`` of the step.
+      seed: of all later draws, 0 to 2^31 - 1; data, so that another seed compiles
+        nothing anew.
+
+    Raises:
+      ValueError: taps that do not fit the outputs, or a seed out of range.
 
     >>> from diffkd_jax.core.distill import Tap, distillation
     >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
@@ -65,13 +78,33 @@ def init_state(
     """
     params, state = distillation.init(key, student_out, teacher_out)
     params = {"student": student_params, "distiller": params}
+    average = {"params": student_params, "state": student_state} if ema else {}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state={"student": student_state, "distiller": state},
         opt_state=optimizer.init(params),
-        ema={"params": student_params, "state": student_state} if ema else {},
+        ema=jax.tree.map(jnp.copy, average),
+        seed=as_seed(seed),
     )
+
+
+def as_seed(seed: int | jax.Array) -> jax.Array:
+    """A seed as an int32 scalar; a traced one is taken as it is.
+
+    Raises:
+      ValueError: a number that is not an integer from 0 to 2^31 - 1.
+
+    >>> int(as_seed(7))
+    7
+    """
+    if not isinstance(seed, jax.core.Tracer):
+        number = np.asarray(seed)
+        if number.ndim or number.dtype.kind not in "iu" or not 0 <= number <= MAX_SEED:
+            raise ValueError(
+                f"seed: found {seed}, expected an integer, 0 to {MAX_SEED}"
+            )
+    return jnp.asarray(seed, jnp.int32)
 
 
 def diffkd_step(
@@ -85,7 +118,7 @@ def diffkd_step(
     task_loss: Callable[..., dict[str, jax.Array]],
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, float],
-    seed: int,
+    seed: int | jax.Array | None = None,
     prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
     ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -104,19 +137,23 @@ def diffkd_step(
       task_loss: ``(outputs, batch) -> {name: scalar}``.
       optimizer: the one given to :func:`init_state`.
       weights: factor of each loss; those not named count 1.
-      seed: all randomness of the step is a function of ``(seed, state.step)``.
+      seed: in place of ``state.seed``; all randomness of the step is a function of
+        ``(seed, state.step)``.
       prepare: ``(key, batch) -> batch`` for teacher and student alike, such as mixup.
-      ema_decay: share of the old average of the student that is kept, where the state
-        carries one; its batch statistics are averaged too.
+      ema_decay: share of the old average of the student that is kept, for a state that
+        carries one. Batch statistics are averaged too; what is no float (counters,
+        random keys) is copied.
 
     Returns:
       The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
       where the weight is not 1, ``loss/total``, ``norm/gradient``,
-      ``norm/params``, ``gamma/<tap>/mean|min|max``, plus the vector
-      ``gamma/<tap>/histogram``.
+      ``norm/params``, ``norm/state`` (of all carried floats, averages included: not
+      finite as soon as one of them is not), ``gamma/<tap>/mean|min|max``, plus the
+      vector ``gamma/<tap>/histogram``.
 
     Raises:
-      ValueError: a weight for a loss that does not exist, or a loss named twice.
+      ValueError: a weight for a loss that does not exist, a loss named twice, a seed
+        out of range, or ``ema_decay`` for a state without an average.
 
     Complete loops around it are in the README and in :mod:`diffkd_jax.train.loop`.
 
@@ -134,6 +171,12 @@ def diffkd_step(
     >>> float(metrics["loss/logits/distance"])
     0.25
     """
+    if ema_decay and not state.ema:
+        raise ValueError(
+            f"ema_decay: found {ema_decay} for a state without an average, expected "
+            "one from init_state(..., ema=True), or 0"
+        )
+    seed = state.seed if seed is None else as_seed(seed)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     key_student, key_distill = jax.random.split(key)
     if prepare is not None:
@@ -166,6 +209,10 @@ def diffkd_step(
     )
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema:
+        student = {"params": params["student"], "state": model_state["student"]}
+        ema = _average(ema, student, ema_decay)
     metrics = {f"loss/{name}": value for name, value in losses.items()}
     metrics |= {
         f"weighted/{name}": weighted[name]
@@ -174,19 +221,44 @@ def diffkd_step(
     }
     metrics |= {
         "loss/total": sum(weighted.values()),
-        "norm/gradient": optax.tree.norm(gradient),
-        "norm/params": optax.tree.norm(params),
+        "norm/gradient": _norm(gradient),
+        "norm/params": _norm(params),
+        "norm/state": _norm((model_state, ema)),
     }
     metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
     for tap, carried in model_state["distiller"].items():
         for name, value in carried.get("gamma", {}).items():
             metrics[f"gamma/{tap}/{name}"] = value
-    ema = state.ema
-    if ema:
-        student = {"params": params["student"], "state": model_state["student"]}
-        ema = optax.incremental_update(student, ema, 1.0 - ema_decay)
-    state = TrainState(state.step + 1, params, model_state, opt_state, ema)
+    state = state.replace(
+        step=state.step + 1,
+        params=params,
+        model_state=model_state,
+        opt_state=opt_state,
+        ema=ema,
+    )
     return state, metrics
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def _average(old: PyTree, new: PyTree, decay: float) -> PyTree:
+    """``decay`` of the old value of each float, dtypes kept; else the new value."""
+
+    def one(old, new):
+        if not _is_float(old):
+            return new
+        return ((1.0 - decay) * new + decay * old).astype(old.dtype)
+
+    return jax.tree.map(one, old, new)
+
+
+def _norm(tree: PyTree) -> jax.Array:
+    """Euclidean norm of all floats, in float32 or wider."""
+    floats = [x for x in jax.tree.leaves(tree) if _is_float(x)]
+    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in floats]
+    return jnp.asarray(optax.tree.norm(wide), jnp.float32)
 
 
 def _merge(task: Mapping, terms: Mapping) -> dict[str, jax.Array]:

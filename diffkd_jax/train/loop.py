@@ -9,10 +9,11 @@ import numpy as np
 
 from ..core.distill import distillation
 from ..core.platform import compiler_options
-from ..core.step import TrainState, diffkd_step, init_state
+from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..data import pipeline, transforms
 from ..tasks import classification
 from . import checkpoint, report, setup, sharding
+from .finite import require_finite
 from .metrics import Progress, Writer, print_line, print_values
 from .mix import make_prepare
 from .optimizer import make_optimizer, make_schedule
@@ -79,7 +80,6 @@ class Loop:
             ),
             optimizer=self.optimizer,
             weights=weights,
-            seed=config.seed,
             prepare=make_prepare(data.normalise, config.mix, len(data.class_names)),
             ema_decay=config.train.ema_decay,
         )
@@ -87,7 +87,6 @@ class Loop:
 
     def initial_state(self) -> TrainState:
         """Fresh state, replicated; a function of the seed alone."""
-        key_student, key_distill = jax.random.split(jax.random.key(self.config.seed))
         module = self.student.module
         batch = {
             "image": jax.ShapeDtypeStruct(
@@ -95,7 +94,8 @@ class Loop:
             )
         }
 
-        def init():
+        def init(seed):
+            key_student, key_distill = jax.random.split(jax.random.key(seed))
             variables = setup.init_variables(module, key_student, self.data)
             params = variables.pop("params")
             outputs, _ = jax.eval_shape(
@@ -113,13 +113,17 @@ class Loop:
                 distillation=self.distillation,
                 optimizer=self.optimizer,
                 ema=self.config.train.ema_decay > 0,
+                seed=seed,
             )
 
-        return jax.jit(
+        as_seed(self.config.seed)  # its range; inside it is traced
+        # An argument, so that another seed is no other program.
+        compiled = jax.jit(
             init,
             out_shardings=sharding.replicated(self.mesh),
             compiler_options=compiler_options(once=True),
-        )()
+        )
+        return compiled(np.int32(self.config.seed))
 
     def run(self) -> tuple[TrainState, list[dict[str, float]]]:
         """Restore, then step, log, evaluate, checkpoint, until the last step."""
@@ -195,15 +199,11 @@ class Loop:
         """Averages and writes the steps since the last log; stops on non-finite."""
         steps = [step for step, _ in pending]
         rows = jax.device_get([metrics for _, metrics in pending])
-        for step, row in zip(steps, rows, strict=True):
-            broken = [n for n in row if "loss/" in n and not np.isfinite(row[n])]
-            if broken:
-                raise ValueError(
-                    f"step {step}: found {broken[0]} = {row[broken[0]]}, expected a "
-                    "finite loss; lower the learning rate or the weight of that "
-                    f"loss; last good checkpoint: step "
-                    f"{checkpoints.latest_step() or 'none'} in {checkpoints.directory}"
-                )
+        require_finite(
+            dict(zip(steps, rows, strict=True)),
+            checkpoints.all_steps(),
+            self.workdir,
+        )
         values = {n: np.mean([row[n] for row in rows], 0) for n in rows[0]}
         values["learning_rate"] = self.schedule(steps[-1] - 1)
         values["unreadable"] = len(self.unreadable)
