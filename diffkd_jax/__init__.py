@@ -6,7 +6,7 @@ from .core.distill import Distillation, Tap, distillation
 from .core.platform import compiler_options
 from .core.step import TrainState, diffkd_step, init_state
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DISTANCES",

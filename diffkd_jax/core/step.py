@@ -1,5 +1,6 @@
 """One training step of a student with a frozen teacher, pure over pytrees."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -229,7 +230,8 @@ def diffkd_step(
     for tap, carried in model_state["distiller"].items():
         for name, value in carried.get("gamma", {}).items():
             metrics[f"gamma/{tap}/{name}"] = value
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         model_state=model_state,

@@ -24,12 +24,13 @@ def train_batches(
     batch_size: int,
     seed: int,
     num_epochs: int,
+    start: int = 0,
     num_threads: int = 2,
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Shuffled training batches of this process, with a state to checkpoint.
+    """Shuffled training batches of this process, from any step on.
 
     Every epoch has its own order, a function of ``(seed, epoch)``; the examples that
     do not fill a batch are left out of that epoch. Processes see disjoint parts.
@@ -46,6 +47,7 @@ def train_batches(
       batch_size: examples a step over all processes.
       seed: of order and augmentation.
       num_epochs: length of the run.
+      start: steps that are left out, done before; the rest is what it would be.
       num_threads: threads that prepare batches ahead.
       num_workers: worker processes instead, 0 for threads in this one. Each prepares
         whole batches. They import the main module, which needs its ``__main__`` guard.
@@ -83,7 +85,7 @@ def train_batches(
             )
         )
     )
-    return _prefetched(batches, num_threads, num_workers)
+    return _prefetched(batches[start:], num_threads, num_workers)
 
 
 def eval_batches(

@@ -1,100 +1,253 @@
-"""Checkpoints of a run (Orbax)."""
+"""Checkpoints of a run (Orbax): kept by score, checked, moved aside when damaged.
 
+``checkpoints/<step>`` holds the items ``state`` and ``meta``, JSON: top-1, the
+version of the package and a checksum of the state. The position in the data is a
+function of the step and not stored.
+"""
+
+import json
 import logging
-import math
 import pathlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
+from jax.experimental import multihost_utils
+
+from .. import __version__
+from . import sharding
+
+LOG = logging.getLogger(__name__)
+NEWEST = 2  # one to fall back to
+# Orbax writes both at the end of a save.
+COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
+# What reading JSON of another content raises.
+DAMAGED = (ValueError, OSError, LookupError, TypeError, AttributeError)
 
 
-def score(metrics: Mapping[str, float]) -> float:
+def score(metrics: Mapping[str, Any]) -> float:
     """What "best" goes by: ``top1``, and never a value that is not finite.
 
     >>> max([{"top1": float("nan")}, {"top1": 0.5}], key=score)
     {'top1': 0.5}
     """
-    return metrics["top1"] if math.isfinite(metrics["top1"]) else -math.inf
+    value = metrics.get("top1")
+    return value if value is not None and np.isfinite(value) else -np.inf
+
+
+class KeepBestAndNewest:
+    """Orbax's policy of what stays: the newest checkpoints, and the best by score."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context) -> Sequence[bool]:
+        del context
+        scores = [score(self._metrics(info)) for info in checkpoints]
+        best = max(scores, default=-np.inf)
+        first = len(checkpoints) - NEWEST
+        return [i >= first or s == best > -np.inf for i, s in enumerate(scores)]
+
+    def _metrics(self, info) -> Mapping[str, Any]:
+        if info.metrics:
+            return info.metrics
+        try:
+            return _read_meta(self.directory / str(info.step))
+        except DAMAGED:
+            return {}  # restoring says so
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-    """Keeps the newest checkpoint and the one with the best ``top1``; atomic."""
-    keep = [
-        policies.LatestN(1),
-        policies.BestN(get_metric_fn=score, n=1),
-    ]
+    """Opens the checkpoints of a run; what was never finished is moved aside."""
+    directory = workdir.resolve() / "checkpoints"
+    if sharding.is_primary():
+        for step in sorted(directory.glob("*")):
+            if step.name.isdigit() and not all((step / n).exists() for n in COMMITTED):
+                _move_aside(step, "it was not finished")
+    sharding.wait_for_all("unfinished checkpoints are aside")
     return ocp.CheckpointManager(
-        workdir.resolve() / "checkpoints",
+        directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep),
+            preservation_policy=KeepBestAndNewest(directory),
             enable_async_checkpointing=True,
         ),
     )
 
 
 def save(
-    checkpoints: ocp.CheckpointManager,
-    step: int,
-    state: Any,
-    batches: grain.DatasetIterator,
-    top1: float,
+    checkpoints: ocp.CheckpointManager, step: int, state: Any, top1: float
 ) -> None:
-    """Starts writing state and data position; returns before it is on disk."""
-    checkpoints.save(
+    """Starts writing a state; returns before it is on disk.
+
+    Args:
+      checkpoints: from :func:`manager`.
+      step: number of updates done.
+      state: whole on every process.
+      top1: of the student; the best is kept.
+
+    Raises:
+      ValueError: the step was not taken, for a later one is there.
+    """
+    scored = {"top1": float(top1) if np.isfinite(top1) else None}
+    meta = {**scored, "version": __version__, "checksum": checksum(state)}
+    taken = checkpoints.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            data=grain.checkpoint.CheckpointSave(batches),
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
         ),
-        metrics={"top1": top1},
+        metrics=scored,
     )
+    if not taken:
+        raise ValueError(
+            f"{checkpoints.directory}: found checkpoints {checkpoints.all_steps()}, "
+            f"expected none from step {step} on: it was not saved"
+        )
 
 
-def restore(
-    checkpoints: ocp.CheckpointManager, state: Any, batches: grain.DatasetIterator
-) -> Any | None:
-    """The newest state that can be read, ``batches`` moved to its position.
+def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
+    """The newest state that can be read; damaged ones after it are moved aside.
 
     Args:
       checkpoints: from :func:`manager`.
       state: a state of the wanted structure and sharding.
-      batches: iterator of the same data set, changed in place.
 
     Returns:
       The restored state, or None if there is no checkpoint.
 
     Raises:
-      ValueError: checkpoints are there and none can be read.
+      ValueError: checkpoints are there and none can be read, or one that can is of
+        another model, optimizer or method.
     """
+    directory = pathlib.Path(checkpoints.directory)
+    damaged: list[int] = []
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        restored = _restore(checkpoints, step, state)
+        if restored is None:
+            damaged.append(step)
+            continue
+        if damaged:
+            if sharding.is_primary():
+                for other in damaged:
+                    _move_aside(directory / str(other), "it is damaged")
+            sharding.wait_for_all("damaged checkpoints are aside")
+            checkpoints.reload()  # else the steps up to theirs would not be saved
+        return restored
+    if damaged:
+        raise ValueError(
+            f"{directory}: found checkpoints {damaged} and none that can be read, "
+            "expected one; put back a copy of one or choose another --workdir"
+        )
+    return None
+
+
+def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any | None:
+    """The state of a step, or None where it is damaged, on all processes alike."""
+    directory = pathlib.Path(checkpoints.directory) / str(step)
+    restored = None
+    try:
+        meta = _read_meta(directory)
+        found = _structure_on_disk(directory)
+    except DAMAGED as error:
+        _warn(step, error)
+    else:
+        target = _target(state, found)
+        _check_structure(directory, meta, found, _structure(target))
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            restored = checkpoints.restore(step, args=args).state
+            if "checksum" in meta and checksum(restored) != meta["checksum"]:
+                raise ValueError("its checksum is another")
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise  # the machine's fault, not the file's
+        except Exception as error:  # which is what Orbax makes of TensorStore's errors
+            _warn(step, error)
+            restored = None
+    if not _everywhere(restored is not None) or restored is None:
+        return None
+    return state.replace(**restored) if isinstance(restored, dict) else restored
+
+
+def checksum(tree: Any) -> int:
+    """CRC-32 of all arrays of a tree, in its order.
+
+    >>> checksum({"a": np.zeros(2)}) != checksum({"a": -np.zeros(2)})
+    True
+    """
+    value = 0
+    for leaf in jax.tree.leaves(jax.device_get(tree)):
+        value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
+    return value
+
+
+def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
+    """The item ``meta``, which checkpoints of 0.1.0 do not have."""
+    file = directory / "meta/metadata"
+    return json.loads(file.read_bytes()) if (directory / "meta").exists() else {}
+
+
+def _structure(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {name(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+
+def _structure_on_disk(directory: pathlib.Path) -> dict[str, str]:
+    metadata: Any = ocp.StandardCheckpointHandler().metadata(directory / "state")
+    return _structure(metadata.tree)
+
+
+def _check_structure(
+    directory: pathlib.Path,
+    meta: Mapping,
+    found: Mapping[str, str],
+    expected: Mapping[str, str],
+) -> None:
+    different = sorted(
+        n for n in {*found, *expected} if found.get(n) != expected.get(n)
+    )
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"{directory}: found a state of {meta.get('version', '0.1.0')} that does "
+            f"not fit this run of {__version__}, made with another model, optimizer or "
+            f"method: {name} is {found.get(name, 'not there')}, expected "
+            f"{expected.get(name, 'none')} ({len(different)} differ); choose another "
+            "--workdir"
+        )
+
+
+def _target(state: Any, found: Mapping[str, str]) -> Any:
+    """What to restore; a state of 0.1.0 has no seed, so it is a plain dict."""
     # The target must carry shardings, else another topology cannot restore it.
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
-    steps = sorted(checkpoints.all_steps(), reverse=True)
-    for step in steps:
-        try:
-            restored = checkpoints.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target),
-                    data=grain.checkpoint.CheckpointRestore(batches),
-                ),
-            )
-        except Exception as error:  # damaged files surface as many types
-            logging.getLogger(__name__).warning(
-                "checkpoint of step %d cannot be read, trying the one before: %s",
-                step,
-                error,
-            )
-            continue
-        return restored.state
-    if steps:
-        raise ValueError(
-            f"{checkpoints.directory}: found checkpoints {steps} and none that can be "
-            "read; remove the directory to start again"
-        )
-    return None
+    if "seed" in found:
+        return target
+    return {name: part for name, part in vars(target).items() if name != "seed"}
+
+
+def _move_aside(step: pathlib.Path, why: str) -> None:
+    """To ``damaged/<step>`` of the workdir: nothing is lost, and saving can go on."""
+    folder = step.parents[1] / "damaged"
+    folder.mkdir(exist_ok=True)
+    names = (f"{step.name}{f'-{i}' if i else ''}" for i in range(1000))
+    target = next(folder / name for name in names if not (folder / name).exists())
+    step.rename(target)
+    LOG.warning("checkpoint %s moved to %s: %s", step, target, why)
+
+
+def _warn(step: int, error: Exception) -> None:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    LOG.warning(
+        "checkpoint of step %d cannot be read, trying the one before: %s", step, first
+    )
+
+
+def _everywhere(value: bool) -> bool:
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).all())

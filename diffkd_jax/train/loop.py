@@ -128,29 +128,16 @@ class Loop:
     def run(self) -> tuple[TrainState, list[dict[str, float]]]:
         """Restore, then step, log, evaluate, checkpoint, until the last step."""
         config, options = self.config, self.config.data
-        batches = pipeline.train_batches(
-            self.data.train,
-            transforms.train_transform(options),
-            batch_size=options.batch_size,
-            seed=config.seed,
-            num_epochs=int(np.ceil(config.train.epochs)),
-            num_threads=options.num_threads,
-            num_workers=options.num_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
         state = self.initial_state()
         with checkpoint.manager(self.workdir) as checkpoints:
-            restored = checkpoint.restore(checkpoints, state, batches)
+            restored = checkpoint.restore(checkpoints, state)
             state = state if restored is None else restored
             start = int(state.step)
             if start:
                 print_line(f"{config.name}: resuming at step {start}")
+            batches = self._batches(start)
             writer = Writer(self.workdir, start)
-            history = [
-                {k.removeprefix("eval/"): v for k, v in row.items() if "eval/" in k}
-                for row in report.rows_with(self.workdir, "eval/top1")
-            ]
+            history = report.evaluations(self.workdir)
             label = f"{config.name} {config.method}"
             progress = Progress(label, start, self.total_steps, options.batch_size)
             pending: list[tuple[int, Any]] = []
@@ -173,16 +160,40 @@ class Loop:
                     self._log(pending, writer, progress, checkpoints)
                     pending = []
                 if due:
-                    values = self.evaluate_student(state)
-                    history.append(values)
-                    writer.write(step, {f"eval/{k}": v for k, v in values.items()})
-                    epoch = step / self.steps_per_epoch
-                    print_values(f"{label}  epoch {epoch:g}", values)
-                    checkpoint.save(checkpoints, step, state, batches, values["top1"])
+                    values = self._evaluate(state, step, writer)
+                    history[step] = values
+                    checkpoint.save(checkpoints, step, state, values["top1"])
+            if self.total_steps not in history:  # its row was lost
+                values = self._evaluate(state, self.total_steps, writer)
+                history[self.total_steps] = values
             checkpoints.wait_until_finished()
             self.images_per_second = progress.images_per_second(self.total_steps)
             writer.close()
-        return state, history
+        return state, [history[step] for step in sorted(history)]
+
+    def _batches(self, start: int):
+        """Training batches from step ``start`` on."""
+        options = self.config.data
+        return pipeline.train_batches(
+            self.data.train,
+            transforms.train_transform(options),
+            batch_size=options.batch_size,
+            seed=self.config.seed,
+            num_epochs=int(np.ceil(self.config.train.epochs)),
+            start=start,
+            num_threads=options.num_threads,
+            num_workers=options.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def _evaluate(self, state: TrainState, step: int, writer) -> dict[str, float]:
+        values = self.evaluate_student(state)
+        writer.write(step, {f"eval/{k}": v for k, v in values.items()})
+        epoch = step / self.steps_per_epoch
+        name = f"{self.config.name} {self.config.method}"
+        print_values(f"{name}  epoch {epoch:g}", values)
+        return values
 
     def _next(self, batches) -> dict[str, np.ndarray]:
         """The next batch without what it says of unreadable pictures."""

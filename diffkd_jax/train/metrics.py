@@ -1,15 +1,21 @@
 """Where numbers go: a progress line, ``metrics.jsonl``, TensorBoard events."""
 
 import json
+import logging
 import pathlib
 import sys
 import time
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
 
 from .sharding import is_primary
+from .workdir import write_whole
+
+LOG = logging.getLogger(__name__)
 
 
 class Writer:
@@ -24,10 +30,12 @@ class Writer:
             return
         self.path = workdir / "metrics.jsonl"
         kept = [row for row in read_rows(self.path) if row["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        partial.replace(self.path)
-        self.events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        (workdir / "events").mkdir(exist_ok=True)
+        # Not SummaryWriter, whose thread writes a traceback where the disk is full.
+        self.events = EventsWriter(str(workdir / "events/events"))
+        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step + 1, session_log=restart)  # later events are not shown
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes scalars and histograms (lists of counts) of one step."""
@@ -38,7 +46,12 @@ class Writer:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             if not isinstance(value, list):
-                self.events.add_scalar(name, value, step)
+                self._add(step, summary=scalar(name, value))
+        self.events.flush()
+
+    def _add(self, step: int, **content: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step, **content)
+        self.events.write_event(event)
 
     def close(self) -> None:
         if is_primary():
@@ -46,13 +59,21 @@ class Writer:
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a last line cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    """The rows of a ``metrics.jsonl``; lines that are none are named and left out.
+
+    A last line cut short is one that was being written, and is not worth a word.
+    """
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows, bad = [], []
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+            row["step"] = int(row["step"])
+            rows.append(row)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            bad.append(number)
+    if bad and bad != [len(lines)]:
+        LOG.warning("%s: left out %d lines that are no rows: %s", path, len(bad), bad)
     return rows
 
 

@@ -15,7 +15,7 @@ COLOURS = {"teacher": "#444444", "student": "#d1495b", "denoised": "#00798c"}
 
 def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One panel for each loss term against the step."""
-    names = [name for name in rows[0] if name.startswith("loss/")]
+    names = [name for name in rows[-1] if name.startswith("loss/")]
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure, axes = _subplots(
@@ -23,7 +23,9 @@ def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     steps = [row["step"] for row in rows]
     for axis, name in zip(axes.flat, names, strict=False):
-        axis.plot(steps, [row[name] for row in rows], color=COLOURS["denoised"])
+        axis.plot(
+            steps, [row.get(name, np.nan) for row in rows], color=COLOURS["denoised"]
+        )
         axis.set(title=literal(name.removeprefix("loss/")), xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(names) :]:

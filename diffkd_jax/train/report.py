@@ -17,6 +17,7 @@ from ..core.platform import compiler_options
 from . import plots
 from .metrics import read_rows
 from .summary import text_table
+from .workdir import read_json, write_whole
 
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
 padding: 0 1em; color: #222 } img { max-width: 100% } pre { overflow-x: auto;
@@ -28,6 +29,18 @@ td:first-child, th:first-child { text-align: left }"""
 def rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
     """The rows of a run's ``metrics.jsonl`` that hold ``name``."""
     return [row for row in read_rows(workdir / "metrics.jsonl") if name in row]
+
+
+def evaluations(workdir: pathlib.Path) -> dict[int, dict[str, float]]:
+    """Results by step of a run's evaluations."""
+    return {
+        row["step"]: {
+            name.removeprefix("eval/"): value
+            for name, value in row.items()
+            if name.startswith("eval/")
+        }
+        for row in rows_with(workdir, "eval/top1")
+    }
 
 
 def trajectories(
@@ -91,8 +104,8 @@ def write_run(
     if rows:
         add("losses", plots.losses, rows)
     for tap, points in trajectories.items():
-        if rows:
-            add(f"gamma_{tap}", plots.gamma, rows, tap)
+        if seen := rows_with(workdir, f"gamma/{tap}/histogram"):
+            add(f"gamma_{tap}", plots.gamma, seen, tap)
         if all(np.isfinite(p).all() for p in points.values()):
             add(f"trajectory_{tap}", plots.trajectory, points, tap)
         else:
@@ -168,7 +181,7 @@ def _link(method: str) -> str:
 
 
 def _config(workdir: pathlib.Path) -> str:
-    text = json.dumps(json.loads((workdir / "config.json").read_text()), indent=2)
+    text = json.dumps(read_json(workdir / "config.json"), indent=2)
     return f"<details><summary>Config</summary><pre>{html.escape(text)}</pre></details>"
 
 
@@ -178,7 +191,4 @@ def _page(path: pathlib.Path, title: str, body: Sequence[str]) -> None:
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1>{''.join(body)}</body></html>\n"
     )
-    partial = path.with_suffix(".partial")
-    # File names may hold bytes that are no text; a report is not worth an error.
-    partial.write_text(page, encoding="utf-8", errors="replace")
-    partial.replace(path)
+    write_whole(path, page)

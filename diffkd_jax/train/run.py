@@ -1,6 +1,5 @@
 """What the command line can do: train, evaluate, describe."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -17,7 +16,15 @@ from . import checkpoint, classes, report, setup, sharding, summary
 from .evaluate import make_evaluator
 from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
-from .workdir import claim_workdir, write_json
+from .workdir import (
+    REPORT,
+    SUMMARY,
+    claim_workdir,
+    full_disk_named,
+    locked,
+    read_summary,
+    write_json,
+)
 
 MOST_CLASSES_DRAWN = 30
 
@@ -42,11 +49,15 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     group = config.train.norm_group_size
     taps = setup.make_taps(method, group)
     student = setup.make_model(config.student, data, group)
-    claim_workdir(config, workdir)
-    finished = workdir / "summary.json"
-    if finished.exists():
-        print_line(f"{config.name}: finished already, see {workdir / 'report.html'}")
-        return json.loads(finished.read_text())
+    with locked(workdir), full_disk_named(workdir):
+        claim_workdir(config, workdir, data.class_names)
+        if finished := read_summary(workdir):
+            print_line(f"{config.name}: finished already, see {workdir / REPORT}")
+            return finished
+        return _train(config, workdir, data, method, taps, student)
+
+
+def _train(config, workdir, data, method, taps, student) -> dict[str, Any]:
     mesh = sharding.make_mesh(config.num_devices)
     teacher = get_teacher(config, data, workdir) if taps else None
     if teacher:
@@ -91,11 +102,11 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
             confusion=counts,
             class_names=data.class_names,
         )
-        write_json(finished, result)
+        write_json(workdir / SUMMARY, result)
     sharding.wait_for_all("the run is written")
     print_line(
         f"{config.name} ({config.method}): top-1 {result['final_top1']:.4f}, report in "
-        f"{workdir / 'report.html'}"
+        f"{workdir / REPORT}"
     )
     return result
 

@@ -1,69 +1,178 @@
 """The directory of a run: whose it is, and files that appear whole."""
 
+import contextlib
 import itertools
 import json
+import logging
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from .. import __version__
+from ..config import FREE_FIELDS, RETIRED_FIELDS, base
+from ..models.files import MODEL_FILE
 from .sharding import is_primary
 
-# Fields that may change between two calls on the same workdir.
-FREE_FIELDS = (
-    "mode",
-    "dry_run",
-    "log_every_steps",
-    "compare",
-    "num_devices",
-    "distributed.enabled",
-    "distributed.coordinator",
-    "distributed.num_processes",
-    "distributed.process_id",
-    "data.num_threads",
-    "data.num_workers",
-    "data.max_unreadable",
-    "teacher.workdir",
-)
+LOG = logging.getLogger(__name__)
+SUMMARY, REPORT = "summary.json", "report.html"
 
 
-def claim_workdir(config, workdir: pathlib.Path) -> None:
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of a workdir; the lock of a process that died is free.
+
+    Raises:
+      ValueError: another run is in it.
+    """
+    if not is_primary():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workdir / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"workdir: {workdir} is in use by another run, expected one at a time; "
+            "wait for its end or choose another --workdir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def full_disk_named(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns what libraries raise on a full disk into one line.
+
+    Raises:
+      OSError: names the workdir.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and "No space left on device" not in str(cause):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise OSError(
+            f"workdir: found no space left on the device of {workdir}; free some and "
+            "run the same command again, it goes on from the last whole checkpoint"
+        ) from None
+
+
+def claim_workdir(
+    config, workdir: pathlib.Path, class_names: Sequence[str] = ()
+) -> None:
     """Records the config in a new workdir, or checks that an old one is the same.
 
     A workdir without a checkpoint or a summary has nothing to lose and counts as new.
+    A field that the record of an older version lacks counts as its default.
+
+    Args:
+      config: of the run.
+      workdir: its directory.
+      class_names: of the data, in label order.
 
     Raises:
-      ValueError: the workdir holds a run of another config; nothing is changed.
+      ValueError: the workdir holds a run of another config or other classes, or one
+        whose record cannot be read; nothing is changed.
     """
     record = workdir / "config.json"
     wanted = json.loads(json.dumps(config.to_dict(), default=str))
-    has_run = (workdir / "summary.json").exists() or any(
+    has_run = (workdir / SUMMARY).exists() or any(
         path.name.isdigit() for path in (workdir / "checkpoints").glob("*")
     )
-    if not (record.exists() and has_run):
+    if not has_run:
         if is_primary():
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_json(record, wanted)
+            whole = {"version": __version__, "classes": list(class_names), **wanted}
+            write_json(record, whole)
         return
-    found = _flat(json.loads(record.read_text()))
-    expected = _flat(wanted)
-    different = [
-        f"  {name}: found {found.get(name, 'nothing')!r}, expected "
-        f"{expected.get(name, 'nothing')!r}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name) and name not in FREE_FIELDS
-    ]
+    if not record.exists():
+        raise ValueError(
+            f"workdir: found a run in {workdir} and no config.json, expected the "
+            "record of its config; put it back or choose another --workdir"
+        )
+    found = read_json(record)
+    version, classes = found.pop("version", "0.1.0"), found.pop("classes", [])
+    if classes and class_names and classes != list(class_names):
+        raise ValueError(
+            f"workdir: {workdir} holds a run on {len(classes)} classes "
+            f"{_few(classes)}, found data of {len(class_names)}, {_few(class_names)}; "
+            "set data.path or choose another --workdir"
+        )
+    different = _differences(_flat(found), _flat(wanted))
     if different:
         shown = "\n".join(itertools.islice(different, 10))
         raise ValueError(
-            f"workdir: {workdir} holds a run of another config; choose another "
-            f"--workdir or remove it\n{shown}"
+            f"workdir: {workdir} holds a run of another config (by version {version}, "
+            f"this is {__version__}); choose another --workdir\n{shown}"
         )
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    defaults = _flat(json.loads(json.dumps(base().to_dict(), default=str)))
+    lines = []
+    for name in sorted({*found, *expected} - set(FREE_FIELDS)):
+        theirs = found.get(name, defaults.get(name, "nothing"))
+        ours = expected.get(name, RETIRED_FIELDS.get(name, "nothing"))
+        if theirs != ours:
+            lines.append(f"  {name}: found {theirs!r}, expected {ours!r}")
+    return lines
+
+
+def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What a finished run wrote last; None if anything of it is to be made again."""
+    file = workdir / SUMMARY
+    if not file.exists():
+        return None
+    try:
+        result = read_json(file)
+    except ValueError as error:
+        LOG.warning("made again: %s", error)
+        return None
+    missing = [n for n in (MODEL_FILE, REPORT) if not (workdir / n).exists()]
+    if missing:
+        LOG.warning("%s: found no %s, made again", workdir, " and no ".join(missing))
+        return None
+    return result
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+      ValueError: a file that holds none, named.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: found no readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: found {type(value).__name__}, expected an object")
+    return value
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a file that is never seen half-written."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes text to a file, which appears when it is complete."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
+    # Names of files may hold bytes that are no text; no report is worth an error.
+    partial.write_text(text, encoding="utf-8", errors="replace")
     partial.replace(path)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > 4 else ""
+    return f"({', '.join(map(str, names[:4]))}{more})"
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
     with config.unlocked():
         config.student.model = "tests.train.own_model:make"
         config.student.options = {"width": 4}
-    with pytest.raises(ValueError, match="step 1: found norm/params = inf.*step none"):
+    with pytest.raises(ValueError, match=r"step 1: found norm/params = inf.*step none"):
         main.run(config, str(tmp_path))
     assert not (tmp_path / MODEL_FILE).exists()
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))

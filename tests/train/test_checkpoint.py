@@ -1,0 +1,165 @@
+"""Checkpoints that are damaged, unfinished, of another model or of an older version."""
+
+import gc
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffkd_jax.core.step import TrainState, as_seed
+from diffkd_jax.train import checkpoint, sharding
+
+# On an error Orbax forgets what else it was reading, which Python remarks on collecting.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+STEPS = {4: float("inf"), 8: 0.9, 12: 0.3, 16: float("nan"), 20: 0.4}
+
+
+def state(step, width=300):
+    """Enough numbers that most of the bytes on disk are numbers."""
+    values = np.random.default_rng(step).standard_normal((width, 7), np.float32)
+    params = {"student": {"w": values}, "distiller": {}}
+    made = TrainState(np.int32(step), params, {"student": {}}, {"m": values + 1})
+    made = made.replace(seed=as_seed(3))
+    return sharding.put_replicated(made, sharding.make_mesh(1))
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Five saves, the best of them the second."""
+    workdir = tmp_path_factory.mktemp("saved")
+    with checkpoint.manager(workdir) as checkpoints:
+        for step, top1 in STEPS.items():
+            checkpoint.save(checkpoints, step, state(step), top1)
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    return pathlib.Path(shutil.copytree(saved, tmp_path / "run"))
+
+
+def kept(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
+
+
+def restored(workdir, like=None):
+    """The step that is restored, its numbers checked."""
+    with checkpoint.manager(workdir) as checkpoints:
+        found = checkpoint.restore(checkpoints, like or state(0))
+        step = int(found.step)
+        jax.tree.map(np.testing.assert_array_equal, found, state(step))
+        return step
+
+
+def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
+    assert kept(workdir) == [8, 16, 20]
+    with checkpoint.manager(workdir) as checkpoints:
+        assert int(checkpoint.restore(checkpoints, state(0)).step) == 20
+        checkpoint.save(checkpoints, 24, state(24), 0.5)
+        checkpoint.save(checkpoints, 28, state(28), 0.6)
+    assert kept(workdir) == [8, 24, 28]
+    with checkpoint.manager(workdir) as checkpoints:
+        checkpoint.save(checkpoints, 32, state(32), 0.95)
+    assert kept(workdir) == [28, 32]
+
+
+def files_of(workdir, step):
+    folder = workdir / "checkpoints" / str(step)
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, pathlib.Path.unlink])
+def test_no_damage_gives_other_numbers(saved, tmp_path, damage):
+    """Every file of the newest: the same state, or the one before."""
+    steps = set()
+    for i, name in enumerate(files_of(saved, 20)):
+        workdir = pathlib.Path(shutil.copytree(saved, tmp_path / str(i)))
+        damage(workdir / "checkpoints/20" / name)
+        steps.add(restored(workdir))
+    assert {16} <= steps <= {16, 20}
+
+
+def test_saving_goes_on_after_a_fall_back(workdir, caplog):
+    (workdir / "checkpoints/99").mkdir()
+    for file in (workdir / "checkpoints/20/state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    with checkpoint.manager(workdir) as checkpoints:
+        assert int(checkpoint.restore(checkpoints, state(0)).step) == 16
+        checkpoint.save(checkpoints, 20, state(20), 0.1)
+    assert kept(workdir) == [8, 16, 20]
+    assert restored(workdir) == 20
+    moved = sorted(p.name for p in (workdir / "damaged").iterdir())
+    assert moved == ["20", "99"]
+    assert "damaged/99" in caplog.text
+
+
+def test_a_save_that_is_not_taken_is_an_error(workdir):
+    with (
+        checkpoint.manager(workdir) as checkpoints,
+        pytest.raises(ValueError, match="expected none from step 18 on"),
+    ):
+        checkpoint.save(checkpoints, 18, state(18), 0.1)
+
+
+def test_none_that_can_be_read_is_refused_and_nothing_lost(workdir):
+    for file in (workdir / "checkpoints").glob("*/state/manifest.ocdbt"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"found checkpoints \[20, 16, 8\] and none"):
+        restored(workdir)
+    assert kept(workdir) == [8, 16, 20]
+
+
+def test_a_state_of_another_model_is_called_that(workdir):
+    message = r"made with another model.*opt_state/m is float32\[300, 7\], expected fl"
+    with pytest.raises(ValueError, match=message) as found:
+        restored(workdir, state(0, width=200))
+    assert "remove" not in str(found.value)
+    assert "delete" not in str(found.value)
+    assert kept(workdir) == [8, 16, 20]
+
+
+def test_another_mesh_takes_it(workdir):
+    mesh = sharding.make_mesh(4)
+    like = jax.device_put(state(0), sharding.replicated(mesh))
+    with checkpoint.manager(workdir) as checkpoints:
+        found = checkpoint.restore(checkpoints, like)
+    assert found.params["student"]["w"].sharding.mesh.size == 4
+
+
+def test_the_checksum_sees_order_sign_and_type():
+    a, b = jnp.arange(3.0), jnp.zeros(2)
+    values = [{"x": a, "y": b}, {"x": b, "y": a}, {"x": a, "y": -b}, {"x": a[::-1]}]
+    assert len({checkpoint.checksum(v) for v in values}) == 4
+
+
+def test_no_score_that_is_not_finite_is_the_best():
+    rows = [{"top1": float("nan")}, {"top1": 0.3}, {"top1": float("inf")}, {}]
+    assert max(rows, key=checkpoint.score) == {"top1": 0.3}
+
+
+def test_scores_are_on_disk(workdir):
+    text = (workdir / "checkpoints/8/meta/metadata").read_text()
+    assert json.loads(text)["top1"] == 0.9

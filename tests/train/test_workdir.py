@@ -1,0 +1,157 @@
+"""Whose a workdir is, and records that are old, cut, missing or in use."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+
+from diffkd_jax import __version__, main
+from diffkd_jax.config import RETIRED_FIELDS
+from diffkd_jax.models.files import MODEL_FILE, load_model
+from diffkd_jax.train import metrics, workdir
+from tests.conftest import GOLDEN
+from tests.train.conftest import tiny_config
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A run of version 0.1.0, stopped after 4 of its 8 steps, and a finished export."""
+    with tarfile.open(GOLDEN / "run_0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path / "old", filter="data")
+    return tmp_path / "old"
+
+
+def old_config(**fields):
+    config = tiny_config(method="none")
+    with config.unlocked():
+        config.student.model = config.teacher.model = "resnet8"
+        config.student.options = {"channels": (2, 2, 2, 4)}
+        config.teacher.options = {"channels": (4, 4, 4, 12)}
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def test_a_run_of_an_older_version_goes_on(old, capsys):
+    main.run(old_config(), str(old))
+    assert "resuming at step 4" in capsys.readouterr().out
+    rows = metrics.read_rows(old / "metrics.jsonl")
+    assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
+    assert [r["step"] for r in rows if "eval/top1" in r] == [4, 8]
+
+
+def test_an_export_of_an_older_version_loads(old):
+    module, variables, meta = load_model(old / "finished.safetensors")
+    assert meta["model"] == "resnet8"
+    out = module.apply(variables, np.zeros((2, 28, 28, 1), np.float32))
+    assert out["logits"].shape == (2, 10)
+
+
+def test_a_field_that_a_record_lacks_counts_as_its_default(old):
+    """``teacher.weights`` is newer than the record."""
+    message = r"version 0\.1\.0, this is .*\n  teacher\.weights: found '', expected 'e"
+    with pytest.raises(ValueError, match=message):
+        workdir.claim_workdir(old_config(**{"teacher.weights": "ema"}), old)
+    workdir.claim_workdir(old_config(), old)
+
+
+def test_a_field_that_is_gone_is_an_error_if_it_was_used(old, monkeypatch):
+    record = json.loads((old / "config.json").read_text())
+    (old / "config.json").write_text(json.dumps(record | {"gone": 3}))
+    with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
+        workdir.claim_workdir(old_config(), old)
+    monkeypatch.setitem(RETIRED_FIELDS, "gone", 2)
+    with pytest.raises(ValueError, match="gone: found 3, expected 2"):
+        workdir.claim_workdir(old_config(), old)
+    monkeypatch.setitem(RETIRED_FIELDS, "gone", 3)
+    workdir.claim_workdir(old_config(), old)
+
+
+def test_the_record_says_version_and_classes(finished):
+    record = workdir.read_json(finished / "config.json")
+    assert record["version"] == __version__
+    assert len(record["classes"]) == 10
+
+
+def test_data_of_other_classes_is_called_that(finished):
+    names = ["a", "b", "c"]
+    with pytest.raises(ValueError, match=r"10 classes .*found data of 3"):
+        workdir.claim_workdir(tiny_config(), finished, names)
+
+
+def test_data_that_moved_is_taken(finished):
+    config = tiny_config(**{"data.path": "/elsewhere"})
+    workdir.claim_workdir(config, finished)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"found a run in .* and no config\.json"),
+        ('{"name": ', r"config\.json: found no readable JSON"),
+        ("[1]", r"config\.json: found list, expected an object"),
+    ],
+)
+def test_a_record_that_is_missing_or_cut_is_refused(old, content, message):
+    record = old / "config.json"
+    record.unlink()
+    if content is not None:
+        record.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        workdir.claim_workdir(old_config(**{"optimizer.learning_rate": 0.3}), old)
+
+
+def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):
+    run = shutil.copytree(finished, tmp_path / "run")
+    wanted = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text('{"name": ')
+    (run / MODEL_FILE).unlink()
+    lines = (run / "metrics.jsonl").read_bytes().splitlines()
+    lines[2:2] = [b"\xff\xfe not text", b"[1, 2]", b'{"no": "step"}']
+    (run / "metrics.jsonl").write_bytes(b"\n".join(lines[:-1]) + b"\n")
+    main.run(tiny_config(), str(run))
+    found = json.loads((run / "summary.json").read_text())
+    for name in wanted.keys() - {"images_per_second"}:
+        assert found[name] == wanted[name], name
+    assert "left out 3 lines that are no rows: [3, 4, 5]" in caplog.text
+    assert "summary.json: found no readable JSON" in caplog.text
+    rows = metrics.read_rows(run / "metrics.jsonl")
+    assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
+
+
+HOLD = """
+import pathlib, sys
+from diffkd_jax.train import workdir
+with workdir.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        message = r"is in use by another run"
+        with pytest.raises(ValueError, match=message), workdir.locked(tmp_path):
+            pass
+        other.kill()
+    with workdir.locked(tmp_path):
+        pass
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    message = f"workdir: found no space left on the device of {tmp_path}"
+    error = RuntimeError("in a thread")
+    error.__cause__ = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match=message), workdir.full_disk_named(tmp_path):
+        raise error
+    with pytest.raises(KeyError), workdir.full_disk_named(tmp_path):
+        raise KeyError("something else")
