@@ -1,4 +1,4 @@
-"""The study's config: recipe A1 shortened, on the first 10,000 CIFAR-10 pictures."""
+"""The study's config: recipe A1 shortened, on 10,000 CIFAR-10 pictures."""
 
 from configs import cifar10
 
