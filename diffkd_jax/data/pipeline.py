@@ -8,13 +8,12 @@ import grain
 import numpy as np
 from absl import flags
 
-from .decoding import UnreadablePicture
 from .split import Split
+from .unreadable import readable, replace_failed
 from .worker import start_worker
 
 LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
-MOST_TRIES = 10
 
 
 def train_batches(
@@ -80,7 +79,7 @@ def train_batches(
         examples.repeat(num_epochs)
         .batch(batch_size // process_count)
         .random_map(
-            lambda rows, rng: _replace_failed(
+            lambda rows, rng: replace_failed(
                 split, transform, rows, _own(rng, process_index)
             )
         )
@@ -130,7 +129,7 @@ def eval_batches(
         batch = transform(split.fetch(np.minimum(rows, split.size - 1)))
         failed = batch.pop("failed", np.zeros(local, bool))
         if failed.all():
-            batch["image"] = _readable(split, transform, local)["image"]
+            batch["image"] = readable(split, transform, local)["image"]
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
         return batch | {"mask": mask, "skipped": skipped}
@@ -156,27 +155,6 @@ def rows_of(
     [[6, 7], [8, 9], [10, 11]]
     """
     return (number * process_count + process_index) * local + np.arange(local)
-
-
-def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
-    """The first example that decodes, as a batch of one.
-
-    Raises:
-      UnreadablePicture: none of the first thousand does.
-    """
-    for row in range(min(split.size, 1000)):
-        batch = transform(split.fetch(np.array([row])))
-        if not batch.pop("failed", np.zeros(1, bool)).all():
-            return batch
-    raise UnreadablePicture(
-        f"{split.name(0)} and others: found no picture that decodes"
-    )
-
-
-def _readable(split: Split, transform, count: int) -> Batch:
-    """Some batch of which something decodes: to have the shape of its pictures."""
-    batch = first_readable(split, transform)
-    return {name: np.repeat(value, count, 0) for name, value in batch.items()}
 
 
 def _prefetched(
@@ -230,28 +208,3 @@ def _own(rng: np.random.Generator, process_index: int) -> np.random.Generator:
     if process_index == 0:
         return rng
     return np.random.default_rng([process_index, int(rng.integers(2**63))])
-
-
-def _replace_failed(split, transform, rows, rng) -> Batch:
-    batch = transform(split.fetch(rows), rng)
-    failed = batch.pop("failed", np.zeros(len(rows), bool))
-    skipped = list(rows[failed])
-    while failed.any():
-        if len(skipped) > MOST_TRIES * len(rows):
-            raise UnreadablePicture(
-                f"{split.name(skipped[0])} and others: found no picture that decodes "
-                f"in {len(skipped)} draws"
-            )
-        again = rng.integers(0, split.size, failed.sum())
-        other = transform(split.fetch(again), rng)
-        still = other.pop("failed")
-        if failed.all():
-            batch = other  # whose pictures may have a size, where these have none
-        elif not still.all():
-            for name, value in other.items():
-                batch[name][failed] = value
-        skipped += list(again[still])
-        failed[failed] = still
-    listed = np.full(len(rows), -1)
-    listed[: len(skipped)] = skipped[: len(rows)]
-    return batch | {"skipped": listed}

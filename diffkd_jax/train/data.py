@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data import pipeline, sources, transforms
+from ..data import sources, transforms
 from ..data.fields import check_fields
 from ..data.split import Split, hold_out, limited, some_of
+from ..data.unreadable import first_readable
 
 LOG = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def open_data(config) -> Data:
         splits = {name: limited(split, options.limit) for name, split in splits.items()}
     train, evaluation = splits[options.train_split], splits[options.eval_split]
     transforms.train_transform(options)  # which checks the fields that it reads
-    sample = pipeline.first_readable(evaluation, transforms.eval_transform(options))
+    sample = first_readable(evaluation, transforms.eval_transform(options))
     *size, channels = sample["image"].shape[1:]
     _check_picture(options, size, channels)
     return Data(

@@ -89,6 +89,18 @@ def test_training_batches_of_which_nothing_decodes_are_replaced():
         np.testing.assert_array_equal(batch["label"], batch["image"][:, 0, 0, 0] % 3)
 
 
+def test_a_replacement_of_another_size_is_named():
+    def sizes(batch, rng):
+        """Zero does not decode, and alone it is replaced by a smaller picture."""
+        side = 4 if (batch["image"] == 0).any() else 2
+        image = np.zeros((len(batch["label"]), side, side, 1))
+        return batch | {"image": image, "failed": batch["image"].ravel() == 0}
+
+    options = {"batch_size": 9, "seed": 0, "num_epochs": 1, "num_threads": 0}
+    with pytest.raises(ValueError, match=r"data\.image_size: found 0 for pictures of"):
+        next(pipeline.train_batches(numbers(9), sizes, **options))
+
+
 def test_nothing_that_decodes_is_an_error():
     nothing = lambda batch: batch | {"failed": np.ones(len(batch["label"]), bool)}
     with pytest.raises(UnreadablePicture, match="example 0 and others: found no"):

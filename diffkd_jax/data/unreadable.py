@@ -1,0 +1,76 @@
+"""What takes the place of pictures that do not decode."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .decoding import UnreadablePicture
+from .split import Split
+
+Batch = dict[str, Any]
+MOST_TRIES = 10
+
+
+def replace_failed(
+    split: Split,
+    transform: Callable[[Batch, np.random.Generator], Batch],
+    rows: np.ndarray,
+    rng: np.random.Generator,
+) -> Batch:
+    """A transformed batch, others drawn for what ``transform`` reports as ``failed``.
+
+    ``skipped``, int ``[n]``, names up to ``n`` of those rows, followed by -1.
+
+    Raises:
+      UnreadablePicture: nothing decodes in ten times as many draws.
+      ValueError: pictures of different sizes.
+    """
+    batch = transform(split.fetch(rows), rng)
+    failed = batch.pop("failed", np.zeros(len(rows), bool))
+    skipped = list(rows[failed])
+    while failed.any():
+        if len(skipped) > MOST_TRIES * len(rows):
+            raise UnreadablePicture(
+                f"{split.name(skipped[0])} and others: found no picture that decodes "
+                f"in {len(skipped)} draws"
+            )
+        again = rng.integers(0, split.size, failed.sum())
+        other = transform(split.fetch(again), rng)
+        still = other.pop("failed")
+        if failed.all():
+            batch = other  # whose pictures may have a size, where these have none
+        elif not still.all():
+            for name, value in other.items():
+                if value.shape[1:] != batch[name].shape[1:]:
+                    raise ValueError(
+                        f"data.image_size: found 0 for pictures of {value.shape[1:]} "
+                        f"and {batch[name].shape[1:]}, expected a size in pixels"
+                    )
+                batch[name][failed] = value
+        skipped += list(again[still])
+        failed[failed] = still
+    listed = np.full(len(rows), -1)
+    listed[: len(skipped)] = skipped[: len(rows)]
+    return batch | {"skipped": listed}
+
+
+def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
+    """The first example that decodes, as a batch of one.
+
+    Raises:
+      UnreadablePicture: none of the first thousand does.
+    """
+    for row in range(min(split.size, 1000)):
+        batch = transform(split.fetch(np.array([row])))
+        if not batch.pop("failed", np.zeros(1, bool)).all():
+            return batch
+    raise UnreadablePicture(
+        f"{split.name(0)} and others: found no picture that decodes"
+    )
+
+
+def readable(split: Split, transform: Callable[[Batch], Batch], count: int) -> Batch:
+    """The first example that decodes, so many times: to have pictures of its size."""
+    batch = first_readable(split, transform)
+    return {name: np.repeat(value, count, 0) for name, value in batch.items()}
