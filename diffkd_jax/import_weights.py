@@ -4,7 +4,8 @@ r"""Weights of a PyTorch definition to a file that runs take as teacher.
       --from=resnet50-0676ba61.pth --to=resnet50
 
 The file may be ``.safetensors`` or ``.pth``, of torchvision, timm or an official
-repository; PyTorch is not needed. The result is ``<to>/model.safetensors``.
+repository; PyTorch is not needed. The result is ``<to>/model.safetensors``. Of a file
+with weights and their average ``--weights=ema`` takes the average.
 """
 
 import argparse

@@ -22,7 +22,9 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, "numpy") as tensors:
             return tensors.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path}: found {error}, expected .safetensors") from None
+        raise ValueError(
+            f"{path}: found {error}, expected weights in .safetensors"
+        ) from None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -43,7 +45,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                     )
             return {name: tensors.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise ValueError(f"{path}: found {error}, expected .safetensors") from None
+        raise ValueError(
+            f"{path}: found {error}, expected weights in .safetensors"
+        ) from None
 
 
 def write_arrays(

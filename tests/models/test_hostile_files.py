@@ -121,7 +121,7 @@ def patched(path, local, central, value):
 @pytest.mark.parametrize(
     ("local", "central", "value", "message"),
     [
-        (6, 8, 1, "encrypted"),
+        (6, 8, 1, "pkl' encrypted, expected"),
         (8, 10, 99, "compression 99"),
         (8, 10, 8, "while decompressing"),
         (6, 8, 0x20, "NotImplementedError"),

@@ -151,3 +151,21 @@ def test_the_log_says_which_entry_was_taken(config, data, tmp_path, caplog):
     export_model(tmp_path / MODEL_FILE, trained(config, data))
     setup.load_teacher(config, data, tmp_path)
     assert f"teacher: {tmp_path / MODEL_FILE}" in caplog.text
+
+
+def test_a_damaged_teacher_is_refused(config, data, tmp_path):
+    export_model(tmp_path / MODEL_FILE, trained(config, data))
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes((tmp_path / MODEL_FILE).read_bytes()[:900])
+    with pytest.raises(ValueError, match=r"teacher.safetensors: .*expected weights in"):
+        setup.load_teacher(config, data, file)
+
+
+def test_a_teacher_of_another_count(config, data, tmp_path):
+    fewer = data._replace(class_names=data.class_names[:3])
+    export_model(tmp_path / MODEL_FILE, trained(config, data))
+    with pytest.raises(ValueError, match="holds num_classes 10, expected 3"):
+        setup.load_teacher(config, fewer, tmp_path)
+    own = config.copy_and_resolve_references()
+    own.teacher.num_classes = 10
+    assert setup.load_teacher(own, fewer, tmp_path).meta["num_classes"] == 10
