@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffkd_jax import export_weights
+from diffkd_jax import export_weights, import_weights
 from diffkd_jax.models import GIVEN, MODELS, build
 from diffkd_jax.models.checks import check_finite
 from diffkd_jax.models.files import (
@@ -219,3 +219,25 @@ def test_the_average_of_a_workdir(tmp_path):
 def test_unknown_home_directories_are_one_line():
     with pytest.raises(ValueError, match="~nobody-of-that-name/run: "):
         model_file("~nobody-of-that-name/run")
+
+
+def test_the_export_command_takes_the_name_of_an_own_model(payload, tmp_path, capsys):
+    name, _ = payload
+    made = small()
+    meta = made.meta | {"model": name, "options": {"width": 2}}
+    variables = small("tests.train.own_model:make", {"width": 2}).variables
+    made = made._replace(meta=meta, variables=variables)
+    export_model(tmp_path / "model.safetensors", made)
+    command = [f"--from={tmp_path}", f"--to={tmp_path / 'out.safetensors'}"]
+    assert export_weights.main([*command, f"--model={name}"]) == 1
+    assert "reference: found" in capsys.readouterr().err  # loaded; PyTorch has no such
+
+
+def test_the_import_command_takes_the_average(tmp_path, capsys):
+    path = tmp_path / "torch.safetensors"
+    export_torch(path, small("resnet8", {}))
+    command = ["--model=resnet8", f"--from={path}", f"--to={tmp_path / 'to'}"]
+    assert import_weights.main([*command, "--weights=ema"]) == 1
+    assert "without an average" in capsys.readouterr().err
+    assert import_weights.main(command) == 0
+    assert load_model(tmp_path / "to").meta["num_classes"] == 3
