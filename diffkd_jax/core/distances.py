@@ -16,6 +16,10 @@ Features = Float[Array, "*dims c"]
 Labels = Int[Array, "..."] | None
 Scalar = Float[Array, ""]
 
+# Below these a student's vector counts as dead, or its probabilities as all equal.
+LEAST_NORM = 1e-3
+LEAST_VARIATION = 1e-2
+
 
 def mse(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
     """Mean squared error over all elements (eq. 7, features).
@@ -31,12 +35,15 @@ def mse(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
 def cosine(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
     """One minus the cosine between channel vectors, averaged; in [0, 2].
 
+    The norm of a student's vector is taken as at least 1e-3, which bounds the gradient
+    where the vector is zero, as after a dead ReLU.
+
     >>> float(cosine(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]])))
     1.0
     """
     del labels
     student, teacher = _check(student, teacher)
-    return jnp.mean(1.0 - _cosine(student, teacher))
+    return jnp.mean(1.0 - _cosine(student, teacher, LEAST_NORM))
 
 
 def kl(
@@ -67,6 +74,10 @@ def dist(
 
     ``tau^2 (beta inter + gamma intra)`` on softened probabilities; Huang et al.,
     "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022.
+
+    Deviation: the student's deviation from its mean is taken as at least 1 % of its
+    probabilities. The official value at equal logits (a head that starts at zero) has
+    a gradient of up to 1e8; here it is bounded, and still towards the teacher.
 
     >>> x = jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]])
     >>> abs(float(dist(x, x))) < 1e-5
@@ -159,8 +170,9 @@ def _binary_logits(logits: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.stack([jnp.sum(jnp.where(target, logits, 0.0), -1), rest], -1)
 
 
-def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.sum(a * b, -1) / (_norm(a) * _norm(b) + 1e-8)
+def _cosine(a: jax.Array, b: jax.Array, least: jax.Array | float) -> jax.Array:
+    """Cosine along the last axis, the norm of ``a`` taken as at least ``least``."""
+    return jnp.sum(a * b, -1) / (jnp.maximum(_norm(a), least) * _norm(b) + 1e-8)
 
 
 def _norm(a: jax.Array) -> jax.Array:
@@ -171,4 +183,5 @@ def _norm(a: jax.Array) -> jax.Array:
 
 
 def _pearson(a: jax.Array, b: jax.Array) -> jax.Array:
-    return _cosine(a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True))
+    centred = [x - x.mean(-1, keepdims=True) for x in (a, b)]
+    return _cosine(*centred, LEAST_VARIATION * _norm(a))

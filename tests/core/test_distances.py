@@ -73,3 +73,54 @@ def test_other_shapes_are_refused():
         mse.__wrapped__(LOGITS[0], LOGITS[1][:, :6])
     with pytest.raises(ValueError, match="found no labels"):
         dkd(*LOGITS)
+
+
+def largest(distance, student, teacher):
+    gradient = jax.grad(lambda s: distance(s, teacher))(student)
+    assert gradient.dtype == student.dtype
+    return float(jnp.abs(gradient.astype(jnp.float32)).max())
+
+
+bounded = settings(deadline=None, max_examples=30)
+scales = st.one_of(st.just(0.0), st.floats(-30, 0).map(lambda e: 10**e))
+dtypes = st.sampled_from(["float32", "bfloat16", "float16"])
+
+
+@pytest.mark.parametrize("distance", [dist, cosine])
+@bounded
+@given(scales, scales, st.floats(-5, 5), dtypes, st.integers(0, 99))
+def test_gradients_are_bounded_near_constant_rows(
+    distance, scale, teacher_scale, shift, dtype, seed
+):
+    """Heads that start at zero, dead vectors, rows that are constant but for noise."""
+    noise = jax.random.normal(jax.random.key(seed), (2, 5, 7))
+    student = scale * noise[0].at[0].set(0.0) + (shift if distance is dist else 0.0)
+    teacher = teacher_scale * noise[1]
+    assert largest(distance, student.astype(dtype), teacher.astype(dtype)) < 300
+
+
+def test_gradients_at_zero_lead_to_the_teacher():
+    for distance in (dist, cosine):
+        step = -jax.grad(distance)(jnp.zeros((5, 7)), LOGITS[1])
+        assert distance(step / jnp.abs(step).max(), LOGITS[1]) < 0.7
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_dist_of_logits_that_vary_is_the_original(scale):
+    """Pearson correlations with epsilon in the denominator, nothing else."""
+
+    def correlation(a, b):
+        a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
+        norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+        return (a * b).sum(-1) / (norms + 1e-8)
+
+    def original(student, teacher):
+        p, q = jax.nn.softmax(student), jax.nn.softmax(teacher)
+        return 2 - correlation(p, q).mean() - correlation(p.T, q.T).mean()
+
+    student, teacher = scale * LOGITS[0], LOGITS[1]
+    found, expected = (
+        jax.value_and_grad(f)(student, teacher) for f in (dist, original)
+    )
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
