@@ -1,14 +1,19 @@
 """Looks into jaxprs."""
 
 
-def find_scans(jaxpr):
-    """Lengths of all scans in a jaxpr, at any depth."""
-    lengths = []
+def find_equations(jaxpr, name):
+    """All equations of one primitive in a jaxpr, at any depth."""
+    found = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            lengths.append(equation.params["length"])
+        if equation.primitive.name == name:
+            found.append(equation)
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                lengths += find_scans(inner)
-    return lengths
+                found += find_equations(inner, name)
+    return found
+
+
+def find_scans(jaxpr):
+    """Lengths of all scans in a jaxpr, at any depth."""
+    return [equation.params["length"] for equation in find_equations(jaxpr, "scan")]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from .diffkd import DiffKD
 from .distances import mse
@@ -21,6 +22,9 @@ GAMMA_BINS = 20
 @dataclasses.dataclass(frozen=True)
 class Tap:
     """One matched pair of outputs and how to match it.
+
+    Outputs are ``[b, c]``, tokens ``[b, n, c]``, or maps ``[b, h, w, c]``: channels are
+    last (NHWC), channels first must be transposed.
 
     Attributes:
       student: name in the student's outputs, nested with "/".
@@ -106,16 +110,23 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         new_state = {}
         for name, tap in taps.items():
             pair = _select(name, tap, student_out, teacher_out)
-            with _naming(name):
+
+            def run(params, state, key, pair, labels, name=name):
                 (terms, gamma), updates = modules[name].apply(
-                    {"params": params[name], **_batch_stats(state[name])},
+                    {"params": params, **_batch_stats(state)},
                     *pair,
                     labels,
-                    rngs={"diffusion": jax.random.fold_in(key, keys[name])},
+                    rngs={"diffusion": key},
                     mutable=["batch_stats"],
                 )
+                return terms, _state(updates.get("batch_stats", {}), gamma)
+
+            key_tap = jax.random.fold_in(key, keys[name])
+            with _naming(name):
+                terms, new_state[name] = _sharded_by_compiler(run)(
+                    params[name], state[name], key_tap, pair, labels
+                )
             losses |= {f"{name}/{term}": value for term, value in terms.items()}
-            new_state[name] = _state(updates.get("batch_stats", {}), gamma)
         return losses, new_state
 
     return Distillation(init, loss)
@@ -212,14 +223,32 @@ class _Pair(nn.Module):
         return student, teacher
 
 
+def _sharded_by_compiler(function: Callable) -> Callable:
+    """A function whose results are replicated, on a mesh of whatever axes.
+
+    The gradient of a convolution has no sharding of its own under the explicit axes
+    that ``jax.make_mesh`` makes, so inside they are the compiler's.
+    """
+    axes = jax.sharding.get_abstract_mesh().explicit_axes
+    if not axes:
+        return function
+    return jax.sharding.auto_axes(function, axes=axes, out_sharding=PartitionSpec())
+
+
 def _state(batch_stats, gamma: jax.Array | None) -> dict:
     if gamma is None:
         return {}
-    counts, _ = jnp.histogram(gamma, GAMMA_BINS, (0.0, 1.0))
     summary = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
     summary = jax.tree.map(lambda x: x.astype(jnp.float32), summary)
-    histogram = counts.astype(jnp.float32)
-    return {"batch_stats": batch_stats, "gamma": summary | {"histogram": histogram}}
+    summary["histogram"] = _counts(gamma).astype(jnp.float32)
+    return {"batch_stats": batch_stats, "gamma": summary}
+
+
+def _counts(gamma: jax.Array) -> jax.Array:
+    """Those of ``jnp.histogram``, which no mesh with explicit axes lets through."""
+    edges = jnp.linspace(0.0, 1.0, GAMMA_BINS + 1, dtype=gamma.dtype)
+    below = (gamma[:, None] < edges[1:]).at[:, -1].set(gamma <= 1.0)
+    return jnp.sum(below & (gamma[:, None] >= edges[:-1]), 0)
 
 
 def _batch_stats(state: dict) -> dict:

@@ -1,0 +1,71 @@
+"""What XLA and meshes make of the method."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from diffkd_jax import DiffKD, DiffKDNoise, Tap, distillation
+from diffkd_jax.core.distill import GAMMA_BINS, _counts
+
+KEY = jax.random.key(0)
+
+
+def losses(num_steps, batch):
+    """Sum of a denoising tap's losses, as a function of its params and the outputs."""
+    tap = Tap("logits", "logits", denoise={"num_steps": num_steps})
+    distill = distillation({"logits": tap})
+    outputs = {"logits": jax.random.normal(KEY, (batch, 3))}
+    params, state = jax.eval_shape(lambda: distill.init(KEY, outputs, outputs))
+
+    def total(params, state, outputs):
+        terms, state = distill.loss(params, state, KEY, outputs, outputs)
+        return sum(terms.values()), state
+
+    return total, params, state, outputs
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a loop elsewhere")
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_no_loop_is_left_on_cpu(num_steps):
+    """The gradient of a convolution inside one is tens of times slower."""
+    module, x = DiffKD(num_steps=num_steps), jnp.ones((4, 3))
+    eps = jnp.ones((4, 1, 1, 3))
+    noise = DiffKDNoise(eps, eps, jnp.arange(4))  # draws are loops on CPU
+    rngs = {"params": KEY, "diffusion": KEY}
+    variables = jax.eval_shape(module.init, rngs, x, x)
+
+    def loss(params, stats):
+        whole = {"params": params, "batch_stats": stats}
+        out, _ = module.apply(whole, x, x, noise=noise, mutable=["batch_stats"])
+        return out.student.sum()
+
+    step = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"])
+    assert " while(" not in step.compile().as_text()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
+def test_a_batch_on_a_mesh_of_either_kind(axis_type, devices):
+    """``jax.make_mesh`` makes explicit axes by default."""
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(axis_type,))
+    total, params, state, outputs = losses(1, 8)
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    outputs = jax.device_put(outputs, split)
+    with jax.set_mesh(mesh):
+        step = jax.jit(jax.grad(total, has_aux=True))
+        gradient, state = jax.eval_shape(step, params, state, outputs)
+    assert jax.tree.structure(gradient) == jax.tree.structure(params)
+    assert state["logits"]["gamma"]["histogram"].shape == (GAMMA_BINS,)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gamma_is_counted_as_by_numpy_and_jax(dtype):
+    edges = np.linspace(0, 1, GAMMA_BINS + 1)
+    drawn = np.random.default_rng(0).random(2000)
+    odd = [-0.1, 1.1, np.nextafter(1, 0), np.nan, np.inf, -np.inf, 1.0, 1.0]
+    gamma = jnp.asarray(np.concatenate([edges, drawn, odd]), dtype)
+    expected, _ = jnp.histogram(gamma, GAMMA_BINS, (0.0, 1.0))
+    np.testing.assert_array_equal(_counts(gamma), expected)
+    assert _counts(jnp.ones(5))[-1] == 5
