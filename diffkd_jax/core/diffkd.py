@@ -94,6 +94,8 @@ def denoise(
 class DiffKD(nn.Module):
     """Autoencoder, noise adapter, denoising loop and losses of one feature pair.
 
+    Features are vectors, tokens, or maps with channels last (NHWC).
+
     Random draws come from the ``diffusion`` stream unless ``noise`` is given.
     Intermediates ``trajectory`` (``[num_steps + 1, b, h, w, c]``, before the output
     projection) are sown when that collection is mutable.
@@ -111,7 +113,8 @@ class DiffKD(nn.Module):
       token_shape: (h, w) of rank-3 features, or None for a square.
       unroll: unroll factor of the denoising scan, or None for the platform's choice.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
-      dtype: compute dtype, or None for that of the inputs. Losses are float32.
+      dtype: compute dtype, or None for that of the inputs. Parameters, statistics and
+        losses are float32 or wider.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
@@ -228,9 +231,11 @@ class DiffKD(nn.Module):
 
     def _draw(self, x: jax.Array) -> DiffKDNoise:
         keys = jax.random.split(self.make_rng("diffusion"), 3)
+        # Drawn in half precision, noise would take a hundred values or so.
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
         return DiffKDNoise(
-            student=jax.random.normal(keys[0], x.shape, x.dtype),
-            teacher=jax.random.normal(keys[1], x.shape, x.dtype),
+            student=jax.random.normal(keys[0], x.shape, dtype).astype(x.dtype),
+            teacher=jax.random.normal(keys[1], x.shape, dtype),
             t=jax.random.randint(keys[2], x.shape[:1], 0, self.num_train_steps),
         )
 

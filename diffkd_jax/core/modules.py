@@ -42,8 +42,11 @@ def conv(
 ) -> jax.Array:
     """Convolution with bias, stride 1, symmetric padding, PyTorch initialisation.
 
-    To be called inside a compact Flax module, which then owns the layer ``name``.
+    To be called inside a compact Flax module, which then owns the layer ``name``. It
+    computes in ``dtype``, or without one in that of ``x``.
     """
+    if dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
+        dtype = x.dtype  # else Flax promotes to the parameters' float32
     return nn.Conv(
         channels,
         (kernel_size, kernel_size),

@@ -89,7 +89,9 @@ def random_erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Ar
     key_noise, key_chosen = jax.random.split(keys[3])
     chosen = jax.random.bernoulli(key_chosen, probability, (b,)) & fits.any(1)
     erased = in_rows[:, :, None] & in_columns[:, None] & chosen[:, None, None]
-    noise = jax.random.normal(key_noise, image.shape, image.dtype)
+    # Drawn in half precision, noise would take a hundred values or so.
+    dtype = jnp.promote_types(image.dtype, jnp.float32)
+    noise = jax.random.normal(key_noise, image.shape, dtype).astype(image.dtype)
     return jnp.where(erased[..., None], noise, image)
 
 
