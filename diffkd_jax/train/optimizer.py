@@ -1,5 +1,6 @@
 """Optimizer and learning-rate schedule from a config."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,8 @@ def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Sched
       total_steps: updates in all.
 
     Raises:
-      ValueError: an unknown schedule.
+      ValueError: an unknown schedule, boundaries that are no numbers of epochs, or an
+        interval below one step.
     """
     peak, options = config.optimizer.learning_rate, config.schedule
     if options.name not in SCHEDULES:
@@ -33,13 +35,18 @@ def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Sched
         )
     main: Callable = optax.constant_schedule(peak)
     if options.name == "step":
-        boundaries = [round(epoch * steps_per_epoch) for epoch in options.boundaries]
-        main = optax.piecewise_constant_schedule(
-            peak, dict.fromkeys(boundaries, options.factor)
-        )
+        scales = _scales(options.boundaries, steps_per_epoch, options.factor)
+        main = optax.piecewise_constant_schedule(peak, scales)
     elif options.name == "exponential":
-        every = round(options.every_epochs * steps_per_epoch)
-        main = optax.exponential_decay(peak, every, options.factor, staircase=True)
+        interval = options.every_epochs * steps_per_epoch
+        if not math.isfinite(interval) or round(interval) < 1:
+            raise ValueError(
+                f"schedule.every_epochs: found {options.every_epochs}, expected at "
+                f"least one step, {1 / steps_per_epoch:.3g} epochs"
+            )
+        main = optax.exponential_decay(
+            peak, round(interval), options.factor, staircase=True
+        )
     elif options.name == "cosine":
         main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
@@ -47,6 +54,21 @@ def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Sched
         return main
     ramp = optax.linear_schedule(options.warmup_start, peak, warmup_steps)
     return lambda step: jnp.where(step < warmup_steps, ramp(step), main(step))
+
+
+def _scales(boundaries, steps_per_epoch: int, factor: float) -> dict[int, float]:
+    """Factor by step; boundaries that round to one step all count."""
+    scales: dict[int, float] = {}
+    for epoch in boundaries:
+        number = isinstance(epoch, int | float) and not isinstance(epoch, bool)
+        if not number or not 0 <= epoch < math.inf:
+            raise ValueError(
+                f"schedule.boundaries: found {epoch!r}, expected epochs, numbers from "
+                "0 on"
+            )
+        step = round(epoch * steps_per_epoch)
+        scales[step] = scales.get(step, 1.0) * factor
+    return scales
 
 
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
