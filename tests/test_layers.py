@@ -14,7 +14,7 @@ ALLOWED = {
     "models": {"core.norm"},
     "tasks": set(),
     "data": set(),
-    "train": {"core", "models", "tasks", "data", "config"},
+    "train": {"core", "models", "tasks", "data", "config", "__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}

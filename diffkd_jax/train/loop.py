@@ -1,7 +1,9 @@
 """The training loop of one method."""
 
+import contextlib
 import functools
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -129,14 +131,15 @@ class Loop:
         """Restore, then step, log, evaluate, checkpoint, until the last step."""
         config, options = self.config, self.config.data
         state = self.initial_state()
-        with checkpoint.manager(self.workdir) as checkpoints:
+        with contextlib.ExitStack() as stack:
+            checkpoints = stack.enter_context(checkpoint.manager(self.workdir))
             restored = checkpoint.restore(checkpoints, state)
             state = state if restored is None else restored
             start = int(state.step)
             if start:
                 print_line(f"{config.name}: resuming at step {start}")
             batches = self._batches(start)
-            writer = Writer(self.workdir, start)
+            writer = stack.enter_context(closing(Writer(self.workdir, start)))
             history = report.evaluations(self.workdir)
             label = f"{config.name} {config.method}"
             progress = Progress(label, start, self.total_steps, options.batch_size)
@@ -168,7 +171,6 @@ class Loop:
                 history[self.total_steps] = values
             checkpoints.wait_until_finished()
             self.images_per_second = progress.images_per_second(self.total_steps)
-            writer.close()
         return state, [history[step] for step in sorted(history)]
 
     def _batches(self, start: int):

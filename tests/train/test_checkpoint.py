@@ -13,7 +13,7 @@ import pytest
 from diffkd_jax.core.step import TrainState, as_seed
 from diffkd_jax.train import checkpoint, sharding
 
-# On an error Orbax forgets what else it was reading, which Python remarks on collecting.
+# On an error Orbax forgets what else it reads, which Python remarks when it is freed.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
