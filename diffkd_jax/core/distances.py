@@ -183,5 +183,5 @@ def _norm(a: jax.Array) -> jax.Array:
 
 
 def _pearson(a: jax.Array, b: jax.Array) -> jax.Array:
-    centred = [x - x.mean(-1, keepdims=True) for x in (a, b)]
-    return _cosine(*centred, LEAST_VARIATION * _norm(a))
+    centred_a, centred_b = (x - x.mean(-1, keepdims=True) for x in (a, b))
+    return _cosine(centred_a, centred_b, LEAST_VARIATION * _norm(a))

@@ -28,7 +28,7 @@ def test_boundaries_that_round_to_one_step_all_count():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1, "30", None, True])
 def test_boundaries_that_are_no_epochs_are_named(bad):
-    with pytest.raises(ValueError, match="schedule.boundaries: found"):
+    with pytest.raises(ValueError, match=r"schedule\.boundaries: found"):
         schedule((1, bad), name="step")
 
 
