@@ -9,15 +9,30 @@ from ml_collections import config_flags
 
 from .config import recipe_file, recipes, take_options
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "A packaged recipe, such as quickstart, or a config file; an argument goes after a "
-    "colon where it takes one.",
-)
-WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Directory of the run; runs/<name of the config> by default."
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags; not on import, for a caller may have some of these names."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A packaged recipe, such as quickstart, or a config file; an argument goes "
+        "after a colon where it takes one.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workdir",
+        "",
+        "Directory of the run; runs/<name of the config> by default.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "compilation_cache",
+        "~/.cache/diffkd_jax",
+        "Directory that keeps compiled programs from run to run; empty for none.",
+        flag_values=values,
+    )
 
 
 def run(config, workdir: str = "") -> None:
@@ -54,25 +69,28 @@ def run(config, workdir: str = "") -> None:
 
 def main(argv: list[str]) -> None:
     """Runs, and turns an expected error into one screen and exit code 1."""
+    from .compilation_cache import keep_programs  # after the flags too
+
     del argv
-    if not flags.FLAGS["verbosity"].present:
+    if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
     try:
-        run(CONFIG.value, WORKDIR.value)
+        keep_programs(FLAGS.compilation_cache)
+        run(FLAGS.config, FLAGS.workdir)
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
         _stop(str(error))
 
 
-def parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
     """Parses flags and the options of models; errors are one line, exit code 1."""
     try:
         arguments, options = take_options(argv)
         # ml_collections looks for fields of the config there.
         sys.argv = _with_recipe_file(arguments)
-        rest = flags.FLAGS(sys.argv)
-        if CONFIG.value is None:
+        rest = values(sys.argv)
+        if values.config is None:
             raise ValueError(
                 f"--config: found none, expected one of {list(recipes())} or a config "
                 "file; --config=quickstart trains in minutes, with nothing to download"
@@ -81,8 +99,8 @@ def parse(argv: list[str]) -> list[str]:
             raise ValueError(f"command line: found {rest[1:]}, expected flags only")
         for field, value in options.items():
             side, _, name = field.split(".")
-            with CONFIG.value[side].options.unlocked():
-                CONFIG.value[side].options[name] = value
+            with values.config[side].options.unlocked():
+                values.config[side].options[name] = value
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config.py")
@@ -120,6 +138,7 @@ def _stop(message: str) -> None:
 
 def entry() -> None:
     """Parses flags and runs."""
+    define_flags(FLAGS)
     app.run(main, flags_parser=parse)
 
 

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+
+from diffkd_jax import main
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -27,17 +30,38 @@ BAD = [
     (["--config=quickstart:fast"], "quickstart: found 'fast', expected one of"),
     (["--config=imagenet:r9-r9"], "imagenet: found 'r9-r9', expected one of"),
     (["--config=configs/cifar10.py:wrn"], "expected <teacher>-<student>"),
-    (["--config=cifar100"], "data.path"),
     (["--config=quickstart", "train"], "found ['train']"),
     (["--config=quickstart", "--config.seed=x"], "--config.seed=x"),
     (["--config=quickstart", "--wrkdir=x"], "wrkdir"),
-    (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
     (["--config=quickstart", "--config.student.options.width"], "found no value"),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.parametrize(("arguments", "message"), BAD)
-def test_bad_commands_end_with_one_line(arguments, message, tmp_path):
+def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys):
+    values = flags.FlagValues()
+    main.define_flags(values)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as end:
+        main.parse(["main", *arguments], values)
+    assert end.value.code == 1
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.startswith("error: ")
+    assert len(shown.splitlines()) == 1
+
+
+BAD_RUNS = [
+    ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'imagenet',"),
+    (["--config=cifar100"], "data.path: found"),
+    (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_RUNS)
+def test_bad_runs_end_with_one_line(arguments, message, tmp_path):
     done = command(*arguments, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 1
     assert message in done.stderr

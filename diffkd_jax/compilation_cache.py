@@ -1,0 +1,51 @@
+"""Compiled programs, kept from run to run."""
+
+import logging
+import os
+import pathlib
+import platform
+import zlib
+from typing import Any
+
+import jax
+
+MOST_BYTES = 2**31  # the programs not used for longest go first
+
+
+def keep_programs(folder: str) -> None:
+    """Lets JAX read and write compiled programs below ``folder``, small ones too.
+
+    A cache that the environment or the caller has set up stays as it is. An entry that
+    is damaged is compiled anew. Machines of other processors have folders of their own,
+    since a program may use instructions that another machine lacks.
+
+    Args:
+      folder: made if needed, ``~`` allowed; empty for no cache.
+    """
+    set_up: Any = jax.config
+    if not folder or set_up.jax_compilation_cache_dir:
+        return
+    path = pathlib.Path(folder).expanduser() / _machine()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logging.getLogger(__name__).info("no compiled programs are kept: %s", error)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _machine() -> str:
+    """A name for what the processor can do.
+
+    >>> _machine() == _machine()
+    True
+    """
+    features = platform.processor()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            lines = {line for line in file if line.startswith(("flags", "Features"))}
+        features = "".join(sorted(lines))
+    return f"{platform.machine()}-{zlib.crc32(features.encode()):08x}"

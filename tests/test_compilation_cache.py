@@ -1,0 +1,52 @@
+"""Compiled programs are kept, and no entry of a cache is trusted."""
+
+import os
+import subprocess
+import sys
+
+CODE = """
+import sys
+import jax
+from diffkd_jax.compilation_cache import keep_programs
+
+for folder in sys.argv[1:]:
+    keep_programs(folder)
+hits = []
+jax.monitoring.register_event_listener(lambda name, **kwargs: hits.append(name))
+print(jax.jit(lambda x: (x * 3).sum())(jax.numpy.arange(5.0)))
+print(sum(name.endswith("cache_hits") for name in hits))
+"""
+
+
+def compute(home, *folders):
+    names = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *folders],
+        env=environment | {"HOME": str(home)},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    value, hits = done.stdout.split()
+    assert value == "30.0"
+    return int(hits)
+
+
+def test_programs_are_kept_and_damaged_ones_compiled_anew(tmp_path):
+    assert compute(tmp_path, "~/kept", "a second one is not made") == 0
+    files = list((tmp_path / "kept").rglob("*-cache"))
+    assert files
+    assert compute(tmp_path, "~/kept") > 0
+    for file in files:
+        file.write_bytes(b"not a program")
+    assert compute(tmp_path, "~/kept") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_no_cache_is_made_where_none_is_wanted_or_possible(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert compute(tmp_path, "", "~/file/below") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
