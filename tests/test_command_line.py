@@ -55,7 +55,7 @@ def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys)
 
 BAD_RUNS = [
     ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'imagenet',"),
-    (["--config=cifar100"], "data.path: found"),
+    (["--config=cifar100"], "data.path: found no path, expected"),
     (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
 ]
 

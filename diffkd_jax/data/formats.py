@@ -18,12 +18,13 @@ SMALL_BYTES = 2**28
 
 
 def existing(path: str) -> pathlib.Path:
+    expected = "expected the data set's file or directory; set --config.data.path=PATH"
+    if not path:
+        raise FileNotFoundError(f"data.path: found no path, {expected}")
     found = pathlib.Path(path).expanduser()
-    if not path or not found.exists():
-        raise FileNotFoundError(
-            f"data.path: found nothing at {path!r}, expected the data set's file or "
-            "directory; set --config.data.path"
-        )
+    if not found.exists():
+        where = str(found.absolute())
+        raise FileNotFoundError(f"data.path: found nothing at {where!r}, {expected}")
     return found
 
 

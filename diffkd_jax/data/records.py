@@ -26,8 +26,9 @@ def load_tfds(path: str, name: str) -> Dataset:
     import tensorflow_datasets as tfds  # slow to import, needed by this source alone
 
     try:
-        _check_features_files(path or tfds.core.constants.DATA_DIR, name)
-        builder = tfds.builder(name, data_dir=path or None)
+        path = str(pathlib.Path(path or tfds.core.constants.DATA_DIR).expanduser())
+        _check_features_files(path, name)
+        builder = tfds.builder(name, data_dir=path)
         where = f"tfds {name}"
         channels, skip, classes = _check_features(builder.info.features, where)
         decoders = {"image": tfds.decode.SkipDecoding()} if skip else None
@@ -43,9 +44,9 @@ def load_tfds(path: str, name: str) -> Dataset:
         AssertionError,
     ) as error:
         raise ValueError(
-            f"tfds {name!r} in {path or 'the default directory'}: found no set "
-            "prepared as array records, expected the result of download_and_prepare("
-            f"file_format='array_record'): {error}"
+            f"data.path: found no tfds set {name!r} in {path!r}, expected one prepared "
+            "by download_and_prepare(file_format='array_record'): "
+            f"{' '.join(str(error).split())}"
         ) from None
     if not splits:
         raise ValueError(f"tfds {name!r} in {path}: found no splits, prepare it first")
