@@ -24,16 +24,18 @@ jaxtyping.install_import_hook(
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Small nets run for a moment, so compiling is most of their tests' time. The goldens,
-# the configs as they are and the command line keep what users run.
-COMPILED_CHEAPLY = ("tests/train/", "tests/core/")
+# the quickstart, commands and everything marked "optimised" keep what users run.
+COMPILED_CHEAPLY = ("tests/train/", "tests/core/", "tests/test_", "README.md")
+AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Compiles a test's programs, those of its fixtures and commands too, cheaply."""
-    cheap = item.nodeid.startswith(COMPILED_CHEAPLY) and not (
-        item.get_closest_marker("optimised")
+    name, as_it_is = item.nodeid, item.get_closest_marker("optimised")
+    cheap = name.startswith(COMPILED_CHEAPLY) and not (
+        as_it_is or name.startswith(AS_USERS_HAVE_IT)
     )
     jax.config.update(OPTION, cheap)
     os.environ[OPTION.upper()] = str(int(cheap))

@@ -15,7 +15,13 @@ def test_there_are_configs():
     assert {"quickstart", "cifar10", "cifar100", "imagenet"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+SMOKE = {"quickstart": (pytest.mark.optimised,)}
+SMOKE |= dict.fromkeys(["imagenet", "real_teacher"], (pytest.mark.slow,))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SMOKE.get(name, ())) for name in NAMES]
+)
 def test_smoke(name, tmp_path):
     config = load_config(name, "smoke")
     config.num_devices = 1
