@@ -57,6 +57,10 @@ BAD_RUNS = [
     ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'imagenet',"),
     (["--config=cifar100"], "data.path: found no path, expected"),
     (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
+    (
+        ["--config=tests/train/tiny.py", "--config.student.options.widht=3"],
+        "found 'widht', expected any of ['width']",
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ stage under ``stem``, ``stage1``, ``stage2``, ...
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -96,10 +97,20 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
         if "channels" in options:
             options["channels"] = tuple(options["channels"])
         make = MODELS[name] if name in MODELS else _import(name)
+        _check_names(make, {"num_classes", *options})
         GIVEN.add(name)
         return make(num_classes=num_classes, **options)
     except (TypeError, ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name!r}: {error}") from None
+
+
+def _check_names(make: Callable, given: set[str]) -> None:
+    parameters = inspect.signature(make).parameters.values()
+    known = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+    unknown = sorted(given - known)
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        expected = sorted(known - {"num_classes"})
+        raise ValueError(f"found {unknown[0]!r}, expected any of {expected}")
 
 
 def _import(name: str) -> Callable[..., nn.Module]:
