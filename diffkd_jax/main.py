@@ -1,8 +1,10 @@
 """Command line: ``python -m diffkd_jax.main --config=quickstart``."""
 
 import logging as python_logging
+import os
 import pathlib
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -74,6 +76,7 @@ def main(argv: list[str]) -> None:
     del argv
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+        _silence_orbax()
     python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
     try:
         keep_programs(FLAGS.compilation_cache)
@@ -81,6 +84,23 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
         _stop(str(error))
+
+
+def _silence_orbax() -> None:
+    """Leaves out what Orbax says of an error that it also raises, with its traceback.
+
+    Where a save fails, some ten of its threads do; each would say it in thirty lines.
+    """
+    written = lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/")
+    logging.get_absl_logger().addFilter(written)
+    hook = sys.unraisablehook
+
+    def without_closed_loops(error: Any) -> None:
+        # TensorStore's threads, which find that such a thread of Orbax is gone.
+        if str(error.exc_value) != "Event loop is closed":
+            hook(error)
+
+    sys.unraisablehook = without_closed_loops
 
 
 def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:

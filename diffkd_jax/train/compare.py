@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from . import report, run
+from .disk import disk_faults_named
 from .metrics import print_line
 from .sharding import is_primary
 
@@ -25,5 +26,6 @@ def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
             own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
         results.append(run.train(own, workdir / method))
     if is_primary():
-        print_line(report.write_comparison(workdir, results))
+        with disk_faults_named(workdir):
+            print_line(report.write_comparison(workdir, results))
     return results

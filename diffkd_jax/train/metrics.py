@@ -68,13 +68,28 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            row["step"] = int(row["step"])
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
             rows.append(row)
-        except (ValueError, TypeError, LookupError, RecursionError):
+        else:
             bad.append(number)
     if bad and bad != [len(lines)]:
         LOG.warning("%s: left out %d lines that are no rows: %s", path, len(bad), bad)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is what a writer writes: numbers by name, lists for histograms."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    is_number = lambda value: type(value) in (int, float)
+    return all(
+        isinstance(value, list) and all(map(is_number, value))
+        if name.endswith("histogram")
+        else is_number(value)
+        for name, value in row.items()
+    )
 
 
 class Progress:

@@ -13,6 +13,7 @@ from ..models.files import (
     load_model,
 )
 from . import checkpoint, classes, report, setup, sharding, summary
+from .disk import disk_faults_named
 from .evaluate import make_evaluator
 from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
@@ -20,7 +21,6 @@ from .workdir import (
     REPORT,
     SUMMARY,
     claim_workdir,
-    full_disk_named,
     locked,
     read_summary,
     write_json,
@@ -49,7 +49,7 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     group = config.train.norm_group_size
     taps = setup.make_taps(method, group)
     student = setup.make_model(config.student, data, group)
-    with locked(workdir), full_disk_named(workdir):
+    with disk_faults_named(workdir), locked(workdir):
         claim_workdir(config, workdir, data.class_names)
         if finished := read_summary(workdir):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")

@@ -12,11 +12,14 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..config import FREE_FIELDS, RETIRED_FIELDS, base
-from ..models.files import MODEL_FILE
+from ..models.files import EMA_FILE, MODEL_FILE
+from ..models.tensors import read_metadata
 from .sharding import is_primary
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
+# Of a summary, what comparisons read.
+COMPARED = ("final_top1", "best_top1", "images_per_second")
 
 
 @contextlib.contextmanager
@@ -25,44 +28,28 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
     Raises:
       ValueError: another run is in it.
+      OSError: it cannot be made or written to.
     """
     if not is_primary():
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(workdir / "lock")
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
             f"workdir: {workdir} is in use by another run, expected one at a time; "
             "wait for its end or choose another --workdir"
         ) from None
+    except OSError as error:
+        raise OSError(
+            f"workdir: found {error}, expected a directory that can be written to"
+        ) from None
     try:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def full_disk_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns what libraries raise on a full disk into one line.
-
-    Raises:
-      OSError: names the workdir.
-    """
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and "No space left on device" not in str(cause):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise OSError(
-            f"workdir: found no space left on the device of {workdir}; free some and "
-            "run the same command again, it goes on from the last whole checkpoint"
-        ) from None
 
 
 def claim_workdir(
@@ -99,6 +86,10 @@ def claim_workdir(
         )
     found = read_json(record)
     version, classes = found.pop("version", "0.1.0"), found.pop("classes", [])
+    if not isinstance(classes, list):
+        raise ValueError(
+            f"{record}: found classes of {type(classes).__name__}, expected a list"
+        )
     if classes and class_names and classes != list(class_names):
         raise ValueError(
             f"workdir: {workdir} holds a run on {len(classes)} classes "
@@ -135,11 +126,28 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
     except ValueError as error:
         LOG.warning("made again: %s", error)
         return None
-    missing = [n for n in (MODEL_FILE, REPORT) if not (workdir / n).exists()]
-    if missing:
-        LOG.warning("%s: found no %s, made again", workdir, " and no ".join(missing))
+    names = [MODEL_FILE, REPORT]
+    if "final_ema_top1" in result:
+        names.append(EMA_FILE)
+    broken = [n for n in names if not _is_whole(workdir / n)]
+    if broken:
+        LOG.warning("%s: found no %s, made again", workdir, " and no ".join(broken))
+        return None
+    lacking = [n for n in COMPARED if not isinstance(result.get(n), int | float)]
+    if lacking:
+        LOG.warning("%s: found no number %s, made again", file, lacking[0])
         return None
     return result
+
+
+def _is_whole(file: pathlib.Path) -> bool:
+    if file.suffix != ".safetensors":
+        return file.exists() and file.stat().st_size > 0
+    try:
+        read_metadata(file)  # which compares the length with the header
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from diffkd_jax import __version__, main
 from diffkd_jax.config import RETIRED_FIELDS
 from diffkd_jax.models.files import MODEL_FILE, load_model
-from diffkd_jax.train import metrics, workdir
+from diffkd_jax.train import disk, metrics, workdir
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
 
@@ -148,10 +148,10 @@ def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path):
-    message = f"workdir: found no space left on the device of {tmp_path}"
+    message = f"workdir: found No space left on device at {tmp_path}"
     error = RuntimeError("in a thread")
     error.__cause__ = OSError(28, "No space left on device")
-    with pytest.raises(OSError, match=message), workdir.full_disk_named(tmp_path):
+    with pytest.raises(OSError, match=message), disk.disk_faults_named(tmp_path):
         raise error
-    with pytest.raises(KeyError), workdir.full_disk_named(tmp_path):
+    with pytest.raises(KeyError), disk.disk_faults_named(tmp_path):
         raise KeyError("something else")

@@ -1,0 +1,41 @@
+"""A disk that is full or cannot be written to, in one line."""
+
+import contextlib
+import errno
+import os
+import pathlib
+from collections.abc import Iterator
+
+# In the words of the system, which all libraries pass on.
+DISK_FAULTS = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
+
+
+@contextlib.contextmanager
+def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns what libraries raise where a disk is full or fails into one line.
+
+    Raises:
+      OSError: names the workdir.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause and not (fault := _disk_fault(cause)):
+            # An error from None is in words already.
+            hidden = cause.__suppress_context__
+            cause = cause.__cause__ or (None if hidden else cause.__context__)
+        if cause is None:
+            raise
+        raise OSError(
+            f"workdir: found {fault} at {workdir}, expected a disk that can be written "
+            "to; with one, the same command goes on from the last whole checkpoint"
+        ) from None
+
+
+def _disk_fault(error: BaseException) -> str:
+    """What the system says of it, if it does; libraries pass on its words."""
+    text = str(error)
+    if text.startswith("workdir: "):
+        return ""  # ours, of the run inside this one
+    return next((fault for fault in DISK_FAULTS if fault in text), "")
