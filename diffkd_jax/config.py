@@ -33,6 +33,7 @@ FREE_FIELDS = (
     "data.num_threads",
     "data.num_workers",
     "data.max_unreadable",
+    "teacher.init",  # so can a teacher; its numbers are compared
     "teacher.workdir",
 )
 # Fields of earlier versions to the default they had. A record that holds another value

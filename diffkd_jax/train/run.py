@@ -23,6 +23,7 @@ from .workdir import (
     claim_workdir,
     locked,
     read_summary,
+    record_teacher,
     write_json,
 )
 
@@ -62,6 +63,7 @@ def _train(config, workdir, data, method, taps, student) -> dict[str, Any]:
     teacher = get_teacher(config, data, workdir) if taps else None
     if teacher:
         classes.check_teacher(teacher.meta, data.class_names, taps)
+        record_teacher(workdir, teacher.meta["checksum"])
     text = summary.describe(
         data, student, teacher, taps, method.weights, config.data.batch_size
     )

@@ -27,6 +27,7 @@ from ..models.files import (
     read_description,
 )
 from ..models.fold import fold
+from .checkpoint import checksum
 from .data import Data
 from .data import open_data as open_data
 
@@ -56,6 +57,8 @@ def make_model(options, data: Data, norm_group_size: int = 0) -> Model:
 
 def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
     """A trained teacher that fits config and data, its batch norms folded.
+
+    Its ``meta`` holds the ``checksum`` of its numbers before that.
 
     Args:
       config: a resolved config.
@@ -92,7 +95,10 @@ def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
     check_finite(f"teacher.init: {file}", loaded.variables)
     variables = fold(expected.module, loaded.variables, data.input_shape)
     # The names of its own classes, which are not those of the data for certain.
-    meta = expected.meta | {"class_names": loaded.meta["class_names"]}
+    meta = expected.meta | {
+        "class_names": loaded.meta["class_names"],
+        "checksum": checksum(loaded.variables),
+    }
     return expected._replace(variables=variables, meta=meta)
 
 

@@ -14,12 +14,13 @@ from .. import __version__
 from ..config import FREE_FIELDS, RETIRED_FIELDS, base
 from ..models.files import EMA_FILE, MODEL_FILE
 from ..models.tensors import read_metadata
-from .sharding import is_primary
+from .sharding import is_primary, wait_for_all
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
 # Of a summary, what comparisons read.
 COMPARED = ("final_top1", "best_top1", "images_per_second")
+TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
 
 
 @contextlib.contextmanager
@@ -86,6 +87,7 @@ def claim_workdir(
         )
     found = read_json(record)
     version, classes = found.pop("version", "0.1.0"), found.pop("classes", [])
+    found.pop(TEACHER, None)
     if not isinstance(classes, list):
         raise ValueError(
             f"{record}: found classes of {type(classes).__name__}, expected a list"
@@ -103,6 +105,31 @@ def claim_workdir(
             f"workdir: {workdir} holds a run of another config (by version {version}, "
             f"this is {__version__}); choose another --workdir\n{shown}"
         )
+
+
+def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
+    """Records which teacher a run has, or checks that it is still the same.
+
+    Args:
+      workdir: claimed by :func:`claim_workdir`.
+      checksum: of the teacher's numbers; where they lie does not matter. A record of
+        an older version, which has none, takes any.
+
+    Raises:
+      ValueError: the run had another teacher.
+    """
+    wait_for_all("the workdir is claimed")
+    file = workdir / "config.json"
+    record = read_json(file) if file.exists() else {}
+    known = record.get(TEACHER, checksum)
+    if known != checksum:
+        raise ValueError(
+            f"teacher.init: found a teacher of checksum {checksum}, expected {known}, "
+            f"the one that the run in {workdir} began with; put it back or choose "
+            "another --workdir"
+        )
+    if is_primary() and TEACHER not in record:
+        write_json(file, {TEACHER: checksum, **record})
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
