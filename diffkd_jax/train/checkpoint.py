@@ -5,7 +5,6 @@ version of the package and a checksum of the state. The position in the data is 
 function of the step and not stored.
 """
 
-import json
 import logging
 import pathlib
 import zlib
@@ -19,13 +18,13 @@ from jax.experimental import multihost_utils
 
 from .. import __version__
 from . import sharding
+from .workdir import read_json
 
 LOG = logging.getLogger(__name__)
 NEWEST = 2  # one to fall back to
 # Orbax writes both at the end of a save.
 COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
-# What reading JSON of another content raises.
-DAMAGED = (ValueError, OSError, LookupError, TypeError, AttributeError)
+MACHINE = (MemoryError, jax.errors.JaxRuntimeError)  # its fault, not the file's
 
 
 def score(metrics: Mapping[str, Any]) -> float:
@@ -56,7 +55,7 @@ class KeepBestAndNewest:
             return info.metrics
         try:
             return _read_meta(self.directory / str(info.step))
-        except DAMAGED:
+        except (ValueError, OSError):
             return {}  # restoring says so
 
 
@@ -150,7 +149,9 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     try:
         meta = _read_meta(directory)
         found = _structure_on_disk(directory)
-    except DAMAGED as error:
+    except MACHINE:
+        raise
+    except Exception as error:  # Orbax has no type for a file that is none
         _warn(step, error)
     else:
         target = _target(state, found)
@@ -158,10 +159,12 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
         try:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             restored = checkpoints.restore(step, args=args).state
-            if "checksum" in meta and checksum(restored) != meta["checksum"]:
+            if meta and checksum(restored) != meta["checksum"]:
                 raise ValueError("its checksum is another")
-        except (MemoryError, jax.errors.JaxRuntimeError):
-            raise  # the machine's fault, not the file's
+            if (held := int(_step_of(restored))) != step:
+                raise ValueError(f"it holds step {held}")
+        except MACHINE:
+            raise
         except Exception as error:  # which is what Orbax makes of TensorStore's errors
             _warn(step, error)
             restored = None
@@ -183,9 +186,25 @@ def checksum(tree: Any) -> int:
 
 
 def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
-    """The item ``meta``, which checkpoints of 0.1.0 do not have."""
-    file = directory / "meta/metadata"
-    return json.loads(file.read_bytes()) if (directory / "meta").exists() else {}
+    """The item ``meta``, which checkpoints of 0.1.0 do not have.
+
+    Raises:
+      ValueError: it holds something else.
+      OSError: it cannot be read.
+    """
+    if not (directory / "meta").exists():
+        return {}
+    meta = read_json(directory / "meta/metadata")
+    top1 = meta.get("top1")
+    if type(meta.get("checksum")) is not int or not isinstance(
+        top1, int | float | None
+    ):
+        raise ValueError(f"{directory}: found no checksum and top1, expected them")
+    return meta
+
+
+def _step_of(restored: Any) -> Any:
+    return restored["step"] if isinstance(restored, dict) else restored.step
 
 
 def _structure(tree: Any) -> dict[str, str]:
