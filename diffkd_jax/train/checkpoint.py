@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from .. import __version__
-from . import sharding
+from . import sharding, structure
 from .workdir import read_json
 
 LOG = logging.getLogger(__name__)
@@ -148,14 +148,14 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     restored = None
     try:
         meta = _read_meta(directory)
-        found = _structure_on_disk(directory)
+        found = structure.on_disk(directory)
     except MACHINE:
         raise
     except Exception as error:  # Orbax has no type for a file that is none
         _warn(step, error)
     else:
-        target = _target(state, found)
-        _check_structure(directory, meta, found, _structure(target))
+        target = structure.target_of(state, found)
+        structure.check_fits(directory, meta, found, structure.of(target))
         try:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             restored = checkpoints.restore(step, args=args).state
@@ -205,48 +205,6 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
 
 def _step_of(restored: Any) -> Any:
     return restored["step"] if isinstance(restored, dict) else restored.step
-
-
-def _structure(tree: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return {name(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
-
-
-def _structure_on_disk(directory: pathlib.Path) -> dict[str, str]:
-    metadata: Any = ocp.StandardCheckpointHandler().metadata(directory / "state")
-    return _structure(metadata.tree)
-
-
-def _check_structure(
-    directory: pathlib.Path,
-    meta: Mapping,
-    found: Mapping[str, str],
-    expected: Mapping[str, str],
-) -> None:
-    different = sorted(
-        n for n in {*found, *expected} if found.get(n) != expected.get(n)
-    )
-    if different:
-        name = different[0]
-        raise ValueError(
-            f"{directory}: found a state of {meta.get('version', '0.1.0')} that does "
-            f"not fit this run of {__version__}, made with another model, optimizer or "
-            f"method: {name} is {found.get(name, 'not there')}, expected "
-            f"{expected.get(name, 'none')} ({len(different)} differ); choose another "
-            "--workdir"
-        )
-
-
-def _target(state: Any, found: Mapping[str, str]) -> Any:
-    """What to restore; a state of 0.1.0 has no seed, so it is a plain dict."""
-    # The target must carry shardings, else another topology cannot restore it.
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-    if "seed" in found:
-        return target
-    return {name: part for name, part in vars(target).items() if name != "seed"}
 
 
 def _move_aside(step: pathlib.Path, why: str) -> None:
