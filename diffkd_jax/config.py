@@ -9,10 +9,7 @@ hold names and numbers only. Every field can be set on the command line, as in
 every argument of a model, as in ``--config.student.options.width=0.5``.
 """
 
-import ast
-import pathlib
 from collections.abc import Iterable
-from importlib import resources
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -277,79 +274,3 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.train.norm_group_size:
         config.train.norm_group_size = 8
     return config
-
-
-def recipe_folder() -> pathlib.Path:
-    """Where the packaged recipes lie: installed, or in a checkout."""
-    try:
-        return pathlib.Path(str(resources.files("diffkd_jax.configs")))
-    except ModuleNotFoundError:
-        return pathlib.Path(__file__).parents[1] / "configs"
-
-
-def recipes() -> dict[str, pathlib.Path]:
-    """The packaged recipes by name.
-
-    >>> "quickstart" in recipes()
-    True
-    """
-    files = sorted(recipe_folder().glob("[!_]*.py"))
-    return {file.stem: file for file in files}
-
-
-def recipe_file(given: str) -> str:
-    """``<name>[:argument]`` of a packaged recipe to its file; a path stays as it is.
-
-    Raises:
-      ValueError: neither a packaged recipe nor an existing file.
-
-    >>> recipe_file("quickstart:smoke").endswith("configs/quickstart.py:smoke")
-    True
-    """
-    name, separator, argument = given.partition(":")
-    file = recipes().get(name, pathlib.Path(name).expanduser())
-    if not file.is_file():
-        raise ValueError(
-            f"--config: found nothing at {str(file.absolute())!r}, expected a file or "
-            f"one of {list(recipes())}"
-        )
-    return f"{file}{separator}{argument}"
-
-
-def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Parts ``--config.<side>.options.<name>=<value>`` from the other arguments.
-
-    What a model takes is not known before its config is read, so these cannot be flags.
-    Values are Python literals (numbers, tuples, True, None), else text.
-
-    Returns:
-      The other arguments, and the values by field.
-
-    Raises:
-      ValueError: a field without a value.
-
-    >>> take_options(["--a=1", "--config.student.options.width=0.5"])
-    (['--a=1'], {'student.options.width': 0.5})
-    """
-    rest: list[str] = []
-    options: dict[str, Any] = {}
-    for argument in arguments:
-        flag, separator, value = argument.partition("=")
-        field = flag.lstrip("-").removeprefix("config.")
-        words = field.split(".")
-        is_option = len(words) == 3 and words[0] in ("student", "teacher")
-        if not (is_option and words[1] == "options" and flag.startswith("-")):
-            rest.append(argument)
-        elif not separator:
-            raise ValueError(f"--config.{field}: found no value, expected {flag}=VALUE")
-        else:
-            options[field] = _literal(value)
-    return rest, options
-
-
-def _literal(text: str) -> Any:
-    word = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return text

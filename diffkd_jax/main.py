@@ -9,7 +9,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from .config import recipe_file, recipes, take_options
+from .recipes import recipe_file, recipes, take_options
 
 FLAGS = flags.FLAGS
 
