@@ -20,8 +20,8 @@ LEAVES = {
     "var": "running_var",
     "relative_position_bias_table": "attn.relative_position_bias_table",
 }
-# Entries that hold no weights: counters, and index tables of Swin.
-IGNORED = r"(num_batches_tracked|relative_position_index|attn_mask)$"
+# Entries that hold no weights: counters, of a profiler too, and index tables of Swin.
+IGNORED = r"(num_batches_tracked|relative_position_index|attn_mask|total_(ops|params))$"
 
 
 def import_state_dict(

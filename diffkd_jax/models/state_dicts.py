@@ -41,7 +41,11 @@ def choose(path: Path, content: Any, weights: str = "") -> dict[str, Any]:
     }
     found_in = {name: _tensors(sets[name], 2 if name else 1) for name in sets}
     named = {name: tensors for name, tensors in found_in.items() if tensors}
-    order = AVERAGES if weights else (*WRAPPERS, "", *AVERAGES)
+    if not named and not weights:  # under a name of their own, if that is the only one
+        own = {str(k): _tensors(v, 1) for k, v in sets.get("", {}).items()}
+        own = {key: tensors for key, tensors in own.items() if tensors}
+        named = own if len(own) == 1 else {}
+    order = AVERAGES if weights else (*WRAPPERS, "", *AVERAGES, *named)
     name = next((name for name in order if name in named), None)
     if name is None:
         found = sorted(key[:40] for key in sets[""])[:8] if sets else "one value"
@@ -73,14 +77,29 @@ def strip(path: Path, state_dict: Mapping[str, Any]) -> dict[str, Any]:
             # The official code's DiffKD blocks; the counter of averaged models.
             if not name.startswith("_diff.") and name != "n_averaged"
         }
-        shared = [p for p in PREFIXES if all(n.startswith(p) for n in state_dict)]
-        if not shared or not state_dict:
+        shared = _shared_prefix(list(state_dict))
+        if not shared:
             break
-        taken += shared[0]
-        state_dict = {n.removeprefix(shared[0]): v for n, v in state_dict.items()}
+        taken += shared
+        state_dict = {n.removeprefix(shared): v for n, v in state_dict.items()}
     if taken:
         LOG.info("%s: took the prefix %r off all names", path, taken)
     return dict(state_dict)
+
+
+def _shared_prefix(names: list[str]) -> str:
+    """What stands before all names and cannot be a part of the model, or nothing.
+
+    No model is all in one part, but a part may be all that a file holds: of unknown
+    prefixes those are taken that leave a module's name before the parameter's.
+
+    >>> _shared_prefix(["net.fc.bias", "net.conv.weight"]), _shared_prefix(["fc.bias"])
+    ('net.', '')
+    """
+    first = {name.partition(".")[0] + "." for name in names}
+    prefix = first.pop() if len(first) == 1 else ""
+    is_plain = all(name.count(".") > 1 for name in names)
+    return prefix if is_plain or prefix in PREFIXES else ""
 
 
 def _tensors(entry: Any, depth: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.models import MODELS, build
-from diffkd_jax.models.import_torch import _rename
+from diffkd_jax.models.import_torch import _rename, import_state_dict
 from diffkd_jax.models.references import references
 from diffkd_jax.models.state_dicts import PREFIXES, choose, strip
 
@@ -48,7 +48,8 @@ def test_no_average_and_no_weights():
     [
         *PREFIXES,
         *("module._orig_mod.", "_orig_mod.module.", "module.model.backbone."),
-        *("student.module.", "module.module."),
+        *("student.module.", "module.module.", "net.", "teacher.", "1."),
+        *("_forward_module.", "ema_model.module.", "any.thing."),
     ],
 )
 def test_prefixes_of_all_names(prefix, caplog):
@@ -57,6 +58,19 @@ def test_prefixes_of_all_names(prefix, caplog):
     found = strip(PATH, {prefix + name: 0 for name in names})
     assert tuple(found) == names
     assert f"file.pth: took the prefix {prefix!r} off all names" in caplog.text
+
+
+def test_a_part_of_a_model_keeps_its_name():
+    part = {"fc.weight": 0, "fc.bias": 0}
+    assert strip(PATH, part) == part
+    assert strip(PATH, {f"any.{name}": v for name, v in part.items()}) == part
+
+
+def test_weights_under_a_name_of_their_own():
+    others = {"epoch": 3, "optimizer": {"state": {0: RAW}}}
+    assert choose(PATH, others | {"mine": RAW}) == RAW
+    with pytest.raises(ValueError, match="no arrays by name"):
+        choose(PATH, others | {"student": RAW, "teacher": AVERAGE})
 
 
 def test_prefixes_of_some_names_stay():
@@ -73,3 +87,11 @@ def test_no_reference_has_such_names():
         for table in references(build(name, num_classes=2)).values():
             named = [_rename(part, table) + "." for part in parts]
             assert not all(n.startswith(PREFIXES) for n in named), name
+            assert len({n.partition(".")[0] for n in named}) > 1, name
+
+
+def test_counters_of_a_profiler_are_no_weights():
+    template = {"params": {"head": {"bias": np.zeros(2)}}}
+    counted = {"fc.bias": np.ones(2), "total_ops": 1, "fc.total_params": 2}
+    found = import_state_dict(counted, template, (("head", "fc"),))
+    np.testing.assert_array_equal(found["params"]["head"]["bias"], np.ones(2))
