@@ -45,17 +45,27 @@ def check_teacher(
 
     Raises:
       ValueError: classes of another order or other names and a tap of logits, or of
-        another number and a distance that reads labels.
+        another number and a distance that reads labels; data of one class and such
+        a distance.
     """
-    labelled = [DISTANCES[name] for name in LABELLED]
+    functions = [DISTANCES[name] for name in LABELLED]
+    labelled = [
+        name
+        for name, tap in taps.items()
+        if getattr(tap.distance, "func", tap.distance) in functions
+    ]
+    if labelled and len(classes) < 2:
+        raise ValueError(
+            f"taps.{labelled[0]}.distance: found one that compares the label's class "
+            f"with the others on data of {len(classes)} class, expected at least 2"
+        )
     if meta["num_classes"] != len(classes):
-        for name, tap in taps.items():
-            if getattr(tap.distance, "func", tap.distance) in labelled:
-                raise ValueError(
-                    f"taps.{name}.distance: found one that reads labels for a teacher "
-                    f"of {meta['num_classes']} classes on data of {len(classes)}, "
-                    f"expected a teacher of the data's classes, or none of {LABELLED}"
-                )
+        if labelled:
+            raise ValueError(
+                f"taps.{labelled[0]}.distance: found one that reads labels for a "
+                f"teacher of {meta['num_classes']} classes on data of {len(classes)}, "
+                f"expected a teacher of the data's classes, or none of {LABELLED}"
+            )
         return
     difference = first_difference(meta["class_names"], classes)
     if difference and any("logits" in (t.student, t.teacher) for t in taps.values()):

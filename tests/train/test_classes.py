@@ -67,3 +67,9 @@ def test_which_distances_read_labels(name):
     }
     assert "labels" in inspect.signature(DISTANCES[name]).parameters
     assert (len(values) > 1) == (name in LABELLED)
+
+
+def test_one_class_has_no_others_to_compare():
+    with pytest.raises(ValueError, match=r"taps.logits.distance: .* of 1 class, expec"):
+        check_teacher(meta("ant"), ("ant",), DKD)
+    check_teacher(meta("ant"), ("ant",), LOGITS)
