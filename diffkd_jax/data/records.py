@@ -89,11 +89,15 @@ def _check_features(features: Any, where: str) -> tuple[int, bool, tuple[str, ..
         found = sorted(features or ())
         raise ValueError(f"{where}: found features {found}, expected image and label")
     image, label = features["image"], features["label"]
+    if not isinstance(image, tfds.features.Image | tfds.features.Tensor):
+        raise ValueError(
+            f"{where}: found pictures of {type(image).__name__}, expected an Image or "
+            "a Tensor"
+        )
     shape, dtype = image.shape, np.dtype(image.np_dtype)
     is_file = isinstance(image, tfds.features.Image)
     if (
-        not isinstance(image, tfds.features.Image | tfds.features.Tensor)
-        or dtype != np.uint8
+        dtype != np.uint8
         or len(shape) != 3
         or shape[-1] not in ((1, 3, None) if is_file else (1, 3))
     ):

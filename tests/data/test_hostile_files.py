@@ -308,3 +308,11 @@ def test_features_that_do_not_fit_are_named():
     ):
         with pytest.raises(ValueError, match=r"^here: found a label of .*ClassLabel"):
             check(label=label)
+
+
+def test_parts_instead_of_a_picture_are_named():
+    import tensorflow_datasets as tfds
+
+    parts = tfds.features.FeaturesDict({"left": tfds.features.Image(shape=(8, 8, 3))})
+    with pytest.raises(ValueError, match="here: found pictures of FeaturesDict, expec"):
+        records._check_features(features(image=parts), "here")
