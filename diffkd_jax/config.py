@@ -26,7 +26,7 @@ FREE_FIELDS = (
     "distributed.coordinator",
     "distributed.num_processes",
     "distributed.process_id",
-    "data.path",  # data can move; what it holds is compared by number and names
+    "data.path",  # data can move; its classes and sizes are compared
     "data.num_threads",
     "data.num_workers",
     "data.max_unreadable",

@@ -31,7 +31,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "compilation_cache",
-        "~/.cache/diffkd_jax",
+        os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffkd_jax"),
         "Directory that keeps compiled programs from run to run; empty for none.",
         flag_values=values,
     )
@@ -124,7 +124,7 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config.py")
-    except (flags.Error, ValueError, TypeError, OSError) as error:
+    except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
         _stop(_in_one_line(error))
     return rest
 

@@ -66,7 +66,8 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
         field = flag.lstrip("-").removeprefix("config.")
         words = field.split(".")
         is_option = len(words) == 3 and words[0] in ("student", "teacher")
-        if not (is_option and words[1] == "options" and flag.startswith("-")):
+        is_field = flag.startswith(("-config.", "--config."))
+        if not (is_option and words[1] == "options" and is_field):
             rest.append(argument)
         elif not separator:
             raise ValueError(f"--config.{field}: found no value, expected {flag}=VALUE")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from diffkd_jax import compilation_cache
+
 CODE = """
 import sys
 import jax
@@ -44,6 +46,15 @@ def test_programs_are_kept_and_damaged_ones_compiled_anew(tmp_path):
         file.write_bytes(b"not a program")
     assert compute(tmp_path, "~/kept") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation_cache, "MOST_BYTES", 250)
+    for i in range(4):
+        (tmp_path / f"{i}-cache").write_bytes(bytes(100))
+        os.utime(tmp_path / f"{i}-cache", (i, i))
+    compilation_cache._prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2-cache", "3-cache"]
 
 
 def test_no_cache_is_made_where_none_is_wanted_or_possible(tmp_path):

@@ -5,7 +5,9 @@ version of the package and a checksum of the state. The position in the data is 
 function of the step and not stored.
 """
 
+import errno
 import logging
+import os
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from .. import __version__
 from . import sharding, structure
@@ -25,6 +26,11 @@ NEWEST = 2  # one to fall back to
 # Orbax writes both at the end of a save.
 COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
 MACHINE = (MemoryError, jax.errors.JaxRuntimeError)  # its fault, not the file's
+# So are these, in the words of the system, which all libraries pass on.
+NOT_DAMAGE = [
+    os.strerror(code)
+    for code in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EPERM, errno.ESTALE)
+]
 
 
 def score(metrics: Mapping[str, Any]) -> float:
@@ -46,9 +52,10 @@ class KeepBestAndNewest:
     def should_preserve(self, checkpoints: Sequence[Any], *, context) -> Sequence[bool]:
         del context
         scores = [score(self._metrics(info)) for info in checkpoints]
-        best = max(scores, default=-np.inf)
+        # Of equal ones the newest, else a run that stands still would keep them all.
+        best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
         first = len(checkpoints) - NEWEST
-        return [i >= first or s == best > -np.inf for i, s in enumerate(scores)]
+        return [i >= first or i == best for i in range(len(scores))]
 
     def _metrics(self, info) -> Mapping[str, Any]:
         if info.metrics:
@@ -145,30 +152,32 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
 def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any | None:
     """The state of a step, or None where it is damaged, on all processes alike."""
     directory = pathlib.Path(checkpoints.directory) / str(step)
-    restored = None
+    restored, found = None, {}
     try:
         meta = _read_meta(directory)
         found = structure.on_disk(directory)
     except MACHINE:
         raise
     except Exception as error:  # Orbax has no type for a file that is none
-        _warn(step, error)
-    else:
-        target = structure.target_of(state, found)
-        structure.check_fits(directory, meta, found, structure.of(target))
-        try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            restored = checkpoints.restore(step, args=args).state
-            if meta and checksum(restored) != meta["checksum"]:
-                raise ValueError("its checksum is another")
-            if (held := int(_step_of(restored))) != step:
-                raise ValueError(f"it holds step {held}")
-        except MACHINE:
-            raise
-        except Exception as error:  # which is what Orbax makes of TensorStore's errors
-            _warn(step, error)
-            restored = None
-    if not _everywhere(restored is not None) or restored is None:
+        _note_damage(step, error)
+    # Before restoring, which all processes do together.
+    if not sharding.everywhere(bool(found)):
+        return None
+    target = structure.target_of(state, found)
+    structure.check_fits(directory, meta, found, structure.of(target))
+    try:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        restored = checkpoints.restore(step, args=args).state
+        if meta and checksum(restored) != meta["checksum"]:
+            raise ValueError("its checksum is another")
+        if (held := int(_step_of(restored))) != step:
+            raise ValueError(f"it holds step {held}")
+    except MACHINE:
+        raise
+    except Exception as error:  # which is what Orbax makes of TensorStore's errors
+        _note_damage(step, error)
+        restored = None
+    if not sharding.everywhere(restored is not None) or restored is None:
         return None
     return state.replace(**restored) if isinstance(restored, dict) else restored
 
@@ -217,14 +226,14 @@ def _move_aside(step: pathlib.Path, why: str) -> None:
     LOG.warning("checkpoint %s moved to %s: %s", step, target, why)
 
 
-def _warn(step: int, error: Exception) -> None:
+def _note_damage(step: int, error: Exception) -> None:
+    """Logs what was found; raises where the file may be sound and cannot be had."""
+    if fault := next((f for f in NOT_DAMAGE if f in str(error)), ""):
+        raise OSError(
+            f"workdir: found {fault!r} on reading the checkpoint of step {step}, "
+            "expected one that can be read; nothing was changed"
+        ) from None
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     LOG.warning(
         "checkpoint of step %d cannot be read, trying the one before: %s", step, first
     )
-
-
-def _everywhere(value: bool) -> bool:
-    if jax.process_count() == 1:
-        return value
-    return bool(multihost_utils.process_allgather(np.array(value)).all())

@@ -68,7 +68,10 @@ def check_teacher(
             )
         return
     difference = first_difference(meta["class_names"], classes)
-    if difference and any("logits" in (t.student, t.teacher) for t in taps.values()):
+    reads_classes = labelled or any(
+        "logits" in name for t in taps.values() for name in (t.student, t.teacher)
+    )
+    if difference and reads_classes:
         raise ValueError(
             f"teacher.init: found a teacher of other classes: {difference}; weights "
             "without class names, as export_weights writes them, are not compared"
@@ -87,9 +90,12 @@ def first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
     """
     found, expected = list(found), list(expected)
     numbers = [str(k) for k in range(len(expected))]
-    if found == expected or numbers in (found, expected) or not found:
+    if found == expected or not found:
+        return ""
+    same = sorted(found) == sorted(expected)
+    if numbers in (found, expected) and not same:
         return ""
     pairs = enumerate(zip(found, expected, strict=True))
     first, (ours, theirs) = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
-    kind = "the same in another order; " if sorted(found) == sorted(expected) else ""
+    kind = "the same in another order; " if same else ""
     return f"{kind}class {first}: found {ours[:60]!r}, expected {theirs[:60]!r}"

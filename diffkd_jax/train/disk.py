@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 # In the words of the system, which all libraries pass on.
@@ -27,9 +28,12 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
             cause = cause.__cause__ or (None if hidden else cause.__context__)
         if cause is None:
             raise
+        free = shutil.disk_usage(workdir if workdir.exists() else ".").free / 2**20
         raise OSError(
-            f"workdir: found {fault} at {workdir}, expected a disk that can be written "
-            "to; with one, the same command goes on from the last whole checkpoint"
+            f"workdir: found {fault} at {workdir} ({free:.0f} MiB free; where that is "
+            "plenty, /dev/shm is full, which data.num_workers needs), expected a disk "
+            "that can be written to; with one, the same command goes on from the last "
+            "whole checkpoint"
         ) from None
 
 

@@ -50,11 +50,14 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     group = config.train.norm_group_size
     taps = setup.make_taps(method, group)
     student = setup.make_model(config.student, data, group)
-    with disk_faults_named(workdir), locked(workdir):
-        claim_workdir(config, workdir, data.class_names)
+    known = (data.class_names, (data.train.size, data.evaluation.size))
+    if (workdir / SUMMARY).exists():  # which may be somebody else's, to be read alone
+        claim_workdir(config, workdir, *known)
         if finished := read_summary(workdir):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
             return finished
+    with disk_faults_named(workdir), locked(workdir):
+        claim_workdir(config, workdir, *known)
         return _train(config, workdir, data, method, taps, student)
 
 

@@ -45,6 +45,13 @@ def wait_for_all(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def everywhere(value: bool) -> bool:
+    """Whether it holds on every process; all have to ask."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).all())
+
+
 def make_mesh(num_devices: int = 0) -> Mesh:
     """A mesh with the one axis ``data``.
 

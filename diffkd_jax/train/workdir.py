@@ -14,7 +14,7 @@ from .. import __version__
 from ..config import FREE_FIELDS, RETIRED_FIELDS, base
 from ..models.files import EMA_FILE, MODEL_FILE
 from ..models.tensors import read_metadata
-from .sharding import is_primary, wait_for_all
+from .sharding import everywhere, is_primary, wait_for_all
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
@@ -28,25 +28,21 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps other runs out of a workdir; the lock of a process that died is free.
 
     Raises:
-      ValueError: another run is in it.
-      OSError: it cannot be made or written to.
+      OSError: another run is in it, or it cannot be made or written to.
     """
-    if not is_primary():
-        yield
-        return
-    lock = FileLock(workdir / "lock")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"workdir: {workdir} is in use by another run, expected one at a time; "
-            "wait for its end or choose another --workdir"
-        ) from None
-    except OSError as error:
-        raise OSError(
-            f"workdir: found {error}, expected a directory that can be written to"
-        ) from None
+    lock, problem = FileLock(workdir / "lock"), ""
+    if is_primary():
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            problem = "is in use by another run, expected one at a time"
+        except OSError as error:
+            problem = f"found {error}, expected a directory that can be written to"
+    # All processes stop, or the others would wait for the first one.
+    if not everywhere(not problem):
+        what = problem or "is in use or cannot be written to"
+        raise OSError(f"workdir: {workdir}: {what}; choose another --workdir")
     try:
         yield
     finally:
@@ -54,7 +50,10 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def claim_workdir(
-    config, workdir: pathlib.Path, class_names: Sequence[str] = ()
+    config,
+    workdir: pathlib.Path,
+    class_names: Sequence[str] = (),
+    pictures: Sequence[int] = (),
 ) -> None:
     """Records the config in a new workdir, or checks that an old one is the same.
 
@@ -65,9 +64,10 @@ def claim_workdir(
       config: of the run.
       workdir: its directory.
       class_names: of the data, in label order.
+      pictures: how many there are to train and to evaluate on.
 
     Raises:
-      ValueError: the workdir holds a run of another config or other classes, or one
+      ValueError: the workdir holds a run of another config or on other data, or one
         whose record cannot be read; nothing is changed.
     """
     record = workdir / "config.json"
@@ -77,8 +77,8 @@ def claim_workdir(
     )
     if not has_run:
         if is_primary():
-            whole = {"version": __version__, "classes": list(class_names), **wanted}
-            write_json(record, whole)
+            data = {"classes": list(class_names), "pictures": list(pictures)}
+            write_json(record, {"version": __version__, **data, **wanted})
         return
     if not record.exists():
         raise ValueError(
@@ -87,6 +87,7 @@ def claim_workdir(
         )
     found = read_json(record)
     version, classes = found.pop("version", "0.1.0"), found.pop("classes", [])
+    known = found.pop("pictures", [])
     found.pop(TEACHER, None)
     if not isinstance(classes, list):
         raise ValueError(
@@ -97,6 +98,18 @@ def claim_workdir(
             f"workdir: {workdir} holds a run on {len(classes)} classes "
             f"{_few(classes)}, found data of {len(class_names)}, {_few(class_names)}; "
             "set data.path or choose another --workdir"
+        )
+    if known and pictures and known != list(pictures):
+        raise ValueError(
+            f"workdir: {workdir} holds a run on {known} pictures (to train, to "
+            f"evaluate), found data of {list(pictures)}; set data.path or choose "
+            "another --workdir"
+        )
+    if version != __version__:
+        LOG.warning(
+            "%s: begun by version %s, goes on in %s, whose pictures and rounding may "
+            "differ (data.limit draws others since 0.2.0)",
+            *(workdir, version, __version__),
         )
     different = _differences(_flat(found), _flat(wanted))
     if different:
@@ -144,27 +157,36 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 
 def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What a finished run wrote last; None if anything of it is to be made again."""
+    """What a finished run wrote last; None if anything of it is to be made again.
+
+    Raises:
+      ValueError: something is missing, and no checkpoint is there to make it from.
+    """
     file = workdir / SUMMARY
     if not file.exists():
         return None
+    result: dict[str, Any] = {}
+    problems = []
     try:
         result = read_json(file)
+        lacking = [n for n in COMPARED if not isinstance(result.get(n), int | float)]
+        problems += [f"{file}: found no number {name}" for name in lacking]
     except ValueError as error:
-        LOG.warning("made again: %s", error)
-        return None
-    names = [MODEL_FILE, REPORT]
-    if "final_ema_top1" in result:
-        names.append(EMA_FILE)
+        problems.append(str(error))
+    names = [MODEL_FILE, *([EMA_FILE] if "final_ema_top1" in result else [])]
     broken = [n for n in names if not _is_whole(workdir / n)]
-    if broken:
-        LOG.warning("%s: found no %s, made again", workdir, " and no ".join(broken))
-        return None
-    lacking = [n for n in COMPARED if not isinstance(result.get(n), int | float)]
-    if lacking:
-        LOG.warning("%s: found no number %s, made again", file, lacking[0])
-        return None
-    return result
+    problems += [f"{workdir / name}: found no whole file" for name in broken]
+    has_checkpoints = any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
+    if problems and not has_checkpoints:
+        raise ValueError(
+            f"{problems[0]}, of a finished run without checkpoints to make it from; "
+            "put it back or choose another --workdir"
+        )
+    if has_checkpoints and not _is_whole(workdir / REPORT):
+        problems.append(f"{workdir / REPORT}: found no whole file")
+    for problem in problems:
+        LOG.warning("made again: %s", problem)
+    return None if problems else result
 
 
 def _is_whole(file: pathlib.Path) -> bool:

@@ -1,6 +1,6 @@
 """The study's config: recipe A1 shortened, on 10,000 CIFAR-10 pictures."""
 
-from configs import cifar10
+from diffkd_jax.configs import cifar10
 
 EPOCHS = 6.0
 TEACHER_EPOCHS = 24.0

@@ -1,6 +1,6 @@
 """The study's config: a tiny student on the embedded Fashion-MNIST subset."""
 
-from configs import quickstart
+from diffkd_jax.configs import quickstart
 
 
 def get_config(argument: str = ""):

@@ -61,7 +61,7 @@ def write_pictures(folder, count):
 
 
 def options(rand_augment, **changes):
-    from configs import imagenet
+    from diffkd_jax.configs import imagenet
 
     data = imagenet.get_config().data
     data.rand_augment = 9.0 if rand_augment else 0.0

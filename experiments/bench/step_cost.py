@@ -12,8 +12,8 @@ import importlib
 
 import jax
 import numpy as np
+from diffkd_jax.configs import imagenet
 
-from configs import imagenet
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import make_normalise
 from diffkd_jax.train import setup, sharding

@@ -75,6 +75,23 @@ def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     assert kept(workdir) == [28, 32]
 
 
+def test_of_equal_scores_the_newest_is_the_best(tmp_path):
+    with checkpoint.manager(tmp_path) as checkpoints:
+        for step in range(1, 7):
+            checkpoint.save(checkpoints, step, state(step), 0.1)
+    assert kept(tmp_path) == [5, 6]
+
+
+def test_a_file_that_may_be_sound_is_not_moved(workdir, monkeypatch):
+    def refuse(directory):
+        raise PermissionError(13, "Permission denied", str(directory))
+
+    monkeypatch.setattr(checkpoint, "_read_meta", refuse)
+    with pytest.raises(OSError, match="Permission denied' on reading the checkpoint"):
+        restored(workdir)
+    assert kept(workdir) == [8, 16, 20]
+
+
 def files_of(workdir, step):
     folder = workdir / "checkpoints" / str(step)
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

@@ -82,6 +82,38 @@ def test_data_of_other_classes_is_called_that(finished):
         workdir.claim_workdir(tiny_config(), finished, names)
 
 
+def test_data_of_other_sizes_is_called_that(finished):
+    with pytest.raises(ValueError, match=r"a run on \[64, 64\] pictures .*\[65, 64\]"):
+        workdir.claim_workdir(tiny_config(), finished, (), (65, 64))
+    workdir.claim_workdir(tiny_config(), finished, (), (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"), [("report.html", True), (MODEL_FILE, False)]
+)
+def test_a_finished_run_without_checkpoints_is_not_trained_again(
+    finished, tmp_path, name, taken
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    (run / name).unlink()
+    if taken:
+        assert workdir.read_summary(run)["steps"] == 8
+        main.run(tiny_config(), str(run))
+    else:
+        with pytest.raises(ValueError, match="without checkpoints to make it from"):
+            main.run(tiny_config(), str(run))
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(workdir.FileLock, "acquire", refuse)
+    main.run(tiny_config(), str(finished))
+
+
 def test_data_that_moved_is_taken(finished):
     config = tiny_config(**{"data.path": "/elsewhere"})
     workdir.claim_workdir(config, finished)
@@ -140,7 +172,7 @@ def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
     ) as other:
         assert other.stdout.readline() == "held\n"
         message = r"is in use by another run"
-        with pytest.raises(ValueError, match=message), workdir.locked(tmp_path):
+        with pytest.raises(OSError, match=message), workdir.locked(tmp_path):
             pass
         other.kill()
     with workdir.locked(tmp_path):
