@@ -45,6 +45,15 @@ def finished(tmp_path_factory):
 RESNET = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 12)}}
 
 
+def resnet_config(**fields):
+    """With the teacher of the fixture ``resnet``."""
+    config = tiny_config()
+    with config.unlocked():
+        config.teacher.options = {}
+        config.update_from_flattened_dict(RESNET | fields)
+    return config
+
+
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory):
     """Workdir with the export of a ResNet of drawn weights, as ``RESNET`` names it."""

@@ -18,7 +18,7 @@ from diffkd_jax.models.files import (
     load_model,
 )
 from diffkd_jax.train import loop, metrics, report, setup
-from tests.train.conftest import RESNET, load_config, tiny_config
+from tests.train.conftest import RESNET, load_config, resnet_config, tiny_config
 
 OWN = tiny_config().student.model
 
@@ -29,15 +29,6 @@ def snapshot(folder):
 
 def with_teacher(finished, **fields):
     return tiny_config(**{"teacher.init": str(finished / "teacher")} | fields)
-
-
-def resnet_config(**fields):
-    """With the teacher of the fixture ``resnet``."""
-    config = tiny_config()
-    with config.unlocked():
-        config.teacher.options = {}
-        config.update_from_flattened_dict(RESNET | fields)
-    return config
 
 
 def same_student(a, b):
@@ -136,7 +127,7 @@ def test_a_damaged_checkpoint_falls_back(finished, tmp_path, capsys):
             main.run(tiny_config(), str(workdir))
 
 
-def test_best_and_last_checkpoints_are_kept(tmp_path):
+def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path):
     config = tiny_config(method="none", **{"train.epochs": 5.0})
     values = iter([0.1, 0.5, 0.2, 0.3, 0.4])
     original = loop.Loop.evaluate_student
@@ -146,7 +137,7 @@ def test_best_and_last_checkpoints_are_kept(tmp_path):
     finally:
         loop.Loop.evaluate_student = original
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-    assert kept == [8, 20]
+    assert kept == [8, 16, 20]
 
 
 def test_eight_devices_equal_one(finished, tmp_path):

@@ -18,12 +18,12 @@ from diffkd_jax.models.files import (
 from diffkd_jax.train import run, setup
 from tests.models.test_fold import random_variables
 from tests.models.test_trust import payload  # noqa: F401
-from tests.train.conftest import tiny_config
+from tests.train.conftest import resnet_config
 
 
 @pytest.fixture(scope="module")
 def config():
-    return tiny_config(method="kd")
+    return resnet_config(method="kd")
 
 
 @pytest.fixture(scope="module")
