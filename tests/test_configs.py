@@ -15,8 +15,9 @@ def test_there_are_configs():
     assert {"quickstart", "cifar10", "cifar100", "imagenet"} <= set(NAMES)
 
 
-SMOKE = {"quickstart": (pytest.mark.optimised,)}
-SMOKE |= dict.fromkeys(["imagenet", "real_teacher"], (pytest.mark.slow,))
+SLOW = (pytest.mark.slow,)
+SMOKE = {"quickstart": (*SLOW, pytest.mark.optimised)}
+SMOKE |= {"imagenet": SLOW, "real_teacher": SLOW}
 
 
 @pytest.mark.parametrize(
@@ -198,6 +199,7 @@ def test_imagenet_pairs_follow_their_recipe(pair):
     assert set(config.methods.diffkd.weights.values()) == {1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pair", "student"),
     [

@@ -132,7 +132,13 @@ def test_output_strides_are_checked():
         jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 64, 64, 3)))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "swin_t"])
+SLOW_TO_COMPILE = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("efficientnet_lite0", "efficientnet_b0")
+]
+
+
+@pytest.mark.parametrize("name", ["resnet18", SLOW_TO_COMPILE[0], "swin_t"])
 def test_bfloat16_computes_in_it_and_keeps_float32_parameters(name):
     x = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
     exact = models.build(name, num_classes=5)
@@ -154,7 +160,7 @@ def test_zero_initialised_norms_make_blocks_identities():
     assert block["conv1"]["norm"]["scale"].all()
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "swin_t"])
+@pytest.mark.parametrize("name", [SLOW_TO_COMPILE[1], "swin_t"])
 def test_drop_path_drops_in_training_only(name):
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     model = models.build(name, num_classes=5, drop_path=0.9)

@@ -84,11 +84,16 @@ def test_a_finished_run_is_left_alone(finished, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
+DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("method", ["kd", DIFFKD])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    finished, tmp_path, monkeypatch, num_workers
+    finished, tmp_path, monkeypatch, method, num_workers
 ):
-    config = with_teacher(finished, **{"data.num_workers": num_workers})
+    config = with_teacher(finished, method=method, **{"data.num_workers": num_workers})
+    main.run(with_teacher(finished, method=method), str(tmp_path / "whole"))
     original = loop.Loop._log
 
     def interrupt(self, pending, *rest):
@@ -98,12 +103,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
     monkeypatch.setattr(loop.Loop, "_log", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        main.run(config, str(tmp_path))
-    assert not (tmp_path / "summary.json").exists()
+        main.run(config, str(tmp_path / "parts"))
+    assert not (tmp_path / "parts/summary.json").exists()
     monkeypatch.setattr(loop.Loop, "_log", original)
-    main.run(config, str(tmp_path))
-    same_student(tmp_path, finished)
-    rows = [metrics.read_rows(f / "metrics.jsonl") for f in (tmp_path, finished)]
+    main.run(config, str(tmp_path / "parts"))
+    same_student(tmp_path / "parts", tmp_path / "whole")
+    files = [tmp_path / name / "metrics.jsonl" for name in ("parts", "whole")]
+    rows = [metrics.read_rows(file) for file in files]
     losses = [[r["loss/total"] for r in part if "loss/total" in r] for part in rows]
     np.testing.assert_array_equal(*losses)
 
@@ -151,8 +157,9 @@ def test_eight_devices_equal_one(finished, tmp_path):
                 assert a[name] == pytest.approx(b[name], rel=2e-4), (a["step"], name)
 
 
-def test_seeds_differ_and_repeat(finished, tmp_path):
-    fields = {"train.max_steps": 1}
+@pytest.mark.parametrize("method", ["kd", DIFFKD])
+def test_seeds_differ_and_repeat(finished, tmp_path, method):
+    fields = {"train.max_steps": 1, "method": method}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         main.run(with_teacher(finished, seed=seed, **fields), str(tmp_path / name))
     same_student(tmp_path / "a", tmp_path / "b")
