@@ -24,18 +24,20 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
         data = file.read_bytes()
         _check_opcodes(data)
         batch = _Inert(io.BytesIO(data), encoding="bytes").load()
-        image = _array(batch[b"data"])
+        image = _array(_field(batch, b"data"))
         if image.dtype != np.uint8:
             raise ValueError(f"found pictures {image.dtype}, expected uint8")
         image = image.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(image), _array(batch[label_key])
+        return np.ascontiguousarray(image), _array(_field(batch, label_key))
     except Exception as error:  # whatever a damaged pickle makes of its reader
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{file}: not a CIFAR python batch: {reason}") from None
 
 
 class _Stored:
-    """What a pickle says of an array or a dtype, nothing built from it yet."""
+    """What a pickle says of an array, a dtype or bytes, nothing built from it yet."""
+
+    __slots__ = ("arguments", "state")
 
     def __init__(self, *arguments):
         self.arguments, self.state = arguments, ()
@@ -44,36 +46,84 @@ class _Stored:
         self.state = state
 
 
-def _latin1(text: str, codec: str) -> bytes:
-    """How Python 3 writes bytes in older pickles."""
-    if codec != "latin1":
-        raise pickle.UnpicklingError(f"found the codec {codec!r}, expected latin1")
-    return text.encode("latin1")
+class _Name:
+    """Stands in for one function or class that a pickle names; holds nothing."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments):
+        return _Stored(*arguments)
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Stored,
-    ("numpy._core.multiarray", "_reconstruct"): _Stored,
-    ("numpy", "ndarray"): _Stored,
-    ("numpy", "dtype"): _Stored,
-    ("_codecs", "encode"): _latin1,
+_NAMES = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),  # how Python 3 writes bytes in older pickles
 }
+# A tuple that is used twice can hold itself 2^n times over, and to hash it as a key
+# takes as long. So only what these make may be used again from the memo.
+_USED_AGAIN = re.compile(
+    "(STACK_)?GLOBAL|REDUCE|(EMPTY_)?(LIST|DICT)|(SHORT_)?BIN(STRING|BYTES|UNICODE)8?"
+    "|STRING|UNICODE"
+)
+_REFUSED = {"DUP", "POP", "POP_MARK", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
 
 
 class _Inert(pickle.Unpickler):
     """Stands in for the names that arrays need, refuses all else."""
 
     def find_class(self, module, name):
-        if (module, name) not in _STAND_INS:
+        if (module, name) not in _NAMES:
             raise pickle.UnpicklingError(f"refused {module}.{name}")
-        return _STAND_INS[module, name]
+        return _Name()
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuses places in the memo that would be allocated, up to the largest."""
+    """Refuses what would take memory or time beyond the bytes of the file."""
+    memo: dict[int, str] = {}  # what made the object at each place
+    last = ""
     for opcode, argument, _ in pickletools.genops(data):
-        if "PUT" in opcode.name and int(argument or 0) > len(data):
-            raise pickle.UnpicklingError(f"found place {argument} in the memo")
+        name = opcode.name
+        if name in _REFUSED:
+            raise pickle.UnpicklingError(f"found {name}, expected arrays alone")
+        if "PUT" in name or name == "MEMOIZE":
+            place = len(memo) if name == "MEMOIZE" else int(argument or 0)
+            if place > len(data):  # all places up to the largest are allocated
+                raise pickle.UnpicklingError(f"found place {place} in the memo")
+            memo[place] = last
+        elif "GET" in name:
+            made_by = memo.get(int(argument or 0), "")
+            if not _USED_AGAIN.fullmatch(made_by):
+                raise pickle.UnpicklingError(f"found an object of {made_by} used again")
+            last = made_by
+        elif name not in ("FRAME", "PROTO"):
+            last = name
+
+
+def _field(batch: Any, name: bytes) -> Any:
+    if not isinstance(batch, dict):
+        raise ValueError(f"found {type(batch).__name__}, expected a dictionary")
+    written = (name.decode(), "latin1")
+    for key, value in batch.items():
+        if key == name or (isinstance(key, _Stored) and key.arguments == written):
+            return value
+    raise ValueError(f"found no {name.decode()!r}")
+
+
+def _bytes(stored: Any) -> bytes:
+    """Bytes as such, as text, or as text and the codec latin1."""
+    if isinstance(stored, _Stored):
+        text, codec = stored.arguments
+        if type(text) is not str or type(codec) is not str or codec != "latin1":
+            raise ValueError("found bytes of another codec, expected latin1")
+        return text.encode("latin1")
+    if isinstance(stored, str):
+        return stored.encode("latin1")
+    if not isinstance(stored, bytes | bytearray):
+        raise ValueError(f"found {type(stored).__name__}, expected bytes")
+    return bytes(stored)
 
 
 def _array(stored: Any) -> np.ndarray:
@@ -83,11 +133,9 @@ def _array(stored: Any) -> np.ndarray:
             raise ValueError("found a list of other than integers")
         return np.array(stored, np.int64)
     _, shape, dtype, fortran, data = stored.state
-    kind = dtype.arguments[0]
-    kind = kind.decode() if isinstance(kind, bytes) else kind
-    order = dtype.state[1]
-    order = order.decode() if isinstance(order, bytes) else order
-    if not re.fullmatch("[<>=|][ui][1248]", f"{order}{kind}"):
-        raise ValueError(f"found numbers {order}{kind}, expected integers")
-    values = np.frombuffer(data, np.dtype(order + kind))
+    kind, order = _bytes(dtype.arguments[0]), _bytes(dtype.state[1])
+    numbers = (order + kind).decode("latin1")
+    if not re.fullmatch("[<>=|][ui][1248]", numbers):
+        raise ValueError(f"found numbers {numbers[:9]}, expected integers")
+    values = np.frombuffer(_bytes(data), np.dtype(numbers))
     return values.reshape(shape, order="F" if fortran else "C")
