@@ -15,6 +15,8 @@ from .split import Dataset, Split, some_of
 LOG = logging.getLogger(__name__)
 # What systems and their tools leave beside the files of people.
 OF_SYSTEMS = {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN"}
+BELOW = "in directories below"
+MOST_COUNTED = 10_000  # of what is left out: the log needs no more
 
 
 def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
@@ -22,7 +24,8 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
 
     A class is a directory with at least one file that ends in one of
     :data:`PICTURES`; other files, and directories below a class, are left out and
-    counted in the log. Hidden files and directories are left out silently. A file that
+    counted in the log, those of directories below up to :data:`MOST_COUNTED` and no
+    links followed. Hidden files and directories are left out silently. A file that
     cannot be read later counts as a picture that does not decode.
 
     Args:
@@ -83,13 +86,26 @@ def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:
             if entry.name[0] == "." or entry.name in OF_SYSTEMS:
                 continue
             if entry.is_dir():
-                for _, _, names in os.walk(entry.path):
-                    others["in directories below"] += sum(n[0] != "." for n in names)
+                if not entry.is_symlink() and others[BELOW] < MOST_COUNTED:
+                    others[BELOW] += _count(entry.path, MOST_COUNTED - others[BELOW])
             elif entry.name.lower().endswith(PICTURES) and entry.is_file():
                 pictures.append(entry.name)
             else:
                 others[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
     return sorted(pictures), +others
+
+
+def _count(folder: str, most: int) -> int:
+    """Files below a directory that are not hidden, counted up to ``most``.
+
+    Links to directories are not followed: they may lead out of the data.
+    """
+    count = 0
+    for _, _, names in os.walk(folder):
+        count += sum(name[0] != "." for name in names)
+        if count >= most:
+            return most
+    return count
 
 
 def _report_left_out(

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from diffkd_jax.data import sources, transforms
+from diffkd_jax.data import folders, sources, transforms
 from diffkd_jax.data.split import array_split, limited
 from diffkd_jax.train.data import open_data
 
@@ -95,6 +95,22 @@ def test_what_is_left_out_is_counted_by_class(folder, caplog):
     assert "cat 3 (.txt, no ending)" in text
     assert "dog 2 (in directories below)" in text
     assert "owl 2 (.heic)" in text
+
+
+def test_what_lies_below_is_counted_to_a_bound(folder, caplog, monkeypatch):
+    monkeypatch.setattr(folders, "MOST_COUNTED", 3, raising=False)
+    write(folder, *(f"train/dog/more{i}/{k}.png" for i in "ab" for k in range(5)))
+    sources.load("folder", str(folder))
+    (text,) = messages(caplog)
+    assert "dog 3 (in directories below)" in text
+
+
+def test_links_to_directories_are_not_followed(folder, caplog):
+    write(folder, "elsewhere/1/2.png")
+    (folder / "train/cat/link").symlink_to(folder / "elsewhere")
+    data = sources.load("folder", str(folder), ("train", "test"))
+    assert data.splits["train"].size == 4
+    assert messages(caplog) == []
 
 
 def test_of_many_classes_the_first_are_named(folder, caplog):
