@@ -87,9 +87,12 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> in
             f"{MOST_LABEL_BYTES}"
         )
     stream = archive.extractfile(member)
-    value = json.loads(stream.read() if stream else b"")
-    value = value if suffix == "cls" else value["label"]
-    number = int(value) if isinstance(value, str) else value
+    content = stream.read() if stream else b""
+    value = content.decode() if suffix == "cls" else json.loads(content)["label"]
+    number = value
+    # Text may have zeros in front, which JSON refuses.
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,20}\s*", value):
+        number = int(value)
     if type(number) is not int or not 0 <= number < MOST_CLASSES:
         raise ValueError(
             f"found label {str(value)[:40]!r} in {member.name!r}, expected a number "

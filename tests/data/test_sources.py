@@ -168,7 +168,7 @@ def write_shards(path, colour, label, kind="cls"):
                 stream = io.BytesIO()
                 Image.fromarray(colour[i]).save(stream, "PNG")
                 text = {
-                    "cls": f"{label[i]}",
+                    "cls": f"{label[i]:03}\n",
                     "json": json.dumps({"label": int(label[i])}),
                 }
                 for suffix, content in (
