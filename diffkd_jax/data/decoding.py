@@ -75,6 +75,11 @@ if AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED:
     _FORMATS += [_format(".avif", rb"....ftyp", AvifImagePlugin.AvifImageFile)]
 
 PICTURES = tuple(ending for form in _FORMATS for ending in form.endings)
+# A progressive JPEG goes over its pixels once for each scan; encoders write about ten.
+# One of the most pixels may have this many, smaller ones more.
+MOST_SCANS = 32
+# Grey levels of 16 bits to those of 8, by table: no copy in a wider type.
+_LEVELS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 # Texts of a PNG, its colour profile and the frames after the first: none is needed,
 # and Pillow refuses a sound picture for the size of the first two.
 _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
@@ -124,7 +129,7 @@ def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
     """
     with _faults_of(picture):
         if is_jpeg(picture) and (size := _jpeg_size(picture)):
-            _checked(*size)
+            _check_scans(picture.data, *_checked(*size))
             reduced = {}
             if least is not None:
                 height, width = least
@@ -169,6 +174,16 @@ def _checked(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
+def _check_scans(data: bytes, height: int, width: int) -> None:
+    """Bounds the time of a JPEG, which each scan takes once more."""
+    most = min(MOST_SCANS * MOST_PIXELS // max(height * width, 1), 1000)
+    # No other bytes than the marker of a scan, but for what other segments embed.
+    if (scans := data.count(b"\xff\xda")) > most:
+        raise ValueError(
+            f"found {scans} scans of {width}x{height} pixels, expected at most {most}"
+        )
+
+
 def _open(picture: Encoded) -> Any:
     """Pillow's picture, not decoded yet, of a size that can be."""
     data = picture.data
@@ -184,6 +199,8 @@ def _open(picture: Encoded) -> Any:
         _checked(*_webp_size(data))  # its decoder allocates when it is made
     image = form.open(io.BytesIO(data))
     _checked(image.height, image.width)
+    if ".jpg" in form.endings:
+        _check_scans(data, image.height, image.width)
     if ".tiff" in form.endings and 322 in image.tag_v2 and 323 in image.tag_v2:
         _checked(image.tag_v2[322], image.tag_v2[323])  # of a tile, allocated whole
     return image
@@ -192,12 +209,14 @@ def _open(picture: Encoded) -> Any:
 def _pixels(image: Any, channels: int) -> np.ndarray:
     image.load()
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(
                 f"found levels {values.min()} to {values.max()}, expected 0 to 65535"
             )
-        grey = np.rint(values / 257).astype(np.uint8)
+        grey = np.empty(values.shape, np.uint8)
+        for row, levels in zip(grey, values, strict=True):
+            row[:] = _LEVELS[levels]  # by row: an index is copied as 64 bits
     elif image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 255):  # NaN neither
