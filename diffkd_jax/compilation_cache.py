@@ -26,10 +26,10 @@ def keep_programs(folder: str) -> None:
     set_up: Any = jax.config
     if not folder or set_up.jax_compilation_cache_dir:
         return
-    path = pathlib.Path(folder).expanduser() / _machine()
     try:
+        path = pathlib.Path(folder).expanduser() / _machine()
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         logging.getLogger(__name__).info("no compiled programs are kept: %s", error)
         return
     _prune(path)

@@ -35,7 +35,10 @@ def recipe_file(given: str) -> str:
     True
     """
     name, separator, argument = given.partition(":")
-    file = recipes().get(name, pathlib.Path(name).expanduser())
+    try:
+        file = recipes().get(name) or pathlib.Path(name).expanduser()
+    except RuntimeError as error:  # a user who is not known
+        raise ValueError(f"--config: found {name!r}: {error}") from None
     if not file.is_file():
         raise ValueError(
             f"--config: found nothing at {str(file.absolute())!r}, expected a file or "

@@ -21,7 +21,10 @@ def existing(path: str) -> pathlib.Path:
     expected = "expected the data set's file or directory; set --config.data.path=PATH"
     if not path:
         raise FileNotFoundError(f"data.path: found no path, {expected}")
-    found = pathlib.Path(path).expanduser()
+    try:
+        found = pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # a user who is not known
+        raise ValueError(f"data.path: found {path!r}: {error}") from None
     if not found.exists():
         where = str(found.absolute())
         raise FileNotFoundError(f"data.path: found nothing at {where!r}, {expected}")

@@ -1,0 +1,26 @@
+"""A home that is not known is named, or done without."""
+
+import jax
+import pytest
+
+from diffkd_jax import compilation_cache, recipes
+from diffkd_jax.data import formats
+
+UNKNOWN = "~nobody_of_this_name/x"
+
+
+def test_an_unknown_home_is_named():
+    with pytest.raises(ValueError, match=r"^data\.path: found '~nobody"):
+        formats.existing(UNKNOWN)
+    with pytest.raises(ValueError, match=r"^--config: found '~nobody"):
+        recipes.recipe_file(UNKNOWN)
+
+
+def test_no_programs_are_kept_in_an_unknown_home():
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        compilation_cache.keep_programs(UNKNOWN)
+        assert not jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
