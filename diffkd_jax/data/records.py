@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .decoding import Encoded
+from .formats import existing
 from .split import Dataset, Split, check_labels
 
 
@@ -26,7 +27,7 @@ def load_tfds(path: str, name: str) -> Dataset:
     import tensorflow_datasets as tfds  # slow to import, needed by this source alone
 
     try:
-        path = str(pathlib.Path(path or tfds.core.constants.DATA_DIR).expanduser())
+        path = str(existing(path or tfds.core.constants.DATA_DIR))
         _check_features_files(path, name)
         builder = tfds.builder(name, data_dir=path)
         where = f"tfds {name}"
@@ -55,7 +56,7 @@ def load_tfds(path: str, name: str) -> Dataset:
 
 def _check_features_files(path: str, name: str) -> None:
     """Refuses a set whose files name classes outside TFDS, which TFDS would import."""
-    folder = pathlib.Path(path).expanduser() / re.split("[:/]", name)[0]
+    folder = pathlib.Path(path) / re.split("[:/]", name)[0]
     for file in folder.rglob("features.json"):
         try:
             named = _class_names(json.loads(file.read_text()))
