@@ -17,7 +17,7 @@ def test_there_are_configs():
 
 SLOW = (pytest.mark.slow,)
 SMOKE = {"quickstart": (*SLOW, pytest.mark.optimised)}
-SMOKE |= {"imagenet": SLOW, "real_teacher": SLOW}
+SMOKE |= {"cifar10": SLOW, "imagenet": SLOW, "real_teacher": SLOW}
 
 
 @pytest.mark.parametrize(
