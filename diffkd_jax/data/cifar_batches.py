@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .decoding import reason
+
 
 def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 ``[n, 32, 32, 3]`` and labels ``[n]``.
@@ -30,8 +32,7 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
         image = image.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(image), _array(_field(batch, label_key))
     except Exception as error:  # whatever a damaged pickle makes of its reader
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{file}: not a CIFAR python batch: {reason}") from None
+        raise ValueError(f"{file}: not a CIFAR python batch: {reason(error)}") from None
 
 
 class _Stored:

@@ -153,10 +153,18 @@ def _faults_of(picture: Encoded) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadablePicture(
-            f"{picture.name}: not a picture that decodes: {reason}"
+            f"{picture.name}: not a picture that decodes: {reason(error)}"
         ) from None
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing.
+
+    >>> reason(ValueError("two\\n lines")), reason(EOFError())
+    ('two lines', 'EOFError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _jpeg_size(picture: Encoded) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .decoding import Encoded, decode
+from .decoding import Encoded, decode, reason
 
 # A file that grows beyond both when it is unpacked is no data set of pictures.
 MOST_GROWTH = 100
@@ -48,9 +48,7 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
                 for member in members
             }
     except Exception as error:  # whatever a damaged archive makes of its readers
-        raise ValueError(
-            f"{path}: not a readable .npz file: {_reason(error)}"
-        ) from None
+        raise ValueError(f"{path}: not a readable .npz file: {reason(error)}") from None
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -116,7 +114,7 @@ def read_json(file: pathlib.Path) -> Any:
         return json.loads(file.read_text())
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file}: not a JSON list of labels: {_reason(error)}"
+            f"{file}: not a JSON list of labels: {reason(error)}"
         ) from None
 
 
@@ -127,7 +125,3 @@ def _check_growth(file: pathlib.Path, unpacked: int) -> None:
             f"{file}: declares {unpacked} bytes, more than {MOST_GROWTH} times the "
             f"{stored} of the file"
         )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

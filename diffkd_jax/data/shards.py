@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .decoding import PICTURES, Encoded
+from .decoding import PICTURES, Encoded, reason
 from .formats import existing
 from .split import MOST_CLASSES, Dataset, Split, check_labels
 
@@ -69,8 +69,7 @@ def _index(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
                 elif suffix in ("cls", "json"):
                     labels[key] = _label(archive, member, suffix)
     except Exception as error:  # whatever a damaged archive makes of its reader
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{file}: not a shard of pictures: {reason}") from None
+        raise ValueError(f"{file}: not a shard of pictures: {reason(error)}") from None
     if unlabelled := [key for key in places if key not in labels]:
         raise ValueError(
             f"{file}: found no label of {unlabelled[0]}, expected {unlabelled[0]}.cls "
