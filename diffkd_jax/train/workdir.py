@@ -71,11 +71,8 @@ def claim_workdir(
         whose record cannot be read; nothing is changed.
     """
     record = workdir / "config.json"
-    wanted = json.loads(json.dumps(config.to_dict(), default=str))
-    has_run = (workdir / SUMMARY).exists() or any(
-        path.name.isdigit() for path in (workdir / "checkpoints").glob("*")
-    )
-    if not has_run:
+    wanted = _as_json(config)
+    if not ((workdir / SUMMARY).exists() or _has_checkpoints(workdir)):
         if is_primary():
             data = {"classes": list(class_names), "pictures": list(pictures)}
             write_json(record, {"version": __version__, **data, **wanted})
@@ -86,25 +83,14 @@ def claim_workdir(
             "record of its config; put it back or choose another --workdir"
         )
     found = read_json(record)
-    version, classes = found.pop("version", "0.1.0"), found.pop("classes", [])
-    known = found.pop("pictures", [])
+    version = found.pop("version", "0.1.0")
     found.pop(TEACHER, None)
+    classes, known = found.pop("classes", []), found.pop("pictures", [])
     if not isinstance(classes, list):
         raise ValueError(
             f"{record}: found classes of {type(classes).__name__}, expected a list"
         )
-    if classes and class_names and classes != list(class_names):
-        raise ValueError(
-            f"workdir: {workdir} holds a run on {len(classes)} classes "
-            f"{_few(classes)}, found data of {len(class_names)}, {_few(class_names)}; "
-            "set data.path or choose another --workdir"
-        )
-    if known and pictures and known != list(pictures):
-        raise ValueError(
-            f"workdir: {workdir} holds a run on {known} pictures (to train, to "
-            f"evaluate), found data of {list(pictures)}; set data.path or choose "
-            "another --workdir"
-        )
+    _check_data(workdir, classes, known, list(class_names), list(pictures))
     if version != __version__:
         LOG.warning(
             "%s: begun by version %s, goes on in %s, whose pictures and rounding may "
@@ -117,6 +103,28 @@ def claim_workdir(
         raise ValueError(
             f"workdir: {workdir} holds a run of another config (by version {version}, "
             f"this is {__version__}); choose another --workdir\n{shown}"
+        )
+
+
+def _check_data(
+    workdir: pathlib.Path,
+    classes: list,
+    known: list,
+    class_names: list[str],
+    pictures: list[int],
+) -> None:
+    """Refuses data that are not those of the record; what either lacks is not known."""
+    if classes and class_names and classes != class_names:
+        raise ValueError(
+            f"workdir: {workdir} holds a run on {len(classes)} classes "
+            f"{_few(classes)}, found data of {len(class_names)}, {_few(class_names)}; "
+            "set data.path or choose another --workdir"
+        )
+    if known and pictures and known != pictures:
+        raise ValueError(
+            f"workdir: {workdir} holds a run on {known} pictures (to train, to "
+            f"evaluate), found data of {pictures}; set data.path or choose another "
+            "--workdir"
         )
 
 
@@ -146,7 +154,7 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    defaults = _flat(json.loads(json.dumps(base().to_dict(), default=str)))
+    defaults = _flat(_as_json(base()))
     lines = []
     for name in sorted({*found, *expected} - set(FREE_FIELDS)):
         theirs = found.get(name, defaults.get(name, "nothing"))
@@ -176,7 +184,7 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
     names = [MODEL_FILE, *([EMA_FILE] if "final_ema_top1" in result else [])]
     broken = [n for n in names if not _is_whole(workdir / n)]
     problems += [f"{workdir / name}: found no whole file" for name in broken]
-    has_checkpoints = any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
+    has_checkpoints = _has_checkpoints(workdir)
     if problems and not has_checkpoints:
         raise ValueError(
             f"{problems[0]}, of a finished run without checkpoints to make it from; "
@@ -187,6 +195,10 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
     for problem in problems:
         LOG.warning("made again: %s", problem)
     return None if problems else result
+
+
+def _has_checkpoints(workdir: pathlib.Path) -> bool:
+    return any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
 
 
 def _is_whole(file: pathlib.Path) -> bool:
@@ -225,6 +237,11 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     # Names of files may hold bytes that are no text; no report is worth an error.
     partial.write_text(text, encoding="utf-8", errors="replace")
     partial.replace(path)
+
+
+def _as_json(config) -> dict[str, Any]:
+    """A config as its record is read back: tuples become lists."""
+    return json.loads(json.dumps(config.to_dict(), default=str))
 
 
 def _few(names: Sequence[str]) -> str:
