@@ -168,18 +168,18 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         restored = checkpoints.restore(step, args=args).state
+        if isinstance(restored, dict):  # of 0.1.0, without a seed
+            restored = state.replace(**restored)
         if meta and checksum(restored) != meta["checksum"]:
             raise ValueError("its checksum is another")
-        if (held := int(_step_of(restored))) != step:
+        if (held := int(restored.step)) != step:
             raise ValueError(f"it holds step {held}")
     except MACHINE:
         raise
     except Exception as error:  # which is what Orbax makes of TensorStore's errors
         _note_damage(step, error)
         restored = None
-    if not sharding.everywhere(restored is not None) or restored is None:
-        return None
-    return state.replace(**restored) if isinstance(restored, dict) else restored
+    return restored if sharding.everywhere(restored is not None) else None
 
 
 def checksum(tree: Any) -> int:
@@ -210,10 +210,6 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
     ):
         raise ValueError(f"{directory}: found no checksum and top1, expected them")
     return meta
-
-
-def _step_of(restored: Any) -> Any:
-    return restored["step"] if isinstance(restored, dict) else restored.step
 
 
 def _move_aside(step: pathlib.Path, why: str) -> None:
