@@ -1,4 +1,4 @@
-"""Batches from splits, by Grain: deterministic, sharded, checkpointable."""
+"""Batches from splits, by Grain: deterministic, sharded, from any step on."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -43,6 +43,7 @@ class Loop:
     ):
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
         self.student, self.taps = student, taps
+        self.label = f"{config.name} {config.method}"
         self.evaluate, self.images_per_second = evaluate, 0.0
         self.unreadable: set[int] = set()  # training pictures found so far
         weights = method.weights.to_dict(preserve_field_references=False)
@@ -141,8 +142,7 @@ class Loop:
             batches = self._batches(start)
             writer = stack.enter_context(closing(Writer(self.workdir, start)))
             history = report.evaluations(self.workdir)
-            label = f"{config.name} {config.method}"
-            progress = Progress(label, start, self.total_steps, options.batch_size)
+            progress = Progress(self.label, start, self.total_steps, options.batch_size)
             pending: list[tuple[int, Any]] = []
             for step in range(start + 1, self.total_steps + 1):
                 batch = sharding.put_batch(self._next(batches), self.mesh)
@@ -151,7 +151,7 @@ class Loop:
                     # The rate is that of steps, compilation is left out.
                     jax.block_until_ready(metrics)
                     progress = Progress(
-                        label, step, self.total_steps, options.batch_size
+                        self.label, step, self.total_steps, options.batch_size
                     )
                 pending.append((step, metrics))
                 # Dispatch runs ahead of the device by one step, whose batch is copied
@@ -193,8 +193,7 @@ class Loop:
         values = self.evaluate_student(state)
         writer.write(step, {f"eval/{k}": v for k, v in values.items()})
         epoch = step / self.steps_per_epoch
-        name = f"{self.config.name} {self.config.method}"
-        print_values(f"{name}  epoch {epoch:g}", values)
+        print_values(f"{self.label}  epoch {epoch:g}", values)
         return values
 
     def _next(self, batches) -> dict[str, np.ndarray]:

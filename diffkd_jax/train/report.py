@@ -104,7 +104,7 @@ def write_run(
     if rows:
         add("losses", plots.losses, rows)
     for tap, points in trajectories.items():
-        if seen := rows_with(workdir, f"gamma/{tap}/histogram"):
+        if seen := [row for row in rows if f"gamma/{tap}/histogram" in row]:
             add(f"gamma_{tap}", plots.gamma, seen, tap)
         if all(np.isfinite(p).all() for p in points.values()):
             add(f"trajectory_{tap}", plots.trajectory, points, tap)
