@@ -2,9 +2,12 @@
 
 import ast
 import pathlib
+import re
 from collections.abc import Iterable
 from importlib import resources
 from typing import Any
+
+OPTION = re.compile(r"--?config\.((?:student|teacher)\.options\.[^.]*)")
 
 
 def recipe_folder() -> pathlib.Path:
@@ -66,16 +69,15 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     options: dict[str, Any] = {}
     for argument in arguments:
         flag, separator, value = argument.partition("=")
-        field = flag.lstrip("-").removeprefix("config.")
-        words = field.split(".")
-        is_option = len(words) == 3 and words[0] in ("student", "teacher")
-        is_field = flag.startswith(("-config.", "--config."))
-        if not (is_option and words[1] == "options" and is_field):
+        match = OPTION.fullmatch(flag)
+        if not match:
             rest.append(argument)
         elif not separator:
-            raise ValueError(f"--config.{field}: found no value, expected {flag}=VALUE")
+            raise ValueError(
+                f"--config.{match[1]}: found no value, expected {flag}=VALUE"
+            )
         else:
-            options[field] = _literal(value)
+            options[match[1]] = _literal(value)
     return rest, options
 
 
