@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 # Eight simulated devices, so that sharded runs are tested everywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -40,3 +41,19 @@ def pytest_runtest_protocol(item):
     jax.config.update(OPTION, cheap)
     os.environ[OPTION.upper()] = str(int(cheap))
     return (yield)
+
+
+@pytest.fixture
+def payload(tmp_path, monkeypatch):
+    """Name of a module that leaves a file behind when it is imported, and that file."""
+    from diffkd_jax.models import GIVEN  # not before the hook above
+
+    proof = tmp_path / "ran"
+    text = (
+        f"import os\nos.mkdir({str(proof)!r})\nfrom tests.train.own_model import make\n"
+    )
+    (tmp_path / "payload_of_a_file.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "payload_of_a_file:make", proof
+    sys.modules.pop("payload_of_a_file", None)
+    GIVEN.discard("payload_of_a_file:make")

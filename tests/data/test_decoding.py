@@ -8,11 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image, PngImagePlugin
 
 from diffkd_jax.data import decoding, transforms
 from diffkd_jax.data.decoding import Encoded, UnreadablePicture, decode, size_of
+from tests.data.options import data_options
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 
@@ -220,27 +220,6 @@ DAMAGED = {
 }
 
 
-def options(**fields):
-    return ConfigDict(
-        {
-            "augment": "none",
-            "padding": 0,
-            "flip": False,
-            "image_size": 0,
-            "resize": 0,
-            "interpolation": "bilinear",
-            "channels": 0,
-            "rand_augment": 0.0,
-            "rand_augment_std": 0.5,
-            "color_jitter": 0.0,
-            "exact_crops": False,
-            "mean": (0.5,),
-            "std": (0.5,),
-        }
-        | fields
-    )
-
-
 @pytest.mark.parametrize("image_size", [0, 2])
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
@@ -249,7 +228,7 @@ def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
         decode(files[1])
     assert "object at" not in str(error.value)
     assert "\n" not in str(error.value)
-    fields = options(image_size=image_size, resize=image_size)
+    fields = data_options(image_size=image_size, resize=image_size)
     rng = np.random.default_rng(0)
     for batch in (
         transforms.eval_transform(fields)({"image": files}),

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from diffkd_jax.data import fields, transforms
 from diffkd_jax.data.decoding import UnreadablePicture
+from tests.data.options import data_options
 
 
 def resized_then_cropped(picture, resize, size):
@@ -57,16 +57,7 @@ def test_a_picture_too_narrow_is_unreadable():
 
 
 def options(**own):
-    return ConfigDict(
-        {
-            "augment": "none",
-            "image_size": 8,
-            "resize": 0,
-            "interpolation": "bilinear",
-            "channels": 0,
-        }
-        | own
-    )
+    return data_options(**{"image_size": 8} | own)
 
 
 def test_resize_is_the_image_size_by_default():

@@ -10,6 +10,7 @@ from PIL import Image
 from diffkd_jax.data import folders, sources, transforms
 from diffkd_jax.data.split import array_split, limited
 from diffkd_jax.train.data import open_data
+from tests.data.options import data_options
 
 
 def write(root, *files):
@@ -29,31 +30,8 @@ def folder(tmp_path):
 
 
 def options(path, **fields):
-    data = {
-        "name": "folder",
-        "path": str(path),
-        "train_split": "train",
-        "eval_split": "test",
-        "holdout": 0,
-        "limit": 0,
-        "num_classes": 0,
-        "batch_size": 2,
-        "eval_batch_size": 2,
-        "augment": "none",
-        "padding": 0,
-        "flip": False,
-        "rand_augment": 0.0,
-        "rand_augment_std": 0.5,
-        "color_jitter": 0.0,
-        "image_size": 0,
-        "resize": 0,
-        "interpolation": "bilinear",
-        "channels": 0,
-        "mean": (0.5,),
-        "std": (0.5,),
-        "exact_crops": False,
-    }
-    return ConfigDict({"data": data | fields})
+    mine = {"name": "folder", "path": str(path), "batch_size": 2, "eval_batch_size": 2}
+    return ConfigDict({"data": data_options(**mine | fields)})
 
 
 def messages(caplog):

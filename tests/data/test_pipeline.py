@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from diffkd_jax.data import pipeline, transforms
 from diffkd_jax.data import split as split_module
 from diffkd_jax.data.decoding import UnreadablePicture
+from tests.data.options import data_options
 
 SIZE = 50
 
@@ -212,23 +212,7 @@ def test_center_crop_takes_the_centre():
     assert (crop == 255).all()
 
 
-OPTIONS = ConfigDict(
-    {
-        "augment": "crop_flip",
-        "padding": 1,
-        "flip": True,
-        "image_size": 0,
-        "resize": 0,
-        "interpolation": "bilinear",
-        "channels": 0,
-        "rand_augment": 0.0,
-        "rand_augment_std": 0.5,
-        "color_jitter": 0.0,
-        "exact_crops": False,
-        "mean": (0.5,),
-        "std": (0.5,),
-    }
-)
+OPTIONS = data_options(augment="crop_flip", padding=1, flip=True)
 
 
 def test_pictures_are_normalised_on_either_side():

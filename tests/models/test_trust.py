@@ -2,7 +2,6 @@
 
 import json
 import struct
-import sys
 
 import chex
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.models import GIVEN, MODELS, build
+from diffkd_jax.models import MODELS, build
 from diffkd_jax.models.checks import check_finite
 from diffkd_jax.models.files import (
     describe,
@@ -41,20 +40,6 @@ def with_metadata(path, text):
     export_model(path, small())
     save_file(load_file(path), path, {"diffkd_jax": text})
     return path
-
-
-@pytest.fixture
-def payload(tmp_path, monkeypatch):
-    """Name of a module that leaves a file behind when it is imported, and that file."""
-    proof = tmp_path / "ran"
-    text = (
-        f"import os\nos.mkdir({str(proof)!r})\nfrom tests.train.own_model import make\n"
-    )
-    (tmp_path / "payload_of_a_file.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "payload_of_a_file:make", proof
-    sys.modules.pop("payload_of_a_file", None)
-    GIVEN.discard("payload_of_a_file:make")
 
 
 def test_a_name_in_a_file_is_not_imported(payload, tmp_path, capsys):

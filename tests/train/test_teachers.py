@@ -17,7 +17,6 @@ from diffkd_jax.models.files import (
 )
 from diffkd_jax.train import run, setup
 from tests.models.test_fold import random_variables
-from tests.models.test_trust import payload  # noqa: F401
 from tests.train.conftest import resnet_config
 
 
@@ -113,7 +112,7 @@ def test_weights_of_nan_are_refused(config, data, tmp_path):
         main.run(own, str(tmp_path))
 
 
-def test_no_door_imports_what_a_file_names(config, data, tmp_path, payload):  # noqa: F811
+def test_no_door_imports_what_a_file_names(config, data, tmp_path, payload):
     name, proof = payload
     model = trained(config, data)
     meta = model.meta | {"model": name}
