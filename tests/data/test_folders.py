@@ -98,7 +98,8 @@ def test_of_many_classes_the_first_are_named(folder, caplog):
     sources.load("folder", str(folder))
     (text,) = messages(caplog)
     assert "04 1 (.heic) and 15 more" in text
-    assert "05" not in text
+    # The name of the directory may hold anything.
+    assert "05" not in text.replace(str(folder), "")
 
 
 def test_a_class_in_the_evaluation_split_alone_is_named(folder, caplog):
