@@ -54,17 +54,25 @@ TAPS = {
 }
 
 
+@functools.cache
+def first_state(tapped):
+    """Of the taps, or of none; drawn once, for tests change no state in place."""
+    return jax.jit(
+        lambda: init_state(
+            KEY,
+            params_of(8),
+            {},
+            mlp(params_of(8), BATCH["image"]),
+            teacher_apply(TEACHER, BATCH),
+            distillation=distillation(TAPS if tapped else {}),
+            optimizer=optax.sgd(0.05),
+        )
+    )()
+
+
 def make(taps=TAPS, weights=None, seed=0):
     distill, optimizer = distillation(taps), optax.sgd(0.05)
-    state = init_state(
-        KEY,
-        params_of(8),
-        {},
-        mlp(params_of(8), BATCH["image"]),
-        teacher_apply(TEACHER, BATCH),
-        distillation=distill,
-        optimizer=optimizer,
-    )
+    state = first_state(bool(taps))
     step = functools.partial(
         diffkd_step,
         student_apply=student_apply,
@@ -168,13 +176,13 @@ def test_training_lowers_the_losses():
 def test_names_that_clash_or_do_not_exist():
     state, step = make(weights={"tusk": 1.0})
     with pytest.raises(ValueError, match=r"weights: found \['tusk'\]"):
-        step(state, TEACHER, BATCH)
+        jax.eval_shape(step, state, TEACHER, BATCH)
     state, step = make()
     clash = functools.partial(
         step, task_loss=lambda out, batch: {"logits/distance": jnp.zeros(())}
     )
     with pytest.raises(ValueError, match=r"losses: found \['logits/distance'\]"):
-        clash(state, TEACHER, BATCH)
+        jax.eval_shape(clash, state, TEACHER, BATCH)
 
 
 def test_the_average_of_the_student():
@@ -199,18 +207,21 @@ def test_no_average_is_carried_unless_asked_for():
 
 def test_prepare_changes_what_both_networks_see():
     """A batch prepared inside the step, by a draw of the step's own."""
-    seen = []
 
     def prepare(key, batch):
         draw = jax.random.uniform(key)
-        seen.append(float(draw))
-        return {**batch, "image": batch["image"] + draw}
+        return {**batch, "image": batch["image"] + draw, "draw": draw}
+
+    def with_draw(outputs, batch):  # among the losses, to see it
+        return task_loss(outputs, batch) | {"draw": batch["draw"]}
 
     state, step = make()
-    first, metrics = step(state, TEACHER, BATCH, prepare=prepare)
-    moved = {**BATCH, "image": BATCH["image"] + seen[0]}
-    again, expected = step(state, TEACHER, moved)
+    step = functools.partial(step, task_loss=with_draw)
+    prepared = jax.jit(functools.partial(step, prepare=prepare))
+    first, metrics = prepared(state, TEACHER, BATCH)
+    draw = metrics["loss/draw"]
+    moved = {**BATCH, "image": BATCH["image"] + draw, "draw": draw}
+    again, expected = jax.jit(step)(state, TEACHER, moved)
     chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
     chex.assert_trees_all_close(first.params, again.params, rtol=1e-5)
-    step(first, TEACHER, BATCH, prepare=prepare)
-    assert seen[0] != seen[1]
+    assert prepared(first, TEACHER, BATCH)[1]["loss/draw"] != draw
