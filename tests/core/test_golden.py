@@ -1,8 +1,8 @@
 """Agreement with the official modules, from stored inputs, noise and weights."""
 
+import functools
 import json
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -119,8 +119,9 @@ def distance_of(name):
 
 
 def losses(module, variables, student, teacher, noise, distance):
-    apply = jax.jit(partial(module.apply, mutable=["batch_stats"]))
-    out, updates = apply(variables, student, teacher, noise=noise)
+    out, updates = module.apply(
+        variables, student, teacher, noise=noise, mutable=["batch_stats"]
+    )
     terms = {
         "distance": distance(out.student, out.teacher),
         "diffusion": out.diffusion_loss,
@@ -129,17 +130,35 @@ def losses(module, variables, student, teacher, noise, distance):
     return {k: v for k, v in terms.items() if v is not None}, (out, updates)
 
 
+@functools.cache
+def run_block(name, dtype):
+    """A golden, its names, and what we make of it: one program for both tests."""
+    golden, module, rename, variables, student, *rest = load_block(name, dtype)
+    with np.load(GOLDEN / "schedule_and_distances.npz") as z:
+        schedule = dict(z)
+
+    def terms(params, student):
+        own = {**variables, "params": params}
+        found, rest_of = losses(module, own, student, *rest, distance_of(name))
+        return found, (found, *rest_of)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffkd, "ddim_plan", reference_plan(schedule))
+        patch.setattr(diffkd, "alpha_bar", lambda n: schedule["alpha_bar"])
+        gradients, found = jax.jit(jax.jacrev(terms, (0, 1), has_aux=True))(
+            variables["params"], student
+        )
+    return golden, rename, found, gradients
+
+
 @pytest.fixture
-def block(request, dtype, schedule, monkeypatch):
-    monkeypatch.setattr(diffkd, "ddim_plan", reference_plan(schedule))
-    monkeypatch.setattr(diffkd, "alpha_bar", lambda n: schedule["alpha_bar"])
-    return request.param, dtype, load_block(request.param, dtype)
+def block(request, dtype):
+    return request.param, dtype, run_block(request.param, dtype)
 
 
 @pytest.mark.parametrize("block", BLOCKS, indirect=True)
 def test_outputs_losses_and_statistics(block):
-    name, dtype, (golden, module, rename, variables, *inputs) = block
-    terms, (out, updates) = losses(module, variables, *inputs, distance_of(name))
+    name, dtype, (golden, rename, (terms, out, updates), _) = block
     tolerance = OUT_TOLERANCE[dtype]
     shape_of = lambda x: x.reshape(
         golden["out/student"].shape[0], *((1, 1, -1) if x.ndim == 2 else x.shape[1:])
@@ -174,23 +193,13 @@ def test_outputs_losses_and_statistics(block):
 
 @pytest.mark.parametrize("block", BLOCKS, indirect=True)
 def test_gradients_of_each_loss_term(block):
-    name, dtype, (golden, module, rename, variables, student, *rest) = block
-    stats = {"batch_stats": variables["batch_stats"]}
+    name, dtype, (golden, rename, _, gradients) = block
     tolerance = GRAD_TOLERANCE[dtype]
     terms = sorted(
         {m[1] for k in golden if (m := re.match(r"grad/(\w+)/", k))},
     )
     for term in terms:
-
-        def loss(params, student, term=term):
-            all_variables = {"params": params, **stats}
-            return losses(module, all_variables, student, *rest, distance_of(name))[0][
-                term
-            ]
-
-        by_params, by_student = jax.grad(loss, argnums=(0, 1))(
-            variables["params"], student
-        )
+        by_params, by_student = gradients[term]
         found = import_torch.export_state_dict({"params": by_params}, rename)
         found["student"] = np.asarray(
             by_student[:, None, None] if by_student.ndim == 2 else by_student
