@@ -39,7 +39,7 @@ def step_rows():
     """
     key = jax.random.key(7)
     image = jax.random.randint(key, (8, 16, 16, 1), 0, 256).astype(jnp.uint8)
-    batch = {"image": image, "label": jnp.arange(8) % 3}
+    batch = {"image": image, "target": {"label": jnp.arange(8) % 3}}
     options = tiny_config().mix
     options.update(mixup=0.8, cutmix=1.0, erase=0.25)
     student, teacher = Own(3, 4), Own(3, 6)

@@ -12,7 +12,7 @@ def test_metrics_and_confusion_count_unmasked_examples():
     logits = jax.random.normal(jax.random.key(0), (40, 7))
     label = jax.random.randint(jax.random.key(1), (40,), 0, 7)
     mask = jnp.arange(40) < 33
-    batch = {"label": label, "mask": mask.astype(jnp.float32)}
+    batch = {"target": {"label": label}, "mask": mask.astype(jnp.float32)}
     sums = classification.metrics({"logits": logits}, batch)
     order = np.argsort(-np.asarray(logits), -1)
     hits = order == np.asarray(label)[:, None]
@@ -28,12 +28,13 @@ def test_metrics_and_confusion_count_unmasked_examples():
 
 
 def test_constant_logits_score_nothing():
-    batch = {"label": jnp.zeros(4, jnp.int32), "mask": jnp.ones(4)}
+    batch = {"target": {"label": jnp.zeros(4, jnp.int32)}, "mask": jnp.ones(4)}
     assert classification.metrics({"logits": jnp.zeros((4, 3))}, batch)["top1"] == 0
 
 
 def test_label_smoothing_spreads_evenly():
-    out, batch = {"logits": jnp.array([[2.0, 0.0]])}, {"label": jnp.array([0])}
+    out = {"logits": jnp.array([[2.0, 0.0]])}
+    batch = {"target": {"label": jnp.array([0])}}
     log_p = jax.nn.log_softmax(out["logits"])[0]
     smooth = classification.loss(out, batch, label_smoothing=0.2)["task"]
     np.testing.assert_allclose(smooth, -(0.9 * log_p[0] + 0.1 * log_p[1]), rtol=1e-6)
@@ -48,7 +49,7 @@ def test_logits_that_are_not_finite_score_nothing(classes, value):
     broken = jnp.full((1, classes), value)
     own = jnp.zeros((1, classes)).at[0, label[2]].set(value)
     out = {"logits": jnp.concatenate([good, broken, own])}
-    batch = {"label": label, "mask": jnp.ones(3)}
+    batch = {"target": {"label": label}, "mask": jnp.ones(3)}
     sums = classification.metrics(out, batch)
     assert sums["top1"] == 1
     if classes > 5:
@@ -60,6 +61,6 @@ def test_logits_that_are_not_finite_score_nothing(classes, value):
 
 def test_a_class_ruled_out_by_minus_infinity_is_no_fault():
     out = {"logits": jnp.array([[2.0, 1.0, -jnp.inf]])}
-    batch = {"label": jnp.array([0]), "mask": jnp.ones(1)}
+    batch = {"target": {"label": jnp.array([0])}, "mask": jnp.ones(1)}
     assert classification.metrics(out, batch)["top1"] == 1
     assert classification.confusion(out, batch).tolist()[0] == [1, 0, 0]

@@ -1,19 +1,21 @@
 """Distances between student and teacher outputs, pure functions to a scalar.
 
-Each takes ``(student, teacher, labels)``, arrays of one shape ``[..., c]``, and
-computes in float32 or wider. Distances on logits treat every position but the last
+Each takes ``(student, teacher, target)``: two arrays of one shape ``[..., c]``, and the
+dict ``batch["target"]``, which most do not read. All compute in float32 or wider.
+Distances on logits treat every position but the last
 axis as an example of its own, so they serve segmentation maps too. Arguments such as
 ``tau`` are bound with ``functools.partial``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 Features = Float[Array, "*dims c"]
-Labels = Int[Array, "..."] | None
+Target = Mapping[str, Any] | None
 Scalar = Float[Array, ""]
 
 # Below these a student's vector counts as dead, or its probabilities as all equal.
@@ -21,18 +23,18 @@ LEAST_NORM = 1e-3
 LEAST_VARIATION = 1e-2
 
 
-def mse(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
+def mse(student: Features, teacher: Features, target: Target = None) -> Scalar:
     """Mean squared error over all elements (eq. 7, features).
 
     >>> float(mse(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])))
     2.0
     """
-    del labels
+    del target
     student, teacher = _check(student, teacher)
     return jnp.mean(jnp.square(student - teacher))
 
 
-def cosine(student: Features, teacher: Features, labels: Labels = None) -> Scalar:
+def cosine(student: Features, teacher: Features, target: Target = None) -> Scalar:
     """One minus the cosine between channel vectors, averaged; in [0, 2].
 
     The norm of a student's vector is taken as at least 1e-3, which bounds the gradient
@@ -41,13 +43,13 @@ def cosine(student: Features, teacher: Features, labels: Labels = None) -> Scala
     >>> float(cosine(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]])))
     1.0
     """
-    del labels
+    del target
     student, teacher = _check(student, teacher)
     return jnp.mean(1.0 - _cosine(student, teacher, LEAST_NORM))
 
 
 def kl(
-    student: Features, teacher: Features, labels: Labels = None, *, tau: float = 1.0
+    student: Features, teacher: Features, target: Target = None, *, tau: float = 1.0
 ) -> Scalar:
     """``tau^2 KL(teacher || student)`` of softened logits, mean over examples.
 
@@ -56,7 +58,7 @@ def kl(
     >>> abs(float(kl(jnp.array([[1.0, 2.0]]), jnp.array([[2.0, 3.0]])))) < 1e-6
     True
     """
-    del labels
+    del target
     student, teacher = _rows(*_check(student, teacher))
     return _kl(student / tau, teacher / tau) * tau**2
 
@@ -64,7 +66,7 @@ def kl(
 def dist(
     student: Features,
     teacher: Features,
-    labels: Labels = None,
+    target: Target = None,
     *,
     tau: float = 1.0,
     beta: float = 1.0,
@@ -83,7 +85,7 @@ def dist(
     >>> abs(float(dist(x, x))) < 1e-5
     True
     """
-    del labels
+    del target
     student, teacher = _rows(*_check(student, teacher))
     p_s = jax.nn.softmax(student / tau)
     p_t = jax.nn.softmax(teacher / tau)
@@ -95,7 +97,7 @@ def dist(
 def dkd(
     student: Features,
     teacher: Features,
-    labels: Labels = None,
+    target: Target = None,
     *,
     tau: float = 4.0,
     alpha: float = 1.0,
@@ -103,27 +105,32 @@ def dkd(
 ) -> Scalar:
     """Decoupled KD: target-class and non-target-class terms, weighted apart.
 
-    ``tau^2 (alpha TCKD + beta NCKD)``; Zhao et al., CVPR 2022. Needs ``labels``,
-    integers of the shape of ``student`` without its last axis.
+    ``tau^2 (alpha TCKD + beta NCKD)``; Zhao et al., CVPR 2022. Needs
+    ``target["label"]``, integers of the shape of ``student`` without its last axis.
 
-    >>> x, y = jnp.array([[1.0, 2.0, 0.0]]), jnp.array([1])
-    >>> abs(float(dkd(x, x, y))) < 1e-6
+    >>> x, target = jnp.array([[1.0, 2.0, 0.0]]), {"label": jnp.array([1])}
+    >>> abs(float(dkd(x, x, target))) < 1e-6
     True
     """
-    if labels is None:
-        raise ValueError("dkd: found no labels, expected integer class labels")
-    if labels.shape != student.shape[:-1]:
+    if not isinstance(target, Mapping) or "label" not in target:
+        found = list(target) if isinstance(target, Mapping) else type(target).__name__
         raise ValueError(
-            f"dkd: found labels of shape {labels.shape}, expected {student.shape[:-1]}"
+            f"dkd: found no 'label' in the target, {found}, expected integer class "
+            "labels as batch['target']['label']"
+        )
+    label = target["label"]
+    if label.shape != student.shape[:-1]:
+        raise ValueError(
+            f"dkd: found labels of shape {label.shape}, expected {student.shape[:-1]}"
         )
     student, teacher = _rows(*_check(student, teacher))
-    target = jax.nn.one_hot(labels.reshape(-1), student.shape[-1], dtype=bool)
+    own = jax.nn.one_hot(label.reshape(-1), student.shape[-1], dtype=bool)
     target_class = _kl(
-        _binary_logits(student / tau, target), _binary_logits(teacher / tau, target)
+        _binary_logits(student / tau, own), _binary_logits(teacher / tau, own)
     )
     others = _kl(
-        jnp.where(target, -jnp.inf, student / tau),
-        jnp.where(target, -jnp.inf, teacher / tau),
+        jnp.where(own, -jnp.inf, student / tau),
+        jnp.where(own, -jnp.inf, teacher / tau),
     )
     return tau**2 * (alpha * target_class + beta * others)
 
@@ -163,11 +170,11 @@ def _kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return jnp.mean(jnp.sum(p_t * difference, -1))
 
 
-def _binary_logits(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Logits of (target, rest), whose softmax is (p_target, 1 - p_target)."""
-    others = jnp.where(target, -jnp.inf, logits)
+def _binary_logits(logits: jax.Array, own: jax.Array) -> jax.Array:
+    """Logits of (own class, rest), whose softmax is (p_own, 1 - p_own)."""
+    others = jnp.where(own, -jnp.inf, logits)
     rest = jax.nn.logsumexp(others, axis=-1)
-    return jnp.stack([jnp.sum(jnp.where(target, logits, 0.0), -1), rest], -1)
+    return jnp.stack([jnp.sum(jnp.where(own, logits, 0.0), -1), rest], -1)
 
 
 def _cosine(a: jax.Array, b: jax.Array, least: jax.Array | float) -> jax.Array:

@@ -29,7 +29,7 @@ class Tap:
     Attributes:
       student: name in the student's outputs, nested with "/".
       teacher: name in the teacher's outputs.
-      distance: ``(student, teacher, labels) -> scalar``.
+      distance: ``(student, teacher, target) -> scalar``.
       denoise: keyword arguments of :class:`DiffKD`, or None to compare directly
         (KD, DIST, DKD, feature MSE).
       token_shape: (h, w) of rank-3 features, or None for a square.
@@ -55,7 +55,7 @@ class Distillation(NamedTuple):
     Attributes:
       init: ``(key, student_out, teacher_out) -> (params, state)``; reads shapes and
         dtypes only, so ``jax.ShapeDtypeStruct`` will do, and so will tracers.
-      loss: ``(params, state, key, student_out, teacher_out, labels=None) ->
+      loss: ``(params, state, key, student_out, teacher_out, target=None) ->
         (losses, state)``, losses being a flat dict of float32 scalars named
         ``<tap>/distance``, ``<tap>/diffusion`` and ``<tap>/autoencoder``.
 
@@ -105,17 +105,17 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
                 state[name] = _state(variables["batch_stats"], jnp.zeros(1))
         return params, state
 
-    def loss(params, state, key, student_out, teacher_out, labels=None):
+    def loss(params, state, key, student_out, teacher_out, target=None):
         losses: dict[str, jax.Array] = {}
         new_state = {}
         for name, tap in taps.items():
             pair = _select(name, tap, student_out, teacher_out)
 
-            def run(params, state, key, pair, labels, name=name):
+            def run(params, state, key, pair, target, name=name):
                 (terms, gamma), updates = modules[name].apply(
                     {"params": params, **_batch_stats(state)},
                     *pair,
-                    labels,
+                    target,
                     rngs={"diffusion": key},
                     mutable=["batch_stats"],
                 )
@@ -124,7 +124,7 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             key_tap = jax.random.fold_in(key, keys[name])
             with _naming(name):
                 terms, new_state[name] = _sharded_by_compiler(run)(
-                    params[name], state[name], key_tap, pair, labels
+                    params[name], state[name], key_tap, pair, target
                 )
             losses |= {f"{name}/{term}": value for term, value in terms.items()}
         return losses, new_state
@@ -184,7 +184,7 @@ class _Pair(nn.Module):
     tap: Tap
 
     @nn.compact
-    def __call__(self, student, teacher, labels):
+    def __call__(self, student, teacher, target):
         tap = self.tap
         teacher = jax.lax.stop_gradient(teacher)
         terms, gamma = {}, None
@@ -199,8 +199,8 @@ class _Pair(nn.Module):
             terms["diffusion"] = out.diffusion_loss
             if out.autoencoder_loss is not None:
                 terms["autoencoder"] = out.autoencoder_loss
-        if not self.is_initializing():  # there are no labels then
-            terms["distance"] = tap.distance(student, teacher, labels)
+        if not self.is_initializing():  # there is no target then
+            terms["distance"] = tap.distance(student, teacher, target)
         return terms, gamma
 
     def _align(self, student, teacher):

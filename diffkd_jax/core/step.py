@@ -131,7 +131,7 @@ def diffkd_step(
     Args:
       state: from :func:`init_state`.
       teacher: frozen variables of the teacher, any pytree.
-      batch: any pytree; ``batch["label"]`` is given to distances if it is there.
+      batch: any pytree; ``batch["target"]`` is given to distances if it is there.
       student_apply: ``(params, model_state, batch, key) -> (outputs, model_state)``.
       teacher_apply: ``(teacher, batch) -> outputs``.
       distillation: from :func:`diffkd_jax.distillation`.
@@ -159,7 +159,7 @@ def diffkd_step(
     Complete loops around it are in the README and in :mod:`diffkd_jax.train.loop`.
 
     >>> from diffkd_jax.core.distill import Tap, distillation
-    >>> batch = {"image": jnp.eye(4), "label": jnp.array([0, 1, 2, 0])}
+    >>> batch = {"image": jnp.eye(4), "target": {"label": jnp.array([0, 1, 2, 0])}}
     >>> apply = lambda w, batch: {"logits": batch["image"] @ w}
     >>> teacher, student = jnp.eye(4, 3), jnp.zeros((4, 3))
     >>> kwargs = {"distillation": distillation({"logits": Tap("logits", "logits")}),
@@ -184,7 +184,7 @@ def diffkd_step(
         # Folded in, so that the other draws are those without it.
         batch = prepare(jax.random.fold_in(key, 2), batch)
     teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
-    labels = batch.get("label") if isinstance(batch, Mapping) else None
+    target = batch.get("target") if isinstance(batch, Mapping) else None
 
     def total_loss(params):
         student_out, student_state = student_apply(
@@ -196,7 +196,7 @@ def diffkd_step(
             key_distill,
             student_out,
             teacher_out,
-            labels,
+            target,
         )
         losses = _merge(task_loss(student_out, batch), terms)
         _check_weights(weights, losses)

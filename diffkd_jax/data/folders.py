@@ -143,6 +143,7 @@ def _file_split(root: pathlib.Path, files: Sequence[str], labels) -> Split:
             return Encoded(b"", name(index))
 
     def fetch(indices):
-        return {"image": [read(i) for i in indices], "label": label[indices]}
+        images = [read(i) for i in indices]
+        return {"image": images, "target": {"label": label[indices]}}
 
     return Split(len(paths), fetch, name, label)

@@ -36,9 +36,10 @@ def train_batches(
     One element of the Grain data set is a whole batch, so that arrays in memory are
     indexed and augmented at once, and a worker process hands over one array.
 
-    An example that ``transform`` reports as ``failed`` is replaced by one drawn from
-    the split. ``skipped``, int ``[n]``, then names up to ``n`` such rows of the split,
-    followed by -1.
+    Batches hold what the split and ``transform`` give, and ``index``, int ``[n]``, the
+    rows of the split. An example that ``transform`` reports as ``failed`` is replaced
+    by one drawn from the split. ``skipped``, int ``[n]``, then names up to ``n`` such
+    rows, followed by -1.
 
     Args:
       split: random access to examples.
@@ -100,9 +101,9 @@ def eval_batches(
     """Every example once, in order; the last batch is padded and masked.
 
     Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and
-    for what ``transform`` reports as ``failed``; ``skipped`` as of
-    :func:`train_batches`. All processes yield the same number of batches, of the same
-    size.
+    for what ``transform`` reports as ``failed``; ``index`` and ``skipped`` as of
+    :func:`train_batches`, past the split's end for padding. All processes yield the
+    same number of batches, of the same size.
 
     Args:
       split: random access to examples.
@@ -132,7 +133,7 @@ def eval_batches(
             batch["image"] = readable(split, transform, local)["image"]
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
-        return batch | {"mask": mask, "skipped": skipped}
+        return batch | {"index": rows, "mask": mask, "skipped": skipped}
 
     count = -(-split.size // (local * process_count))
     return _prefetched(

@@ -133,6 +133,6 @@ def _record_split(source, channels: int, classes: int, where: str) -> Split:
             labels.append(record["label"])
         label = np.array(labels, np.int32)
         check_labels(label, classes, where)
-        return {"image": images, "label": label}
+        return {"image": images, "target": {"label": label}}
 
     return Split(len(source), fetch, name)

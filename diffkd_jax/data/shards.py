@@ -112,6 +112,7 @@ def _tar_split(
             return Encoded(stream.read(place[index, 1]), name(index))
 
     def fetch(indices):
-        return {"image": [read(i) for i in indices], "label": label[indices]}
+        images = [read(i) for i in indices]
+        return {"image": images, "target": {"label": label[indices]}}
 
     return Split(len(label), fetch, name, label)

@@ -1,4 +1,4 @@
-"""Splits of a data set: random access to labelled pictures."""
+"""Splits of a data set: random access to pictures and their targets."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -10,12 +10,13 @@ MOST_CLASSES = 1_000_000  # more than any set has, and a bound on what a file ca
 
 
 class Split(NamedTuple):
-    """Random access to labelled pictures.
+    """Random access to pictures and their targets.
 
     Attributes:
       size: number of examples.
-      fetch: indices ``[n]`` to ``{"image": uint8 [n, h, w, c], "label": int32 [n]}``;
-        pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
+      fetch: indices ``[n]`` to ``{"image": uint8 [n, h, w, c], "target": {...}}``, the
+        target's arrays being ``[n, ...]``: ``{"label": int32 [n]}`` for classes.
+        Pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
         that are not decoded yet.
       name: index to what a person would look for: a path, or a number.
       label: int32 ``[size]``, of all examples, where they are known without reading
@@ -68,7 +69,7 @@ def array_split(
         )
     check_labels(label, classes, where)
     label = label.astype(np.int32)
-    fetch = lambda rows: {"image": image[rows], "label": label[rows]}
+    fetch = lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
     return Split(len(label), fetch, label=label)
 
 

@@ -20,7 +20,8 @@ def replace_failed(
 ) -> Batch:
     """A transformed batch, others drawn for what ``transform`` reports as ``failed``.
 
-    ``skipped``, int ``[n]``, names up to ``n`` of those rows, followed by -1.
+    ``index``, int ``[n]``, says which rows are in it; ``skipped``, int ``[n]``, names
+    up to ``n`` of those that failed, followed by -1.
 
     Raises:
       UnreadablePicture: nothing decodes in ten times as many draws.
@@ -28,7 +29,7 @@ def replace_failed(
     """
     batch = transform(split.fetch(rows), rng)
     failed = batch.pop("failed", np.zeros(len(rows), bool))
-    skipped = list(rows[failed])
+    skipped, index = list(rows[failed]), np.array(rows)
     while failed.any():
         if len(skipped) > MOST_TRIES * len(rows):
             raise UnreadablePicture(
@@ -41,18 +42,27 @@ def replace_failed(
         if failed.all():
             batch = other  # whose pictures may have a size, where these have none
         elif not still.all():
-            for name, value in other.items():
-                if value.shape[1:] != batch[name].shape[1:]:
-                    raise ValueError(
-                        f"data.image_size: found 0 for pictures of {value.shape[1:]} "
-                        f"and {batch[name].shape[1:]}, expected a size in pixels"
-                    )
-                batch[name][failed] = value
+            _write_rows(batch, failed, other)
+        index[failed] = again
         skipped += list(again[still])
         failed[failed] = still
     listed = np.full(len(rows), -1)
     listed[: len(skipped)] = skipped[: len(rows)]
-    return batch | {"skipped": listed}
+    return batch | {"index": index, "skipped": listed}
+
+
+def _write_rows(batch: Batch, where: np.ndarray, other: Batch) -> None:
+    """Puts the rows of ``other`` where ``where`` is true, in place, targets too."""
+    for name, value in other.items():
+        if isinstance(value, dict):
+            _write_rows(batch[name], where, value)
+            continue
+        if value.shape[1:] != batch[name].shape[1:]:
+            raise ValueError(
+                f"data.image_size: found 0 for pictures of {value.shape[1:]} "
+                f"and {batch[name].shape[1:]}, expected a size in pixels"
+            )
+        batch[name][where] = value
 
 
 def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
@@ -71,6 +81,5 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
 
 
 def readable(split: Split, transform: Callable[[Batch], Batch], count: int) -> Batch:
-    """The first example that decodes, so many times: to have pictures of its size."""
-    batch = first_readable(split, transform)
-    return {name: np.repeat(value, count, 0) for name, value in batch.items()}
+    """The first picture that decodes, so many times: to have pictures of its size."""
+    return {"image": np.repeat(first_readable(split, transform)["image"], count, 0)}

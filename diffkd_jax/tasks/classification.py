@@ -14,19 +14,21 @@ def loss(
 
     Args:
       outputs: ``logits`` ``[b, classes]``.
-      batch: ``label`` int ``[b]``, or ``target`` ``[b, classes]`` if that is there.
+      batch: ``target`` with ``label`` int ``[b]``, or, if that is there, ``mixed``,
+        shares of the classes ``[b, classes]``.
       label_smoothing: share spread evenly over all classes, in [0, 1).
 
-    >>> out, batch = {"logits": jnp.zeros((1, 4))}, {"label": jnp.array([0])}
+    >>> out = {"logits": jnp.zeros((1, 4))}
+    >>> batch = {"target": {"label": jnp.array([0])}}
     >>> round(float(loss(out, batch)["task"]), 4)
     1.3863
     """
     logits = outputs["logits"].astype(jnp.float32)
-    target = batch.get("target")
-    if target is None:
-        target = jax.nn.one_hot(batch["label"], logits.shape[-1])
-    target = optax.smooth_labels(target, label_smoothing)
-    return {"task": optax.softmax_cross_entropy(logits, target).mean()}
+    shares = batch["target"].get("mixed")
+    if shares is None:
+        shares = jax.nn.one_hot(batch["target"]["label"], logits.shape[-1])
+    shares = optax.smooth_labels(shares, label_smoothing)
+    return {"task": optax.softmax_cross_entropy(logits, shares).mean()}
 
 
 def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
@@ -35,12 +37,13 @@ def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
     An example whose logits are not finite predicts nothing and is in no column.
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
-    >>> batch = {"label": jnp.array([1, 1]), "mask": jnp.array([1.0, 1.0])}
+    >>> label, mask = jnp.array([1, 1]), jnp.array([1.0, 1.0])
+    >>> batch = {"target": {"label": label}, "mask": mask}
     >>> confusion(out, batch).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
     classes = outputs["logits"].shape[-1]
-    label = jax.nn.one_hot(batch["label"], classes) * batch["mask"][:, None]
+    label = jax.nn.one_hot(batch["target"]["label"], classes) * batch["mask"][:, None]
     prediction = jax.nn.one_hot(outputs["logits"].argmax(-1), classes)
     return label.T @ (prediction * _decides(outputs["logits"])[:, None])
 
@@ -50,20 +53,22 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
 
     Args:
       outputs: ``logits`` ``[b, classes]``.
-      batch: ``label`` int ``[b]`` and ``mask`` float ``[b]``, 0 for padding.
+      batch: ``target`` with ``label`` int ``[b]``, and ``mask`` float ``[b]``, 0 for
+        padding.
 
     Returns:
       ``count``, and sums of ``top1``, ``loss`` and, from 6 classes on, ``top5``.
       An example whose logits are not finite is wrong, and its loss not finite.
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
-    >>> batch = {"label": jnp.array([1, 1]), "mask": jnp.array([1.0, 0.0])}
+    >>> label, mask = jnp.array([1, 1]), jnp.array([1.0, 0.0])
+    >>> batch = {"target": {"label": label}, "mask": mask}
     >>> sums = metrics(out, batch)
     >>> float(sums["top1"]), float(sums["count"])
     (1.0, 1.0)
     """
     logits = outputs["logits"].astype(jnp.float32)
-    label, mask = batch["label"], batch["mask"]
+    label, mask = batch["target"]["label"], batch["mask"]
     own = jnp.take_along_axis(logits, label[:, None], -1)
     # Ties count against the example, so that constant logits score nothing.
     rank = jnp.sum(logits >= own, -1) - 1

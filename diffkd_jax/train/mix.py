@@ -26,23 +26,25 @@ def mix(
 
     Args:
       key: random key.
-      batch: ``image`` ``[b, h, w, c]``, ``label`` int ``[b]``.
-      num_classes: width of the target.
+      batch: ``image`` ``[b, h, w, c]``, ``target`` with ``label`` int ``[b]``.
+      num_classes: width of the shares.
       mixup: alpha of the Beta distribution of the share, 0 for never.
       cutmix: likewise, for CutMix.
       switch: probability of CutMix where both are on.
 
     Returns:
-      The batch with mixed ``image`` and with ``target``, float32 ``[b, classes]``.
+      The batch with mixed ``image`` and, in ``target``, ``mixed``: the shares of the
+      classes, float32 ``[b, classes]``.
 
-    >>> batch = {"image": jnp.ones((2, 4, 4, 1)), "label": jnp.array([0, 2])}
-    >>> out = mix(jax.random.key(0), batch, num_classes=3, mixup=1.0)
-    >>> out["target"].sum(-1).tolist(), float(out["target"][0, 1])
+    >>> target = {"label": jnp.array([0, 2])}
+    >>> batch = {"image": jnp.ones((2, 4, 4, 1)), "target": target}
+    >>> out = mix(jax.random.key(0), batch, num_classes=3, mixup=1.0)["target"]["mixed"]
+    >>> out.sum(-1).tolist(), float(out[0, 1])
     ([1.0, 1.0], 0.0)
     """
-    target = jax.nn.one_hot(batch["label"], num_classes)
+    shares = jax.nn.one_hot(batch["target"]["label"], num_classes)
     if not mixup and not cutmix:
-        return {**batch, "target": target}
+        return {**batch, "target": {**batch["target"], "mixed": shares}}
     image = batch["image"]
     key_which, key_share, key_box = jax.random.split(key, 3)
     use_cutmix = jax.random.bernoulli(key_which, switch if mixup else 1.0)
@@ -54,8 +56,8 @@ def mix(
     share = jnp.where(use_cutmix, 1.0 - inside.mean(), share)
     own = jnp.where(use_cutmix, ~inside[..., None], share).astype(image.dtype)
     mixed = own * image + (1 - own) * image[::-1]
-    target = share * target + (1.0 - share) * target[::-1]
-    return {**batch, "image": mixed, "target": target}
+    shares = share * shares + (1.0 - share) * shares[::-1]
+    return {**batch, "image": mixed, "target": {**batch["target"], "mixed": shares}}
 
 
 def random_erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:

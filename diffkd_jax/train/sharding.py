@@ -86,24 +86,22 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Global arrays from this process's part of a batch.
 
     Raises:
       ValueError: a batch that the devices cannot share evenly.
     """
     local = len(mesh.local_devices)
-    size = len(next(iter(batch.values())))
+    size = len(batch["image"])
     if size % local:
         raise ValueError(
             f"data.batch_size: found {size} examples for {local} devices of a process, "
             "expected a multiple; change the batch size or set num_devices"
         )
     sharding = split_batch(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
-        for name, value in batch.items()
-    }
+    put = lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x))
+    return jax.tree.map(put, batch)
 
 
 def jit_step(step: Callable, mesh: Mesh) -> Callable:

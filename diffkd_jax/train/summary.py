@@ -88,9 +88,9 @@ def describe(
     key = jax.eval_shape(lambda: jax.random.key(0))
     pair = outputs["student"], outputs["teacher"]
     params, state = jax.eval_shape(distill.init, key, *pair)
-    label = jax.ShapeDtypeStruct((batch_size,), np.int32)
-    losses, _ = jax.eval_shape(distill.loss, params, state, key, *pair, label)
-    count = multiply_adds(distill.loss, params, state, key, *pair, label)
+    target = {"label": jax.ShapeDtypeStruct((batch_size,), np.int32)}
+    losses, _ = jax.eval_shape(distill.loss, params, state, key, *pair, target)
+    count = multiply_adds(distill.loss, params, state, key, *pair, target)
     lines.append(
         f"distiller  {count_parameters(params):,} parameters, "
         f"{_millions(count, batch_size)}"

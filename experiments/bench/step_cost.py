@@ -56,7 +56,7 @@ def lower(name, batch, method="diffkd"):
     loop = Loop(config, None, data, mesh, student, teacher, taps, chosen, None)
     pictures = {
         "image": jax.ShapeDtypeStruct((batch, *shape), np.uint8),
-        "label": jax.ShapeDtypeStruct((batch,), np.int32),
+        "target": {"label": jax.ShapeDtypeStruct((batch,), np.int32)},
     }
     state = jax.eval_shape(loop.initial_state)
     return loop.step.lower(state, loop.teacher_variables, pictures)

@@ -38,7 +38,7 @@ def parts(config):
     key = jax.random.key(0)
     batch = {
         "image": jax.random.normal(key, (size, *data.input_shape)),
-        "label": jnp.arange(size) % len(data.class_names),
+        "target": {"label": jnp.arange(size) % len(data.class_names)},
     }
     student = setup.make_model(config.student, data).module
     teacher = setup.make_model(config.teacher, data).module

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from diffkd_jax.core.distances import DISTANCES, cosine, dist, dkd, kl, mse
 
 LOGITS = jax.random.normal(jax.random.key(0), (2, 5, 7))
-LABELS = jnp.array([0, 3, 6, 1, 1])
+LABELS = {"label": jnp.array([0, 3, 6, 1, 1])}
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -36,7 +36,9 @@ def test_dkd_decouples_kd(tau, seed):
     student, teacher = 3 * jax.random.normal(jax.random.key(seed), (2, 1, 7))
     label = jnp.array([seed % 7])
     rest = 1 - jax.nn.softmax(teacher / tau)[0, label[0]]
-    decoupled = dkd(student, teacher, label, tau=tau, alpha=1.0, beta=float(rest))
+    decoupled = dkd(
+        student, teacher, {"label": label}, tau=tau, alpha=1.0, beta=float(rest)
+    )
     np.testing.assert_allclose(
         decoupled, kl(student, teacher, tau=tau), rtol=1e-3, atol=1e-5
     )
@@ -71,7 +73,7 @@ def test_half_precision_inputs_give_float32():
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(5, 7\).*\(5, 6\)|c"):
         mse.__wrapped__(LOGITS[0], LOGITS[1][:, :6])
-    with pytest.raises(ValueError, match="found no labels"):
+    with pytest.raises(ValueError, match="found no 'label'"):
         dkd(*LOGITS)
 
 

@@ -153,12 +153,12 @@ def run_block(name, dtype):
 
 @pytest.fixture
 def block(request, dtype):
-    return request.param, dtype, run_block(request.param, dtype)
+    return dtype, run_block(request.param, dtype)
 
 
 @pytest.mark.parametrize("block", BLOCKS, indirect=True)
 def test_outputs_losses_and_statistics(block):
-    name, dtype, (golden, rename, (terms, out, updates), _) = block
+    dtype, (golden, rename, (terms, out, updates), _) = block
     tolerance = OUT_TOLERANCE[dtype]
     shape_of = lambda x: x.reshape(
         golden["out/student"].shape[0], *((1, 1, -1) if x.ndim == 2 else x.shape[1:])
@@ -193,7 +193,7 @@ def test_outputs_losses_and_statistics(block):
 
 @pytest.mark.parametrize("block", BLOCKS, indirect=True)
 def test_gradients_of_each_loss_term(block):
-    name, dtype, (golden, rename, _, gradients) = block
+    dtype, (golden, rename, _, gradients) = block
     tolerance = GRAD_TOLERANCE[dtype]
     terms = sorted(
         {m[1] for k in golden if (m := re.match(r"grad/(\w+)/", k))},

@@ -222,7 +222,7 @@ def test_gamma_starts_near_one_half(kernel_size, spread):
 def test_ranks_and_sizes(student, teacher, expected, denoising):
     seen = []
 
-    def distance(a, b, labels):
+    def distance(a, b, target):
         seen.append((a.shape, b.shape))
         return distances.mse(a, b)
 
@@ -259,7 +259,7 @@ BAD_TAPS = [
     (Tap("a", "b", denoise={"kernel_size": 5}), "tap 'x': kernel_size: found 5"),
     (Tap("tokens", "tokens", denoise={}), "tap 'x': found 5 tokens"),
     (Tap("a", "small"), "tap 'x': found batches of 4"),
-    (Tap("flat", "flat", distances.dkd), "tap 'x': dkd: found no labels"),
+    (Tap("flat", "flat", distances.dkd), "tap 'x': dkd: found no 'label'"),
 ]
 
 

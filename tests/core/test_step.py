@@ -15,7 +15,7 @@ from diffkd_jax.core import distances
 KEY = jax.random.key(0)
 BATCH = {
     "image": jax.random.normal(KEY, (8, 6)),
-    "label": jnp.arange(8) % 3,
+    "target": {"label": jnp.arange(8) % 3},
 }
 
 
@@ -42,7 +42,7 @@ def teacher_apply(teacher, batch):
 
 
 def task_loss(outputs, batch):
-    labels = batch["label"]
+    labels = batch["target"]["label"]
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], labels)
     return {"task": loss.mean()}
 

@@ -12,7 +12,11 @@ from diffkd_jax.train.evaluate import batch_size
 def numbers(size):
     """A split whose pictures are their own numbers."""
     return Split(
-        size, lambda rows: {"image": rows[:, None, None, None], "label": rows % 3}
+        size,
+        lambda rows: {
+            "image": rows[:, None, None, None],
+            "target": {"label": rows % 3},
+        },
     )
 
 
@@ -86,14 +90,16 @@ def test_training_batches_of_which_nothing_decodes_are_replaced():
     for batch in pipeline.train_batches(numbers(100), without_size, **options):
         assert batch["image"].shape == (4, 4, 4, 1)
         assert (batch["image"] >= 60).all()
-        np.testing.assert_array_equal(batch["label"], batch["image"][:, 0, 0, 0] % 3)
+        rows = batch["image"][:, 0, 0, 0]
+        np.testing.assert_array_equal(batch["target"]["label"], rows % 3)
+        np.testing.assert_array_equal(batch["index"], rows)
 
 
 def test_a_replacement_of_another_size_is_named():
     def sizes(batch, rng):
         """Zero does not decode, and alone it is replaced by a smaller picture."""
         side = 4 if (batch["image"] == 0).any() else 2
-        image = np.zeros((len(batch["label"]), side, side, 1))
+        image = np.zeros((len(batch["image"]), side, side, 1))
         return batch | {"image": image, "failed": batch["image"].ravel() == 0}
 
     options = {"batch_size": 9, "seed": 0, "num_epochs": 1, "num_threads": 0}
@@ -102,6 +108,6 @@ def test_a_replacement_of_another_size_is_named():
 
 
 def test_nothing_that_decodes_is_an_error():
-    nothing = lambda batch: batch | {"failed": np.ones(len(batch["label"]), bool)}
+    nothing = lambda batch: batch | {"failed": np.ones(len(batch["image"]), bool)}
     with pytest.raises(UnreadablePicture, match="example 0 and others: found no"):
         next(pipeline.eval_batches(numbers(9), nothing, batch_size=4))

@@ -185,9 +185,11 @@ def test_a_limit_without_known_labels_is_a_draw():
     label = np.repeat([0, 1], 16)
     split = array_split(np.zeros((32, 2, 2), np.uint8), label, 2, "here")
     some = limited(split._replace(label=None), 16)
-    found = some.fetch(np.arange(16))["label"]
+    found = some.fetch(np.arange(16))["target"]["label"]
     assert min(np.bincount(found)) >= 5
-    again = limited(split._replace(label=None), 16).fetch(np.arange(16))["label"]
+    again = limited(split._replace(label=None), 16).fetch(np.arange(16))["target"][
+        "label"
+    ]
     np.testing.assert_array_equal(found, again)
 
 

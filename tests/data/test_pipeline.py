@@ -123,7 +123,8 @@ def test_unreadable_pictures_are_replaced(split):
     for batch, again in zip(*found, strict=True):
         marks = batch["image"][:, 0, 0, 0]
         np.testing.assert_array_equal(marks, again["image"][:, 0, 0, 0])
-        np.testing.assert_array_equal(batch["label"], marks % 10)
+        np.testing.assert_array_equal(batch["target"]["label"], marks % 10)
+        np.testing.assert_array_equal(batch["index"], marks)
         assert (marks % 5 != 0).all()
         known |= set(batch["skipped"].tolist())
         assert "failed" not in batch
@@ -131,7 +132,7 @@ def test_unreadable_pictures_are_replaced(split):
 
 
 def test_nothing_readable_is_an_error(split):
-    nothing = lambda batch, rng: batch | {"failed": np.ones(len(batch["label"]), bool)}
+    nothing = lambda batch, rng: batch | {"failed": np.ones(len(batch["image"]), bool)}
     options = {"batch_size": 10, "seed": 3, "num_epochs": 1, "num_threads": 1}
     with pytest.raises(UnreadablePicture, match="found no picture that decodes"):
         next(pipeline.train_batches(split, nothing, **options))

@@ -23,7 +23,7 @@ def pictures():
     """Grey and colour pictures with labels, from the embedded set."""
     split = sources.load("fashion_mnist_embedded").splits["train"]
     batch = split.fetch(np.arange(60))
-    grey, label = batch["image"], batch["label"]
+    grey, label = batch["image"], batch["target"]["label"]
     colour = np.pad(np.repeat(grey, 3, -1), ((0, 0), (2, 2), (2, 2), (0, 0)))
     colour[..., 1] //= 2
     return grey, colour, label
@@ -38,9 +38,9 @@ def everything(split):
 
 def same(split, image, label):
     batch = everything(split)
-    assert batch["label"].dtype == np.int32
+    assert batch["target"]["label"].dtype == np.int32
     np.testing.assert_array_equal(np.stack(list(batch["image"])), image)
-    np.testing.assert_array_equal(batch["label"], label)
+    np.testing.assert_array_equal(batch["target"]["label"], label)
 
 
 def write_idx(path, array, compress):
@@ -80,7 +80,7 @@ def test_embedded_set_is_balanced():
     for name, each in (("train", 800), ("test", 200)):
         batch = everything(data.splits[name])
         assert batch["image"].shape == (10 * each, 28, 28, 1)
-        np.testing.assert_array_equal(np.bincount(batch["label"]), each)
+        np.testing.assert_array_equal(np.bincount(batch["target"]["label"]), each)
     assert data.class_names[5] == "Sandal"
 
 
@@ -143,7 +143,7 @@ def test_folder(tmp_path, pictures):
     assert all(image.shape == (28, 28, 3) for image in batch["image"])
     by_content = {
         image[..., 0].tobytes(): k
-        for image, k in zip(batch["image"], batch["label"], strict=True)
+        for image, k in zip(batch["image"], batch["target"]["label"], strict=True)
     }
     for i in range(0, 12, 3):
         assert by_content[grey[i].tobytes()] == label[i] % 2
@@ -229,7 +229,7 @@ def test_tfds_array_records(tmp_path, pictures):
     batch = everything(data.splits["train"])
     found = {
         image.tobytes(): k
-        for image, k in zip(batch["image"], batch["label"], strict=True)
+        for image, k in zip(batch["image"], batch["target"]["label"], strict=True)
     }
     expected = zip(colour[:8], label[:8], strict=True)
     assert found == {image.tobytes(): k for image, k in expected}

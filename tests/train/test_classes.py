@@ -62,10 +62,10 @@ def test_another_number_of_classes():
 def test_which_distances_read_labels(name):
     x, y = (jax.random.normal(jax.random.key(seed), (4, 3)) for seed in (0, 1))
     values = {
-        float(DISTANCES[name](x, y, jnp.full(4, label, jnp.int32)))
+        float(DISTANCES[name](x, y, {"label": jnp.full(4, label, jnp.int32)}))
         for label in range(3)
     }
-    assert "labels" in inspect.signature(DISTANCES[name]).parameters
+    assert "target" in inspect.signature(DISTANCES[name]).parameters
     assert (len(values) > 1) == (name in LABELLED)
 
 

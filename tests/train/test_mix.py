@@ -14,7 +14,10 @@ SHAPE = (6, 16, 12, 3)
 def batch():
     rng = np.random.default_rng(0)
     image = rng.standard_normal(SHAPE).astype(np.float32)
-    return {"image": jnp.asarray(image), "label": jnp.array([0, 1, 2, 3, 4, 0])}
+    return {
+        "image": jnp.asarray(image),
+        "target": {"label": jnp.array([0, 1, 2, 3, 4, 0])},
+    }
 
 
 jitted = jax.jit(mix, static_argnames=("num_classes", "mixup", "cutmix", "switch"))
@@ -22,7 +25,7 @@ jitted = jax.jit(mix, static_argnames=("num_classes", "mixup", "cutmix", "switch
 
 def mixed(batch, seed, **options):
     out = jitted(jax.random.key(seed), batch, num_classes=5, **options)
-    return np.asarray(out["image"]), np.asarray(out["target"])
+    return np.asarray(out["image"]), np.asarray(out["target"]["mixed"])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -30,7 +33,7 @@ def test_mixup_is_one_share_for_picture_and_label(batch, seed):
     image, target = mixed(batch, seed, mixup=0.8)
     share = target[1, 1]
     assert 0 < share < 1
-    x, y = np.asarray(batch["image"]), np.eye(5)[batch["label"]]
+    x, y = np.asarray(batch["image"]), np.eye(5)[batch["target"]["label"]]
     np.testing.assert_allclose(image, share * x + (1 - share) * x[::-1], atol=1e-5)
     np.testing.assert_allclose(target, share * y + (1 - share) * y[::-1], atol=1e-6)
 
