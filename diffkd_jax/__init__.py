@@ -2,9 +2,10 @@
 
 from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
 from .core.distances import DISTANCES
-from .core.distill import Distillation, Tap, distillation
+from .core.distill import Distillation, distillation
 from .core.platform import compiler_options
 from .core.step import TrainState, diffkd_step, init_state
+from .core.taps import Projection, Refined, Tap
 
 __version__ = "0.2.0"
 
@@ -14,6 +15,8 @@ __all__ = [
     "DiffKDNoise",
     "DiffKDOutput",
     "Distillation",
+    "Projection",
+    "Refined",
     "Tap",
     "TrainState",
     "compiler_options",

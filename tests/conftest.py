@@ -26,7 +26,10 @@ jaxtyping.install_import_hook(
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Small nets run for a moment, so compiling is most of their tests' time. The goldens,
 # the quickstart, commands and everything marked "optimised" keep what users run.
-COMPILED_CHEAPLY = ("tests/train/", "tests/core/", "tests/test_", "README.md")
+COMPILED_CHEAPLY = (
+    *("tests/train/", "tests/core/", "tests/test_"),
+    *("README.md", "diffkd_jax/core/"),
+)
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"
 

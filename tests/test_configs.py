@@ -17,7 +17,7 @@ def test_there_are_configs():
 
 SLOW = (pytest.mark.slow,)
 SMOKE = {"quickstart": (*SLOW, pytest.mark.optimised)}
-SMOKE |= {"cifar10": SLOW, "imagenet": SLOW, "real_teacher": SLOW}
+SMOKE |= dict.fromkeys(("cifar10", "cifar100", "imagenet", "real_teacher"), SLOW)
 
 
 @pytest.mark.parametrize(

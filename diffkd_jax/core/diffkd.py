@@ -13,6 +13,8 @@ from .norm import BatchNorm
 from .platform import scan_unroll
 from .shapes import as_map, match_spatial
 
+GAMMA_BINS = 20
+
 
 class DiffKDOutput(NamedTuple):
     """What one call of :class:`DiffKD` yields.
@@ -31,6 +33,22 @@ class DiffKDOutput(NamedTuple):
     gamma: jax.Array
     diffusion_loss: jax.Array
     autoencoder_loss: jax.Array | None
+
+    @property
+    def losses(self) -> dict[str, jax.Array]:
+        """The losses by name."""
+        losses = {"diffusion": self.diffusion_loss}
+        if self.autoencoder_loss is not None:
+            losses["autoencoder"] = self.autoencoder_loss
+        return losses
+
+    @property
+    def info(self) -> dict[str, jax.Array]:
+        """``gamma/mean``, ``min``, ``max``, and counts of 20 bins over [0, 1]."""
+        gamma = self.gamma
+        found = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
+        found["histogram"] = _counts(gamma)
+        return {f"gamma/{k}": v.astype(jnp.float32) for k, v in found.items()}
 
 
 class DiffKDNoise(NamedTuple):
@@ -118,7 +136,7 @@ class DiffKD(nn.Module):
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
-    >>> out, variables = DiffKD(latent_channels=8).init_with_output(
+    >>> out, variables = jax.jit(DiffKD(latent_channels=8).init_with_output)(
     ...     rngs, student, teacher)
     >>> out.student.shape, out.gamma.shape, sorted(variables)
     ((4, 4, 4, 8), (4,), ['batch_stats', 'params'])
@@ -238,6 +256,13 @@ class DiffKD(nn.Module):
             teacher=jax.random.normal(keys[1], x.shape, dtype),
             t=jax.random.randint(keys[2], x.shape[:1], 0, self.num_train_steps),
         )
+
+
+def _counts(gamma: jax.Array) -> jax.Array:
+    """Those of ``jnp.histogram``, which no mesh with explicit axes lets through."""
+    edges = jnp.linspace(0.0, 1.0, GAMMA_BINS + 1, dtype=gamma.dtype)
+    below = (gamma[:, None] < edges[1:]).at[:, -1].set(gamma <= 1.0)
+    return jnp.sum(below & (gamma[:, None] >= edges[:-1]), 0)
 
 
 def _mean_squared_error(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -45,6 +45,18 @@ def conv(
     To be called inside a compact Flax module, which then owns the layer ``name``. It
     computes in ``dtype``, or without one in that of ``x``.
     """
+    return conv_layer(x, channels, kernel_size, dtype=dtype, name=name)(x)
+
+
+def conv_layer(
+    x: jax.Array,
+    channels: int,
+    kernel_size: int = 1,
+    *,
+    dtype: Any = None,
+    name: str | None = None,
+) -> nn.Conv:
+    """The layer of :func:`conv` for an input like ``x``."""
     if dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
         dtype = x.dtype  # else Flax promotes to the parameters' float32
     return nn.Conv(
@@ -56,7 +68,7 @@ def conv(
         dtype=dtype,
         param_dtype=jnp.promote_types(x.dtype, jnp.float32),
         name=name,
-    )(x)
+    )
 
 
 class Bottleneck(nn.Module):

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from .distill import Distillation
+from .losses import Weight, check_outputs, check_student_result, merged, weigh
 
 PyTree = Any
 MAX_SEED = 2**31 - 1
@@ -72,8 +73,8 @@ def init_state(
     >>> from diffkd_jax.core.distill import Tap, distillation
     >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
     >>> distill = distillation({"logits": Tap("logits", "logits", denoise={})})
-    >>> state = init_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, out, out,
-    ...     distillation=distill, optimizer=optax.sgd(0.1))
+    >>> state = jax.jit(lambda key: init_state(key, {"w": jnp.ones(3)}, {}, out, out,
+    ...     distillation=distill, optimizer=optax.sgd(0.1)))(jax.random.key(0))
     >>> sorted(state.params), int(state.step)
     (['distiller', 'student'], 0)
     """
@@ -118,7 +119,7 @@ def diffkd_step(
     distillation: Distillation,
     task_loss: Callable[..., dict[str, jax.Array]],
     optimizer: optax.GradientTransformation,
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     seed: int | jax.Array | None = None,
     prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
     ema_decay: float = 0.0,
@@ -137,7 +138,8 @@ def diffkd_step(
       distillation: from :func:`diffkd_jax.distillation`.
       task_loss: ``(outputs, batch) -> {name: scalar}``.
       optimizer: the one given to :func:`init_state`.
-      weights: factor of each loss; those not named count 1.
+      weights: factor of each loss, a number or a schedule of ``state.step``; see
+        :func:`diffkd_jax.core.losses.weigh`. Those not named count 1.
       seed: in place of ``state.seed``; all randomness of the step is a function of
         ``(seed, state.step)``.
       prepare: ``(key, batch) -> batch`` for teacher and student alike, such as mixup.
@@ -149,12 +151,14 @@ def diffkd_step(
       The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
       where the weight is not 1, ``loss/total``, ``norm/gradient``,
       ``norm/params``, ``norm/state`` (the largest carried float, averages included:
-      not finite as soon as one of them is not), ``gamma/<tap>/mean|min|max``, plus the
-      vector ``gamma/<tap>/histogram``.
+      not finite as soon as one of them is not), and what the blocks show of themselves:
+      their ``gamma/mean`` is ``gamma/<tap>/mean``; DiffKD shows ``mean``, ``min``,
+      ``max`` and the vector ``histogram``.
 
     Raises:
       ValueError: a weight for a loss that does not exist, a loss named twice, a seed
-        out of range, or ``ema_decay`` for a state without an average.
+        out of range, ``ema_decay`` for a state without an average, or a function that
+        returns something else than said here.
 
     Complete loops around it are in the README and in :mod:`diffkd_jax.train.loop`.
 
@@ -183,14 +187,19 @@ def diffkd_step(
     if prepare is not None:
         # Folded in, so that the other draws are those without it.
         batch = prepare(jax.random.fold_in(key, 2), batch)
+        if batch is None:
+            raise ValueError("prepare: found NoneType, expected the batch")
     teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
+    check_outputs("teacher_apply", teacher_out)
     target = batch.get("target") if isinstance(batch, Mapping) else None
 
     def total_loss(params):
-        student_out, student_state = student_apply(
+        result = student_apply(
             params["student"], state.model_state["student"], batch, key_student
         )
-        terms, distiller_state = distillation.loss(
+        check_student_result(result)
+        student_out, student_state = result
+        terms, distiller_state, info = distillation.loss(
             params["distiller"],
             state.model_state["distiller"],
             key_distill,
@@ -198,16 +207,15 @@ def diffkd_step(
             teacher_out,
             target,
         )
-        losses = _merge(task_loss(student_out, batch), terms)
-        _check_weights(weights, losses)
-        weighted = {n: weights.get(n, 1.0) * value for n, value in losses.items()}
+        losses = merged(task_loss(student_out, batch), terms)
+        weighted = weigh(losses, weights, state.step)
         new_state = {"student": student_state, "distiller": distiller_state}
         total = sum(weighted.values(), start=jnp.zeros(()))
-        return total, (losses, weighted, new_state)
+        return total, (losses, weighted, new_state, info)
 
-    gradient, (losses, weighted, model_state) = jax.grad(total_loss, has_aux=True)(
-        state.params
-    )
+    gradient, (losses, weighted, model_state, info) = jax.grad(
+        total_loss, has_aux=True
+    )(state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -218,7 +226,7 @@ def diffkd_step(
     metrics |= {
         f"weighted/{name}": weighted[name]
         for name in losses
-        if weights.get(name, 1.0) != 1.0
+        if weighted[name] is not losses[name]
     }
     metrics |= {
         "loss/total": sum(weighted.values()),
@@ -227,9 +235,10 @@ def diffkd_step(
         "norm/state": _largest((model_state, ema)),
     }
     metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
-    for tap, carried in model_state["distiller"].items():
-        for name, value in carried.get("gamma", {}).items():
-            metrics[f"gamma/{tap}/{name}"] = value
+    for tap, shown in info.items():
+        for name, value in shown.items():
+            kind, *rest = name.split("/")
+            metrics["/".join([kind, tap, *rest])] = value
     state = dataclasses.replace(
         state,
         step=state.step + 1,
@@ -268,16 +277,3 @@ def _largest(tree: PyTree) -> jax.Array:
     floats = [x for x in jax.tree.leaves(tree) if _is_float(x) and x.size]
     each = [jnp.abs(x).max().astype(jnp.float32) for x in floats]
     return jnp.stack([jnp.zeros(()), *each]).max()
-
-
-def _merge(task: Mapping, terms: Mapping) -> dict[str, jax.Array]:
-    both = sorted(set(task) & set(terms))
-    if both:
-        raise ValueError(f"losses: found {both} in task and taps, expected other names")
-    return {**task, **terms}
-
-
-def _check_weights(weights: Mapping, losses: Mapping) -> None:
-    unknown = sorted(set(weights) - set(losses))
-    if unknown:
-        raise ValueError(f"weights: found {unknown}, expected names of {list(losses)}")

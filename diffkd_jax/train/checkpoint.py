@@ -168,10 +168,12 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         restored = checkpoints.restore(step, args=args).state
-        if isinstance(restored, dict):  # of 0.1.0, without a seed
+        if earlier := isinstance(restored, dict):  # of another version
             restored = state.replace(**restored)
         if meta and checksum(restored) != meta["checksum"]:
             raise ValueError("its checksum is another")
+        if earlier:
+            restored = structure.without_shown(restored)
         if (held := int(restored.step)) != step:
             raise ValueError(f"it holds step {held}")
     except MACHINE:

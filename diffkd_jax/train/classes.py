@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.distances import DISTANCES
-from ..core.distill import Tap
+from ..core.taps import Tap
 
 LOG = logging.getLogger(__name__)
 

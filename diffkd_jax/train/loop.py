@@ -233,8 +233,7 @@ class Loop:
 
     def drawing_examples(self, state: TrainState) -> dict[str, Any]:
         """Denoising of the first evaluation examples, for each tap that denoises."""
-        taps = {n: t for n, t in self.taps.items() if t.denoise is not None}
-        if not taps:
+        if not self.taps:
             return {}
         count = min(256, self.data.evaluation.size)
         count -= count % max(self.config.train.norm_group_size, 1)
@@ -253,7 +252,7 @@ class Loop:
             compile_once(self.teacher_apply)(self.teacher_variables, batch),
         )
         return report.trajectories(
-            taps,
+            self.taps,
             state.params["distiller"],
             state.model_state["distiller"],
             jax.random.key(self.config.seed),

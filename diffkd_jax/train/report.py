@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core.distill import Tap, lookup, trajectory
+from ..core.distill import refine
 from ..core.platform import compiler_options
+from ..core.taps import Tap, lookup
 from . import plots
 from .metrics import read_rows
 from .summary import text_table
@@ -51,14 +52,14 @@ def trajectories(
     student_out: Mapping,
     teacher_out: Mapping,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Denoising of each tap, averaged over space, in two principal components.
+    """Denoising of each tap that has one, averaged over space, in two components.
 
     The plane is that of the teacher's features; see :func:`plots.trajectory`.
     """
     drawn = {}
     for name, tap in taps.items():
         run = jax.jit(
-            functools.partial(trajectory, tap),
+            functools.partial(refine, tap),
             compiler_options=compiler_options(once=True),
         )(
             params[name],
@@ -67,15 +68,17 @@ def trajectories(
             lookup(student_out, tap.student),
             lookup(teacher_out, tap.teacher),
         )
-        pooled = jax.tree.map(lambda x: np.asarray(x, np.float64), run)
-        teacher = np.nan_to_num(_pool(pooled.teacher))
+        refined, sown = jax.tree.map(lambda x: np.asarray(x, np.float64), run)
+        if not sown:
+            continue
+        teacher = np.nan_to_num(_pool(refined.teacher))
         centre = teacher.mean(0)
         _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
         project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a[:2].T
         drawn[name] = {
-            "teacher": project(pooled.teacher),
-            "denoised": project(pooled.student),
-            "steps": np.stack([project(step) for step in pooled.steps]),
+            "teacher": project(refined.teacher),
+            "denoised": project(refined.student),
+            "steps": np.stack([project(step) for step in sown[0]]),
         }
     return drawn
 

@@ -13,8 +13,8 @@ import jax
 
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
-from ..core.distill import Tap
 from ..core.norm import BatchNorm
+from ..core.taps import Tap
 from ..models.checks import check_finite
 from ..models.files import (
     EMA_FILE,

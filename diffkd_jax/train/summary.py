@@ -1,5 +1,6 @@
 """The dry run: taps, parameters and multiply-adds, without training."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core.distill import Tap, distillation, lookup, resizing
+from ..core.distill import distillation, refine
+from ..core.taps import Tap, lookup, resizing
 from .setup import Data, Model
 
 
@@ -89,22 +91,23 @@ def describe(
     pair = outputs["student"], outputs["teacher"]
     params, state = jax.eval_shape(distill.init, key, *pair)
     target = {"label": jax.ShapeDtypeStruct((batch_size,), np.int32)}
-    losses, _ = jax.eval_shape(distill.loss, params, state, key, *pair, target)
+    losses, _, _ = jax.eval_shape(distill.loss, params, state, key, *pair, target)
     count = multiply_adds(distill.loss, params, state, key, *pair, target)
     lines.append(
         f"distiller  {count_parameters(params):,} parameters, "
         f"{_millions(count, batch_size)}"
     )
-    rows = [("tap", "student", "teacher", "latent", "parameters", "losses x weight")]
+    rows = [("tap", "student", "teacher", "compared", "parameters", "losses x weight")]
     for name, tap in taps.items():
         terms = [n for n in losses if n.startswith(f"{name}/")]
+        place = tap.share or name
         rows.append(
             (
                 name,
                 _shape(pair[0], tap.student),
                 _shape(pair[1], tap.teacher),
-                _latent(tap, pair[1]),
-                f"{count_parameters(params[name]):,}",
+                _compared(tap, params[place], state[place], key, *pair),
+                f"{count_parameters(params[place]):,}",
                 ", ".join(
                     f"{n.split('/')[-1]} x {weights.get(n, 1.0):g}" for n in terms
                 ),
@@ -126,11 +129,12 @@ def _shape(outputs: Mapping, path: str) -> str:
     return f"{path} {'x'.join(map(str, shape))}"
 
 
-def _latent(tap: Tap, teacher_out: Mapping) -> str:
-    if tap.denoise is None:
-        return "-"
-    width = tap.denoise.get("latent_channels")
-    return str(width or lookup(teacher_out, tap.teacher).shape[-1])
+def _compared(tap: Tap, params, state, key, student_out, teacher_out) -> str:
+    """Shape of what the distance compares, without the batch."""
+    pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
+    run = functools.partial(refine, tap)
+    refined, _ = jax.eval_shape(run, params, state, key, *pair)
+    return "x".join(map(str, refined.teacher.shape[1:]))
 
 
 def _millions(count: int, batch_size: int) -> str:

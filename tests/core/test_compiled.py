@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffkd_jax import DiffKD, DiffKDNoise, Tap, distillation
-from diffkd_jax.core.distill import GAMMA_BINS, _counts
+from diffkd_jax.core.diffkd import GAMMA_BINS, _counts
 
 KEY = jax.random.key(0)
 
@@ -20,8 +20,8 @@ def losses(num_steps, batch):
     params, state = jax.eval_shape(lambda: distill.init(KEY, outputs, outputs))
 
     def total(params, state, outputs):
-        terms, state = distill.loss(params, state, KEY, outputs, outputs)
-        return sum(terms.values()), state
+        terms, _, info = distill.loss(params, state, KEY, outputs, outputs)
+        return sum(terms.values()), info
 
     return total, params, state, outputs
 
@@ -55,9 +55,9 @@ def test_a_batch_on_a_mesh_of_either_kind(axis_type, devices):
     outputs = jax.device_put(outputs, split)
     with jax.set_mesh(mesh):
         step = jax.jit(jax.grad(total, has_aux=True))
-        gradient, state = jax.eval_shape(step, params, state, outputs)
+        gradient, info = jax.eval_shape(step, params, state, outputs)
     assert jax.tree.structure(gradient) == jax.tree.structure(params)
-    assert state["logits"]["gamma"]["histogram"].shape == (GAMMA_BINS,)
+    assert info["logits"]["gamma/histogram"].shape == (GAMMA_BINS,)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -31,10 +31,10 @@ def test_convolutions_are_in_the_dtype_of_the_features(shapes, dtype):
     found = convolutions(lambda *a: distill.loss(*a[:2], key, *a[2:])[0], params, state,
                          *outputs)  # fmt: skip
     assert found == {dtype}
-    losses, state = jax.eval_shape(
+    losses, state, info = jax.eval_shape(
         lambda *a: distill.loss(*a[:2], key, *a[2:]), params, state, *outputs
     )
-    wide = jax.tree.leaves((losses, params, state))
+    wide = jax.tree.leaves((losses, params, state, info))
     assert {str(x.dtype) for x in wide} == {"float32"}
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffkd_jax import DiffKD, DiffKDNoise, Tap, distillation
+from diffkd_jax import DiffKD, DiffKDNoise, Projection, Tap, distillation
 from diffkd_jax.core import diffusion, distances
 from diffkd_jax.core.diffkd import denoise
 from diffkd_jax.core.modules import AutoEncoder, NoiseAdapter, NoisePredictor
@@ -163,8 +163,9 @@ def test_diffusion_loss_depends_on_time():
     module = DiffKD(unroll=1)
     variables = fresh(module)
     eps = jax.random.normal(jax.random.key(2), (2, 6, 4, 4, 12))
+    run = jax.jit(functools.partial(call, module))
     losses = [
-        call(module, variables, noise=DiffKDNoise(eps[0], eps[1], t))[0].diffusion_loss
+        run(variables, noise=DiffKDNoise(eps[0], eps[1], t))[0].diffusion_loss
         for t in (jnp.arange(6) * 10, jnp.arange(6) * 150)
     ]
     assert abs(losses[0] - losses[1]) > 1e-3
@@ -173,7 +174,8 @@ def test_diffusion_loss_depends_on_time():
 def test_same_key_same_outputs():
     module = DiffKD(unroll=1)
     variables = fresh(module)
-    outputs = [call(module, variables, key=k)[0] for k in (3, 3, 4)]
+    run = jax.jit(functools.partial(call, module))
+    outputs = [run(variables, key=k)[0] for k in (3, 3, 4)]
     assert np.array_equal(outputs[0].student, outputs[1].student)
     assert not np.array_equal(outputs[0].student, outputs[2].student)
 
@@ -218,23 +220,24 @@ def test_gamma_starts_near_one_half(kernel_size, spread):
         ((4, 5, 5, 8), (4, 3, 3, 12), (4, 3, 3, 12)),
     ],
 )
-@pytest.mark.parametrize("denoising", [None, {"num_steps": 1}])
-def test_ranks_and_sizes(student, teacher, expected, denoising):
+@pytest.mark.parametrize("block", [Projection(), DiffKD(num_steps=1)])
+def test_ranks_and_sizes(student, teacher, expected, block):
     seen = []
 
     def distance(a, b, target):
         seen.append((a.shape, b.shape))
         return distances.mse(a, b)
 
-    distill = distillation({"tap": Tap("a", "b", distance, denoising)})
+    distill = distillation({"tap": Tap("a", "b", distance, block)})
     pair = (
         {"a": jax.ShapeDtypeStruct(student, jnp.float32)},
         {"b": jax.ShapeDtypeStruct(teacher, jnp.float32)},
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(distill.init, key, *pair)
-    losses, _ = jax.eval_shape(distill.loss, params, state, key, *pair)
-    terms = {"tap/distance"} | ({"tap/diffusion"} if denoising else set())
+    losses, _, _ = jax.eval_shape(distill.loss, params, state, key, *pair)
+    denoises = isinstance(block, DiffKD)
+    terms = {"tap/distance"} | ({"tap/diffusion"} if denoises else set())
     assert set(losses) == terms
     assert set(seen) == {(expected, expected)}
 
@@ -275,28 +278,37 @@ def test_bad_taps_are_named(tap, message):
         "small": jnp.ones((2, 2, 2, 8)),
     }
     distill = distillation({"x": tap})
+
+    def both():
+        return distill.loss(*distill.init(KEY, out, out), KEY, out, out)
+
     with pytest.raises(ValueError, match=message):
-        distill.loss(*distill.init(jax.random.key(0), out, out), KEY, out, out)
+        jax.eval_shape(both)
 
 
-def test_state_holds_gamma_of_the_batch():
+def test_gamma_is_shown_and_not_carried():
     distill = distillation({"x": Tap("a", "a", denoise={"num_steps": 1})})
     out = {"a": STUDENT}
-    params, state = distill.init(jax.random.key(0), out, out)
-    _, state = distill.loss(params, state, jax.random.key(1), out, out)
-    gamma = state["x"]["gamma"]
-    assert gamma["histogram"].sum() == 6
-    assert 0 < gamma["min"] <= gamma["mean"] <= gamma["max"] < 1
+
+    def both():
+        return distill.loss(*distill.init(KEY, out, out), KEY, out, out)
+
+    _, state, info = jax.jit(both)()
+    found = info["x"]
+    assert found["gamma/histogram"].sum() == 6
+    assert 0 < found["gamma/min"] <= found["gamma/mean"] <= found["gamma/max"] < 1
+    assert set(state["x"]) == {"batch_stats"}
 
 
 def test_half_precision_computes_losses_in_float32():
     module = DiffKD(latent_channels=8, num_steps=2, dtype=jnp.bfloat16, unroll=1)
     variables = fresh(module)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    out, _ = call(module, variables)
+    out, _ = jax.jit(functools.partial(call, module))(variables)
     assert out.student.dtype == out.teacher.dtype == jnp.bfloat16
     assert out.diffusion_loss.dtype == out.autoencoder_loss.dtype == jnp.float32
-    exact, _ = call(DiffKD(latent_channels=8, num_steps=2, unroll=1), variables)
+    exact = DiffKD(latent_channels=8, num_steps=2, unroll=1)
+    exact, _ = jax.jit(functools.partial(call, exact))(variables)
     assert abs(out.autoencoder_loss - exact.autoencoder_loss) < 0.05
 
 

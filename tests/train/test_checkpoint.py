@@ -76,6 +76,26 @@ def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     assert kept(workdir) == [28, 32]
 
 
+def test_a_state_that_still_holds_gamma_is_taken_without(tmp_path):
+    """As versions up to 0.2.0 carried it, of the last batch."""
+    gamma = {"mean": jnp.zeros(()), "histogram": jnp.ones(20)}
+    stats = {"diffkd": {"mean": jnp.arange(3.0)}}
+    now = state(4)
+
+    def with_distiller(**features):
+        distiller = {"features": features, "logits": {}}
+        made = now.replace(model_state=now.model_state | {"distiller": distiller})
+        return sharding.put_replicated(made, sharding.make_mesh(1))
+
+    with checkpoint.manager(tmp_path) as checkpoints:
+        old = with_distiller(batch_stats=stats, gamma=gamma)
+        checkpoint.save(checkpoints, 4, old, 0.1)
+    with checkpoint.manager(tmp_path) as checkpoints:
+        expected = with_distiller(batch_stats=stats)
+        found = checkpoint.restore(checkpoints, expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
     with checkpoint.manager(tmp_path) as checkpoints:
         for step in range(1, 7):

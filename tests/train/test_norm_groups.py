@@ -1,11 +1,13 @@
 """Batch norm over groups, as the official runs have it, by one field of the config."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
+from diffkd_jax.core.diffkd import DiffKDNoise
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.train import setup
 from tests.train.conftest import tiny_config
@@ -22,8 +24,9 @@ def test_a_tap_treats_groups_as_batches_of_their_own():
         teacher=jax.random.normal(key[3], teacher.shape),
         t=jax.random.randint(key[4], (8,), 0, 1000),
     )
-    whole, grouped = (DiffKD(**{**tap.denoise, **n}) for n in ({"norm": BatchNorm}, {}))
-    variables = whole.init(jax.random.key(1), student, teacher, noise=noise)
+    whole, grouped = tap.block.clone(norm=BatchNorm), tap.block
+    init = jax.jit(functools.partial(whole.init, noise=noise))
+    variables = init(jax.random.key(1), student, teacher)
 
     def run(module, rows):
         part = jax.tree.map(lambda x: x[rows], noise)

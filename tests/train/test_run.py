@@ -148,11 +148,16 @@ def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path):
     assert kept == [8, 16, 20]
 
 
-def test_eight_devices_equal_one(finished, tmp_path):
-    config = with_teacher(finished, num_devices=8, **{"train.max_steps": 3})
-    main.run(config, str(tmp_path / "eight"))
-    one = metrics.read_rows(finished / "metrics.jsonl")
-    eight = metrics.read_rows(tmp_path / "eight/metrics.jsonl")
+@pytest.mark.parametrize("method", ["kd", DIFFKD])
+def test_eight_devices_equal_one(finished, tmp_path, method):
+    fields = {"train.max_steps": 3, "method": method}
+    for name, devices in (("one", 1), ("eight", 8)):
+        config = with_teacher(finished, num_devices=devices, **fields)
+        main.run(config, str(tmp_path / name))
+    one, eight = (
+        metrics.read_rows(tmp_path / name / "metrics.jsonl")
+        for name in ("one", "eight")
+    )
     for a, b in zip(one[:3], eight[:3], strict=True):
         for name in a:
             if name.startswith("loss/"):
@@ -257,7 +262,10 @@ def test_spatial_rule_shows_in_the_table(capsys):
             {"methods.diffkd.taps.logits.denoise": {"steps": 2}},
             r"taps\.logits\.denoise: found \['steps'\], expected .*'num_steps'",
         ),
-        ({"methods.diffkd.weights.task": float("nan")}, "found loss/total = nan"),
+        (
+            {"method": "kd", "methods.kd.weights.task": float("nan")},
+            "found loss/total = nan",
+        ),
     ],
 )
 def test_bad_fields_are_named(fields, message, finished, tmp_path):

@@ -1,0 +1,221 @@
+"""Blocks of a tap, shared ones and one's own, weights, and what is refused in words."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffkd_jax import (
+    DiffKD,
+    Projection,
+    Refined,
+    Tap,
+    diffkd_step,
+    distillation,
+    init_state,
+)
+from diffkd_jax.core.losses import weigh
+
+KEY = jax.random.key(0)
+OUT = {"a": jax.random.normal(KEY, (6, 4)), "b": jax.random.normal(KEY, (6, 4)) + 1}
+
+
+class Scaled(nn.Module):
+    """A block of one's own: a trained factor, a carried counter, a loss, info."""
+
+    @nn.compact
+    def __call__(self, student, teacher):
+        factor = self.param("factor", nn.initializers.constant(2.0), ())
+        count = self.variable("counters", "seen", jnp.zeros, (), jnp.int32)
+        if not self.is_initializing():
+            count.value += len(student)
+        return Refined(
+            factor * student, teacher, {"size": factor**2}, {"factor": factor}
+        )
+
+
+def both(distill, student=OUT, teacher=OUT):
+    return distill.loss(*distill.init(KEY, student, teacher), KEY, student, teacher)
+
+
+def test_a_block_of_ones_own():
+    distill = distillation({"x": Tap("a", "b", block=Scaled())})
+    losses, state, info = both(distill)
+    assert float(losses["x/size"]) == 4.0
+    expected = jnp.mean(jnp.square(2 * OUT["a"] - OUT["b"]))
+    np.testing.assert_allclose(losses["x/distance"], expected, rtol=1e-6)
+    assert int(state["x"]["counters"]["scaled"]["seen"]) == 6
+    assert float(info["x"]["factor"]) == 2.0
+
+
+def test_without_a_block_outputs_are_compared_as_they_are():
+    distill = distillation({"x": Tap("a", "b", block=None)})
+    losses, state, _ = both(distill)
+    assert state == {"x": {}}
+    expected = jnp.mean(jnp.square(OUT["a"] - OUT["b"]))
+    np.testing.assert_allclose(losses["x/distance"], expected, rtol=1e-6)
+
+
+def test_taps_that_share_have_one_block_and_one_state():
+    taps = {n: Tap(n, "b", block=Scaled(), share="levels") for n in ("a", "b")}
+    distill = distillation(taps)
+    params, state = distill.init(KEY, OUT, OUT)
+    assert set(params) == set(state) == {"levels"}
+    losses, state, _ = distill.loss(params, state, KEY, OUT, OUT)
+    assert set(losses) == {"a/size", "a/distance", "b/size", "b/distance"}
+    assert int(state["levels"]["counters"]["scaled"]["seen"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("taps", "message"),
+    [
+        ({"x": Tap("a", "b", share="y"), "y": Tap("a", "b")}, "the name of another"),
+        (
+            {n: Tap("a", "b", block=b, share="z") for n, b in
+             (("x", Scaled()), ("y", Projection()))},
+            "blocks of two kinds that share 'z'",
+        ),
+        ([Tap("a", "b")], "taps: found list, expected a dict of Tap by name"),
+        ({"x": "logits"}, "taps: found dict, expected a dict of Tap by name"),
+    ],
+)  # fmt: skip
+def test_taps_that_cannot_be(taps, message):
+    with pytest.raises(ValueError, match=message):
+        distillation(taps)
+
+
+def test_a_shared_block_of_two_shapes_is_refused():
+    taps = {n: Tap(n, "b", share="z") for n in ("a", "wide")}
+    out = {"a": jnp.ones((6, 3)), "wide": jnp.ones((6, 5))}
+    with pytest.raises(ValueError, match=r"tap 'wide': found parameters .*\(1, 1, 5, "):
+        distillation(taps).init(KEY, out, OUT)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Tap("a", "b", "mse"),
+            "Tap.distance: found 'mse', expected a function",
+        ),
+        (lambda: Tap("a", "b", block={"num_steps": 1}), "Tap.block: found .*DiffKD"),
+        (lambda: Tap("a", "b", block=Scaled(), denoise={}), "Tap.denoise: .* beside a"),
+    ],
+)
+def test_what_a_tap_cannot_hold(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_denoise_is_short_for_a_block():
+    assert Tap("a", "b", denoise={"num_steps": 2}).block == DiffKD(num_steps=2)
+    assert Tap("a", "b").block == Projection()
+
+
+class Odd(nn.Module):
+    what: str
+
+    def __call__(self, student, teacher):
+        if self.what == "info":
+            return Refined(student, teacher, {}, {"loss/x": 1.0})
+        if self.what == "loss":
+            return Refined(student, teacher, {"mine": student})
+        return student, teacher
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("pair", "tap 'x': block: found tuple of odd, expected a Refined"),
+        ("loss", r"tap 'x': mine: found shape \(6, 4\), expected a scalar"),
+        ("info", r"tap 'x': block: found info \['loss'\]"),
+    ],
+)
+def test_what_a_block_must_return(what, message):
+    distill = distillation({"x": Tap("a", "b", block=Odd(what))})
+    with pytest.raises(ValueError, match=message):
+        both(distill)
+
+
+def test_what_a_distance_must_return():
+    rows = lambda s, t, target: jnp.square(s - t).mean(-1)
+    with pytest.raises(ValueError, match=r"tap 'x': distance: found shape \(6,\)"):
+        both(distillation({"x": Tap("a", "b", rows)}))
+
+
+def step(weights=None, **functions):
+    """One step of a linear student, traced alone; its metrics."""
+    teacher, batch = jnp.ones((4, 3)), {"image": OUT["a"]}
+    apply = lambda w, batch: {"logits": batch["image"] @ w}
+    distill, optimizer = distillation({"x": Tap("logits", "logits")}), optax.sgd(0.1)
+    state = init_state(
+        KEY, teacher, {}, apply(teacher, batch), apply(teacher, batch),
+        distillation=distill, optimizer=optimizer,
+    )  # fmt: skip
+    chosen = {
+        "student_apply": lambda w, s, batch, key: (apply(w, batch), s),
+        "teacher_apply": apply,
+        "task_loss": lambda out, batch: {
+            "task/a": jnp.ones(()),
+            "task/b": jnp.ones(()),
+        },
+    } | functions
+    run = functools.partial(
+        diffkd_step, distillation=distill, optimizer=optimizer, weights=weights or {},
+        **chosen,
+    )  # fmt: skip
+    return run, state.replace(step=state.step + 3), teacher, batch
+
+
+def test_weights_are_numbers_or_schedules_of_names_or_groups():
+    weights = {"task": 3.0, "task/b": lambda step: 0.5 * step, "x": 2.0}
+    run, *args = step(weights)
+    _, metrics = run(*args)
+    assert float(metrics["weighted/task/a"]) == 3.0
+    assert float(metrics["weighted/task/b"]) == 4.5
+    np.testing.assert_allclose(
+        metrics["weighted/x/distance"], 2 * metrics["loss/x/distance"]
+    )
+    total = sum(v for k, v in metrics.items() if k.startswith("weighted/"))
+    np.testing.assert_allclose(metrics["loss/total"], total, rtol=1e-6)
+
+
+def test_a_weight_of_one_changes_no_bit():
+    losses = {"task": jnp.float32(0.1)}
+    assert weigh(losses, {"task": 1.0}, jnp.array(0))["task"] == losses["task"]
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        (
+            {"student_apply": lambda w, s, b, k: {"logits": w}},
+            "student_apply: found di",
+        ),
+        (
+            {"student_apply": lambda w, s, b, k: (b["image"] @ w, s)},
+            r"student_apply: found outputs of an array of shape \(6, 3\)",
+        ),
+        (
+            {"teacher_apply": lambda w, b: (w, w)},
+            "teacher_apply: found outputs of tuple",
+        ),
+        (
+            {"task_loss": lambda out, b: out["logits"].mean()},
+            "task_loss: found an array",
+        ),
+        (
+            {"task_loss": lambda out, b: {"task": out["logits"].mean(-1)}},
+            r"task_loss: found 'task' of shape \(6,\), expected a scalar",
+        ),
+        ({"prepare": lambda k, b: None}, "prepare: found NoneType, expected the batch"),
+    ],
+)
+def test_what_the_functions_of_a_step_must_return(functions, message):
+    run, *args = step(**functions)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(run, *args)
