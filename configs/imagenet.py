@@ -134,7 +134,7 @@ def get_config(argument: str = ""):
     teacher, student, recipe, latent_channels, floor = PAIRS[pair]
     config.name = f"imagenet-{pair}"
     config.teacher.model, config.student.model = teacher, student
-    config.teacher.min_top1 = floor
+    config.teacher.min_score = floor
     config.data.name = "tfds/imagenet2012"
     config.data.eval_split = "validation"
     config.data.num_classes, config.data.eval_batch_size = 1000, 256
@@ -164,5 +164,5 @@ def get_config(argument: str = ""):
         shrink(config)
         config.data.image_size, config.data.resize = 32, 36
         config.optimizer.learning_rate *= 0.01  # maps of one pixel are easily upset
-        config.teacher.min_top1 = 0.0
+        config.teacher.min_score = None
     return config

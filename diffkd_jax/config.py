@@ -36,6 +36,10 @@ FREE_FIELDS = (
 # Fields of earlier versions to the default they had. A record that holds another value
 # is one of a run that this version cannot continue.
 RETIRED_FIELDS: dict[str, Any] = {}
+# Fields that have another name now, and the value that meant none.
+RENAMED_FIELDS: dict[str, tuple[str, Any]] = {
+    "teacher.min_top1": ("teacher.min_score", 0.0),
+}
 
 
 def base() -> ConfigDict:
@@ -59,6 +63,10 @@ def base() -> ConfigDict:
             "compare": (),  # methods to run one after the other
             "method": "diffkd",  # a key of methods
             "methods": methods(),
+            "task": {
+                "name": "classification",
+                "options": {},  # beside mix and train.label_smoothing
+            },
             "data": {
                 "name": "",  # fashion_mnist_embedded, cifar10, ..., tfds/<name>
                 "path": "",  # file or directory, where the data set needs one
@@ -76,7 +84,8 @@ def base() -> ConfigDict:
                 "rand_augment_std": 0.5,
                 "color_jitter": 0.0,  # factors within 1 +- this; 0 for none
                 "image_size": 0,  # pixels; 0 keeps the size
-                # Shorter side before the central crop, pixels; 0 for image_size.
+                "eval_size": 0,  # of evaluation, 0 for image_size
+                # Shorter side before the central crop, pixels; 0 for its own.
                 "resize": 0,
                 "interpolation": "bilinear",  # or "bicubic"
                 "channels": 0,  # 3 for grey pictures as RGB, 0 keeps them
@@ -97,7 +106,9 @@ def base() -> ConfigDict:
                 "weights": "",  # or "ema": the average, where init holds one
                 "epochs": 0.0,  # without init: train it so long, once
                 "workdir": "",  # where to train it; <workdir>/teacher by default
-                "min_top1": 0.0,  # refuse to start below
+                # Worst headline score to start with, in its direction.
+                "min_score": placeholder(float),
+                "min_top1": 0.0,  # its name before 0.3.0, 0 for none
             },
             "train": {
                 "epochs": 0.0,
@@ -136,6 +147,24 @@ def base() -> ConfigDict:
             },
         }
     )
+
+
+def renamed(config: ConfigDict) -> ConfigDict:
+    """A copy in which what stands under an old name stands under the new one.
+
+    Raises:
+      ValueError: both are set.
+    """
+    config = config.copy_and_resolve_references()
+    for old, (new, none) in RENAMED_FIELDS.items():
+        section, _, field = old.rpartition(".")
+        value = config[section][field]
+        if value == none:
+            continue
+        if config[section][new.rpartition(".")[2]] is not None:
+            raise ValueError(f"{old}: found {value} beside {new}, expected one of them")
+        config.update_from_flattened_dict({new: value, old: none})
+    return config
 
 
 def methods() -> ConfigDict:

@@ -44,6 +44,7 @@ def run(config, workdir: str = "") -> None:
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
+    from .config import renamed
     from .models.checks import expand  # after the flags, so that --help is quick
     from .train import compare as comparison
     from .train import run as runs
@@ -55,6 +56,7 @@ def run(config, workdir: str = "") -> None:
             f"workdir: found {workdir!r}, expected a directory; mount the bucket, with "
             "gcsfuse or the like"
         )
+    config = renamed(config)
     start_processes(config.distributed)
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.dry_run:

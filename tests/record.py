@@ -18,8 +18,8 @@ from diffkd_jax.core.distances import kl
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.models.files import MODEL_FILE
 from diffkd_jax.tasks import classification
+from diffkd_jax.tasks.mix import make_prepare
 from diffkd_jax.train.metrics import read_rows
-from diffkd_jax.train.mix import make_prepare
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
 from tests.train.own_model import Own
@@ -40,10 +40,12 @@ def step_rows():
     key = jax.random.key(7)
     image = jax.random.randint(key, (8, 16, 16, 1), 0, 256).astype(jnp.uint8)
     batch = {"image": image, "target": {"label": jnp.arange(8) % 3}}
-    options = tiny_config().mix
-    options.update(mixup=0.8, cutmix=1.0, erase=0.25)
     student, teacher = Own(3, 4), Own(3, 6)
-    prepare = make_prepare(lambda x: x / 255.0, options, 3)
+    mixed = make_prepare(3, mixup=0.8, cutmix=1.0, switch=0.5, erase=0.25)
+
+    def prepare(key, batch):
+        return mixed(key, {**batch, "image": batch["image"] / 255.0})
+
     ready = jax.jit(prepare)(key, batch)
     teacher_variables = jax.jit(teacher.init)(jax.random.key(2), ready["image"])
 

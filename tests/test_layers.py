@@ -12,9 +12,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 ALLOWED = {
     "core": set(),
     "models": {"core.norm"},
-    "tasks": set(),
+    "tasks": {"figures"},
     "data": set(),
-    "train": {"core", "models", "tasks", "data", "config", "__version__"},
+    "train": {"core", "models", "tasks", "data", "config", "figures", "__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}

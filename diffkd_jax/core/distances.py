@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Features = Float[Array, "*dims c"]
-Target = Mapping[str, Any] | None
+Target = Any  # a dict, or None
 Scalar = Float[Array, ""]
 
 # Below these a student's vector counts as dead, or its probabilities as all equal.
@@ -142,6 +142,42 @@ DISTANCES: dict[str, Callable[..., jax.Array]] = {
     "dist": dist,
     "dkd": dkd,
 }
+
+
+def reads_target(
+    distance: Callable[..., jax.Array], student: Any, teacher: Any
+) -> bool:
+    """Whether a distance looks into the target of the batch.
+
+    Args:
+      distance: ``(student, teacher, target) -> scalar``; only its shapes are computed.
+      student: an array that it may be given, or a ``jax.ShapeDtypeStruct``.
+      teacher: likewise.
+
+    >>> x = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    >>> [name for name, distance in DISTANCES.items() if reads_target(distance, x, x)]
+    ['dkd']
+    """
+    try:
+        jax.eval_shape(lambda s, t: distance(s, t, _Watched()), student, teacher)
+    except _TargetRead:
+        return True
+    return False
+
+
+class _TargetRead(Exception):
+    pass
+
+
+class _Watched(dict):
+    """A target that says when somebody looks into it."""
+
+    def _read(self, *_: Any, **__: Any) -> Any:
+        raise _TargetRead
+
+    __getitem__ = __contains__ = __iter__ = __len__ = get = keys = items = values = (
+        _read
+    )
 
 
 def _check(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:

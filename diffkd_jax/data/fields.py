@@ -14,6 +14,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "rand_augment_std": (0, 100),
     "color_jitter": (0, 1),
     "image_size": (0, 8192),
+    "eval_size": (0, 8192),
     "resize": (0, 8192),
     "num_threads": (0, 1024),
     "num_workers": (0, 1024),
@@ -34,6 +35,12 @@ def check_fields(data) -> None:
         if not isinstance(value, int | float) or not least <= value <= most:
             expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"data.{field}: found {value}, expected {expected}")
+    size = data.get("eval_size") or data.get("image_size", 0)
+    if 0 < data.get("resize", 0) < size:
+        raise ValueError(
+            f"data.resize: found {data.resize}, expected 0 or at least {size}, the "
+            "side of the crop that is cut from it (data.eval_size, data.image_size)"
+        )
     if data.get("augment") == "resized_crop" and not data.image_size:
         raise ValueError(
             "data.image_size: found 0, expected a size in pixels for data.augment "

@@ -81,7 +81,7 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
             )
             image, failed = _each(batch["image"], crop, data.image_size)
         else:
-            image, failed = _same_size(batch["image"], data)
+            image, failed = _same_size(batch["image"], data, data.image_size)
         if failed.all():
             return batch | {"image": image, "failed": failed}
         if data.augment == "crop_flip":
@@ -105,10 +105,10 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
 
 
 def eval_transform(data) -> Callable[[dict], dict]:
-    """Resize and centre crop where ``data.image_size`` is set.
+    """Resize and centre crop to ``data.eval_size``, or ``data.image_size``.
 
-    The shorter side becomes ``data.resize``, or ``data.image_size`` where that is 0.
-    Pictures stay uint8; ``failed`` as of :func:`train_transform`.
+    The shorter side becomes ``data.resize`` before, where that is set. Pictures stay
+    uint8; ``failed`` as of :func:`train_transform`.
 
     Raises:
       ValueError: an unknown interpolation or number of channels, or a field out of
@@ -117,7 +117,8 @@ def eval_transform(data) -> Callable[[dict], dict]:
     _check(data)
 
     def transform(batch):
-        image, failed = _same_size(batch["image"], data)
+        size = data.eval_size or data.image_size
+        image, failed = _same_size(batch["image"], data, size)
         return batch | {"image": image, "failed": failed}
 
     return transform
@@ -153,15 +154,15 @@ def _each(
     return crops, failed
 
 
-def _same_size(images, data) -> tuple[np.ndarray, np.ndarray]:
-    if data.image_size:
+def _same_size(images, data, size: int) -> tuple[np.ndarray, np.ndarray]:
+    if size:
         crop = partial(
             center_crop,
-            size=data.image_size,
-            resize=data.resize or data.image_size,
+            size=size,
+            resize=data.resize or size,
             interpolation=data.interpolation,
         )
-        return _each(images, crop, data.image_size)
+        return _each(images, crop, size)
     if isinstance(images, np.ndarray):
         return images, np.zeros(len(images), bool)
     found: list[np.ndarray | None] = []

@@ -1,6 +1,7 @@
 """Models on disk: our own exports, and weights of PyTorch definitions."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,25 +44,36 @@ class Model(NamedTuple):
 def describe(
     name: str,
     options: dict[str, Any],
-    num_classes: int,
+    data_meta: Mapping[str, Any],
     input_shape: tuple[int, ...],
-    class_names: tuple[str, ...] = (),
 ) -> Model:
-    """An untrained model.
+    """An untrained model for data of a description.
 
-    >>> describe("resnet8", {}, 10, (28, 28, 1)).meta["model"]
+    Args:
+      name: see :func:`diffkd_jax.models.build`.
+      options: further fields of the model.
+      data_meta: ``num_classes``, and ``class_names`` where they are known.
+      input_shape: of one picture, ``(h, w, c)``.
+
+    >>> describe("resnet8", {}, {"num_classes": 10}, (28, 28, 1)).meta["model"]
     'resnet8'
     """
+    num_classes = data_meta["num_classes"]
     meta = {
         "model": name,
         "options": options,
         "num_classes": num_classes,
-        "class_names": list(class_names),
+        "class_names": list(data_meta.get("class_names", ())),
         "input_shape": list(input_shape),
     }
     # As it is read back from a file: tuples become lists.
     meta = json.loads(json.dumps(meta))
     return Model(build(name, num_classes=num_classes, **options), None, meta)
+
+
+def described(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's description, what tells its classes."""
+    return {"class_names": meta["class_names"]}
 
 
 def export_model(path: Path, model: Model) -> None:
@@ -187,7 +199,7 @@ def load_torch(
             "(teacher.num_classes, or the classes of the data)"
         )
     # Without a head one class will do: the strict check below tells.
-    model = describe(name, options, classes or 1, input_shape)
+    model = describe(name, options, {"num_classes": classes or 1}, input_shape)
     template = _template(model.module, model.meta["input_shape"])
     try:
         variables, reference = import_weights(model.module, state_dict, template)

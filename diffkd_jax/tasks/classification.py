@@ -1,10 +1,64 @@
-"""Image classification: cross-entropy, top-1 and top-5 accuracy."""
+"""Image classification: cross-entropy, top-1 and top-5 accuracy, confusion."""
 
+import functools
+import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from .. import figures
+from .classes import check
+from .contract import Evidence, Task
+from .mix import make_prepare
+
+MOST_CLASSES_DRAWN = 30
+
+
+def classification(
+    meta: Mapping[str, Any],
+    *,
+    label_smoothing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    switch: float = 0.5,
+    erase: float = 0.0,
+) -> Task:
+    """The class of each picture, from ``outputs["logits"]`` ``[b, classes]``.
+
+    Targets hold ``label``, int ``[b]``. Scores are ``top1``, the headline, ``loss``
+    and, from 6 classes on, ``top5``.
+
+    Args:
+      meta: of the data, with ``num_classes``.
+      label_smoothing: share spread evenly over all classes, in [0, 1).
+      mixup: alpha of the Beta distribution of mixup, 0 for never.
+      cutmix: likewise, of CutMix.
+      switch: probability of CutMix where both are on.
+      erase: probability of random erasing.
+
+    >>> classification({"num_classes": 3}).headline
+    'top1'
+    """
+    classes = meta["num_classes"]
+    prepare = None
+    if mixup or cutmix or erase:
+        prepare = make_prepare(
+            classes, mixup=mixup, cutmix=cutmix, switch=switch, erase=erase
+        )
+    return Task(
+        loss=functools.partial(loss, label_smoothing=label_smoothing),
+        predict=predict,
+        evidence=functools.partial(evidence, confused=classes <= MOST_CLASSES_DRAWN),
+        score=score,
+        headline="top1",
+        prepare=prepare,
+        draw=draw,
+        check=check,
+    )
 
 
 def loss(
@@ -31,6 +85,21 @@ def loss(
     return {"task": optax.softmax_cross_entropy(logits, shares).mean()}
 
 
+def predict(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
+    """``probability`` ``[b, classes]``, and ``label`` int ``[b]``, the largest."""
+    del batch
+    logits = outputs["logits"].astype(jnp.float32)
+    return {"probability": jax.nn.softmax(logits), "label": logits.argmax(-1)}
+
+
+def evidence(outputs: Mapping, batch: Mapping, *, confused: bool = False) -> Evidence:
+    """Sums of :func:`metrics`, and ``confusion`` where it is asked for."""
+    sums = metrics(outputs, batch)
+    if confused:
+        sums["confusion"] = confusion(outputs, batch)
+    return Evidence(sums)
+
+
 def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
     """Counts ``[classes, classes]`` of unmasked examples: row label, column prediction.
 
@@ -38,8 +107,7 @@ def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
     >>> label, mask = jnp.array([1, 1]), jnp.array([1.0, 1.0])
-    >>> batch = {"target": {"label": label}, "mask": mask}
-    >>> confusion(out, batch).tolist()
+    >>> confusion(out, {"target": {"label": label}, "mask": mask}).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
     classes = outputs["logits"].shape[-1]
@@ -62,8 +130,7 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
     >>> label, mask = jnp.array([1, 1]), jnp.array([1.0, 0.0])
-    >>> batch = {"target": {"label": label}, "mask": mask}
-    >>> sums = metrics(out, batch)
+    >>> sums = metrics(out, {"target": {"label": label}, "mask": mask})
     >>> float(sums["top1"]), float(sums["count"])
     (1.0, 1.0)
     """
@@ -87,3 +154,42 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
 def _decides(logits: jax.Array) -> jax.Array:
     """Whether there is a largest logit; -inf beside it rules a class out, no more."""
     return jnp.isfinite(logits.max(-1))
+
+
+def score(seen: Evidence) -> dict[str, float]:
+    """Means of the sums of :func:`evidence`.
+
+    >>> score(Evidence({"count": 4.0, "top1": 3.0, "loss": 2.0}))
+    {'top1': 0.75, 'loss': 0.5}
+    """
+    names = [name for name in ("top1", "top5", "loss") if name in seen.sums]
+    return {name: float(seen.sums[name]) / float(seen.sums["count"]) for name in names}
+
+
+def draw(
+    folder: pathlib.Path, seen: Evidence, meta: Mapping[str, Any]
+) -> list[pathlib.Path]:
+    """The confusion, if there are few classes."""
+    counts, names = seen.sums.get("confusion"), meta.get("class_names")
+    if counts is None:
+        return []
+    names = names or [str(k) for k in range(len(counts))]
+    return [draw_confusion(folder / "confusion.png", np.asarray(counts), names)]
+
+
+def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Path:
+    """Share of each label's examples by prediction, in percent."""
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.5 + 0.45 * len(counts)
+    figure, axis = figures.subplots(figsize=(side, side))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            colour = "white" if share > 60 else "black"
+            text = f"{share:.0f}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
+    ticks, names = range(len(names)), [figures.literal(name) for name in names]
+    axis.set_xticks(ticks, names, rotation=60, ha="right")
+    axis.set_yticks(ticks, names)
+    axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")
+    return figures.save(figure, path)

@@ -1,7 +1,7 @@
 """Checkpoints of a run (Orbax): kept by score, checked, moved aside when damaged.
 
-``checkpoints/<step>`` holds the items ``state`` and ``meta``, JSON: top-1, the
-version of the package and a checksum of the state. The position in the data is a
+``checkpoints/<step>`` holds the items ``state`` and ``meta``, JSON: the headline score,
+the version of the package and a checksum of the state. The position in the data is a
 function of the step and not stored.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from .. import __version__
+from ..tasks import Task
 from . import sharding, structure
 from .workdir import read_json
 
@@ -33,25 +34,15 @@ NOT_DAMAGE = [
 ]
 
 
-def score(metrics: Mapping[str, Any]) -> float:
-    """What "best" goes by: ``top1``, and never a value that is not finite.
-
-    >>> max([{"top1": float("nan")}, {"top1": 0.5}], key=score)
-    {'top1': 0.5}
-    """
-    value = metrics.get("top1")
-    return value if value is not None and np.isfinite(value) else -np.inf
-
-
 class KeepBestAndNewest:
     """Orbax's policy of what stays: the newest checkpoints, and the best by score."""
 
-    def __init__(self, directory: pathlib.Path):
-        self.directory = directory
+    def __init__(self, directory: pathlib.Path, task: Task):
+        self.directory, self.task = directory, task
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context) -> Sequence[bool]:
         del context
-        scores = [score(self._metrics(info)) for info in checkpoints]
+        scores = [self.task.goodness(self._metrics(info)) for info in checkpoints]
         # Of equal ones the newest, else a run that stands still would keep them all.
         best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
         first = len(checkpoints) - NEWEST
@@ -66,8 +57,11 @@ class KeepBestAndNewest:
             return {}  # restoring says so
 
 
-def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a run; what was never finished is moved aside."""
+def manager(workdir: pathlib.Path, task: Task) -> ocp.CheckpointManager:
+    """Opens the checkpoints of a run; what was never finished is moved aside.
+
+    The best one by the headline of the task is kept.
+    """
     directory = workdir.resolve() / "checkpoints"
     if sharding.is_primary():
         for step in sorted(directory.glob("*")):
@@ -77,14 +71,14 @@ def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=KeepBestAndNewest(directory),
+            preservation_policy=KeepBestAndNewest(directory, task),
             enable_async_checkpointing=True,
         ),
     )
 
 
 def save(
-    checkpoints: ocp.CheckpointManager, step: int, state: Any, top1: float
+    checkpoints: ocp.CheckpointManager, step: int, state: Any, scores: Mapping
 ) -> None:
     """Starts writing a state; returns before it is on disk.
 
@@ -92,13 +86,13 @@ def save(
       checkpoints: from :func:`manager`.
       step: number of updates done.
       state: whole on every process.
-      top1: of the student; the best is kept.
+      scores: of the student, numbers by name.
 
     Raises:
       ValueError: the step was not taken, for a later one is there.
     """
-    scored = {"top1": float(top1) if np.isfinite(top1) else None}
-    meta = {**scored, "version": __version__, "checksum": checksum(state)}
+    scored = {k: float(v) if np.isfinite(v) else None for k, v in scores.items()}
+    meta = {"scores": scored, "version": __version__, "checksum": checksum(state)}
     taken = checkpoints.save(
         step,
         args=ocp.args.Composite(
@@ -197,7 +191,7 @@ def checksum(tree: Any) -> int:
 
 
 def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
-    """The item ``meta``, which checkpoints of 0.1.0 do not have.
+    """The item ``meta``, which checkpoints of 0.1.0 do not have; scores at its top.
 
     Raises:
       ValueError: it holds something else.
@@ -206,11 +200,15 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
     if not (directory / "meta").exists():
         return {}
     meta = read_json(directory / "meta/metadata")
-    top1 = meta.get("top1")
-    if type(meta.get("checksum")) is not int or not isinstance(
-        top1, int | float | None
+    scores = meta.pop("scores", {})  # before 0.3.0 one, among the others
+    if not isinstance(scores, dict):
+        raise ValueError(f"{directory}: found scores {scores!r}, expected an object")
+    meta |= scores
+    numbers = [v for k, v in meta.items() if k not in ("version", "checksum")]
+    if type(meta.get("checksum")) is not int or not all(
+        isinstance(value, int | float | None) for value in numbers
     ):
-        raise ValueError(f"{directory}: found no checksum and top1, expected them")
+        raise ValueError(f"{directory}: found no checksum and scores, expected them")
     return meta
 
 

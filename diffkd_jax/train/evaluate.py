@@ -1,61 +1,97 @@
-"""Accuracy of a model on the evaluation split."""
+"""Scores of a model on a split: evidence of its batches, added up and gathered."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..data import pipeline, transforms
-from ..tasks import classification
-from . import setup, sharding
+from ..data.dataset import Data
+from ..tasks import Evidence, Task
+from . import sharding
 
 
-class Evaluator(NamedTuple):
-    """Two functions of a module and its variables, over the evaluation split.
+def make_evaluate(config, data: Data, mesh, task: Task) -> Callable:
+    """``(apply, variables) -> (scores, Evidence)`` over the evaluation split.
 
-    Attributes:
-      metrics: to ``{top1, top5, loss}``, means over what can be read.
-      confusion: to counts ``[classes, classes]``, label by prediction.
+    ``apply`` is ``(variables, batch) -> outputs``; each is compiled once, and an
+    unreadable picture is named once.
     """
-
-    metrics: Callable[..., dict[str, float]]
-    confusion: Callable[..., np.ndarray]
-
-
-def make_evaluator(config, data: setup.Data, mesh) -> Evaluator:
-    """Compiles a module once, and names an unreadable picture once."""
     forwards: dict[Any, Callable] = {}
     unreadable: set[int] = set()
 
-    def sums(measure, module, variables):
-        if (measure, module) not in forwards:
-            forwards[measure, module] = _compile(module, data, measure, mesh)
-        forward = forwards[measure, module]
-        return _sums(config, data, mesh, forward, variables, unreadable)
-
-    def metrics(module, variables):
-        totals = sums(classification.metrics, module, variables)
-        count = float(totals.pop("count"))
-        if not count:
+    def evaluate(apply, variables):
+        if apply not in forwards:
+            forwards[apply] = compile_evidence(task, apply, data.normalise, mesh)
+        batches = _batches(config, data, mesh, unreadable)
+        seen = gather(forwards[apply], variables, batches, mesh)
+        if seen is None:
             raise ValueError(
                 f"data.eval_split: found {config.data.eval_split!r} with no picture "
                 "that decodes, expected at least one"
             )
-        return {name: float(value) / count for name, value in totals.items()}
+        return dict(task.score(seen)), seen
 
-    return Evaluator(metrics, functools.partial(sums, classification.confusion))
+    return evaluate
 
 
-def _compile(module, data: setup.Data, metrics: Callable, mesh) -> Callable:
-    apply = setup.frozen_apply(module)
+def compile_evidence(
+    task: Task, apply: Callable, normalise: Callable, mesh
+) -> Callable:
+    """``(variables, batch) -> (sums, rows)``, the same on every device.
+
+    ``rows`` holds ``index`` and ``mask`` of the batch too, if the task has any.
+    """
 
     def forward(variables, batch):
-        batch = batch | {"image": data.normalise(batch["image"])}
-        return metrics(apply(variables, batch), batch)
+        batch = normalise(batch)
+        if task.infer is None:
+            outputs = apply(variables, batch)
+        else:
+            outputs = task.infer(lambda part: apply(variables, part), batch)
+        seen = task.evidence(outputs, batch)
+        rows = dict(seen.rows)
+        if rows:
+            rows |= {"index": batch["index"], "mask": batch["mask"]}
+        return {**seen.sums, "mask": batch["mask"].sum()}, rows
 
     return sharding.jit_forward(forward, mesh)
+
+
+def gather(
+    forward: Callable, variables: Any, batches: Iterable[Mapping], mesh
+) -> Evidence | None:
+    """The evidence of all batches, rows in the order of ``index``.
+
+    Args:
+      forward: from :func:`compile_evidence`.
+      variables: what it is applied to.
+      batches: of this process, see :func:`diffkd_jax.data.pipeline.eval_batches`.
+      mesh: of the devices.
+
+    Returns:
+      Sums as float64 or int64, or None where no example counts.
+    """
+    parts: list[Any] = []
+    for batch in batches:
+        parts.append(forward(variables, sharding.put_batch(batch, mesh)))
+        jax.block_until_ready(parts[-2:-1])  # else batches pile up on the device
+    sums, rows = zip(*jax.device_get(parts), strict=True)
+    total = jax.tree.map(_sum, *sums)
+    if not total.pop("mask"):
+        return None
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *rows)
+    if joined:
+        counted = np.flatnonzero(joined.pop("mask"))
+        order = counted[np.argsort(joined.pop("index")[counted], kind="stable")]
+        joined = jax.tree.map(lambda x: x[order], joined)
+    return Evidence(total, joined)
+
+
+def _sum(*values: np.ndarray) -> np.ndarray:
+    whole = np.issubdtype(values[0].dtype, np.integer)
+    return np.sum(np.asarray(values, np.int64 if whole else np.float64), 0)
 
 
 def batch_size(asked: int, examples: int, devices: int) -> int:
@@ -67,9 +103,7 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
-def _sums(
-    config, data: setup.Data, mesh, forward: Callable, variables, unreadable: set[int]
-) -> Any:
+def _batches(config, data: Data, mesh, unreadable: set[int]) -> Iterable[Mapping]:
     batches = pipeline.eval_batches(
         data.evaluation,
         transforms.eval_transform(config.data),
@@ -83,10 +117,7 @@ def _sums(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    parts = []
     for batch in batches:
         skipped, most = batch.pop("skipped"), config.data.max_unreadable
         pipeline.note_skipped(skipped, unreadable, data.evaluation, most)
-        parts.append(forward(variables, sharding.put_batch(batch, mesh)))
-        jax.block_until_ready(parts[-2:-1])  # else batches pile up on the device
-    return jax.tree.map(lambda *x: np.sum(x, 0), *jax.device_get(parts))
+        yield batch

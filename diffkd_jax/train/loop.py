@@ -13,11 +13,9 @@ from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..data import pipeline, transforms
-from ..tasks import classification
 from . import checkpoint, report, setup, sharding
 from .finite import require_finite
 from .metrics import Progress, Writer, print_line, print_values
-from .mix import make_prepare
 from .optimizer import make_optimizer, make_schedule
 
 
@@ -31,6 +29,16 @@ def ema_variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.ema["params"], **state.ema["state"]}
 
 
+def make_prepare(data, task) -> Callable:
+    """``(key, batch) -> batch``: what a step does to a batch before anything else."""
+
+    def prepare(key, batch):
+        batch = data.normalise(batch)
+        return batch if task.prepare is None else task.prepare(key, batch)
+
+    return prepare
+
+
 class Loop:
     """Steps, logs, evaluations and checkpoints of one run, compiled once.
 
@@ -39,12 +47,24 @@ class Loop:
     """
 
     def __init__(
-        self, config, workdir, data, mesh, student, teacher, taps, method, evaluate
+        self,
+        config,
+        workdir,
+        data,
+        task,
+        mesh,
+        student,
+        teacher,
+        taps,
+        method,
+        evaluate,
     ):
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
+        self.task = task
         self.student, self.taps = student, taps
-        self.label = f"{config.name} {config.method}"
+        self.title = f"{config.name} {config.method}"
         self.evaluate, self.images_per_second = evaluate, 0.0
+        self.seen = None  # evidence of the last evaluation
         self.unreadable: set[int] = set()  # training pictures found so far
         weights = method.weights.to_dict(preserve_field_references=False)
         options = config.data
@@ -78,24 +98,19 @@ class Loop:
             student_apply=setup.student_apply(student.module),
             teacher_apply=teacher_apply,
             distillation=self.distillation,
-            task_loss=functools.partial(
-                classification.loss, label_smoothing=config.train.label_smoothing
-            ),
+            task_loss=task.loss,
             optimizer=self.optimizer,
             weights=weights,
-            prepare=make_prepare(data.normalise, config.mix, len(data.class_names)),
+            prepare=make_prepare(data, task),
             ema_decay=config.train.ema_decay,
         )
+        self.student_frozen = setup.frozen_apply(student.module)
         self.step = sharding.jit_step(self.pure_step, mesh)
 
     def initial_state(self) -> TrainState:
         """Fresh state, replicated; a function of the seed alone."""
         module = self.student.module
-        batch = {
-            "image": jax.ShapeDtypeStruct(
-                (self.config.data.batch_size, *self.data.input_shape), np.float32
-            )
-        }
+        batch = setup.batch_shapes(self.data, self.config.data.batch_size)
 
         def init(seed):
             key_student, key_distill = jax.random.split(jax.random.key(seed))
@@ -133,7 +148,9 @@ class Loop:
         config, options = self.config, self.config.data
         state = self.initial_state()
         with contextlib.ExitStack() as stack:
-            checkpoints = stack.enter_context(checkpoint.manager(self.workdir))
+            checkpoints = stack.enter_context(
+                checkpoint.manager(self.workdir, self.task)
+            )
             restored = checkpoint.restore(checkpoints, state)
             state = state if restored is None else restored
             start = int(state.step)
@@ -141,8 +158,8 @@ class Loop:
                 print_line(f"{config.name}: resuming at step {start}")
             batches = self._batches(start)
             writer = stack.enter_context(closing(Writer(self.workdir, start)))
-            history = report.evaluations(self.workdir)
-            progress = Progress(self.label, start, self.total_steps, options.batch_size)
+            history = report.evaluations(self.workdir, self.task.headline)
+            progress = Progress(self.title, start, self.total_steps, options.batch_size)
             pending: list[tuple[int, Any]] = []
             for step in range(start + 1, self.total_steps + 1):
                 batch = sharding.put_batch(self._next(batches), self.mesh)
@@ -151,7 +168,7 @@ class Loop:
                     # The rate is that of steps, compilation is left out.
                     jax.block_until_ready(metrics)
                     progress = Progress(
-                        self.label, step, self.total_steps, options.batch_size
+                        self.title, step, self.total_steps, options.batch_size
                     )
                 pending.append((step, metrics))
                 # Dispatch runs ahead of the device by one step, whose batch is copied
@@ -165,7 +182,7 @@ class Loop:
                 if due:
                     values = self._evaluate(state, step, writer)
                     history[step] = values
-                    checkpoint.save(checkpoints, step, state, values["top1"])
+                    checkpoint.save(checkpoints, step, state, values)
             if self.total_steps not in history:  # its row was lost
                 values = self._evaluate(state, self.total_steps, writer)
                 history[self.total_steps] = values
@@ -193,7 +210,7 @@ class Loop:
         values = self.evaluate_student(state)
         writer.write(step, {f"eval/{k}": v for k, v in values.items()})
         epoch = step / self.steps_per_epoch
-        print_values(f"{self.label}  epoch {epoch:g}", values)
+        print_values(f"{self.title}  epoch {epoch:g}", values)
         return values
 
     def _next(self, batches) -> dict[str, np.ndarray]:
@@ -224,10 +241,10 @@ class Loop:
         progress.show(steps[-1], values)
 
     def evaluate_student(self, state: TrainState) -> dict[str, float]:
-        """Metrics of the student and, with the prefix ``ema_``, of its average."""
-        values = self.evaluate(self.student.module, student_variables(state))
+        """Scores of the student and, with the prefix ``ema_``, of its average."""
+        values, self.seen = self.evaluate(self.student_frozen, student_variables(state))
         if state.ema:
-            average = self.evaluate(self.student.module, ema_variables(state))
+            average, _ = self.evaluate(self.student_frozen, ema_variables(state))
             values |= {f"ema_{name}": value for name, value in average.items()}
         return values
 
@@ -242,11 +259,11 @@ class Loop:
         batch = transforms.eval_transform(self.config.data)(
             self.data.evaluation.fetch(np.arange(count))
         )
-        batch = {"image": self.data.normalise(batch["image"])}
+        batch = self.data.normalise(batch)
         compile_once = functools.partial(
             jax.jit, compiler_options=compiler_options(once=True)
         )
-        student_apply = compile_once(setup.frozen_apply(self.student.module))
+        student_apply = compile_once(self.student_frozen)
         pair = (
             student_apply(student_variables(state), batch),
             compile_once(self.teacher_apply)(self.teacher_variables, batch),

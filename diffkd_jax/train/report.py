@@ -6,7 +6,7 @@ import html
 import json
 import pathlib
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,15 +32,15 @@ def rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
     return [row for row in read_rows(workdir / "metrics.jsonl") if name in row]
 
 
-def evaluations(workdir: pathlib.Path) -> dict[int, dict[str, float]]:
-    """Results by step of a run's evaluations."""
+def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, float]]:
+    """Scores by step of a run's evaluations."""
     return {
         row["step"]: {
             name.removeprefix("eval/"): value
             for name, value in row.items()
             if name.startswith("eval/")
         }
-        for row in rows_with(workdir, "eval/top1")
+        for row in rows_with(workdir, f"eval/{headline}")
     }
 
 
@@ -89,11 +89,18 @@ def write_run(
     *,
     summary_text: str,
     trajectories: Mapping[str, Mapping[str, np.ndarray]],
-    confusion: np.ndarray | None,
-    class_names: Sequence[str],
+    draw: Callable[[pathlib.Path], Sequence[pathlib.Path]],
 ) -> None:
-    """Draws the plots of a finished run and writes its ``report.html``."""
-    folder = workdir / "plots"
+    """Draws the plots of a finished run and writes its ``report.html``.
+
+    Args:
+      workdir: of the run.
+      result: its summary.
+      summary_text: its table of sizes and taps.
+      trajectories: from :func:`trajectories`.
+      draw: writes the figures of the task to a folder, and returns the files.
+    """
+    folder, headline = workdir / "plots", result["headline"]
     rows = rows_with(workdir, "loss/total")
     figures: list[pathlib.Path] = []
     notes: list[str] = []
@@ -102,8 +109,8 @@ def write_run(
         draw(folder / f"{name}.png", *arguments)
         figures.append(folder / f"{name}.png")
 
-    curve = {result["method"]: rows_with(workdir, "eval/top1")}
-    add("accuracy", plots.accuracy, curve, result.get("teacher_top1"))
+    curve = {result["method"]: rows_with(workdir, f"eval/{headline}")}
+    add("score", plots.scores, curve, headline, result.get(f"teacher_{headline}"))
     if rows:
         add("losses", plots.losses, rows)
     for tap, points in trajectories.items():
@@ -113,8 +120,7 @@ def write_run(
             add(f"trajectory_{tap}", plots.trajectory, points, tap)
         else:
             notes.append(f"<p>{tap}: denoising is not finite and not drawn.</p>")
-    if confusion is not None:
-        add("confusion", plots.confusion, confusion, class_names)
+    figures += draw(folder)
     body = [
         _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
         *map(_image, figures),
@@ -129,27 +135,30 @@ def write_comparison(
     workdir: pathlib.Path, results: Sequence[Mapping[str, Any]]
 ) -> str:
     """Draws and tabulates several methods of one study; returns the table as text."""
+    headline = results[0]["headline"]
+    final, best = f"final_{headline}", f"best_{headline}"
     curves = {
-        r["method"]: rows_with(workdir / r["method"], "eval/top1") for r in results
+        r["method"]: rows_with(workdir / r["method"], f"eval/{headline}")
+        for r in results
     }
-    teacher = next((r["teacher_top1"] for r in results if "teacher_top1" in r), None)
+    of_teacher = f"teacher_{headline}"
+    teacher = next((r[of_teacher] for r in results if of_teacher in r), None)
     folder = workdir / "plots"
-    plots.comparison(folder / "comparison.png", results)
-    plots.accuracy(folder / "accuracy.png", curves, teacher)
-    base = next((r["final_top1"] for r in results if r["method"] == "none"), None)
-    rows = [("method", "top-1 %", "best %", "minus none", "images/s")]
+    plots.comparison(folder / "comparison.png", results, headline)
+    plots.scores(folder / "score.png", curves, headline, teacher)
+    base = next((r[final] for r in results if r["method"] == "none"), None)
+    rows = [("method", headline, "best", "minus none", "images/s")]
     for r in results:
-        gain = "" if base is None else f"{100 * (r['final_top1'] - base):+.2f}"
-        final, best = 100 * r["final_top1"], 100 * r["best_top1"]
+        gain = "" if base is None else f"{r[final] - base:+.4f}"
         rate = f"{r['images_per_second']:.0f}"
-        rows.append((r["method"], f"{final:.2f}", f"{best:.2f}", gain, rate))
+        rows.append((r["method"], f"{r[final]:.4f}", f"{r[best]:.4f}", gain, rate))
     if teacher is not None:
-        rows.append(("teacher", f"{100 * teacher:.2f}", "", "", ""))
+        rows.append(("teacher", f"{teacher:.4f}", "", "", ""))
     links = "".join(map(_link, (r["method"] for r in results)))
     body = [
         _table(rows),
         _image(folder / "comparison.png"),
-        _image(folder / "accuracy.png"),
+        _image(folder / "score.png"),
         f"<h2>Runs</h2><ul>{links}</ul>",
         "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]

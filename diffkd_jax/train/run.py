@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from ..data.dataset import open_data
 from ..models.checks import check_finite, expand
 from ..models.files import (
     EMA_FILE,
@@ -12,9 +13,9 @@ from ..models.files import (
     export_model,
     load_model,
 )
-from . import checkpoint, classes, report, setup, sharding, summary
+from . import report, setup, sharding, summary
 from .disk import disk_faults_named
-from .evaluate import make_evaluator
+from .evaluate import make_evaluate
 from .loop import Loop, ema_variables, student_variables
 from .metrics import print_line, print_values
 from .workdir import (
@@ -27,8 +28,6 @@ from .workdir import (
     write_json,
 )
 
-MOST_CLASSES_DRAWN = 30
-
 
 def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
@@ -38,59 +37,60 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
       workdir: directory of the run, created if needed.
 
     Returns:
-      The content of ``summary.json``: method, final and best accuracy, and so on.
+      The content of ``summary.json``: method, final and best scores, and so on.
 
     Raises:
       ValueError: bad config or data, a workdir of another config, or a loss that is
         not finite.
       FileNotFoundError: missing data or teacher.
     """
-    data = setup.open_data(config)
+    data = open_data(config.data)
+    task = setup.make_task(config, data)
     method = setup.selected_method(config)
     group = config.train.norm_group_size
     taps = setup.make_taps(method, group)
     student = setup.make_model(config.student, data, group)
-    known = (data.class_names, (data.train.size, data.evaluation.size))
     if (workdir / SUMMARY).exists():  # which may be somebody else's, to be read alone
-        claim_workdir(config, workdir, *known)
-        if finished := read_summary(workdir):
+        claim_workdir(config, workdir, data.record())
+        if finished := read_summary(workdir, task.headline):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
-            return finished
+            return {"headline": task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
-        claim_workdir(config, workdir, *known)
-        return _train(config, workdir, data, method, taps, student)
+        claim_workdir(config, workdir, data.record())
+        return _train(config, workdir, data, task, method, taps, student)
 
 
-def _train(config, workdir, data, method, taps, student) -> dict[str, Any]:
+def _train(config, workdir, data, task, method, taps, student) -> dict[str, Any]:
     mesh = sharding.make_mesh(config.num_devices)
     teacher = get_teacher(config, data, workdir) if taps else None
     if teacher:
-        classes.check_teacher(teacher.meta, data.class_names, taps)
+        setup.check_classes(task, data, student, teacher, taps)
         record_teacher(workdir, teacher.meta["checksum"])
     text = summary.describe(
         data, student, teacher, taps, method.weights, config.data.batch_size
     )
     print_line(text)
-    evaluator = make_evaluator(config, data, mesh)
-    evaluate = evaluator.metrics
-    teacher_metrics = check_teacher(config, data, teacher, evaluate)
-    loop = Loop(config, workdir, data, mesh, student, teacher, taps, method, evaluate)
+    evaluate = make_evaluate(config, data, mesh, task)
+    teacher_scores = check_teacher(config, data, task, teacher, evaluate)
+    loop = Loop(
+        config, workdir, data, task, mesh, student, teacher, taps, method, evaluate
+    )
     state, history = loop.run()
     variables = jax.device_get(student_variables(state))
     result = {
         "name": config.name,
         "method": config.method,
+        "headline": task.headline,
         "seed": config.seed,
         "steps": int(state.step),
         **{f"final_{k}": v for k, v in history[-1].items()},
-        "best_top1": max(history, key=checkpoint.score)["top1"],
-        **{f"teacher_{k}": v for k, v in teacher_metrics.items()},
+        f"best_{task.headline}": max(history, key=task.goodness)[task.headline],
+        **{f"teacher_{k}": v for k, v in teacher_scores.items()},
         "images_per_second": loop.images_per_second,
     }
     examples = loop.drawing_examples(state)
-    counts = None
-    if len(data.class_names) <= MOST_CLASSES_DRAWN:
-        counts = evaluator.confusion(student.module, variables)
+    if loop.seen is None:  # it was resumed after its last evaluation
+        _, loop.seen = evaluate(loop.student_frozen, variables)
     exports = {MODEL_FILE: variables}
     if state.ema:
         exports[EMA_FILE] = jax.device_get(ema_variables(state))
@@ -104,19 +104,18 @@ def _train(config, workdir, data, method, taps, student) -> dict[str, Any]:
             result,
             summary_text=text,
             trajectories=examples,
-            confusion=counts,
-            class_names=data.class_names,
+            draw=lambda folder: draw(folder, task, loop.seen, data),
         )
         write_json(workdir / SUMMARY, result)
     sharding.wait_for_all("the run is written")
     print_line(
-        f"{config.name} ({config.method}): top-1 {result['final_top1']:.4f}, report in "
-        f"{workdir / REPORT}"
+        f"{config.name} ({config.method}): {task.headline} "
+        f"{result[f'final_{task.headline}']:.4f}, report in {workdir / REPORT}"
     )
     return result
 
 
-def get_teacher(config, data: setup.Data, workdir: pathlib.Path) -> setup.Model:
+def get_teacher(config, data, workdir: pathlib.Path) -> setup.Model:
     """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
     weights = config.teacher.weights
     if weights not in ("", "ema"):
@@ -152,29 +151,37 @@ def teacher_config(config) -> Any:
     return own
 
 
-def check_teacher(config, data, teacher, evaluate) -> dict[str, float]:
+def draw(folder: pathlib.Path, task, seen, data) -> list[pathlib.Path]:
+    """The figures of the task, if it has any."""
+    return [] if task.draw is None else task.draw(folder, seen, data.meta)
+
+
+def check_teacher(config, data, task, teacher, evaluate) -> dict[str, float]:
     """Evaluates the teacher before any training, if its classes are the data's.
 
     Raises:
-      ValueError: it is below ``teacher.min_top1``.
+      ValueError: it is worse than ``teacher.min_score``.
     """
     if teacher is None:
         return {}
-    expected, own = len(data.class_names), teacher.meta["num_classes"]
+    worst = config.teacher.min_score
+    expected, own = data.meta["num_classes"], teacher.meta["num_classes"]
     if own != expected:
-        if config.teacher.min_top1:
+        if worst is not None:
             raise ValueError(
-                f"teacher.min_top1: found {config.teacher.min_top1} for a teacher of "
-                f"{own} classes on data of {expected}, expected 0: it cannot be checked"
+                f"teacher.min_score: found {worst} for a teacher of {own} classes on "
+                f"data of {expected}, expected none: it cannot be checked"
             )
         print_line(f"teacher  {own} classes, the data {expected}: not evaluated")
         return {}
-    values = evaluate(teacher.module, teacher.variables)
+    values, _ = evaluate(setup.frozen_apply(teacher.module), teacher.variables)
     print_values("teacher", values)
-    if values["top1"] < config.teacher.min_top1:
+    if worst is not None and not (
+        task.goodness(values) >= task.goodness({task.headline: worst})
+    ):
         raise ValueError(
-            f"teacher.min_top1: found a teacher of {values['top1']:.4f}, expected at "
-            f"least {config.teacher.min_top1}; check data.mean, data.std, the picture "
+            f"teacher.min_score: found a teacher of {values[task.headline]:.4f}, "
+            f"expected {worst} or better; check data.mean, data.std, the picture "
             "size and the order of the classes"
         )
     return values
@@ -182,27 +189,32 @@ def check_teacher(config, data, teacher, evaluate) -> dict[str, float]:
 
 def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing."""
-    data = setup.open_data(config)
+    data = open_data(config.data)
+    task = setup.make_task(config, data)
     module, variables, meta = load_model(workdir, config.student.model)
     check_finite(f"workdir: {workdir}", variables)
-    classes.check_student(f"workdir: {workdir}", meta, data.class_names)
+    if task.check is not None:
+        task.check(f"workdir: {workdir}", meta, data.meta)
     mesh = sharding.make_mesh(config.num_devices)
-    values = make_evaluator(config, data, mesh).metrics(module, variables)
+    evaluate = make_evaluate(config, data, mesh, task)
+    values, _ = evaluate(setup.frozen_apply(module), variables)
     print_values("student", values)
     return values
 
 
 def dry_run(config) -> str:
     """Prints and returns the table of taps and sizes; touches no workdir."""
-    data = setup.open_data(config)
+    data = open_data(config.data)
+    task = setup.make_task(config, data)
     method = setup.selected_method(config)
     taps = setup.make_taps(method)
+    student = setup.make_model(config.student, data)
     teacher = setup.make_model(config.teacher, data) if taps else None
     if teacher:
-        classes.check_teacher(teacher.meta, data.class_names, taps)
+        setup.check_classes(task, data, student, teacher, taps)
     text = summary.describe(
         data,
-        setup.make_model(config.student, data),
+        student,
         teacher,
         taps,
         method.weights,

@@ -12,14 +12,17 @@ import flax.linen as nn
 import jax
 
 from ..core.diffkd import DiffKD
-from ..core.distances import DISTANCES
+from ..core.distances import DISTANCES, reads_target
+from ..core.distill import distillation, refine
 from ..core.norm import BatchNorm
-from ..core.taps import Tap
+from ..core.taps import Tap, lookup
+from ..data.dataset import Data
 from ..models.checks import check_finite
 from ..models.files import (
     EMA_FILE,
     Model,
     describe,
+    described,
     is_ours,
     load_model,
     load_torch,
@@ -27,9 +30,8 @@ from ..models.files import (
     read_description,
 )
 from ..models.fold import fold
+from ..tasks import TASKS, Task
 from .checkpoint import checksum
-from .data import Data
-from .data import open_data as open_data
 
 LOG = logging.getLogger(__name__)
 
@@ -46,9 +48,11 @@ def make_model(options, data: Data, norm_group_size: int = 0) -> Model:
     keywords = options.options.to_dict()
     if options.dtype != "float32":
         keywords["dtype"] = options.dtype
-    classes = options.get("num_classes") or len(data.class_names)
-    names = data.class_names if classes == len(data.class_names) else ()
-    model = describe(options.model, keywords, classes, data.input_shape, names)
+    own = options.get("num_classes") or data.meta["num_classes"]
+    meta = data.meta | {"num_classes": own}
+    if own != data.meta["num_classes"]:
+        meta.pop("class_names", None)
+    model = describe(options.model, keywords, meta, data.eval_shape)
     if norm_group_size and hasattr(model.module, "norm_group_size"):
         grouped = model.module.clone(norm_group_size=norm_group_size)
         return model._replace(module=grouped)
@@ -87,18 +91,16 @@ def load_teacher(config, data: Data, path: str | pathlib.Path) -> Model:
             file,
             config.teacher.model,
             expected.meta["options"],
-            data.input_shape,
+            data.eval_shape,
             expected.meta["num_classes"],
             weights,
         )
         LOG.info("teacher: %s, named as by %s", file, reference)
     check_finite(f"teacher.init: {file}", loaded.variables)
-    variables = fold(expected.module, loaded.variables, data.input_shape)
-    # The names of its own classes, which are not those of the data for certain.
-    meta = expected.meta | {
-        "class_names": loaded.meta["class_names"],
-        "checksum": checksum(loaded.variables),
-    }
+    variables = fold(expected.module, loaded.variables, data.eval_shape)
+    # What its own file says of its classes; they need not be those of the data.
+    meta = expected.meta | described(loaded.meta)
+    meta["checksum"] = checksum(loaded.variables)
     return expected._replace(variables=variables, meta=meta)
 
 
@@ -122,6 +124,57 @@ def _check_teacher_fits(file: pathlib.Path, found: Mapping, expected: Mapping) -
                 f"teacher.init: {file} holds {field} {theirs[field]}, expected "
                 f"{ours[field]} ({name})"
             )
+
+
+def make_task(config, data: Data) -> Task:
+    """The task that ``config.task`` names; ``mix`` is for tasks that take it.
+
+    Raises:
+      ValueError: no such task, or options that it does not take.
+    """
+    options = config.task
+    if options.name not in TASKS:
+        raise ValueError(
+            f"task.name: found {options.name!r}, expected one of {list(TASKS)}"
+        )
+    make = TASKS[options.name]
+    parameters = inspect.signature(make).parameters.values()
+    keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    _check_names("task.options", options.options, keywords)
+    shared = config.train.to_dict() | config.mix.to_dict()
+    shared = {name: value for name, value in shared.items() if name in keywords}
+    return make(data.meta, **shared | options.options.to_dict())
+
+
+def check_classes(
+    task: Task, data: Data, student: Model, teacher: Model, taps: Mapping[str, Tap]
+) -> None:
+    """Refuses a teacher that cannot serve the task, by :class:`Task`'s own check."""
+    if task.check is None:
+        return
+    student_out, teacher_out = (
+        outputs_of(model, data, 4) for model in (student, teacher)
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(
+        distillation(taps).init, key, student_out, teacher_out
+    )
+    known = {}
+    for name, tap in taps.items():
+        place = tap.share or name
+        pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
+        run = functools.partial(refine, tap)
+        refined, _ = jax.eval_shape(run, params[place], state[place], key, *pair)
+        reads = reads_target(tap.distance, refined.student, refined.teacher)
+        known[name] = (tap.student, tap.teacher, reads)
+    task.check("teacher.init", teacher.meta, data.meta, known)
+
+
+def outputs_of(model: Model, data: Data, size: int) -> Any:
+    """Shapes of a model's outputs for a training batch of this size."""
+    image = batch_shapes(data, size)["image"]
+    variables = jax.eval_shape(model.module.init, jax.random.key(0), image)
+    return jax.eval_shape(frozen_apply(model.module), variables, {"image": image})
 
 
 def make_taps(method: Mapping, norm_group_size: int = 0) -> dict[str, Tap]:
@@ -196,6 +249,15 @@ def frozen_apply(module: nn.Module) -> Callable:
     return lambda variables, batch: module.apply(variables, batch["image"], train=False)
 
 
+def batch_shapes(data: Data, size: int) -> dict[str, Any]:
+    """Shapes of a normalised training batch of this size."""
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), data.target
+    )
+    image = jax.ShapeDtypeStruct((size, *data.train_shape), jax.numpy.float32)
+    return {"image": image, "target": target}
+
+
 def init_variables(module: nn.Module, key: jax.Array, data: Data) -> Any:
     """Fresh variables of a module for pictures of the data's shape; to be jitted."""
-    return module.init(key, jax.numpy.zeros((1, *data.input_shape)))
+    return module.init(key, jax.numpy.zeros((1, *data.train_shape)))

@@ -1,6 +1,6 @@
 """Processes, mesh, placement of arrays, and jit with the platform's options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -86,7 +86,7 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
     """Global arrays from this process's part of a batch.
 
     Raises:

@@ -10,7 +10,9 @@ import numpy as np
 
 from ..core.distill import distillation, refine
 from ..core.taps import Tap, lookup, resizing
-from .setup import Data, Model
+from ..data.dataset import Data
+from ..models.files import Model
+from .setup import batch_shapes
 
 
 def multiply_adds(function: Callable, *args: Any) -> int:
@@ -67,11 +69,12 @@ def describe(
 
     Multiply-adds are forward, per picture.
     """
-    image = jax.ShapeDtypeStruct((batch_size, *data.input_shape), np.float32)
+    image = jax.ShapeDtypeStruct((batch_size, *data.train_shape), np.float32)
+    sizes = ["x".join(map(str, s)) for s in (data.train_shape, data.eval_shape)]
     lines = [
         f"pictures   {data.train.size:,} to train, {data.evaluation.size:,} to "
-        f"evaluate, {'x'.join(map(str, data.input_shape))}, "
-        f"{len(data.class_names)} classes"
+        f"evaluate, {' and '.join(dict.fromkeys(sizes))}, "
+        f"{data.meta['num_classes']} classes"
     ]
     outputs = {}
     for role, model in (("student", student), ("teacher", teacher)):
@@ -90,7 +93,7 @@ def describe(
     key = jax.eval_shape(lambda: jax.random.key(0))
     pair = outputs["student"], outputs["teacher"]
     params, state = jax.eval_shape(distill.init, key, *pair)
-    target = {"label": jax.ShapeDtypeStruct((batch_size,), np.int32)}
+    target = batch_shapes(data, batch_size)["target"]
     losses, _, _ = jax.eval_shape(distill.loss, params, state, key, *pair, target)
     count = multiply_adds(distill.loss, params, state, key, *pair, target)
     lines.append(

@@ -5,21 +5,20 @@ import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from .. import __version__
-from ..config import FREE_FIELDS, RETIRED_FIELDS, base
+from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
 from ..models.files import EMA_FILE, MODEL_FILE
 from ..models.tensors import read_metadata
 from .sharding import everywhere, is_primary, wait_for_all
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
-# Of a summary, what comparisons read.
-COMPARED = ("final_top1", "best_top1", "images_per_second")
+KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
 TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
 
 
@@ -50,10 +49,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def claim_workdir(
-    config,
-    workdir: pathlib.Path,
-    class_names: Sequence[str] = (),
-    pictures: Sequence[int] = (),
+    config, workdir: pathlib.Path, data: Mapping[str, list] | None = None
 ) -> None:
     """Records the config in a new workdir, or checks that an old one is the same.
 
@@ -63,18 +59,16 @@ def claim_workdir(
     Args:
       config: of the run.
       workdir: its directory.
-      class_names: of the data, in label order.
-      pictures: how many there are to train and to evaluate on.
+      data: what its data are known by, lists by name.
 
     Raises:
       ValueError: the workdir holds a run of another config or on other data, or one
         whose record cannot be read; nothing is changed.
     """
     record = workdir / "config.json"
-    wanted = _as_json(config)
+    wanted, data = _as_json(config), dict(data or {})
     if not ((workdir / SUMMARY).exists() or _has_checkpoints(workdir)):
         if is_primary():
-            data = {"classes": list(class_names), "pictures": list(pictures)}
             write_json(record, {"version": __version__, **data, **wanted})
         return
     if not record.exists():
@@ -85,12 +79,18 @@ def claim_workdir(
     found = read_json(record)
     version = found.pop("version", "0.1.0")
     found.pop(TEACHER, None)
-    classes, known = found.pop("classes", []), found.pop("pictures", [])
-    if not isinstance(classes, list):
-        raise ValueError(
-            f"{record}: found classes of {type(classes).__name__}, expected a list"
-        )
-    _check_data(workdir, classes, known, list(class_names), list(pictures))
+    for name in {*data, *KNOWN_BY}:
+        known = found.pop(name, [])
+        if not isinstance(known, list):
+            raise ValueError(
+                f"{record}: found {name} of {type(known).__name__}, expected a list"
+            )
+        # What either lacks is not known.
+        if known and data.get(name) and known != data[name]:
+            raise ValueError(
+                f"workdir: {workdir} holds a run on data of {name} {_few(known)}, "
+                f"found {_few(data[name])}; set data.path or choose another --workdir"
+            )
     if version != __version__:
         LOG.warning(
             "%s: begun by version %s, goes on in %s, whose pictures and rounding may "
@@ -103,28 +103,6 @@ def claim_workdir(
         raise ValueError(
             f"workdir: {workdir} holds a run of another config (by version {version}, "
             f"this is {__version__}); choose another --workdir\n{shown}"
-        )
-
-
-def _check_data(
-    workdir: pathlib.Path,
-    classes: list,
-    known: list,
-    class_names: list[str],
-    pictures: list[int],
-) -> None:
-    """Refuses data that are not those of the record; what either lacks is not known."""
-    if classes and class_names and classes != class_names:
-        raise ValueError(
-            f"workdir: {workdir} holds a run on {len(classes)} classes "
-            f"{_few(classes)}, found data of {len(class_names)}, {_few(class_names)}; "
-            "set data.path or choose another --workdir"
-        )
-    if known and pictures and known != pictures:
-        raise ValueError(
-            f"workdir: {workdir} holds a run on {known} pictures (to train, to "
-            f"evaluate), found data of {pictures}; set data.path or choose another "
-            "--workdir"
         )
 
 
@@ -155,6 +133,12 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     defaults = _flat(_as_json(base()))
+    for old, (new, default) in RENAMED_FIELDS.items():
+        if old in found:
+            value = found.pop(old)
+            if value != default:
+                found[new] = value
+            expected.pop(old, None)
     lines = []
     for name in sorted({*found, *expected} - set(FREE_FIELDS)):
         theirs = found.get(name, defaults.get(name, "nothing"))
@@ -164,8 +148,12 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return lines
 
 
-def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
+def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
     """What a finished run wrote last; None if anything of it is to be made again.
+
+    Args:
+      workdir: of the run.
+      headline: the score that comparisons read.
 
     Raises:
       ValueError: something is missing, and no checkpoint is there to make it from.
@@ -177,11 +165,13 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
     problems = []
     try:
         result = read_json(file)
-        lacking = [n for n in COMPARED if not isinstance(result.get(n), int | float)]
+        compared = (f"final_{headline}", f"best_{headline}", "images_per_second")
+        lacking = [n for n in compared if not isinstance(result.get(n), int | float)]
         problems += [f"{file}: found no number {name}" for name in lacking]
     except ValueError as error:
         problems.append(str(error))
-    names = [MODEL_FILE, *([EMA_FILE] if "final_ema_top1" in result else [])]
+    averaged = f"final_ema_{headline}" in result
+    names = [MODEL_FILE, *([EMA_FILE] if averaged else [])]
     broken = [n for n in names if not _is_whole(workdir / n)]
     problems += [f"{workdir / name}: found no whole file" for name in broken]
     has_checkpoints = _has_checkpoints(workdir)
@@ -244,9 +234,9 @@ def _as_json(config) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict(), default=str))
 
 
-def _few(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > 4 else ""
-    return f"({', '.join(map(str, names[:4]))}{more})"
+def _few(values: Sequence) -> str:
+    more = f", ... {len(values)} in all" if len(values) > 4 else ""
+    return f"({', '.join(map(str, values[:4]))}{more})"
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

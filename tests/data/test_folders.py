@@ -4,12 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
-from diffkd_jax.data import folders, sources, transforms
+from diffkd_jax.data import folders, open_data, sources, transforms
 from diffkd_jax.data.split import array_split, limited
-from diffkd_jax.train.data import open_data
 from tests.data.options import data_options
 
 
@@ -31,7 +29,7 @@ def folder(tmp_path):
 
 def options(path, **fields):
     mine = {"name": "folder", "path": str(path), "batch_size": 2, "eval_batch_size": 2}
-    return ConfigDict({"data": data_options(**mine | fields)})
+    return data_options(**mine | fields)
 
 
 def messages(caplog):
@@ -56,7 +54,7 @@ def test_only_the_splits_in_use_make_classes(folder):
     assert data.class_names == ("cat", "dog")
     data = sources.load("folder", str(folder), ("train", "val"))
     assert sorted(data.splits) == ["devkit", "test", "train"]
-    assert open_data(options(folder)).class_names == ("cat", "dog")
+    assert open_data(options(folder)).meta["class_names"] == ["cat", "dog"]
     with pytest.raises(ValueError, match=r"data\.eval_split: .*'test', 'train'"):
         open_data(options(folder, eval_split="val"))
 
@@ -104,7 +102,7 @@ def test_of_many_classes_the_first_are_named(folder, caplog):
 
 def test_a_class_in_the_evaluation_split_alone_is_named(folder, caplog):
     write(folder, "test/owl/1.png")
-    assert open_data(options(folder)).class_names == ("cat", "dog", "owl")
+    assert open_data(options(folder)).meta["class_names"] == ["cat", "dog", "owl"]
     assert messages(caplog) == ["classes without a training picture: owl"]
 
 
@@ -127,7 +125,7 @@ def test_all_listed_endings_are_read(tmp_path):
         Image.new("L", (8, 8), 200).save(path, kind)
     split = sources.load("folder", str(tmp_path)).splits["train"]
     assert split.size == len(names)
-    fields = options(tmp_path).data
+    fields = options(tmp_path)
     batch = transforms.eval_transform(fields)(split.fetch(np.arange(split.size)))
     assert not batch["failed"].any()
     assert np.abs(batch["image"].astype(int) - 200).max() <= 1
@@ -157,13 +155,13 @@ def test_a_file_that_is_gone_counts_as_one_that_does_not_decode(folder, caplog):
         True,
     ]
     assert messages(caplog) == [f"{folder}/train/cat/2.png: No such file or directory"]
-    batch = transforms.eval_transform(options(folder).data)(batch)
+    batch = transforms.eval_transform(options(folder))(batch)
     assert batch["failed"].tolist() == [False, True, False, False]
 
 
 def test_a_first_picture_that_is_damaged_does_not_matter(folder):
     (folder / "test/cat/1.png").write_bytes(b"")
-    assert open_data(options(folder)).input_shape == (8, 8, 3)
+    assert open_data(options(folder)).eval_shape == (8, 8, 3)
     for name in ("cat/2.png", "dog/1.png", "dog/2.png"):
         (folder / "test" / name).write_bytes(b"")
     with pytest.raises(ValueError, match=r"cat/1\.png and others: found no picture"):
@@ -223,7 +221,7 @@ def test_channels_that_do_not_fit_are_named(tmp_path):
     np.savez(
         file, **{f"{s}/{k}": v for s in ("train", "test") for k, v in arrays.items()}
     )
-    assert open_data(options(file, name="npz")).input_shape == (8, 8, 4)
+    assert open_data(options(file, name="npz")).eval_shape == (8, 8, 4)
     for fields, message in (
         ({"channels": 3}, r"data\.channels: found 3 for pictures of 4 channels"),
         ({"rand_augment": 9.0}, r"data\.rand_augment: found 9\.0 for pictures of 4"),

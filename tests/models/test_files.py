@@ -25,7 +25,7 @@ SHAPE = (32, 32, 3)
 
 
 def trained(name, **options):
-    model = describe(name, options, 5, SHAPE)
+    model = describe(name, options, {"num_classes": 5}, SHAPE)
     return model._replace(variables=random_variables(model.module, SHAPE))
 
 
@@ -40,7 +40,9 @@ def test_exports_load_back(name, tmp_path):
 
 
 def references_of(*names):
-    return [(n, r) for n in names for r in references(describe(n, {}, 5, SHAPE).module)]
+    five = {"num_classes": 5}
+    modules = {n: describe(n, {}, five, SHAPE).module for n in names}
+    return [(n, r) for n, module in modules.items() for r in references(module)]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ META = {
 
 
 def small(name="resnet8", options=META["options"]):
-    model = describe(name, options, 3, SHAPE, ("ant", "bee", "cow"))
+    meta = {"num_classes": 3, "class_names": ["ant", "bee", "cow"]}
+    model = describe(name, options, meta, SHAPE)
     return model._replace(variables=random_variables(model.module, SHAPE))
 
 

@@ -27,7 +27,7 @@ def tiny_config(**fields):
             config[side].model = "tests.train.own_model:make"
             config[side].options = {"width": width}
         for tap in config.methods.diffkd.taps.values():
-            tap.denoise.num_steps = 2
+            tap.denoise.num_steps = 1
     config.update_from_flattened_dict(fields)
     return config
 
@@ -60,7 +60,9 @@ def resnet(tmp_path_factory):
     from diffkd_jax.models.files import MODEL_FILE, describe, export_model
     from tests.models.test_fold import random_variables
 
-    model = describe("resnet8", RESNET["teacher.options"], 10, (28, 28, 1))
+    model = describe(
+        "resnet8", RESNET["teacher.options"], {"num_classes": 10}, (28, 28, 1)
+    )
     variables = random_variables(model.module, (28, 28, 1))
     workdir = tmp_path_factory.mktemp("resnet")
     export_model(workdir / MODEL_FILE, model._replace(variables=variables))

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from diffkd_jax.core.step import TrainState, as_seed
+from diffkd_jax.tasks import Task
 from diffkd_jax.train import checkpoint, sharding
 
 # On an error Orbax forgets what else it reads, which Python remarks when it is freed.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
+TASK = Task(None, None, None, None, "score")
 STEPS = {4: float("inf"), 8: 0.9, 12: 0.3, 16: float("nan"), 20: 0.4}
 
 
@@ -40,9 +42,9 @@ def collected():
 def saved(tmp_path_factory):
     """Five saves, the best of them the second."""
     workdir = tmp_path_factory.mktemp("saved")
-    with checkpoint.manager(workdir) as checkpoints:
-        for step, top1 in STEPS.items():
-            checkpoint.save(checkpoints, step, state(step), top1)
+    with checkpoint.manager(workdir, TASK) as checkpoints:
+        for step, score in STEPS.items():
+            checkpoint.save(checkpoints, step, state(step), {"score": score})
     return workdir
 
 
@@ -57,7 +59,7 @@ def kept(workdir):
 
 def restored(workdir, like=None):
     """The step that is restored, its numbers checked."""
-    with checkpoint.manager(workdir) as checkpoints:
+    with checkpoint.manager(workdir, TASK) as checkpoints:
         found = checkpoint.restore(checkpoints, like or state(0))
         step = int(found.step)
         jax.tree.map(np.testing.assert_array_equal, found, state(step))
@@ -66,13 +68,13 @@ def restored(workdir, like=None):
 
 def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     assert kept(workdir) == [8, 16, 20]
-    with checkpoint.manager(workdir) as checkpoints:
+    with checkpoint.manager(workdir, TASK) as checkpoints:
         assert int(checkpoint.restore(checkpoints, state(0)).step) == 20
-        checkpoint.save(checkpoints, 24, state(24), 0.5)
-        checkpoint.save(checkpoints, 28, state(28), 0.6)
+        checkpoint.save(checkpoints, 24, state(24), {"score": 0.5})
+        checkpoint.save(checkpoints, 28, state(28), {"score": 0.6})
     assert kept(workdir) == [8, 24, 28]
-    with checkpoint.manager(workdir) as checkpoints:
-        checkpoint.save(checkpoints, 32, state(32), 0.95)
+    with checkpoint.manager(workdir, TASK) as checkpoints:
+        checkpoint.save(checkpoints, 32, state(32), {"score": 0.95})
     assert kept(workdir) == [28, 32]
 
 
@@ -87,19 +89,19 @@ def test_a_state_that_still_holds_gamma_is_taken_without(tmp_path):
         made = now.replace(model_state=now.model_state | {"distiller": distiller})
         return sharding.put_replicated(made, sharding.make_mesh(1))
 
-    with checkpoint.manager(tmp_path) as checkpoints:
+    with checkpoint.manager(tmp_path, TASK) as checkpoints:
         old = with_distiller(batch_stats=stats, gamma=gamma)
-        checkpoint.save(checkpoints, 4, old, 0.1)
-    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 4, old, {"score": 0.1})
+    with checkpoint.manager(tmp_path, TASK) as checkpoints:
         expected = with_distiller(batch_stats=stats)
         found = checkpoint.restore(checkpoints, expected)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
-    with checkpoint.manager(tmp_path) as checkpoints:
+    with checkpoint.manager(tmp_path, TASK) as checkpoints:
         for step in range(1, 7):
-            checkpoint.save(checkpoints, step, state(step), 0.1)
+            checkpoint.save(checkpoints, step, state(step), {"score": 0.1})
     assert kept(tmp_path) == [5, 6]
 
 
@@ -144,9 +146,9 @@ def test_saving_goes_on_after_a_fall_back(workdir, caplog):
     for file in (workdir / "checkpoints/20/state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    with checkpoint.manager(workdir) as checkpoints:
+    with checkpoint.manager(workdir, TASK) as checkpoints:
         assert int(checkpoint.restore(checkpoints, state(0)).step) == 16
-        checkpoint.save(checkpoints, 20, state(20), 0.1)
+        checkpoint.save(checkpoints, 20, state(20), {"score": 0.1})
     assert kept(workdir) == [8, 16, 20]
     assert restored(workdir) == 20
     moved = sorted(p.name for p in (workdir / "damaged").iterdir())
@@ -156,10 +158,10 @@ def test_saving_goes_on_after_a_fall_back(workdir, caplog):
 
 def test_a_save_that_is_not_taken_is_an_error(workdir):
     with (
-        checkpoint.manager(workdir) as checkpoints,
+        checkpoint.manager(workdir, TASK) as checkpoints,
         pytest.raises(ValueError, match="expected none from step 18 on"),
     ):
-        checkpoint.save(checkpoints, 18, state(18), 0.1)
+        checkpoint.save(checkpoints, 18, state(18), {"score": 0.1})
 
 
 def test_none_that_can_be_read_is_refused_and_nothing_lost(workdir):
@@ -182,7 +184,7 @@ def test_a_state_of_another_model_is_called_that(workdir):
 def test_another_mesh_takes_it(workdir):
     mesh = sharding.make_mesh(4)
     like = jax.device_put(state(0), sharding.replicated(mesh))
-    with checkpoint.manager(workdir) as checkpoints:
+    with checkpoint.manager(workdir, TASK) as checkpoints:
         found = checkpoint.restore(checkpoints, like)
     assert found.params["student"]["w"].sharding.mesh.size == 4
 
@@ -194,13 +196,32 @@ def test_the_checksum_sees_order_sign_and_type():
 
 
 def test_no_score_that_is_not_finite_is_the_best():
-    rows = [{"top1": float("nan")}, {"top1": 0.3}, {"top1": float("inf")}, {}]
-    assert max(rows, key=checkpoint.score) == {"top1": 0.3}
+    rows = [{"score": float(x)} for x in ("nan", "0.3", "inf", "-inf")] + [{}]
+    for task in (TASK, TASK._replace(higher_is_better=False)):
+        assert max(rows, key=task.goodness) == {"score": 0.3}
+
+
+def test_the_best_is_the_least_where_less_is_better(tmp_path):
+    task = TASK._replace(higher_is_better=False)
+    with checkpoint.manager(tmp_path, task) as checkpoints:
+        for step, score in {4: 0.3, 8: 0.1, 12: 0.5, 16: 0.4}.items():
+            checkpoint.save(checkpoints, step, state(step), {"score": score})
+    assert kept(tmp_path) == [8, 12, 16]
+
+
+def test_a_score_of_0_2_0_still_counts(workdir):
+    file = workdir / "checkpoints/8/meta/metadata"
+    meta = json.loads(file.read_text())
+    file.write_text(json.dumps(meta.pop("scores") | meta))
+    with checkpoint.manager(workdir, TASK) as checkpoints:
+        checkpoint.save(checkpoints, 24, state(24), {"score": 0.5})
+        checkpoint.save(checkpoints, 28, state(28), {"score": 0.6})
+    assert kept(workdir) == [8, 24, 28]
 
 
 def test_scores_are_on_disk(workdir):
     text = (workdir / "checkpoints/8/meta/metadata").read_text()
-    assert json.loads(text)["top1"] == 0.9
+    assert json.loads(text)["scores"] == {"score": 0.9}
 
 
 def change(text):
@@ -221,8 +242,8 @@ def of_another_sharding(folder: pathlib.Path):
         of_another_sharding,
         change("[1, 2]"),
         change("5"),
-        change(json.dumps({"top1": "high", "checksum": 1})),
-        change(json.dumps({"top1": 0.5, "checktum": 1})),
+        change(json.dumps({"scores": {"score": "high"}, "checksum": 1})),
+        change(json.dumps({"scores": {"score": 0.5}, "checktum": 1})),
         change("[" * 100_000),
     ],
 )
@@ -236,8 +257,8 @@ def test_a_best_one_that_is_damaged_does_not_keep_others_from_saving(
     workdir,
 ):
     change("[1]")(workdir / "checkpoints/8")
-    with checkpoint.manager(workdir) as checkpoints:
-        checkpoint.save(checkpoints, 24, state(24), 0.1)
+    with checkpoint.manager(workdir, TASK) as checkpoints:
+        checkpoint.save(checkpoints, 24, state(24), {"score": 0.1})
     assert restored(workdir) == 24
 
 

@@ -1,24 +1,25 @@
 """Classes are compared by name."""
 
 import functools
-import inspect
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from diffkd_jax.core.distances import DISTANCES, dkd, kl, mse
-from diffkd_jax.core.distill import Tap
-from diffkd_jax.train.classes import LABELLED, check_student, check_teacher
+from diffkd_jax.core.distances import DISTANCES, kl, reads_target
+from diffkd_jax.tasks.classes import check
 
 NAMES = ("ant", "bee", "cow")
-LOGITS = {"logits": Tap("logits", "logits", functools.partial(kl, tau=4.0))}
-FEATURES = {"features": Tap("features", "features", functools.partial(mse))}
-DKD = {"logits": Tap("logits", "logits", functools.partial(dkd, tau=4.0), denoise={})}
+LOGITS = {"logits": ("logits", "logits", False)}
+FEATURES = {"features": ("features", "features", False)}
+DKD = {"logits": ("logits", "logits", True)}
 
 
 def meta(*names, count=0):
     return {"class_names": list(names), "num_classes": count or len(names)}
+
+
+DATA = meta(*NAMES)
 
 
 @pytest.mark.parametrize(
@@ -30,32 +31,34 @@ def meta(*names, count=0):
 )
 def test_other_names(names, message, caplog):
     with pytest.raises(ValueError, match=rf"teacher.init: .*{message}"):
-        check_teacher(meta(*names), NAMES, LOGITS)
+        check("teacher.init", meta(*names), DATA, LOGITS)
     with pytest.raises(ValueError, match=message):
-        check_student("workdir: runs/x", meta(*names), NAMES)
+        check("workdir: runs/x", meta(*names), DATA)
     assert not caplog.text
-    check_teacher(meta(*names), NAMES, FEATURES)
+    check("teacher.init", meta(*names), DATA, FEATURES)
     assert message.partition("; ")[2] in caplog.text
     assert "teacher of other classes than the data" in caplog.text
 
 
 def test_the_same_names_and_no_names(caplog):
     for known in (meta(*NAMES), meta(count=3), meta("0", "1", "2")):
-        check_teacher(known, NAMES, LOGITS)
-        check_teacher(known, ("0", "1", "2"), LOGITS)
-        check_student("workdir", known, NAMES)
+        check("teacher.init", known, DATA, LOGITS)
+        check("teacher.init", known, meta("0", "1", "2"), LOGITS)
+        check("workdir", known, DATA)
     assert not caplog.text
 
 
 def test_another_number_of_classes():
-    check_teacher(meta(*"abcdefghij"), NAMES, LOGITS)  # as teacher.num_classes says
+    check(
+        "teacher.init", meta(*"abcdefghij"), DATA, LOGITS
+    )  # as teacher.num_classes says
     with pytest.raises(
         ValueError, match=r"taps.logits.distance: .* of 10 .* data of 3"
     ):
-        check_teacher(meta(count=10), NAMES, DKD)
-    check_teacher(meta(count=3), NAMES, DKD)
+        check("teacher.init", meta(count=10), DATA, DKD)
+    check("teacher.init", meta(count=3), DATA, DKD)
     with pytest.raises(ValueError, match=r"runs/x holds a student of 10 .*expected 3"):
-        check_student("workdir: runs/x", meta(count=10), NAMES)
+        check("workdir: runs/x", meta(count=10), DATA)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -65,11 +68,22 @@ def test_which_distances_read_labels(name):
         float(DISTANCES[name](x, y, {"label": jnp.full(4, label, jnp.int32)}))
         for label in range(3)
     }
-    assert "target" in inspect.signature(DISTANCES[name]).parameters
-    assert (len(values) > 1) == (name in LABELLED)
+    assert (len(values) > 1) == reads_target(DISTANCES[name], x, y)
+
+
+def test_whoever_looks_into_the_target_reads_it():
+    x = jnp.ones((4, 3))
+    for look in (
+        lambda target: target["box"].sum(),
+        lambda target: 0.0 if "box" in target else 1.0,
+        lambda target: sum(1 for _ in target.items()),
+    ):
+        assert reads_target(lambda s, t, target, look=look: look(target), x, x)
+    assert not reads_target(lambda s, t, target: (s * t).sum(), x, x)
+    assert not reads_target(functools.partial(kl, tau=2.0), x, x)
 
 
 def test_one_class_has_no_others_to_compare():
     with pytest.raises(ValueError, match=r"taps.logits.distance: .* of 1 class, expec"):
-        check_teacher(meta("ant"), ("ant",), DKD)
-    check_teacher(meta("ant"), ("ant",), LOGITS)
+        check("teacher.init", meta("ant"), meta("ant"), DKD)
+    check("teacher.init", meta("ant"), meta("ant"), LOGITS)

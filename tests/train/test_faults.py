@@ -11,6 +11,7 @@ from absl import logging
 
 from diffkd_jax import main
 from diffkd_jax.config import FREE_FIELDS
+from diffkd_jax.data import open_data
 from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, export_model
 from diffkd_jax.train import checkpoint, disk, metrics, setup, workdir
 from tests.models.test_fold import random_variables
@@ -19,7 +20,7 @@ from tests.train.conftest import tiny_config
 
 def claimed(path, **fields):
     path.mkdir(exist_ok=True)
-    workdir.claim_workdir(tiny_config(**fields), path, ["a", "b"])
+    workdir.claim_workdir(tiny_config(**fields), path, {"classes": ["a", "b"]})
     return path
 
 
@@ -48,9 +49,9 @@ def test_a_new_run_in_an_unused_workdir_takes_its_own_teacher(tmp_path):
 
 def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
     config = tiny_config(method="kd")
-    data = setup.open_data(config)
+    data = open_data(config.data)
     model = setup.make_model(config.teacher, data)
-    variables = random_variables(model.module, data.input_shape)
+    variables = random_variables(model.module, data.eval_shape)
     found = []
     for name, added in (("a", 0), ("b", 0), ("c", 1)):
         variables["params"]["head"]["bias"] += added
@@ -63,7 +64,7 @@ def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
 def test_the_record_of_a_run_holds_its_teacher(finished):
     record = workdir.read_json(finished / "config.json")
     config = tiny_config()
-    data = setup.open_data(config)
+    data = open_data(config.data)
     teacher = setup.load_teacher(config, data, finished / "teacher")
     assert record["teacher_checksum"] == teacher.meta["checksum"]
     assert "teacher_checksum" not in workdir.read_json(finished / "teacher/config.json")
@@ -82,14 +83,14 @@ def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
 def done(tmp_path):
     """A finished run, as far as its summary and what belongs to it go."""
     config = tiny_config()
-    model = setup.make_model(config.student, setup.open_data(config))
+    model = setup.make_model(config.student, open_data(config.data))
     variables = random_variables(model.module, (28, 28, 1))
     export_model(tmp_path / MODEL_FILE, model._replace(variables=variables))
     (tmp_path / "report.html").write_text("<p>")
     summary = {"final_top1": 0.5, "best_top1": 1.0, "images_per_second": 3.0}
     workdir.write_json(tmp_path / "summary.json", summary)
     (tmp_path / "checkpoints/4").mkdir(parents=True)  # to make the rest from
-    assert workdir.read_summary(tmp_path) == summary
+    assert workdir.read_summary(tmp_path, "top1") == summary
     return tmp_path
 
 
@@ -108,14 +109,14 @@ def cut(file):
 )
 def test_what_is_broken_of_a_finished_run_is_made_again(done, caplog, name, damage):
     damage(done / name)
-    assert workdir.read_summary(done) is None
+    assert workdir.read_summary(done, "top1") is None
     assert name in caplog.text
 
 
 def test_the_average_belongs_to_a_finished_run_that_has_one(done, caplog):
     summary = workdir.read_json(done / "summary.json")
     workdir.write_json(done / "summary.json", summary | {"final_ema_top1": 0.5})
-    assert workdir.read_summary(done) is None
+    assert workdir.read_summary(done, "top1") is None
     assert EMA_FILE in caplog.text
 
 

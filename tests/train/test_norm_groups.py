@@ -9,6 +9,7 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.core.diffkd import DiffKDNoise
 from diffkd_jax.core.norm import BatchNorm
+from diffkd_jax.data import open_data
 from diffkd_jax.train import setup
 from tests.train.conftest import tiny_config
 
@@ -49,7 +50,7 @@ def test_the_student_has_groups_and_its_file_does_not(tmp_path):
     config = tiny_config(**fields | {"student.model": "resnet8"})
     with config.unlocked():
         config.student.options = {"channels": (4, 4, 4, 8)}
-    data = setup.open_data(config)
+    data = open_data(config.data)
     student = setup.make_model(config.student, data, config.train.norm_group_size)
     assert student.module.norm_group_size == 8
     main.run(config, str(tmp_path))

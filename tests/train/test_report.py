@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from diffkd_jax.figures import literal
+from diffkd_jax.tasks.classification import draw_confusion
 from diffkd_jax.train import plots, report
-from diffkd_jax.train.plots import literal
 
 ODD = (
     "$_^$",
@@ -25,11 +26,11 @@ ODD = (
 
 def test_names_that_are_no_formulas_are_drawn(tmp_path):
     counts = np.eye(len(ODD), dtype=int)
-    plots.confusion(tmp_path / "confusion.png", counts, ODD)
+    draw_confusion(tmp_path / "confusion.png", counts, ODD)
     rows = [{"step": 1, "eval/top1": 0.5, "eval/loss": 1.0}]
-    plots.accuracy(tmp_path / "accuracy.png", dict.fromkeys(ODD, rows), 0.9)
+    plots.scores(tmp_path / "score.png", dict.fromkeys(ODD, rows), "top1", 0.9)
     results = [{"method": name, "final_top1": 0.1 * k} for k, name in enumerate(ODD)]
-    plots.comparison(tmp_path / "comparison.png", results)
+    plots.comparison(tmp_path / "comparison.png", results, "top1")
     losses = {f"loss/{name}": 1.0 for name in ODD[:-2]}
     plots.losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
     drawn = [path.read_bytes()[:4] for path in tmp_path.iterdir()]
@@ -58,13 +59,14 @@ def workdir(tmp_path):
 
 def test_a_page_escapes_all_text(workdir):
     result = {"name": "<i>n</i>", "method": "<i>m</i>", "final_top1": 0.5}
+    result["headline"] = "top1"
+    names = ("<i>c</i>", "\udcff")
     report.write_run(
         workdir,
         result,
         summary_text="<i>s</i> \udcff",
         trajectories={},
-        confusion=np.eye(2, dtype=int),
-        class_names=("<i>c</i>", "\udcff"),
+        draw=lambda folder: [draw_confusion(folder / "c.png", np.eye(2), names)],
     )
     page = (workdir / "report.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;n" in page
@@ -77,6 +79,7 @@ def test_links_of_a_comparison_are_escaped(tmp_path):
     odd = 'a"><script>b</script>#?'
     results = [
         {"name": "n", "method": name, "final_top1": 0.5, "best_top1": 0.5}
+        | {"headline": "top1"}
         | {"images_per_second": 1.0}
         for name in ("none", odd)
     ]
@@ -86,7 +89,7 @@ def test_links_of_a_comparison_are_escaped(tmp_path):
     assert 'href="none/report.html">none<' in page
     assert 'href="a%22%3E%3Cscript%3Eb%3C/script%3E%23%3F/report.html"' in page
     assert text.splitlines()[0].split() == [
-        *("method", "top-1", "%", "best", "%", "minus", "none", "images/s")
+        *("method", "top1", "best", "minus", "none", "images/s")
     ]
 
 
@@ -102,7 +105,7 @@ mine = plt.figure()
 before = dict(matplotlib.rcParams)
 from diffkd_jax.train import plots
 rows = [{{"step": 1, "eval/top1": 0.5}}]
-plots.accuracy(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, None)
+plots.scores(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, "top1", None)
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
 assert plt.get_fignums() == [mine.number]
 assert dict(matplotlib.rcParams) == before

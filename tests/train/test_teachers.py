@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.data import open_data
 from diffkd_jax.models.files import (
     EMA_FILE,
     MODEL_FILE,
@@ -27,13 +28,13 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    return setup.open_data(config)
+    return open_data(config.data)
 
 
 def trained(config, data, seed=0):
     """An export as of a finished run."""
     model = setup.make_model(config.teacher, data)
-    variables = random_variables(model.module, data.input_shape)
+    variables = random_variables(model.module, data.eval_shape)
     variables["params"]["head"]["bias"] += seed
     return model._replace(variables=variables)
 
@@ -72,13 +73,13 @@ def test_weights_that_nothing_will_have(config, data, tmp_path):
 
 def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):
     model = trained(config, data)
-    assert model.meta["class_names"] == list(data.class_names)
+    assert model.meta["class_names"] == data.meta["class_names"]
     export_model(tmp_path / MODEL_FILE, model)
-    assert load_model(tmp_path).meta["class_names"] == list(data.class_names)
-    renamed = model.meta | {"class_names": list(data.class_names[::-1])}
+    assert load_model(tmp_path).meta["class_names"] == data.meta["class_names"]
+    renamed = model.meta | {"class_names": data.meta["class_names"][::-1]}
     export_model(tmp_path / MODEL_FILE, model._replace(meta=renamed))
     found = setup.load_teacher(config, data, tmp_path)
-    assert found.meta["class_names"] == list(data.class_names[::-1])
+    assert found.meta["class_names"] == data.meta["class_names"][::-1]
     with pytest.raises(ValueError, match=r"teacher.init: .*in another order"):
         main.run(with_teacher(config, tmp_path), str(tmp_path / "run"))
     own = config.copy_and_resolve_references()
@@ -161,7 +162,8 @@ def test_a_damaged_teacher_is_refused(config, data, tmp_path):
 
 
 def test_a_teacher_of_another_count(config, data, tmp_path):
-    fewer = data._replace(class_names=data.class_names[:3])
+    three = {"num_classes": 3, "class_names": data.meta["class_names"][:3]}
+    fewer = data._replace(meta=data.meta | three)
     export_model(tmp_path / MODEL_FILE, trained(config, data))
     with pytest.raises(ValueError, match="holds num_classes 10, expected 3"):
         setup.load_teacher(config, fewer, tmp_path)

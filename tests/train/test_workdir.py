@@ -31,6 +31,8 @@ def old_config(**fields):
         config.student.model = config.teacher.model = "resnet8"
         config.student.options = {"channels": (2, 2, 2, 4)}
         config.teacher.options = {"channels": (4, 4, 4, 12)}
+    for tap in config.methods.diffkd.taps.values():
+        tap.denoise.num_steps = 2
     config.update_from_flattened_dict(fields)
     return config
 
@@ -78,14 +80,16 @@ def test_the_record_says_version_and_classes(finished):
 
 def test_data_of_other_classes_is_called_that(finished):
     names = ["a", "b", "c"]
-    with pytest.raises(ValueError, match=r"10 classes .*found data of 3"):
-        workdir.claim_workdir(tiny_config(), finished, names)
+    with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
+        workdir.claim_workdir(tiny_config(), finished, {"classes": names})
 
 
 def test_data_of_other_sizes_is_called_that(finished):
-    with pytest.raises(ValueError, match=r"a run on \[64, 64\] pictures .*\[65, 64\]"):
-        workdir.claim_workdir(tiny_config(), finished, (), (65, 64))
-    workdir.claim_workdir(tiny_config(), finished, (), (64, 64))
+    with pytest.raises(
+        ValueError, match=r"data of pictures \(64, 64\), found \(65, 64"
+    ):
+        workdir.claim_workdir(tiny_config(), finished, {"pictures": [65, 64]})
+    workdir.claim_workdir(tiny_config(), finished, {"pictures": [64, 64]})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_a_finished_run_without_checkpoints_is_not_trained_again(
     shutil.rmtree(run / "checkpoints")
     (run / name).unlink()
     if taken:
-        assert workdir.read_summary(run)["steps"] == 8
+        assert workdir.read_summary(run, "top1")["steps"] == 8
         main.run(tiny_config(), str(run))
     else:
         with pytest.raises(ValueError, match="without checkpoints to make it from"):

@@ -1,15 +1,15 @@
-"""From a config to the data of a run."""
+"""From the section ``data`` of a config to the data of a run."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import sources, transforms
-from ..data.fields import check_fields
-from ..data.split import Split, hold_out, limited, some_of
-from ..data.unreadable import first_readable
+from . import sources, transforms
+from .fields import check_fields
+from .split import Split, hold_out, limited, some_of
+from .unreadable import first_readable
 
 LOG = logging.getLogger(__name__)
 
@@ -20,28 +20,40 @@ class Data(NamedTuple):
     Attributes:
       train: the training split.
       evaluation: the evaluation split.
-      class_names: in label order.
-      input_shape: of a normalised picture, ``[h, w, c]``.
-      normalise: uint8 pictures ``[n, h, w, c]`` to what models take.
+      meta: JSON values: ``num_classes``, ``class_names`` in label order, ``channels``
+        and ``image_size`` (height, width) of a normalised training picture.
+      train_shape: of a normalised training picture, ``[h, w, c]``.
+      eval_shape: of one to evaluate on.
+      target: of one example, arrays ``[1, ...]``; for their shapes.
+      normalise: a batch whose pictures are uint8 to what models take.
     """
 
     train: Split
     evaluation: Split
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    normalise: Callable
+    meta: dict[str, Any]
+    train_shape: tuple[int, ...]
+    eval_shape: tuple[int, ...]
+    target: dict[str, np.ndarray]
+    normalise: Callable[[Mapping], dict]
+
+    def record(self) -> dict[str, list]:
+        """What a run records, to know its data by."""
+        pictures = [self.train.size, self.evaluation.size]
+        return {"classes": list(self.meta["class_names"]), "pictures": pictures}
 
 
-def open_data(config) -> Data:
-    """Opens ``config.data``; parts off the held-out split where it is asked for.
+def open_data(options) -> Data:
+    """Opens the data; parts off the held-out split where it is asked for.
 
     Classes without a training picture are named in the log.
+
+    Args:
+      options: the section ``data`` of a config.
 
     Raises:
       ValueError: unknown names, fields out of range, or classes that are not
         ``data.num_classes``.
     """
-    options = config.data
     check_fields(options)
     used = {options.train_split, options.eval_split} - {"holdout"}
     dataset = sources.load(options.name, options.path, tuple(sorted(used)))
@@ -71,14 +83,24 @@ def open_data(config) -> Data:
     train, evaluation = splits[options.train_split], splits[options.eval_split]
     transforms.train_transform(options)  # which checks the fields that it reads
     sample = first_readable(evaluation, transforms.eval_transform(options))
-    *size, channels = sample["image"].shape[1:]
-    _check_picture(options, size, channels)
+    *eval_size, channels = sample["image"].shape[1:]
+    _check_picture(options, eval_size, channels)
+    size = (options.image_size,) * 2 if options.image_size else tuple(eval_size)
+    out = options.channels or channels
+    normalise = transforms.make_normalise(options, channels)
     return Data(
         train,
         evaluation,
-        dataset.class_names,
-        (*size, options.channels or channels),
-        transforms.make_normalise(options, channels),
+        {
+            "num_classes": len(dataset.class_names),
+            "class_names": list(dataset.class_names),
+            "channels": out,
+            "image_size": list(size),
+        },
+        (*size, out),
+        (*eval_size, out),
+        sample["target"],
+        lambda batch: {**batch, "image": normalise(batch["image"])},
     )
 
 

@@ -1,4 +1,4 @@
-"""What a step does to its batch: normalise, erase, mix; pure functions.
+"""What a step does to its batch: erase, mix; pure functions.
 
 Mixup and CutMix are those of timm in batch mode: one draw for the whole batch, partners
 in reverse order.
@@ -97,25 +97,23 @@ def random_erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Ar
     return jnp.where(erased[..., None], noise, image)
 
 
-def make_prepare(normalise: Callable, options, num_classes: int) -> Callable:
-    """``(key, batch) -> batch``: pictures normalised, then mixed by ``config.mix``."""
+def make_prepare(num_classes: int, *, erase: float = 0.0, **options: float) -> Callable:
+    """``(key, batch) -> batch``: pictures erased, then mixed.
+
+    Args:
+      num_classes: width of the shares.
+      erase: see :func:`random_erase`.
+      **options: see :func:`mix`.
+    """
 
     def apply(key, batch):
         key_erase, key_mix = jax.random.split(key)
-        image = normalise(batch["image"])
-        if options.erase:
-            image = random_erase(key_erase, image, options.erase)
-        batch = {**batch, "image": image}
-        if not (options.mixup or options.cutmix):
+        if erase:
+            image = random_erase(key_erase, batch["image"], erase)
+            batch = {**batch, "image": image}
+        if not (options["mixup"] or options["cutmix"]):
             return batch
-        return mix(
-            key_mix,
-            batch,
-            num_classes=num_classes,
-            mixup=options.mixup,
-            cutmix=options.cutmix,
-            switch=options.switch,
-        )
+        return mix(key_mix, batch, num_classes=num_classes, **options)
 
     return apply
 

@@ -1,0 +1,196 @@
+"""Methods of distillation, as values: taps, and weights of the losses.
+
+Each is a function of keyword arguments, which are its options in a config. One's own is
+named by import path, ``--config.method=package.module:name``.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from .core.diffkd import DiffKD
+from .core.distances import DISTANCES
+from .core.losses import Weight
+from .core.taps import Tap
+from .named import find
+
+
+class Method(NamedTuple):
+    """What is matched and how much each loss counts.
+
+    Attributes:
+      taps: tap by name.
+      weights: by name of a loss, ``task`` and ``<tap>/distance``, ``<tap>/diffusion``,
+        ``<tap>/autoencoder``; see :func:`diffkd_jax.core.losses.weigh`. Those not
+        named count 1.
+    """
+
+    taps: Mapping[str, Tap]
+    weights: Mapping[str, Weight] = {}
+
+
+def none() -> Method:
+    """The task alone.
+
+    >>> none().taps
+    {}
+    """
+    return Method({})
+
+
+def kd(*, tau: float = 4.0, weight: float = 0.9, task_weight: float = 0.1) -> Method:
+    """Softened logits (Hinton et al. 2015).
+
+    Args:
+      tau: temperature.
+      weight: of the distance.
+      task_weight: of the task.
+
+    >>> kd(tau=1.0).weights["task"]
+    0.1
+    """
+    distance = functools.partial(DISTANCES["kl"], tau=tau)
+    weights = {"task": task_weight, "logits/distance": weight}
+    return Method({"logits": Tap("logits", "logits", distance)}, weights)
+
+
+def dkd(*, tau: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> Method:
+    """Decoupled KD of logits, see :func:`diffkd_jax.core.distances.dkd`."""
+    distance = functools.partial(DISTANCES["dkd"], tau=tau, alpha=alpha, beta=beta)
+    return Method({"logits": Tap("logits", "logits", distance)})
+
+
+def dist(*, tau: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Method:
+    """Correlations of logits, see :func:`diffkd_jax.core.distances.dist`."""
+    distance = functools.partial(DISTANCES["dist"], tau=tau, beta=beta, gamma=gamma)
+    return Method({"logits": Tap("logits", "logits", distance)})
+
+
+def mse(
+    *,
+    student: str = "features",
+    teacher: str = "features",
+    distance: str = "mse",
+    weight: float = 1.0,
+) -> Method:
+    """A direct comparison of features, the student projected where channels differ.
+
+    Args:
+      student: output of the student.
+      teacher: output of the teacher.
+      distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
+      weight: of the distance.
+    """
+    function = find(distance, DISTANCES, "methods.mse.distance")
+    taps = {"features": Tap(student, teacher, function)}
+    return Method(taps, {"features/distance": weight})
+
+
+def diffkd_features(
+    *,
+    student: str = "features",
+    teacher: str = "features",
+    distance: str = "mse",
+    latent_channels: int | None = None,
+    num_steps: int = 5,
+    num_train_steps: int = 1000,
+    weight: float = 1.0,
+) -> Method:
+    """DiffKD on features (paper, section 3).
+
+    Args:
+      student: output of the student.
+      teacher: output of the teacher.
+      distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
+      latent_channels: width of the autoencoder, None for no autoencoder.
+      num_steps: denoising steps.
+      num_train_steps: diffusion time steps.
+      weight: of the distance.
+
+    >>> diffkd_features(num_steps=3).taps["features"].block.num_steps
+    3
+    """
+    function = find(distance, DISTANCES, "methods.diffkd_features.distance")
+    block = DiffKD(latent_channels, None, num_steps, num_train_steps)
+    taps = {"features": Tap(student, teacher, function, block)}
+    return Method(taps, {"features/distance": weight})
+
+
+def diffkd_logits(
+    *,
+    distance: str = "kl",
+    tau: float = 1.0,
+    num_steps: int = 5,
+    num_train_steps: int = 1000,
+    weight: float = 1.0,
+) -> Method:
+    """DiffKD on logits.
+
+    Args:
+      distance: a key of :data:`diffkd_jax.DISTANCES` that takes a temperature, or an
+        import path of such a function.
+      tau: temperature.
+      num_steps: denoising steps.
+      num_train_steps: diffusion time steps.
+      weight: of the distance.
+    """
+    function = find(distance, DISTANCES, "methods.diffkd_logits.distance")
+    block = DiffKD(num_steps=num_steps, num_train_steps=num_train_steps)
+    distance_of = functools.partial(function, tau=tau)
+    taps = {"logits": Tap("logits", "logits", distance_of, block)}
+    return Method(taps, {"logits/distance": weight})
+
+
+def diffkd(
+    *,
+    student: str = "features",
+    teacher: str = "features",
+    distance: str = "mse",
+    latent_channels: int | None = None,
+    logits_distance: str = "kl",
+    tau: float = 1.0,
+    num_steps: int = 5,
+    num_train_steps: int = 1000,
+    weight: float = 1.0,
+    logits_weight: float = 1.0,
+) -> Method:
+    """DiffKD on features and logits, the method of the paper.
+
+    Args:
+      student, teacher, distance, latent_channels, weight: of
+        :func:`diffkd_features`.
+      logits_distance, tau, logits_weight: ``distance``, ``tau`` and ``weight`` of
+        :func:`diffkd_logits`.
+      num_steps, num_train_steps: of both.
+
+    >>> sorted(diffkd().taps)
+    ['features', 'logits']
+    """
+    steps = {"num_steps": num_steps, "num_train_steps": num_train_steps}
+    features = diffkd_features(
+        student=student,
+        teacher=teacher,
+        distance=distance,
+        latent_channels=latent_channels,
+        weight=weight,
+        **steps,
+    )
+    logits = diffkd_logits(
+        distance=logits_distance, tau=tau, weight=logits_weight, **steps
+    )
+    return Method(
+        {**features.taps, **logits.taps}, {**features.weights, **logits.weights}
+    )
+
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "none": none,
+    "kd": kd,
+    "dkd": dkd,
+    "dist": dist,
+    "mse": mse,
+    "diffkd_features": diffkd_features,
+    "diffkd_logits": diffkd_logits,
+    "diffkd": diffkd,
+    "diffkd_dist": functools.partial(diffkd, logits_distance="dist"),
+}

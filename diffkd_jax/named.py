@@ -1,0 +1,92 @@
+"""Functions by name: of a table, or one's own by import path; and their options."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
+    """The function of this name.
+
+    A name from a file must not come here: an import path runs what it names.
+
+    Args:
+      name: a key of ``table``, or ``package.module:name``, which is imported.
+      table: functions by name.
+      field: of the config, for messages.
+
+    Raises:
+      ValueError: no such function.
+
+    >>> find("math:sqrt", {}, "task.name")(4.0)
+    2.0
+    """
+    if name in table:
+        return table[name]
+    module, separator, attribute = str(name).partition(":")
+    if not (separator and module and attribute):
+        raise ValueError(
+            f"{field}: found {name!r}, expected one of {list(table)} or "
+            "'package.module:name'"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a module of somebody else raises
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{field}: found {name!r}, which gives {reason}") from error
+    if not callable(found):
+        raise ValueError(
+            f"{field}: found {name!r}, a {type(found).__name__}, expected a function"
+        )
+    return found
+
+
+def keywords(function: Callable) -> dict[str, Any]:
+    """Arguments that can be given by name, and their defaults.
+
+    Those without a default have ``inspect.Parameter.empty``.
+
+    >>> keywords(lambda meta, *, width=4: None)
+    {'width': 4}
+    """
+    first, *rest = [*inspect.signature(function).parameters.values(), None, None]
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = [first] if first and first.kind is inspect.Parameter.KEYWORD_ONLY else []
+    return {
+        p.name: p.default for p in (*own, *rest) if p is not None and p.kind in kinds
+    }
+
+
+def takes_any(function: Callable) -> bool:
+    """Whether it takes arguments of any name."""
+    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any) -> Any:
+    """Calls a function with options that were checked against its arguments.
+
+    Args:
+      function: ``(*args, **options) -> anything``.
+      options: arguments by name.
+      field: where they stand in the config, for messages.
+      *args: given as they are.
+
+    Raises:
+      ValueError: names that it does not take, or lacks.
+
+    >>> call(lambda meta, *, width=4: width, {"wdth": 2}, "student.options", {})
+    Traceback (most recent call last):
+    ValueError: student.options: found ['wdth'], expected any of ['width']
+    """
+    known = keywords(function)
+    unknown = sorted(set(options) - set(known))
+    if unknown and not takes_any(function):
+        raise ValueError(f"{field}: found {unknown}, expected any of {sorted(known)}")
+    empty = inspect.Parameter.empty
+    missing = [n for n, d in known.items() if d is empty and n not in options]
+    missing = missing[max(len(args) - 1, 0) :]
+    if missing:
+        raise ValueError(f"{field}: found no {missing[0]!r}, expected a value")
+    return function(*args, **options)
