@@ -148,18 +148,13 @@ def get_config(argument: str = ""):
     {"b1": b1, "b2": b2, "b3": b3}[recipe](config)
     for name in ("diffkd", "diffkd_features", "diffkd_dist"):
         # An autoencoder on the features, as the paper has it for all ImageNet teachers.
-        options = config.methods[name]
-        options.taps.features.denoise.latent_channels = latent_channels
-        options.weights["features/autoencoder"] = 1.0
+        config.methods[name].latent_channels = latent_channels
     if student == "efficientnet_b0":
-        for options in config.methods.values():
-            if "features" in options.taps:
-                # As in the official code: before the last norm and activation.
-                options.taps.features.student = "last_conv"
+        for name in ("diffkd", "diffkd_features", "diffkd_dist", "mse"):
+            # As in the official code: before the last norm and activation.
+            config.methods[name].student = "last_conv"
     # Official B1 recipe: temperature 1, plain sum with the task loss.
-    config.methods.kd.taps.logits.options.tau = 1.0
-    config.methods.kd.weights["task"] = 1.0
-    config.methods.kd.weights["logits/distance"] = 1.0
+    config.methods.kd.update(tau=1.0, weight=1.0, task_weight=1.0)
     if smoke:
         shrink(config)
         config.data.image_size, config.data.resize = 32, 36

@@ -48,9 +48,7 @@ def get_config(argument: str = ""):
     config.schedule.name = "cosine"
     config.optimizer.learning_rate = 0.1
     config.optimizer.nesterov = True
-    method = config.methods.diffkd_features
-    method.taps.features.denoise.latent_channels = 256
-    method.weights["features/autoencoder"] = 1.0
+    config.methods.diffkd_features.latent_channels = 256
     if rest == "compare":
         config.name += "-compare"
         config.compare = ("none", "mse", "diffkd_features")

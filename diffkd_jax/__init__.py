@@ -6,8 +6,9 @@ from .core.distill import Distillation, distillation
 from .core.platform import compiler_options
 from .core.step import TrainState, diffkd_step, init_state
 from .core.taps import Projection, Refined, Tap
+from .methods import Method
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "DISTANCES",
@@ -15,6 +16,7 @@ __all__ = [
     "DiffKDNoise",
     "DiffKDOutput",
     "Distillation",
+    "Method",
     "Projection",
     "Refined",
     "Tap",

@@ -1,19 +1,23 @@
-"""Fields that all recipes share, the methods they compare, and their arguments.
+"""Fields that all recipes share, and the arguments of recipes.
 
 A recipe anywhere is a Python file with ``get_config(argument="")`` that starts from
 :func:`base`; those in ``configs/`` are installed as ``diffkd_jax.configs``. Configs
 hold names and numbers only. Every field can be set on the command line, as in
 ``--config.optimizer.learning_rate=0.1``,
-``--config.methods.diffkd.taps.features.denoise.num_steps=3`` or
-``--config.methods.kd.weights['logits/distance']=0.5`` (quoted from the shell), and
-every argument of a model, as in ``--config.student.options.width=0.5``.
+``--config.methods.diffkd.num_steps=3`` or ``--config.weights.logits/distance=0.5``,
+and
+every argument of a model, a task or a data set, as in
+``--config.student.options.width=0.5``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from .methods import METHODS
+from .named import keywords
 
 # Fields that may change between two calls on the same workdir.
 FREE_FIELDS = (
@@ -36,6 +40,14 @@ FREE_FIELDS = (
 # Fields of earlier versions to the default they had. A record that holds another value
 # is one of a run that this version cannot continue.
 RETIRED_FIELDS: dict[str, Any] = {}
+# Of a teacher that is trained here; its epochs are ``teacher.epochs``.
+OF_TEACHER = {
+    "train": ("max_steps", "label_smoothing", "ema_decay"),
+    "data": (
+        *("batch_size", "augment", "padding", "flip"),
+        *("rand_augment", "rand_augment_std", "color_jitter"),
+    ),
+}
 # Fields that have another name now, and the value that meant none.
 RENAMED_FIELDS: dict[str, tuple[str, Any]] = {
     "teacher.min_top1": ("teacher.min_score", 0.0),
@@ -44,7 +56,7 @@ RENAMED_FIELDS: dict[str, tuple[str, Any]] = {
 
 def base() -> ConfigDict:
     """Defaults of every field; recipes change what they need."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             "name": "",  # names the default workdir, runs/<name>
             "mode": "train",  # or "evaluate": the exported student of the workdir
@@ -62,7 +74,11 @@ def base() -> ConfigDict:
             "eval_every_epochs": 1.0,  # evaluation and checkpoint
             "compare": (),  # methods to run one after the other
             "method": "diffkd",  # a key of methods
-            "methods": methods(),
+            # Options of methods are the arguments of diffkd_jax.methods.METHODS.
+            "methods": options_of(METHODS),
+            # Of losses, besides those of the method: "task", "<tap>/distance",
+            # "<tap>/diffusion", "<tap>/autoencoder", or "<tap>" for all of a tap.
+            "weights": {},
             "task": {
                 "name": "classification",
                 "options": {},  # beside mix and train.label_smoothing
@@ -147,6 +163,12 @@ def base() -> ConfigDict:
             },
         }
     )
+    # The teacher's own recipe: what is set in these takes the place of the student's.
+    for name in ("schedule", "optimizer", "mix"):
+        config.teacher[name] = unset(config[name])
+    config.teacher.train = unset({k: config.train[k] for k in OF_TEACHER["train"]})
+    config.teacher.data = unset({k: config.data[k] for k in OF_TEACHER["data"]})
+    return config
 
 
 def renamed(config: ConfigDict) -> ConfigDict:
@@ -167,74 +189,28 @@ def renamed(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def methods() -> ConfigDict:
-    """Taps and loss weights by method; losses not weighted count 1.
+def options_of(functions: Mapping[str, Callable]) -> ConfigDict:
+    """The keyword arguments of functions by name, with their defaults.
 
-    Loss names: "task", and "<tap>/distance", "<tap>/diffusion", "<tap>/autoencoder".
+    >>> options_of({"kd": lambda *, tau=4.0: None}).kd.tau
+    4.0
     """
-    feature_mse = tap("features", "mse")
     return ConfigDict(
         {
-            "none": method({}),
-            "kd": method(
-                {"logits": tap("logits", "kl", tau=4.0)},
-                {"task": 0.1, "logits/distance": 0.9},
-            ),
-            "dkd": method({"logits": tap("logits", "dkd", tau=4.0)}),
-            "dist": method({"logits": tap("logits", "dist", tau=1.0)}),
-            "mse": method({"features": feature_mse}),
-            "diffkd_features": method({"features": diffusion_tap("features", "mse")}),
-            "diffkd_logits": method({"logits": diffusion_tap("logits", "kl")}),
-            "diffkd": method(
-                {
-                    "features": diffusion_tap("features", "mse"),
-                    "logits": diffusion_tap("logits", "kl"),
-                }
-            ),
-            "diffkd_dist": method(
-                {
-                    "features": diffusion_tap("features", "mse"),
-                    "logits": diffusion_tap("logits", "dist"),
-                }
-            ),
+            name: {k: _default(v) for k, v in keywords(function).items()}
+            for name, function in functions.items()
         }
     )
 
 
-def method(taps: dict, weights: dict | None = None) -> ConfigDict:
-    """One entry of ``methods``; every weight is listed so that flags can set it."""
-    every = {"task": 1.0}
-    for name, options in taps.items():
-        every[f"{name}/distance"] = 1.0
-        if options.denoise is not None:
-            every[f"{name}/diffusion"] = 1.0
-    return ConfigDict({"taps": taps, "weights": every | (weights or {})})
+def _default(value: Any) -> Any:
+    """None becomes a field that may be a number later."""
+    return placeholder(int) if value is None else value
 
 
-def tap(output: str, distance: str, **options) -> ConfigDict:
-    """A direct comparison of one output, the same on both sides."""
-    return ConfigDict(
-        {
-            "student": output,
-            "teacher": output,
-            "distance": distance,
-            "options": options,
-            "denoise": None,
-        }
-    )
-
-
-def diffusion_tap(output: str, distance: str, **options) -> ConfigDict:
-    """A comparison after denoising, without an autoencoder."""
-    config = tap(output, distance, **options)
-    config.denoise = ConfigDict(
-        {
-            "latent_channels": placeholder(int),
-            "num_steps": 5,
-            "num_train_steps": 1000,
-        }
-    )
-    return config
+def unset(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a section, each None until it is set, of the same types."""
+    return {name: placeholder(type(value)) for name, value in section.items()}
 
 
 def cifar(pair: str, dataset: str) -> ConfigDict:

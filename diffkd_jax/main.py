@@ -46,7 +46,6 @@ def run(config, workdir: str = "") -> None:
     """
     from .config import renamed
     from .models.checks import expand  # after the flags, so that --help is quick
-    from .train import compare as comparison
     from .train import run as runs
     from .train.sharding import start_processes
 
@@ -66,7 +65,7 @@ def run(config, workdir: str = "") -> None:
     elif config.mode != "train":
         raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
     elif config.compare:
-        comparison.compare(config, directory)
+        runs.compare(config, directory)
     else:
         runs.train(config, directory)
 
@@ -119,10 +118,9 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
             )
         if rest[1:]:
             raise ValueError(f"command line: found {rest[1:]}, expected flags only")
-        for field, value in options.items():
-            side, _, name = field.split(".")
-            with values.config[side].options.unlocked():
-                values.config[side].options[name] = value
+        with values.config.unlocked():
+            for field, value in options.items():
+                values.config.update_from_flattened_dict({field: value})
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config.py")

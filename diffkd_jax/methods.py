@@ -6,13 +6,13 @@ named by import path, ``--config.method=package.module:name``.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .core.diffkd import DiffKD
 from .core.distances import DISTANCES
 from .core.losses import Weight
 from .core.taps import Tap
-from .named import find
+from .named import find, keywords
 
 
 class Method(NamedTuple):
@@ -181,6 +181,31 @@ def diffkd(
     return Method(
         {**features.taps, **logits.taps}, {**features.weights, **logits.weights}
     )
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """Plain values that tell methods apart, as records of 0.2.0 hold them.
+
+    >>> describe(kd(tau=1.0))["taps"]["logits"]["options"]
+    {'tau': 1.0}
+    """
+    taps = {}
+    for name, tap in method.taps.items():
+        function = getattr(tap.distance, "func", tap.distance)
+        given = getattr(tap.distance, "keywords", {})
+        options = keywords(function) | given
+        options.pop("teacher", None), options.pop("target", None)
+        block = tap.block if isinstance(tap.block, DiffKD) else None
+        fields = ("latent_channels", "num_steps", "num_train_steps")
+        taps[name] = {
+            "student": tap.student,
+            "teacher": tap.teacher,
+            "distance": function.__name__,
+            "options": options,
+            "denoise": block and {field: getattr(block, field) for field in fields},
+        }
+    weights = {k: w for k, w in method.weights.items() if w != 1.0}
+    return {"taps": taps, "weights": weights}
 
 
 METHODS: dict[str, Callable[..., Method]] = {

@@ -50,12 +50,11 @@ def keywords(function: Callable) -> dict[str, Any]:
     >>> keywords(lambda meta, *, width=4: None)
     {'width': 4}
     """
-    first, *rest = [*inspect.signature(function).parameters.values(), None, None]
+    parameters = list(inspect.signature(function).parameters.values())
+    if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        del parameters[0]  # given as it is
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    own = [first] if first and first.kind is inspect.Parameter.KEYWORD_ONLY else []
-    return {
-        p.name: p.default for p in (*own, *rest) if p is not None and p.kind in kinds
-    }
+    return {p.name: p.default for p in parameters if p.kind in kinds}
 
 
 def takes_any(function: Callable) -> bool:

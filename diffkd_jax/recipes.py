@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-OPTION = re.compile(r"--?config\.((?:student|teacher)\.options\.[^.]*)")
+OLD_METHOD = re.compile(r"--?config\.methods\.[^.]*\.(taps\.|weights\b)")
+# Whose names are those of functions that a config names, or of losses.
+OPTION = re.compile(
+    r"--?config\.((?:student|teacher|task)\.options\.[^.]*"
+    r"|data\.options\.[^.]*|methods\.[^.]*\.[^.]*|weights\.[^.]*"
+    r"|weights\[['\"][^'\"]*['\"]\])"
+)
 
 
 def recipe_folder() -> pathlib.Path:
@@ -51,9 +57,10 @@ def recipe_file(given: str) -> str:
 
 
 def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Parts ``--config.<side>.options.<name>=<value>`` from the other arguments.
+    """Parts options of models, tasks, methods and the like from the other arguments.
 
-    What a model takes is not known before its config is read, so these cannot be flags.
+    What a function takes is not known before the config that names it is read, so
+    these, ``--config.<section>.options.<name>=<value>`` and the like, cannot be flags.
     Values are Python literals (numbers, tuples, True, None), else text.
 
     Returns:
@@ -69,6 +76,12 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     options: dict[str, Any] = {}
     for argument in arguments:
         flag, separator, value = argument.partition("=")
+        if OLD_METHOD.match(flag):
+            raise ValueError(
+                f"{flag.lstrip('-')}: found the form of 0.2.0, expected an option of "
+                "the method, as in --config.methods.diffkd.num_steps=3, or a weight, "
+                "as in --config.weights.logits/distance=0.5"
+            )
         match = OPTION.fullmatch(flag)
         if not match:
             rest.append(argument)
@@ -77,7 +90,7 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
                 f"--config.{match[1]}: found no value, expected {flag}=VALUE"
             )
         else:
-            options[match[1]] = _literal(value)
+            options[re.sub(r"\[['\"](.*)['\"]\]", r".\1", match[1])] = _literal(value)
     return rest, options
 
 

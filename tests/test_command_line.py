@@ -59,7 +59,7 @@ BAD_RUNS = [
     (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
     (
         ["--config=tests/train/tiny.py", "--config.student.options.widht=3"],
-        "found 'widht', expected any of ['dtype', 'width']",
+        "found ['widht'], expected any of ['dtype', 'width']",
     ),
 ]
 

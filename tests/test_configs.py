@@ -6,6 +6,7 @@ import json
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.methods import METHODS
 from tests.train.conftest import ROOT, load_config
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py"))
@@ -26,8 +27,7 @@ SMOKE |= dict.fromkeys(("cifar10", "cifar100", "imagenet", "real_teacher"), SLOW
 def test_smoke(name, tmp_path):
     config = load_config(name, "smoke")
     config.num_devices = 1
-    for tap in config.methods[config.method].taps.values():
-        tap.denoise.num_steps = 1  # compiles faster
+    config.methods[config.method].num_steps = 1  # compiles faster
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["steps"] == 2
@@ -55,7 +55,7 @@ def test_every_method_has_losses_for_its_weights(method, capsys):
     config.method, config.dry_run = method, True
     main.run(config)
     shown = capsys.readouterr().out
-    for name in config.methods[method].weights:
+    for name in METHODS[method]().weights:
         assert name == "task" or f"{name.split('/')[1]} x " in shown
 
 
@@ -193,10 +193,11 @@ def test_imagenet_pairs_follow_their_recipe(pair):
         assert found == value, field
     assert (config.teacher.model, config.student.model) == (teacher, student)
     assert (config.data.image_size, config.data.resize) == (224, 256)
-    tap = config.methods.diffkd.taps.features
-    assert tap.denoise.latent_channels == latent
-    assert (tap.student == "last_conv") == (student == "efficientnet_b0")
-    assert set(config.methods.diffkd.weights.values()) == {1.0}
+    options = config.methods.diffkd
+    assert options.latent_channels == latent
+    assert (options.student == "last_conv") == (student == "efficientnet_b0")
+    assert {options.weight, options.logits_weight} == {1.0}
+    assert not config.weights
 
 
 @pytest.mark.slow
@@ -212,9 +213,7 @@ def test_smoke_of_recipes_b2_and_b3(pair, student, tmp_path):
     config = load_config("imagenet", f"{pair},smoke")
     config.num_devices = 1
     config.teacher.model, config.student.model = "resnet8", student
-    for tap in config.methods.diffkd.taps.values():
-        tap.denoise.num_steps = 1
-    config.methods.diffkd.taps.features.denoise.latent_channels = 16
+    config.methods.diffkd.update(num_steps=1, latent_channels=16)
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["steps"] == 2
@@ -228,6 +227,7 @@ def test_the_dry_run_of_an_imagenet_pair(pair, capsys):
     config.dry_run, config.method = True, "diffkd_features"
     config.data.name, config.data.eval_split = "fashion_mnist_embedded", "test"
     config.data.num_classes, config.data.batch_size = 0, 2
+    config.train.norm_group_size = 2
     config.data.mean, config.data.std, config.data.channels = (0.5,), (0.5,), 3
     main.run(config)
     row = capsys.readouterr().out.splitlines()[-1].split()

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Part to the other parts that it may import.
 ALLOWED = {
     "core": set(),
-    "models": {"core.norm"},
+    "models": {"core.norm", "named"},
     "tasks": {"figures"},
     "data": set(),
-    "train": {"core", "models", "tasks", "data", "config", "figures", "__version__"},
+    "train": {"core", "models", "tasks", "data", "methods"}
+    | {"config", "figures", "named", "__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}
@@ -54,6 +56,34 @@ def test_imports_stay_within_the_layers(file):
         assert any(name == a or name.startswith(f"{a}.") for a in allowed), name
 
 
+TRAIN = sorted((PACKAGE / "train").glob("*.py"))
+# What belongs to a task alone, as texts and attributes.
+OF_TASKS = {"top1", "label", "class_names", "confusion"}
+READS_A_CONFIG = {"build.py", "choose.py", "optimizer.py", "run.py", "workdir.py"}
+
+
+@pytest.mark.parametrize("file", TRAIN, ids=lambda f: f.name)
+def test_the_trainer_knows_no_task(file):
+    words = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words |= set(re.findall(r"\w+", node.value))
+        elif isinstance(node, ast.Attribute):
+            words.add(node.attr)
+    assert not words & OF_TASKS
+
+
+@pytest.mark.parametrize("file", TRAIN, ids=lambda f: f.name)
+def test_few_files_read_a_config(file):
+    names = {
+        argument.arg
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+    }
+    assert "config" not in names or file.name in READS_A_CONFIG
+
+
 @pytest.mark.parametrize("file", sorted((PACKAGE / "core").glob("*.py")), ids=str)
 def test_core_needs_jax_and_flax_only(file):
     others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
@@ -65,7 +95,8 @@ def test_recipes_import_the_base_config_alone():
     assert files
     for file in files:
         assert imports(file) == {"diffkd_jax.config"}, file
-    assert not any("diffkd_jax" in name for name in imports(PACKAGE / "config.py"))
+    ours = {n for n in imports(PACKAGE / "config.py") if n.startswith("diffkd_jax")}
+    assert ours == {"diffkd_jax.methods", "diffkd_jax.named"}
 
 
 def test_import_is_light():

@@ -5,15 +5,16 @@ Every backbone returns at least ``features`` (the last map, ``[b, h', w', c']``)
 stage under ``stem``, ``stage1``, ``stage2``, ...
 """
 
-import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 
+from ..named import call, find
 from .cifar_resnet import WIDE, CifarResNet
+from .contract import Model, from_equinox, from_linen, from_nnx
 from .efficientnet import EfficientNet
 from .mobilenet import MobileNetV1, MobileNetV2
 from .options import check_options
@@ -22,6 +23,18 @@ from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
 from .vgg import Vgg
 from .wrn import WideResNet
+
+__all__ = [
+    "CIFAR_MODELS",
+    "IMAGENET_MODELS",
+    "MODELS",
+    "Model",
+    "build",
+    "from_equinox",
+    "from_linen",
+    "from_nnx",
+    "make",
+]
 
 _deep = partial(ResNet, bottleneck=True)
 
@@ -75,9 +88,8 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
     """Makes the backbone ``name``; what a file says must not come here unchecked.
 
     Args:
-      name: a key of :data:`MODELS`, or ``package.module:name`` of a callable of your
-        own, ``(num_classes, **options) -> flax.linen.Module``, which is imported.
-      num_classes: number of logits.
+      name: a key of :data:`MODELS`.
+      num_classes: number of logits, 0 for no head.
       options: further fields of the module, such as ``channels`` or ``dtype``.
 
     Raises:
@@ -86,33 +98,51 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
     >>> build("wrn_16_1", num_classes=10).depth
     16
     """
-    if name not in MODELS and ":" not in name:
-        raise ValueError(
-            f"model: found {name!r}, expected one of {list(MODELS)} or "
-            "'package.module:name'"
-        )
+    if name not in MODELS:
+        raise ValueError(f"model: found {name!r}, expected one of {list(MODELS)}")
     try:
-        if name in MODELS:
-            check_options(MODELS[name], options)
+        check_options(MODELS[name], options)
         if "channels" in options:
             options["channels"] = tuple(options["channels"])
-        make = MODELS[name] if name in MODELS else _import(name)
-        _check_names(make, {"num_classes", *options})
-        GIVEN.add(name)
-        return make(num_classes=num_classes, **options)
-    except (TypeError, ImportError, AttributeError, ValueError) as error:
+        return MODELS[name](num_classes=num_classes, **options)
+    except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name!r}: {error}") from None
 
 
-def _check_names(make: Callable, given: set[str]) -> None:
-    parameters = inspect.signature(make).parameters.values()
-    known = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
-    unknown = sorted(given - known)
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        expected = sorted(known - {"num_classes"})
-        raise ValueError(f"found {unknown[0]!r}, expected any of {expected}")
+def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Model:
+    """Makes a model, of ours or of one's own; no file may decide the name unchecked.
 
+    Args:
+      name: a key of :data:`MODELS`, or ``package.module:name`` of a function
+        ``(meta, **options)`` that returns a Flax Linen module or a :class:`Model`, as
+        :func:`from_nnx` and :func:`from_equinox` make it; it is imported. A function
+        whose first argument is called ``num_classes`` is given that.
+      options: its arguments.
+      meta: ``num_classes``, ``channels``, ``image_size`` (height, width), and
+        ``class_names`` where they are known.
 
-def _import(name: str) -> Callable[..., nn.Module]:
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    Raises:
+      ValueError: no such model, options that it does not take, or something else is
+        made.
+
+    >>> make("resnet8", {}, {"num_classes": 10}).module.depth
+    8
+    """
+    if name in MODELS:
+        return from_linen(build(name, num_classes=meta["num_classes"], **options))
+    function = find(name, MODELS, "model")
+    GIVEN.add(name)
+    first = next(iter(inspect.signature(function).parameters), "")
+    given = meta["num_classes"] if first == "num_classes" else dict(meta)
+    try:
+        made = call(function, options, "options", given)
+    except Exception as error:  # of somebody else's code
+        raise ValueError(f"model {name!r}: {error or type(error).__name__}") from error
+    if isinstance(made, Model):
+        return made
+    if isinstance(made, nn.Module):
+        return from_linen(made)
+    raise ValueError(
+        f"model {name!r}: found {type(made).__name__}, expected a Flax Linen module or "
+        "a diffkd_jax.models.Model, as from_nnx and from_equinox make it"
+    )

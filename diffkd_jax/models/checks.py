@@ -5,7 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
+
+from .contract import by_path
 
 
 def check_finite(source: str | Path, variables: Any) -> None:
@@ -23,7 +24,7 @@ def check_finite(source: str | Path, variables: Any) -> None:
     ...
     ValueError: teacher: found 1 of 2 numbers of bias not finite, expected weights
     """
-    for name, array in flatten_dict(variables, sep="/").items():
+    for name, array in by_path(variables).items():
         bad = np.sum(~np.isfinite(np.asarray(array)))
         if bad:
             raise ValueError(

@@ -1,18 +1,17 @@
 """Models on disk: our own exports, and weights of PyTorch definitions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from flax.errors import FlaxError
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from . import MODELS, build
+from . import MODELS, build, make
 from .checks import expand, fit
+from .contract import Model, by_path
 from .import_torch import count_classes, export_state_dict, import_weights
 from .metadata import KEY, check_model_name, parse
 from .references import references
@@ -29,18 +28,6 @@ BUILD_ERRORS = (
 )
 
 
-class Model(NamedTuple):
-    """A module, its variables (or None before training) and its description.
-
-    ``meta`` holds JSON values: ``model``, ``options``, ``num_classes``,
-    ``input_shape`` (``[h, w, c]``), and ``class_names`` where they are known.
-    """
-
-    module: nn.Module
-    variables: Any
-    meta: dict[str, Any]
-
-
 def describe(
     name: str,
     options: dict[str, Any],
@@ -51,24 +38,46 @@ def describe(
 
     Args:
       name: see :func:`diffkd_jax.models.build`.
-      options: further fields of the model.
-      data_meta: ``num_classes``, and ``class_names`` where they are known.
+      options: further arguments of the model.
+      data_meta: of the data; ``num_classes``, and ``class_names`` where they are known.
       input_shape: of one picture, ``(h, w, c)``.
+
+    Raises:
+      ValueError: no such model, options that it does not take, or what is made is no
+        model.
 
     >>> describe("resnet8", {}, {"num_classes": 10}, (28, 28, 1)).meta["model"]
     'resnet8'
     """
-    num_classes = data_meta["num_classes"]
     meta = {
         "model": name,
         "options": options,
-        "num_classes": num_classes,
+        "num_classes": data_meta["num_classes"],
         "class_names": list(data_meta.get("class_names", ())),
         "input_shape": list(input_shape),
     }
     # As it is read back from a file: tuples become lists.
     meta = json.loads(json.dumps(meta))
-    return Model(build(name, num_classes=num_classes, **options), None, meta)
+    h, w, c = input_shape
+    given = {**data_meta, "channels": c, "image_size": [h, w]}
+    return make(name, options, given)._replace(meta=meta)
+
+
+def with_head(data_meta: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """The description of data for a model with a head of its own.
+
+    Args:
+      data_meta: of the data.
+      num_classes: of the head, 0 for the classes of the data.
+
+    >>> with_head({"num_classes": 2, "class_names": ["ant", "bee"]}, 1000)
+    {'num_classes': 1000}
+    """
+    own = num_classes or data_meta["num_classes"]
+    meta = {**data_meta, "num_classes": own}
+    if own != data_meta["num_classes"]:
+        meta.pop("class_names", None)
+    return meta
 
 
 def described(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +92,7 @@ def export_model(path: Path, model: Model) -> None:
       path: target file, replaced only when the new one is complete.
       model: with variables ``{"params": ..., "batch_stats": ...}``.
     """
-    arrays = flatten_dict(jax.tree.map(np.asarray, model.variables), sep="/")
+    arrays = {name: np.asarray(x) for name, x in by_path(model.variables).items()}
     write_arrays(path, arrays, {KEY: json.dumps(model.meta)})
 
 
@@ -128,7 +137,7 @@ def load_model(path: str | Path, model: str = "") -> Model:
         another is to run code, and the name would be the file's.
 
     Returns:
-      The Flax module, its variables as numpy arrays, and the metadata.
+      The model, its variables numpy arrays.
 
     Raises:
       FileNotFoundError: no such file, or a workdir without an exported model.
@@ -139,16 +148,17 @@ def load_model(path: str | Path, model: str = "") -> Model:
     meta, found = read_description(file), read_arrays(file)
     try:
         check_model_name(meta["model"], model)
-        classes, options = meta["num_classes"], meta["options"]
-        module = build(meta["model"], num_classes=classes, **options)
         shape = meta["input_shape"]
         if meta["model"] in MODELS:  # of theirs only the channels bind
             shape = (*(min(side, LARGE_ENOUGH) for side in shape[:2]), shape[2])
-        expected = flatten_dict(_template(module, shape), sep="/")
-        arrays = fit(found, expected)
+        made = describe(meta["model"], meta["options"], meta, tuple(shape))
+        template = shapes_of(made, shape)
+        arrays = fit(found, by_path(template))
     except BUILD_ERRORS as error:
         raise ValueError(f"{file}: {error or type(error).__name__}") from error
-    return Model(module, unflatten_dict(arrays, sep="/"), meta)
+    leaves = [arrays[name] for name in by_path(template)]
+    variables = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return made._replace(variables=variables, meta=meta)
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -200,7 +210,7 @@ def load_torch(
         )
     # Without a head one class will do: the strict check below tells.
     model = describe(name, options, {"num_classes": classes or 1}, input_shape)
-    template = _template(model.module, model.meta["input_shape"])
+    template = shapes_of(model, model.meta["input_shape"])
     try:
         variables, reference = import_weights(model.module, state_dict, template)
     except ValueError as error:
@@ -241,6 +251,9 @@ def is_ours(file: Path) -> bool:
         return False
 
 
-def _template(module: nn.Module, input_shape) -> dict:
+def shapes_of(model: Model, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Shapes of the variables of a model, of pictures ``(h, w, c)``."""
     image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), image)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(lambda k, x: model.init(k, {"image": x}), key, image)
+    return {"params": params, **state}

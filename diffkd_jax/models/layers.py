@@ -191,9 +191,12 @@ def pool_and_classify(
 ) -> dict[str, jax.Array]:
     """``pooled`` (global average, ``[b, c]``) and ``logits``, both float32.
 
-    To be called inside a compact Flax module, which then owns the layer ``head``.
+    Of no classes there are no logits. To be called inside a compact Flax module, which
+    then owns the layer ``head``.
     """
     pooled = jnp.mean(features.astype(jnp.float32), (1, 2))
+    if not num_classes:
+        return {"pooled": pooled}
     kept = nn.Dropout(dropout, deterministic=not train)(pooled)
     # PyTorch's default initialisation of linear layers.
     logits = nn.Dense(

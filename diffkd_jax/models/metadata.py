@@ -83,6 +83,10 @@ def _is_shape(value: Any) -> bool:
     return sides and all(_whole(side, LARGEST_SIDE) for side in value)
 
 
+def _is_head(value: Any) -> bool:
+    return _whole(value, LARGEST_HEAD) or (type(value) is int and value == 0)
+
+
 def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
@@ -90,7 +94,7 @@ def _is_names(value: Any) -> bool:
 FIELDS = {
     "model": (lambda v: isinstance(v, str), "a name"),
     "options": (lambda v: isinstance(v, dict), "an object"),
-    "num_classes": (lambda v: _whole(v, LARGEST_HEAD), f"1 to {LARGEST_HEAD}"),
+    "num_classes": (_is_head, f"0 to {LARGEST_HEAD}"),
     "class_names": (_is_names, "a list of names"),
     "input_shape": (_is_shape, f"[h, w, c], each 1 to {LARGEST_SIDE}"),
 }

@@ -1,39 +1,15 @@
 """Scores of a model on a split: evidence of its batches, added up and gathered."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..data import pipeline, transforms
-from ..data.dataset import Data
+from ..data import pipeline
+from ..data.split import Split
 from ..tasks import Evidence, Task
 from . import sharding
-
-
-def make_evaluate(config, data: Data, mesh, task: Task) -> Callable:
-    """``(apply, variables) -> (scores, Evidence)`` over the evaluation split.
-
-    ``apply`` is ``(variables, batch) -> outputs``; each is compiled once, and an
-    unreadable picture is named once.
-    """
-    forwards: dict[Any, Callable] = {}
-    unreadable: set[int] = set()
-
-    def evaluate(apply, variables):
-        if apply not in forwards:
-            forwards[apply] = compile_evidence(task, apply, data.normalise, mesh)
-        batches = _batches(config, data, mesh, unreadable)
-        seen = gather(forwards[apply], variables, batches, mesh)
-        if seen is None:
-            raise ValueError(
-                f"data.eval_split: found {config.data.eval_split!r} with no picture "
-                "that decodes, expected at least one"
-            )
-        return dict(task.score(seen)), seen
-
-    return evaluate
 
 
 def compile_evidence(
@@ -41,7 +17,14 @@ def compile_evidence(
 ) -> Callable:
     """``(variables, batch) -> (sums, rows)``, the same on every device.
 
-    ``rows`` holds ``index`` and ``mask`` of the batch too, if the task has any.
+    Args:
+      task: what is looked for.
+      apply: ``(variables, batch) -> outputs``.
+      normalise: of a batch, on the device.
+      mesh: of the devices.
+
+    ``sums`` hold ``mask`` too, the examples that count; ``rows`` hold ``index`` and
+    ``mask`` of the batch, if the task has any.
     """
 
     def forward(variables, batch):
@@ -103,21 +86,32 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
-def _batches(config, data: Data, mesh, unreadable: set[int]) -> Iterable[Mapping]:
+def counted_batches(
+    split: Split, transform: Callable, mesh, unreadable: set[int], options: Mapping
+) -> Iterator[Mapping]:
+    """Batches of this process that hold every example once.
+
+    Args:
+      split: to evaluate on.
+      transform: of a batch, on the host.
+      mesh: of the devices.
+      unreadable: rows that did not decode, named once; changed in place.
+      options: the section ``data`` of a config.
+    """
     batches = pipeline.eval_batches(
-        data.evaluation,
-        transforms.eval_transform(config.data),
+        split,
+        transform,
         batch_size=batch_size(
-            config.data.eval_batch_size,
-            data.evaluation.size,
+            options["eval_batch_size"],
+            split.size,
             len(mesh.local_devices) * jax.process_count(),
         ),
-        num_threads=config.data.num_threads,
-        num_workers=config.data.num_workers,
+        num_threads=options["num_threads"],
+        num_workers=options["num_workers"],
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     for batch in batches:
-        skipped, most = batch.pop("skipped"), config.data.max_unreadable
-        pipeline.note_skipped(skipped, unreadable, data.evaluation, most)
+        skipped = batch.pop("skipped")
+        pipeline.note_skipped(skipped, unreadable, split, options["max_unreadable"])
         yield batch

@@ -1,23 +1,21 @@
-"""What the command line can do: train, evaluate, describe."""
+"""The commands: train (the teacher first), compare, evaluate, describe."""
 
 import pathlib
 from typing import Any
 
 import jax
 
-from ..data.dataset import open_data
+from ..core.platform import compiler_options
 from ..models.checks import check_finite, expand
-from ..models.files import (
-    EMA_FILE,
-    MODEL_FILE,
-    export_model,
-    load_model,
-)
-from . import report, setup, sharding, summary
+from ..models.contract import Model
+from ..models.files import EMA_FILE, MODEL_FILE, export_model, load_model
+from . import report, sharding, summary
+from .build import Run, build
+from .choose import batch_shapes, check_teacher
 from .disk import disk_faults_named
-from .evaluate import make_evaluate
-from .loop import Loop, ema_variables, student_variables
+from .fit import Fitted, ema_variables, fit, student_variables
 from .metrics import print_line, print_values
+from .teacher import load_teacher
 from .workdir import (
     REPORT,
     SUMMARY,
@@ -28,144 +26,181 @@ from .workdir import (
     write_json,
 )
 
+MOST_EXAMPLES_DRAWN = 256
+# Sections of the teacher, of which what is set takes the place of the student's.
+OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")
+
 
 def train(config, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
 
     Args:
-      config: a resolved config, see ``diffkd_jax/config.py``.
+      config: see :mod:`diffkd_jax.config`.
       workdir: directory of the run, created if needed.
 
     Returns:
       The content of ``summary.json``: method, final and best scores, and so on.
 
     Raises:
-      ValueError: bad config or data, a workdir of another config, or a loss that is
+      ValueError: bad config or data, a workdir of another config, or a number that is
         not finite.
       FileNotFoundError: missing data or teacher.
     """
-    data = open_data(config.data)
-    task = setup.make_task(config, data)
-    method = setup.selected_method(config)
-    group = config.train.norm_group_size
-    taps = setup.make_taps(method, group)
-    student = setup.make_model(config.student, data, group)
+    run = build(config)
     if (workdir / SUMMARY).exists():  # which may be somebody else's, to be read alone
-        claim_workdir(config, workdir, data.record())
-        if finished := read_summary(workdir, task.headline):
+        claim_workdir(config, workdir, run.data.record())
+        if finished := read_summary(workdir, run.task.headline):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
-            return {"headline": task.headline, **finished}
+            return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
-        claim_workdir(config, workdir, data.record())
-        return _train(config, workdir, data, task, method, taps, student)
+        claim_workdir(config, workdir, run.data.record())
+        return _train(config, workdir, run)
 
 
-def _train(config, workdir, data, task, method, taps, student) -> dict[str, Any]:
-    mesh = sharding.make_mesh(config.num_devices)
-    teacher = get_teacher(config, data, workdir) if taps else None
-    if teacher:
-        setup.check_classes(task, data, student, teacher, taps)
+def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
+    if run.teacher is not None:
+        teacher = get_teacher(config, run.teacher, workdir)
+        check_teacher(run, batch_shapes(run.data, run.plan.batch_size), teacher)
         record_teacher(workdir, teacher.meta["checksum"])
-    text = summary.describe(
-        data, student, teacher, taps, method.weights, config.data.batch_size
-    )
+        run = run._replace(teacher=teacher)
+    text = summary.describe(run)
     print_line(text)
-    evaluate = make_evaluate(config, data, mesh, task)
-    teacher_scores = check_teacher(config, data, task, teacher, evaluate)
-    loop = Loop(
-        config, workdir, data, task, mesh, student, teacher, taps, method, evaluate
-    )
-    state, history = loop.run()
-    variables = jax.device_get(student_variables(state))
+    teacher_scores = score_teacher(run, config.teacher.min_score)
+    fitted = fit(run, workdir)
+    headline, history = run.task.headline, fitted.history
     result = {
         "name": config.name,
         "method": config.method,
-        "headline": task.headline,
+        "headline": headline,
         "seed": config.seed,
-        "steps": int(state.step),
+        "steps": int(fitted.state.step),
         **{f"final_{k}": v for k, v in history[-1].items()},
-        f"best_{task.headline}": max(history, key=task.goodness)[task.headline],
+        f"best_{headline}": max(history, key=run.task.goodness)[headline],
         **{f"teacher_{k}": v for k, v in teacher_scores.items()},
-        "images_per_second": loop.images_per_second,
+        "images_per_second": fitted.images_per_second,
     }
-    examples = loop.drawing_examples(state)
-    if loop.seen is None:  # it was resumed after its last evaluation
-        _, loop.seen = evaluate(loop.student_frozen, variables)
-    exports = {MODEL_FILE: variables}
+    examples = drawing_examples(run, fitted.state)
+    export(run, fitted, workdir)
+    if sharding.is_primary():
+        task, meta = run.task, run.data.meta
+        report.write_run(
+            workdir,
+            result,
+            summary_text=text,
+            trajectories=examples,
+            draw=lambda folder: (
+                task.draw(folder, fitted.seen, meta) if task.draw else []
+            ),
+        )
+        write_json(workdir / SUMMARY, result)
+    sharding.wait_for_all("the run is written")
+    print_line(
+        f"{config.name} ({config.method}): {headline} "
+        f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
+    )
+    return result
+
+
+def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
+    """Writes the student, and its average where there is one.
+
+    Raises:
+      ValueError: numbers that are not finite.
+    """
+    state = fitted.state
+    exports = {MODEL_FILE: jax.device_get(student_variables(state))}
     if state.ema:
         exports[EMA_FILE] = jax.device_get(ema_variables(state))
     for name, trained in exports.items():
         check_finite(workdir / name, trained)
     if sharding.is_primary():
         for name, trained in exports.items():
-            export_model(workdir / name, student._replace(variables=trained))
-        report.write_run(
-            workdir,
-            result,
-            summary_text=text,
-            trajectories=examples,
-            draw=lambda folder: draw(folder, task, loop.seen, data),
+            export_model(workdir / name, run.student._replace(variables=trained))
+
+
+def drawing_examples(run: Run, state) -> dict[str, Any]:
+    """Denoising of the first evaluation examples, for each tap that denoises."""
+    if run.teacher is None:
+        return {}
+    batch = run.examples(MOST_EXAMPLES_DRAWN)
+    if not len(batch["image"]):
+        return {}
+
+    def outputs(model, variables):
+        once = compiler_options(once=True)
+        return jax.jit(model.infer, compiler_options=once)(
+            variables, {"image": batch["image"]}
         )
-        write_json(workdir / SUMMARY, result)
-    sharding.wait_for_all("the run is written")
-    print_line(
-        f"{config.name} ({config.method}): {task.headline} "
-        f"{result[f'final_{task.headline}']:.4f}, report in {workdir / REPORT}"
+
+    return report.trajectories(
+        run.method.taps,
+        state.params["distiller"],
+        state.model_state["distiller"],
+        jax.random.key(state.seed),
+        outputs(run.student, student_variables(state)),
+        outputs(run.teacher, run.teacher_variables),
     )
-    return result
 
 
-def get_teacher(config, data, workdir: pathlib.Path) -> setup.Model:
+def get_teacher(config, expected: Model, workdir: pathlib.Path) -> Model:
     """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
     weights = config.teacher.weights
     if weights not in ("", "ema"):
         raise ValueError(f"teacher.weights: found {weights!r}, expected '' or 'ema'")
     if config.teacher.init:
-        return setup.load_teacher(config, data, config.teacher.init)
+        return load_teacher(config.teacher.init, expected, weights)
     if not config.teacher.epochs:
         raise ValueError(
             "teacher.init: found '', expected an exported student, or the workdir of a "
             "finished run, or teacher.epochs > 0 to train one"
         )
-    if weights and not config.train.ema_decay:
+    own = teacher_config(config)
+    if weights and not own.train.ema_decay:
         raise ValueError(
             "teacher.weights: found 'ema' for a teacher that is trained here, expected "
             "'', or a train.ema_decay above 0"
         )
     directory = expand(config.teacher.workdir or workdir / "teacher")
-    train(teacher_config(config), directory)
-    return setup.load_teacher(config, data, directory)
+    train(own, directory)
+    return load_teacher(directory, expected, weights)
 
 
 def teacher_config(config) -> Any:
-    """The config that trains ``config.teacher`` as an undistilled student."""
+    """The config that trains ``config.teacher`` as an undistilled student.
+
+    What its own sections set takes the place of the student's recipe.
+    """
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.name, own.method = f"{config.name}-teacher", "none"
         fields = ("model", "options", "dtype")
         own.student = {field: own.teacher[field] for field in fields}
+        for section in OWN_RECIPE:
+            for field, value in config.teacher[section].items():
+                if value is not None:
+                    own[section][field] = value
+                own.teacher[section][field] = None
         own.train.epochs = config.teacher.epochs
         # What the teacher does not depend on must not keep runs from sharing it.
-        own.methods = {"none": config.methods.none}
+        own.methods, own.weights = {}, {}
         own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
     return own
 
 
-def draw(folder: pathlib.Path, task, seen, data) -> list[pathlib.Path]:
-    """The figures of the task, if it has any."""
-    return [] if task.draw is None else task.draw(folder, seen, data.meta)
+def score_teacher(run: Run, worst: float | None) -> dict[str, float]:
+    """Scores of the teacher before any training, if its classes are the data's.
 
-
-def check_teacher(config, data, task, teacher, evaluate) -> dict[str, float]:
-    """Evaluates the teacher before any training, if its classes are the data's.
+    Args:
+      run: with a loaded teacher, or none.
+      worst: the worst headline score that is accepted, None for any.
 
     Raises:
-      ValueError: it is worse than ``teacher.min_score``.
+      ValueError: it is worse.
     """
-    if teacher is None:
+    if run.teacher is None:
         return {}
-    worst = config.teacher.min_score
-    expected, own = data.meta["num_classes"], teacher.meta["num_classes"]
+    task = run.task
+    expected, own = run.data.meta["num_classes"], run.teacher.meta["num_classes"]
     if own != expected:
         if worst is not None:
             raise ValueError(
@@ -174,11 +209,10 @@ def check_teacher(config, data, task, teacher, evaluate) -> dict[str, float]:
             )
         print_line(f"teacher  {own} classes, the data {expected}: not evaluated")
         return {}
-    values, _ = evaluate(setup.frozen_apply(teacher.module), teacher.variables)
+    values, _ = run.evaluate(run.teacher, run.teacher_variables)
     print_values("teacher", values)
-    if worst is not None and not (
-        task.goodness(values) >= task.goodness({task.headline: worst})
-    ):
+    wanted = {} if worst is None else {task.headline: worst}
+    if task.goodness(values) < task.goodness(wanted):
         raise ValueError(
             f"teacher.min_score: found a teacher of {values[task.headline]:.4f}, "
             f"expected {worst} or better; check data.mean, data.std, the picture "
@@ -187,38 +221,45 @@ def check_teacher(config, data, task, teacher, evaluate) -> dict[str, float]:
     return values
 
 
+def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Trains each method of ``config.compare`` and writes a comparison.
+
+    Each run has its own directory ``<workdir>/<method>``; the teacher is trained once,
+    in ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
+
+    Returns:
+      The summaries of the runs, in the order of ``config.compare``.
+    """
+    results = []
+    for method in config.compare:
+        own = config.copy_and_resolve_references()
+        with own.unlocked():
+            own.method, own.compare = method, ()
+            own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
+        results.append(train(own, workdir / method))
+    if sharding.is_primary():
+        with disk_faults_named(workdir):
+            print_line(report.write_comparison(workdir, results))
+    return results
+
+
 def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing."""
-    data = open_data(config.data)
-    task = setup.make_task(config, data)
-    module, variables, meta = load_model(workdir, config.student.model)
-    check_finite(f"workdir: {workdir}", variables)
-    if task.check is not None:
-        task.check(f"workdir: {workdir}", meta, data.meta)
-    mesh = sharding.make_mesh(config.num_devices)
-    evaluate = make_evaluate(config, data, mesh, task)
-    values, _ = evaluate(setup.frozen_apply(module), variables)
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.method = "none"
+    run = build(own)
+    model = load_model(workdir, config.student.model)
+    check_finite(f"workdir: {workdir}", model.variables)
+    if run.task.check is not None:
+        run.task.check(f"workdir: {workdir}", model.meta, run.data.meta)
+    values, _ = run.evaluate(model, model.variables)
     print_values("student", values)
     return values
 
 
 def dry_run(config) -> str:
     """Prints and returns the table of taps and sizes; touches no workdir."""
-    data = open_data(config.data)
-    task = setup.make_task(config, data)
-    method = setup.selected_method(config)
-    taps = setup.make_taps(method)
-    student = setup.make_model(config.student, data)
-    teacher = setup.make_model(config.teacher, data) if taps else None
-    if teacher:
-        setup.check_classes(task, data, student, teacher, taps)
-    text = summary.describe(
-        data,
-        student,
-        teacher,
-        taps,
-        method.weights,
-        config.data.batch_size,
-    )
+    text = summary.describe(build(config))
     print_line(text)
     return text

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
+import numpy as np  # noqa: F401  for the example
 
 from ..core.distill import distillation, refine
 from ..core.taps import Tap, lookup, resizing
-from ..data.dataset import Data
-from ..models.files import Model
-from .setup import batch_shapes
+from .build import Run
+from .choose import batch_shapes
 
 
 def multiply_adds(function: Callable, *args: Any) -> int:
@@ -57,48 +56,40 @@ def count_parameters(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def describe(
-    data: Data,
-    student: Model,
-    teacher: Model | None,
-    taps: Mapping[str, Tap],
-    weights: Mapping[str, float],
-    batch_size: int,
-) -> str:
+def describe(run: Run) -> str:
     """The dry run's text: sizes of all parts, then a table of taps.
 
     Multiply-adds are forward, per picture.
     """
-    image = jax.ShapeDtypeStruct((batch_size, *data.train_shape), np.float32)
+    data, size = run.data, run.plan.batch_size
+    batch, taps = batch_shapes(data, size), run.method.taps
     sizes = ["x".join(map(str, s)) for s in (data.train_shape, data.eval_shape)]
     lines = [
         f"pictures   {data.train.size:,} to train, {data.evaluation.size:,} to "
         f"evaluate, {' and '.join(dict.fromkeys(sizes))}, "
         f"{data.meta['num_classes']} classes"
     ]
+    key = jax.eval_shape(lambda: jax.random.key(0))
     outputs = {}
-    for role, model in (("student", student), ("teacher", teacher)):
+    for role, model in (("student", run.student), ("teacher", run.teacher)):
         if model is None:
             continue
-        forward, variables = _forward(model, image)
-        outputs[role] = jax.eval_shape(forward, variables, image)
+        params, state = jax.eval_shape(model.init, key, batch)
+        variables = {"params": params, **state}
+        outputs[role] = jax.eval_shape(model.infer, variables, batch)
         lines.append(
-            f"{role:10} {model.meta['model']}: "
-            f"{count_parameters(variables['params']):,} parameters, "
-            f"{_millions(multiply_adds(forward, variables, image), batch_size)}"
+            f"{role:10} {model.meta['model']}: {count_parameters(params):,} parameters,"
+            f" {_millions(multiply_adds(model.infer, variables, batch), size)}"
         )
-    if not taps or teacher is None:
+    if run.teacher is None:
         return "\n".join([*lines, "distiller  none"])
-    distill = distillation(taps)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    pair = outputs["student"], outputs["teacher"]
+    distill, pair = distillation(taps), (outputs["student"], outputs["teacher"])
     params, state = jax.eval_shape(distill.init, key, *pair)
-    target = batch_shapes(data, batch_size)["target"]
-    losses, _, _ = jax.eval_shape(distill.loss, params, state, key, *pair, target)
-    count = multiply_adds(distill.loss, params, state, key, *pair, target)
+    given = (params, state, key, *pair, batch["target"])
+    losses, _, _ = jax.eval_shape(distill.loss, *given)
+    count = multiply_adds(distill.loss, *given)
     lines.append(
-        f"distiller  {count_parameters(params):,} parameters, "
-        f"{_millions(count, batch_size)}"
+        f"distiller  {count_parameters(params):,} parameters, {_millions(count, size)}"
     )
     rows = [("tap", "student", "teacher", "compared", "parameters", "losses x weight")]
     for name, tap in taps.items():
@@ -112,7 +103,8 @@ def describe(
                 _compared(tap, params[place], state[place], key, *pair),
                 f"{count_parameters(params[place]):,}",
                 ", ".join(
-                    f"{n.split('/')[-1]} x {weights.get(n, 1.0):g}" for n in terms
+                    f"{n.split('/')[-1]} x {_weight(run.method.weights, n)}"
+                    for n in terms
                 ),
             )
         )
@@ -121,10 +113,11 @@ def describe(
     return "\n".join([*lines, "", text_table(rows), *notes])
 
 
-def _forward(model: Model, image) -> tuple[Callable, Any]:
-    forward = lambda v, x: model.module.apply(v, x, train=False)
-    variables = jax.eval_shape(model.module.init, jax.random.key(0), image)
-    return forward, variables
+def _weight(weights: Mapping[str, Any], name: str) -> str:
+    parts = [weights[k] for k in (name, name.partition("/")[0]) if k in weights]
+    if any(map(callable, parts)):
+        return "a schedule"
+    return f"{math.prod(parts):g}"
 
 
 def _shape(outputs: Mapping, path: str) -> str:

@@ -12,8 +12,10 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
+from ..methods import describe
 from ..models.files import EMA_FILE, MODEL_FILE
 from ..models.tensors import read_metadata
+from .choose import make_method
 from .sharding import everywhere, is_primary, wait_for_all
 
 LOG = logging.getLogger(__name__)
@@ -97,12 +99,33 @@ def claim_workdir(
             "differ (data.limit draws others since 0.2.0)",
             *(workdir, version, __version__),
         )
+    own = found.get("methods", {}).get(config.method, {})
+    if isinstance(own, dict) and "taps" in own:  # before 0.3.0
+        _check_method(record, version, own, describe(make_method(config)))
+        found["methods"], wanted["methods"], wanted["weights"] = {}, {}, {}
     different = _differences(_flat(found), _flat(wanted))
     if different:
         shown = "\n".join(itertools.islice(different, 10))
         raise ValueError(
             f"workdir: {workdir} holds a run of another config (by version {version}, "
             f"this is {__version__}); choose another --workdir\n{shown}"
+        )
+
+
+def _check_method(
+    record: pathlib.Path, version: str, found: dict, expected: dict[str, Any]
+) -> None:
+    """Refuses a run of a version before 0.3.0 whose method was another one."""
+    taps = {}
+    for name, tap in found["taps"].items():
+        known = expected["taps"].get(name, {}).get("options", {})
+        taps[name] = {**tap, "options": known | tap["options"]}
+    weights = {k: w for k, w in found.get("weights", {}).items() if w != 1.0}
+    if {"taps": taps, "weights": weights} != json.loads(json.dumps(expected)):
+        raise ValueError(
+            f"workdir: {record} is of another method (by version {version}, this is "
+            f"{__version__}): found {found}, expected {expected}; choose another "
+            "--workdir"
         )
 
 
@@ -133,6 +156,12 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     defaults = _flat(_as_json(base()))
+    # Of methods the one that was chosen matters.
+    for flat in (found, expected):
+        chosen = f"methods.{flat.get('method')}."
+        for name in [n for n in flat if n.startswith("methods.")]:
+            if not name.startswith(chosen):
+                del flat[name]
     for old, (new, default) in RENAMED_FIELDS.items():
         if old in found:
             value = found.pop(old)

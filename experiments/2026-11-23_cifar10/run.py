@@ -18,55 +18,42 @@ import jax
 import numpy as np
 from config import get_config
 
-from diffkd_jax.data import pipeline, transforms
-from diffkd_jax.train import setup, sharding
-from diffkd_jax.train.evaluate import make_evaluator
-from diffkd_jax.train.loop import Loop, student_variables
+from diffkd_jax.train import sharding
+from diffkd_jax.train.build import build
+from diffkd_jax.train.fit import student_variables
+from diffkd_jax.train.teacher import load_teacher
 
 HERE = pathlib.Path(__file__).parent
 METHODS = ["none", "mse", "kd", "dkd", "dist", "diffkd", "diffkd_dist"]
 
 
-def make_run(config, method_name, data, mesh, student, teacher, evaluate):
-    """Step and first state of one method, as the trainer has them."""
-    method = config.methods[method_name]
-    taps = setup.make_taps(method)
-    loop = Loop(
-        config, HERE, data, mesh, student, teacher, taps, method, evaluate=evaluate
-    )
-    step = functools.partial(
-        loop.pure_step, teacher_apply=lambda outputs, batch: outputs
-    )
-    return sharding.jit_step(step, mesh), loop.initial_state(), loop.total_steps
+def make_run(config, method):
+    """The run of one method, and its step, which takes the teacher's outputs."""
+    own = config.copy_and_resolve_references()
+    own.method = method
+    run = build(own)
+    step = run.pure_step
+    if run.teacher is not None:
+        step = functools.partial(step, teacher_apply=lambda outputs, batch: outputs)
+    return run, sharding.jit_step(step, run.mesh)
 
 
 def main(directory, seed, most_steps=0):
     config = get_config()
-    config.seed, config.data.path = int(seed), directory
-    data, mesh = setup.open_data(config), sharding.make_mesh(1)
-    student = setup.make_model(config.student, data)
-    teacher = setup.load_teacher(config, data, HERE / "teacher.safetensors")
-    evaluate = make_evaluator(config, data, mesh).metrics
-    runs = {
-        name: make_run(config, name, data, mesh, student, teacher, evaluate)
-        for name in METHODS
-    }
-    steps = {name: step for name, (step, _, _) in runs.items()}
-    states = {name: state for name, (_, state, _) in runs.items()}
-    total = int(most_steps) or runs["none"][2]
-    apply = setup.frozen_apply(teacher.module)
-    teach = jax.jit(lambda v, x: apply(v, {"image": data.normalise(x)}))
-    batches = pipeline.train_batches(
-        data.train,
-        transforms.train_transform(config.data),
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        num_epochs=int(np.ceil(config.train.epochs)),
-    )
+    config.seed, config.data.path, config.num_devices = int(seed), directory, 1
+    made = {name: make_run(config, name) for name in METHODS}
+    runs = {name: run for name, (run, _) in made.items()}
+    steps = {name: step for name, (_, step) in made.items()}
+    states = {name: run.init() for name, run in runs.items()}
+    first = runs["none"]
+    total = int(most_steps) or first.plan.total_steps
+    teacher = load_teacher(HERE / "teacher.safetensors", runs["kd"].teacher)
+    teach = jax.jit(lambda v, batch: teacher.infer(v, first.data.normalise(batch)))
+    batches = first.batches(0)
     start, log = time.monotonic(), []
     for number, batch in zip(range(1, total + 1), batches, strict=False):
         batch.pop("skipped")
-        outputs = teach(teacher.variables, batch["image"])
+        outputs = teach(teacher.variables, batch)
         metrics = {}
         for name in METHODS:
             given = {} if name == "none" else outputs
@@ -81,7 +68,8 @@ def main(directory, seed, most_steps=0):
     if most_steps:
         return
     for name in METHODS:
-        values = evaluate(student.module, student_variables(states[name]))
+        run = runs[name]
+        values, _ = run.evaluate(run.student, student_variables(states[name]))
         row = {"method": name, "seed": config.seed, "steps": total}
         row |= {f"final_{k}": v for k, v in values.items()}
         print(json.dumps(row), flush=True)

@@ -14,10 +14,12 @@ import jax
 import numpy as np
 from diffkd_jax.configs import imagenet
 
-from diffkd_jax.data.split import Split
+from diffkd_jax.data import Data, Split
 from diffkd_jax.data.transforms import make_normalise
-from diffkd_jax.train import setup, sharding
-from diffkd_jax.train.loop import Loop
+from diffkd_jax.models.contract import split as split_variables
+from diffkd_jax.models.files import shapes_of
+from diffkd_jax.train.build import build
+from diffkd_jax.train.choose import batch_shapes
 
 GIB = 2**30
 CIFAR = [
@@ -34,32 +36,34 @@ ALL = [f"imagenet:{p}" for p in imagenet.PAIRS] + [f"cifar100:{p}" for p in CIFA
 def lower(name, batch, method="diffkd"):
     """One training step of ``<config>:<pair>`` at full size, not compiled yet."""
     file, _, argument = name.partition(":")
-    config = importlib.import_module(f"configs.{file}").get_config(argument)
+    config = importlib.import_module(f"diffkd_jax.configs.{file}").get_config(argument)
     config.method, config.data.batch_size = method, batch
     group = min(batch, config.train.norm_group_size)
     config.train.norm_group_size = group
     shape = (config.data.image_size or 32,) * 2 + (3,)
-    split = Split(batch, lambda rows: {})
-    classes = tuple(map(str, range(config.data.num_classes)))
+    split, classes = Split(batch, lambda rows: {}), config.data.num_classes
+    meta = {"num_classes": classes, "channels": 3, "image_size": list(shape[:2])}
     normalise = make_normalise(config.data, 3)
-    data = setup.Data(split, split, classes, shape, normalise)
-    student = setup.make_model(config.student, data, group)
-    chosen = config.methods[method]
-    taps = setup.make_taps(chosen, group)
-    teacher = setup.make_model(config.teacher, data) if taps else None
-    if teacher:
-        init = teacher.module.init
-        zeros = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape)))
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), zeros)
-        teacher = teacher._replace(variables=zeros)
-    mesh = sharding.make_mesh(1)
-    loop = Loop(config, None, data, mesh, student, teacher, taps, chosen, None)
-    pictures = {
-        "image": jax.ShapeDtypeStruct((batch, *shape), np.uint8),
-        "target": {"label": jax.ShapeDtypeStruct((batch,), np.int32)},
-    }
-    state = jax.eval_shape(loop.initial_state)
-    return loop.step.lower(state, loop.teacher_variables, pictures)
+    data = Data(
+        split,
+        split,
+        meta,
+        shape,
+        shape,
+        {"label": np.zeros(1, np.int32)},
+        lambda batch: {**batch, "image": normalise(batch["image"])},
+    )
+    run = build(config, data)
+    pictures = batch_shapes(data, batch)
+    pictures["image"] = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
+    teacher = {}
+    if run.teacher is not None:
+        shapes = shapes_of(run.teacher, shape)
+        folded = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        params, state = run.teacher.freeze(*split_variables(folded), {"image": image})
+        teacher = {"params": params, **state}
+    return run.step.lower(jax.eval_shape(run.init), teacher, pictures)
 
 
 def main():

@@ -16,92 +16,66 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags
 from ml_collections import config_flags
 
-from diffkd_jax.core.distill import distillation
 from diffkd_jax.core.platform import compiler_options
-from diffkd_jax.core.step import diffkd_step, init_state
-from diffkd_jax.tasks import classification
-from diffkd_jax.train import setup
+from diffkd_jax.train.build import build
+from diffkd_jax.train.choose import batch_shapes
 
 CONFIG = config_flags.DEFINE_config_file("config")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed rounds of all parts.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Calls of each part in a round.")
 
 
+def run_of(config, method):
+    """A run of a method, a teacher of drawn weights loaded."""
+    own = config.copy_and_resolve_references()
+    own.method, own.num_devices = method, 1
+    run = build(own)
+    if run.teacher is None:
+        return run
+    batch = batch_shapes(run.data, 1)
+    params, state = jax.jit(lambda key: run.teacher.init(key, batch))(jax.random.key(1))
+    teacher = run.teacher._replace(variables={"params": params, **state})
+    return run._replace(teacher=teacher)
+
+
 def parts(config):
     """Name to a function without arguments that runs one part and blocks."""
-    data = setup.open_data(config)
-    size = config.data.batch_size
-    key = jax.random.key(0)
-    batch = {
-        "image": jax.random.normal(key, (size, *data.input_shape)),
-        "target": {"label": jnp.arange(size) % len(data.class_names)},
-    }
-    student = setup.make_model(config.student, data).module
-    teacher = setup.make_model(config.teacher, data).module
-    apply, frozen = setup.student_apply(student), setup.frozen_apply(teacher)
-    init = lambda module: jax.jit(lambda k: setup.init_variables(module, k, data))(key)
-    teacher_variables = init(teacher)
-    optimizer = optax.sgd(0.1, momentum=0.9)
-
-    def method(name):
-        distill = distillation(setup.make_taps(config.methods[name]))
-        variables = init(student)
-        params = variables.pop("params")
-        student_out, _ = apply(params, variables, batch, key)
-        teacher_out = frozen(teacher_variables, batch)
-        state = init_state(
-            key,
-            params,
-            variables,
-            student_out,
-            teacher_out,
-            distillation=distill,
-            optimizer=optimizer,
-        )
-
-        def step(state, teacher_variables, batch):
-            return diffkd_step(
-                state,
-                teacher_variables,
-                batch,
-                student_apply=apply,
-                teacher_apply=frozen if name != "none" else lambda v, b: {},
-                distillation=distill,
-                task_loss=classification.loss,
-                optimizer=optimizer,
-                weights={},
-                seed=0,
-            )
-
-        return distill, state, student_out, teacher_out, jit(step)
-
+    diffkd, none = run_of(config, "diffkd"), run_of(config, "none")
+    raw = next(diffkd.batches(0))
+    raw.pop("skipped")
+    batch, key = diffkd.data.normalise(raw), jax.random.key(0)
+    given = diffkd.pure_step.keywords
+    apply, distill = given["student_apply"], given["distillation"]
     jit = lambda f: jax.jit(f, compiler_options=compiler_options())
-    distill, state, student_out, teacher_out, full = method("diffkd")
-    _, plain_state, _, _, plain = method("none")
+    teacher_variables = diffkd.teacher_variables
+    state, plain_state = diffkd.init(), none.init()
+    full, plain = jit(diffkd.pure_step), jit(none.pure_step)
     params, carried = state.params["student"], state.model_state["student"]
+    student_out, _ = jit(apply)(params, carried, batch, key)
+    teacher_forward = jit(diffkd.teacher.infer)
+    teacher_out = teacher_forward(teacher_variables, batch)
 
     def task(params):
-        return classification.loss(apply(params, carried, batch, key)[0], batch)["task"]
+        outputs, _ = apply(params, carried, batch, key)
+        return sum(diffkd.task.loss(outputs, batch).values())
 
     def distance(params, student_out):
-        losses, _ = distill.loss(
+        losses, _, _ = distill.loss(
             params, state.model_state["distiller"], key, student_out, teacher_out
         )
         return sum(losses.values())
 
     gradient = jax.tree.map(jnp.ones_like, state.params)
     student_forward, student_both = jit(task), jit(jax.grad(task))
-    teacher_forward = jit(frozen)
     distill_forward, distill_both = jit(distance), jit(jax.grad(distance, (0, 1)))
-    update = jit(optimizer.update)
+    update = jit(given["optimizer"].update)
     taps = {n: student_out[n] for n in ("features", "logits")}
     return {
-        "step_diffkd": lambda: full(state, teacher_variables, batch),
-        "step_none": lambda: plain(plain_state, teacher_variables, batch),
+        "step_diffkd": lambda: full(state, teacher_variables, raw),
+        "step_none": lambda: plain(plain_state, {}, raw),
         "teacher_forward": lambda: teacher_forward(teacher_variables, batch),
         "student_forward": lambda: student_forward(params),
         "student_forward_backward": lambda: student_both(params),

@@ -26,8 +26,7 @@ def tiny_config(**fields):
         for side, width in (("teacher", 6), ("student", 4)):
             config[side].model = "tests.train.own_model:make"
             config[side].options = {"width": width}
-        for tap in config.methods.diffkd.taps.values():
-            tap.denoise.num_steps = 1
+        config.methods.diffkd.num_steps = 1
     config.update_from_flattened_dict(fields)
     return config
 

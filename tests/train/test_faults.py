@@ -13,7 +13,9 @@ from diffkd_jax import main
 from diffkd_jax.config import FREE_FIELDS
 from diffkd_jax.data import open_data
 from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, export_model
-from diffkd_jax.train import checkpoint, disk, metrics, setup, workdir
+from diffkd_jax.train import checkpoint, disk, metrics, workdir
+from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.teacher import load_teacher
 from tests.models.test_fold import random_variables
 from tests.train.conftest import tiny_config
 
@@ -50,14 +52,14 @@ def test_a_new_run_in_an_unused_workdir_takes_its_own_teacher(tmp_path):
 def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
     config = tiny_config(method="kd")
     data = open_data(config.data)
-    model = setup.make_model(config.teacher, data)
+    model = make_model("teacher", config.teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     found = []
     for name, added in (("a", 0), ("b", 0), ("c", 1)):
         variables["params"]["head"]["bias"] += added
         file = tmp_path / f"{name}.safetensors"
         export_model(file, model._replace(variables=variables))
-        found.append(setup.load_teacher(config, data, file).meta["checksum"])
+        found.append(load_teacher(file, model).meta["checksum"])
     assert found[0] == found[1] != found[2] == checkpoint.checksum(variables)
 
 
@@ -65,7 +67,9 @@ def test_the_record_of_a_run_holds_its_teacher(finished):
     record = workdir.read_json(finished / "config.json")
     config = tiny_config()
     data = open_data(config.data)
-    teacher = setup.load_teacher(config, data, finished / "teacher")
+    teacher = load_teacher(
+        finished / "teacher", make_model("teacher", config.teacher, data)
+    )
     assert record["teacher_checksum"] == teacher.meta["checksum"]
     assert "teacher_checksum" not in workdir.read_json(finished / "teacher/config.json")
 
@@ -83,7 +87,7 @@ def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
 def done(tmp_path):
     """A finished run, as far as its summary and what belongs to it go."""
     config = tiny_config()
-    model = setup.make_model(config.student, open_data(config.data))
+    model = make_model("student", config.student, open_data(config.data))
     variables = random_variables(model.module, (28, 28, 1))
     export_model(tmp_path / MODEL_FILE, model._replace(variables=variables))
     (tmp_path / "report.html").write_text("<p>")

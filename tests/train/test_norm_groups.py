@@ -10,13 +10,14 @@ from diffkd_jax import main
 from diffkd_jax.core.diffkd import DiffKDNoise
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.data import open_data
-from diffkd_jax.train import setup
+from diffkd_jax.models.files import load_model
+from diffkd_jax.train.choose import make_method, make_model
 from tests.train.conftest import tiny_config
 
 
 def test_a_tap_treats_groups_as_batches_of_their_own():
-    config = tiny_config()
-    tap = setup.make_taps(config.methods.diffkd, 4)["features"]
+    config = tiny_config(**{"train.norm_group_size": 4})
+    tap = make_method(config).taps["features"]
     key = jax.random.split(jax.random.key(0), 5)
     student = jax.random.normal(key[0], (8, 3, 3, 6))
     teacher = jax.random.normal(key[1], (8, 3, 3, 5))
@@ -51,10 +52,10 @@ def test_the_student_has_groups_and_its_file_does_not(tmp_path):
     with config.unlocked():
         config.student.options = {"channels": (4, 4, 4, 8)}
     data = open_data(config.data)
-    student = setup.make_model(config.student, data, config.train.norm_group_size)
+    student = make_model("student", config.student, data, config.train.norm_group_size)
     assert student.module.norm_group_size == 8
     main.run(config, str(tmp_path))
-    assert "norm_group_size" not in setup.load_model(tmp_path).meta["options"]
+    assert "norm_group_size" not in load_model(tmp_path).meta["options"]
 
 
 @pytest.mark.parametrize("size", [5, -1])

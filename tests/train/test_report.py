@@ -96,7 +96,7 @@ def test_links_of_a_comparison_are_escaped(tmp_path):
 def test_drawing_leaves_the_caller_its_backend(tmp_path):
     """In a process that has another one, with a figure open."""
     code = f"""
-import pathlib, sys, diffkd_jax.main, diffkd_jax.train.run, diffkd_jax.train.compare
+import pathlib, sys, diffkd_jax.main, diffkd_jax.train.run
 assert not [name for name in sys.modules if name.startswith("matplotlib")]
 import matplotlib
 matplotlib.use("svg")

@@ -1,5 +1,6 @@
 """Runs from config to report, in one process."""
 
+import functools
 import json
 import shutil
 
@@ -18,7 +19,9 @@ from diffkd_jax.models.files import (
     export_torch,
     load_model,
 )
-from diffkd_jax.train import loop, metrics, report, setup
+from diffkd_jax.train import fit, metrics, report, run
+from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.teacher import load_teacher
 from tests.train.conftest import RESNET, load_config, resnet_config, tiny_config
 
 OWN = tiny_config().student.model
@@ -97,18 +100,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 ):
     config = with_teacher(finished, method=method, **{"data.num_workers": num_workers})
     main.run(with_teacher(finished, method=method), str(tmp_path / "whole"))
-    original = loop.Loop._log
 
-    def interrupt(self, pending, *rest):
-        if pending[-1][0] == 6:
+    def interrupt(event, step):
+        if (event, step) == ("log", 6):
             raise KeyboardInterrupt
-        original(self, pending, *rest)
 
-    monkeypatch.setattr(loop.Loop, "_log", interrupt)
+    stopping = functools.partial(fit.fit, events=interrupt)
+    monkeypatch.setattr(run, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         main.run(config, str(tmp_path / "parts"))
     assert not (tmp_path / "parts/summary.json").exists()
-    monkeypatch.setattr(loop.Loop, "_log", original)
+    monkeypatch.setattr(run, "fit", fit.fit)
     main.run(config, str(tmp_path / "parts"))
     same_student(tmp_path / "parts", tmp_path / "whole")
     files = [tmp_path / name / "metrics.jsonl" for name in ("parts", "whole")]
@@ -136,15 +138,16 @@ def test_a_damaged_checkpoint_falls_back(finished, tmp_path, capsys):
             main.run(tiny_config(), str(workdir))
 
 
-def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path):
+def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path, monkeypatch):
     config = tiny_config(method="none", **{"train.epochs": 5.0})
-    values = iter([0.1, 0.5, 0.2, 0.3, 0.4])
-    original = loop.Loop.evaluate_student
-    loop.Loop.evaluate_student = lambda self, state: {"top1": next(values), "loss": 1.0}
-    try:
-        main.run(config, str(tmp_path))
-    finally:
-        loop.Loop.evaluate_student = original
+    values, original = iter([0.1, 0.5, 0.2, 0.3, 0.4]), fit.evaluate
+
+    def evaluate(*arguments):
+        scores, seen = original(*arguments)
+        return scores | {"top1": next(values)}, seen
+
+    monkeypatch.setattr(fit, "evaluate", evaluate)
+    main.run(config, str(tmp_path))
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [8, 16, 20]
 
@@ -197,11 +200,11 @@ def test_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
 
 
 def test_student_export_is_a_bare_student(finished):
-    module, variables, meta = load_model(finished, OWN)
-    assert set(variables) == {"params", "batch_stats"}
-    assert set(variables["params"]) == {"conv", "norm", "head"}
-    assert meta["class_names"][0] == "T-shirt"
-    out = module.apply(variables, np.zeros((2, 28, 28, 1), np.float32))
+    model = load_model(finished, OWN)
+    assert set(model.variables) == {"params", "batch_stats"}
+    assert set(model.variables["params"]) == {"conv", "norm", "head"}
+    assert model.meta["class_names"][0] == "T-shirt"
+    out = model(np.zeros((2, 28, 28, 1), np.float32))
     assert out["logits"].shape == (2, 10)
 
 
@@ -222,7 +225,7 @@ def test_comparison_shares_one_teacher(tmp_path, capsys):
 def test_spatial_rule_shows_in_the_table(capsys):
     config = load_config("quickstart")
     config.dry_run = True
-    config.methods.diffkd.taps.features.teacher = "stage2"
+    config.methods.diffkd.teacher = "stage2"
     main.run(config)
     assert "teacher 14x14 -> 7x7 by average pooling" in capsys.readouterr().out
 
@@ -248,23 +251,23 @@ def test_spatial_rule_shows_in_the_table(capsys):
         ({"data.batch_size": 128}, r"train\.epochs, data\.batch_size: .* and 128"),
         ({"teacher.init": "/nowhere"}, "/nowhere: found nothing"),
         (
-            {"methods.diffkd.taps.features.student": "stage9"},
+            {"methods.diffkd.student": "stage9"},
             "tap 'features': student output: found no 'stage9', expected .*'features'",
         ),
         (
-            {"methods.diffkd.taps.features.distance": "l2"},
-            r"taps\.features\.distance: found 'l2'",
+            {"methods.diffkd.distance": "l2"},
+            r"methods\.diffkd_features\.distance: found 'l2', expected one of \['mse'",
         ),
         (
-            {"methods.diffkd.taps.logits.options": {"tua": 2.0}},
-            r"taps\.logits\.options: found \['tua'\], expected any of \['tau'\]",
+            {"methods.diffkd": {"tua": 2.0}},
+            r"methods\.diffkd: found \['tua'\], expected any of .*'tau'",
         ),
         (
-            {"methods.diffkd.taps.logits.denoise": {"steps": 2}},
-            r"taps\.logits\.denoise: found \['steps'\], expected .*'num_steps'",
+            {"methods.diffkd": {"num_steps": 0}},
+            "tap 'features': num_steps: found 0",
         ),
         (
-            {"method": "kd", "methods.kd.weights.task": float("nan")},
+            {"method": "kd", "weights": {"task": float("nan")}},
             "found loss/total = nan",
         ),
     ],
@@ -280,8 +283,8 @@ def test_bad_fields_are_named(fields, message, finished, tmp_path):
 
 def test_a_weight_for_no_loss_is_named(finished, tmp_path):
     config = with_teacher(finished)
-    with config.methods.diffkd.weights.unlocked():
-        config.methods.diffkd.weights["logits/distanse"] = 2.0
+    with config.weights.unlocked():
+        config.weights["logits/distanse"] = 2.0
     with pytest.raises(ValueError, match=r"weights: found \['logits/distanse'\]"):
         main.run(config, str(tmp_path))
 
@@ -325,7 +328,8 @@ def test_mixing_erasing_and_the_average(tmp_path):
 
 def test_the_teacher_runs_folded(resnet):
     config = resnet_config()
-    teacher = setup.load_teacher(config, open_data(config.data), resnet)
+    expected = make_model("teacher", config.teacher, open_data(config.data))
+    teacher = load_teacher(resnet, expected)
     block = teacher.variables["params"]["stage1"]["block0"]
     assert set(block["conv0"]) == {"conv"}
     assert "bias" in block["conv0"]["conv"]
@@ -401,9 +405,9 @@ def test_a_class_count_that_differs_is_refused(finished, tmp_path):
 
 
 def test_own_model_by_import_path(finished):
-    module, variables, _ = load_model(finished, OWN)
-    assert variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 4)
-    assert type(module).__name__ == "Own"
+    model = load_model(finished, OWN)
+    assert model.variables["params"]["conv"]["kernel"].shape == (3, 3, 1, 4)
+    assert type(model.module).__name__ == "Own"
 
 
 def test_a_workdir_in_a_bucket_is_refused(tmp_path, monkeypatch):

@@ -16,7 +16,9 @@ from diffkd_jax.models.files import (
     export_torch,
     load_model,
 )
-from diffkd_jax.train import run, setup
+from diffkd_jax.train import run
+from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.teacher import load_teacher
 from tests.models.test_fold import random_variables
 from tests.train.conftest import resnet_config
 
@@ -33,10 +35,16 @@ def data(config):
 
 def trained(config, data, seed=0):
     """An export as of a finished run."""
-    model = setup.make_model(config.teacher, data)
+    model = make_model("teacher", config.teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     variables["params"]["head"]["bias"] += seed
     return model._replace(variables=variables)
+
+
+def load(config, data, path):
+    """The teacher of a config from a file, for some data."""
+    expected = make_model("teacher", config.teacher, data)
+    return load_teacher(path, expected, config.teacher.weights)
 
 
 def bias(model):
@@ -47,27 +55,27 @@ def test_the_average_of_a_workdir_by_teacher_weights(config, data, tmp_path):
     raw, average = trained(config, data), trained(config, data, seed=1)
     export_model(tmp_path / MODEL_FILE, raw)
     export_model(tmp_path / EMA_FILE, average)
-    found = setup.load_teacher(config, data, tmp_path)
+    found = load(config, data, tmp_path)
     np.testing.assert_array_equal(bias(found), bias(raw))
     own = config.copy_and_resolve_references()
     own.teacher.weights = "ema"
-    found = setup.load_teacher(own, data, tmp_path)
+    found = load(own, data, tmp_path)
     np.testing.assert_array_equal(bias(found), bias(average))
     with pytest.raises(ValueError, match=r"teacher.weights: found 'ema' for .*_ema"):
-        setup.load_teacher(own, data, tmp_path / MODEL_FILE)
+        load(own, data, tmp_path / MODEL_FILE)
     export_torch(tmp_path / "torch.safetensors", raw)
     with pytest.raises(ValueError, match="weights: found 'ema' for a file without"):
-        setup.load_teacher(own, data, tmp_path / "torch.safetensors")
+        load(own, data, tmp_path / "torch.safetensors")
 
 
 def test_weights_that_nothing_will_have(config, data, tmp_path):
     own = config.copy_and_resolve_references()
     own.teacher.weights = "ema"
     with pytest.raises(ValueError, match=r"teacher.weights: .*train.ema_decay above 0"):
-        run.get_teacher(own, data, tmp_path)
+        run.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
     own.teacher.weights = "best"
     with pytest.raises(ValueError, match=r"teacher.weights: found 'best', expected ''"):
-        run.get_teacher(own, data, tmp_path)
+        run.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
     assert run.teacher_config(own).teacher.weights == ""
 
 
@@ -78,7 +86,7 @@ def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):
     assert load_model(tmp_path).meta["class_names"] == data.meta["class_names"]
     renamed = model.meta | {"class_names": data.meta["class_names"][::-1]}
     export_model(tmp_path / MODEL_FILE, model._replace(meta=renamed))
-    found = setup.load_teacher(config, data, tmp_path)
+    found = load(config, data, tmp_path)
     assert found.meta["class_names"] == data.meta["class_names"][::-1]
     with pytest.raises(ValueError, match=r"teacher.init: .*in another order"):
         main.run(with_teacher(config, tmp_path), str(tmp_path / "run"))
@@ -87,7 +95,7 @@ def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):
     with pytest.raises(ValueError, match=r"workdir: .*in another order"):
         main.run(own, str(tmp_path))
     export_torch(tmp_path / "torch.safetensors", model)
-    found = setup.load_teacher(config, data, tmp_path / "torch.safetensors")
+    found = load(config, data, tmp_path / "torch.safetensors")
     assert found.meta["class_names"] == []
 
 
@@ -106,7 +114,7 @@ def test_weights_of_nan_are_refused(config, data, tmp_path):
         with pytest.raises(
             ValueError, match=r"teacher.init: .* of params/head/bias not"
         ):
-            setup.load_teacher(config, data, path)
+            load(config, data, path)
     own = config.copy_and_resolve_references()
     own.mode = "evaluate"
     with pytest.raises(ValueError, match=r"workdir: .*found 1 of 10 numbers"):
@@ -119,7 +127,7 @@ def test_no_door_imports_what_a_file_names(config, data, tmp_path, payload):
     meta = model.meta | {"model": name}
     export_model(tmp_path / MODEL_FILE, model._replace(meta=meta))
     with pytest.raises(ValueError, match=rf"holds model {name}, expected resnet8"):
-        setup.load_teacher(config, data, tmp_path)
+        load(config, data, tmp_path)
     own = config.copy_and_resolve_references()
     own.mode = "evaluate"
     with pytest.raises(ValueError, match=rf"found the model '{name}', which is not"):
@@ -140,7 +148,9 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
     seen = []
     monkeypatch.setattr(run, "train", lambda config, workdir: seen.append(workdir))
     own.teacher.workdir = "~/teacher"
-    model = run.get_teacher(own, data, pathlib.Path("anything"))
+    model = run.get_teacher(
+        own, make_model("teacher", own.teacher, data), pathlib.Path("anything")
+    )
     assert seen == [tmp_path / "teacher"]
     chex.assert_trees_all_equal(bias(model), bias(trained(own, data)))
     assert not (tmp_path / "~").exists()
@@ -149,7 +159,7 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
 def test_the_log_says_which_entry_was_taken(config, data, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     export_model(tmp_path / MODEL_FILE, trained(config, data))
-    setup.load_teacher(config, data, tmp_path)
+    load(config, data, tmp_path)
     assert f"teacher: {tmp_path / MODEL_FILE}" in caplog.text
 
 
@@ -158,7 +168,7 @@ def test_a_damaged_teacher_is_refused(config, data, tmp_path):
     file = tmp_path / "teacher.safetensors"
     file.write_bytes((tmp_path / MODEL_FILE).read_bytes()[:900])
     with pytest.raises(ValueError, match=r"teacher.safetensors: .*expected weights in"):
-        setup.load_teacher(config, data, file)
+        load(config, data, file)
 
 
 def test_a_teacher_of_another_count(config, data, tmp_path):
@@ -166,7 +176,7 @@ def test_a_teacher_of_another_count(config, data, tmp_path):
     fewer = data._replace(meta=data.meta | three)
     export_model(tmp_path / MODEL_FILE, trained(config, data))
     with pytest.raises(ValueError, match="holds num_classes 10, expected 3"):
-        setup.load_teacher(config, fewer, tmp_path)
+        load(config, fewer, tmp_path)
     own = config.copy_and_resolve_references()
     own.teacher.num_classes = 10
-    assert setup.load_teacher(own, fewer, tmp_path).meta["num_classes"] == 10
+    assert load(own, fewer, tmp_path).meta["num_classes"] == 10

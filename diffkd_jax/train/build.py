@@ -1,0 +1,279 @@
+"""From a config to a run, as values: the only reader of a config."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..core.distill import distillation
+from ..core.platform import compiler_options
+from ..core.step import TrainState, as_seed, diffkd_step, init_state
+from ..data import Data, open_data, pipeline, transforms
+from ..methods import Method
+from ..models.contract import Model
+from ..tasks import Evidence, Task
+from . import sharding
+from .choose import (
+    batch_shapes,
+    check_student,
+    check_teacher,
+    make_method,
+    make_model,
+    make_task,
+    outputs_of,
+)
+from .evaluate import compile_evidence, counted_batches, gather
+from .optimizer import make_optimizer, make_schedule
+
+
+class Plan(NamedTuple):
+    """How long a run is, and what is due when.
+
+    Attributes:
+      steps_per_epoch: updates an epoch.
+      total_steps: updates in all.
+      batch_size: examples an update, over all processes.
+      log_every: steps between two lines of the log.
+      eval_every: steps between two evaluations, each with a checkpoint.
+      max_unreadable: share of the pictures that may not decode.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    batch_size: int
+    log_every: int
+    eval_every: int
+    max_unreadable: float
+
+
+class Run(NamedTuple):
+    """All that a config names, as values.
+
+    Attributes:
+      title: name and method.
+      data: see :class:`diffkd_jax.data.Data`.
+      task: see :class:`diffkd_jax.tasks.Task`.
+      method: see :class:`diffkd_jax.methods.Method`.
+      student: untrained.
+      teacher: None where nothing is distilled; its ``variables`` are None until it is
+        loaded, see :mod:`diffkd_jax.train.teacher`.
+      mesh: of the devices.
+      plan: steps.
+      schedule: step to learning rate.
+      init: ``() -> TrainState``, a function of the seed, compiled.
+      step: ``(state, teacher_variables, batch) -> (state, metrics)``, compiled.
+      pure_step: the same for a loop of one's own to compile; ``teacher_apply`` and the
+        like can be replaced by ``functools.partial``.
+      evaluate: ``(model, variables) -> (scores, Evidence)`` over the evaluation split,
+        one program a model.
+      batches: ``first step -> iterator`` over this process's training batches.
+      examples: ``count -> batch``, the first to evaluate on, normalised.
+      record: the config, JSON values.
+    """
+
+    title: str
+    data: Data
+    task: Task
+    method: Method
+    student: Model
+    teacher: Model | None
+    mesh: jax.sharding.Mesh
+    plan: Plan
+    schedule: Callable
+    init: Callable[[], TrainState]
+    step: Callable
+    pure_step: Callable
+    evaluate: Callable[[Model, Any], tuple[dict[str, float], Evidence]]
+    batches: Callable[[int], Iterator]
+    examples: Callable[[int], Mapping]
+    record: Mapping[str, Any]
+
+    @property
+    def teacher_variables(self) -> Any:
+        """What the step takes, on every device; ``{}`` without a teacher."""
+        if self.teacher is None:
+            return {}
+        if self.teacher.variables is None:
+            raise ValueError(
+                "run.teacher: found no variables, expected a loaded teacher: "
+                "run._replace(teacher=load_teacher(path, run.teacher))"
+            )
+        return sharding.put_replicated(self.teacher.variables, self.mesh)
+
+
+def build(config, data: Data | None = None) -> Run:
+    """Everything of a run but its workdir; trains nothing and writes nothing.
+
+    Args:
+      config: see :mod:`diffkd_jax.config`.
+      data: in place of what ``config.data`` names.
+
+    Raises:
+      ValueError: fields that cannot be, or do not fit each other or the data.
+      FileNotFoundError: missing data.
+    """
+    data = open_data(config.data) if data is None else data
+    task, method = make_task(config, data), make_method(config)
+    mesh = sharding.make_mesh(config.num_devices)
+    group = config.train.norm_group_size
+    student = make_model("student", config.student, data, group)
+    teacher = make_model("teacher", config.teacher, data) if method.taps else None
+    plan, planned = make_plan(config, data)
+    batch = batch_shapes(data, plan.batch_size)
+    check_student(task, batch, student)
+    schedule = make_schedule(config, plan.steps_per_epoch, planned)
+    pure_step = make_step(config, data, task, method, student, teacher, schedule)
+    transform = transforms.train_transform(config.data)
+    options = config.data.to_dict()
+
+    def batches(start: int) -> Iterator:
+        return pipeline.train_batches(
+            data.train,
+            transform,
+            batch_size=plan.batch_size,
+            seed=config.seed,
+            num_epochs=int(np.ceil(config.train.epochs)),
+            start=start,
+            num_threads=options["num_threads"],
+            num_workers=options["num_workers"],
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def examples(count: int) -> Mapping:
+        count = min(count, data.evaluation.size)
+        count -= count % max(group, 1)
+        if not count:
+            return {"image": np.zeros((0, *data.eval_shape), np.float32)}
+        rows = data.evaluation.fetch(np.arange(count))
+        return data.normalise(transforms.eval_transform(config.data)(rows))
+
+    run = Run(
+        title=f"{config.name} {config.method}",
+        data=data,
+        task=task,
+        method=method,
+        student=student,
+        teacher=teacher,
+        mesh=mesh,
+        plan=plan,
+        schedule=schedule,
+        init=make_init(config, batch, pure_step, student, teacher, mesh),
+        step=sharding.jit_step(pure_step, mesh),
+        pure_step=pure_step,
+        evaluate=make_evaluate(config, data, mesh, task),
+        batches=batches,
+        examples=examples,
+        record=config.to_dict(),
+    )
+    if teacher is not None:
+        check_teacher(run, batch, teacher)
+    return run
+
+
+def make_plan(config, data: Data) -> tuple[Plan, int]:
+    """Steps of a run, and how many there would be without ``train.max_steps``."""
+    size, group = config.data.batch_size, config.train.norm_group_size
+    per_epoch = data.train.size // max(size, 1)
+    planned = round(config.train.epochs * per_epoch)
+    total = min(planned, config.train.max_steps or planned)
+    if group < 0 or (group and size % group):
+        raise ValueError(
+            f"train.norm_group_size: found {group}, expected a divisor of "
+            f"data.batch_size, {size}, or 0"
+        )
+    if total < 1:
+        raise ValueError(
+            f"train.epochs, data.batch_size: found {config.train.epochs} and {size}, "
+            f"no step on {data.train.size} pictures, expected at least one"
+        )
+    eval_every = max(1, round(config.eval_every_epochs * per_epoch))
+    log_every, most = config.log_every_steps, config.data.max_unreadable
+    return Plan(per_epoch, total, size, log_every, eval_every, most), planned
+
+
+def make_step(config, data, task, method, student, teacher, schedule) -> Callable:
+    """The step of a run as a pure function of state, teacher and batch."""
+
+    def prepare(key, batch):
+        batch = data.normalise(batch)
+        return batch if task.prepare is None else task.prepare(key, batch)
+
+    def student_apply(params, state, batch, key):
+        return student.apply(params, state, batch, train=True, key=key)
+
+    return functools.partial(
+        diffkd_step,
+        student_apply=student_apply,
+        teacher_apply=(lambda variables, batch: {}) if teacher is None
+        else teacher.infer,
+        distillation=distillation(method.taps),
+        task_loss=task.loss,
+        optimizer=make_optimizer(config, schedule),
+        weights=method.weights,
+        prepare=prepare,
+        ema_decay=config.train.ema_decay,
+    )  # fmt: skip
+
+
+def make_init(config, batch, step, student, teacher, mesh) -> Callable[[], TrainState]:
+    """A fresh state, replicated; a function of the seed alone."""
+    parts = step.keywords
+    seed = np.int32(as_seed(config.seed))  # its range; inside it is traced
+    teacher_out = {} if teacher is None else outputs_of("teacher", teacher, batch)
+
+    def init(seed):
+        key_student, key_distill = jax.random.split(jax.random.key(seed))
+        params, state = student.init(key_student, batch)
+        outputs, _ = jax.eval_shape(
+            parts["student_apply"], params, state, batch, key_student
+        )
+        return init_state(
+            key_distill,
+            params,
+            state,
+            outputs,
+            teacher_out,
+            distillation=parts["distillation"],
+            optimizer=parts["optimizer"],
+            ema=config.train.ema_decay > 0,
+            seed=seed,
+        )
+
+    # The seed is an argument, so that another one is no other program.
+    compiled = jax.jit(
+        init,
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=compiler_options(once=True),
+    )
+    return lambda: compiled(seed)
+
+
+def make_evaluate(config, data: Data, mesh, task: Task) -> Callable:
+    """``(model, variables) -> (scores, Evidence)`` over the evaluation split.
+
+    Each model is compiled once, and an unreadable picture is named once.
+    """
+    forwards: dict[Any, Callable] = {}
+    unreadable: set[int] = set()
+    transform = transforms.eval_transform(config.data)
+
+    def evaluate(model, variables):
+        if model.apply not in forwards:
+            forwards[model.apply] = compile_evidence(
+                task, model.infer, data.normalise, mesh
+            )
+        batches = counted_batches(
+            data.evaluation, transform, mesh, unreadable, config.data
+        )
+        seen = gather(forwards[model.apply], variables, batches, mesh)
+        if seen is None:
+            raise ValueError(
+                f"data.eval_split: found {config.data.eval_split!r} with no picture "
+                "that decodes, expected at least one"
+            )
+        return dict(task.score(seen)), seen
+
+    return evaluate

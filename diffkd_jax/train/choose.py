@@ -1,0 +1,206 @@
+"""Task, method and models by the names in a config, checked against each other."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core.distances import reads_target
+from ..core.distill import distillation, refine
+from ..core.losses import check_outputs
+from ..core.norm import BatchNorm
+from ..core.taps import lookup
+from ..data import Data
+from ..methods import METHODS, Method
+from ..models.contract import Model, from_linen
+from ..models.files import describe, with_head
+from ..named import call, find, keywords
+from ..tasks import TASKS, Evidence, Task
+
+
+def make_task(config, data: Data) -> Task:
+    """The task that ``config.task`` names.
+
+    Fields of ``train`` and ``mix`` are given to a task that takes arguments of these
+    names, besides ``task.options``.
+
+    Raises:
+      ValueError: no such task, or options that it does not take.
+    """
+    make = find(config.task.name, TASKS, "task.name")
+    shared = config.train.to_dict() | config.mix.to_dict()
+    shared = {k: v for k, v in shared.items() if k in keywords(make)}
+    options = shared | config.task.options.to_dict()
+    task = call(make, options, "task.options", data.meta)
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"task.name: found {config.task.name!r}, which gives "
+            f"{type(task).__name__}, expected a diffkd_jax.tasks.Task"
+        )
+    return task
+
+
+def make_method(config) -> Method:
+    """The method that ``config.method`` names, its weights as ``config.weights`` says.
+
+    Blocks with a field ``norm`` take statistics over ``train.norm_group_size``.
+
+    Raises:
+      ValueError: no such method, options that it does not take, or weights that are
+        neither numbers nor functions.
+    """
+    name = config.method
+    make = find(name, METHODS, "method")
+    options = config.methods.get(name, {})
+    method = call(make, dict(options), f"methods.{name}")
+    if not isinstance(method, Method):
+        raise ValueError(
+            f"method: found {name!r}, which gives {type(method).__name__}, expected a "
+            "diffkd_jax.Method"
+        )
+    taps, group = dict(method.taps), config.train.norm_group_size
+    norm = functools.partial(BatchNorm, group_size=group)
+    for key, tap in taps.items():
+        if group and tap.block is not None and hasattr(tap.block, "norm"):
+            grouped = tap.block.clone(norm=norm)
+            taps[key] = dataclasses.replace(tap, block=grouped, denoise=None)
+    weights = {**method.weights, **config.weights.to_dict()}
+    return Method(taps, weights)
+
+
+def make_model(role: str, options, data: Data, norm_group_size: int = 0) -> Model:
+    """The model that ``options`` names, untrained.
+
+    Its batch norms, if it is of Flax Linen and has a field for it, take statistics over
+    ``norm_group_size`` examples.
+
+    Args:
+      role: ``student`` or ``teacher``, the section of the config.
+      options: that section.
+      data: what it is for.
+      norm_group_size: 0 for the whole batch.
+
+    Raises:
+      ValueError: no such model, or one that does not return named arrays.
+    """
+    given = options.options.to_dict()
+    if options.dtype != "float32":
+        given["dtype"] = options.dtype
+    meta = with_head(data.meta, options.get("num_classes", 0))
+    model = describe(options.model, given, meta, data.eval_shape)
+    if norm_group_size and hasattr(model.module, "norm_group_size"):
+        grouped = from_linen(model.module.clone(norm_group_size=norm_group_size))
+        model = grouped._replace(meta=model.meta)
+    return model
+
+
+def batch_shapes(data: Data, size: int) -> dict[str, Any]:
+    """Shapes of a normalised training batch of this size."""
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), data.target
+    )
+    return {
+        "image": jax.ShapeDtypeStruct((size, *data.train_shape), jnp.float32),
+        "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((size,), jnp.float32),
+        "target": target,
+    }
+
+
+def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) -> Any:
+    """Shapes of a model's outputs for a batch.
+
+    Args:
+      role: ``student`` or ``teacher``, for messages.
+      model: untrained.
+      batch: shapes of a normalised batch.
+      train: as while training.
+
+    Raises:
+      ValueError: it does not return what a model returns, or raises itself.
+    """
+
+    def run(key, batch):
+        params, state = model.init(key, batch)
+        return model.apply(
+            params, state, batch, train=train, key=key if train else None
+        )
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    name = model.meta.get("model", "")
+    try:
+        result = jax.eval_shape(run, key, dict(batch))
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError(
+                f"apply: found {type(result).__name__}, expected (outputs, state)"
+            )
+        check_outputs("apply", result[0])
+    except Exception as error:  # of somebody else's code
+        text = str(error).strip() or type(error).__name__
+        raise ValueError(f"{role}.model: {name!r}: {text}") from error
+    return result[0]
+
+
+def check_student(task: Task, batch: Mapping, student: Model) -> None:
+    """Refuses a student whose outputs the task cannot use.
+
+    Args:
+      task: of the run.
+      batch: shapes of a normalised batch.
+      student: untrained.
+
+    Raises:
+      ValueError: names what the task looks for.
+    """
+    outputs = outputs_of("student", student, batch, train=True)
+    name = student.meta.get("model", "")
+    for what in (task.loss, task.evidence):
+        try:
+            found = jax.eval_shape(what, outputs, dict(batch))
+        except KeyError as error:
+            raise ValueError(
+                f"student.model: {name!r}: found outputs {list(outputs)}, expected "
+                f"{error} among them, which the task looks for"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"student.model: {name!r}: {error}") from error
+    seen = Evidence(*found) if isinstance(found, tuple) else None
+    if seen is None or not isinstance(seen.sums, Mapping):
+        raise ValueError(
+            f"task.name: found evidence of {type(found).__name__}, expected "
+            "diffkd_jax.tasks.Evidence"
+        )
+
+
+def check_teacher(run: Any, batch: Mapping, teacher: Model) -> None:
+    """Refuses taps that do not fit the models, and by the task's own check a teacher.
+
+    Args:
+      run: with ``task``, ``data``, ``method`` and ``student``.
+      batch: shapes of a normalised batch.
+      teacher: untrained, or loaded.
+
+    Raises:
+      ValueError: names the tap or the teacher.
+    """
+    student_out = outputs_of("student", run.student, batch)
+    teacher_out = outputs_of("teacher", teacher, batch)
+    distill = distillation(run.method.taps)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)
+    target = batch["target"]
+    jax.eval_shape(distill.loss, params, state, key, student_out, teacher_out, target)
+    if run.task.check is None:
+        return
+    known = {}
+    for name, tap in run.method.taps.items():
+        place = tap.share or name
+        pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
+        block = functools.partial(refine, tap)
+        refined, _ = jax.eval_shape(block, params[place], state[place], key, *pair)
+        reads = reads_target(tap.distance, refined.student, refined.teacher)
+        known[name] = (tap.student, tap.teacher, reads)
+    run.task.check("teacher.init", teacher.meta, run.data.meta, known)

@@ -1,0 +1,94 @@
+"""Teachers from files: loaded, checked against what a run expects, made ready."""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ..models.checks import check_finite
+from ..models.contract import Model, split
+from ..models.files import (
+    EMA_FILE,
+    described,
+    is_ours,
+    load_model,
+    load_torch,
+    model_file,
+    read_description,
+)
+from .checkpoint import checksum
+
+LOG = logging.getLogger(__name__)
+
+
+# Options that change how a model computes or trains, not which variables it has.
+NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
+
+
+def load_teacher(path: str | pathlib.Path, expected: Model, weights: str = "") -> Model:
+    """A trained teacher that fits, frozen: its batch norms are folded.
+
+    Its ``meta`` holds the ``checksum`` of its numbers before that.
+
+    Args:
+      path: workdir of a finished run, a file that we exported, or weights of a PyTorch
+        definition, see :mod:`diffkd_jax.models.torch_file`.
+      expected: the teacher of the run, untrained.
+      weights: which of several sets, "" or "ema".
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: another architecture, class count or channels than expected, or
+        numbers that are not finite.
+    """
+    file, meta = model_file(path, weights), expected.meta
+    if is_ours(file):
+        _check_fits(file, read_description(file), meta)
+        if weights == "ema" and file.name != EMA_FILE:
+            raise ValueError(
+                f"teacher.weights: found 'ema' for {file}, expected a workdir with "
+                f"{EMA_FILE}, or that file"
+            )
+        loaded = load_model(file, meta["model"])
+        LOG.info("teacher: %s", file)
+    else:
+        loaded, reference = load_torch(
+            file,
+            meta["model"],
+            meta["options"],
+            tuple(meta["input_shape"]),
+            meta["num_classes"],
+            weights,
+        )
+        LOG.info("teacher: %s, named as by %s", file, reference)
+    check_finite(f"teacher.init: {file}", loaded.variables)
+    image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
+    params, state = expected.freeze(*split(loaded.variables), {"image": image})
+    # What its own file says of its classes; they need not be those of the data.
+    own = described(loaded.meta) | {"checksum": checksum(loaded.variables)}
+    variables = {"params": params, **state}
+    return expected._replace(variables=variables, meta={**meta, **own})
+
+
+def _check_fits(file: pathlib.Path, found: Mapping, expected: Mapping) -> None:
+    def facts(meta):
+        options = {
+            k: v for k, v in meta["options"].items() if k not in NOT_ARCHITECTURE
+        }
+        channels = meta["input_shape"][-1]
+        return {**meta, "options": options, "channels": channels}
+
+    ours, theirs = facts(expected), facts(found)
+    for field, name in (
+        ("model", "teacher.model"),
+        ("options", "teacher.options"),
+        ("num_classes", "teacher.num_classes or the data's class count"),
+        ("channels", "the data's channels"),
+    ):
+        if theirs[field] != ours[field]:
+            raise ValueError(
+                f"teacher.init: {file} holds {field} {theirs[field]}, expected "
+                f"{ours[field]} ({name})"
+            )
