@@ -72,10 +72,14 @@ def base() -> ConfigDict:
             },
             "log_every_steps": 20,
             "eval_every_epochs": 1.0,  # evaluation and checkpoint
+            # Further evaluations: {"agreement": {}} with "every_epochs" (0 for
+            # eval_every_epochs), "split" ("" for eval_split), "of" (an import path).
+            "evaluations": {},
             "compare": (),  # methods to run one after the other
             "method": "diffkd",  # a key of methods
             # Options of methods are the arguments of diffkd_jax.methods.METHODS.
             "methods": options_of(METHODS),
+            "method_options": {},  # the same of a method that is named by import path
             # Of losses, besides those of the method: "task", "<tap>/distance",
             # "<tap>/diffusion", "<tap>/autoencoder", or "<tap>" for all of a tap.
             "weights": {},
@@ -86,6 +90,7 @@ def base() -> ConfigDict:
             "data": {
                 "name": "",  # fashion_mnist_embedded, cifar10, ..., tfds/<name>
                 "path": "",  # file or directory, where the data set needs one
+                "options": {},  # further arguments of a data set of one's own
                 "train_split": "train",
                 "eval_split": "test",  # "holdout" for choosing hyper-parameters
                 "holdout": 0,  # training pictures kept for eval_split "holdout"
@@ -112,7 +117,15 @@ def base() -> ConfigDict:
                 "num_workers": 0,  # processes that prepare batches, 0 for threads
                 "max_unreadable": 0.001,  # share of pictures that may not decode
             },
-            "student": {"model": "", "options": {}, "dtype": "float32"},
+            "student": {
+                "model": "",
+                "options": {},
+                "dtype": "float32",
+                "init": "",  # weights to start from, as of teacher.init
+                "init_into": "",  # path of the subtree that they are for
+                "init_leave_out": (),  # patterns of paths in them, such as "head/*"
+                "inherit": (),  # patterns of paths that start as the teacher's
+            },
             "teacher": {
                 "model": "",
                 "options": {},
@@ -148,6 +161,7 @@ def base() -> ConfigDict:
                 "nesterov": False,
                 "weight_decay": 5e-4,
                 "decay_norms_and_biases": True,
+                "frozen": (),  # patterns of the student's paths that do not train
                 "clip_norm": 0.0,  # largest norm of the whole gradient, 0 for any
                 "decay": 0.9,  # rmsprop: of the average of squares
                 "epsilon": 1e-3,  # rmsprop: inside the root
@@ -166,6 +180,7 @@ def base() -> ConfigDict:
     # The teacher's own recipe: what is set in these takes the place of the student's.
     for name in ("schedule", "optimizer", "mix"):
         config.teacher[name] = unset(config[name])
+    del config.teacher.optimizer.frozen
     config.teacher.train = unset({k: config.train[k] for k in OF_TEACHER["train"]})
     config.teacher.data = unset({k: config.data[k] for k in OF_TEACHER["data"]})
     return config
@@ -276,6 +291,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train.max_steps, config.log_every_steps = 2, 1
     if not config.teacher.init:
         config.teacher.epochs = 1.0
+        config.teacher.schedule.name = "constant"
+        config.teacher.schedule.warmup_epochs = 0.0
     if config.train.norm_group_size:
         config.train.norm_group_size = 8
     return config

@@ -118,6 +118,7 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
             )
         if rest[1:]:
             raise ValueError(f"command line: found {rest[1:]}, expected flags only")
+        _drop_options(values.config, arguments)
         with values.config.unlocked():
             for field, value in options.items():
                 values.config.update_from_flattened_dict({field: value})
@@ -127,6 +128,24 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
         _stop(_in_one_line(error))
     return rest
+
+
+def _drop_options(config: Any, arguments: list[str]) -> None:
+    """Leaves out options of a recipe's model that the one on the command line lacks."""
+    for side in ("student", "teacher"):
+        flags_of_model = (f"--config.{side}.model", f"-config.{side}.model")
+        if not any(a.partition("=")[0] in flags_of_model for a in arguments):
+            continue
+        from .models import options_taken  # slow to import
+
+        section = config[side]
+        taken = options_taken(section.model)
+        left = [] if taken is None else sorted(set(section.options) - taken)
+        with section.options.unlocked():
+            for name in left:
+                del section.options[name]
+        if left:
+            print(f"{side}.options: left out {left}, which {section.model!r} lacks")
 
 
 def _with_recipe_file(arguments: list[str]) -> list[str]:

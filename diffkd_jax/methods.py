@@ -166,6 +166,7 @@ def diffkd(
     >>> sorted(diffkd().taps)
     ['features', 'logits']
     """
+    find(logits_distance, DISTANCES, "methods.diffkd.logits_distance")
     steps = {"num_steps": num_steps, "num_train_steps": num_train_steps}
     features = diffkd_features(
         student=student,

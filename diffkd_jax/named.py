@@ -42,19 +42,25 @@ def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
     return found
 
 
-def keywords(function: Callable) -> dict[str, Any]:
+def keywords(function: Callable, given: int = 1) -> dict[str, Any]:
     """Arguments that can be given by name, and their defaults.
 
     Those without a default have ``inspect.Parameter.empty``.
+
+    Args:
+      function: anything with a signature.
+      given: how many come first and are given as they are.
 
     >>> keywords(lambda meta, *, width=4: None)
     {'width': 4}
     """
     parameters = list(inspect.signature(function).parameters.values())
-    if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
-        del parameters[0]  # given as it is
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {p.name: p.default for p in parameters if p.kind in kinds}
+    ordered = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    first = {p.name for p in ordered[:given]}
+    return {
+        p.name: p.default for p in parameters if p.kind in kinds and p.name not in first
+    }
 
 
 def takes_any(function: Callable) -> bool:
@@ -79,13 +85,12 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     Traceback (most recent call last):
     ValueError: student.options: found ['wdth'], expected any of ['width']
     """
-    known = keywords(function)
+    known = keywords(function, len(args))
     unknown = sorted(set(options) - set(known))
     if unknown and not takes_any(function):
         raise ValueError(f"{field}: found {unknown}, expected any of {sorted(known)}")
     empty = inspect.Parameter.empty
     missing = [n for n, d in known.items() if d is empty and n not in options]
-    missing = missing[max(len(args) - 1, 0) :]
     if missing:
         raise ValueError(f"{field}: found no {missing[0]!r}, expected a value")
     return function(*args, **options)

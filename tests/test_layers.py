@@ -14,7 +14,7 @@ ALLOWED = {
     "core": set(),
     "models": {"core.norm", "named"},
     "tasks": {"figures"},
-    "data": set(),
+    "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
     | {"config", "figures", "named", "__version__"},
 }

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 
-from .platform import compiler_options
 from .taps import Refined, Tap, naming, resizing, select
 
 KINDS = ("loss", "weighted", "norm")  # of what a step reports beside a block's info
@@ -68,11 +67,8 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             pair = tuple(jnp.zeros(x.shape, x.dtype) for x in pair)
             key_p, key_d = jax.random.split(jax.random.fold_in(key, keys[name]))
             rngs = {"params": key_p, "diffusion": key_d}
-            draw = modules[name].init
-            if not isinstance(key, jax.core.Tracer):  # else it is part of a program
-                draw = jax.jit(draw, compiler_options=compiler_options(once=True))
-            with naming(name):
-                variables = dict(draw(rngs, *pair))
+            with naming(name):  # one program, else some hundred small ones
+                variables = dict(jax.jit(modules[name].init)(rngs, *pair))
             own, place = variables.pop("params", {}), tap.share or name
             if place in params and _shapes(own) != _shapes(params[place]):
                 raise ValueError(

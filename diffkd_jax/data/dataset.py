@@ -24,6 +24,7 @@ class Data(NamedTuple):
         and ``image_size`` (height, width) of a normalised training picture.
       train_shape: of a normalised training picture, ``[h, w, c]``.
       eval_shape: of one to evaluate on.
+      splits: all that there are, by name.
       target: of one example, arrays ``[1, ...]``; for their shapes.
       normalise: a batch whose pictures are uint8 to what models take.
     """
@@ -33,6 +34,7 @@ class Data(NamedTuple):
     meta: dict[str, Any]
     train_shape: tuple[int, ...]
     eval_shape: tuple[int, ...]
+    splits: Mapping[str, Split]
     target: dict[str, np.ndarray]
     normalise: Callable[[Mapping], dict]
 
@@ -56,7 +58,9 @@ def open_data(options) -> Data:
     """
     check_fields(options)
     used = {options.train_split, options.eval_split} - {"holdout"}
-    dataset = sources.load(options.name, options.path, tuple(sorted(used)))
+    own = options.options.to_dict()
+    dataset = sources.load(options.name, options.path, tuple(sorted(used)), own)
+    names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
     splits = dict(dataset.splits)
     for field in ("train_split", "eval_split"):
         if options[field] not in {*splits, "holdout"}:
@@ -66,13 +70,13 @@ def open_data(options) -> Data:
             )
     if options.train_split == "holdout":
         raise ValueError(f"data.train_split: found 'holdout', expected of {[*splits]}")
-    classes = len(dataset.class_names)
+    classes = len(names)
     if options.num_classes not in (0, classes):
         raise ValueError(
             f"data.num_classes: found {options.num_classes}, expected {classes}, the "
             f"classes of {options.name!r}"
         )
-    _name_unseen_classes(splits[options.train_split], dataset.class_names)
+    _name_unseen_classes(splits[options.train_split], names)
     if options.holdout:
         rest, held = hold_out(splits[options.train_split], options.holdout)
         splits |= {options.train_split: rest, "holdout": held}
@@ -92,13 +96,15 @@ def open_data(options) -> Data:
         train,
         evaluation,
         {
-            "num_classes": len(dataset.class_names),
-            "class_names": list(dataset.class_names),
+            **dataset.meta,
+            "num_classes": classes,
+            "class_names": list(names),
             "channels": out,
             "image_size": list(size),
         },
         (*size, out),
         (*eval_size, out),
+        splits,
         sample["target"],
         lambda batch: {**batch, "image": normalise(batch["image"])},
     )

@@ -1,10 +1,13 @@
 """Where pictures come from: standard formats on disk, read into one structure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from ..named import call, find
 from .cifar_batches import read_batch
 from .folders import load_folder
 from .formats import existing, read_idx, read_json, read_npz, read_sheet
@@ -135,13 +138,21 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def load(name: str, path: str = "", splits: Sequence[str] = ()) -> Dataset:
+def load(
+    name: str,
+    path: str = "",
+    splits: Sequence[str] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Dataset:
     """Opens a data set.
 
     Args:
-      name: a key of :data:`DATASETS`; ``tfds/<name>`` for one of TFDS.
+      name: a key of :data:`DATASETS`; ``tfds/<name>`` for one of TFDS; or
+        ``package.module:name`` of a function ``(path, **options) -> Dataset``, which is
+        imported.
       path: file or directory it lies in.
       splits: those that are needed, for sources that find others; all by default.
+      options: further arguments of a function of one's own.
 
     Raises:
       ValueError: no such data set, or damaged or inconsistent files.
@@ -151,6 +162,18 @@ def load(name: str, path: str = "", splits: Sequence[str] = ()) -> Dataset:
     >>> data.splits["train"].size, data.splits["test"].size, len(data.class_names)
     (8000, 2000, 10)
     """
+    if ":" in name.partition("/")[0]:
+        loaded = call(find(name, DATASETS, "data.name"), options, "data.options", path)
+        if not isinstance(loaded, Dataset):
+            raise ValueError(
+                f"data.name: found {name!r}, which gives {type(loaded).__name__}, "
+                "expected a diffkd_jax.data.Dataset"
+            )
+        return loaded
+    if options:
+        raise ValueError(
+            f"data.options: found {sorted(options)}, expected none for {name!r}"
+        )
     key, _, argument = name.partition("/")
     if key not in DATASETS or bool(argument) != (key == "tfds"):
         names = [f"{k}/<name>" if k == "tfds" else k for k in DATASETS]

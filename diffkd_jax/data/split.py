@@ -1,7 +1,8 @@
 """Splits of a data set: random access to pictures and their targets."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +31,17 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Splits by name, and the names of the classes in label order."""
+    """Splits by name, and what is known of all of them.
+
+    Attributes:
+      splits: split by name.
+      class_names: in label order, none where there are no classes.
+      meta: further JSON values for tasks and models; ``class_names`` may stand here.
+    """
 
     splits: dict[str, Split]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = MappingProxyType({})
 
 
 def array_split(

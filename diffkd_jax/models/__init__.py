@@ -12,12 +12,12 @@ from typing import Any
 
 import flax.linen as nn
 
-from ..named import call, find
+from ..named import call, find, keywords, takes_any
 from .cifar_resnet import WIDE, CifarResNet
 from .contract import Model, from_equinox, from_linen, from_nnx
 from .efficientnet import EfficientNet
 from .mobilenet import MobileNetV1, MobileNetV2
-from .options import check_options
+from .options import check_options, option_names
 from .resnet import ResNet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
@@ -107,6 +107,21 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
         return MODELS[name](num_classes=num_classes, **options)
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name!r}: {error}") from None
+
+
+def options_taken(name: str) -> set[str] | None:
+    """Names of the options of a model, or None where it takes any.
+
+    Raises:
+      ValueError: no such model.
+
+    >>> "channels" in options_taken("resnet8"), "channels" in options_taken("swin_t")
+    (True, False)
+    """
+    if name in MODELS:
+        return set(option_names(MODELS[name]))
+    function = find(name, MODELS, "model")
+    return None if takes_any(function) else set(keywords(function))
 
 
 def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Model:

@@ -161,6 +161,27 @@ def load_model(path: str | Path, model: str = "") -> Model:
     return made._replace(variables=variables, meta=meta)
 
 
+def load_variables(file: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables in a file, of whatever model it describes.
+
+    Args:
+      file: one that we exported, or weights of a PyTorch definition of the model that
+        ``meta`` describes, whatever its head.
+      meta: of the model that they are for.
+
+    Raises:
+      ValueError: a file that cannot be read or does not fit.
+    """
+    if is_ours(file):
+        nested: dict[str, Any] = {}
+        for name, array in read_arrays(file).items():
+            collection, _, path = name.partition("/")
+            nested.setdefault(collection, {})[path] = array
+        return nested
+    shape = tuple(meta["input_shape"])
+    return load_torch(file, meta["model"], meta["options"], shape)[0].variables
+
+
 def read_description(file: Path) -> dict[str, Any]:
     """What :func:`export_model` wrote of the model, of a checked form.
 

@@ -16,6 +16,23 @@ LARGEST = {"depth": 8, "width": 8, "window": 32}
 LARGEST_NUMBER = 2**20
 
 
+def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
+    """The fields that a model leaves open, and their types.
+
+    >>> from diffkd_jax.models import MODELS
+    >>> "width" in option_names(MODELS["mobilenet_v2"])
+    True
+    """
+    cls: Any = make
+    fixed = 0
+    if isinstance(make, partial):
+        cls, fixed = make.func, len(make.args)
+    fields = {f.name: f.type for f in dataclasses.fields(cls)[fixed:]}
+    for name in ("num_classes", "parent", "name"):
+        fields.pop(name, None)
+    return fields
+
+
 def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
     """Refuses what is not a plain value of a field that the model leaves open.
 
@@ -29,13 +46,7 @@ def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) ->
     >>> from diffkd_jax.models import MODELS
     >>> check_options(MODELS["swin_t"], {"window": 7, "dtype": "bfloat16"})
     """
-    cls: Any = make
-    fixed = 0
-    if isinstance(make, partial):
-        cls, fixed = make.func, len(make.args)
-    fields = {f.name: f.type for f in dataclasses.fields(cls)[fixed:]}
-    for name in ("num_classes", "parent", "name"):
-        fields.pop(name, None)
+    fields = option_names(make)
     for name, value in options.items():
         if name not in fields:
             raise ValueError(

@@ -55,7 +55,7 @@ def write_arrays(
 ) -> None:
     """Writes a file that is never seen half-written, with the umask's permissions."""
     # save_file writes the memory of an array as it lies, whatever its strides.
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_bytes(b"")

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 from . import classification
-from .contract import Evidence, Task
+from .agreement import agreement
+from .contract import Evaluation, Evidence, Task
 
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": classification.classification,
 }
 
-__all__ = ["TASKS", "Evidence", "Task"]
+# Further evaluations: each a function of the description of the data.
+EVALUATIONS: dict[str, Callable[..., Evaluation]] = {"agreement": agreement}
+
+__all__ = ["EVALUATIONS", "TASKS", "Evaluation", "Evidence", "Task"]

@@ -19,6 +19,20 @@ class Evidence(NamedTuple):
     rows: Mapping[str, Any] = {}
 
 
+class Evaluation(NamedTuple):
+    """A further evaluation beside the task's own, of both models at once.
+
+    Attributes:
+      apply: ``(student, teacher, batch) -> outputs``; both are ``batch -> outputs``.
+      evidence: ``(outputs, batch) -> Evidence``, compiled.
+      score: ``(Evidence of a split) -> {name: float}``, on the host.
+    """
+
+    apply: Callable[..., Mapping]
+    evidence: Callable[[Mapping, Mapping], Evidence]
+    score: Callable[[Evidence], Mapping[str, float]]
+
+
 class Task(NamedTuple):
     """A task, made by ``(meta, **options) -> Task``; ``meta`` is that of the data.
 

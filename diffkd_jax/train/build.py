@@ -6,19 +6,23 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from ..config import base
 from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..data import Data, open_data, pipeline, transforms
 from ..methods import Method
-from ..models.contract import Model
-from ..tasks import Evidence, Task
-from . import sharding
+from ..models.contract import Model, by_path
+from ..models.start import frozen_mask
+from ..named import find
+from ..tasks import EVALUATIONS, Evidence, Task
+from . import ranges, sharding
 from .choose import (
     batch_shapes,
     check_student,
-    check_teacher,
+    compared,
     make_method,
     make_model,
     make_task,
@@ -48,6 +52,18 @@ class Plan(NamedTuple):
     max_unreadable: float
 
 
+class Other(NamedTuple):
+    """A further evaluation.
+
+    Attributes:
+      every: steps between two of them.
+      evaluate: ``(student variables, teacher variables) -> scores``.
+    """
+
+    every: int
+    evaluate: Callable[..., dict[str, float]]
+
+
 class Run(NamedTuple):
     """All that a config names, as values.
 
@@ -68,8 +84,10 @@ class Run(NamedTuple):
         like can be replaced by ``functools.partial``.
       evaluate: ``(model, variables) -> (scores, Evidence)`` over the evaluation split,
         one program a model.
+      others: further evaluations by name.
       batches: ``first step -> iterator`` over this process's training batches.
       examples: ``count -> batch``, the first to evaluate on, normalised.
+      compared: what the task's check is told of the taps.
       record: the config, JSON values.
     """
 
@@ -86,8 +104,10 @@ class Run(NamedTuple):
     step: Callable
     pure_step: Callable
     evaluate: Callable[[Model, Any], tuple[dict[str, float], Evidence]]
+    others: Mapping[str, Other]
     batches: Callable[[int], Iterator]
     examples: Callable[[int], Mapping]
+    compared: Mapping[str, tuple]
     record: Mapping[str, Any]
 
     @property
@@ -114,6 +134,7 @@ def build(config, data: Data | None = None) -> Run:
       ValueError: fields that cannot be, or do not fit each other or the data.
       FileNotFoundError: missing data.
     """
+    ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
     data = open_data(config.data) if data is None else data
     task, method = make_task(config, data), make_method(config)
     mesh = sharding.make_mesh(config.num_devices)
@@ -122,7 +143,14 @@ def build(config, data: Data | None = None) -> Run:
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     plan, planned = make_plan(config, data)
     batch = batch_shapes(data, plan.batch_size)
-    check_student(task, batch, student)
+    student_out = outputs_of("student", student, batch, train=True)
+    check_student(task, student, student_out, batch)
+    teacher_out, known = {}, {}
+    if teacher is not None:
+        teacher_out = outputs_of("teacher", teacher, batch)
+        known = compared(method, student_out, teacher_out, batch["target"])
+        check_teacher(task, data, teacher, known)
+    check_frozen(config.optimizer.frozen, student, batch)
     schedule = make_schedule(config, plan.steps_per_epoch, planned)
     pure_step = make_step(config, data, task, method, student, teacher, schedule)
     transform = transforms.train_transform(config.data)
@@ -150,7 +178,7 @@ def build(config, data: Data | None = None) -> Run:
         rows = data.evaluation.fetch(np.arange(count))
         return data.normalise(transforms.eval_transform(config.data)(rows))
 
-    run = Run(
+    return Run(
         title=f"{config.name} {config.method}",
         data=data,
         task=task,
@@ -160,17 +188,28 @@ def build(config, data: Data | None = None) -> Run:
         mesh=mesh,
         plan=plan,
         schedule=schedule,
-        init=make_init(config, batch, pure_step, student, teacher, mesh),
+        init=make_init(config, batch, pure_step, student, teacher_out, mesh),
         step=sharding.jit_step(pure_step, mesh),
         pure_step=pure_step,
         evaluate=make_evaluate(config, data, mesh, task),
+        others=make_others(config, data, mesh, student, teacher, plan),
         batches=batches,
         examples=examples,
+        compared=known,
         record=config.to_dict(),
     )
-    if teacher is not None:
-        check_teacher(run, batch, teacher)
-    return run
+
+
+def check_frozen(patterns, student: Model, batch: Mapping) -> None:
+    """ValueError unless each pattern names some parameter of the student."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, _ = jax.eval_shape(student.init, key, batch)
+    for pattern in patterns:
+        if not any(jax.tree.leaves(frozen_mask(params, [pattern], ""))):
+            raise ValueError(
+                f"optimizer.frozen: found {pattern!r}, expected paths of the student "
+                f"such as {sorted(by_path(params))[:3]}"
+            )
 
 
 def make_plan(config, data: Data) -> tuple[Plan, int]:
@@ -218,11 +257,27 @@ def make_step(config, data, task, method, student, teacher, schedule) -> Callabl
     )  # fmt: skip
 
 
-def make_init(config, batch, step, student, teacher, mesh) -> Callable[[], TrainState]:
+def check_teacher(
+    task: Task, data: Data, teacher: Model, known: Mapping[str, tuple]
+) -> None:
+    """Refuses a teacher that cannot serve, by the task's own check.
+
+    Args:
+      task: of the run.
+      data: of the run.
+      teacher: untrained, or loaded: then its file tells more of it.
+      known: ``run.compared``.
+    """
+    if task.check is not None:
+        task.check("teacher.init", teacher.meta, data.meta, known)
+
+
+def make_init(
+    config, batch, step, student, teacher_out, mesh
+) -> Callable[[], TrainState]:
     """A fresh state, replicated; a function of the seed alone."""
     parts = step.keywords
     seed = np.int32(as_seed(config.seed))  # its range; inside it is traced
-    teacher_out = {} if teacher is None else outputs_of("teacher", teacher, batch)
 
     def init(seed):
         key_student, key_distill = jax.random.split(jax.random.key(seed))
@@ -257,18 +312,19 @@ def make_evaluate(config, data: Data, mesh, task: Task) -> Callable:
     Each model is compiled once, and an unreadable picture is named once.
     """
     forwards: dict[Any, Callable] = {}
-    unreadable: set[int] = set()
-    transform = transforms.eval_transform(config.data)
+    batches = make_batches(config, data.evaluation, mesh)
 
     def evaluate(model, variables):
+        def apply(variables, batch):
+            if task.infer is None:
+                return model.infer(variables, batch)
+            return task.infer(functools.partial(model.infer, variables), batch)
+
         if model.apply not in forwards:
             forwards[model.apply] = compile_evidence(
-                task, model.infer, data.normalise, mesh
+                task.evidence, apply, data.normalise, mesh
             )
-        batches = counted_batches(
-            data.evaluation, transform, mesh, unreadable, config.data
-        )
-        seen = gather(forwards[model.apply], variables, batches, mesh)
+        seen = gather(forwards[model.apply], variables, batches(), mesh)
         if seen is None:
             raise ValueError(
                 f"data.eval_split: found {config.data.eval_split!r} with no picture "
@@ -277,3 +333,51 @@ def make_evaluate(config, data: Data, mesh, task: Task) -> Callable:
         return dict(task.score(seen)), seen
 
     return evaluate
+
+
+def make_others(config, data: Data, mesh, student, teacher, plan) -> dict[str, Other]:
+    """The further evaluations that ``config.evaluations`` names.
+
+    Raises:
+      ValueError: no such evaluation, a split that is not there, or no teacher.
+    """
+    others = {}
+    for name, options in config.evaluations.items():
+        where = f"evaluations.{name}"
+        made = find(options.get("of", name), EVALUATIONS, "evaluations")(data.meta)
+        if teacher is None:
+            raise ValueError(
+                f"{where}: found a method without a teacher, expected one with taps"
+            )
+        epochs = options.get("every_epochs", 0.0) or config.eval_every_epochs
+        split = options.get("split", "")
+        if split not in ("", *data.splits):
+            raise ValueError(
+                f"{where}.split: found {split!r}, expected one of {list(data.splits)}"
+            )
+        batches = make_batches(config, data.splits[split] if split else data.evaluation,
+                               mesh)  # fmt: skip
+
+        def apply(variables, batch, made=made):
+            sides = (student, teacher)
+            both = [
+                functools.partial(model.infer, v)
+                for model, v in zip(sides, variables, strict=True)
+            ]
+            return made.apply(*both, batch)
+
+        forward = compile_evidence(made.evidence, apply, data.normalise, mesh)
+
+        def evaluate(*variables, made=made, forward=forward, batches=batches):
+            seen = gather(forward, variables, batches(), mesh)
+            return {} if seen is None else dict(made.score(seen))
+
+        every = max(1, round(epochs * plan.steps_per_epoch))
+        others[name] = Other(every, evaluate)
+    return others
+
+
+def make_batches(config, split, mesh) -> Callable[[], Iterator[Mapping]]:
+    """``() -> iterator`` over the batches of a split, every example once."""
+    transform, unreadable = transforms.eval_transform(config.data), set[int]()
+    return lambda: counted_batches(split, transform, mesh, unreadable, config.data)

@@ -54,8 +54,8 @@ def make_method(config) -> Method:
     """
     name = config.method
     make = find(name, METHODS, "method")
-    options = config.methods.get(name, {})
-    method = call(make, dict(options), f"methods.{name}")
+    options = {**config.methods.get(name, {}), **config.method_options}
+    method = call(make, options, f"methods.{name}")
     if not isinstance(method, Method):
         raise ValueError(
             f"method: found {name!r}, which gives {type(method).__name__}, expected a "
@@ -144,18 +144,18 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
     return result[0]
 
 
-def check_student(task: Task, batch: Mapping, student: Model) -> None:
+def check_student(task: Task, student: Model, outputs: Mapping, batch: Mapping) -> None:
     """Refuses a student whose outputs the task cannot use.
 
     Args:
       task: of the run.
-      batch: shapes of a normalised batch.
       student: untrained.
+      outputs: shapes of its outputs.
+      batch: shapes of a normalised batch.
 
     Raises:
       ValueError: names what the task looks for.
     """
-    outputs = outputs_of("student", student, batch, train=True)
     name = student.meta.get("model", "")
     for what in (task.loss, task.evidence):
         try:
@@ -175,32 +175,30 @@ def check_student(task: Task, batch: Mapping, student: Model) -> None:
         )
 
 
-def check_teacher(run: Any, batch: Mapping, teacher: Model) -> None:
-    """Refuses taps that do not fit the models, and by the task's own check a teacher.
+def compared(
+    method: Method, student_out: Mapping, teacher_out: Mapping, target: Mapping
+) -> dict[str, tuple[str, str, bool]]:
+    """What :class:`Task`'s check is told of the taps.
 
     Args:
-      run: with ``task``, ``data``, ``method`` and ``student``.
-      batch: shapes of a normalised batch.
-      teacher: untrained, or loaded.
+      method: of the run.
+      student_out: shapes of the student's outputs.
+      teacher_out: of the teacher's.
+      target: of the batch's target.
 
     Raises:
-      ValueError: names the tap or the teacher.
+      ValueError: taps that do not fit the outputs; names the tap.
     """
-    student_out = outputs_of("student", run.student, batch)
-    teacher_out = outputs_of("teacher", teacher, batch)
-    distill = distillation(run.method.taps)
+    distill = distillation(method.taps)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)
-    target = batch["target"]
     jax.eval_shape(distill.loss, params, state, key, student_out, teacher_out, target)
-    if run.task.check is None:
-        return
     known = {}
-    for name, tap in run.method.taps.items():
+    for name, tap in method.taps.items():
         place = tap.share or name
         pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
         block = functools.partial(refine, tap)
         refined, _ = jax.eval_shape(block, params[place], state[place], key, *pair)
         reads = reads_target(tap.distance, refined.student, refined.teacher)
         known[name] = (tap.student, tap.teacher, reads)
-    run.task.check("teacher.init", teacher.meta, run.data.meta, known)
+    return known

@@ -8,17 +8,17 @@ import numpy as np
 
 from ..data import pipeline
 from ..data.split import Split
-from ..tasks import Evidence, Task
+from ..tasks import Evidence
 from . import sharding
 
 
 def compile_evidence(
-    task: Task, apply: Callable, normalise: Callable, mesh
+    evidence: Callable, apply: Callable, normalise: Callable, mesh
 ) -> Callable:
     """``(variables, batch) -> (sums, rows)``, the same on every device.
 
     Args:
-      task: what is looked for.
+      evidence: ``(outputs, batch) -> Evidence``.
       apply: ``(variables, batch) -> outputs``.
       normalise: of a batch, on the device.
       mesh: of the devices.
@@ -29,11 +29,7 @@ def compile_evidence(
 
     def forward(variables, batch):
         batch = normalise(batch)
-        if task.infer is None:
-            outputs = apply(variables, batch)
-        else:
-            outputs = task.infer(lambda part: apply(variables, part), batch)
-        seen = task.evidence(outputs, batch)
+        seen = evidence(apply(variables, batch), batch)
         rows = dict(seen.rows)
         if rows:
             rows |= {"index": batch["index"], "mask": batch["mask"]}

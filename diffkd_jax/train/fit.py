@@ -105,6 +105,13 @@ def fit(
                 writer.write(step, values)
                 progress.show(step, values)
                 pending = []
+            for name, other in run.others.items():
+                if step % other.every == 0 or step == plan.total_steps:
+                    scores = other.evaluate(student_variables(state), teacher_variables)
+                    writer.write(
+                        step, {f"eval/{name}/{k}": v for k, v in scores.items()}
+                    )
+                    print_values(f"{run.title}  {name}", scores)
             if due:
                 events("evaluate", step)
                 history[step], seen = evaluate(run, state, step, writer)

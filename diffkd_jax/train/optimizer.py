@@ -1,5 +1,6 @@
 """Optimizer and learning-rate schedule from a config."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from ..models.start import frozen_mask
+from ..named import find
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "cosine")
@@ -78,10 +82,12 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
     "rmsprop" is TensorFlow's: epsilon inside the root, the average of squares starts at
     one, the learning rate is inside the momentum. Gradients are clipped by their global
     norm before anything else. ``optimizer.decay_norms_and_biases`` says whether
-    parameters of one dimension decay too.
+    parameters of one dimension decay too, ``optimizer.frozen`` which of the student's
+    stay as they are; their batch statistics do not.
 
     Raises:
-      ValueError: an unknown optimizer.
+      ValueError: an unknown optimizer; one's own is named by import path, a function
+        of the schedule, and has the weight decay added to the gradient.
     """
     options = config.optimizer
     mask = None if options.decay_norms_and_biases else _has_two_dimensions
@@ -105,10 +111,14 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
     elif options.name == "adamw":
         adamw = optax.adamw(schedule, weight_decay=options.weight_decay, mask=mask)
         parts.append(adamw)
-    else:
-        raise ValueError(
-            f"optimizer.name: found {options.name!r}, expected one of {OPTIMIZERS}"
+    else:  # one's own, of the schedule
+        make = find(
+            options.name, dict.fromkeys(OPTIMIZERS, optax.sgd), "optimizer.name"
         )
+        parts += [decay, make(schedule)]
+    if options.frozen:
+        frozen = functools.partial(frozen_mask, patterns=tuple(options.frozen))
+        parts.append(optax.masked(optax.set_to_zero(), frozen))
     return optax.chain(*parts)
 
 

@@ -1,17 +1,28 @@
 """The commands: train (the teacher first), compare, evaluate, describe."""
 
+import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..core.platform import compiler_options
+from ..core.step import TrainState
 from ..models.checks import check_finite, expand
-from ..models.contract import Model
-from ..models.files import EMA_FILE, MODEL_FILE, export_model, load_model
+from ..models.contract import Model, split
+from ..models.files import (
+    EMA_FILE,
+    MODEL_FILE,
+    export_model,
+    load_model,
+    load_variables,
+    model_file,
+)
+from ..models.start import inherit, start_from
 from . import report, sharding, summary
-from .build import Run, build
-from .choose import batch_shapes, check_teacher
+from .build import Run, build, check_teacher
 from .disk import disk_faults_named
 from .fit import Fitted, ema_variables, fit, student_variables
 from .metrics import print_line, print_values
@@ -60,12 +71,13 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
 def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
     if run.teacher is not None:
         teacher = get_teacher(config, run.teacher, workdir)
-        check_teacher(run, batch_shapes(run.data, run.plan.batch_size), teacher)
+        check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
     text = summary.describe(run)
     print_line(text)
     teacher_scores = score_teacher(run, config.teacher.min_score)
+    run = run._replace(init=start(config, run, workdir))
     fitted = fit(run, workdir)
     headline, history = run.task.headline, fitted.history
     result = {
@@ -99,6 +111,54 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
     )
     return result
+
+
+def start(config, run: Run, workdir: pathlib.Path) -> Callable:
+    """``() -> TrainState`` of a run, with the weights that its student starts from."""
+    options = config.student
+    if not (options.init or options.inherit):
+        return run.init
+
+    def init():
+        state = run.init()
+        variables = jax.device_get(student_variables(state))
+        if options.init:
+            file = model_file(options.init)
+            found = load_variables(file, run.student.meta)
+            check_finite(f"student.init: {file}", found)
+            variables = start_from(
+                variables,
+                found,
+                source=str(file),
+                into=options.init_into,
+                leave_out=options.init_leave_out,
+            )
+        if options.inherit:
+            if run.teacher is None:
+                raise ValueError(
+                    f"student.inherit: found {options.inherit} without a teacher, "
+                    "expected a method that has one, or ()"
+                )
+            path = config.teacher.init or config.teacher.workdir or workdir / "teacher"
+            whole = load_teacher(
+                path, run.teacher, config.teacher.weights, freeze=False
+            )
+            variables = inherit(variables, whole.variables, options.inherit)
+        return with_student(state, variables, run.mesh)
+
+    return init
+
+
+def with_student(state: TrainState, variables: Any, mesh) -> TrainState:
+    """A fresh state whose student, and its average, have these variables."""
+    params, carried = split(sharding.put_replicated(variables, mesh))
+    average = {"params": params, "state": carried} if state.ema else {}
+    return dataclasses.replace(
+        state,
+        params=state.params | {"student": params},
+        model_state=state.model_state | {"student": carried},
+        ema=jax.tree.map(jnp.copy, average),
+    )
 
 
 def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
@@ -173,8 +233,10 @@ def teacher_config(config) -> Any:
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.name, own.method = f"{config.name}-teacher", "none"
-        fields = ("model", "options", "dtype")
-        own.student = {field: own.teacher[field] for field in fields}
+        for field in ("model", "options", "dtype"):
+            own.student[field] = own.teacher[field]
+        own.student.init, own.student.inherit = "", ()
+        own.optimizer.frozen, own.evaluations = (), {}
         for section in OWN_RECIPE:
             for field, value in config.teacher[section].items():
                 if value is not None:

@@ -22,7 +22,13 @@ def multiply_adds(function: Callable, *args: Any) -> int:
     >>> multiply_adds(lambda x: x @ x, np.ones((2, 2)))
     8
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return _traced(function, *args)[0]
+
+
+def _traced(function: Callable, *args: Any) -> tuple[int, Any]:
+    """Multiply-adds and shapes of the results, of one trace."""
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return _count(jaxpr.jaxpr), shapes
 
 
 def _count(jaxpr) -> int:
@@ -76,18 +82,17 @@ def describe(run: Run) -> str:
             continue
         params, state = jax.eval_shape(model.init, key, batch)
         variables = {"params": params, **state}
-        outputs[role] = jax.eval_shape(model.infer, variables, batch)
+        count, outputs[role] = _traced(model.infer, variables, batch)
         lines.append(
             f"{role:10} {model.meta['model']}: {count_parameters(params):,} parameters,"
-            f" {_millions(multiply_adds(model.infer, variables, batch), size)}"
+            f" {_millions(count, size)}"
         )
     if run.teacher is None:
         return "\n".join([*lines, "distiller  none"])
     distill, pair = distillation(taps), (outputs["student"], outputs["teacher"])
     params, state = jax.eval_shape(distill.init, key, *pair)
     given = (params, state, key, *pair, batch["target"])
-    losses, _, _ = jax.eval_shape(distill.loss, *given)
-    count = multiply_adds(distill.loss, *given)
+    count, (losses, _, _) = _traced(distill.loss, *given)
     lines.append(
         f"distiller  {count_parameters(params):,} parameters, {_millions(count, size)}"
     )

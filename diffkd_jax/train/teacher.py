@@ -27,7 +27,13 @@ LOG = logging.getLogger(__name__)
 NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
 
 
-def load_teacher(path: str | pathlib.Path, expected: Model, weights: str = "") -> Model:
+def load_teacher(
+    path: str | pathlib.Path,
+    expected: Model,
+    weights: str = "",
+    *,
+    freeze: bool = True,
+) -> Model:
     """A trained teacher that fits, frozen: its batch norms are folded.
 
     Its ``meta`` holds the ``checksum`` of its numbers before that.
@@ -37,6 +43,7 @@ def load_teacher(path: str | pathlib.Path, expected: Model, weights: str = "") -
         definition, see :mod:`diffkd_jax.models.torch_file`.
       expected: the teacher of the run, untrained.
       weights: which of several sets, "" or "ema".
+      freeze: false for its variables as they are in the file.
 
     Raises:
       FileNotFoundError: no such file.
@@ -65,7 +72,9 @@ def load_teacher(path: str | pathlib.Path, expected: Model, weights: str = "") -
         LOG.info("teacher: %s, named as by %s", file, reference)
     check_finite(f"teacher.init: {file}", loaded.variables)
     image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
-    params, state = expected.freeze(*split(loaded.variables), {"image": image})
+    params, state = split(loaded.variables)
+    if freeze:
+        params, state = expected.freeze(params, state, {"image": image})
     # What its own file says of its classes; they need not be those of the data.
     own = described(loaded.meta) | {"checksum": checksum(loaded.variables)}
     variables = {"params": params, **state}

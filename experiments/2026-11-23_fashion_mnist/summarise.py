@@ -38,8 +38,8 @@ def unseen_pictures(directory):
 
 def accuracy(workdir, pictures):
     image, label = pictures
-    module, variables, _ = load_model(workdir)
-    forward = jax.jit(lambda x: module.apply(variables, x)["logits"].argmax(-1))
+    model = load_model(workdir)
+    forward = jax.jit(lambda x: model(x)["logits"].argmax(-1))
     found = [np.asarray(forward(part)) for part in np.split(image, 8)]
     return float((np.concatenate(found) == label).mean())
 

@@ -50,6 +50,7 @@ def lower(name, batch, method="diffkd"):
         meta,
         shape,
         shape,
+        {},
         {"label": np.zeros(1, np.int32)},
         lambda batch: {**batch, "image": normalise(batch["image"])},
     )

@@ -268,7 +268,7 @@ def test_spatial_rule_shows_in_the_table(capsys):
         ),
         (
             {"method": "kd", "weights": {"task": float("nan")}},
-            "found loss/total = nan",
+            "weights.task: found nan, expected a number at least 0",
         ),
     ],
 )

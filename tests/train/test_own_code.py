@@ -1,0 +1,174 @@
+"""Data sets, methods, tasks and models of one's own go through the whole trainer."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.files import load_model
+from diffkd_jax.train import fit, metrics, run
+from tests.train.conftest import tiny_config
+
+OWN = "tests.train.own_code"
+LIBRARIES = {
+    "linen": "tests.train.own_model:make",
+    "nnx": f"{OWN}:in_nnx",
+    "equinox": f"{OWN}:in_equinox",
+    "plain": f"{OWN}:plain",
+}
+
+
+def config(student="linen", teacher="linen", **fields):
+    """Six steps on made-up pictures, by attention transfer."""
+    own = {
+        "name": "own",
+        "data.name": f"{OWN}:load",
+        "data.num_classes": 3,
+        "data.limit": 0,
+        "data.batch_size": 16,
+        "data.eval_batch_size": 10,
+        "data.mean": (0.5,),
+        "data.std": (0.3,),
+        "method": f"{OWN}:attention",
+        "student.model": LIBRARIES[student],
+        "teacher.model": LIBRARIES[teacher],
+        "student.options": {},
+        "teacher.options": {},
+        "teacher.epochs": 1.0,
+        "optimizer.learning_rate": 0.05,
+    }
+    made = tiny_config()
+    with made.unlocked():
+        made.student.options, made.teacher.options = {}, {}
+        made.update_from_flattened_dict(own | fields)
+    return made
+
+
+def losses(workdir):
+    rows = metrics.read_rows(workdir / "metrics.jsonl")
+    return [r["loss/total"] for r in rows if "loss/total" in r]
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ("nnx", "equinox"),
+        ("equinox", "plain"),
+        ("plain", "nnx"),
+    ],
+)
+def test_models_of_any_library_train_resume_and_load(
+    student, teacher, tmp_path, monkeypatch, capsys
+):
+    """Train, evaluate, resume, export, reload; on eight devices too."""
+    made = config(student, teacher)
+    main.run(made, str(tmp_path / "whole"))
+    summary = json.loads((tmp_path / "whole/summary.json").read_text())
+    assert summary["steps"] == 6
+    assert np.isfinite(summary["final_loss"])
+
+    def interrupt(event, step):
+        if (event, step) == ("log", 5):
+            raise KeyboardInterrupt
+
+    parts = config(
+        student, teacher, **{"teacher.init": str(tmp_path / "whole/teacher")}
+    )
+    monkeypatch.setattr(run, "fit", functools.partial(fit.fit, events=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        main.run(parts, str(tmp_path / "parts"))
+    monkeypatch.setattr(run, "fit", fit.fit)
+    main.run(parts, str(tmp_path / "parts"))
+    assert "own: resuming at step 3" in capsys.readouterr().out
+    whole, resumed = (
+        load_model(tmp_path / name, LIBRARIES[student]) for name in ("whole", "parts")
+    )
+    assert by_path(whole.variables).keys() == by_path(resumed.variables).keys()
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, resumed.variables)
+    evaluated = config(student, teacher, mode="evaluate")
+    main.run(evaluated, str(tmp_path / "whole"))
+    assert f"top1 {summary['final_top1']:.4f}" in capsys.readouterr().out
+    eight = config(
+        student, teacher, num_devices=8, **{"teacher.init": parts.teacher.init}
+    )
+    main.run(eight, str(tmp_path / "eight"))
+    found = losses(tmp_path / "eight")
+    # Dropout of eight devices draws what one does.
+    np.testing.assert_allclose(found, losses(tmp_path / "whole"), rtol=2e-4)
+
+
+def test_a_task_of_ones_own_chooses_by_its_headline(tmp_path):
+    """A regression whose headline is to be small."""
+    fields = {"task.name": f"{OWN}:depth", "train.epochs": 4.0}
+    main.run(config("plain", "nnx", **fields), str(tmp_path))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["headline"] == "rmse"
+    rows = metrics.read_rows(tmp_path / "metrics.jsonl")
+    values = [r["eval/rmse"] for r in rows if "eval/rmse" in r]
+    assert len(values) == 4
+    assert summary["best_rmse"] == min(values)
+    assert summary["final_rmse"] == values[-1] < values[0]
+    assert "rmse" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "plots/score.png").exists()
+
+
+def test_a_teacher_that_is_too_poor_in_its_own_direction(tmp_path):
+    fields = {"task.name": f"{OWN}:depth", "teacher.min_score": 1e-6}
+    with pytest.raises(ValueError, match=r"teacher.min_score: found a teacher of 0"):
+        main.run(config("plain", "nnx", **fields), str(tmp_path))
+
+
+def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
+    made = config("nnx", "plain", dry_run=True)
+    with made.unlocked():
+        made.method_options = {"beta": 3.0}
+        made.student.options, made.data.options = {"width": 5}, {"size": 96}
+    main.run(made)
+    out = capsys.readouterr().out
+    assert "distance x 3" in out
+    assert "features 4x4x5" in out
+    assert "96 to train, 48 to evaluate" in out
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"student.model": f"{OWN}:nothing"}, "found Nothing, expected a Flax Linen"),
+        ({"task.name": f"{OWN}:nothing"}, "task.name: .* gives Nothing, expected a"),
+        ({"method": f"{OWN}:lion"}, r"methods\..*:lion: found no 'schedule'"),
+        ({"method": f"{OWN}:plain"}, "found no 'meta'"),
+        ({"data.name": f"{OWN}:lion"}, "data.name: .* gives Gradient.*, expected a"),
+        ({"task.name": f"{OWN}:none"}, "task.name: .* gives AttributeError"),
+        ({"task.name": "no_such:thing"}, "task.name: .* gives ModuleNotFoundError"),
+        ({"task.name": "depth"}, r"task.name: found 'depth', expected one of \['class"),
+        (
+            {"task.options": {"cap": 1.0}},
+            r"task.options: found \['cap'\], expected any",
+        ),
+        (
+            {"student.options": {"widht": 1}},
+            r"options: found \['widht'\], expected any",
+        ),
+        (
+            {"data.options": {"sides": 1}},
+            r"data.options: found \['sides'\], expected a",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(fields, message, tmp_path):
+    made = config("nnx")
+    with made.unlocked():
+        made.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        main.run(made, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_optimizer_of_ones_own(tmp_path):
+    fields = {"optimizer.name": f"{OWN}:lion", "method": "none"}
+    main.run(config("plain", **fields), str(tmp_path))
+    assert len(losses(tmp_path)) == 6
