@@ -16,8 +16,7 @@ from ..data import Data, open_data, pipeline, transforms
 from ..methods import Method
 from ..models.contract import Model, by_path
 from ..models.start import frozen_mask
-from ..named import find
-from ..tasks import EVALUATIONS, Evidence, Task
+from ..tasks import Evidence, Task
 from . import ranges, sharding
 from .choose import (
     batch_shapes,
@@ -28,40 +27,9 @@ from .choose import (
     make_task,
     outputs_of,
 )
-from .evaluate import compile_evidence, counted_batches, gather
+from .evaluate import Other, make_evaluate, make_others
 from .optimizer import make_optimizer, make_schedule
-
-
-class Plan(NamedTuple):
-    """How long a run is, and what is due when.
-
-    Attributes:
-      steps_per_epoch: updates an epoch.
-      total_steps: updates in all.
-      batch_size: examples an update, over all processes.
-      log_every: steps between two lines of the log.
-      eval_every: steps between two evaluations, each with a checkpoint.
-      max_unreadable: share of the pictures that may not decode.
-    """
-
-    steps_per_epoch: int
-    total_steps: int
-    batch_size: int
-    log_every: int
-    eval_every: int
-    max_unreadable: float
-
-
-class Other(NamedTuple):
-    """A further evaluation.
-
-    Attributes:
-      every: steps between two of them.
-      evaluate: ``(student variables, teacher variables) -> scores``.
-    """
-
-    every: int
-    evaluate: Callable[..., dict[str, float]]
+from .plan import Plan, make_plan
 
 
 class Run(NamedTuple):
@@ -136,9 +104,10 @@ def build(config, data: Data | None = None) -> Run:
     """
     ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
     data = open_data(config.data) if data is None else data
-    task, method = make_task(config, data), make_method(config)
-    mesh = sharding.make_mesh(config.num_devices)
     group = config.train.norm_group_size
+    shared = config.train.to_dict() | config.mix.to_dict()
+    task, method = make_task(config.task, shared, data), make_method(config, group)
+    mesh = sharding.make_mesh(config.num_devices)
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     plan, planned = make_plan(config, data)
@@ -191,8 +160,10 @@ def build(config, data: Data | None = None) -> Run:
         init=make_init(config, batch, pure_step, student, teacher_out, mesh),
         step=sharding.jit_step(pure_step, mesh),
         pure_step=pure_step,
-        evaluate=make_evaluate(config, data, mesh, task),
-        others=make_others(config, data, mesh, student, teacher, plan),
+        evaluate=make_evaluate(config.data, data, mesh, task),
+        others=make_others(
+            config.evaluations, config.data, data, mesh, (student, teacher), plan
+        ),
         batches=batches,
         examples=examples,
         compared=known,
@@ -210,27 +181,6 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
                 f"optimizer.frozen: found {pattern!r}, expected paths of the student "
                 f"such as {sorted(by_path(params))[:3]}"
             )
-
-
-def make_plan(config, data: Data) -> tuple[Plan, int]:
-    """Steps of a run, and how many there would be without ``train.max_steps``."""
-    size, group = config.data.batch_size, config.train.norm_group_size
-    per_epoch = data.train.size // max(size, 1)
-    planned = round(config.train.epochs * per_epoch)
-    total = min(planned, config.train.max_steps or planned)
-    if group < 0 or (group and size % group):
-        raise ValueError(
-            f"train.norm_group_size: found {group}, expected a divisor of "
-            f"data.batch_size, {size}, or 0"
-        )
-    if total < 1:
-        raise ValueError(
-            f"train.epochs, data.batch_size: found {config.train.epochs} and {size}, "
-            f"no step on {data.train.size} pictures, expected at least one"
-        )
-    eval_every = max(1, round(config.eval_every_epochs * per_epoch))
-    log_every, most = config.log_every_steps, config.data.max_unreadable
-    return Plan(per_epoch, total, size, log_every, eval_every, most), planned
 
 
 def make_step(config, data, task, method, student, teacher, schedule) -> Callable:
@@ -304,80 +254,3 @@ def make_init(
         compiler_options=compiler_options(once=True),
     )
     return lambda: compiled(seed)
-
-
-def make_evaluate(config, data: Data, mesh, task: Task) -> Callable:
-    """``(model, variables) -> (scores, Evidence)`` over the evaluation split.
-
-    Each model is compiled once, and an unreadable picture is named once.
-    """
-    forwards: dict[Any, Callable] = {}
-    batches = make_batches(config, data.evaluation, mesh)
-
-    def evaluate(model, variables):
-        def apply(variables, batch):
-            if task.infer is None:
-                return model.infer(variables, batch)
-            return task.infer(functools.partial(model.infer, variables), batch)
-
-        if model.apply not in forwards:
-            forwards[model.apply] = compile_evidence(
-                task.evidence, apply, data.normalise, mesh
-            )
-        seen = gather(forwards[model.apply], variables, batches(), mesh)
-        if seen is None:
-            raise ValueError(
-                f"data.eval_split: found {config.data.eval_split!r} with no picture "
-                "that decodes, expected at least one"
-            )
-        return dict(task.score(seen)), seen
-
-    return evaluate
-
-
-def make_others(config, data: Data, mesh, student, teacher, plan) -> dict[str, Other]:
-    """The further evaluations that ``config.evaluations`` names.
-
-    Raises:
-      ValueError: no such evaluation, a split that is not there, or no teacher.
-    """
-    others = {}
-    for name, options in config.evaluations.items():
-        where = f"evaluations.{name}"
-        made = find(options.get("of", name), EVALUATIONS, "evaluations")(data.meta)
-        if teacher is None:
-            raise ValueError(
-                f"{where}: found a method without a teacher, expected one with taps"
-            )
-        epochs = options.get("every_epochs", 0.0) or config.eval_every_epochs
-        split = options.get("split", "")
-        if split not in ("", *data.splits):
-            raise ValueError(
-                f"{where}.split: found {split!r}, expected one of {list(data.splits)}"
-            )
-        batches = make_batches(config, data.splits[split] if split else data.evaluation,
-                               mesh)  # fmt: skip
-
-        def apply(variables, batch, made=made):
-            sides = (student, teacher)
-            both = [
-                functools.partial(model.infer, v)
-                for model, v in zip(sides, variables, strict=True)
-            ]
-            return made.apply(*both, batch)
-
-        forward = compile_evidence(made.evidence, apply, data.normalise, mesh)
-
-        def evaluate(*variables, made=made, forward=forward, batches=batches):
-            seen = gather(forward, variables, batches(), mesh)
-            return {} if seen is None else dict(made.score(seen))
-
-        every = max(1, round(epochs * plan.steps_per_epoch))
-        others[name] = Other(every, evaluate)
-    return others
-
-
-def make_batches(config, split, mesh) -> Callable[[], Iterator[Mapping]]:
-    """``() -> iterator`` over the batches of a split, every example once."""
-    transform, unreadable = transforms.eval_transform(config.data), set[int]()
-    return lambda: counted_batches(split, transform, mesh, unreadable, config.data)

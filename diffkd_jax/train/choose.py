@@ -21,53 +21,56 @@ from ..named import call, find, keywords
 from ..tasks import TASKS, Evidence, Task
 
 
-def make_task(config, data: Data) -> Task:
-    """The task that ``config.task`` names.
+def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:
+    """The task that the section ``task`` of a config names.
 
-    Fields of ``train`` and ``mix`` are given to a task that takes arguments of these
-    names, besides ``task.options``.
+    Args:
+      options: that section.
+      shared: fields of other sections, for a task that takes arguments of these names.
+      data: of the run.
 
     Raises:
       ValueError: no such task, or options that it does not take.
     """
-    make = find(config.task.name, TASKS, "task.name")
-    shared = config.train.to_dict() | config.mix.to_dict()
-    shared = {k: v for k, v in shared.items() if k in keywords(make)}
-    options = shared | config.task.options.to_dict()
-    task = call(make, options, "task.options", data.meta)
+    make = find(options.name, TASKS, "task.name")
+    given = {k: v for k, v in shared.items() if k in keywords(make)}
+    own = given | options.options.to_dict()
+    task = call(make, own, "task.options", data.meta)
     if not isinstance(task, Task):
         raise ValueError(
-            f"task.name: found {config.task.name!r}, which gives "
+            f"task.name: found {options.name!r}, which gives "
             f"{type(task).__name__}, expected a diffkd_jax.tasks.Task"
         )
     return task
 
 
-def make_method(config) -> Method:
-    """The method that ``config.method`` names, its weights as ``config.weights`` says.
+def make_method(recipe, norm_group_size: int = 0) -> Method:
+    """The method that a config names, its weights as the section ``weights`` says.
 
-    Blocks with a field ``norm`` take statistics over ``train.norm_group_size``.
+    Args:
+      recipe: with ``method``, ``methods``, ``method_options`` and ``weights``.
+      norm_group_size: examples that blocks with a field ``norm`` take statistics over.
 
     Raises:
       ValueError: no such method, options that it does not take, or weights that are
         neither numbers nor functions.
     """
-    name = config.method
+    name = recipe.method
     make = find(name, METHODS, "method")
-    options = {**config.methods.get(name, {}), **config.method_options}
+    options = {**recipe.methods.get(name, {}), **recipe.method_options}
     method = call(make, options, f"methods.{name}")
     if not isinstance(method, Method):
         raise ValueError(
             f"method: found {name!r}, which gives {type(method).__name__}, expected a "
             "diffkd_jax.Method"
         )
-    taps, group = dict(method.taps), config.train.norm_group_size
+    taps, group = dict(method.taps), norm_group_size
     norm = functools.partial(BatchNorm, group_size=group)
     for key, tap in taps.items():
         if group and tap.block is not None and hasattr(tap.block, "norm"):
             grouped = tap.block.clone(norm=norm)
             taps[key] = dataclasses.replace(tap, block=grouped, denoise=None)
-    weights = {**method.weights, **config.weights.to_dict()}
+    weights = {**method.weights, **recipe.weights.to_dict()}
     return Method(taps, weights)
 
 

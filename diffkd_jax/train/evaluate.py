@@ -1,15 +1,29 @@
 """Scores of a model on a split: evidence of its batches, added up and gathered."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ..data import pipeline
-from ..data.split import Split
-from ..tasks import Evidence
+from ..data import Data, Split, pipeline, transforms
+from ..named import find
+from ..tasks import EVALUATIONS, Evidence, Task
 from . import sharding
+from .plan import Plan
+
+
+class Other(NamedTuple):
+    """A further evaluation.
+
+    Attributes:
+      every: steps between two of them.
+      evaluate: ``(student variables, teacher variables) -> scores``.
+    """
+
+    every: int
+    evaluate: Callable[..., dict[str, float]]
 
 
 def compile_evidence(
@@ -111,3 +125,96 @@ def counted_batches(
         skipped = batch.pop("skipped")
         pipeline.note_skipped(skipped, unreadable, split, options["max_unreadable"])
         yield batch
+
+
+def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
+    """``(model, variables) -> (scores, Evidence)`` over the evaluation split.
+
+    Each model is compiled once, and an unreadable picture is named once.
+
+    Args:
+      options: the section ``data`` of a config.
+      data: of the run.
+      mesh: of the devices.
+      task: of the run.
+    """
+    forwards: dict[Any, Callable] = {}
+    batches = make_batches(options, data.evaluation, mesh)
+
+    def evaluate(model, variables):
+        def apply(variables, batch):
+            if task.infer is None:
+                return model.infer(variables, batch)
+            return task.infer(functools.partial(model.infer, variables), batch)
+
+        if model.apply not in forwards:
+            forwards[model.apply] = compile_evidence(
+                task.evidence, apply, data.normalise, mesh
+            )
+        seen = gather(forwards[model.apply], variables, batches(), mesh)
+        if seen is None:
+            raise ValueError(
+                f"data.eval_split: found {options['eval_split']!r} with no picture "
+                "that decodes, expected at least one"
+            )
+        return dict(task.score(seen)), seen
+
+    return evaluate
+
+
+def make_others(
+    named: Mapping, options: Mapping, data: Data, mesh, models: tuple, plan: Plan
+) -> dict[str, Other]:
+    """The further evaluations that a config names.
+
+    Args:
+      named: the section ``evaluations``.
+      options: the section ``data``.
+      data: of the run.
+      mesh: of the devices.
+      models: student and teacher, or None for no teacher.
+      plan: of the run.
+
+    Raises:
+      ValueError: no such evaluation, a split that is not there, or no teacher.
+    """
+    others = {}
+    for name, own in named.items():
+        where = f"evaluations.{name}"
+        made = find(own.get("of", name), EVALUATIONS, "evaluations")(data.meta)
+        if models[1] is None:
+            raise ValueError(
+                f"{where}: found a method without a teacher, expected one with taps"
+            )
+        epochs, split = own.get("every_epochs", 0.0), own.get("split", "")
+        if split not in ("", *data.splits):
+            raise ValueError(
+                f"{where}.split: found {split!r}, expected one of {list(data.splits)}"
+            )
+        chosen = data.splits[split] if split else data.evaluation
+        batches = make_batches(options, chosen, mesh)
+
+        def apply(variables, batch, made=made):
+            both = [
+                functools.partial(model.infer, v)
+                for model, v in zip(models, variables, strict=True)
+            ]
+            return made.apply(*both, batch)
+
+        forward = compile_evidence(made.evidence, apply, data.normalise, mesh)
+
+        def evaluate(*variables, made=made, forward=forward, batches=batches):
+            seen = gather(forward, variables, batches(), mesh)
+            return {} if seen is None else dict(made.score(seen))
+
+        every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0
+        others[name] = Other(every or plan.eval_every, evaluate)
+    return others
+
+
+def make_batches(
+    options: Mapping, split: Split, mesh
+) -> Callable[[], Iterator[Mapping]]:
+    """``() -> iterator`` over the batches of a split, every example once."""
+    transform, unreadable = transforms.eval_transform(options), set[int]()
+    return lambda: counted_batches(split, transform, mesh, unreadable, options)

@@ -17,14 +17,14 @@ OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "cosine")
 
 
-def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+def make_schedule(recipe, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Learning rate by step, after an optional linear warm-up.
 
     The warm-up counts towards the schedule, as in timm: what follows is what it would
     be without it. Recipes: A1 and B1 "step", B2 "exponential", B3 "cosine".
 
     Args:
-      config: ``schedule`` and ``optimizer.learning_rate`` of a config.
+      recipe: the sections ``schedule`` and ``optimizer`` of a config.
       steps_per_epoch: updates an epoch.
       total_steps: updates in all.
 
@@ -32,7 +32,7 @@ def make_schedule(config, steps_per_epoch: int, total_steps: int) -> optax.Sched
       ValueError: an unknown schedule, boundaries that are no numbers of epochs, or an
         interval below one step.
     """
-    peak, options = config.optimizer.learning_rate, config.schedule
+    peak, options = recipe.optimizer.learning_rate, recipe.schedule
     if options.name not in SCHEDULES:
         raise ValueError(
             f"schedule.name: found {options.name!r}, expected one of {SCHEDULES}"
@@ -75,7 +75,7 @@ def _scales(boundaries, steps_per_epoch: int, factor: float) -> dict[int, float]
     return scales
 
 
-def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer of a recipe: A1 and B1 "sgd", B2 "rmsprop", B3 "adamw".
 
     "sgd" and "rmsprop" add the weight decay to the gradient, "adamw" to the update.
@@ -89,7 +89,7 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
       ValueError: an unknown optimizer; one's own is named by import path, a function
         of the schedule, and has the weight decay added to the gradient.
     """
-    options = config.optimizer
+    options = recipe.optimizer
     mask = None if options.decay_norms_and_biases else _has_two_dimensions
     momentum = options.momentum or None
     decay = optax.add_decayed_weights(options.weight_decay, mask=mask)

@@ -14,12 +14,15 @@ import numpy as np
 
 from ..core.distill import refine
 from ..core.platform import compiler_options
-from ..core.taps import Tap, lookup
+from ..core.step import TrainState
+from ..core.taps import lookup
 from . import plots
+from .build import Run
 from .metrics import read_rows
 from .summary import text_table
 from .workdir import read_json, write_whole
 
+MOST_EXAMPLES_DRAWN = 256
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
 padding: 0 1em; color: #222 } img { max-width: 100% } pre { overflow-x: auto;
 background: #f6f6f6; padding: 1em; font-size: 13px } table { border-collapse: collapse }
@@ -44,33 +47,37 @@ def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, flo
     }
 
 
-def trajectories(
-    taps: Mapping[str, Tap],
-    params: Mapping,
-    state: Mapping,
-    key: jax.Array,
-    student_out: Mapping,
-    teacher_out: Mapping,
-) -> dict[str, dict[str, np.ndarray]]:
+def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
     """Denoising of each tap that has one, averaged over space, in two components.
 
-    The plane is that of the teacher's features; see :func:`plots.trajectory`.
+    Of the first examples to evaluate on. The plane is that of the teacher's features;
+    see :func:`plots.trajectory`.
     """
-    drawn = {}
-    for name, tap in taps.items():
-        run = jax.jit(
-            functools.partial(refine, tap),
-            compiler_options=compiler_options(once=True),
-        )(
-            params[name],
-            state[name],
+    batch = run.examples(MOST_EXAMPLES_DRAWN)
+    if run.teacher is None or not len(batch["image"]):
+        return {}
+    once = functools.partial(jax.jit, compiler_options=compiler_options(once=True))
+    image = {"image": batch["image"]}
+    student = {"params": state.params["student"], **state.model_state["student"]}
+    outputs = (
+        once(run.student.infer)(student, image),
+        once(run.teacher.infer)(run.teacher_variables, image),
+    )
+    drawn, key = {}, jax.random.key(state.seed)
+    for name, tap in run.method.taps.items():
+        place = tap.share or name
+        refined, sown = once(functools.partial(refine, tap))(
+            state.params["distiller"][place],
+            state.model_state["distiller"][place],
             key,
-            lookup(student_out, tap.student),
-            lookup(teacher_out, tap.teacher),
+            lookup(outputs[0], tap.student),
+            lookup(outputs[1], tap.teacher),
         )
-        refined, sown = jax.tree.map(lambda x: np.asarray(x, np.float64), run)
         if not sown:
             continue
+        refined, steps = jax.tree.map(
+            lambda x: np.asarray(x, float), (refined, sown[0])
+        )
         teacher = np.nan_to_num(_pool(refined.teacher))
         centre = teacher.mean(0)
         _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
@@ -78,7 +85,7 @@ def trajectories(
         drawn[name] = {
             "teacher": project(refined.teacher),
             "denoised": project(refined.student),
-            "steps": np.stack([project(step) for step in sown[0]]),
+            "steps": np.stack([project(step) for step in steps]),
         }
     return drawn
 
@@ -97,7 +104,7 @@ def write_run(
       workdir: of the run.
       result: its summary.
       summary_text: its table of sizes and taps.
-      trajectories: from :func:`trajectories`.
+      trajectories: from :func:`denoising`.
       draw: writes the figures of the task to a folder, and returns the files.
     """
     folder, headline = workdir / "plots", result["headline"]

@@ -1,31 +1,25 @@
 """The commands: train (the teacher first), compare, evaluate, describe."""
 
-import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from ..core.platform import compiler_options
-from ..core.step import TrainState
 from ..models.checks import check_finite, expand
-from ..models.contract import Model, split
+from ..models.contract import Model
 from ..models.files import (
     EMA_FILE,
     MODEL_FILE,
     export_model,
     load_model,
-    load_variables,
-    model_file,
 )
-from ..models.start import inherit, start_from
 from . import report, sharding, summary
 from .build import Run, build, check_teacher
 from .disk import disk_faults_named
 from .fit import Fitted, ema_variables, fit, student_variables
 from .metrics import print_line, print_values
+from .start import start
 from .teacher import load_teacher
 from .workdir import (
     REPORT,
@@ -37,7 +31,6 @@ from .workdir import (
     write_json,
 )
 
-MOST_EXAMPLES_DRAWN = 256
 # Sections of the teacher, of which what is set takes the place of the student's.
 OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")
 
@@ -69,7 +62,9 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
+    as_in_file = None
     if run.teacher is not None:
+        as_in_file = functools.partial(get_teacher, config, run.teacher, workdir, False)
         teacher = get_teacher(config, run.teacher, workdir)
         check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
@@ -77,7 +72,7 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
     text = summary.describe(run)
     print_line(text)
     teacher_scores = score_teacher(run, config.teacher.min_score)
-    run = run._replace(init=start(config, run, workdir))
+    run = run._replace(init=start(config.student, run, as_in_file))
     fitted = fit(run, workdir)
     headline, history = run.task.headline, fitted.history
     result = {
@@ -91,7 +86,7 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
         **{f"teacher_{k}": v for k, v in teacher_scores.items()},
         "images_per_second": fitted.images_per_second,
     }
-    examples = drawing_examples(run, fitted.state)
+    examples = report.denoising(run, fitted.state)
     export(run, fitted, workdir)
     if sharding.is_primary():
         task, meta = run.task, run.data.meta
@@ -113,54 +108,6 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
     return result
 
 
-def start(config, run: Run, workdir: pathlib.Path) -> Callable:
-    """``() -> TrainState`` of a run, with the weights that its student starts from."""
-    options = config.student
-    if not (options.init or options.inherit):
-        return run.init
-
-    def init():
-        state = run.init()
-        variables = jax.device_get(student_variables(state))
-        if options.init:
-            file = model_file(options.init)
-            found = load_variables(file, run.student.meta)
-            check_finite(f"student.init: {file}", found)
-            variables = start_from(
-                variables,
-                found,
-                source=str(file),
-                into=options.init_into,
-                leave_out=options.init_leave_out,
-            )
-        if options.inherit:
-            if run.teacher is None:
-                raise ValueError(
-                    f"student.inherit: found {options.inherit} without a teacher, "
-                    "expected a method that has one, or ()"
-                )
-            path = config.teacher.init or config.teacher.workdir or workdir / "teacher"
-            whole = load_teacher(
-                path, run.teacher, config.teacher.weights, freeze=False
-            )
-            variables = inherit(variables, whole.variables, options.inherit)
-        return with_student(state, variables, run.mesh)
-
-    return init
-
-
-def with_student(state: TrainState, variables: Any, mesh) -> TrainState:
-    """A fresh state whose student, and its average, have these variables."""
-    params, carried = split(sharding.put_replicated(variables, mesh))
-    average = {"params": params, "state": carried} if state.ema else {}
-    return dataclasses.replace(
-        state,
-        params=state.params | {"student": params},
-        model_state=state.model_state | {"student": carried},
-        ema=jax.tree.map(jnp.copy, average),
-    )
-
-
 def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
     """Writes the student, and its average where there is one.
 
@@ -178,37 +125,15 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
             export_model(workdir / name, run.student._replace(variables=trained))
 
 
-def drawing_examples(run: Run, state) -> dict[str, Any]:
-    """Denoising of the first evaluation examples, for each tap that denoises."""
-    if run.teacher is None:
-        return {}
-    batch = run.examples(MOST_EXAMPLES_DRAWN)
-    if not len(batch["image"]):
-        return {}
-
-    def outputs(model, variables):
-        once = compiler_options(once=True)
-        return jax.jit(model.infer, compiler_options=once)(
-            variables, {"image": batch["image"]}
-        )
-
-    return report.trajectories(
-        run.method.taps,
-        state.params["distiller"],
-        state.model_state["distiller"],
-        jax.random.key(state.seed),
-        outputs(run.student, student_variables(state)),
-        outputs(run.teacher, run.teacher_variables),
-    )
-
-
-def get_teacher(config, expected: Model, workdir: pathlib.Path) -> Model:
+def get_teacher(
+    config, expected: Model, workdir: pathlib.Path, freeze: bool = True
+) -> Model:
     """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
     weights = config.teacher.weights
     if weights not in ("", "ema"):
         raise ValueError(f"teacher.weights: found {weights!r}, expected '' or 'ema'")
     if config.teacher.init:
-        return load_teacher(config.teacher.init, expected, weights)
+        return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
     if not config.teacher.epochs:
         raise ValueError(
             "teacher.init: found '', expected an exported student, or the workdir of a "
@@ -222,7 +147,7 @@ def get_teacher(config, expected: Model, workdir: pathlib.Path) -> Model:
         )
     directory = expand(config.teacher.workdir or workdir / "teacher")
     train(own, directory)
-    return load_teacher(directory, expected, weights)
+    return load_teacher(directory, expected, weights, freeze=freeze)
 
 
 def teacher_config(config) -> Any:

@@ -16,8 +16,8 @@ from tests.train.conftest import tiny_config
 
 
 def test_a_tap_treats_groups_as_batches_of_their_own():
-    config = tiny_config(**{"train.norm_group_size": 4})
-    tap = make_method(config).taps["features"]
+    config = tiny_config()
+    tap = make_method(config, 4).taps["features"]
     key = jax.random.split(jax.random.key(0), 5)
     student = jax.random.normal(key[0], (8, 3, 3, 6))
     teacher = jax.random.normal(key[1], (8, 3, 3, 5))

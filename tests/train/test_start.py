@@ -14,6 +14,7 @@ from diffkd_jax.models.files import (
 )
 from diffkd_jax.train import fit, metrics, run
 from diffkd_jax.train.build import build
+from diffkd_jax.train.start import start
 from tests.models.test_fold import random_variables
 from tests.train.conftest import tiny_config
 
@@ -90,7 +91,7 @@ def test_the_average_starts_there_too(tmp_path):
     main.run(config(), str(tmp_path / "first"))
     made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
     ready = build(made)
-    state = run.start(made, ready, tmp_path)()
+    state = start(made.student, ready, None)()
     for a, b in zip(
         *(
             by_path(f(state)).values()

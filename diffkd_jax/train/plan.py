@@ -1,0 +1,54 @@
+"""How long a run is, and what is due when."""
+
+from typing import NamedTuple
+
+from ..data import Data
+
+
+class Plan(NamedTuple):
+    """How long a run is, and what is due when.
+
+    Attributes:
+      steps_per_epoch: updates an epoch.
+      total_steps: updates in all.
+      batch_size: examples an update, over all processes.
+      log_every: steps between two lines of the log.
+      eval_every: steps between two evaluations, each with a checkpoint.
+      max_unreadable: share of the pictures that may not decode.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    batch_size: int
+    log_every: int
+    eval_every: int
+    max_unreadable: float
+
+
+def make_plan(recipe, data: Data) -> tuple[Plan, int]:
+    """Steps of a run, and how many there would be without ``train.max_steps``.
+
+    Args:
+      recipe: the sections ``data`` and ``train`` of a config, and its intervals.
+      data: of the run.
+
+    Raises:
+      ValueError: no step at all, or norm groups that do not fill a batch.
+    """
+    size, group = recipe.data.batch_size, recipe.train.norm_group_size
+    per_epoch = data.train.size // max(size, 1)
+    planned = round(recipe.train.epochs * per_epoch)
+    total = min(planned, recipe.train.max_steps or planned)
+    if group < 0 or (group and size % group):
+        raise ValueError(
+            f"train.norm_group_size: found {group}, expected a divisor of "
+            f"data.batch_size, {size}, or 0"
+        )
+    if total < 1:
+        raise ValueError(
+            f"train.epochs, data.batch_size: found {recipe.train.epochs} and {size}, "
+            f"no step on {data.train.size} pictures, expected at least one"
+        )
+    eval_every = max(1, round(recipe.eval_every_epochs * per_epoch))
+    log_every, most = recipe.log_every_steps, recipe.data.max_unreadable
+    return Plan(per_epoch, total, size, log_every, eval_every, most), planned

@@ -1,0 +1,66 @@
+"""The state that a run starts from, where its student starts from weights."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core.step import TrainState
+from ..models.checks import check_finite
+from ..models.contract import Model, split
+from ..models.files import load_variables, model_file
+from ..models.start import inherit, start_from
+from . import sharding
+from .build import Run
+from .fit import student_variables
+
+
+def start(options, run: Run, teacher: Callable[[], Model] | None) -> Callable:
+    """``() -> TrainState`` of a run, with the weights that its student starts from.
+
+    Args:
+      options: the section ``student`` of a config.
+      run: from :func:`diffkd_jax.train.build.build`.
+      teacher: gives the teacher, its variables as they are in its file; None for none.
+    """
+    if not (options.init or options.inherit):
+        return run.init
+
+    def init():
+        state = run.init()
+        variables = jax.device_get(student_variables(state))
+        if options.init:
+            file = model_file(options.init)
+            found = load_variables(file, run.student.meta)
+            check_finite(f"student.init: {file}", found)
+            variables = start_from(
+                variables,
+                found,
+                source=str(file),
+                into=options.init_into,
+                leave_out=options.init_leave_out,
+            )
+        if options.inherit:
+            if teacher is None:
+                raise ValueError(
+                    f"student.inherit: found {options.inherit} without a teacher, "
+                    "expected a method that has one, or ()"
+                )
+            variables = inherit(variables, teacher().variables, options.inherit)
+        return with_student(state, variables, run.mesh)
+
+    return init
+
+
+def with_student(state: TrainState, variables: Any, mesh) -> TrainState:
+    """A fresh state whose student, and its average, have these variables."""
+    params, carried = split(sharding.put_replicated(variables, mesh))
+    average = {"params": params, "state": carried} if state.ema else {}
+    return dataclasses.replace(
+        state,
+        params=state.params | {"student": params},
+        model_state=state.model_state | {"student": carried},
+        ema=jax.tree.map(jnp.copy, average),
+    )
