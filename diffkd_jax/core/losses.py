@@ -47,6 +47,9 @@ def weigh(
         ``features`` those of the tap ``features``.
       step: number of updates done.
 
+    Returns:
+      By name; a loss of weight 1 is the very array that was given.
+
     Raises:
       ValueError: a weight for no loss.
 
@@ -59,11 +62,14 @@ def weigh(
     unknown = sorted(set(weights) - set(losses) - groups)
     if unknown:
         raise ValueError(f"weights: found {unknown}, expected names of {list(losses)}")
-    value = lambda w: w(step) if callable(w) else w
     weighted = {}
     for name, loss in losses.items():
         for part in dict.fromkeys((name, name.partition("/")[0])):
-            loss = loss * value(weights[part]) if part in weights else loss
+            weight = weights.get(part, 1.0)
+            if callable(weight):
+                loss = loss * weight(step)
+            elif weight != 1.0:
+                loss = loss * weight
         weighted[name] = loss
     return weighted
 

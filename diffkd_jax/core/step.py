@@ -222,23 +222,12 @@ def diffkd_step(
     if ema:
         student = {"params": params["student"], "state": model_state["student"]}
         ema = _average(ema, student, ema_decay)
-    metrics = {f"loss/{name}": value for name, value in losses.items()}
-    metrics |= {
-        f"weighted/{name}": weighted[name]
-        for name in losses
-        if weighted[name] is not losses[name]
-    }
-    metrics |= {
-        "loss/total": sum(weighted.values()),
+    metrics = _losses(losses, weighted) | {
         "norm/gradient": _norm(gradient),
         "norm/params": _norm(params),
         "norm/state": _largest((model_state, ema)),
     }
     metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
-    for tap, shown in info.items():
-        for name, value in shown.items():
-            kind, *rest = name.split("/")
-            metrics["/".join([kind, tap, *rest])] = value
     state = dataclasses.replace(
         state,
         step=state.step + 1,
@@ -247,7 +236,26 @@ def diffkd_step(
         opt_state=opt_state,
         ema=ema,
     )
-    return state, metrics
+    return state, metrics | _shown(info)
+
+
+def _losses(losses: Mapping, weighted: Mapping) -> dict[str, jax.Array]:
+    """Raw losses, weighted ones where they differ, and their sum."""
+    found = {f"loss/{name}": value for name, value in losses.items()}
+    for name, value in weighted.items():
+        if value is not losses[name]:
+            found[f"weighted/{name}"] = value
+    return found | {"loss/total": sum(weighted.values(), start=jnp.zeros(()))}
+
+
+def _shown(info: Mapping[str, Mapping]) -> dict[str, jax.Array]:
+    """What blocks show, ``gamma/mean`` of a tap as ``gamma/<tap>/mean``."""
+    found = {}
+    for tap, shown in info.items():
+        for name, value in shown.items():
+            kind, *rest = name.split("/")
+            found["/".join([kind, tap, *rest])] = value
+    return found
 
 
 def _is_float(x: jax.Array) -> bool:

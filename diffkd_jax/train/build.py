@@ -121,7 +121,7 @@ def build(config, data: Data | None = None) -> Run:
         check_teacher(task, data, teacher, known)
     check_frozen(config.optimizer.frozen, student, batch)
     schedule = make_schedule(config, plan.steps_per_epoch, planned)
-    pure_step = make_step(config, data, task, method, student, teacher, schedule)
+    pure_step = make_step(config, data, task, method, (student, teacher), schedule)
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
 
@@ -183,8 +183,9 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
             )
 
 
-def make_step(config, data, task, method, student, teacher, schedule) -> Callable:
+def make_step(config, data, task, method, models, schedule) -> Callable:
     """The step of a run as a pure function of state, teacher and batch."""
+    student, teacher = models
 
     def prepare(key, batch):
         batch = data.normalise(batch)

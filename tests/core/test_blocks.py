@@ -186,7 +186,7 @@ def test_weights_are_numbers_or_schedules_of_names_or_groups():
 
 def test_a_weight_of_one_changes_no_bit():
     losses = {"task": jnp.float32(0.1)}
-    assert weigh(losses, {"task": 1.0}, jnp.array(0))["task"] == losses["task"]
+    assert weigh(losses, {"task": 1.0}, jnp.array(0))["task"] is losses["task"]
 
 
 @pytest.mark.parametrize(
