@@ -121,6 +121,10 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
         _drop_options(values.config, arguments)
         with values.config.unlocked():
             for field, value in options.items():
+                section, name, *_ = (*field.split("."), "")
+                if section == "evaluations":  # named by its flag
+                    own = values.config.evaluations
+                    own[name] = own.get(name, {})
                 values.config.update_from_flattened_dict({field: value})
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())

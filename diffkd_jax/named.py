@@ -85,7 +85,13 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     Traceback (most recent call last):
     ValueError: student.options: found ['wdth'], expected any of ['width']
     """
-    known = keywords(function, len(args))
+    try:
+        known = keywords(function, len(args))
+    except ValueError:  # of a built-in function
+        raise ValueError(
+            f"{field}: found {function!r}, expected a function whose arguments can be "
+            "read"
+        ) from None
     unknown = sorted(set(options) - set(known))
     if unknown and not takes_any(function):
         raise ValueError(f"{field}: found {unknown}, expected any of {sorted(known)}")
@@ -93,4 +99,7 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     missing = [n for n, d in known.items() if d is empty and n not in options]
     if missing:
         raise ValueError(f"{field}: found no {missing[0]!r}, expected a value")
-    return function(*args, **options)
+    try:
+        return function(*args, **options)
+    except TypeError as error:  # arguments of another kind than it can be given
+        raise ValueError(f"{field}: {error}") from error

@@ -70,7 +70,12 @@ def open_data(options) -> Data:
             )
     if options.train_split == "holdout":
         raise ValueError(f"data.train_split: found 'holdout', expected of {[*splits]}")
-    classes = len(names)
+    classes = len(names) or int(dataset.meta.get("num_classes", 0))
+    if dataset.meta.get("num_classes", classes) != classes:
+        raise ValueError(
+            f"data.name: found num_classes {dataset.meta['num_classes']} beside "
+            f"{len(names)} class_names, expected one number"
+        )
     if options.num_classes not in (0, classes):
         raise ValueError(
             f"data.num_classes: found {options.num_classes}, expected {classes}, the "
@@ -111,7 +116,7 @@ def open_data(options) -> Data:
 
 
 def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
-    if train.label is None:
+    if train.label is None or not names:
         return
     seen = np.bincount(train.label, minlength=len(names)) > 0
     if not seen.all():

@@ -36,10 +36,10 @@ def train_batches(
     One element of the Grain data set is a whole batch, so that arrays in memory are
     indexed and augmented at once, and a worker process hands over one array.
 
-    Batches hold what the split and ``transform`` give, and ``index``, int ``[n]``, the
-    rows of the split. An example that ``transform`` reports as ``failed`` is replaced
-    by one drawn from the split. ``skipped``, int ``[n]``, then names up to ``n`` such
-    rows, followed by -1.
+    Batches hold what the split and ``transform`` give, ``index``, int ``[n]``, the rows
+    of the split, and ``mask``, 1 for each. An example that ``transform`` reports as
+    ``failed`` is replaced by one drawn from the split. ``skipped``, int ``[n]``, then
+    names up to ``n`` such rows, followed by -1.
 
     Args:
       split: random access to examples.

@@ -20,8 +20,8 @@ def replace_failed(
 ) -> Batch:
     """A transformed batch, others drawn for what ``transform`` reports as ``failed``.
 
-    ``index``, int ``[n]``, says which rows are in it; ``skipped``, int ``[n]``, names
-    up to ``n`` of those that failed, followed by -1.
+    ``index``, int ``[n]``, says which rows are in it, ``mask`` is 1; ``skipped``, int
+    ``[n]``, names up to ``n`` of those that failed, followed by -1.
 
     Raises:
       UnreadablePicture: nothing decodes in ten times as many draws.
@@ -48,7 +48,8 @@ def replace_failed(
         failed[failed] = still
     listed = np.full(len(rows), -1)
     listed[: len(skipped)] = skipped[: len(rows)]
-    return batch | {"index": index, "skipped": listed}
+    mask = np.ones(len(rows), np.float32)
+    return batch | {"index": index, "mask": mask, "skipped": listed}
 
 
 def _write_rows(batch: Batch, where: np.ndarray, other: Batch) -> None:

@@ -147,21 +147,25 @@ def from_nnx(make: Callable[..., Any]) -> Model:
             jax.tree.structure(shapes), [values[name] for name in named(shapes)]
         )
 
-    def stream(leaf):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jnp.broadcast_to(jax.random.key(0), leaf.shape)
-        return jnp.zeros(leaf.shape, leaf.dtype)
+    def started(key):
+        """Every stream from a key of its own, counted from zero."""
+        leaves, structure = jax.tree.flatten(streams)
+        for i, leaf in enumerate(leaves):
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                own = jax.random.fold_in(key, i)
+                leaves[i] = jnp.broadcast_to(own, leaf.shape)
+            else:
+                leaves[i] = jnp.zeros(leaf.shape, leaf.dtype)
+        return jax.tree.unflatten(structure, leaves)
 
     def apply(params, state, batch, *, train, key=None):
         model = nnx.merge(
             graph,
             filled(shapes, params),
-            jax.tree.map(stream, streams),
+            started(jax.random.key(0) if key is None else key),
             filled(carried, state["state"]),
             copy=True,
         )
-        if key is not None:
-            nnx.reseed(model, default=key)
         (model.train if train else model.eval)()
         outputs = model(batch["image"])
         after: Any = nnx.split(model, *parts)

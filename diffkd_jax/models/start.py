@@ -43,6 +43,18 @@ def start_from(
         collection, _, name = path.partition("/")
         if not _matches(name, leave_out):
             given[f"{collection}/{place}{name}"] = array
+    names = [path.partition("/")[2] for path in by_path(found)]
+    for pattern in leave_out:
+        if not any(_matches(name, [pattern]) for name in names):
+            raise ValueError(
+                f"student.init_leave_out: found {pattern!r}, expected paths in "
+                f"{source} such as {sorted(names)[:3]}"
+            )
+    if not given and leave_out:
+        raise ValueError(
+            f"student.init_leave_out: found {tuple(leave_out)}, which leaves nothing "
+            f"of {source}"
+        )
     inside = {
         path
         for path in wanted

@@ -1,6 +1,5 @@
 """Image classification: cross-entropy, top-1 and top-5 accuracy, confusion."""
 
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -43,22 +42,41 @@ def classification(
     >>> classification({"num_classes": 3}).headline
     'top1'
     """
-    classes = meta["num_classes"]
-    prepare = None
+    classes, prepare = meta["num_classes"], None
+    if not classes:
+        raise ValueError("classification: found data without classes, expected some")
     if mixup or cutmix or erase:
         prepare = make_prepare(
             classes, mixup=mixup, cutmix=cutmix, switch=switch, erase=erase
         )
+
+    def checked_loss(outputs, batch):
+        _check_logits(outputs, classes)
+        return loss(outputs, batch, label_smoothing=label_smoothing)
+
+    def checked_evidence(outputs, batch):
+        _check_logits(outputs, classes)
+        return evidence(outputs, batch, confused=classes <= MOST_CLASSES_DRAWN)
+
     return Task(
-        loss=functools.partial(loss, label_smoothing=label_smoothing),
+        loss=checked_loss,
         predict=predict,
-        evidence=functools.partial(evidence, confused=classes <= MOST_CLASSES_DRAWN),
+        evidence=checked_evidence,
         score=score,
         headline="top1",
         prepare=prepare,
         draw=draw,
         check=check,
     )
+
+
+def _check_logits(outputs: Mapping, classes: int) -> None:
+    found = outputs["logits"].shape
+    if len(found) != 2 or found[-1] != classes:
+        raise ValueError(
+            f"found logits of shape {found}, expected [b, {classes}], the classes of "
+            "the data"
+        )
 
 
 def loss(
@@ -139,7 +157,8 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
     own = jnp.take_along_axis(logits, label[:, None], -1)
     # Ties count against the example, so that constant logits score nothing.
     rank = jnp.sum(logits >= own, -1) - 1
-    rank = jnp.where(_decides(logits), rank, logits.shape[-1])
+    known = _decides(logits) & jnp.isfinite(own[:, 0])
+    rank = jnp.where(known, rank, logits.shape[-1])
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     sums = {
         "count": mask.sum(),

@@ -1,4 +1,4 @@
-"""From a config to a run, as values: the only reader of a config."""
+"""From a config to a run, as values."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from ..config import base
+from ..config import base, renamed
 from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
@@ -102,6 +102,7 @@ def build(config, data: Data | None = None) -> Run:
       ValueError: fields that cannot be, or do not fit each other or the data.
       FileNotFoundError: missing data.
     """
+    config = renamed(config)
     ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
     data = open_data(config.data) if data is None else data
     group = config.train.norm_group_size
@@ -113,11 +114,10 @@ def build(config, data: Data | None = None) -> Run:
     plan, planned = make_plan(config, data)
     batch = batch_shapes(data, plan.batch_size)
     student_out = outputs_of("student", student, batch, train=True)
-    check_student(task, student, student_out, batch)
-    teacher_out, known = {}, {}
+    losses = check_student(task, student, student_out, batch)
+    teacher_out = {} if teacher is None else outputs_of("teacher", teacher, batch)
+    known = compared(method, student_out, teacher_out, batch["target"], losses)
     if teacher is not None:
-        teacher_out = outputs_of("teacher", teacher, batch)
-        known = compared(method, student_out, teacher_out, batch["target"])
         check_teacher(task, data, teacher, known)
     check_frozen(config.optimizer.frozen, student, batch)
     schedule = make_schedule(config, plan.steps_per_epoch, planned)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..core.distances import reads_target
 from ..core.distill import distillation, refine
-from ..core.losses import check_outputs
+from ..core.losses import check_outputs, merged, weigh
 from ..core.norm import BatchNorm
 from ..core.taps import lookup
 from ..data import Data
@@ -93,7 +93,10 @@ def make_model(role: str, options, data: Data, norm_group_size: int = 0) -> Mode
     if options.dtype != "float32":
         given["dtype"] = options.dtype
     meta = with_head(data.meta, options.get("num_classes", 0))
-    model = describe(options.model, given, meta, data.eval_shape)
+    try:
+        model = describe(options.model, given, meta, data.eval_shape)
+    except ValueError as error:
+        raise ValueError(f"{role}.{error}") from error
     if norm_group_size and hasattr(model.module, "norm_group_size"):
         grouped = from_linen(model.module.clone(norm_group_size=norm_group_size))
         model = grouped._replace(meta=model.meta)
@@ -147,7 +150,14 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
     return result[0]
 
 
-def check_student(task: Task, student: Model, outputs: Mapping, batch: Mapping) -> None:
+def _check_weights(weights: Mapping, losses: Mapping) -> None:
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    jax.eval_shape(lambda losses, step: weigh(losses, weights, step), losses, step)
+
+
+def check_student(
+    task: Task, student: Model, outputs: Mapping, batch: Mapping
+) -> dict[str, Any]:
     """Refuses a student whose outputs the task cannot use.
 
     Args:
@@ -156,13 +166,18 @@ def check_student(task: Task, student: Model, outputs: Mapping, batch: Mapping) 
       outputs: shapes of its outputs.
       batch: shapes of a normalised batch.
 
+    Returns:
+      Shapes of the task's losses.
+
     Raises:
-      ValueError: names what the task looks for.
+      ValueError: names what the task looks for, or what it should return.
     """
-    name = student.meta.get("model", "")
+    name, losses = student.meta.get("model", ""), {}
     for what in (task.loss, task.evidence):
         try:
             found = jax.eval_shape(what, outputs, dict(batch))
+            if what is task.loss:
+                losses = merged(found, {})
         except KeyError as error:
             raise ValueError(
                 f"student.model: {name!r}: found outputs {list(outputs)}, expected "
@@ -176,10 +191,15 @@ def check_student(task: Task, student: Model, outputs: Mapping, batch: Mapping) 
             f"task.name: found evidence of {type(found).__name__}, expected "
             "diffkd_jax.tasks.Evidence"
         )
+    return losses
 
 
 def compared(
-    method: Method, student_out: Mapping, teacher_out: Mapping, target: Mapping
+    method: Method,
+    student_out: Any,
+    teacher_out: Any,
+    target: Any,
+    of_task: Mapping,
 ) -> dict[str, tuple[str, str, bool]]:
     """What :class:`Task`'s check is told of the taps.
 
@@ -188,14 +208,18 @@ def compared(
       student_out: shapes of the student's outputs.
       teacher_out: of the teacher's.
       target: of the batch's target.
+      of_task: of the task's losses.
 
     Raises:
-      ValueError: taps that do not fit the outputs; names the tap.
+      ValueError: taps that do not fit the outputs, names the tap; a weight for no loss.
     """
     distill = distillation(method.taps)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)
-    jax.eval_shape(distill.loss, params, state, key, student_out, teacher_out, target)
+    losses, _, _ = jax.eval_shape(
+        distill.loss, params, state, key, student_out, teacher_out, target
+    )
+    _check_weights(method.weights, {**of_task, **losses})
     known = {}
     for name, tap in method.taps.items():
         place = tap.share or name

@@ -157,7 +157,13 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
                 f"data.eval_split: found {options['eval_split']!r} with no picture "
                 "that decodes, expected at least one"
             )
-        return dict(task.score(seen)), seen
+        scores = task.score(seen)
+        if not isinstance(scores, Mapping) or task.headline not in scores:
+            raise ValueError(
+                f"task.name: found scores {scores!r}, expected a dict of numbers with "
+                f"the headline {task.headline!r} among them"
+            )
+        return dict(scores), seen
 
     return evaluate
 

@@ -51,6 +51,8 @@ def nothing(event: str, step: int) -> None:
 def fit(
     run: Run,
     workdir: pathlib.Path,
+    *,
+    start: Callable[[TrainState], TrainState] = lambda state: state,
     events: Callable[[str, int], None] = nothing,
 ) -> Fitted:
     """Trains a run to its last step; goes on where its last checkpoint is.
@@ -58,6 +60,7 @@ def fit(
     Args:
       run: from :func:`diffkd_jax.train.build.build`, its teacher loaded.
       workdir: directory that is the run's own.
+      start: makes of a fresh state the one to begin with, where nothing is restored.
       events: called with ``"log"``, ``"evaluate"`` and ``"save"`` and the step, before
         each.
 
@@ -70,22 +73,22 @@ def fit(
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(checkpoint.manager(workdir, run.task))
         restored = checkpoint.restore(checkpoints, state)
-        state = state if restored is None else restored
-        start = int(state.step)
-        if start:
-            print_line(f"{run.title.split()[0]}: resuming at step {start}")
-        batches = run.batches(start)
-        writer = stack.enter_context(closing(Writer(workdir, start)))
+        state = start(state) if restored is None else restored
+        first = int(state.step)
+        if first:
+            print_line(f"{run.title.split()[0]}: resuming at step {first}")
+        batches = run.batches(first)
+        writer = stack.enter_context(closing(Writer(workdir, first)))
         history = report.evaluations(workdir, run.task.headline)
-        progress = Progress(run.title, start, plan.total_steps, plan.batch_size)
+        progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
         pending: list[tuple[int, Any]] = []
         seen = None
-        for step in range(start + 1, plan.total_steps + 1):
+        for step in range(first + 1, plan.total_steps + 1):
             batch = _next(run, batches, unreadable)
             state, metrics = run.step(
                 state, teacher_variables, sharding.put_batch(batch, run.mesh)
             )
-            if step == start + 1:
+            if step == first + 1:
                 # The rate is that of steps, compilation is left out.
                 jax.block_until_ready(metrics)
                 progress = Progress(run.title, step, plan.total_steps, plan.batch_size)

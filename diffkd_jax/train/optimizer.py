@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from ..models.start import frozen_mask
-from ..named import find
+from ..named import call, find
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "cosine")
@@ -115,7 +115,13 @@ def make_optimizer(recipe, schedule: optax.Schedule) -> optax.GradientTransforma
         make = find(
             options.name, dict.fromkeys(OPTIMIZERS, optax.sgd), "optimizer.name"
         )
-        parts += [decay, make(schedule)]
+        made = call(make, {}, "optimizer.name", schedule)
+        if not isinstance(made, optax.GradientTransformation):
+            raise ValueError(
+                f"optimizer.name: found {options.name!r}, which gives "
+                f"{type(made).__name__}, expected an optax.GradientTransformation"
+            )
+        parts += [decay, made]
     if options.frozen:
         frozen = functools.partial(frozen_mask, patterns=tuple(options.frozen))
         parts.append(optax.masked(optax.set_to_zero(), frozen))

@@ -136,8 +136,22 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _unknown(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
-    for name in values:
-        if name not in defaults and not name.startswith(OPEN):
+    for name, value in values.items():
+        if name.startswith("evaluations."):
+            key = name.split(".")[2:]
+            if key not in (["every_epochs"], ["split"], ["of"]):
+                yield (
+                    f"{name}: found {value!r}, expected the fields every_epochs, "
+                    "split and of"
+                )
+            elif key == ["every_epochs"] and not RANGES["train.epochs"].holds(value):
+                yield f"{name}: found {value!r}, expected {RANGES['train.epochs']}"
+            elif key != ["every_epochs"] and not isinstance(value, str):
+                yield f"{name}: found {value!r}, expected a text"
+        method = name.split(".")[1] if name.startswith("methods.") else ""
+        known = any(n.startswith(f"methods.{method}.") for n in defaults)
+        unknown = method and known and name not in defaults
+        if unknown or (name not in defaults and not name.startswith(OPEN)):
             yield f"{name}: found {values[name]!r}, expected no such field"
 
 
@@ -158,6 +172,11 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
             continue
         if allowed and not allowed.holds(value) and not (value is None and may_lack):
             yield f"{name}: found {value!r}, expected {allowed}"
+        if name.startswith("task.options."):
+            last = name.rpartition(".")[2]
+            like = RECIPE.get(f"mix.{last}") or RECIPE.get(f"train.{last}")
+            if like and not like.holds(value):
+                yield f"{name}: found {value!r}, expected {like}"
         options = CHOICES.get(name if name in CHOICES or not own else field)
         if options and value not in options and not (value is None and may_lack):
             yield f"{name}: found {value!r}, expected one of {list(options)}"

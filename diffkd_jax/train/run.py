@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from ..config import renamed
+from ..methods import METHODS
 from ..models.checks import check_finite, expand
 from ..models.contract import Model
 from ..models.files import (
@@ -14,12 +16,14 @@ from ..models.files import (
     export_model,
     load_model,
 )
+from ..named import find
 from . import report, sharding, summary
 from .build import Run, build, check_teacher
+from .choose import make_method
 from .disk import disk_faults_named
 from .fit import Fitted, ema_variables, fit, student_variables
 from .metrics import print_line, print_values
-from .start import start
+from .start import starting
 from .teacher import load_teacher
 from .workdir import (
     REPORT,
@@ -50,6 +54,7 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
         not finite.
       FileNotFoundError: missing data or teacher.
     """
+    config = renamed(config)
     run = build(config)
     if (workdir / SUMMARY).exists():  # which may be somebody else's, to be read alone
         claim_workdir(config, workdir, run.data.record())
@@ -65,6 +70,8 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
     as_in_file = None
     if run.teacher is not None:
         as_in_file = functools.partial(get_teacher, config, run.teacher, workdir, False)
+    begin = starting(config.student, run, as_in_file)  # before a teacher is trained
+    if run.teacher is not None:
         teacher = get_teacher(config, run.teacher, workdir)
         check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
@@ -72,8 +79,7 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
     text = summary.describe(run)
     print_line(text)
     teacher_scores = score_teacher(run, config.teacher.min_score)
-    run = run._replace(init=start(config.student, run, as_in_file))
-    fitted = fit(run, workdir)
+    fitted = fit(run, workdir, start=begin)
     headline, history = run.task.headline, fitted.history
     result = {
         "name": config.name,
@@ -157,11 +163,12 @@ def teacher_config(config) -> Any:
     """
     own = config.copy_and_resolve_references()
     with own.unlocked():
-        own.name, own.method = f"{config.name}-teacher", "none"
+        own.name = f"{config.name}-teacher"
         for field in ("model", "options", "dtype"):
             own.student[field] = own.teacher[field]
-        own.student.init, own.student.inherit = "", ()
-        own.optimizer.frozen, own.evaluations = (), {}
+        own.student.init, own.student.init_into = "", ""
+        own.student.init_leave_out, own.student.inherit = (), ()
+        own.optimizer.frozen = ()
         for section in OWN_RECIPE:
             for field, value in config.teacher[section].items():
                 if value is not None:
@@ -169,9 +176,17 @@ def teacher_config(config) -> Any:
                 own.teacher[section][field] = None
         own.train.epochs = config.teacher.epochs
         # What the teacher does not depend on must not keep runs from sharing it.
-        own.methods, own.weights = {}, {}
+        undistilled(own)
         own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
+        own.teacher.min_score, own.teacher.min_top1 = None, 0.0
     return own
+
+
+def undistilled(config) -> None:
+    """Makes a config one without a method, and all that goes with one; in place."""
+    config.method = "none"
+    for section in ("methods", "method_options", "weights", "evaluations"):
+        config[section] = {}
 
 
 def score_teacher(run: Run, worst: float | None) -> dict[str, float]:
@@ -211,19 +226,27 @@ def score_teacher(run: Run, worst: float | None) -> dict[str, float]:
 def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Trains each method of ``config.compare`` and writes a comparison.
 
-    Each run has its own directory ``<workdir>/<method>``; the teacher is trained once,
-    in ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
+    What ``weights`` and ``evaluations`` say counts for the methods that have it. Each
+    run has its own directory ``<workdir>/<method>``; the teacher is trained once, in
+    ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
 
     Returns:
       The summaries of the runs, in the order of ``config.compare``.
     """
-    results = []
+    runs = {}
     for method in config.compare:
         own = config.copy_and_resolve_references()
         with own.unlocked():
             own.method, own.compare = method, ()
             own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
-        results.append(train(own, workdir / method))
+            taps = make_method(own).taps
+            if not taps:
+                own.evaluations = {}
+            for name in list(own.weights):
+                if name.partition("/")[0] not in {"task", *taps}:
+                    del own.weights[name]
+        runs[method] = own
+    results = [train(own, workdir / method) for method, own in runs.items()]
     if sharding.is_primary():
         with disk_faults_named(workdir):
             print_line(report.write_comparison(workdir, results))
@@ -234,7 +257,7 @@ def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing."""
     own = config.copy_and_resolve_references()
     with own.unlocked():
-        own.method = "none"
+        undistilled(own)
     run = build(own)
     model = load_model(workdir, config.student.model)
     check_finite(f"workdir: {workdir}", model.variables)
@@ -247,6 +270,8 @@ def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
 
 def dry_run(config) -> str:
     """Prints and returns the table of taps and sizes; touches no workdir."""
+    for method in config.compare:
+        find(method, METHODS, "compare")
     text = summary.describe(build(config))
     print_line(text)
     return text

@@ -17,19 +17,29 @@ from .build import Run
 from .fit import student_variables
 
 
-def start(options, run: Run, teacher: Callable[[], Model] | None) -> Callable:
-    """``() -> TrainState`` of a run, with the weights that its student starts from.
+def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable:
+    """``TrainState -> TrainState``: with the weights that a student starts from.
 
     Args:
       options: the section ``student`` of a config.
       run: from :func:`diffkd_jax.train.build.build`.
       teacher: gives the teacher, its variables as they are in its file; None for none.
     """
+    unused = [n for n in ("init_into", "init_leave_out") if options[n]]
+    if unused and not options.init:
+        raise ValueError(
+            f"student.{unused[0]}: found {options[unused[0]]!r} without student.init, "
+            "expected a file of weights there"
+        )
+    if options.inherit and teacher is None:
+        raise ValueError(
+            f"student.inherit: found {options.inherit} without a teacher, expected a "
+            "method that has one, or ()"
+        )
     if not (options.init or options.inherit):
-        return run.init
+        return lambda state: state
 
-    def init():
-        state = run.init()
+    def start(state):
         variables = jax.device_get(student_variables(state))
         if options.init:
             file = model_file(options.init)
@@ -42,16 +52,11 @@ def start(options, run: Run, teacher: Callable[[], Model] | None) -> Callable:
                 into=options.init_into,
                 leave_out=options.init_leave_out,
             )
-        if options.inherit:
-            if teacher is None:
-                raise ValueError(
-                    f"student.inherit: found {options.inherit} without a teacher, "
-                    "expected a method that has one, or ()"
-                )
+        if options.inherit and teacher is not None:
             variables = inherit(variables, teacher().variables, options.inherit)
         return with_student(state, variables, run.mesh)
 
-    return init
+    return start
 
 
 def with_student(state: TrainState, variables: Any, mesh) -> TrainState:

@@ -6,10 +6,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from diffkd_jax import main
+from diffkd_jax.models import from_nnx
 from diffkd_jax.models.contract import by_path
 from diffkd_jax.models.files import load_model
+from diffkd_jax.tasks import classification
 from diffkd_jax.train import fit, metrics, run
 from tests.train.conftest import tiny_config
 
@@ -166,6 +169,96 @@ def test_what_does_not_fit_is_named(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         main.run(made, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [{}, {"weights": {"features/distance": 2.0}}])
+def test_a_method_of_ones_own_with_options_trains_its_teacher(change, tmp_path):
+    made = config("plain", "plain", **{"train.max_steps": 1})
+    with made.unlocked():
+        made.method_options = {"beta": 3.0}
+        made.update_from_flattened_dict(change)
+    main.run(made, str(tmp_path))
+    made.mode = "evaluate"
+    main.run(made, str(tmp_path))
+
+
+def test_named_streams_of_nnx_differ_from_step_to_step():
+    class Named(nnx.Module):
+        def __init__(self, rngs):
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+            self.head = nnx.Linear(3, 4, rngs=rngs)
+
+        def __call__(self, image):
+            return {"logits": self.head(self.dropout(image).mean((1, 2)))}
+
+    model = from_nnx(lambda rngs: Named(nnx.Rngs(params=rngs(), dropout=rngs())))
+    params, state = model.init(jax.random.key(0), {})
+    batch = {"image": np.ones((4, 8, 8, 3), np.float32)}
+    outputs = [
+        model.apply(params, state, batch, train=True, key=jax.random.key(k))[0]
+        for k in (1, 1, 2)
+    ]
+    first, again, other = (np.asarray(out["logits"]) for out in outputs)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+class WrongHead(nnx.Module):
+    def __init__(self, rngs):
+        self.head = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, image):
+        return {"features": image, "logits": self.head(image.mean((1, 2)))}
+
+
+def wrong_head(meta):
+    return from_nnx(WrongHead)
+
+
+def wrong_scores(meta):
+    task = classification.classification(meta)
+    return task._replace(score=lambda seen: {"error": 0.5})
+
+
+def vector_loss(meta):
+    task = classification.classification(meta)
+    return task._replace(loss=lambda out, batch: {"task": out["logits"].mean(-1)})
+
+
+HERE = "tests.train.test_own_code"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"student.model": f"{HERE}:wrong_head"}, r"found logits of shape .*\[b, 3\]"),
+        ({"task.name": f"{HERE}:vector_loss"}, "found 'task' of shape .*a scalar"),
+        ({"weights": {"features/distanse": 1.0}}, "weights: found .*distanse"),
+        ({"task.name": "math:sqrt"}, "task.name|task.options"),
+        ({"optimizer.name": "math:sqrt"}, "optimizer.name"),
+        ({"evaluations": {"agreement": {"evry": 1}}}, "evaluations.agreement.evry"),
+        (
+            {"evaluations": {"agreement": {"every_epochs": -5.0}}},
+            "evaluations.agreement.every_epochs: found -5.0",
+        ),
+        ({"task.options": {"mixup": -1.0}}, "task.options.mixup: found -1.0"),
+        ({"methods": {"kd": {"tauu": 3.0}}}, "methods.kd.tauu: found 3.0"),
+        ({"student.init_into": "x"}, "student.init_into: found 'x' without"),
+    ],
+)
+def test_what_cannot_be_is_found_before_a_teacher_is_trained(fields, message, tmp_path):
+    made = config("nnx", "plain")
+    with made.unlocked():
+        made.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        main.run(made, str(tmp_path / "run"))
+    assert not (tmp_path / "run/teacher").exists()
+
+
+def test_scores_without_the_headline_are_refused(tmp_path):
+    made = config("plain", method="none", **{"task.name": f"{HERE}:wrong_scores"})
+    with pytest.raises(ValueError, match=r"task.name: found scores .*'top1' among"):
+        main.run(made, str(tmp_path))
 
 
 def test_an_optimizer_of_ones_own(tmp_path):

@@ -14,7 +14,7 @@ from diffkd_jax.models.files import (
 )
 from diffkd_jax.train import fit, metrics, run
 from diffkd_jax.train.build import build
-from diffkd_jax.train.start import start
+from diffkd_jax.train.start import starting
 from tests.models.test_fold import random_variables
 from tests.train.conftest import tiny_config
 
@@ -31,8 +31,8 @@ def first_state(made, monkeypatch, workdir):
     """The student's variables before the first step."""
     seen = []
 
-    def stop(ready, *_):
-        seen.append(by_path(fit.student_variables(ready.init())))
+    def stop(ready, workdir, start):
+        seen.append(by_path(fit.student_variables(start(ready.init()))))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "fit", stop)
@@ -91,7 +91,7 @@ def test_the_average_starts_there_too(tmp_path):
     main.run(config(), str(tmp_path / "first"))
     made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
     ready = build(made)
-    state = start(made.student, ready, None)()
+    state = starting(made.student, ready, None)(ready.init())
     for a, b in zip(
         *(
             by_path(f(state)).values()
