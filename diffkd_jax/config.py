@@ -294,8 +294,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train.max_steps, config.log_every_steps = 2, 1
     if not config.teacher.init:
         config.teacher.epochs = 1.0
-        config.teacher.schedule.name = "constant"
-        config.teacher.schedule.warmup_epochs = 0.0
+        if config.schedule.warmup_epochs:
+            config.teacher.schedule.warmup_epochs = 0.0
     if config.train.norm_group_size:
         config.train.norm_group_size = 8
     return config
