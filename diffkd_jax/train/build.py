@@ -56,7 +56,6 @@ class Run(NamedTuple):
       batches: ``first step -> iterator`` over this process's training batches.
       examples: ``count -> batch``, the first to evaluate on, normalised.
       compared: what the task's check is told of the taps.
-      record: the config, JSON values.
     """
 
     title: str
@@ -76,7 +75,6 @@ class Run(NamedTuple):
     batches: Callable[[int], Iterator]
     examples: Callable[[int], Mapping]
     compared: Mapping[str, tuple]
-    record: Mapping[str, Any]
 
     @property
     def teacher_variables(self) -> Any:
@@ -167,12 +165,13 @@ def build(config, data: Data | None = None) -> Run:
         batches=batches,
         examples=examples,
         compared=known,
-        record=config.to_dict(),
     )
 
 
 def check_frozen(patterns, student: Model, batch: Mapping) -> None:
     """ValueError unless each pattern names some parameter of the student."""
+    if not patterns:
+        return
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, _ = jax.eval_shape(student.init, key, batch)
     for pattern in patterns:

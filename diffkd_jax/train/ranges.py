@@ -148,11 +148,12 @@ def _unknown(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator
                 yield f"{name}: found {value!r}, expected {RANGES['train.epochs']}"
             elif key != ["every_epochs"] and not isinstance(value, str):
                 yield f"{name}: found {value!r}, expected a text"
-        method = name.split(".")[1] if name.startswith("methods.") else ""
-        known = any(n.startswith(f"methods.{method}.") for n in defaults)
-        unknown = method and known and name not in defaults
-        if unknown or (name not in defaults and not name.startswith(OPEN)):
-            yield f"{name}: found {values[name]!r}, expected no such field"
+        prefix = ".".join(name.split(".")[:2]) + "."
+        known = [n.removeprefix(prefix) for n in defaults if n.startswith(prefix)]
+        if name.startswith("methods.") and known and name not in defaults:
+            yield f"{name}: found {value!r}, expected any of {known}"
+        elif name not in defaults and not name.startswith(OPEN):
+            yield f"{name}: found {value!r}, expected no such field"
 
 
 def _alone(values: Mapping[str, Any]) -> Iterator[str]:

@@ -45,7 +45,7 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
     config = tiny_config(
         **{
             "method": "none",
-            "optimizer.learning_rate": 1e30,
+            "optimizer.name": "tests.train.own_code:exploding",
             "schedule.name": "constant",
             "train.max_steps": 1,
         }

@@ -260,11 +260,11 @@ def test_spatial_rule_shows_in_the_table(capsys):
         ),
         (
             {"methods.diffkd": {"tua": 2.0}},
-            r"methods\.diffkd: found \['tua'\], expected any of .*'tau'",
+            r"methods\.diffkd\.tua: found 2\.0, expected any of .*'tau'",
         ),
         (
             {"methods.diffkd": {"num_steps": 0}},
-            "tap 'features': num_steps: found 0",
+            r"methods\.diffkd\.num_steps: found 0, expected a number at least 1",
         ),
         (
             {"method": "kd", "weights": {"task": float("nan")}},
