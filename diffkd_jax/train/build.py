@@ -47,6 +47,7 @@ class Run(NamedTuple):
       plan: steps.
       schedule: step to learning rate.
       init: ``() -> TrainState``, a function of the seed, compiled.
+      shapes: ``() -> TrainState`` of shapes, to compile a step ahead of time.
       step: ``(state, teacher_variables, batch) -> (state, metrics)``, compiled.
       pure_step: the same for a loop of one's own to compile; ``teacher_apply`` and the
         like can be replaced by ``functools.partial``.
@@ -68,6 +69,7 @@ class Run(NamedTuple):
     plan: Plan
     schedule: Callable
     init: Callable[[], TrainState]
+    shapes: Callable[[], Any]
     step: Callable
     pure_step: Callable
     evaluate: Callable[[Model, Any], tuple[dict[str, float], Evidence]]
@@ -120,6 +122,7 @@ def build(config, data: Data | None = None) -> Run:
     check_frozen(config.optimizer.frozen, student, batch)
     schedule = make_schedule(config, plan.steps_per_epoch, planned)
     pure_step = make_step(config, data, task, method, (student, teacher), schedule)
+    init, shapes = make_init(config, batch, pure_step, student, teacher_out, mesh)
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
 
@@ -155,7 +158,8 @@ def build(config, data: Data | None = None) -> Run:
         mesh=mesh,
         plan=plan,
         schedule=schedule,
-        init=make_init(config, batch, pure_step, student, teacher_out, mesh),
+        init=init,
+        shapes=shapes,
         step=sharding.jit_step(pure_step, mesh),
         pure_step=pure_step,
         evaluate=make_evaluate(config.data, data, mesh, task),
@@ -224,8 +228,8 @@ def check_teacher(
 
 def make_init(
     config, batch, step, student, teacher_out, mesh
-) -> Callable[[], TrainState]:
-    """A fresh state, replicated; a function of the seed alone."""
+) -> tuple[Callable[[], TrainState], Callable[[], Any]]:
+    """A fresh state, replicated, a function of the seed alone; and its shapes."""
     parts = step.keywords
     seed = np.int32(as_seed(config.seed))  # its range; inside it is traced
 
@@ -253,4 +257,4 @@ def make_init(
         out_shardings=sharding.replicated(mesh),
         compiler_options=compiler_options(once=True),
     )
-    return lambda: compiled(seed)
+    return lambda: compiled(seed), lambda: jax.eval_shape(init, seed)

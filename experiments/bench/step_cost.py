@@ -12,8 +12,8 @@ import importlib
 
 import jax
 import numpy as np
-from diffkd_jax.configs import imagenet
 
+from configs import imagenet
 from diffkd_jax.data import Data, Split
 from diffkd_jax.data.transforms import make_normalise
 from diffkd_jax.models.contract import split as split_variables
@@ -36,7 +36,7 @@ ALL = [f"imagenet:{p}" for p in imagenet.PAIRS] + [f"cifar100:{p}" for p in CIFA
 def lower(name, batch, method="diffkd"):
     """One training step of ``<config>:<pair>`` at full size, not compiled yet."""
     file, _, argument = name.partition(":")
-    config = importlib.import_module(f"diffkd_jax.configs.{file}").get_config(argument)
+    config = importlib.import_module(f"configs.{file}").get_config(argument)
     config.method, config.data.batch_size = method, batch
     group = min(batch, config.train.norm_group_size)
     config.train.norm_group_size = group
@@ -64,7 +64,7 @@ def lower(name, batch, method="diffkd"):
         image = jax.ShapeDtypeStruct((1, *shape), np.float32)
         params, state = run.teacher.freeze(*split_variables(folded), {"image": image})
         teacher = {"params": params, **state}
-    return run.step.lower(jax.eval_shape(run.init), teacher, pictures)
+    return run.step.lower(run.shapes(), teacher, pictures)
 
 
 def main():
