@@ -11,7 +11,8 @@ OLD_METHOD = re.compile(r"--?config\.methods\.[^.]*\.(taps\.|weights\b)")
 # Whose names are those of functions that a config names, or of losses.
 OPTION = re.compile(
     r"--?config\.((?:student|teacher|task)\.options\.[^.]*"
-    r"|method_options\.[^.]*|evaluations\.[^.]*\.[^.]*|data\.options\.[^.]*|methods\.[^.]*\.[^.]*|weights\.[^.]*"
+    r"|data\.options\.[^.]*|method_options\.[^.]*"
+    r"|(?:methods|evaluations)\.[^.]*\.[^.]*|weights\.[^.]*"
     r"|weights\[['\"][^'\"]*['\"]\])"
 )
 

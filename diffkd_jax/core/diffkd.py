@@ -11,7 +11,7 @@ from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, mat
 from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, conv
 from .norm import BatchNorm
 from .platform import scan_unroll
-from .shapes import as_map, match_spatial
+from .shapes import as_map, check_ranks, match_spatial
 
 GAMMA_BINS = 20
 
@@ -224,11 +224,7 @@ class DiffKD(nn.Module):
         )
 
     def _check(self, student: jax.Array, teacher: jax.Array) -> None:
-        if student.ndim != teacher.ndim:
-            raise ValueError(
-                f"found shapes {student.shape} (student) and {teacher.shape} "
-                "(teacher), expected the same rank; pool or reshape one of them"
-            )
+        check_ranks(student, teacher)
         if self.kernel_size not in (None, *KERNEL_SIZES):
             raise ValueError(
                 f"kernel_size: found {self.kernel_size}, expected one of {KERNEL_SIZES}"

@@ -2,9 +2,9 @@
 
 Each takes ``(student, teacher, target)``: two arrays of one shape ``[..., c]``, and the
 dict ``batch["target"]``, which most do not read. All compute in float32 or wider.
-Distances on logits treat every position but the last
-axis as an example of its own, so they serve segmentation maps too. Arguments such as
-``tau`` are bound with ``functools.partial``.
+Distances on logits treat every position but the last axis as an example of its own, so
+they serve segmentation maps too. Arguments such as ``tau`` are bound with
+``functools.partial``.
 """
 
 from collections.abc import Callable, Mapping

@@ -41,6 +41,19 @@ def as_map(x: jax.Array, token_shape: tuple[int, int] | None = None) -> jax.Arra
     return x.reshape(b, h, w, c)
 
 
+def check_ranks(student: jax.Array, teacher: jax.Array) -> None:
+    """ValueError unless both features are of one rank.
+
+    >>> import jax.numpy as jnp
+    >>> check_ranks(jnp.zeros((2, 3)), jnp.zeros((2, 5)))
+    """
+    if student.ndim != teacher.ndim:
+        raise ValueError(
+            f"found shapes {student.shape} (student) and {teacher.shape} "
+            "(teacher), expected the same rank; pool or reshape one of them"
+        )
+
+
 def spatial_rule(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
     """Says in words how maps of two shapes ``[b, h, w, c]`` will be matched.
 

@@ -11,7 +11,7 @@ import jax
 from .diffkd import DiffKD
 from .distances import mse
 from .modules import conv_layer
-from .shapes import as_map, match_spatial, spatial_rule
+from .shapes import as_map, check_ranks, match_spatial, spatial_rule
 
 
 class Refined(NamedTuple):
@@ -56,11 +56,7 @@ class Projection(nn.Module):
         Raises:
           ValueError: ranks or batches differ, or maps that cannot be matched.
         """
-        if student.ndim != teacher.ndim:
-            raise ValueError(
-                f"found shapes {student.shape} (student) and {teacher.shape} "
-                "(teacher), expected the same rank; pool or reshape one of them"
-            )
+        check_ranks(student, teacher)
         if student.ndim > 2:
             student, teacher = match_spatial(
                 as_map(student, self.token_shape), as_map(teacher, self.token_shape)

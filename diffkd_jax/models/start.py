@@ -38,12 +38,12 @@ def start_from(
     """
     wanted = by_path(variables)
     place = f"{into.strip('/')}/" if into else ""
-    given = {}
+    given, names = {}, []
     for path, array in by_path(found).items():
         collection, _, name = path.partition("/")
+        names.append(name)
         if not _matches(name, leave_out):
             given[f"{collection}/{place}{name}"] = array
-    names = [path.partition("/")[2] for path in by_path(found)]
     for pattern in leave_out:
         if not any(_matches(name, [pattern]) for name in names):
             raise ValueError(

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from .. import __version__
+from ..models.contract import by_path
 
 SHOWN = re.compile(r"model_state/distiller/[^/]+/gamma/[a-z]+")
 
@@ -21,9 +22,7 @@ def of(tree: Any) -> dict[str, str]:
     >>> of({"a": {"b": jax.numpy.zeros((2, 3))}})
     {'a/b': 'float32[2, 3]'}
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return {name(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in by_path(tree).items()}
 
 
 def on_disk(directory: pathlib.Path) -> dict[str, str]:
