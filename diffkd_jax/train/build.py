@@ -32,6 +32,11 @@ from .optimizer import make_optimizer, make_schedule
 from .plan import Plan, make_plan
 
 
+def student_variables(state: TrainState) -> dict[str, Any]:
+    """What the student is applied to."""
+    return {"params": state.params["student"], **state.model_state["student"]}
+
+
 class Run(NamedTuple):
     """All that a config names, as values.
 
@@ -122,7 +127,9 @@ def build(config, data: Data | None = None) -> Run:
     check_frozen(config.optimizer.frozen, student, batch)
     schedule = make_schedule(config, plan.steps_per_epoch, planned)
     pure_step = make_step(config, data, task, method, (student, teacher), schedule)
-    init, shapes = make_init(config, batch, pure_step, student, teacher_out, mesh)
+    init, shapes = make_init(
+        config, batch, pure_step, student, (student_out, teacher_out), mesh
+    )
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
 
@@ -227,7 +234,7 @@ def check_teacher(
 
 
 def make_init(
-    config, batch, step, student, teacher_out, mesh
+    config, batch, step, student, outputs, mesh
 ) -> tuple[Callable[[], TrainState], Callable[[], Any]]:
     """A fresh state, replicated, a function of the seed alone; and its shapes."""
     parts = step.keywords
@@ -236,15 +243,11 @@ def make_init(
     def init(seed):
         key_student, key_distill = jax.random.split(jax.random.key(seed))
         params, state = student.init(key_student, batch)
-        outputs, _ = jax.eval_shape(
-            parts["student_apply"], params, state, batch, key_student
-        )
         return init_state(
             key_distill,
             params,
             state,
-            outputs,
-            teacher_out,
+            *outputs,
             distillation=parts["distillation"],
             optimizer=parts["optimizer"],
             ema=config.train.ema_decay > 0,

@@ -13,7 +13,7 @@ from ..core.step import TrainState
 from ..data import pipeline
 from ..tasks import Evidence
 from . import checkpoint, report, sharding
-from .build import Run
+from .build import Run, student_variables
 from .finite import require_finite
 from .metrics import Progress, Writer, print_line, print_values
 
@@ -32,11 +32,6 @@ class Fitted(NamedTuple):
     history: list[dict[str, float]]
     seen: Evidence
     images_per_second: float
-
-
-def student_variables(state: TrainState) -> dict[str, Any]:
-    """What the student is applied to."""
-    return {"params": state.params["student"], **state.model_state["student"]}
 
 
 def ema_variables(state: TrainState) -> dict[str, Any]:

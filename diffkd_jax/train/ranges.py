@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..core.step import MAX_SEED
 from ..data.fields import RANGES as OF_DATA
+from .optimizer import SCHEDULES
 
 
 class Range(NamedTuple):
@@ -104,7 +105,7 @@ CHOICES = {
     "student.dtype": ("float32", "bfloat16", "float16"),
     "teacher.dtype": ("float32", "bfloat16", "float16"),
     "teacher.weights": ("", "ema"),
-    "schedule.name": ("constant", "step", "exponential", "cosine"),
+    "schedule.name": SCHEDULES,
     "mode": ("train", "evaluate"),
 }
 # Sections whose names are those of functions' arguments, or of losses.
@@ -148,11 +149,13 @@ def _unknown(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator
                 yield f"{name}: found {value!r}, expected {RANGES['train.epochs']}"
             elif key != ["every_epochs"] and not isinstance(value, str):
                 yield f"{name}: found {value!r}, expected a text"
+        if name in defaults:
+            continue
         prefix = ".".join(name.split(".")[:2]) + "."
         known = [n.removeprefix(prefix) for n in defaults if n.startswith(prefix)]
-        if name.startswith("methods.") and known and name not in defaults:
+        if name.startswith("methods.") and known:
             yield f"{name}: found {value!r}, expected any of {known}"
-        elif name not in defaults and not name.startswith(OPEN):
+        elif not name.startswith(OPEN):
             yield f"{name}: found {value!r}, expected no such field"
 
 

@@ -17,7 +17,7 @@ from ..core.platform import compiler_options
 from ..core.step import TrainState
 from ..core.taps import lookup
 from . import plots
-from .build import Run
+from .build import Run, student_variables
 from .metrics import read_rows
 from .summary import text_table
 from .workdir import read_json, write_whole
@@ -53,14 +53,15 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
     Of the first examples to evaluate on. The plane is that of the teacher's features;
     see :func:`plots.trajectory`.
     """
+    if run.teacher is None:
+        return {}
     batch = run.examples(MOST_EXAMPLES_DRAWN)
-    if run.teacher is None or not len(batch["image"]):
+    if not len(batch["image"]):
         return {}
     once = functools.partial(jax.jit, compiler_options=compiler_options(once=True))
     image = {"image": batch["image"]}
-    student = {"params": state.params["student"], **state.model_state["student"]}
     outputs = (
-        once(run.student.infer)(student, image),
+        once(run.student.infer)(student_variables(state), image),
         once(run.teacher.infer)(run.teacher_variables, image),
     )
     drawn, key = {}, jax.random.key(state.seed)

@@ -18,10 +18,10 @@ from ..models.files import (
 )
 from ..named import find
 from . import report, sharding, summary
-from .build import Run, build, check_teacher
+from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
 from .disk import disk_faults_named
-from .fit import Fitted, ema_variables, fit, student_variables
+from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
 from .start import starting
 from .teacher import load_teacher

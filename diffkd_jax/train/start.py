@@ -13,8 +13,7 @@ from ..models.contract import Model, split
 from ..models.files import load_variables, model_file
 from ..models.start import inherit, start_from
 from . import sharding
-from .build import Run
-from .fit import student_variables
+from .build import Run, student_variables
 
 
 def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable:
