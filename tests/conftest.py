@@ -1,5 +1,7 @@
 """Shared by all tests: devices, compilation, run-time shape checks, golden files."""
 
+import functools
+import gc
 import os
 import pathlib
 import sys
@@ -18,6 +20,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 import jaxtyping
 import pytest
+from jax._src import compiler  # no public way to give options to every program
+
+# Traces are many small objects that live long: collecting them finds next to nothing.
+gc.set_threshold(50_000, 20, 50)
 
 jaxtyping.install_import_hook(
     ["diffkd_jax.core.diffusion", "diffkd_jax.core.distances"], "beartype.beartype"
@@ -32,6 +38,25 @@ COMPILED_CHEAPLY = (
 )
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"
+# Of jaxlib 0.10; a later one has no such choice.
+QUICK = {"xla_cpu_use_fusion_emitters": False}
+get_compile_options = compiler.get_compile_options
+
+
+@functools.cache
+def quick_options():
+    """Options that halve the time to compile without optimisations, if known."""
+    try:
+        jax.jit(lambda x: x, compiler_options=QUICK).lower(0.0).compile()
+    except Exception:  # whose type differs between jaxlib releases
+        return []
+    return list(QUICK.items())
+
+
+def quick_compile_options(*args, **kwargs):
+    options = get_compile_options(*args, **kwargs)
+    options.env_option_overrides = [*options.env_option_overrides, *quick_options()]
+    return options
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,6 +68,10 @@ def pytest_runtest_protocol(item):
     )
     jax.config.update(OPTION, cheap)
     os.environ[OPTION.upper()] = str(int(cheap))
+    quick_options()
+    compiler.get_compile_options = (
+        quick_compile_options if cheap else get_compile_options
+    )
     return (yield)
 
 

@@ -26,6 +26,7 @@ def losses(num_steps, batch):
     return total, params, state, outputs
 
 
+@pytest.mark.optimised
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a loop elsewhere")
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
 def test_no_loop_is_left_on_cpu(num_steps):
