@@ -4,6 +4,8 @@ import importlib.util
 import pathlib
 
 import pytest
+from filelock import FileLock
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -31,14 +33,36 @@ def tiny_config(**fields):
     return config
 
 
+def blank(figure, path):
+    """In place of rendering, which takes longer than such a run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", figure.canvas.get_width_height()).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quickly_drawn(request, monkeypatch):
+    """Plots are made and not rendered, but for ``finished`` and the report's tests."""
+    from diffkd_jax import figures
+    from diffkd_jax.train import plots
+
+    if request.module.__name__ != "tests.train.test_report":
+        for module in (figures, plots):
+            monkeypatch.setattr(module, "save", blank)
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """Workdir of a finished DiffKD run, with its teacher inside."""
+def finished(tmp_path_factory, worker_id):
+    """Workdir of a finished DiffKD run, with its teacher inside; to be read only."""
     from diffkd_jax import main  # defines flags: not where a config file imports this
 
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    main.run(tiny_config(), str(workdir))
-    return workdir
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "finished"
+    # Of the workers the first one trains it for all.
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "run/summary.json").exists():
+            main.run(tiny_config(), str(folder / "run"))
+    return folder / "run"
 
 
 RESNET = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 12)}}
