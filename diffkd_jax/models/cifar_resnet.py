@@ -34,7 +34,7 @@ class CifarResNet(nn.Module):
 
     >>> model = CifarResNet(8, 10)
     >>> image = jax.numpy.ones((1, 28, 28, 1))
-    >>> out, _ = model.init_with_output(jax.random.key(0), image)
+    >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     >>> out["features"].shape, out["logits"].shape
     ((1, 7, 7, 64), (1, 10))
     """

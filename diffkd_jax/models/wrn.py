@@ -60,7 +60,7 @@ class WideResNet(nn.Module):
 
     >>> model = WideResNet(16, 1, 10)
     >>> image = jax.numpy.ones((1, 32, 32, 3))
-    >>> out, _ = model.init_with_output(jax.random.key(0), image)
+    >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     >>> out["features"].shape
     (1, 8, 8, 64)
     """
