@@ -15,7 +15,7 @@ from .pictures import (
 
 
 def crop_flip(
-    image: np.ndarray, rng: np.random.Generator, *, padding: int, flip: bool
+    image: np.ndarray, drawn: np.ndarray, *, padding: int, flip: bool
 ) -> np.ndarray:
     """Random shifts by zero padding and cropping, and random mirroring.
 
@@ -23,7 +23,7 @@ def crop_flip(
 
     Args:
       image: uint8 ``[n, h, w, c]``.
-      rng: source of the draws.
+      drawn: numbers in [0, 1) for the shift down, right and the mirror, ``[n, 3]``.
       padding: pixels by which a picture can move, at least 0.
       flip: mirror each picture with probability one half.
 
@@ -31,17 +31,17 @@ def crop_flip(
       A new array of the same shape and dtype.
 
     >>> x = np.ones((2, 4, 4, 1), np.uint8)
-    >>> crop_flip(x, np.random.default_rng(0), padding=1, flip=True).shape
+    >>> crop_flip(x, np.random.rand(2, 3), padding=1, flip=True).shape
     (2, 4, 4, 1)
     """
     n, h, w, _ = image.shape
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = np.pad(image, pad)
-    top, left = rng.integers(0, 2 * padding + 1, (2, n))
+    top, left = (drawn[:, :2] * (2 * padding + 1)).astype(int).T
     rows = (top[:, None] + np.arange(h))[:, :, None]
     columns = (left[:, None] + np.arange(w))[:, None, :]
     if flip:
-        mirrored = np.asarray(rng.random(n) < 0.5)
+        mirrored = drawn[:, 2] < 0.5
         columns = np.where(mirrored[:, None, None], columns[:, :, ::-1], columns)
     return padded[np.arange(n)[:, None, None], rows, columns]
 

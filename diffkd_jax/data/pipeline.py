@@ -1,24 +1,28 @@
 """Batches from splits, by Grain: deterministic, sharded, from any step on."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from .draws import Draws
 from .split import Split
 from .unreadable import readable, replace_failed
-from .worker import start_worker
+from .worker import left_to_the_caller, start_worker
 
 LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
+Batches = Generator[dict[str, Any]]  # to be closed where it is not used up
 
 
 def train_batches(
     split: Split,
-    transform: Callable[[Batch, np.random.Generator], Batch],
+    transform: Callable[[Batch, Draws], Batch],
     *,
     batch_size: int,
     seed: int,
@@ -28,13 +32,15 @@ def train_batches(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> grain.DatasetIterator:
+) -> Batches:
     """Shuffled training batches of this process, from any step on.
 
     Every epoch has its own order, a function of ``(seed, epoch)``; the examples that
-    do not fill a batch are left out of that epoch. Processes see disjoint parts.
-    One element of the Grain data set is a whole batch, so that arrays in memory are
-    indexed and augmented at once, and a worker process hands over one array.
+    do not fill a batch are left out of that epoch. A process has the part of each
+    batch that its devices hold, one after the other, and what is drawn for an example
+    is a function of ``(seed, epoch, row)``: any number of processes train on the same
+    batches. One element of the Grain data set is a whole batch, so that arrays in
+    memory are indexed and augmented at once, and a worker process hands over one array.
 
     Batches hold what the split and ``transform`` give, ``index``, int ``[n]``, the rows
     of the split, and ``mask``, 1 for each. An example that ``transform`` reports as
@@ -75,16 +81,16 @@ def train_batches(
         )
     steps = split.size // batch_size
     examples = grain.MapDataset.range(split.size).seed(seed).shuffle()
-    examples = examples[: steps * batch_size][process_index::process_count]
-    batches = (
-        examples.repeat(num_epochs)
-        .batch(batch_size // process_count)
-        .random_map(
-            lambda rows, rng: replace_failed(
-                split, transform, rows, _own(rng, process_index)
-            )
-        )
-    )
+    order = examples[: steps * batch_size].repeat(num_epochs)
+    local = batch_size // process_count
+
+    def fetch(number):
+        first = number * batch_size + process_index * local
+        rows = np.array([order[i] for i in range(first, first + local)])
+        draws = Draws(seed, number // steps, rows)
+        return replace_failed(split, transform, draws)
+
+    batches = grain.MapDataset.range(steps * num_epochs).map(fetch)
     return _prefetched(batches[start:], num_threads, num_workers)
 
 
@@ -97,7 +103,7 @@ def eval_batches(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+) -> Batches:
     """Every example once, in order; the last batch is padded and masked.
 
     Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and
@@ -160,14 +166,14 @@ def rows_of(
 
 def _prefetched(
     batches: grain.MapDataset, num_threads: int, num_workers: int
-) -> grain.DatasetIterator:
+) -> Batches:
     options = grain.ReadOptions(
         num_threads=0 if num_workers else num_threads,
         prefetch_buffer_size=0 if num_workers else 2 * max(num_threads, 1),
     )
     elements = batches.to_iter_dataset(options)
     if not num_workers:
-        return iter(elements)
+        return _closing(elements)
     for name in flags.FLAGS if not flags.FLAGS.is_parsed() else ():
         if name.startswith("grain_"):
             # Grain reads flags of its own where it starts workers, parsed or not. This
@@ -176,7 +182,19 @@ def _prefetched(
     workers = grain.MultiprocessingOptions(
         num_workers=num_workers, per_worker_buffer_size=1
     )
-    return iter(elements.mp_prefetch(workers, worker_init_fn=start_worker))
+    return _closing(elements.mp_prefetch(workers, worker_init_fn=start_worker))
+
+
+def _closing(elements: grain.IterDataset) -> Batches:
+    """The batches; what Grain begins at the first of them gets no signals to end."""
+    with closing(iter(elements)) as batches:
+        with left_to_the_caller():
+            helper = ThreadPoolExecutor(1)
+            first = helper.submit(next, batches, None)
+            helper.shutdown(wait=False)
+        if (batch := first.result()) is not None:
+            yield batch
+            yield from batches
 
 
 def note_skipped(
@@ -202,10 +220,3 @@ def note_skipped(
             f"not decode, expected at most a share of {most}; the last one: "
             f"{split.name(max(known))}"
         )
-
-
-def _own(rng: np.random.Generator, process_index: int) -> np.random.Generator:
-    """Another stream for each process; Grain's is a function of seed and batch."""
-    if process_index == 0:
-        return rng
-    return np.random.default_rng([process_index, int(rng.integers(2**63))])

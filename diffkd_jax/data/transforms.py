@@ -7,6 +7,7 @@ import numpy as np
 
 from .crops import center_crop, crop_flip, random_resized_crop
 from .decoding import Picture, UnreadablePicture, decode
+from .draws import Draws
 from .fields import check_fields
 from .pictures import INTERPOLATIONS
 from .randaugment import color_jitter, rand_augment
@@ -52,7 +53,7 @@ def make_normalise(data, channels: int) -> Callable:
     return lambda image: normalise(image.repeat(repeats, -1), data.mean, data.std)
 
 
-def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
+def train_transform(data) -> Callable[[dict, Draws], dict]:
     """Augmentation by ``data.augment`` ("none", "crop_flip", "resized_crop").
 
     Then RandAugment and colour jitter, where they are on. Pictures stay uint8; the
@@ -69,23 +70,27 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
         )
     _check(data)
 
-    def transform(batch, rng):
+    in_turn = data.augment == "resized_crop" or data.rand_augment or data.color_jitter
+
+    def transform(batch, draws):
+        # Dear for small pictures, which are shifted and mirrored all at once.
+        rngs = draws.generators() if in_turn else []
         if data.augment == "resized_crop":
             crop = partial(
                 random_resized_crop,
-                rng=rng,
                 size=data.image_size,
                 flip=data.flip,
                 interpolation=data.interpolation,
                 exact=data.exact_crops,
             )
-            image, failed = _each(batch["image"], crop, data.image_size)
+            image, failed = _each(batch["image"], crop, data.image_size, rngs)
         else:
             image, failed = _same_size(batch["image"], data, data.image_size)
         if failed.all():
             return batch | {"image": image, "failed": failed}
         if data.augment == "crop_flip":
-            image = crop_flip(image, rng, padding=data.padding, flip=data.flip)
+            drawn = draws.uniform(3)
+            image = crop_flip(image, drawn, padding=data.padding, flip=data.flip)
         if data.rand_augment:
             augment = partial(
                 rand_augment,
@@ -94,10 +99,13 @@ def train_transform(data) -> Callable[[dict, np.random.Generator], dict]:
                 # Grey pictures may have a mean for the RGB that they become later.
                 mean=data.mean if image.shape[-1] == 3 else (np.mean(data.mean),),
             )
-            image = np.stack([augment(one, rng) for one in image])
-        if data.color_jitter:
             image = np.stack(
-                [color_jitter(one, rng, data.color_jitter) for one in image]
+                [augment(x, rng) for x, rng in zip(image, rngs, strict=True)]
+            )
+        if data.color_jitter:
+            jitter = partial(color_jitter, strength=data.color_jitter)
+            image = np.stack(
+                [jitter(x, rng) for x, rng in zip(image, rngs, strict=True)]
             )
         return batch | {"image": image, "failed": failed}
 
@@ -139,16 +147,22 @@ def _check(data) -> None:
 
 
 def _each(
-    pictures: Sequence[Picture], crop: Callable[[Picture], np.ndarray], size: int
+    pictures: Sequence[Picture],
+    crop: Callable[..., np.ndarray],
+    size: int,
+    *each: Sequence[np.random.Generator],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every picture cropped, and which ones could not be; those are black."""
+    """Every picture cropped, and which ones could not be; those are black.
+
+    ``crop`` takes the picture and what ``each`` hold for it.
+    """
     first = pictures[0]
     channels = first.shape[-1] if isinstance(first, np.ndarray) else first.channels
     crops = np.zeros((len(pictures), size, size, channels), np.uint8)
     failed = np.zeros(len(pictures), bool)
-    for i, picture in enumerate(pictures):
+    for i, given in enumerate(zip(pictures, *each, strict=True)):
         try:
-            crops[i] = crop(picture)
+            crops[i] = crop(*given)
         except UnreadablePicture:
             failed[i] = True
     return crops, failed

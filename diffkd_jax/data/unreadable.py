@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .decoding import UnreadablePicture
+from .draws import Draws
 from .split import Split
 
 Batch = dict[str, Any]
@@ -13,12 +14,11 @@ MOST_TRIES = 10
 
 
 def replace_failed(
-    split: Split,
-    transform: Callable[[Batch, np.random.Generator], Batch],
-    rows: np.ndarray,
-    rng: np.random.Generator,
+    split: Split, transform: Callable[[Batch, Draws], Batch], draws: Draws
 ) -> Batch:
-    """A transformed batch, others drawn for what ``transform`` reports as ``failed``.
+    """The examples ``draws.rows``, transformed; others for those that fail.
+
+    Which ones do is what ``transform`` reports as ``failed``.
 
     ``index``, int ``[n]``, says which rows are in it, ``mask`` is 1; ``skipped``, int
     ``[n]``, names up to ``n`` of those that failed, followed by -1.
@@ -27,24 +27,26 @@ def replace_failed(
       UnreadablePicture: nothing decodes in ten times as many draws.
       ValueError: pictures of different sizes.
     """
-    batch = transform(split.fetch(rows), rng)
+    rows = draws.rows
+    batch = transform(split.fetch(rows), draws)
     failed = batch.pop("failed", np.zeros(len(rows), bool))
-    skipped, index = list(rows[failed]), np.array(rows)
+    skipped, index, still = list(rows[failed]), np.array(rows), failed
     while failed.any():
         if len(skipped) > MOST_TRIES * len(rows):
             raise UnreadablePicture(
                 f"{split.name(skipped[0])} and others: found no picture that decodes "
                 f"in {len(skipped)} draws"
             )
-        again = rng.integers(0, split.size, failed.sum())
-        other = transform(split.fetch(again), rng)
+        draws = draws.again(still)
+        others = (draws.uniform(1)[:, 0] * split.size).astype(int)
+        other = transform(split.fetch(others), draws)
         still = other.pop("failed")
         if failed.all():
             batch = other  # whose pictures may have a size, where these have none
         elif not still.all():
             _write_rows(batch, failed, other)
-        index[failed] = again
-        skipped += list(again[still])
+        index[failed] = others
+        skipped += list(others[still])
         failed[failed] = still
     listed = np.full(len(rows), -1)
     listed[: len(skipped)] = skipped[: len(rows)]

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from diffkd_jax.data import decoding, transforms
 from diffkd_jax.data.decoding import Encoded, UnreadablePicture, decode, size_of
+from diffkd_jax.data.draws import Draws
 from tests.data.options import data_options
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
@@ -229,10 +230,10 @@ def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
     assert "object at" not in str(error.value)
     assert "\n" not in str(error.value)
     fields = data_options(image_size=image_size, resize=image_size)
-    rng = np.random.default_rng(0)
+    draws = Draws(0, 0, np.arange(3))
     for batch in (
         transforms.eval_transform(fields)({"image": files}),
-        transforms.train_transform(fields)({"image": files}, rng),
+        transforms.train_transform(fields)({"image": files}, draws),
     ):
         assert batch["failed"].tolist() == [False, True, False]
         np.testing.assert_array_equal(batch["image"][[0, 2]], [RED_BLUE] * 2)

@@ -69,7 +69,7 @@ def test_no_batch_is_named():
         pipeline.eval_batches(numbers(3), lambda b: b, batch_size=0)
 
 
-def without_size(batch, rng=None):
+def without_size(batch, draws=None):
     """Pictures below 60 do not decode; where none does, no size is known."""
     failed = batch["image"].ravel() < 60
     shape = (len(failed), 0, 0, 1) if failed.all() else (len(failed), 4, 4, 1)
@@ -96,7 +96,7 @@ def test_training_batches_of_which_nothing_decodes_are_replaced():
 
 
 def test_a_replacement_of_another_size_is_named():
-    def sizes(batch, rng):
+    def sizes(batch, draws):
         """Zero does not decode, and alone it is replaced by a smaller picture."""
         side = 4 if (batch["image"] == 0).any() else 2
         image = np.zeros((len(batch["image"]), side, side, 1))

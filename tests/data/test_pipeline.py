@@ -9,6 +9,7 @@ from PIL import Image
 from diffkd_jax.data import pipeline, transforms
 from diffkd_jax.data import split as split_module
 from diffkd_jax.data.decoding import UnreadablePicture
+from diffkd_jax.data.draws import Draws
 from tests.data.options import data_options
 
 SIZE = 50
@@ -23,8 +24,9 @@ def split():
     return split_module.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
 
 
-def keep(batch, rng):
-    return batch | {"draw": rng.random()}
+def keep(batch, draws):
+    one_each = np.array([rng.random() for rng in draws.generators()])
+    return batch | {"draw": np.stack([one_each, *draws.uniform(3).T], 1)}
 
 
 def batches(split, **kwargs):
@@ -47,7 +49,7 @@ def test_epochs_are_permutations_of_their_own(split):
 def test_order_is_a_function_of_the_seed(split):
     assert seen(batches(split)) == seen(batches(split))
     assert seen(batches(split)) != seen(batches(split, seed=4))
-    draws = [[b["draw"] for b in batches(split, seed=s)] for s in (3, 3, 4)]
+    draws = [[b["draw"].tolist() for b in batches(split, seed=s)] for s in (3, 3, 4)]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -56,22 +58,53 @@ def test_threads_do_not_change_the_order(split, num_threads):
     assert seen(batches(split, num_threads=num_threads)) == seen(batches(split))
 
 
-def test_processes_share_each_batch_without_overlap(split):
-    whole = seen(batches(split))
-    parts = [seen(batches(split, process_index=i, process_count=2)) for i in range(2)]
-    for together, a, b in zip(whole, *parts, strict=True):
-        assert len(a) == len(b) == 4
-        assert sorted(a + b) == sorted(together)
-    alone, *draws = [
-        [batch["draw"] for batch in batches(split, **process)]
-        for process in (
-            {},
-            {"process_index": 0, "process_count": 2},
-            {"process_index": 1, "process_count": 2},
-        )
-    ]
-    assert alone == draws[0]
-    assert not set(draws[0]) & set(draws[1])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_processes_have_the_batches_of_one(split, count):
+    """Contiguous parts in the order of the processes, draws and all."""
+    whole = list(batches(split))
+    parts = [batches(split, process_index=i, process_count=count) for i in range(count)]
+    for together, *split_up in zip(whole, *parts, strict=True):
+        assert all(len(part["index"]) == 8 // count for part in split_up)
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *split_up)
+        jax.tree.map(np.testing.assert_array_equal, joined, together)
+
+
+def test_draws_of_a_row_do_not_depend_on_its_batch(split):
+    """Nor on the size of batches; another epoch, row or seed draws others."""
+
+    def by_row(**options):
+        found = {}
+        for number, batch in enumerate(batches(split, **options)):
+            epoch = number * len(batch["index"]) // 48
+            for row, draw in zip(batch["index"], batch["draw"], strict=True):
+                found[epoch, int(row)] = tuple(draw)
+        return found
+
+    small, large = by_row(batch_size=8), by_row(batch_size=16)
+    both = small.keys() & large.keys()
+    assert len(both) > 80
+    assert all(small[name] == large[name] for name in both)
+    other = by_row(seed=4)
+    every = [*small.values(), *(other[name] for name in other)]
+    assert len({x for draw in every for x in draw}) == 4 * len(every)
+
+
+def test_draws_are_uniform_and_independent():
+    draws = np.concatenate([Draws(s, 0, np.arange(50_000)).uniform(3) for s in (0, 1)])
+    assert 0 <= draws.min() < draws.max() < 1
+    counts = np.histogramdd(draws, bins=(8, 8, 8), range=[(0, 1)] * 3)[0]
+    # Chi squared of 511 degrees of freedom: 511 +- 32.
+    assert 380 < ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 650
+    # Of neighbouring rows, epochs, seeds and attempts.
+    base, rows = Draws(5, 5, np.arange(50_000)).uniform(1)[:, 0], np.arange(50_000)
+    for other in (
+        Draws(5, 5, rows + 1),
+        Draws(5, 6, rows),
+        Draws(6, 5, rows),
+        Draws(5, 5, rows, 1),
+    ):
+        correlation = np.corrcoef(base, other.uniform(1)[:, 0])[0, 1]
+        assert abs(correlation) < 4 / np.sqrt(50_000)
 
 
 @pytest.mark.parametrize("at", [0, 1, 5, 6, 9, 12])
@@ -111,7 +144,7 @@ def test_evaluation_counts_every_example_once(split, process_count):
     assert sorted(found) == list(range(SIZE))
 
 
-def unreadable(batch, rng=None):
+def unreadable(batch, draws=None):
     """As if every fifth picture did not decode."""
     return batch | {"failed": batch["image"][:, 0, 0, 0] % 5 == 0}
 
@@ -132,7 +165,8 @@ def test_unreadable_pictures_are_replaced(split):
 
 
 def test_nothing_readable_is_an_error(split):
-    nothing = lambda batch, rng: batch | {"failed": np.ones(len(batch["image"]), bool)}
+    failed = lambda batch: np.ones(len(batch["image"]), bool)
+    nothing = lambda batch, draws: batch | {"failed": failed(batch)}
     options = {"batch_size": 10, "seed": 3, "num_epochs": 1, "num_threads": 1}
     with pytest.raises(UnreadablePicture, match="found no picture that decodes"):
         next(pipeline.train_batches(split, nothing, **options))
@@ -179,9 +213,9 @@ def test_crops_and_flips_are_those_of_the_picture():
         for left in range(5):
             crop = padded[top : top + 6, left : left + 6]
             candidates |= {crop.tobytes(), crop[:, ::-1].tobytes()}
-    rng = np.random.default_rng(0)
+    drawn = np.random.default_rng(0).random((400, 3))
     many = transforms.crop_flip(
-        np.tile(image, (400, 1, 1, 1)), rng, padding=2, flip=True
+        np.tile(image, (400, 1, 1, 1)), drawn, padding=2, flip=True
     )
     found = {crop[..., 0].tobytes() for crop in many}
     assert found <= candidates
@@ -190,7 +224,8 @@ def test_crops_and_flips_are_those_of_the_picture():
 
 def test_no_padding_no_flip_is_the_identity():
     image = np.random.default_rng(0).integers(0, 256, (3, 5, 5, 3)).astype(np.uint8)
-    same = transforms.crop_flip(image, np.random.default_rng(0), padding=0, flip=False)
+    drawn = np.random.default_rng(0).random((3, 3))
+    same = transforms.crop_flip(image, drawn, padding=0, flip=False)
     np.testing.assert_array_equal(same, image)
 
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import transforms
+from diffkd_jax.data.draws import Draws
 from diffkd_jax.data.randaugment import OPERATIONS, color_jitter, rand_augment
 from tests.conftest import GOLDEN
 from tests.data.test_pipeline import OPTIONS
@@ -76,10 +77,11 @@ def test_the_training_transform_uses_them(golden):
     options = OPTIONS.copy_and_resolve_references()
     options.augment, options.mean, options.std = "none", (0.0,), (1.0,)
     batch = {"image": np.stack([golden["image"]] * 8)}
-    plain = transforms.train_transform(options)(batch, np.random.default_rng(0))
+    draws = Draws(0, 0, np.arange(8))
+    plain = transforms.train_transform(options)(batch, draws)
     for field, value in (("rand_augment", 9.0), ("color_jitter", 0.4)):
         changed = options.copy_and_resolve_references()
         changed[field] = value
-        out = transforms.train_transform(changed)(batch, np.random.default_rng(0))
+        out = transforms.train_transform(changed)(batch, draws)
         assert out["image"].shape == plain["image"].shape
         assert (out["image"] != plain["image"]).any()
