@@ -25,6 +25,7 @@ FREE_FIELDS = (
     "mode",
     "dry_run",
     "log_every_steps",
+    "checkpoint.every_minutes",
     "compare",
     "num_devices",
     "distributed.enabled",
@@ -73,6 +74,8 @@ def base() -> ConfigDict:
             },
             "log_every_steps": 20,
             "eval_every_epochs": 1.0,  # evaluation and checkpoint
+            # Checkpoints in between, as old at most as this; 0 for none.
+            "checkpoint": {"every_minutes": 10.0},
             # Further evaluations: {"agreement": {}} with "every_epochs" (0 for
             # eval_every_epochs), "split" ("" for eval_split), "of" (an import path).
             "evaluations": {},

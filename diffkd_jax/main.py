@@ -1,5 +1,6 @@
 """Command line: ``python -m diffkd_jax.main --config=quickstart``."""
 
+import contextlib
 import logging as python_logging
 import os
 import pathlib
@@ -37,10 +38,16 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def run(config, workdir: str = "") -> None:
+def run(config, workdir: str = "", *, signals: bool = False) -> None:
     """Does what ``config.mode`` says; see ``diffkd_jax/config.py`` for the fields.
 
+    Args:
+      config: of the run.
+      workdir: its directory, ``runs/<name>`` by default.
+      signals: save and stop on SIGTERM and SIGINT, which are the caller's otherwise.
+
     Raises:
+      Stopped: a signal came; the same call goes on.
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
@@ -48,6 +55,7 @@ def run(config, workdir: str = "") -> None:
     from .models.checks import expand  # after the flags, so that --help is quick
     from .train import run as runs
     from .train.sharding import start_processes
+    from .train.stop import never, on_signals
 
     if "://" in workdir:
         # pathlib would make a local directory of that name.
@@ -58,21 +66,25 @@ def run(config, workdir: str = "") -> None:
     config = renamed(config)
     start_processes(config.distributed)
     directory = expand(workdir or pathlib.Path("runs") / config.name)
-    if config.dry_run:
-        runs.dry_run(config)
-    elif config.mode == "evaluate":
-        runs.evaluate_only(config, directory)
-    elif config.mode != "train":
+    if config.mode not in ("train", "evaluate"):
         raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
-    elif config.compare:
-        runs.compare(config, directory)
-    else:
-        runs.train(config, directory)
+    with on_signals() if signals else contextlib.nullcontext(never) as asked:
+        if config.dry_run:
+            runs.dry_run(config)
+        elif config.mode == "evaluate":
+            runs.evaluate_only(config, directory, asked)
+        elif config.compare:
+            runs.compare(config, directory, asked)
+        else:
+            runs.train(config, directory, asked)
 
 
 def main(argv: list[str]) -> None:
-    """Runs, and turns an expected error into one screen and exit code 1."""
+    """Runs; an expected error is one screen and exit code 1, a stop is one line."""
     from .compilation_cache import keep_programs  # after the flags too
+    from .data.worker import give_back_memory
+    from .train.metrics import print_line
+    from .train.stop import Stopped
 
     del argv
     if not FLAGS["verbosity"].present:
@@ -81,10 +93,14 @@ def main(argv: list[str]) -> None:
     python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
     try:
         keep_programs(FLAGS.compilation_cache)
-        run(FLAGS.config, FLAGS.workdir)
+        run(FLAGS.config, FLAGS.workdir, signals=True)
+    except Stopped as stopped:
+        print_line(str(stopped))
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
         _stop(str(error))
+    finally:
+        give_back_memory()
 
 
 def _silence_orbax() -> None:

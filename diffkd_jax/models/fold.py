@@ -27,11 +27,11 @@ def fold(module: nn.Module, variables: dict, input_shape: tuple[int, ...]) -> di
 
     >>> from diffkd_jax.models import build
     >>> model, x = build("resnet8", num_classes=2), np.ones((1, 8, 8, 1), np.float32)
-    >>> variables = model.init(jax.random.key(0), x)
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
     >>> folded = fold(model, variables, (8, 8, 1))
     >>> sorted(folded["params"]["stem"]["conv"])
     ['bias', 'kernel']
-    >>> a, b = (model.apply(v, x)["logits"] for v in (variables, folded))
+    >>> a, b = (jax.jit(model.apply)(v, x)["logits"] for v in (variables, folded))
     >>> bool(np.allclose(a, b, atol=1e-5))
     True
     """

@@ -1,7 +1,7 @@
 """From a config to a run, as values."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -56,10 +56,11 @@ class Run(NamedTuple):
       step: ``(state, teacher_variables, batch) -> (state, metrics)``, compiled.
       pure_step: the same for a loop of one's own to compile; ``teacher_apply`` and the
         like can be replaced by ``functools.partial``.
-      evaluate: ``(model, variables) -> (scores, Evidence)`` over the evaluation split,
-        one program a model.
+      evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
+        evaluation split, one program a model; see :mod:`diffkd_jax.train.stop`.
       others: further evaluations by name.
-      batches: ``first step -> iterator`` over this process's training batches.
+      batches: ``first step -> generator`` of this process's training batches, to be
+        closed where it is not used up.
       examples: ``count -> batch``, the first to evaluate on, normalised.
       compared: what the task's check is told of the taps.
     """
@@ -77,9 +78,9 @@ class Run(NamedTuple):
     shapes: Callable[[], Any]
     step: Callable
     pure_step: Callable
-    evaluate: Callable[[Model, Any], tuple[dict[str, float], Evidence]]
+    evaluate: Callable[..., tuple[dict[str, float], Evidence]]
     others: Mapping[str, Other]
-    batches: Callable[[int], Iterator]
+    batches: Callable[[int], pipeline.Batches]
     examples: Callable[[int], Mapping]
     compared: Mapping[str, tuple]
 
@@ -133,7 +134,7 @@ def build(config, data: Data | None = None) -> Run:
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
 
-    def batches(start: int) -> Iterator:
+    def batches(start: int) -> pipeline.Batches:
         return pipeline.train_batches(
             data.train,
             transform,

@@ -1,8 +1,9 @@
 """Checkpoints of a run (Orbax): kept by score, checked, moved aside when damaged.
 
-``checkpoints/<step>`` holds the items ``state`` and ``meta``, JSON: the headline score,
-the version of the package and a checksum of the state. The position in the data is a
-function of the step and not stored.
+``checkpoints/<step>`` holds the items ``state`` and ``meta``, JSON: scores if it was
+evaluated, the version of the package, a checksum of the state, and the metrics of steps
+that are not in the log yet. The position in the data is a function of the step and not
+stored.
 """
 
 import errno
@@ -10,7 +11,8 @@ import logging
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,12 +22,14 @@ import orbax.checkpoint as ocp
 from .. import __version__
 from ..tasks import Task
 from . import sharding, structure
+from .metrics import is_row
 from .workdir import read_json
 
 LOG = logging.getLogger(__name__)
 NEWEST = 2  # one to fall back to
 # Orbax writes both at the end of a save.
 COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
+NO_HISTORY: Mapping[int, Mapping] = MappingProxyType({})
 MACHINE = (MemoryError, jax.errors.JaxRuntimeError)  # its fault, not the file's
 # So are these, in the words of the system, which all libraries pass on.
 NOT_DAMAGE = [
@@ -37,8 +41,8 @@ NOT_DAMAGE = [
 class KeepBestAndNewest:
     """Orbax's policy of what stays: the newest checkpoints, and the best by score."""
 
-    def __init__(self, directory: pathlib.Path, task: Task):
-        self.directory, self.task = directory, task
+    def __init__(self, directory: pathlib.Path, task: Task, history: Mapping):
+        self.directory, self.task, self.history = directory, task, history
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context) -> Sequence[bool]:
         del context
@@ -49,6 +53,8 @@ class KeepBestAndNewest:
         return [i >= first or i == best for i in range(len(scores))]
 
     def _metrics(self, info) -> Mapping[str, Any]:
+        if info.step in self.history:  # evaluated since it was saved, perhaps
+            return self.history[info.step]
         if info.metrics:
             return info.metrics
         try:
@@ -57,10 +63,17 @@ class KeepBestAndNewest:
             return {}  # restoring says so
 
 
-def manager(workdir: pathlib.Path, task: Task) -> ocp.CheckpointManager:
+def manager(
+    workdir: pathlib.Path, task: Task, history: Mapping[int, Mapping] = NO_HISTORY
+) -> ocp.CheckpointManager:
     """Opens the checkpoints of a run; what was never finished is moved aside.
 
     The best one by the headline of the task is kept.
+
+    Args:
+      workdir: of the run.
+      task: of the run.
+      history: scores by step, as they are when a checkpoint is saved.
     """
     directory = workdir.resolve() / "checkpoints"
     if sharding.is_primary():
@@ -71,14 +84,18 @@ def manager(workdir: pathlib.Path, task: Task) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=KeepBestAndNewest(directory, task),
+            preservation_policy=KeepBestAndNewest(directory, task, history),
             enable_async_checkpointing=True,
         ),
     )
 
 
 def save(
-    checkpoints: ocp.CheckpointManager, step: int, state: Any, scores: Mapping
+    checkpoints: ocp.CheckpointManager,
+    step: int,
+    state: Any,
+    scores: Mapping,
+    pending: Iterable[tuple[int, Mapping]] = (),
 ) -> None:
     """Starts writing a state; returns before it is on disk.
 
@@ -86,13 +103,16 @@ def save(
       checkpoints: from :func:`manager`.
       step: number of updates done.
       state: whole on every process.
-      scores: of the student, numbers by name.
+      scores: of the student, numbers by name; none if it was not evaluated.
+      pending: steps and their metrics, finite, that are to be logged later.
 
     Raises:
       ValueError: the step was not taken, for a later one is there.
     """
     scored = {k: float(v) if np.isfinite(v) else None for k, v in scores.items()}
     meta = {"scores": scored, "version": __version__, "checksum": checksum(state)}
+    if rows := [[at, jax.tree.map(lambda x: x.tolist(), row)] for at, row in pending]:
+        meta["pending"] = rows
     taken = checkpoints.save(
         step,
         args=ocp.args.Composite(
@@ -178,6 +198,15 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     return restored if sharding.everywhere(restored is not None) else None
 
 
+def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Mapping]]:
+    """Steps and metrics that were not in the log when a checkpoint was saved."""
+    meta = _read_meta(pathlib.Path(checkpoints.directory) / str(step))
+    return [
+        (at, {name: np.asarray(value, np.float32) for name, value in row.items()})
+        for at, row in meta.get("pending", [])
+    ]
+
+
 def checksum(tree: Any) -> int:
     """CRC-32 of all arrays of a tree, in its order.
 
@@ -204,7 +233,17 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
     if not isinstance(scores, dict):
         raise ValueError(f"{directory}: found scores {scores!r}, expected an object")
     meta |= scores
-    numbers = [v for k, v in meta.items() if k not in ("version", "checksum")]
+    known = ("version", "checksum", "pending")
+    numbers = [v for k, v in meta.items() if k not in known]
+    rows = meta.get("pending", [])
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list)
+        and len(row) == 2
+        and isinstance(row[1], dict)
+        and is_row({**row[1], "step": row[0]})
+        for row in rows
+    ):
+        raise ValueError(f"{directory}: found pending {rows!r:.80}, expected metrics")
     if type(meta.get("checksum")) is not int or not all(
         isinstance(value, int | float | None) for value in numbers
     ):

@@ -1,7 +1,8 @@
 """Scores of a model on a split: evidence of its batches, added up and gathered."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
 from . import sharding
 from .plan import Plan
+from .stop import Asked, never, stop_here
 
 
 class Other(NamedTuple):
@@ -19,7 +21,7 @@ class Other(NamedTuple):
 
     Attributes:
       every: steps between two of them.
-      evaluate: ``(student variables, teacher variables) -> scores``.
+      evaluate: ``(student variables, teacher variables, *, asked) -> scores``.
     """
 
     every: int
@@ -53,7 +55,11 @@ def compile_evidence(
 
 
 def gather(
-    forward: Callable, variables: Any, batches: Iterable[Mapping], mesh
+    forward: Callable,
+    variables: Any,
+    batches: Generator[Mapping],
+    mesh,
+    asked: Asked = never,
 ) -> Evidence | None:
     """The evidence of all batches, rows in the order of ``index``.
 
@@ -62,14 +68,20 @@ def gather(
       variables: what it is applied to.
       batches: of this process, see :func:`diffkd_jax.data.pipeline.eval_batches`.
       mesh: of the devices.
+      asked: see :mod:`diffkd_jax.train.stop`.
 
     Returns:
       Sums as float64 or int64, or None where no example counts.
+
+    Raises:
+      Stopped: between two batches.
     """
     parts: list[Any] = []
-    for batch in batches:
-        parts.append(forward(variables, sharding.put_batch(batch, mesh)))
-        jax.block_until_ready(parts[-2:-1])  # else batches pile up on the device
+    with closing(batches):
+        for batch in batches:
+            stop_here(asked)
+            parts.append(forward(variables, sharding.put_batch(batch, mesh)))
+            jax.block_until_ready(parts[-2:-1])  # else batches pile up on the device
     sums, rows = zip(*jax.device_get(parts), strict=True)
     total = jax.tree.map(_sum, *sums)
     if not total.pop("mask"):
@@ -98,7 +110,7 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
 
 def counted_batches(
     split: Split, transform: Callable, mesh, unreadable: set[int], options: Mapping
-) -> Iterator[Mapping]:
+) -> Generator[Mapping]:
     """Batches of this process that hold every example once.
 
     Args:
@@ -121,14 +133,15 @@ def counted_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    for batch in batches:
-        skipped = batch.pop("skipped")
-        pipeline.note_skipped(skipped, unreadable, split, options["max_unreadable"])
-        yield batch
+    with closing(batches):
+        for batch in batches:
+            skipped = batch.pop("skipped")
+            pipeline.note_skipped(skipped, unreadable, split, options["max_unreadable"])
+            yield batch
 
 
 def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
-    """``(model, variables) -> (scores, Evidence)`` over the evaluation split.
+    """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
 
     Each model is compiled once, and an unreadable picture is named once.
 
@@ -141,7 +154,7 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
     forwards: dict[Any, Callable] = {}
     batches = make_batches(options, data.evaluation, mesh)
 
-    def evaluate(model, variables):
+    def evaluate(model, variables, *, asked=never):
         def apply(variables, batch):
             if task.infer is None:
                 return model.infer(variables, batch)
@@ -151,7 +164,7 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
             forwards[model.apply] = compile_evidence(
                 task.evidence, apply, data.normalise, mesh
             )
-        seen = gather(forwards[model.apply], variables, batches(), mesh)
+        seen = gather(forwards[model.apply], variables, batches(), mesh, asked)
         if seen is None:
             raise ValueError(
                 f"data.eval_split: found {options['eval_split']!r} with no picture "
@@ -209,8 +222,10 @@ def make_others(
 
         forward = compile_evidence(made.evidence, apply, data.normalise, mesh)
 
-        def evaluate(*variables, made=made, forward=forward, batches=batches):
-            seen = gather(forward, variables, batches(), mesh)
+        def evaluate(
+            *variables, asked=never, made=made, forward=forward, batches=batches
+        ):
+            seen = gather(forward, variables, batches(), mesh, asked)
             return {} if seen is None else dict(made.score(seen))
 
         every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0
@@ -220,7 +235,7 @@ def make_others(
 
 def make_batches(
     options: Mapping, split: Split, mesh
-) -> Callable[[], Iterator[Mapping]]:
+) -> Callable[[], Generator[Mapping]]:
     """``() -> iterator`` over the batches of a split, every example once."""
     transform, unreadable = transforms.eval_transform(options), set[int]()
     return lambda: counted_batches(split, transform, mesh, unreadable, options)

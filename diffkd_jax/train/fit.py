@@ -1,8 +1,9 @@
-"""The training loop: restore, step, log, evaluate, checkpoint."""
+"""The training loop: restore, step, log, evaluate, save, stop."""
 
 import contextlib
 import pathlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ from . import checkpoint, report, sharding
 from .build import Run, student_variables
 from .finite import require_finite
 from .metrics import Progress, Writer, print_line, print_values
+from .plan import Plan
+from .stop import Asked, Stopped, never, stop_here
+
+LOOK_EVERY = 100  # steps between two looks at the clock, at most
 
 
 class Fitted(NamedTuple):
@@ -49,6 +54,7 @@ def fit(
     *,
     start: Callable[[TrainState], TrainState] = lambda state: state,
     events: Callable[[str, int], None] = nothing,
+    asked: Asked = never,
 ) -> Fitted:
     """Trains a run to its last step; goes on where its last checkpoint is.
 
@@ -58,84 +64,139 @@ def fit(
       start: makes of a fresh state the one to begin with, where nothing is restored.
       events: called with ``"log"``, ``"evaluate"`` and ``"save"`` and the step, before
         each.
+      asked: whether to stop, see :mod:`diffkd_jax.train.stop`; asked after each step
+        and between the batches of an evaluation.
 
     Raises:
+      Stopped: it was asked for, and all that was done is saved.
       ValueError: a number that is not finite, a checkpoint that does not fit, or a
         teacher without variables.
     """
     plan, teacher_variables = run.plan, run.teacher_variables
-    state, unreadable = run.init(), set[int]()
+    state, history, unreadable = run.init(), dict[int, dict[str, float]](), set[int]()
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(checkpoint.manager(workdir, run.task))
+        checkpoints = stack.enter_context(
+            checkpoint.manager(workdir, run.task, history)
+        )
         restored = checkpoint.restore(checkpoints, state)
         state = start(state) if restored is None else restored
-        first = int(state.step)
+        first = step = saved = int(state.step)
         if first:
             print_line(f"{run.title.split()[0]}: resuming at step {first}")
-        batches = run.batches(first)
+        pending: list[Any] = checkpoint.pending(checkpoints, first) if first else []
+        batches = stack.enter_context(closing(run.batches(first)))
         writer = stack.enter_context(closing(Writer(workdir, first)))
-        history = report.evaluations(workdir, run.task.headline)
+        # The first process may not have cut off later rows yet.
+        found = report.evaluations(workdir, run.task.headline)
+        history |= {at: scores for at, scores in found.items() if at <= first}
         progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
-        pending: list[tuple[int, Any]] = []
-        seen = None
-        for step in range(first + 1, plan.total_steps + 1):
-            batch = _next(run, batches, unreadable)
-            state, metrics = run.step(
-                state, teacher_variables, sharding.put_batch(batch, run.mesh)
-            )
-            if step == first + 1:
-                # The rate is that of steps, compilation is left out.
-                jax.block_until_ready(metrics)
-                progress = Progress(run.title, step, plan.total_steps, plan.batch_size)
-            pending.append((step, metrics))
-            # Dispatch runs ahead of the device by one step, whose batch is copied
-            # while this one computes; without a bound, batches would pile up.
-            jax.block_until_ready([m for _, m in pending[-2:-1]])
-            due = step == plan.total_steps or step % plan.eval_every == 0
-            # Before a checkpoint too: a broken step is never saved.
-            if due or step % plan.log_every == 0:
-                events("log", step)
-                values = _averaged(pending)
-                require_finite(values.pop("rows"), checkpoints.all_steps(), workdir)
-                values["learning_rate"] = run.schedule(step - 1)
-                values["unreadable"] = len(unreadable)
-                values["images_per_second"] = progress.images_per_second(step)
-                writer.write(step, values)
-                progress.show(step, values)
-                pending = []
-            for name, other in run.others.items():
-                if step % other.every == 0 or step == plan.total_steps:
-                    scores = other.evaluate(student_variables(state), teacher_variables)
-                    writer.write(
-                        step, {f"eval/{name}/{k}": v for k, v in scores.items()}
+        seen, clock = None, time.monotonic()
+        try:
+            stop_here(asked)
+            if first:  # which an earlier call may have had no time for
+                seen = score(run, state, first, writer, history, events, asked)
+            for step in range(first + 1, plan.total_steps + 1):
+                batch = _next(run, batches, unreadable)
+                state, metrics = run.step(
+                    state, teacher_variables, sharding.put_batch(batch, run.mesh)
+                )
+                if step == first + 1:
+                    # The rate is that of steps, compilation is left out.
+                    jax.block_until_ready(metrics)
+                    progress = Progress(
+                        run.title, step, plan.total_steps, plan.batch_size
                     )
-                    print_values(f"{run.title}  {name}", scores)
-            if due:
-                events("evaluate", step)
-                history[step], seen = evaluate(run, state, step, writer)
-                events("save", step)
-                checkpoint.save(checkpoints, step, state, history[step])
-        if seen is None or plan.total_steps not in history:  # resumed at the end
-            lost = plan.total_steps not in history
-            scores, seen = evaluate(
-                run, state, plan.total_steps, writer if lost else None
-            )
-            history.setdefault(plan.total_steps, scores)
+                pending.append((step, metrics))
+                # Dispatch runs ahead of the device by one step, whose batch is copied
+                # while this one computes; without a bound, batches would pile up.
+                jax.block_until_ready([m for _, m in pending[-2:-1]])
+                due = step == plan.total_steps or step % plan.eval_every == 0
+                # Before a checkpoint too: a broken step is never saved.
+                if due or step % plan.log_every == 0:
+                    events("log", step)
+                    values = _averaged(_finite(pending, checkpoints, workdir))
+                    values["learning_rate"] = run.schedule(step - 1)
+                    values["unreadable"] = len(unreadable)
+                    values["images_per_second"] = progress.images_per_second(step)
+                    writer.write(step, values)
+                    progress.show(step, values)
+                    pending = []
+                stop_here(asked)
+                fresh = score(run, state, step, writer, history, events, asked)
+                seen = seen if fresh is None else fresh
+                if due or _is_late(plan, step, clock):
+                    events("save", step)
+                    rows = _finite(pending, checkpoints, workdir)
+                    checkpoint.save(
+                        checkpoints, step, state, history.get(step, {}), rows
+                    )
+                    saved, clock = step, time.monotonic()
+            if seen is None:  # resumed at the end
+                _, seen = evaluate(run, state, plan.total_steps, None, asked)
+        except Stopped:
+            if step > saved:
+                rows = _finite(pending, checkpoints, workdir)
+                checkpoint.save(checkpoints, step, state, {}, rows)
+            checkpoints.wait_until_finished()
+            raise Stopped(
+                f"{run.title}: stopped at step {step} of {plan.total_steps}, saved in "
+                f"{workdir}; the same command goes on"
+            ) from None
         checkpoints.wait_until_finished()
         rate = progress.images_per_second(plan.total_steps)
     return Fitted(state, [history[k] for k in sorted(history)], seen, rate)
 
 
+def score(
+    run: Run,
+    state: TrainState,
+    step: int,
+    writer: Writer,
+    history: dict[int, dict[str, float]],
+    events: Callable[[str, int], None],
+    asked: Asked,
+) -> Evidence | None:
+    """Evaluates what is due at a step and is not in the log; evidence, if there is any.
+
+    Args:
+      run: of the loop.
+      state: after the step.
+      step: number of updates.
+      writer: of the workdir.
+      history: scores by step; those of this one are put in.
+      events: of the loop.
+      asked: of the loop.
+    """
+    plan = run.plan
+    is_due = lambda every: step == plan.total_steps or step % every == 0
+    for name, other in run.others.items():
+        if is_due(other.every) and not writer.holds(step, f"eval/{name}/"):
+            scores = other.evaluate(
+                student_variables(state), run.teacher_variables, asked=asked
+            )
+            writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
+            print_values(f"{run.title}  {name}", scores)
+    if not is_due(plan.eval_every) or step in history:
+        return None
+    events("evaluate", step)
+    history[step], seen = evaluate(run, state, step, writer, asked)
+    return seen
+
+
 def evaluate(
-    run: Run, state: TrainState, step: int, writer: Writer | None
+    run: Run,
+    state: TrainState,
+    step: int,
+    writer: Writer | None,
+    asked: Asked = never,
 ) -> tuple[dict[str, float], Evidence]:
     """Scores of the student and, with the prefix ``ema_``, of its average.
 
     With a writer they are written and shown.
     """
-    values, seen = run.evaluate(run.student, student_variables(state))
+    values, seen = run.evaluate(run.student, student_variables(state), asked=asked)
     if state.ema:
-        average, _ = run.evaluate(run.student, ema_variables(state))
+        average, _ = run.evaluate(run.student, ema_variables(state), asked=asked)
         values |= {f"ema_{name}": value for name, value in average.items()}
     if writer is not None:
         writer.write(step, {f"eval/{k}": v for k, v in values.items()})
@@ -151,9 +212,24 @@ def _next(run: Run, batches: Any, unreadable: set[int]) -> dict[str, Any]:
     return batch
 
 
-def _averaged(pending: list[tuple[int, Any]]) -> dict[str, Any]:
-    """Means over the steps since the last log; the steps themselves as ``rows``."""
+def _is_late(plan: Plan, step: int, clock: float) -> bool:
+    """Whether the last checkpoint is too old, by the clock of the first process."""
+    if not plan.save_every or step % min(plan.log_every, LOOK_EVERY):
+        return False
+    return sharding.as_first(time.monotonic() - clock >= plan.save_every)
+
+
+def _finite(
+    pending: Sequence[tuple[int, Any]], checkpoints: Any, workdir: pathlib.Path
+) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """The metrics of steps, fetched; stops the run where one is not finite."""
     rows = jax.device_get([metrics for _, metrics in pending])
-    steps = [step for step, _ in pending]
-    means = {name: np.mean([row[name] for row in rows], 0) for name in rows[0]}
-    return {**means, "rows": dict(zip(steps, rows, strict=True))}
+    found = [(step, row) for (step, _), row in zip(pending, rows, strict=True)]
+    require_finite(dict(found), checkpoints.all_steps(), workdir)
+    return found
+
+
+def _averaged(rows: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+    """Means over the steps since the last log."""
+    names = rows[0][1]
+    return {name: np.mean([row[name] for _, row in rows], 0) for name in names}

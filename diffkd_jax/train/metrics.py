@@ -26,16 +26,22 @@ class Writer:
     """
 
     def __init__(self, workdir: pathlib.Path, step: int = 0):
-        if not is_primary():
-            return
         self.path = workdir / "metrics.jsonl"
         kept = [row for row in read_rows(self.path) if row["step"] <= step]
+        last = [row for row in kept if row["step"] == step]
+        self.begun = {(step, name) for row in last for name in row}
+        if not is_primary():
+            return
         write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         (workdir / "events").mkdir(exist_ok=True)
         # Not SummaryWriter, whose thread writes a traceback where the disk is full.
         self.events = EventsWriter(str(workdir / "events/events"))
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(step + 1, session_log=restart)  # later events are not shown
+
+    def holds(self, step: int, prefix: str) -> bool:
+        """Whether an earlier call wrote such values of the step at which it stopped."""
+        return any(at == step and name.startswith(prefix) for at, name in self.begun)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes scalars and histograms (lists of counts) of one step."""
@@ -70,7 +76,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if _is_row(row):
+        if is_row(row):
             rows.append(row)
         else:
             bad.append(number)
@@ -79,7 +85,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_row(row: Any) -> bool:
+def is_row(row: Any) -> bool:
     """Whether it is what a writer writes: numbers by name, lists for histograms."""
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False

@@ -14,6 +14,7 @@ class Plan(NamedTuple):
       batch_size: examples an update, over all processes.
       log_every: steps between two lines of the log.
       eval_every: steps between two evaluations, each with a checkpoint.
+      save_every: seconds between two checkpoints at most, 0 for any.
       max_unreadable: share of the pictures that may not decode.
     """
 
@@ -22,6 +23,7 @@ class Plan(NamedTuple):
     batch_size: int
     log_every: int
     eval_every: int
+    save_every: float
     max_unreadable: float
 
 
@@ -50,5 +52,13 @@ def make_plan(recipe, data: Data) -> tuple[Plan, int]:
             f"no step on {data.train.size} pictures, expected at least one"
         )
     eval_every = max(1, round(recipe.eval_every_epochs * per_epoch))
-    log_every, most = recipe.log_every_steps, recipe.data.max_unreadable
-    return Plan(per_epoch, total, size, log_every, eval_every, most), planned
+    plan = Plan(
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        batch_size=size,
+        log_every=recipe.log_every_steps,
+        eval_every=eval_every,
+        save_every=60 * recipe.checkpoint.every_minutes,
+        max_unreadable=recipe.data.max_unreadable,
+    )
+    return plan, planned

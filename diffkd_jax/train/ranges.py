@@ -72,6 +72,7 @@ RANGES = RECIPE | {
     "distributed.process_id": Range(0, 2**20),
     "log_every_steps": Range(1, 1e9),
     "eval_every_epochs": Range(0, 1e6, above=True),
+    "checkpoint.every_minutes": Range(0, 1e6),
     "teacher.num_classes": Range(0, 2**24),
     "teacher.epochs": Range(0, 1e6),
     "teacher.min_score": Range(-math.inf),

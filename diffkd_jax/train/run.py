@@ -24,6 +24,7 @@ from .disk import disk_faults_named
 from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
 from .start import starting
+from .stop import Asked, never, stop_here
 from .teacher import load_teacher
 from .workdir import (
     REPORT,
@@ -39,12 +40,13 @@ from .workdir import (
 OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")
 
 
-def train(config, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
 
     Args:
       config: see :mod:`diffkd_jax.config`.
       workdir: directory of the run, created if needed.
+      asked: whether to stop, see :mod:`diffkd_jax.train.stop`.
 
     Returns:
       The content of ``summary.json``: method, final and best scores, and so on.
@@ -53,6 +55,7 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
       ValueError: bad config or data, a workdir of another config, or a number that is
         not finite.
       FileNotFoundError: missing data or teacher.
+      Stopped: it was asked for; the same call goes on.
     """
     config = renamed(config)
     run = build(config)
@@ -63,23 +66,26 @@ def train(config, workdir: pathlib.Path) -> dict[str, Any]:
             return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
         claim_workdir(config, workdir, run.data.record())
-        return _train(config, workdir, run)
+        return _train(config, workdir, run, asked)
 
 
-def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
+def _train(config, workdir: pathlib.Path, run: Run, asked: Asked) -> dict[str, Any]:
     as_in_file = None
     if run.teacher is not None:
-        as_in_file = functools.partial(get_teacher, config, run.teacher, workdir, False)
+        as_in_file = functools.partial(
+            get_teacher, config, run.teacher, workdir, freeze=False
+        )
     begin = starting(config.student, run, as_in_file)  # before a teacher is trained
     if run.teacher is not None:
-        teacher = get_teacher(config, run.teacher, workdir)
+        teacher = get_teacher(config, run.teacher, workdir, asked)
         check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
     text = summary.describe(run)
     print_line(text)
-    teacher_scores = score_teacher(run, config.teacher.min_score)
-    fitted = fit(run, workdir, start=begin)
+    teacher_scores = score_teacher(run, config.teacher.min_score, asked)
+    fitted = fit(run, workdir, start=begin, asked=asked)
+    stop_here(asked)
     headline, history = run.task.headline, fitted.history
     result = {
         "name": config.name,
@@ -93,7 +99,9 @@ def _train(config, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
         "images_per_second": fitted.images_per_second,
     }
     examples = report.denoising(run, fitted.state)
+    stop_here(asked)
     export(run, fitted, workdir)
+    stop_here(asked)
     if sharding.is_primary():
         task, meta = run.task, run.data.meta
         report.write_run(
@@ -132,7 +140,12 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
 
 
 def get_teacher(
-    config, expected: Model, workdir: pathlib.Path, freeze: bool = True
+    config,
+    expected: Model,
+    workdir: pathlib.Path,
+    asked: Asked = never,
+    *,
+    freeze: bool = True,
 ) -> Model:
     """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
     weights = config.teacher.weights
@@ -152,7 +165,7 @@ def get_teacher(
             "'', or a train.ema_decay above 0"
         )
     directory = expand(config.teacher.workdir or workdir / "teacher")
-    train(own, directory)
+    train(own, directory, asked)
     return load_teacher(directory, expected, weights, freeze=freeze)
 
 
@@ -189,12 +202,15 @@ def undistilled(config) -> None:
         config[section] = {}
 
 
-def score_teacher(run: Run, worst: float | None) -> dict[str, float]:
+def score_teacher(
+    run: Run, worst: float | None, asked: Asked = never
+) -> dict[str, float]:
     """Scores of the teacher before any training, if its classes are the data's.
 
     Args:
       run: with a loaded teacher, or none.
       worst: the worst headline score that is accepted, None for any.
+      asked: whether to stop.
 
     Raises:
       ValueError: it is worse.
@@ -211,7 +227,7 @@ def score_teacher(run: Run, worst: float | None) -> dict[str, float]:
             )
         print_line(f"teacher  {own} classes, the data {expected}: not evaluated")
         return {}
-    values, _ = run.evaluate(run.teacher, run.teacher_variables)
+    values, _ = run.evaluate(run.teacher, run.teacher_variables, asked=asked)
     print_values("teacher", values)
     wanted = {} if worst is None else {task.headline: worst}
     if task.goodness(values) < task.goodness(wanted):
@@ -223,7 +239,9 @@ def score_teacher(run: Run, worst: float | None) -> dict[str, float]:
     return values
 
 
-def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
+def compare(
+    config, workdir: pathlib.Path, asked: Asked = never
+) -> list[dict[str, Any]]:
     """Trains each method of ``config.compare`` and writes a comparison.
 
     What ``weights`` and ``evaluations`` say counts for the methods that have it. Each
@@ -246,14 +264,16 @@ def compare(config, workdir: pathlib.Path) -> list[dict[str, Any]]:
                 if name.partition("/")[0] not in {"task", *taps}:
                     del own.weights[name]
         runs[method] = own
-    results = [train(own, workdir / method) for method, own in runs.items()]
+    results = [train(own, workdir / method, asked) for method, own in runs.items()]
     if sharding.is_primary():
         with disk_faults_named(workdir):
             print_line(report.write_comparison(workdir, results))
     return results
 
 
-def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
+def evaluate_only(
+    config, workdir: pathlib.Path, asked: Asked = never
+) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing."""
     own = config.copy_and_resolve_references()
     with own.unlocked():
@@ -263,7 +283,7 @@ def evaluate_only(config, workdir: pathlib.Path) -> dict[str, float]:
     check_finite(f"workdir: {workdir}", model.variables)
     if run.task.check is not None:
         run.task.check(f"workdir: {workdir}", model.meta, run.data.meta)
-    values, _ = run.evaluate(model, model.variables)
+    values, _ = run.evaluate(model, model.variables, asked=asked)
     print_values("student", values)
     return values
 

@@ -52,6 +52,13 @@ def everywhere(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
+def as_first(value: bool) -> bool:
+    """What the first process says; all have to ask."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
 def make_mesh(num_devices: int = 0) -> Mesh:
     """A mesh with the one axis ``data``.
 

@@ -1,0 +1,140 @@
+"""A run that is asked to stop saves, says so, and goes on as if nothing had been."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import chex
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.train import run as runs
+from diffkd_jax.train.build import build
+from diffkd_jax.train.checkpoint import manager
+from diffkd_jax.train.fit import fit
+from diffkd_jax.train.metrics import read_rows
+from diffkd_jax.train.stop import Stopped, never, on_signals
+from tests.train.conftest import ROOT, tiny_config
+
+RATES = {"images_per_second"}
+
+
+def at_question(number):
+    """Stops at the so many-th question."""
+    questions = itertools.count(1)
+    return lambda: next(questions) >= number
+
+
+def rows_of(workdir):
+    rows = read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in RATES} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def built(finished):
+    """A run of eight steps that logs every three and evaluates, twice, every four."""
+    teacher = str(finished / "teacher")
+    made = tiny_config(method="kd", **{"teacher.init": teacher, "log_every_steps": 3})
+    with made.unlocked():
+        made.evaluations = {"agreement": {"every_epochs": 0.5}}
+        made.data.eval_batch_size = 16
+    run = build(made)
+    return run._replace(teacher=runs.get_teacher(made, run.teacher, finished))
+
+
+@pytest.fixture(scope="module")
+def whole(built, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return fit(built, workdir), rows_of(workdir)
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_path):
+    """After steps, and between the batches of either evaluation."""
+    steps = []
+    while True:
+        try:
+            # Later each time, for an evaluation begins anew.
+            later = at_question(number + len(steps))
+            fitted = fit(built, tmp_path, asked=later)
+            break
+        except Stopped as stopped:
+            steps.append(int(str(stopped).split("at step ")[1].split()[0]))
+    assert 2 < len(steps) < 40
+    assert steps == sorted(steps)
+    expected, rows = whole
+    chex.assert_trees_all_equal(fitted.state, expected.state)
+    chex.assert_trees_all_equal(fitted.seen, expected.seen)
+    assert fitted.history == expected.history
+    assert rows_of(tmp_path) == rows
+
+
+def test_nothing_is_trained_where_it_is_asked_before_the_first_step(built, tmp_path):
+    with pytest.raises(Stopped, match="stopped at step 0 of 8"):
+        fit(built, tmp_path, asked=lambda: True)
+    assert rows_of(tmp_path) == []
+
+
+def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_path):
+    """Newest two and best; a checkpoint that is scored later counts by that score."""
+    run = built._replace(plan=built.plan._replace(save_every=1e-9))
+    saved = []
+    note = lambda event, step: saved.append(step) if event == "save" else None
+    fitted = fit(run, tmp_path, events=note)
+    assert saved == [3, 4, 6, 8]
+    chex.assert_trees_all_equal(fitted.state, whole[0].state)
+    history = dict(zip((4, 8), fitted.history, strict=True))
+    best = max((4, 8), key=lambda at: (history[at]["top1"], at))
+    with manager(tmp_path, run.task) as checkpoints:
+        assert set(checkpoints.all_steps()) == {6, 8, best}
+
+
+def test_signals_are_noted_and_handed_back():
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with on_signals() as asked:
+            assert not asked()
+            os.kill(os.getpid(), number)
+            assert asked()
+            assert asked()
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not never()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_saves_and_ends_well(number, tmp_path, finished):
+    fields = {"method": "none", "train.epochs": 500.0, "data.num_workers": 1}
+    command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={tmp_path}"]
+    command += [f"--config={ROOT / 'tests/train/tiny.py'}"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    started = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in started.stdout:
+        if "step 10/" in line:
+            break
+    os.killpg(started.pid, number)  # as a shell or a scheduler does
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 0, err
+    assert "Traceback" not in err
+    last = out.splitlines()[-1]
+    assert "stopped at step " in last
+    step = int(last.split("stopped at step ")[1].split()[0])
+    run = build(tiny_config(**fields))
+    with manager(tmp_path, run.task) as checkpoints:
+        assert checkpoints.latest_step() == step
+
+
+def test_a_caller_keeps_its_signals(tmp_path, monkeypatch):
+    """Only the command takes them."""
+    monkeypatch.setattr(signal, "signal", None)
+    main.run(tiny_config(method="none", dry_run=True), str(tmp_path))
