@@ -32,6 +32,9 @@ FREE_FIELDS = (
     "distributed.coordinator",
     "distributed.num_processes",
     "distributed.process_id",
+    "distributed.local_devices",
+    "distributed.start_seconds",
+    "distributed.lost_seconds",
     "data.path",  # data can move; its classes and sizes are compared
     "data.num_threads",
     "data.num_workers",
@@ -67,10 +70,14 @@ def base() -> ConfigDict:
             "num_devices": 0,  # 0 for all
             "distributed": {
                 "enabled": False,  # one process a host, each started the same way
-                # The rest is found on Cloud TPU, Slurm, Open MPI and Kubernetes.
+                # The rest is found on Cloud TPU, Slurm, Open MPI and Kubernetes, or in
+                # JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID.
                 "coordinator": "",  # "address:port" of process 0
                 "num_processes": 0,
-                "process_id": 0,
+                "process_id": -1,  # 0 to num_processes - 1
+                "local_devices": (),  # or JAX_LOCAL_DEVICE_IDS; all by default
+                "start_seconds": 300.0,  # to wait for all processes
+                "lost_seconds": 60.0,  # without a sign of life of another one
             },
             "log_every_steps": 20,
             "eval_every_epochs": 1.0,  # evaluation and checkpoint

@@ -54,7 +54,7 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
     from .config import renamed
     from .models.checks import expand  # after the flags, so that --help is quick
     from .train import run as runs
-    from .train.sharding import start_processes
+    from .train.processes import ending_together, start_processes
     from .train.stop import never, on_signals
 
     if "://" in workdir:
@@ -68,7 +68,10 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.mode not in ("train", "evaluate"):
         raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
-    with on_signals() if signals else contextlib.nullcontext(never) as asked:
+    with (
+        ending_together(config.distributed.lost_seconds),
+        on_signals() if signals else contextlib.nullcontext(never) as asked,
+    ):
         if config.dry_run:
             runs.dry_run(config)
         elif config.mode == "evaluate":
@@ -84,6 +87,7 @@ def main(argv: list[str]) -> None:
     from .compilation_cache import keep_programs  # after the flags too
     from .data.worker import give_back_memory
     from .train.metrics import print_line
+    from .train.processes import leave
     from .train.stop import Stopped
 
     del argv
@@ -98,7 +102,8 @@ def main(argv: list[str]) -> None:
         print_line(str(stopped))
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
-        _stop(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        leave(1)
     finally:
         give_back_memory()
 

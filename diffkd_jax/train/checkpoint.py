@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 
 from .. import __version__
 from ..tasks import Task
-from . import sharding, structure
+from . import processes, structure
 from .metrics import is_row
 from .workdir import read_json
 
@@ -76,11 +76,11 @@ def manager(
       history: scores by step, as they are when a checkpoint is saved.
     """
     directory = workdir.resolve() / "checkpoints"
-    if sharding.is_primary():
+    if processes.is_primary():
         for step in sorted(directory.glob("*")):
             if step.name.isdigit() and not all((step / n).exists() for n in COMMITTED):
                 _move_aside(step, "it was not finished")
-    sharding.wait_for_all("unfinished checkpoints are aside")
+    processes.wait_for_all("unfinished checkpoints are aside")
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
@@ -149,10 +149,10 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
             damaged.append(step)
             continue
         if damaged:
-            if sharding.is_primary():
+            if processes.is_primary():
                 for other in damaged:
                     _move_aside(directory / str(other), "it is damaged")
-            sharding.wait_for_all("damaged checkpoints are aside")
+            processes.wait_for_all("damaged checkpoints are aside")
             checkpoints.reload()  # else the steps up to theirs would not be saved
         return restored
     if damaged:
@@ -175,7 +175,7 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     except Exception as error:  # Orbax has no type for a file that is none
         _note_damage(step, error)
     # Before restoring, which all processes do together.
-    if not sharding.everywhere(bool(found)):
+    if not processes.everywhere(bool(found)):
         return None
     target = structure.target_of(state, found)
     structure.check_fits(directory, meta, found, structure.of(target))
@@ -195,7 +195,7 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     except Exception as error:  # which is what Orbax makes of TensorStore's errors
         _note_damage(step, error)
         restored = None
-    return restored if sharding.everywhere(restored is not None) else None
+    return restored if processes.everywhere(restored is not None) else None
 
 
 def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Mapping]]:

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.step import TrainState
 from ..data import pipeline
 from ..tasks import Evidence
-from . import checkpoint, report, sharding
+from . import checkpoint, processes, report, sharding
 from .build import Run, student_variables
 from .finite import require_finite
 from .metrics import Progress, Writer, print_line, print_values
@@ -216,7 +216,7 @@ def _is_late(plan: Plan, step: int, clock: float) -> bool:
     """Whether the last checkpoint is too old, by the clock of the first process."""
     if not plan.save_every or step % min(plan.log_every, LOOK_EVERY):
         return False
-    return sharding.as_first(time.monotonic() - clock >= plan.save_every)
+    return processes.as_first(time.monotonic() - clock >= plan.save_every)
 
 
 def _finite(

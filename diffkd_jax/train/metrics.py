@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-from .sharding import is_primary
+from .processes import is_primary
 from .workdir import write_whole
 
 LOG = logging.getLogger(__name__)

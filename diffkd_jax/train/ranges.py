@@ -69,7 +69,9 @@ RANGES = RECIPE | {
     "seed": Range(0, MAX_SEED),
     "num_devices": Range(0, 2**20),
     "distributed.num_processes": Range(0, 2**20),
-    "distributed.process_id": Range(0, 2**20),
+    "distributed.process_id": Range(-1, 2**20),
+    "distributed.start_seconds": Range(1, 1e6),
+    "distributed.lost_seconds": Range(2, 1e6),
     "log_every_steps": Range(1, 1e9),
     "eval_every_epochs": Range(0, 1e6, above=True),
     "checkpoint.every_minutes": Range(0, 1e6),
@@ -192,6 +194,10 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: found {value!r}, expected a tuple of texts"
         if field == "schedule.boundaries" and value is not None:
             yield from _boundaries(name, value)
+        if field == "distributed.local_devices" and not (
+            isinstance(value, tuple) and all(map(Range(0, 2**20).holds, value))
+        ):
+            yield f"{name}: found {value!r}, expected a tuple of devices' numbers"
 
 
 def _is_other_kind(value: Any, like: Any) -> bool:

@@ -17,7 +17,7 @@ from ..models.files import (
     load_model,
 )
 from ..named import find
-from . import report, sharding, summary
+from . import processes, report, summary
 from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
 from .disk import disk_faults_named
@@ -102,7 +102,7 @@ def _train(config, workdir: pathlib.Path, run: Run, asked: Asked) -> dict[str, A
     stop_here(asked)
     export(run, fitted, workdir)
     stop_here(asked)
-    if sharding.is_primary():
+    if processes.is_primary():
         task, meta = run.task, run.data.meta
         report.write_run(
             workdir,
@@ -114,7 +114,7 @@ def _train(config, workdir: pathlib.Path, run: Run, asked: Asked) -> dict[str, A
             ),
         )
         write_json(workdir / SUMMARY, result)
-    sharding.wait_for_all("the run is written")
+    processes.wait_for_all("the run is written")
     print_line(
         f"{config.name} ({config.method}): {headline} "
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
@@ -134,7 +134,7 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
         exports[EMA_FILE] = jax.device_get(ema_variables(state))
     for name, trained in exports.items():
         check_finite(workdir / name, trained)
-    if sharding.is_primary():
+    if processes.is_primary():
         for name, trained in exports.items():
             export_model(workdir / name, run.student._replace(variables=trained))
 
@@ -265,7 +265,7 @@ def compare(
                     del own.weights[name]
         runs[method] = own
     results = [train(own, workdir / method, asked) for method, own in runs.items()]
-    if sharding.is_primary():
+    if processes.is_primary():
         with disk_faults_named(workdir):
             print_line(report.write_comparison(workdir, results))
     return results

@@ -16,7 +16,7 @@ from ..methods import describe
 from ..models.files import EMA_FILE, MODEL_FILE
 from ..models.tensors import read_metadata
 from .choose import make_method
-from .sharding import everywhere, is_primary, wait_for_all
+from .processes import everywhere, is_primary, wait_for_all
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"

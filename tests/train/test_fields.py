@@ -30,6 +30,8 @@ ACCEPTED = {
     "distributed.num_processes": "read where distributed.enabled is set",
     "distributed.process_id": "likewise",
     "distributed.coordinator": "likewise",
+    "distributed.local_devices": "none is all",
+    "checkpoint.every_minutes": ZERO,
     "log_every_steps": "a log that never comes is no fault",
     "name": "a name; an empty one is runs/",
     "data.path": "no file is read by the embedded set",
