@@ -81,7 +81,8 @@ def base() -> ConfigDict:
             },
             "log_every_steps": 20,
             "eval_every_epochs": 1.0,  # evaluation and checkpoint
-            # Checkpoints in between, as old at most as this; 0 for none.
+            # Checkpoints in between, where the last one is older; 0 for none. Looked
+            # at every log_every_steps, or 100.
             "checkpoint": {"every_minutes": 10.0},
             # Further evaluations: {"agreement": {}} with "every_epochs" (0 for
             # eval_every_epochs), "split" ("" for eval_split), "of" (an import path).

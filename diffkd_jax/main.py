@@ -68,9 +68,10 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.mode not in ("train", "evaluate"):
         raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
+    catch = signals and not config.dry_run
     with (
         ending_together(config.distributed.lost_seconds),
-        on_signals() if signals else contextlib.nullcontext(never) as asked,
+        on_signals() if catch else contextlib.nullcontext(never) as asked,
     ):
         if config.dry_run:
             runs.dry_run(config)
@@ -103,6 +104,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
+        give_back_memory()
         leave(1)
     finally:
         give_back_memory()

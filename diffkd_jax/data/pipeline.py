@@ -1,8 +1,9 @@
 """Batches from splits, by Grain: deterministic, sharded, from any step on."""
 
 import logging
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
 
@@ -188,13 +189,19 @@ def _prefetched(
 def _closing(elements: grain.IterDataset) -> Batches:
     """The batches; what Grain begins at the first of them gets no signals to end."""
     with closing(iter(elements)) as batches:
+        first: Future[Batch | None] = Future()
         with left_to_the_caller():
-            helper = ThreadPoolExecutor(1)
-            first = helper.submit(next, batches, None)
-            helper.shutdown(wait=False)
+            threading.Thread(target=_first, args=(batches, first), daemon=True).start()
         if (batch := first.result()) is not None:
             yield batch
             yield from batches
+
+
+def _first(batches: Iterator[Batch], first: Future[Batch | None]) -> None:
+    try:
+        first.set_result(next(batches, None))
+    except BaseException as error:  # raised where it is asked for
+        first.set_exception(error)
 
 
 def note_skipped(

@@ -38,7 +38,8 @@ def replace_failed(
                 f"in {len(skipped)} draws"
             )
         draws = draws.again(still)
-        others = (draws.uniform(1)[:, 0] * split.size).astype(int)
+        # The draw after those of a shift and a mirror.
+        others = (draws.uniform(4)[:, 3] * split.size).astype(int)
         other = transform(split.fetch(others), draws)
         still = other.pop("failed")
         if failed.all():

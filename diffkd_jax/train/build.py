@@ -118,7 +118,6 @@ def build(config, data: Data | None = None) -> Run:
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     plan, planned = make_plan(config, data)
-    sharding.check_batch(plan.batch_size, group, mesh)
     batch = batch_shapes(data, plan.batch_size)
     student_out = outputs_of("student", student, batch, train=True)
     losses = check_student(task, student, student_out, batch)

@@ -22,7 +22,6 @@ import orbax.checkpoint as ocp
 from .. import __version__
 from ..tasks import Task
 from . import processes, structure
-from .metrics import is_row
 from .workdir import read_json
 
 LOG = logging.getLogger(__name__)
@@ -200,11 +199,15 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
 
 def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Mapping]]:
     """Steps and metrics that were not in the log when a checkpoint was saved."""
-    meta = _read_meta(pathlib.Path(checkpoints.directory) / str(step))
-    return [
-        (at, {name: np.asarray(value, np.float32) for name, value in row.items()})
-        for at, row in meta.get("pending", [])
-    ]
+    directory = pathlib.Path(checkpoints.directory) / str(step)
+    try:
+        return [
+            (int(at), {k: np.asarray(v, np.float32) for k, v in row.items()})
+            for at, row in _read_meta(directory).get("pending", [])
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        LOG.warning("%s: metrics to be logged are left out: %s", directory, error)
+        return []
 
 
 def checksum(tree: Any) -> int:
@@ -235,15 +238,6 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
     meta |= scores
     known = ("version", "checksum", "pending")
     numbers = [v for k, v in meta.items() if k not in known]
-    rows = meta.get("pending", [])
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list)
-        and len(row) == 2
-        and isinstance(row[1], dict)
-        and is_row({**row[1], "step": row[0]})
-        for row in rows
-    ):
-        raise ValueError(f"{directory}: found pending {rows!r:.80}, expected metrics")
     if type(meta.get("checksum")) is not int or not all(
         isinstance(value, int | float | None) for value in numbers
     ):

@@ -44,6 +44,20 @@ def ema_variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.ema["params"], **state.ema["state"]}
 
 
+class Log(NamedTuple):
+    """Where scores go.
+
+    Attributes:
+      writer: of the workdir.
+      history: scores by step.
+      events: called before an evaluation.
+    """
+
+    writer: Writer
+    history: dict[int, dict[str, float]]
+    events: Callable[[str, int], None]
+
+
 def nothing(event: str, step: int) -> None:
     """Called at an event of the loop: nothing happens."""
 
@@ -89,12 +103,13 @@ def fit(
         # The first process may not have cut off later rows yet.
         found = report.evaluations(workdir, run.task.headline)
         history |= {at: scores for at, scores in found.items() if at <= first}
+        log = Log(writer, history, events)
         progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
         seen, clock = None, time.monotonic()
         try:
             stop_here(asked)
             if first:  # which an earlier call may have had no time for
-                seen = score(run, state, first, writer, history, events, asked)
+                seen = score(run, state, first, teacher_variables, log, asked)
             for step in range(first + 1, plan.total_steps + 1):
                 batch = _next(run, batches, unreadable)
                 state, metrics = run.step(
@@ -122,7 +137,7 @@ def fit(
                     progress.show(step, values)
                     pending = []
                 stop_here(asked)
-                fresh = score(run, state, step, writer, history, events, asked)
+                fresh = score(run, state, step, teacher_variables, log, asked)
                 seen = seen if fresh is None else fresh
                 if due or _is_late(plan, step, clock):
                     events("save", step)
@@ -138,9 +153,10 @@ def fit(
                 rows = _finite(pending, checkpoints, workdir)
                 checkpoint.save(checkpoints, step, state, {}, rows)
             checkpoints.wait_until_finished()
+            where = f"saved in {workdir}" if step else "nothing to save"
             raise Stopped(
-                f"{run.title}: stopped at step {step} of {plan.total_steps}, saved in "
-                f"{workdir}; the same command goes on"
+                f"{run.title}: stopped at step {step} of {plan.total_steps}, {where}; "
+                "the same command goes on"
             ) from None
         checkpoints.wait_until_finished()
         rate = progress.images_per_second(plan.total_steps)
@@ -151,9 +167,8 @@ def score(
     run: Run,
     state: TrainState,
     step: int,
-    writer: Writer,
-    history: dict[int, dict[str, float]],
-    events: Callable[[str, int], None],
+    teacher_variables: Any,
+    log: Log,
     asked: Asked,
 ) -> Evidence | None:
     """Evaluates what is due at a step and is not in the log; evidence, if there is any.
@@ -162,21 +177,22 @@ def score(
       run: of the loop.
       state: after the step.
       step: number of updates.
-      writer: of the workdir.
-      history: scores by step; those of this one are put in.
-      events: of the loop.
+      teacher_variables: on the devices.
+      log: of the loop.
       asked: of the loop.
     """
-    plan = run.plan
+    plan, (writer, history, events) = run.plan, log
+    # The first process says what is there: others may see a file later.
+    lacks = lambda there: processes.as_first(not there)
     is_due = lambda every: step == plan.total_steps or step % every == 0
     for name, other in run.others.items():
-        if is_due(other.every) and not writer.holds(step, f"eval/{name}/"):
+        if is_due(other.every) and lacks(writer.holds(step, f"eval/{name}/")):
             scores = other.evaluate(
-                student_variables(state), run.teacher_variables, asked=asked
+                student_variables(state), teacher_variables, asked=asked
             )
             writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
             print_values(f"{run.title}  {name}", scores)
-    if not is_due(plan.eval_every) or step in history:
+    if not (is_due(plan.eval_every) and lacks(step in history)):
         return None
     events("evaluate", step)
     history[step], seen = evaluate(run, state, step, writer, asked)
@@ -231,5 +247,5 @@ def _finite(
 
 def _averaged(rows: Sequence[tuple[int, Any]]) -> dict[str, Any]:
     """Means over the steps since the last log."""
-    names = rows[0][1]
+    names = [name for name in rows[-1][1] if all(name in row for _, row in rows)]
     return {name: np.mean([row[name] for _, row in rows], 0) for name in names}

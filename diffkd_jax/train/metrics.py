@@ -76,7 +76,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if is_row(row):
+        if _is_row(row):
             rows.append(row)
         else:
             bad.append(number)
@@ -85,7 +85,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-def is_row(row: Any) -> bool:
+def _is_row(row: Any) -> bool:
     """Whether it is what a writer writes: numbers by name, lists for histograms."""
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False

@@ -14,7 +14,8 @@ class Plan(NamedTuple):
       batch_size: examples an update, over all processes.
       log_every: steps between two lines of the log.
       eval_every: steps between two evaluations, each with a checkpoint.
-      save_every: seconds between two checkpoints at most, 0 for any.
+      save_every: age of a checkpoint at which there is another one, seconds; 0 for
+        any. Looked at every ``log_every`` steps.
       max_unreadable: share of the pictures that may not decode.
     """
 

@@ -1,6 +1,7 @@
 """Several processes: how they find each other, and end together."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -24,7 +25,11 @@ ENVIRONMENT = {
 }
 ALIVE, ENDED, FAILED = "diffkd_jax/alive/", "ended", "failed: "
 # What XLA says where an exchange between processes fails, as several types.
-BROKEN_OFF = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_)")
+BROKEN_OFF = re.compile(
+    "(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_)"
+    ".*(Gloo|NCCL|RCCL|collective|peer|connection|coordination|heartbeat)",
+    re.IGNORECASE,
+)
 EVERY = 1.0  # seconds between two signs of life
 GO_ON = "start all processes again in the same way: they go on from the last checkpoint"
 
@@ -89,6 +94,11 @@ def named(options, environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {"local_device_ids": devices} if devices else {}
     address = options.coordinator or environment.get(ENVIRONMENT["coordinator"], "")
     if not address:
+        if options.num_processes or options.process_id >= 0:
+            raise ValueError(
+                "distributed.coordinator: found '' beside num_processes or process_id, "
+                "expected 'address:port'"
+            )
         return found
     if not re.fullmatch(r".+:\d+", address):
         raise ValueError(
@@ -136,7 +146,7 @@ def _late(given: Mapping, seconds: int) -> str:
 def _problem(error, given: Mapping, environment: Mapping) -> str:
     """One line that says what to do."""
     text = " ".join(str(error).split())
-    if "coordinator_address" in given:
+    if "coordinator_address" in given or isinstance(error, RuntimeError):
         return f"distributed: {text}"
     hint = ""
     if "KUBERNETES_SERVICE_HOST" in environment:
@@ -164,11 +174,16 @@ def ending_together(seconds: float) -> Iterator[None]:
     if client is None or count == 1:
         yield
         return
-    done = threading.Event()
+    done, heard = threading.Event(), Heard({}, 0)
     say = lambda text: client.key_value_set(f"{ALIVE}{me}", text, allow_overwrite=True)
-    watch = threading.Thread(
-        target=_watch, args=(client, say, count, seconds, done), daemon=True
+    # Two threads, for a call to a store that does not answer does not come back.
+    talk = threading.Thread(
+        target=_exchange, args=(client, say, heard, done), daemon=True
     )
+    watch = threading.Thread(
+        target=_watch, args=(heard, count, seconds, done), daemon=True
+    )
+    talk.start()
     watch.start()
     last = FAILED + "see its output"
     try:
@@ -185,41 +200,69 @@ def ending_together(seconds: float) -> Iterator[None]:
         raise
     finally:
         done.set()
-        watch.join()
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the first one is gone
-            say(last)
+        talk.join(10 * EVERY)
+        if not talk.is_alive():
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # the store is gone
+                say(last)
         if me == 0 and last != ENDED:  # the store ends with it
             time.sleep(3 * EVERY)
 
 
-def _watch(client, say, count: int, seconds: float, done: threading.Event) -> None:
-    """Gives signs of life, and looks for those of the others."""
-    seen: dict[int, tuple[str, float]] = {}
-    answered, beat = time.monotonic(), 0
+@dataclasses.dataclass
+class Heard:
+    """What the store held when it last answered.
+
+    Attributes:
+      signs: of life, by key.
+      answers: how often it did.
+    """
+
+    signs: dict[str, str]
+    answers: int
+
+
+def _exchange(client, say, heard: Heard, done: threading.Event) -> None:
+    """Gives signs of life, and fetches those of the others."""
+    beat = 0
     while not done.wait(EVERY):
         beat += 1
-        now = time.monotonic()
-        try:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # counted by the watch
             say(str(beat))
-            found = dict(client.key_value_dir_get(ALIVE))
-            answered = now
-        except jax.errors.JaxRuntimeError:
-            found = {}
-            if now - answered > seconds:
-                _end(f"process 0 has not answered for {seconds:g} s")
+            heard.signs = dict(client.key_value_dir_get(ALIVE))
+            heard.answers += 1
+
+
+def _watch(heard: Heard, count: int, seconds: float, done: threading.Event) -> None:
+    """Ends this process where another one failed or gives no sign of life.
+
+    Time is counted in turns of its own, so that nobody is lost to a job that slept.
+    """
+    seen: dict[int, tuple[str, int]] = {}
+    turn, answered, answers = 0, 0, 0
+    while not done.wait(EVERY):
+        turn += 1
+        if heard.answers != answers:
+            answers, answered = heard.answers, turn
+        elif (turn - answered) * EVERY > seconds:
+            _end(f"process 0 has not answered for {seconds:g} s; {GO_ON}")
         for process in range(count):
-            text = found.get(f"{ALIVE}{process}", "")
+            text = heard.signs.get(f"{ALIVE}{process}", "")
             if text.startswith(FAILED):
                 _end(f"process {process} ended: {text.removeprefix(FAILED)}")
-            if process not in seen or seen[process][0] != text or not found:
-                seen[process] = (text, now)
-            elif text != ENDED and now - seen[process][1] > seconds:
-                _end(f"process {process} has given no sign of life for {seconds:g} s")
+            if process not in seen or seen[process][0] != text:
+                seen[process] = (text, turn)
+            elif answered < turn:  # nothing new is known of anybody
+                continue
+            elif text != ENDED and (turn - seen[process][1]) * EVERY > seconds:
+                _end(
+                    f"process {process} has given no sign of life for {seconds:g} s; "
+                    f"{GO_ON}"
+                )
 
 
 def _end(what: str) -> None:
     """At once: to leave in order, all processes would have to."""
-    print(f"error: {what}; {GO_ON}", file=sys.stderr, flush=True)
+    print(f"error: {what}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

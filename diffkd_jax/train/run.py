@@ -17,7 +17,7 @@ from ..models.files import (
     load_model,
 )
 from ..named import find
-from . import processes, report, summary
+from . import processes, report, sharding, summary
 from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
 from .disk import disk_faults_named
@@ -59,6 +59,7 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
     """
     config = renamed(config)
     run = build(config)
+    stop_here(asked)
     if (workdir / SUMMARY).exists():  # which may be somebody else's, to be read alone
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
@@ -75,6 +76,7 @@ def _train(config, workdir: pathlib.Path, run: Run, asked: Asked) -> dict[str, A
         as_in_file = functools.partial(
             get_teacher, config, run.teacher, workdir, freeze=False
         )
+    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
     begin = starting(config.student, run, as_in_file)  # before a teacher is trained
     if run.teacher is not None:
         teacher = get_teacher(config, run.teacher, workdir, asked)

@@ -1,6 +1,7 @@
 """Mesh, placement of arrays, and jit with the platform's options."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,10 +32,10 @@ def make_mesh(num_devices: int = 0) -> Mesh:
             f"num_devices: found {num_devices}, expected 0 (all) to {len(devices)}"
         )
     devices = devices[: num_devices or None]
-    # Auto, since linen's Embed raises under the default of explicit axes.
-    return jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
+    # In the order of the processes, whose parts of a batch lie in theirs. Auto, since
+    # linen's Embed raises under the default of explicit axes.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -58,14 +59,20 @@ def check_batch(size: int, group: int, mesh: Mesh) -> None:
     Raises:
       ValueError: they cannot.
     """
-    processes = len({device.process_index for device in mesh.devices.flat})
+    processes = jax.process_count()
+    counts = Counter(device.process_index for device in mesh.devices.flat)
+    if len(counts) < processes or len(set(counts.values())) > 1:
+        raise ValueError(
+            f"num_devices: found {mesh.size}, of {processes} processes "
+            f"{sorted(counts.values())}, expected as many of each"
+        )
     if size % mesh.size:
         raise ValueError(
             f"data.batch_size: found {size}, expected a multiple of the {mesh.size} "
             f"devices of {processes} processes, or other num_devices"
         )
     share = size // mesh.size
-    if mesh.size > 1 and (group or size) > share:
+    if mesh.size > 1 and share % (group or size):
         LOG.warning(
             "train.norm_group_size: %d examples on %d devices of %d each: every batch "
             "norm waits for all devices (R34 to R18: 349 exchanges a step instead of "

@@ -223,5 +223,6 @@ def test_prepare_changes_what_both_networks_see():
     moved = {**BATCH, "image": BATCH["image"] + draw, "draw": draw}
     again, expected = jax.jit(step)(state, TEACHER, moved)
     chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+    # Two programs; a parameter near 1e-4 has changed by sums of terms near 1.
     chex.assert_trees_all_close(first.params, again.params, rtol=1e-5, atol=1e-7)
     assert prepared(first, TEACHER, BATCH)[1]["loss/draw"] != draw

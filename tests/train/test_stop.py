@@ -32,14 +32,20 @@ def rows_of(workdir):
     return [{k: v for k, v in row.items() if k not in RATES} for row in rows]
 
 
-@pytest.fixture(scope="module")
-def built(finished):
-    """A run of eight steps that logs every three and evaluates, twice, every four."""
+def kd_config(finished, **fields):
+    """Eight steps, a log every three, two evaluations every two and four."""
     teacher = str(finished / "teacher")
-    made = tiny_config(method="kd", **{"teacher.init": teacher, "log_every_steps": 3})
+    own = {"method": "kd", "teacher.init": teacher, "log_every_steps": 3}
+    made = tiny_config(**own | fields)
     with made.unlocked():
         made.evaluations = {"agreement": {"every_epochs": 0.5}}
         made.data.eval_batch_size = 16
+    return made
+
+
+@pytest.fixture(scope="module")
+def built(finished):
+    made = kd_config(finished)
     run = build(made)
     return run._replace(teacher=runs.get_teacher(made, run.teacher, finished))
 
@@ -138,3 +144,18 @@ def test_a_caller_keeps_its_signals(tmp_path, monkeypatch):
     """Only the command takes them."""
     monkeypatch.setattr(signal, "signal", None)
     main.run(tiny_config(method="none", dry_run=True), str(tmp_path))
+
+
+def test_on_other_devices_it_ends_nearly_the_same(built, whole, finished, tmp_path):
+    """Another number of devices adds up in another order."""
+    with pytest.raises(Stopped, match="stopped at step 3 of 8"):
+        fit(built, tmp_path, asked=at_question(8))
+    eight = build(kd_config(finished, num_devices=8))
+    fitted = fit(eight._replace(teacher=built.teacher), tmp_path)
+    chex.assert_trees_all_close(
+        fitted.state.params, whole[0].state.params, rtol=1e-4, atol=1e-5
+    )
+    rows = zip(rows_of(tmp_path), whole[1], strict=True)
+    for found, expected in rows:
+        assert found.keys() == expected.keys()
+        assert found["step"] == expected["step"]
