@@ -122,7 +122,9 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
     assert alone.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 def test_one_that_dies_or_stops_ends_the_others(number, started, tmp_path):
     running = started(2, 1, LONG | {"distributed.lost_seconds": 5}, tmp_path)
     wait_for(running[0], "step 10/")
@@ -143,6 +145,7 @@ def test_the_first_that_dies_ends_the_others(started, tmp_path):
     assert running[1].returncode
 
 
+@pytest.mark.slow
 def test_one_that_fails_ends_the_others(started, tmp_path):
     """Here the first one, which cannot write; the other would wait for it."""
     (tmp_path / "events").write_text("no folder")
@@ -259,6 +262,7 @@ def test_no_cluster_is_named(tmp_path):
     assert done.stderr.startswith("error: distributed: found no cluster to join")
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_come_are_named(started, tmp_path):
     fields = LONG | {"distributed.start_seconds": 3, "distributed.num_processes": 3}
     running = started(2, 1, fields, tmp_path)

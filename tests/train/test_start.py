@@ -31,7 +31,7 @@ def first_state(made, monkeypatch, workdir):
     """The student's variables before the first step."""
     seen = []
 
-    def stop(ready, workdir, start):
+    def stop(ready, workdir, start, asked):
         seen.append(by_path(fit.student_variables(start(ready.init()))))
         raise KeyboardInterrupt
 

@@ -111,7 +111,9 @@ def test_signals_are_noted_and_handed_back():
     assert not never()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_command_saves_and_ends_well(number, tmp_path, finished):
     fields = {"method": "none", "train.epochs": 500.0, "data.num_workers": 1}
     command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={tmp_path}"]

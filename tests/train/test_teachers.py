@@ -146,7 +146,8 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
         main.run(own, "~/nothing")
     assert str(tmp_path / "nothing") in str(found.value)
     seen = []
-    monkeypatch.setattr(run, "train", lambda config, workdir: seen.append(workdir))
+    note = lambda config, workdir, asked: seen.append(workdir)
+    monkeypatch.setattr(run, "train", note)
     own.teacher.workdir = "~/teacher"
     model = run.get_teacher(
         own, make_model("teacher", own.teacher, data), pathlib.Path("anything")
