@@ -68,7 +68,7 @@ def pytest_runtest_protocol(item):
     )
     jax.config.update(OPTION, cheap)
     os.environ[OPTION.upper()] = str(int(cheap))
-    quick_options()
+    quick_options()  # which compiles: not with itself
     compiler.get_compile_options = (
         quick_compile_options if cheap else get_compile_options
     )

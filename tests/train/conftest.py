@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import sys
 
 import pytest
 from filelock import FileLock
@@ -16,6 +17,13 @@ def load_config(name, argument=""):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return (module.get_config(argument) if argument else module.get_config()).lock()
+
+
+def tiny_command(workdir, fields):
+    """What starts a process that trains the tiny run with other fields."""
+    command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={workdir}"]
+    command += [f"--config={ROOT / 'tests/train/tiny.py'}"]
+    return command + [f"--config.{name}={value}" for name, value in fields.items()]
 
 
 def tiny_config(**fields):

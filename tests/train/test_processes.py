@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -15,7 +14,7 @@ from diffkd_jax.train import processes
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
 from diffkd_jax.train.metrics import read_rows
-from tests.train.conftest import ROOT, tiny_config
+from tests.train.conftest import ROOT, tiny_command, tiny_config
 
 LONG = {"method": "none", "train.epochs": 500.0, "eval_every_epochs": 100.0}
 
@@ -29,11 +28,8 @@ def started(tmp_path):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        config = ROOT / "tests/train/tiny.py"
-        command = [sys.executable, "-m", "diffkd_jax.main", f"--config={config}"]
-        command += [f"--config.{name}={value}" for name, value in fields.items()]
-        command += ["--config.num_devices=0", f"--workdir={workdir}"]
-        command += ["--config.distributed.enabled=true"]
+        joined = {"num_devices": 0, "distributed.enabled": True}
+        command = tiny_command(workdir, fields | joined)
         for i in range(count):
             environment = os.environ | {
                 "JAX_PLATFORMS": "cpu",
@@ -255,9 +251,7 @@ def test_one_process_a_host_has_all_its_devices(cluster, alone, monkeypatch):
 
 
 def test_no_cluster_is_named(tmp_path):
-    config = ROOT / "tests/train/tiny.py"
-    command = [sys.executable, "-m", "diffkd_jax.main", f"--config={config}"]
-    command += ["--config.distributed.enabled=true", f"--workdir={tmp_path}"]
+    command = tiny_command(tmp_path, {"distributed.enabled": True})
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: distributed: found no cluster to join")

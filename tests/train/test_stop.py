@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 
 import chex
 import pytest
@@ -16,7 +15,7 @@ from diffkd_jax.train.checkpoint import manager
 from diffkd_jax.train.fit import fit
 from diffkd_jax.train.metrics import read_rows
 from diffkd_jax.train.stop import Stopped, never, on_signals
-from tests.train.conftest import ROOT, tiny_config
+from tests.train.conftest import ROOT, tiny_command, tiny_config
 
 RATES = {"images_per_second"}
 
@@ -116,11 +115,8 @@ def test_signals_are_noted_and_handed_back():
 )
 def test_a_command_saves_and_ends_well(number, tmp_path, finished):
     fields = {"method": "none", "train.epochs": 500.0, "data.num_workers": 1}
-    command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={tmp_path}"]
-    command += [f"--config={ROOT / 'tests/train/tiny.py'}"]
-    command += [f"--config.{name}={value}" for name, value in fields.items()]
     started = subprocess.Popen(
-        command,
+        tiny_command(tmp_path, fields),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
