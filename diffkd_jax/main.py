@@ -96,6 +96,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         _silence_orbax()
     python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
+    failed = False
     try:
         keep_programs(FLAGS.compilation_cache)
         run(FLAGS.config, FLAGS.workdir, signals=True)
@@ -104,10 +105,11 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         logging.debug("the error in full", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
-        give_back_memory()
-        leave(1)
+        failed = True
     finally:
         give_back_memory()
+    if failed:
+        leave(1)
 
 
 def _silence_orbax() -> None:

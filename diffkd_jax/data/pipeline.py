@@ -18,7 +18,7 @@ from .worker import left_to_the_caller, start_worker
 
 LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
-Batches = Generator[dict[str, Any]]  # to be closed where it is not used up
+Batches = Generator[Batch]  # to be closed where it is not used up
 
 
 def train_batches(

@@ -40,7 +40,7 @@ class Fitted(NamedTuple):
 
 
 def ema_variables(state: TrainState) -> dict[str, Any]:
-    """The same of its average, where the state carries one."""
+    """What its average is applied to, where the state carries one."""
     return {"params": state.ema["params"], **state.ema["state"]}
 
 
@@ -125,7 +125,7 @@ def fit(
                 # Dispatch runs ahead of the device by one step, whose batch is copied
                 # while this one computes; without a bound, batches would pile up.
                 jax.block_until_ready([m for _, m in pending[-2:-1]])
-                due = step == plan.total_steps or step % plan.eval_every == 0
+                due = plan.is_due(step, plan.eval_every)
                 # Before a checkpoint too: a broken step is never saved.
                 if due or step % plan.log_every == 0:
                     events("log", step)
@@ -184,15 +184,16 @@ def score(
     plan, (writer, history, events) = run.plan, log
     # The first process says what is there: others may see a file later.
     lacks = lambda there: processes.as_first(not there)
-    is_due = lambda every: step == plan.total_steps or step % every == 0
     for name, other in run.others.items():
-        if is_due(other.every) and lacks(writer.holds(step, f"eval/{name}/")):
+        if plan.is_due(step, other.every) and lacks(
+            writer.holds(step, f"eval/{name}/")
+        ):
             scores = other.evaluate(
                 student_variables(state), teacher_variables, asked=asked
             )
             writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
             print_values(f"{run.title}  {name}", scores)
-    if not (is_due(plan.eval_every) and lacks(step in history)):
+    if not (plan.is_due(step, plan.eval_every) and lacks(step in history)):
         return None
     events("evaluate", step)
     history[step], seen = evaluate(run, state, step, writer, asked)

@@ -27,6 +27,10 @@ class Plan(NamedTuple):
     save_every: float
     max_unreadable: float
 
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether what is due every so many steps, and at the end, is so at a step."""
+        return step == self.total_steps or step % every == 0
+
 
 def make_plan(recipe, data: Data) -> tuple[Plan, int]:
     """Steps of a run, and how many there would be without ``train.max_steps``.
