@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax import main
 from diffkd_jax.train import processes
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
@@ -81,8 +80,11 @@ def test_processes_give_the_run_of_one(count, method, finished, started, tmp_pat
         "log_every_steps": 1,
         "teacher.init": str(finished / "teacher"),
     }
-    main.run(tiny_config(num_devices=4, **fields), str(tmp_path / "one"))
-    running = started(count, 4 // count, fields, tmp_path / "many")
+    # The one is a command as well: compiled as here it would be another program.
+    (alone,) = started(1, 4, fields, tmp_path / "one")
+    texts = ended([alone])
+    assert alone.returncode == 0, texts
+    running = started(count, 4 // count, fields, tmp_path / "many")[1:]
     texts = ended(running)
     assert [process.returncode for process in running] == [0] * count, texts
     # The first one speaks for all.
@@ -93,10 +95,10 @@ def test_processes_give_the_run_of_one(count, method, finished, started, tmp_pat
     for one, many in zip(*rows, strict=True):
         assert one.keys() == many.keys()
         for name in one.keys() - {"images_per_second"}:
-            # Sums over processes have another order: 1.5e-5 was seen after eight steps,
-            # other draws give 1e-2. Losses near 0.02 have lost a digit to their terms.
+            # Sums over processes have another order; other draws give 1e-2. Losses near
+            # 0.02 have lost a digit to their terms.
             np.testing.assert_allclose(
-                one[name], many[name], rtol=5e-5, atol=1e-6, err_msg=name
+                one[name], many[name], rtol=1e-5, atol=1e-6, err_msg=name
             )
     files = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("one", "many")]
     assert files[0] == files[1]
