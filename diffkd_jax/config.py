@@ -28,6 +28,8 @@ FREE_FIELDS = (
     "checkpoint.every_minutes",
     "compare",
     "num_devices",
+    "mesh.fsdp",
+    "mesh.fsdp_min_bytes",
     "distributed.enabled",
     "distributed.coordinator",
     "distributed.num_processes",
@@ -68,6 +70,9 @@ def base() -> ConfigDict:
             "dry_run": False,  # print sizes and taps, train nothing
             "seed": 0,
             "num_devices": 0,  # 0 for all
+            # Devices that share one copy of state and teacher: arrays of so many bytes
+            # are split over them. For models that do not fit a device.
+            "mesh": {"fsdp": 1, "fsdp_min_bytes": 2**20},
             "distributed": {
                 "enabled": False,  # one process a host, each started the same way
                 # The rest is found on Cloud TPU, Slurm, Open MPI and Kubernetes, or in

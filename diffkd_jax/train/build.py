@@ -49,10 +49,12 @@ class Run(NamedTuple):
       teacher: None where nothing is distilled; its ``variables`` are None until it is
         loaded, see :mod:`diffkd_jax.train.teacher`.
       mesh: of the devices.
+      place: ``tree -> shardings``, of states and of variables.
       plan: steps.
       schedule: step to learning rate.
       init: ``() -> TrainState``, a function of the seed, compiled.
-      shapes: ``() -> TrainState`` of shapes, to compile a step ahead of time.
+      shapes: ``() -> TrainState`` of shapes and their shardings, to compile a step
+        ahead of time.
       step: ``(state, teacher_variables, batch) -> (state, metrics)``, compiled.
       pure_step: the same for a loop of one's own to compile; ``teacher_apply`` and the
         like can be replaced by ``functools.partial``.
@@ -72,6 +74,7 @@ class Run(NamedTuple):
     student: Model
     teacher: Model | None
     mesh: jax.sharding.Mesh
+    place: Callable[[Any], Any]
     plan: Plan
     schedule: Callable
     init: Callable[[], TrainState]
@@ -86,7 +89,7 @@ class Run(NamedTuple):
 
     @property
     def teacher_variables(self) -> Any:
-        """What the step takes, on every device; ``{}`` without a teacher."""
+        """What the step takes, on the devices; ``{}`` without a teacher."""
         if self.teacher is None:
             return {}
         if self.teacher.variables is None:
@@ -94,7 +97,8 @@ class Run(NamedTuple):
                 "run.teacher: found no variables, expected a loaded teacher: "
                 "run._replace(teacher=load_teacher(path, run.teacher))"
             )
-        return sharding.put_replicated(self.teacher.variables, self.mesh)
+        variables = self.teacher.variables
+        return jax.device_put(variables, self.place(variables))
 
 
 def build(config, data: Data | None = None) -> Run:
@@ -114,7 +118,10 @@ def build(config, data: Data | None = None) -> Run:
     group = config.train.norm_group_size
     shared = config.train.to_dict() | config.mix.to_dict()
     task, method = make_task(config.task, shared, data), make_method(config, group)
-    mesh = sharding.make_mesh(config.num_devices)
+    mesh = sharding.make_mesh(config.num_devices, config.mesh.fsdp)
+    place = functools.partial(
+        sharding.place, mesh=mesh, min_bytes=config.mesh.fsdp_min_bytes
+    )
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     plan, planned = make_plan(config, data)
@@ -129,7 +136,7 @@ def build(config, data: Data | None = None) -> Run:
     schedule = make_schedule(config, plan.steps_per_epoch, planned)
     pure_step = make_step(config, data, task, method, (student, teacher), schedule)
     init, shapes = make_init(
-        config, batch, pure_step, student, (student_out, teacher_out), mesh
+        config, batch, pure_step, student, (student_out, teacher_out), place
     )
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
@@ -164,11 +171,12 @@ def build(config, data: Data | None = None) -> Run:
         student=student,
         teacher=teacher,
         mesh=mesh,
+        place=place,
         plan=plan,
         schedule=schedule,
         init=init,
         shapes=shapes,
-        step=sharding.jit_step(pure_step, mesh),
+        step=sharding.jit_step(pure_step, mesh, place),
         pure_step=pure_step,
         evaluate=make_evaluate(config.data, data, mesh, task),
         others=make_others(
@@ -235,9 +243,9 @@ def check_teacher(
 
 
 def make_init(
-    config, batch, step, student, outputs, mesh
+    config, batch, step, student, outputs, place
 ) -> tuple[Callable[[], TrainState], Callable[[], Any]]:
-    """A fresh state, replicated, a function of the seed alone; and its shapes."""
+    """A fresh state, made where it lies, by the seed alone; and its shapes."""
     parts = step.keywords
     seed = np.int32(as_seed(config.seed))  # its range; inside it is traced
 
@@ -255,10 +263,19 @@ def make_init(
             seed=seed,
         )
 
-    # The seed is an argument, so that another one is no other program.
-    compiled = jax.jit(
-        init,
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=compiler_options(once=True),
-    )
-    return lambda: compiled(seed), lambda: jax.eval_shape(init, seed)
+    def shapes():
+        plain = jax.eval_shape(init, seed)
+        return jax.tree.map(
+            lambda x, where: x.update(sharding=where), plain, place(plain)
+        )
+
+    def first():
+        # The seed is an argument, so that another one is no other program.
+        compiled = jax.jit(
+            init,
+            out_shardings=place(jax.eval_shape(init, seed)),
+            compiler_options=compiler_options(once=True),
+        )
+        return compiled(seed)
+
+    return first, shapes

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 
 from .. import __version__
 from ..tasks import Task
-from . import processes, structure
+from . import processes, sharding, structure
 from .workdir import read_json
 
 LOG = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def save(
     Args:
       checkpoints: from :func:`manager`.
       step: number of updates done.
-      state: whole on every process.
+      state: on the devices.
       scores: of the student, numbers by name; none if it was not evaluated.
       pending: steps and their metrics, finite, that are to be logged later.
 
@@ -211,14 +211,15 @@ def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Ma
 
 
 def checksum(tree: Any) -> int:
-    """CRC-32 of all arrays of a tree, in its order.
+    """CRC-32 of all arrays of a tree, in its order; all processes have to ask.
 
     >>> checksum({"a": np.zeros(2)}) != checksum({"a": -np.zeros(2)})
     True
     """
     value = 0
-    for leaf in jax.tree.leaves(jax.device_get(tree)):
-        value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
+    for leaf in jax.tree.leaves(tree):
+        whole = np.ascontiguousarray(sharding.gathered(leaf))
+        value = zlib.crc32(whole.view(np.uint8).data, value)
     return value
 
 

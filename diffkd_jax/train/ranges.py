@@ -68,6 +68,8 @@ RECIPE = {
 RANGES = RECIPE | {
     "seed": Range(0, MAX_SEED),
     "num_devices": Range(0, 2**20),
+    "mesh.fsdp": Range(1, 2**20),
+    "mesh.fsdp_min_bytes": Range(1),
     "distributed.num_processes": Range(0, 2**20),
     "distributed.process_id": Range(-1, 2**20),
     "distributed.start_seconds": Range(1, 1e6),

@@ -16,7 +16,7 @@ from ..core.distill import refine
 from ..core.platform import compiler_options
 from ..core.step import TrainState
 from ..core.taps import lookup
-from . import plots
+from . import plots, sharding
 from .build import Run, student_variables
 from .metrics import read_rows
 from .summary import text_table
@@ -58,7 +58,11 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
     batch = run.examples(MOST_EXAMPLES_DRAWN)
     if not len(batch["image"]):
         return {}
-    once = functools.partial(jax.jit, compiler_options=compiler_options(once=True))
+    once = functools.partial(
+        jax.jit,
+        out_shardings=sharding.replicated(run.mesh),
+        compiler_options=compiler_options(once=True),
+    )
     image = {"image": batch["image"]}
     outputs = (
         once(run.student.infer)(student_variables(state), image),

@@ -131,9 +131,9 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
       ValueError: numbers that are not finite.
     """
     state = fitted.state
-    exports = {MODEL_FILE: jax.device_get(student_variables(state))}
+    exports = {MODEL_FILE: sharding.gathered(student_variables(state))}
     if state.ema:
-        exports[EMA_FILE] = jax.device_get(ema_variables(state))
+        exports[EMA_FILE] = sharding.gathered(ema_variables(state))
     for name, trained in exports.items():
         check_finite(workdir / name, trained)
     if processes.is_primary():
@@ -285,7 +285,8 @@ def evaluate_only(
     check_finite(f"workdir: {workdir}", model.variables)
     if run.task.check is not None:
         run.task.check(f"workdir: {workdir}", model.meta, run.data.meta)
-    values, _ = run.evaluate(model, model.variables, asked=asked)
+    variables = jax.device_put(model.variables, run.place(model.variables))
+    values, _ = run.evaluate(model, variables, asked=asked)
     print_values("student", values)
     return values
 

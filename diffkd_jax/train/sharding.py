@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..core.platform import compiler_options
@@ -14,17 +15,20 @@ from ..core.platform import compiler_options
 LOG = logging.getLogger(__name__)
 
 
-def make_mesh(num_devices: int = 0) -> Mesh:
-    """A mesh with the one axis ``data``.
+def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
+    """A mesh of the axes ``data`` and ``fsdp``, ``[num_devices / fsdp, fsdp]``.
+
+    A batch lies over both, large arrays of a state over ``fsdp``: see :func:`place`.
 
     Args:
       num_devices: the first so many devices, or 0 for all.
+      fsdp: devices that share one copy of a state.
 
     Raises:
-      ValueError: more devices than there are.
+      ValueError: more devices than there are, or ``fsdp`` does not divide them.
 
-    >>> make_mesh(1).size
-    1
+    >>> dict(make_mesh(1).shape)
+    {'data': 1, 'fsdp': 1}
     """
     devices = jax.devices()
     if not 0 <= num_devices <= len(devices):
@@ -32,10 +36,15 @@ def make_mesh(num_devices: int = 0) -> Mesh:
             f"num_devices: found {num_devices}, expected 0 (all) to {len(devices)}"
         )
     devices = devices[: num_devices or None]
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(
+            f"mesh.fsdp: found {fsdp}, expected a divisor of the {len(devices)} devices"
+        )
     # In the order of the processes, whose parts of a batch lie in theirs. Auto, since
     # linen's Embed raises under the default of explicit axes.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+    grid = np.array(devices).reshape(-1, fsdp)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -45,7 +54,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split_batch(mesh: Mesh) -> NamedSharding:
     """The leading axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def place(tree: Any, mesh: Mesh, min_bytes: int) -> Any:
+    """Where each array of a state, or of a teacher, lies: a tree of shardings.
+
+    Args:
+      tree: arrays or their shapes.
+      mesh: from :func:`make_mesh`.
+      min_bytes: an array of so many or more is split over ``fsdp``, along its largest
+        axis that divides; all others are whole on every device.
+
+    >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "fsdp"))
+    >>> x = np.zeros((3, 8))
+    >>> place(x, mesh, 192).spec, place(x, mesh, 193).spec
+    (P(None, 'fsdp'), P())
+    """
+    parts = mesh.shape["fsdp"]
+
+    def one(x):
+        axes = [axis for axis in range(x.ndim) if x.shape[axis] % parts == 0]
+        if parts == 1 or not axes or x.size * x.dtype.itemsize < min_bytes:
+            return replicated(mesh)
+        axis = max(axes, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    return jax.tree.map(one, tree)
+
+
+def gathered(tree: Any) -> Any:
+    """A tree of whole arrays in this process's memory; all processes have to ask.
+
+    One array after the other, so that no device holds more than one of them whole.
+    """
+
+    def one(x):
+        if isinstance(x, jax.Array) and not (
+            x.is_fully_addressable or x.is_fully_replicated
+        ):
+            return multihost_utils.process_allgather(x, tiled=True)
+        return jax.device_get(x)
+
+    return jax.tree.map(one, tree)
 
 
 def check_batch(size: int, group: int, mesh: Mesh) -> None:
@@ -88,29 +139,31 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
     return jax.tree.map(put, batch)
 
 
-def jit_step(step: Callable, mesh: Mesh) -> Callable:
-    """Compiles ``(state, teacher, batch) -> (state, metrics)``; donates the state."""
-    whole = replicated(mesh)
+def jit_step(step: Callable, mesh: Mesh, place: Callable) -> Callable:
+    """Compiles ``(state, teacher, batch) -> (state, metrics)``; donates the state.
+
+    State and teacher are taken as they lie; the new state lies as ``place`` says, which
+    is where the old one did.
+    """
+
+    def placed(state, teacher, batch):
+        state, metrics = step(state, teacher, batch)
+        keep = jax.lax.with_sharding_constraint
+        return keep(state, place(state)), keep(metrics, replicated(mesh))
+
     return jax.jit(
-        step,
-        in_shardings=(whole, whole, split_batch(mesh)),
-        out_shardings=(whole, whole),
+        placed,
+        in_shardings=(None, None, split_batch(mesh)),
         donate_argnums=0,
         compiler_options=compiler_options(),
     )
 
 
 def jit_forward(forward: Callable, mesh: Mesh) -> Callable:
-    """Compiles ``(variables, batch) -> replicated results``."""
-    whole = replicated(mesh)
+    """Compiles ``(variables, batch) -> replicated results``; variables as they lie."""
     return jax.jit(
         forward,
-        in_shardings=(whole, split_batch(mesh)),
-        out_shardings=whole,
+        in_shardings=(None, split_batch(mesh)),
+        out_shardings=replicated(mesh),
         compiler_options=compiler_options(),
     )
-
-
-def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """Copies a tree of arrays to every device."""
-    return jax.device_put(tree, replicated(mesh))

@@ -39,7 +39,7 @@ def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable
         return lambda state: state
 
     def start(state):
-        variables = jax.device_get(student_variables(state))
+        variables = sharding.gathered(student_variables(state))
         if options.init:
             file = model_file(options.init)
             found = load_variables(file, run.student.meta)
@@ -53,14 +53,14 @@ def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable
             )
         if options.inherit and teacher is not None:
             variables = inherit(variables, teacher().variables, options.inherit)
-        return with_student(state, variables, run.mesh)
+        return with_student(state, jax.device_put(variables, run.place(variables)))
 
     return start
 
 
-def with_student(state: TrainState, variables: Any, mesh) -> TrainState:
+def with_student(state: TrainState, variables: Any) -> TrainState:
     """A fresh state whose student, and its average, have these variables."""
-    params, carried = split(sharding.put_replicated(variables, mesh))
+    params, carried = split(variables)
     average = {"params": params, "state": carried} if state.ema else {}
     return dataclasses.replace(
         state,

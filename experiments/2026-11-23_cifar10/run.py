@@ -35,7 +35,7 @@ def make_run(config, method):
     step = run.pure_step
     if run.teacher is not None:
         step = functools.partial(step, teacher_apply=lambda outputs, batch: outputs)
-    return run, sharding.jit_step(step, run.mesh)
+    return run, sharding.jit_step(step, run.mesh, run.place)
 
 
 def main(directory, seed, most_steps=0):

@@ -29,7 +29,7 @@ def state(step, width=300):
     params = {"student": {"w": values}, "distiller": {}}
     made = TrainState(np.int32(step), params, {"student": {}}, {"m": values + 1})
     made = made.replace(seed=as_seed(3))
-    return sharding.put_replicated(made, sharding.make_mesh(1))
+    return jax.device_put(made, sharding.replicated(sharding.make_mesh(1)))
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_a_state_that_still_holds_gamma_is_taken_without(tmp_path):
     def with_distiller(**features):
         distiller = {"features": features, "logits": {}}
         made = now.replace(model_state=now.model_state | {"distiller": distiller})
-        return sharding.put_replicated(made, sharding.make_mesh(1))
+        return jax.device_put(made, sharding.replicated(sharding.make_mesh(1)))
 
     with checkpoint.manager(tmp_path, TASK) as checkpoints:
         old = with_distiller(batch_stats=stats, gamma=gamma)

@@ -31,6 +31,7 @@ ACCEPTED = {
     "distributed.process_id": "likewise",
     "distributed.coordinator": "likewise",
     "distributed.local_devices": "none is all",
+    "mesh.fsdp_min_bytes": "arrays that none is as large as stay whole",
     "checkpoint.every_minutes": ZERO,
     "log_every_steps": "a log that never comes is no fault",
     "name": "a name; an empty one is runs/",

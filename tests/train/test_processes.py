@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, load_model
 from diffkd_jax.train import processes
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
@@ -66,15 +68,25 @@ def ended(running, timeout=300):
     return [process.communicate(timeout=timeout) for process in running]
 
 
+RUNS = ("one", "many")
+SPLIT = {"mesh.fsdp": 4, "mesh.fsdp_min_bytes": 64}  # over all processes
+
+
 @pytest.mark.parametrize(
-    ("count", "method"),
-    [(2, "kd"), pytest.param(4, "diffkd_logits", marks=pytest.mark.slow)],
+    ("count", "method", "mesh"),
+    [
+        (2, "kd", {}),
+        pytest.param(2, "diffkd_logits", SPLIT, marks=pytest.mark.slow),
+        pytest.param(4, "diffkd_logits", {}, marks=pytest.mark.slow),
+    ],
 )
-def test_processes_give_the_run_of_one(count, method, finished, started, tmp_path):
+def test_processes_give_the_run_of_one(
+    count, method, mesh, finished, started, tmp_path
+):
     """Augmented, with norm groups and an average; DiffKD's draws too."""
     fields = {
         "method": method,
-        "train.norm_group_size": 4,
+        "train.norm_group_size": 8,  # over processes too
         "train.ema_decay": 0.9,
         "data.augment": "crop_flip",
         "log_every_steps": 1,
@@ -84,13 +96,13 @@ def test_processes_give_the_run_of_one(count, method, finished, started, tmp_pat
     (alone,) = started(1, 4, fields, tmp_path / "one")
     texts = ended([alone])
     assert alone.returncode == 0, texts
-    running = started(count, 4 // count, fields, tmp_path / "many")[1:]
+    running = started(count, 4 // count, fields | mesh, tmp_path / "many")[1:]
     texts = ended(running)
     assert [process.returncode for process in running] == [0] * count, texts
     # The first one speaks for all.
     assert "report in" in texts[0][0]
     assert not any("report in" in out for out, _ in texts[1:])
-    rows = [read_rows(tmp_path / n / "metrics.jsonl") for n in ("one", "many")]
+    rows = [read_rows(tmp_path / n / "metrics.jsonl") for n in RUNS]
     assert len(rows[0]) == len(rows[1]) == 10
     for one, many in zip(*rows, strict=True):
         assert one.keys() == many.keys()
@@ -100,8 +112,17 @@ def test_processes_give_the_run_of_one(count, method, finished, started, tmp_pat
             np.testing.assert_allclose(
                 one[name], many[name], rtol=1e-5, atol=1e-6, err_msg=name
             )
-    files = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("one", "many")]
+    files = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in RUNS]
     assert files[0] == files[1]
+    for name in (MODEL_FILE, EMA_FILE):
+        pair = [
+            by_path(
+                load_model(tmp_path / n / name, "tests.train.own_model:make").variables
+            )
+            for n in RUNS
+        ]
+        for path, array in pair[0].items():
+            np.testing.assert_allclose(array, pair[1][path], atol=1e-5, err_msg=path)
 
 
 def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
