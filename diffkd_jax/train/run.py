@@ -23,18 +23,11 @@ from .choose import make_method
 from .disk import disk_faults_named
 from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
+from .record import claim_workdir, record_teacher
 from .start import starting
 from .stop import Asked, never, stop_here
 from .teacher import load_teacher
-from .workdir import (
-    REPORT,
-    SUMMARY,
-    claim_workdir,
-    locked,
-    read_summary,
-    record_teacher,
-    write_json,
-)
+from .workdir import REPORT, SUMMARY, locked, read_summary, write_json
 
 # Sections of the teacher, of which what is set takes the place of the student's.
 OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")

@@ -15,6 +15,7 @@ from diffkd_jax.data import open_data
 from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, export_model
 from diffkd_jax.train import checkpoint, disk, metrics, workdir
 from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.record import claim_workdir, record_teacher
 from diffkd_jax.train.teacher import load_teacher
 from tests.models.test_fold import random_variables
 from tests.train.conftest import tiny_config
@@ -22,31 +23,31 @@ from tests.train.conftest import tiny_config
 
 def claimed(path, **fields):
     path.mkdir(exist_ok=True)
-    workdir.claim_workdir(tiny_config(**fields), path, {"classes": ["a", "b"]})
+    claim_workdir(tiny_config(**fields), path, {"classes": ["a", "b"]})
     return path
 
 
 def test_a_teacher_may_move_and_be_no_other_one(tmp_path):
     run = claimed(tmp_path / "run", **{"teacher.init": "/here"})
-    workdir.record_teacher(run, 7)
+    record_teacher(run, 7)
     (run / "checkpoints/4").mkdir(parents=True)
     claimed(run, **{"teacher.init": "/there"})
-    workdir.record_teacher(run, 7)
+    record_teacher(run, 7)
     with pytest.raises(ValueError, match=r"teacher\.init: .*checksum 8, expected 7"):
-        workdir.record_teacher(run, 8)
+        record_teacher(run, 8)
     record = workdir.read_json(run / "config.json")
     del record["teacher_checksum"]  # as of an older version
     workdir.write_json(run / "config.json", record)
-    workdir.record_teacher(run, 8)
+    record_teacher(run, 8)
     with pytest.raises(ValueError, match="checksum 7, expected 8"):
-        workdir.record_teacher(run, 7)
+        record_teacher(run, 7)
     assert "teacher.init" in FREE_FIELDS
 
 
 def test_a_new_run_in_an_unused_workdir_takes_its_own_teacher(tmp_path):
     run = claimed(tmp_path / "run")
-    workdir.record_teacher(run, 7)
-    workdir.record_teacher(claimed(run), 8)
+    record_teacher(run, 7)
+    record_teacher(claimed(run), 8)
 
 
 def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):

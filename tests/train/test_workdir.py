@@ -13,6 +13,7 @@ from diffkd_jax import __version__, main
 from diffkd_jax.config import RETIRED_FIELDS
 from diffkd_jax.models.files import MODEL_FILE, load_model
 from diffkd_jax.train import disk, metrics, workdir
+from diffkd_jax.train.record import claim_workdir
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
 
@@ -54,20 +55,20 @@ def test_a_field_that_a_record_lacks_counts_as_its_default(old):
     """``teacher.weights`` is newer than the record."""
     message = r"version 0\.1\.0, this is .*\n  teacher\.weights: found '', expected 'e"
     with pytest.raises(ValueError, match=message):
-        workdir.claim_workdir(old_config(**{"teacher.weights": "ema"}), old)
-    workdir.claim_workdir(old_config(), old)
+        claim_workdir(old_config(**{"teacher.weights": "ema"}), old)
+    claim_workdir(old_config(), old)
 
 
 def test_a_field_that_is_gone_is_an_error_if_it_was_used(old, monkeypatch):
     record = json.loads((old / "config.json").read_text())
     (old / "config.json").write_text(json.dumps(record | {"gone": 3}))
     with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
-        workdir.claim_workdir(old_config(), old)
+        claim_workdir(old_config(), old)
     monkeypatch.setitem(RETIRED_FIELDS, "gone", 2)
     with pytest.raises(ValueError, match="gone: found 3, expected 2"):
-        workdir.claim_workdir(old_config(), old)
+        claim_workdir(old_config(), old)
     monkeypatch.setitem(RETIRED_FIELDS, "gone", 3)
-    workdir.claim_workdir(old_config(), old)
+    claim_workdir(old_config(), old)
 
 
 def test_the_record_says_version_and_classes(finished):
@@ -79,15 +80,15 @@ def test_the_record_says_version_and_classes(finished):
 def test_data_of_other_classes_is_called_that(finished):
     names = ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
-        workdir.claim_workdir(tiny_config(), finished, {"classes": names})
+        claim_workdir(tiny_config(), finished, {"classes": names})
 
 
 def test_data_of_other_sizes_is_called_that(finished):
     with pytest.raises(
         ValueError, match=r"data of pictures \(64, 64\), found \(65, 64"
     ):
-        workdir.claim_workdir(tiny_config(), finished, {"pictures": [65, 64]})
-    workdir.claim_workdir(tiny_config(), finished, {"pictures": [64, 64]})
+        claim_workdir(tiny_config(), finished, {"pictures": [65, 64]})
+    claim_workdir(tiny_config(), finished, {"pictures": [64, 64]})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
 
 def test_data_that_moved_is_taken(finished):
     config = tiny_config(**{"data.path": "/elsewhere"})
-    workdir.claim_workdir(config, finished)
+    claim_workdir(config, finished)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_a_record_that_is_missing_or_cut_is_refused(old, content, message):
     if content is not None:
         record.write_text(content)
     with pytest.raises(ValueError, match=message):
-        workdir.claim_workdir(old_config(**{"optimizer.learning_rate": 0.3}), old)
+        claim_workdir(old_config(**{"optimizer.learning_rate": 0.3}), old)
 
 
 def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):
