@@ -25,6 +25,7 @@ FREE_FIELDS = (
     "mode",
     "dry_run",
     "log_every_steps",
+    "train.max_skipped",
     "checkpoint.every_minutes",
     "compare",
     "num_devices",
@@ -164,6 +165,9 @@ def base() -> ConfigDict:
                 # distiller; 0 for the whole batch.
                 "norm_group_size": 0,
                 "ema_decay": 0.0,  # average of the student, evaluated beside it
+                # Steps that may be left out where their numbers are not finite, before
+                # the run stops.
+                "max_skipped": 0,
             },
             "mix": {
                 "mixup": 0.0,  # alpha, 0 for never

@@ -123,6 +123,7 @@ def diffkd_step(
     seed: int | jax.Array | None = None,
     prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
     ema_decay: float = 0.0,
+    skip_nonfinite: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of student and distiller: eq. 9, gradient, optimizer.
 
@@ -146,12 +147,15 @@ def diffkd_step(
       ema_decay: share of the old average of the student that is kept, for a state that
         carries one. Batch statistics are averaged too; what is no float (counters,
         random keys) is copied.
+      skip_nonfinite: where a loss, the gradient or the new state is not finite, all of
+        the state but ``step`` stays as it was.
 
     Returns:
       The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
       where the weight is not 1, ``loss/total``, ``norm/gradient``,
       ``norm/params``, ``norm/state`` (the largest carried float, averages included:
-      not finite as soon as one of them is not), and what the blocks show of themselves:
+      not finite as soon as one of them is not), ``skipped`` (0 or 1, only with
+      ``skip_nonfinite``), and what the blocks show of themselves:
       their ``gamma/mean`` is ``gamma/<tap>/mean``; DiffKD shows ``mean``, ``min``,
       ``max`` and the vector ``histogram``.
 
@@ -228,7 +232,7 @@ def diffkd_step(
         "norm/state": _largest((model_state, ema)),
     }
     metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
-    state = dataclasses.replace(
+    new = dataclasses.replace(
         state,
         step=state.step + 1,
         params=params,
@@ -236,7 +240,13 @@ def diffkd_step(
         opt_state=opt_state,
         ema=ema,
     )
-    return state, metrics | _shown(info)
+    if skip_nonfinite:
+        numbers = [*metrics.values(), _largest(opt_state)]
+        sound = jnp.isfinite(jnp.stack(numbers)).all()
+        kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
+        new = dataclasses.replace(kept, step=new.step)
+        metrics["skipped"] = 1.0 - sound.astype(jnp.float32)
+    return new, metrics | _shown(info)
 
 
 def _losses(losses: Mapping, weighted: Mapping) -> dict[str, jax.Array]:

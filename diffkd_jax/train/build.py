@@ -224,6 +224,7 @@ def make_step(config, data, task, method, models, schedule) -> Callable:
         weights=method.weights,
         prepare=prepare,
         ema_decay=config.train.ema_decay,
+        skip_nonfinite=config.train.max_skipped > 0,
     )  # fmt: skip
 
 

@@ -1,17 +1,38 @@
 """Stops a run whose numbers are no longer finite, before they are saved."""
 
+import logging
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from .metrics import read_rows
 
+LOG = logging.getLogger(__name__)
+Steps = Sequence[tuple[int, Mapping[str, Any]]]  # with their metrics
+
+
+class NotFinite(ValueError):
+    """A step whose numbers are not finite.
+
+    Attributes:
+      step: its number.
+    """
+
+    def __init__(self, step: int, text: str):
+        super().__init__(f"step {step}: {text}")
+        self.step = step
+
 
 def require_finite(
-    rows: Mapping[int, Mapping[str, Any]], saved: Iterable[int], workdir: pathlib.Path
-) -> None:
+    rows: Mapping[int, Mapping[str, Any]],
+    saved: Iterable[int],
+    workdir: pathlib.Path,
+    skipped: int = 0,
+    most: int = 0,
+) -> dict[int, str]:
     """Raises unless losses, gradient, parameters and carried state are finite.
 
     Norms count as much as losses: where a fused ReLU makes zeros of NaN, the loss of
@@ -22,27 +43,89 @@ def require_finite(
       saved: steps of the checkpoints.
       workdir: of the run; a checkpoint that was broken by its ``metrics.jsonl`` is not
         named as good.
+      skipped: steps before these whose update was left out.
+      most: steps in all whose update may be left out.
+
+    Returns:
+      What was found at the steps of ``rows`` that were left out.
 
     Raises:
-      ValueError: names step, term, and last good checkpoint.
+      NotFinite: names step, term, and last good checkpoint.
 
     >>> require_finite(  # doctest: +ELLIPSIS
     ...     {3: {"norm/params": np.nan}}, [1], pathlib.Path("no_run"))
     Traceback (most recent call last):
         ...
-    ValueError: step 3: found norm/params = nan, expected a finite number; check ...
+    diffkd_jax.train.finite.NotFinite: step 3: found norm/params = nan, expected a ...
     """
+    found: dict[int, str] = {}
     for step, row in rows.items():
         if not (broken := _broken(row)):
+            continue
+        what = f"{broken[0]} = {row[broken[0]]}"
+        if row.get("skipped") and skipped + len(found) < most:
+            found[step] = what
             continue
         written = read_rows(workdir / "metrics.jsonl")
         bad = {row["step"] for row in written if _broken(row)}
         good = max(set(saved) - bad, default="none")
-        raise ValueError(
-            f"step {step}: found {broken[0]} = {row[broken[0]]}, expected a finite "
-            "number; check data.mean and data.std, lower the learning rate or the "
-            "weight of a loss, in another --workdir (this one keeps its config); last "
-            f"good checkpoint: step {good} in {workdir}"
+        before = f" after {most} steps that were left out" if most else ""
+        raise NotFinite(
+            step,
+            f"found {what}{before}, expected a finite number; check data.mean and "
+            "data.std, or go on in this workdir with a lower "
+            "optimizer.learning_rate or weight of a loss, or with "
+            f"train.max_skipped={2 * most or 10} to leave out such steps; last good "
+            f"checkpoint: step {good} in {workdir}",
+        )
+    return found
+
+
+class Finite:
+    """The metrics of a run's steps, fetched and looked at.
+
+    Args:
+      checkpoints: of the run.
+      workdir: of the run.
+      most: steps in all whose update may be left out.
+      first: step that the run goes on at.
+    """
+
+    def __init__(self, checkpoints: Any, workdir: pathlib.Path, most: int, first: int):
+        self.checkpoints, self.workdir, self.most = checkpoints, workdir, most
+        written = read_rows(workdir / "metrics.jsonl") if first else []
+        counts = [
+            r["skipped"] for r in written if r["step"] <= first and "skipped" in r
+        ]
+        self.skipped = int(counts[-1]) if counts else 0
+
+    def rows(self, pending: Steps) -> Steps:
+        """The same metrics, as arrays of this process.
+
+        Raises:
+          NotFinite: of a step whose update was not left out.
+        """
+        return self._looked_at(pending)[0]
+
+    def logged(self, pending: Steps) -> dict[str, Any]:
+        """Means over the steps since the last log, but for those left out."""
+        rows, left_out = self._looked_at(pending)
+        for step, what in left_out.items():
+            LOG.warning("step %d: found %s, its update is left out", step, what)
+        self.skipped += len(left_out)
+        kept = [row for step, row in rows if step not in left_out]
+        names = [
+            name for name in (kept or [{}])[-1] if all(name in row for row in kept)
+        ]
+        values = {name: np.mean([row[name] for row in kept], 0) for name in names}
+        return values | ({"skipped": self.skipped} if self.most else {})
+
+    def _looked_at(self, pending: Steps) -> tuple[Steps, dict[int, str]]:
+        metrics = jax.device_get([metrics for _, metrics in pending])
+        rows = [(step, row) for (step, _), row in zip(pending, metrics, strict=True)]
+        saved = self.checkpoints.all_steps()
+        return rows, require_finite(
+            dict(rows), saved, self.workdir, self.skipped, self.most
         )
 
 

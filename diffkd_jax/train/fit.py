@@ -3,19 +3,18 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ..core.step import TrainState
 from ..data import pipeline
 from ..tasks import Evidence
 from . import checkpoint, processes, report, sharding
 from .build import Run, student_variables
-from .finite import require_finite
+from .finite import Finite
 from .metrics import Progress, Writer, print_line, print_values
 from .plan import Plan
 from .stop import Asked, Stopped, never, stop_here
@@ -104,6 +103,7 @@ def fit(
         found = report.evaluations(workdir, run.task.headline)
         history |= {at: scores for at, scores in found.items() if at <= first}
         log = Log(writer, history, events)
+        finite = Finite(checkpoints, workdir, plan.max_skipped, first)
         progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
         seen, clock = None, time.monotonic()
         try:
@@ -129,7 +129,7 @@ def fit(
                 # Before a checkpoint too: a broken step is never saved.
                 if due or step % plan.log_every == 0:
                     events("log", step)
-                    values = _averaged(_finite(pending, checkpoints, workdir))
+                    values = finite.logged(pending)
                     values["learning_rate"] = run.schedule(step - 1)
                     values["unreadable"] = len(unreadable)
                     values["images_per_second"] = progress.images_per_second(step)
@@ -141,7 +141,7 @@ def fit(
                 seen = seen if fresh is None else fresh
                 if due or _is_late(plan, step, clock):
                     events("save", step)
-                    rows = _finite(pending, checkpoints, workdir)
+                    rows = finite.rows(pending)
                     checkpoint.save(
                         checkpoints, step, state, history.get(step, {}), rows
                     )
@@ -150,7 +150,7 @@ def fit(
                 _, seen = evaluate(run, state, plan.total_steps, None, asked)
         except Stopped:
             if step > saved:
-                rows = _finite(pending, checkpoints, workdir)
+                rows = finite.rows(pending)
                 checkpoint.save(checkpoints, step, state, {}, rows)
             checkpoints.wait_until_finished()
             where = f"saved in {workdir}" if step else "nothing to save"
@@ -234,19 +234,3 @@ def _is_late(plan: Plan, step: int, clock: float) -> bool:
     if not plan.save_every or step % min(plan.log_every, LOOK_EVERY):
         return False
     return processes.as_first(time.monotonic() - clock >= plan.save_every)
-
-
-def _finite(
-    pending: Sequence[tuple[int, Any]], checkpoints: Any, workdir: pathlib.Path
-) -> list[tuple[int, dict[str, np.ndarray]]]:
-    """The metrics of steps, fetched; stops the run where one is not finite."""
-    rows = jax.device_get([metrics for _, metrics in pending])
-    found = [(step, row) for (step, _), row in zip(pending, rows, strict=True)]
-    require_finite(dict(found), checkpoints.all_steps(), workdir)
-    return found
-
-
-def _averaged(rows: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-    """Means over the steps since the last log."""
-    names = [name for name in rows[-1][1] if all(name in row for _, row in rows)]
-    return {name: np.mean([row[name] for _, row in rows], 0) for name in names}

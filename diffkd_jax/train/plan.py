@@ -17,6 +17,7 @@ class Plan(NamedTuple):
       save_every: age of a checkpoint at which there is another one, seconds; 0 for
         any. Looked at every ``log_every`` steps.
       max_unreadable: share of the pictures that may not decode.
+      max_skipped: steps whose update may be left out, for it is not finite.
     """
 
     steps_per_epoch: int
@@ -26,6 +27,7 @@ class Plan(NamedTuple):
     eval_every: int
     save_every: float
     max_unreadable: float
+    max_skipped: int
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether what is due every so many steps, and at the end, is so at a step."""
@@ -65,5 +67,6 @@ def make_plan(recipe, data: Data) -> tuple[Plan, int]:
         eval_every=eval_every,
         save_every=60 * recipe.checkpoint.every_minutes,
         max_unreadable=recipe.data.max_unreadable,
+        max_skipped=recipe.train.max_skipped,
     )
     return plan, planned

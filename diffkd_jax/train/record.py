@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,20 +18,30 @@ from .workdir import SUMMARY, has_checkpoints, read_json, write_json
 LOG = logging.getLogger(__name__)
 KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
 TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
+CHANGED = "changed"  # another: fields that changed after a stop, from and to
+DIVERGED = "diverged.json"  # where numbers that were not finite stopped a run
+# What may then be another, for it changes no array of the state.
+STEERS = re.compile(
+    r"optimizer\.learning_rate|weights\..+|methods\.[^.]+\.(.+_)?weight"
+)
 
 
 def claim_workdir(
     config, workdir: pathlib.Path, data: Mapping[str, list] | None = None
-) -> None:
+) -> dict[str, Any]:
     """Records the config in a new workdir, or checks that an old one is the same.
 
     A workdir without a checkpoint or a summary has nothing to lose and counts as new.
-    A field that the record of an older version lacks counts as its default.
+    A field that the record of an older version lacks counts as its default. A run that
+    stopped at numbers that are not finite may go on with other :data:`STEERS`.
 
     Args:
       config: of the run.
       workdir: its directory.
       data: what its data are known by, lists by name.
+
+    Returns:
+      What fields that changed since the run began were then, None for not there.
 
     Raises:
       ValueError: the workdir holds a run of another config or on other data, or one
@@ -38,18 +49,21 @@ def claim_workdir(
     """
     record = workdir / "config.json"
     wanted, data = _as_json(config), dict(data or {})
-    if not ((workdir / SUMMARY).exists() or has_checkpoints(workdir)):
+    finished, diverged = ((workdir / name).exists() for name in (SUMMARY, DIVERGED))
+    if not (finished or diverged or has_checkpoints(workdir)):
         if is_primary():
             write_json(record, {"version": __version__, **data, **wanted})
-        return
+        return {}
     if not record.exists():
         raise ValueError(
             f"workdir: found a run in {workdir} and no config.json, expected the "
             "record of its config; put it back or choose another --workdir"
         )
     found = read_json(record)
+    kept = {k: v for k, v in found.items() if k in ("version", TEACHER, *KNOWN_BY)}
     version = found.pop("version", "0.1.0")
     found.pop(TEACHER, None)
+    changed = _changes(record, found.pop(CHANGED, []))
     for name in {*data, *KNOWN_BY}:
         known = found.pop(name, [])
         if not isinstance(known, list):
@@ -73,12 +87,51 @@ def claim_workdir(
         _check_method(record, version, own, describe(make_method(config)))
         found["methods"], wanted["methods"], wanted["weights"] = {}, {}, {}
     different = _differences(_flat(found), _flat(wanted))
-    if different:
-        shown = "\n".join(itertools.islice(different, 10))
+    lines = [
+        f"  {name}: found {theirs!r}, expected {ours!r}"
+        for name, (theirs, ours) in different.items()
+    ]
+    if (
+        different
+        and diverged
+        and not finished
+        and all(map(STEERS.fullmatch, different))
+    ):
+        LOG.warning("%s goes on with another config:\n%s", workdir, "\n".join(lines))
+        changed.append(different)
+        wait_for_all("the record is read")
+        if is_primary():
+            write_json(record, {**kept, CHANGED: changed, **_as_json(config)})
+    elif different:
+        shown = "\n".join(itertools.islice(lines, 10))
         raise ValueError(
             f"workdir: {workdir} holds a run of another config (by version {version}, "
             f"this is {__version__}); choose another --workdir\n{shown}"
         )
+    began: dict[str, Any] = {}
+    for change in changed:
+        began = {name: theirs for name, (theirs, _) in change.items()} | began
+    return began
+
+
+def _changes(record: pathlib.Path, found: Any) -> list[dict[str, Any]]:
+    """What the record says of fields that changed; ValueError where it says no such."""
+    if not isinstance(found, list) or not all(
+        isinstance(change, dict)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in change.values())
+        for change in found
+    ):
+        raise ValueError(
+            f"{record}: found {CHANGED} {found!r}, expected a list of fields with two "
+            "values each"
+        )
+    return found
+
+
+def record_divergence(workdir: pathlib.Path, step: int, text: str) -> None:
+    """Notes that a run stopped at numbers that are not finite, and where."""
+    if is_primary():
+        write_json(workdir / DIVERGED, {"step": step, "found": text})
 
 
 def _check_method(
@@ -123,7 +176,10 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
         write_json(file, {TEACHER: checksum, **record})
 
 
-def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+def _differences(
+    found: dict[str, Any], expected: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Values of the record and of the run, of the fields in which they differ."""
     defaults = _flat(_as_json(base()))
     # Of methods the one that was chosen matters.
     for flat in (found, expected):
@@ -137,13 +193,13 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
             if value != default:
                 found[new] = value
             expected.pop(old, None)
-    lines = []
+    different = {}
     for name in sorted({*found, *expected} - set(FREE_FIELDS)):
         theirs = found.get(name, defaults.get(name, "nothing"))
         ours = expected.get(name, RETIRED_FIELDS.get(name, "nothing"))
         if theirs != ours:
-            lines.append(f"  {name}: found {theirs!r}, expected {ours!r}")
-    return lines
+            different[name] = [theirs, ours]
+    return different
 
 
 def _as_json(config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,9 +22,10 @@ from . import processes, report, sharding, summary
 from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
 from .disk import disk_faults_named
+from .finite import NotFinite
 from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
-from .record import claim_workdir, record_teacher
+from .record import claim_workdir, record_divergence, record_teacher
 from .start import starting
 from .stop import Asked, never, stop_here
 from .teacher import load_teacher
@@ -59,27 +61,36 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
             return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
-        claim_workdir(config, workdir, run.data.record())
-        return _train(config, workdir, run, asked)
+        began = claim_workdir(config, workdir, run.data.record())
+        return _train(config, began, workdir, run, asked)
 
 
-def _train(config, workdir: pathlib.Path, run: Run, asked: Asked) -> dict[str, Any]:
-    as_in_file = None
+def _train(
+    config, began: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
+) -> dict[str, Any]:
+    as_in_file, of_teacher = None, config.copy_and_resolve_references()
+    # The teacher was trained before anything changed.
+    rates = {k: v for k, v in began.items() if k.startswith("optimizer.")}
+    of_teacher.update_from_flattened_dict(rates)
     if run.teacher is not None:
         as_in_file = functools.partial(
-            get_teacher, config, run.teacher, workdir, freeze=False
+            get_teacher, of_teacher, run.teacher, workdir, freeze=False
         )
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
     begin = starting(config.student, run, as_in_file)  # before a teacher is trained
     if run.teacher is not None:
-        teacher = get_teacher(config, run.teacher, workdir, asked)
+        teacher = get_teacher(of_teacher, run.teacher, workdir, asked)
         check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
     text = summary.describe(run)
     print_line(text)
     teacher_scores = score_teacher(run, config.teacher.min_score, asked)
-    fitted = fit(run, workdir, start=begin, asked=asked)
+    try:
+        fitted = fit(run, workdir, start=begin, asked=asked)
+    except NotFinite as error:
+        record_divergence(workdir, error.step, str(error))
+        raise
     stop_here(asked)
     headline, history = run.task.headline, fitted.history
     result = {

@@ -226,3 +226,18 @@ def test_prepare_changes_what_both_networks_see():
     # Two programs; a parameter near 1e-4 has changed by sums of terms near 1.
     chex.assert_trees_all_close(first.params, again.params, rtol=1e-5, atol=1e-7)
     assert prepared(first, TEACHER, BATCH)[1]["loss/draw"] != draw
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_a_step_that_is_not_finite_can_be_left_out(bad):
+    state, plain = make(weights={"task": lambda step: jnp.where(bad, jnp.nan, 1.0)})
+    step = functools.partial(plain, skip_nonfinite=True)
+    new, metrics = jax.jit(step)(state, TEACHER, BATCH)
+    assert float(metrics["skipped"]) == bad
+    assert int(new.step) == 1
+    if bad:
+        chex.assert_trees_all_equal(new.replace(step=state.step), state)
+        assert np.isnan(metrics["loss/total"])
+    else:
+        expected, _ = jax.jit(plain)(state, TEACHER, BATCH)
+        chex.assert_trees_all_close(new, expected, rtol=1e-6, atol=1e-8)

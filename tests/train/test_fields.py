@@ -52,6 +52,7 @@ ACCEPTED = {
     "data.max_unreadable": "zero allows none",
     "data.channels": ZERO,
     "data.mean": "zero is the middle of nothing",
+    "train.max_skipped": ZERO,
     "teacher.num_classes": ZERO,
     "teacher.epochs": f"{ZERO}; read where a teacher is trained",
     "teacher.init": "read where a method has a teacher",

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.models.files import MODEL_FILE
+from diffkd_jax.models.files import MODEL_FILE, load_model
+from diffkd_jax.train import run as runs
 from diffkd_jax.train.finite import require_finite
+from diffkd_jax.train.metrics import read_rows
+from diffkd_jax.train.record import record_divergence
+from diffkd_jax.train.stop import Stopped
+from diffkd_jax.train.workdir import read_json
 from tests.train.conftest import tiny_config
 
 GOOD = {"loss/total": 1.0, "norm/params": 2.0, "gamma/loss/histogram": np.ones(20)}
@@ -57,3 +62,62 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
         main.run(config, str(tmp_path))
     assert not (tmp_path / MODEL_FILE).exists()
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+BAD = {"method": "tests.train.own_code:one_bad_step", "log_every_steps": 1}
+
+
+def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
+    message = (
+        r"step 5: found loss/total = nan.*train\.max_skipped=10.*checkpoint: step 4"
+    )
+    with pytest.raises(ValueError, match=message):
+        main.run(tiny_config(**BAD), str(tmp_path))
+    assert read_json(tmp_path / "diverged.json")["step"] == 5
+    main.run(tiny_config(**BAD, **{"train.max_skipped": 1}), str(tmp_path))
+    assert "step 5: found loss/total = nan, its update is left out" in caplog.text
+    rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if "skipped" in row]
+    assert [row["skipped"] for row in rows] == [1, 1, 1, 1]  # from step 5 on
+    assert "loss/task" not in rows[0]
+    assert np.isfinite([row["loss/task"] for row in rows[1:]]).all()
+    assert load_model(tmp_path, "tests.train.own_model:make").variables
+
+
+def test_more_bad_steps_than_allowed_stop_the_run(tmp_path):
+    """Counted over a resume, and over steps that are logged together."""
+    fields = {"method": "none", "train.max_skipped": 5, "log_every_steps": 3}
+    config = tiny_config(
+        **fields, **{"optimizer.name": "tests.train.own_code:exploding"}
+    )
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"step 6: .* after 5 steps that were left"
+        ):
+            main.run(config, str(tmp_path))
+        assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["4"]
+
+
+def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
+    """With its teacher, which was trained at the first rate."""
+    asked = lambda: len(read_rows(tmp_path / "metrics.jsonl")) > 2
+    fields = {"method": "kd", "log_every_steps": 1}
+    with pytest.raises(Stopped):
+        runs.train(tiny_config(**fields), tmp_path, asked)
+    changed = {"optimizer.learning_rate": 1e-3, "weights": {"task": 0.5}}
+    lower = tiny_config(**fields, **changed)
+    with pytest.raises(ValueError, match=r"learning_rate: found 0\.1, expected 0\.001"):
+        main.run(lower, str(tmp_path))
+    record_divergence(tmp_path, 3, "found loss/total = nan")
+    other = tiny_config(**fields, **changed, **{"optimizer.momentum": 0.5})
+    with pytest.raises(ValueError, match=r"momentum: found 0\.9, expected 0\.5"):
+        main.run(other, str(tmp_path))
+    main.run(lower, str(tmp_path))
+    rates = [row.get("learning_rate") for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert rates[2] > rates[3] > 0
+    record = read_json(tmp_path / "config.json")
+    assert record["changed"] == [
+        {"optimizer.learning_rate": [0.1, 1e-3], "weights.task": ["nothing", 0.5]}
+    ]
+    main.run(lower, str(tmp_path))  # which says that it has finished
+    with pytest.raises(ValueError, match=r"learning_rate: found 0\.001, expected 0\.1"):
+        main.run(tiny_config(**fields), str(tmp_path))
