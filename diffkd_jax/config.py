@@ -42,6 +42,7 @@ FREE_FIELDS = (
     "data.num_threads",
     "data.num_workers",
     "data.max_unreadable",
+    "data.stalled_seconds",
     "teacher.init",  # so can a teacher; its numbers are compared
     "teacher.workdir",
 )
@@ -134,6 +135,7 @@ def base() -> ConfigDict:
                 "num_threads": 2,
                 "num_workers": 0,  # processes that prepare batches, 0 for threads
                 "max_unreadable": 0.001,  # share of pictures that may not decode
+                "stalled_seconds": 600.0,  # without a batch, after which a run ends
             },
             "student": {
                 "model": "",

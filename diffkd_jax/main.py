@@ -86,6 +86,7 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
 def main(argv: list[str]) -> None:
     """Runs; an expected error is one screen and exit code 1, a stop is one line."""
     from .compilation_cache import keep_programs  # after the flags too
+    from .data.reader import is_stuck
     from .data.worker import give_back_memory
     from .train.metrics import print_line
     from .train.processes import leave
@@ -108,8 +109,8 @@ def main(argv: list[str]) -> None:
         failed = True
     finally:
         give_back_memory()
-    if failed:
-        leave(1)
+    if failed or is_stuck():
+        leave(int(failed))
 
 
 def _silence_orbax() -> None:

@@ -19,6 +19,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_threads": (0, 1024),
     "num_workers": (0, 1024),
     "max_unreadable": (0, 1),
+    "stalled_seconds": (1, math.inf),
 }
 
 

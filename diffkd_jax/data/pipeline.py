@@ -1,24 +1,19 @@
 """Batches from splits, by Grain: deterministic, sharded, from any step on."""
 
 import logging
-import threading
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
-from contextlib import closing
-from typing import Any
+from collections.abc import Callable
 
 import grain
 import numpy as np
 from absl import flags
 
 from .draws import Draws
+from .reader import Batch, Batches, Waiting, patient, read_ahead
 from .split import Split
 from .unreadable import readable, replace_failed
-from .worker import left_to_the_caller, start_worker
+from .worker import start_worker
 
 LOG = logging.getLogger(__name__)
-Batch = dict[str, Any]
-Batches = Generator[Batch]  # to be closed where it is not used up
 
 
 def train_batches(
@@ -33,6 +28,7 @@ def train_batches(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    waiting: Waiting = patient,
 ) -> Batches:
     """Shuffled training batches of this process, from any step on.
 
@@ -60,6 +56,7 @@ def train_batches(
         whole batches. They import the main module, which needs its ``__main__`` guard.
       process_index: this process.
       process_count: number of processes.
+      waiting: called while no batch is there, see :mod:`diffkd_jax.data.reader`.
 
     Raises:
       ValueError: a batch larger than the split or not divisible by the processes.
@@ -92,7 +89,7 @@ def train_batches(
         return replace_failed(split, transform, draws)
 
     batches = grain.MapDataset.range(steps * num_epochs).map(fetch)
-    return _prefetched(batches[start:], num_threads, num_workers)
+    return _prefetched(batches[start:], num_threads, num_workers, waiting)
 
 
 def eval_batches(
@@ -104,6 +101,7 @@ def eval_batches(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    waiting: Waiting = patient,
 ) -> Batches:
     """Every example once, in order; the last batch is padded and masked.
 
@@ -121,6 +119,7 @@ def eval_batches(
       num_workers: worker processes instead, 0 for threads.
       process_index: this process.
       process_count: number of processes.
+      waiting: called while no batch is there, see :mod:`diffkd_jax.data.reader`.
 
     Raises:
       ValueError: a batch of no examples, or a split of which nothing decodes.
@@ -143,9 +142,8 @@ def eval_batches(
         return batch | {"index": rows, "mask": mask, "skipped": skipped}
 
     count = -(-split.size // (local * process_count))
-    return _prefetched(
-        grain.MapDataset.range(count).map(fetch), num_threads, num_workers
-    )
+    batches = grain.MapDataset.range(count).map(fetch)
+    return _prefetched(batches, num_threads, num_workers, waiting)
 
 
 def rows_of(
@@ -166,7 +164,7 @@ def rows_of(
 
 
 def _prefetched(
-    batches: grain.MapDataset, num_threads: int, num_workers: int
+    batches: grain.MapDataset, num_threads: int, num_workers: int, waiting: Waiting
 ) -> Batches:
     options = grain.ReadOptions(
         num_threads=0 if num_workers else num_threads,
@@ -174,7 +172,7 @@ def _prefetched(
     )
     elements = batches.to_iter_dataset(options)
     if not num_workers:
-        return _closing(elements)
+        return read_ahead(elements, waiting)
     for name in flags.FLAGS if not flags.FLAGS.is_parsed() else ():
         if name.startswith("grain_"):
             # Grain reads flags of its own where it starts workers, parsed or not. This
@@ -183,25 +181,9 @@ def _prefetched(
     workers = grain.MultiprocessingOptions(
         num_workers=num_workers, per_worker_buffer_size=1
     )
-    return _closing(elements.mp_prefetch(workers, worker_init_fn=start_worker))
-
-
-def _closing(elements: grain.IterDataset) -> Batches:
-    """The batches; what Grain begins at the first of them gets no signals to end."""
-    with closing(iter(elements)) as batches:
-        first: Future[Batch | None] = Future()
-        with left_to_the_caller():
-            threading.Thread(target=_first, args=(batches, first), daemon=True).start()
-        if (batch := first.result()) is not None:
-            yield batch
-            yield from batches
-
-
-def _first(batches: Iterator[Batch], first: Future[Batch | None]) -> None:
-    try:
-        first.set_result(next(batches, None))
-    except BaseException as error:  # raised where it is asked for
-        first.set_exception(error)
+    return read_ahead(
+        elements.mp_prefetch(workers, worker_init_fn=start_worker), waiting
+    )
 
 
 def note_skipped(

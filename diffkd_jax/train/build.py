@@ -30,6 +30,7 @@ from .choose import (
 from .evaluate import Other, make_evaluate, make_others
 from .optimizer import make_optimizer, make_schedule
 from .plan import Plan, make_plan
+from .stop import Asked, never, while_waiting
 
 
 def student_variables(state: TrainState) -> dict[str, Any]:
@@ -61,8 +62,8 @@ class Run(NamedTuple):
       evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
         evaluation split, one program a model; see :mod:`diffkd_jax.train.stop`.
       others: further evaluations by name.
-      batches: ``first step -> generator`` of this process's training batches, to be
-        closed where it is not used up.
+      batches: ``(first step, asked) -> generator`` of this process's training batches,
+        to be closed where it is not used up.
       examples: ``count -> batch``, the first to evaluate on, normalised.
       compared: what the task's check is told of the taps.
     """
@@ -83,7 +84,7 @@ class Run(NamedTuple):
     pure_step: Callable
     evaluate: Callable[..., tuple[dict[str, float], Evidence]]
     others: Mapping[str, Other]
-    batches: Callable[[int], pipeline.Batches]
+    batches: Callable[..., pipeline.Batches]
     examples: Callable[[int], Mapping]
     compared: Mapping[str, tuple]
 
@@ -141,7 +142,7 @@ def build(config, data: Data | None = None) -> Run:
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
 
-    def batches(start: int) -> pipeline.Batches:
+    def batches(start: int, asked: Asked = never) -> pipeline.Batches:
         return pipeline.train_batches(
             data.train,
             transform,
@@ -153,6 +154,7 @@ def build(config, data: Data | None = None) -> Run:
             num_workers=options["num_workers"],
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            waiting=while_waiting(asked, options["stalled_seconds"]),
         )
 
     def examples(count: int) -> Mapping:

@@ -13,7 +13,7 @@ from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
 from . import sharding
 from .plan import Plan
-from .stop import Asked, never, stop_here
+from .stop import Asked, never, stop_here, while_waiting
 
 
 class Other(NamedTuple):
@@ -57,7 +57,7 @@ def compile_evidence(
 def gather(
     forward: Callable,
     variables: Any,
-    batches: Generator[Mapping],
+    batches: Callable[[Asked], Generator[Mapping]],
     mesh,
     asked: Asked = never,
 ) -> Evidence | None:
@@ -66,7 +66,7 @@ def gather(
     Args:
       forward: from :func:`compile_evidence`.
       variables: what it is applied to.
-      batches: of this process, see :func:`diffkd_jax.data.pipeline.eval_batches`.
+      batches: of this process, from :func:`make_batches`.
       mesh: of the devices.
       asked: see :mod:`diffkd_jax.train.stop`.
 
@@ -77,8 +77,8 @@ def gather(
       Stopped: between two batches.
     """
     parts: list[Any] = []
-    with closing(batches):
-        for batch in batches:
+    with closing(batches(asked)) as own:
+        for batch in own:
             stop_here(asked)
             parts.append(forward(variables, sharding.put_batch(batch, mesh)))
             jax.block_until_ready(parts[-2:-1])  # else batches pile up on the device
@@ -108,38 +108,6 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
-def counted_batches(
-    split: Split, transform: Callable, mesh, unreadable: set[int], options: Mapping
-) -> Generator[Mapping]:
-    """Batches of this process that hold every example once.
-
-    Args:
-      split: to evaluate on.
-      transform: of a batch, on the host.
-      mesh: of the devices.
-      unreadable: rows that did not decode, named once; changed in place.
-      options: the section ``data`` of a config.
-    """
-    batches = pipeline.eval_batches(
-        split,
-        transform,
-        batch_size=batch_size(
-            options["eval_batch_size"],
-            split.size,
-            len(mesh.local_devices) * jax.process_count(),
-        ),
-        num_threads=options["num_threads"],
-        num_workers=options["num_workers"],
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with closing(batches):
-        for batch in batches:
-            skipped = batch.pop("skipped")
-            pipeline.note_skipped(skipped, unreadable, split, options["max_unreadable"])
-            yield batch
-
-
 def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
     """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
 
@@ -164,7 +132,7 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
             forwards[model.apply] = compile_evidence(
                 task.evidence, apply, data.normalise, mesh
             )
-        seen = gather(forwards[model.apply], variables, batches(), mesh, asked)
+        seen = gather(forwards[model.apply], variables, batches, mesh, asked)
         if seen is None:
             raise ValueError(
                 f"data.eval_split: found {options['eval_split']!r} with no picture "
@@ -225,7 +193,7 @@ def make_others(
         def evaluate(
             *variables, asked=never, made=made, forward=forward, batches=batches
         ):
-            seen = gather(forward, variables, batches(), mesh, asked)
+            seen = gather(forward, variables, batches, mesh, asked)
             return {} if seen is None else dict(made.score(seen))
 
         every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0
@@ -235,7 +203,38 @@ def make_others(
 
 def make_batches(
     options: Mapping, split: Split, mesh
-) -> Callable[[], Generator[Mapping]]:
-    """``() -> iterator`` over the batches of a split, every example once."""
+) -> Callable[[Asked], Generator[Mapping]]:
+    """``asked -> generator`` over batches of this process, every example once.
+
+    Args:
+      options: the section ``data`` of a config.
+      split: to evaluate on.
+      mesh: of the devices.
+    """
     transform, unreadable = transforms.eval_transform(options), set[int]()
-    return lambda: counted_batches(split, transform, mesh, unreadable, options)
+
+    def batches(asked):
+        size = batch_size(
+            options["eval_batch_size"],
+            split.size,
+            len(mesh.local_devices) * jax.process_count(),
+        )
+        made = pipeline.eval_batches(
+            split,
+            transform,
+            batch_size=size,
+            num_threads=options["num_threads"],
+            num_workers=options["num_workers"],
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            waiting=while_waiting(asked, options["stalled_seconds"]),
+        )
+        with closing(made):
+            for batch in made:
+                skipped = batch.pop("skipped")
+                pipeline.note_skipped(
+                    skipped, unreadable, split, options["max_unreadable"]
+                )
+                yield batch
+
+    return batches

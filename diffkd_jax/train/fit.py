@@ -17,7 +17,7 @@ from .build import Run, student_variables
 from .finite import Finite
 from .metrics import Progress, Writer, print_line, print_values
 from .plan import Plan
-from .stop import Asked, Stopped, never, stop_here
+from .stop import Asked, Stalled, Stopped, never, stop_here
 
 LOOK_EVERY = 100  # steps between two looks at the clock, at most
 
@@ -97,7 +97,7 @@ def fit(
         if first:
             print_line(f"{run.title.split()[0]}: resuming at step {first}")
         pending: list[Any] = checkpoint.pending(checkpoints, first) if first else []
-        batches = stack.enter_context(closing(run.batches(first)))
+        batches = stack.enter_context(closing(run.batches(first, asked)))
         writer = stack.enter_context(closing(Writer(workdir, first)))
         # The first process may not have cut off later rows yet.
         found = report.evaluations(workdir, run.task.headline)
@@ -148,11 +148,16 @@ def fit(
                     saved, clock = step, time.monotonic()
             if seen is None:  # resumed at the end
                 _, seen = evaluate(run, state, plan.total_steps, None, asked)
-        except Stopped:
+        except (Stopped, Stalled) as end:
+            stalled, step = isinstance(end, Stalled), int(state.step)
+            if stalled and jax.process_count() > 1:  # the others are not here
+                raise
             if step > saved:
                 rows = finite.rows(pending)
                 checkpoint.save(checkpoints, step, state, {}, rows)
             checkpoints.wait_until_finished()
+            if stalled:
+                raise
             where = f"saved in {workdir}" if step else "nothing to save"
             raise Stopped(
                 f"{run.title}: stopped at step {step} of {plan.total_steps}, {where}; "

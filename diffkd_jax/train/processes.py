@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 from jax._src import distributed  # no public way to the store that all processes share
 from jax.experimental import multihost_utils
 
+from ..data.reader import is_stuck
 from .stop import Stopped
 
 ENVIRONMENT = {
@@ -267,12 +269,18 @@ def _end(what: str) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Exits; of several processes at once, for an exit in order waits for all."""
-    if distributed.global_state.num_processes > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """Exits: at once where an exit in order would wait.
+
+    Of several processes for all, and for a thread that waits for data in vain.
+    """
+    if is_stuck():
+        for worker in multiprocessing.active_children():
+            worker.kill()
+    elif distributed.global_state.num_processes == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def is_primary() -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,12 +10,19 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from ..data.reader import LOOK_EVERY, Waiting
+
+LOG = logging.getLogger(__name__)
 # ``() -> whether to stop``, the same on every process; each has to ask as often.
 Asked = Callable[[], bool]
 
 
 class Stopped(Exception):
     """A run ended before its last step because it was asked to; its state is saved."""
+
+
+class Stalled(ValueError):
+    """No batch came for too long."""
 
 
 def never() -> bool:
@@ -26,6 +34,28 @@ def stop_here(asked: Asked) -> None:
     """Raises :class:`Stopped` where that is asked for."""
     if asked():
         raise Stopped("stopped; the same command goes on")
+
+
+def while_waiting(asked: Asked, most: float) -> Waiting:
+    """What is done while no batch comes: looks whether to stop, says so, gives up.
+
+    Args:
+      asked: only looked at by a single process, for of several all have to ask alike.
+      most: seconds without a batch.
+    """
+
+    def waiting(seconds: float) -> None:
+        if jax.process_count() == 1:
+            stop_here(asked)
+        if seconds >= most:
+            raise Stalled(
+                f"data.stalled_seconds: found no batch in {seconds:.0f} s, expected "
+                f"one within {most:g}; check the disk of data.path, and the decoder"
+            )
+        if seconds >= 60 and seconds % 60 < LOOK_EVERY:  # once a minute
+            LOG.warning("no batch for %d s, waiting", seconds)
+
+    return waiting
 
 
 @contextlib.contextmanager

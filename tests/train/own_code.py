@@ -1,5 +1,6 @@
 """A data set, a method, a task and models of one's own, as a user writes them."""
 
+import threading
 from typing import NamedTuple
 
 import equinox as eqx
@@ -41,6 +42,25 @@ def load(path, *, size=48, side=8):
 
     splits = {"train": make(0, size), "test": make(1, size // 2)}
     return Dataset(splits, meta={"class_names": CLASSES, "note": "made up"})
+
+
+STUCK = threading.Event()  # until it is set
+
+
+def hanging(path, *, row=40):
+    """One example whose decoder does not come back."""
+    splits = dict(load(path, size=64, side=28).splits)
+    fetch = splits["train"].fetch
+
+    def waits(rows):
+        from tests.train.own_code import STUCK  # a worker has its own
+
+        if row in rows:
+            STUCK.wait()
+        return fetch(rows)
+
+    splits["train"] = Split(64, waits)
+    return Dataset(splits, meta={"class_names": CLASSES})
 
 
 def one_bad_step(*, at=5):

@@ -50,6 +50,7 @@ ACCEPTED = {
     "data.num_threads": ZERO,
     "data.num_workers": ZERO,
     "data.max_unreadable": "zero allows none",
+    "data.stalled_seconds": "as long as anybody likes to wait",
     "data.channels": ZERO,
     "data.mean": "zero is the middle of nothing",
     "train.max_skipped": ZERO,

@@ -4,18 +4,21 @@ import itertools
 import os
 import signal
 import subprocess
+import time
 
 import chex
 import jax
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.data import reader
 from diffkd_jax.train import run as runs
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
 from diffkd_jax.train.fit import fit
 from diffkd_jax.train.metrics import read_rows
-from diffkd_jax.train.stop import Stopped, never, on_signals
+from diffkd_jax.train.stop import Stalled, Stopped, never, on_signals
+from tests.train import own_code
 from tests.train.conftest import ROOT, tiny_command, tiny_config
 
 RATES = {"images_per_second"}
@@ -160,3 +163,53 @@ def test_on_another_mesh_it_ends_nearly_the_same(built, whole, finished, tmp_pat
     for found, expected in rows:
         assert found.keys() == expected.keys()
         assert found["step"] == expected["step"]
+
+
+HANGING = {
+    "method": "none",
+    "log_every_steps": 1,
+    "data.name": "tests.train.own_code:hanging",
+    "data.limit": 0,
+    "data.num_classes": 0,
+    "data.num_threads": 1,
+}
+
+
+def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reader, "LOOK_EVERY", 0.3)
+    config = tiny_config(**HANGING, **{"data.stalled_seconds": 1})
+    try:
+        with pytest.raises(Stalled, match=r"data\.stalled_seconds: found no batch in"):
+            main.run(config, str(tmp_path / "a"))
+        with manager(tmp_path / "a", build(config).task) as checkpoints:
+            done = checkpoints.latest_step()
+        assert done == read_rows(tmp_path / "a/metrics.jsonl")[-1]["step"] > 0
+        log = tmp_path / "b/metrics.jsonl"
+
+        def asked():
+            late = log.exists() and time.time() - log.stat().st_mtime > 0.25
+            return late and read_rows(log)[-1]["step"] == done
+
+        with pytest.raises(Stopped, match=f"stopped at step {done} of 8, saved"):
+            runs.train(config, tmp_path / "b", asked)
+        assert reader.is_stuck()
+    finally:
+        own_code.STUCK.set()
+
+
+@pytest.mark.slow
+def test_a_command_whose_decoder_hangs_ends(tmp_path):
+    """Though threads of its own are left that never would; with workers too."""
+    for workers in (0, 1):
+        fields = HANGING | {"data.stalled_seconds": 6, "data.num_workers": workers}
+        done = subprocess.run(
+            tiny_command(tmp_path / str(workers), fields),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: data.stalled_seconds: found no batch")
