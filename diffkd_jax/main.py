@@ -120,6 +120,10 @@ def _silence_orbax() -> None:
     """
     written = lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/")
     logging.get_absl_logger().addFilter(written)
+    # Of its tasks that failed beside the one whose error is raised.
+    unseen = "exception was never retrieved"
+    asyncio = python_logging.getLogger("asyncio")
+    asyncio.addFilter(lambda record: unseen not in record.getMessage())
     hook = sys.unraisablehook
 
     def without_closed_loops(error: Any) -> None:

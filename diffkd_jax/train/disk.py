@@ -1,19 +1,26 @@
-"""A disk that is full or cannot be written to, in one line."""
+"""A disk that is full or cannot be written to, or a workdir that is gone, in a line."""
 
 import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 
 # In the words of the system, which all libraries pass on.
 DISK_FAULTS = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
+# Of the system, and of TensorStore.
+GONE = re.compile(f"{os.strerror(errno.ENOENT)}|^NOT_FOUND: ")
+
 
 @contextlib.contextmanager
 def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns what libraries raise where a disk is full or fails into one line.
+    """Turns what libraries raise where a disk is full, fails or goes into one line.
+
+    Args:
+      workdir: which holds a ``config.json`` as soon as it is written to.
 
     Raises:
       OSError: names the workdir.
@@ -21,6 +28,12 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if GONE.search(str(error)) and not (workdir / "config.json").exists():
+            raise OSError(
+                f"workdir: found {workdir} moved or removed while a run was in it, "
+                "expected it to stay; put it back in the place of what may be there "
+                "now, and the same command goes on"
+            ) from None
         cause: BaseException | None = error
         while cause and not (fault := _disk_fault(cause)):
             # An error from None is in words already.

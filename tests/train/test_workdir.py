@@ -13,6 +13,7 @@ from diffkd_jax import __version__, main
 from diffkd_jax.config import RETIRED_FIELDS
 from diffkd_jax.models.files import MODEL_FILE, load_model
 from diffkd_jax.train import disk, metrics, workdir
+from diffkd_jax.train import run as runs
 from diffkd_jax.train.record import claim_workdir
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
@@ -190,3 +191,20 @@ def test_a_full_disk_is_one_line(tmp_path):
         raise error
     with pytest.raises(KeyError), disk.disk_faults_named(tmp_path):
         raise KeyError("something else")
+
+
+def test_a_workdir_that_is_moved_away_is_named(tmp_path):
+    """What was saved before goes on where it is put back."""
+    run, away = tmp_path / "run", tmp_path / "away"
+
+    def asked():
+        if (run / "checkpoints/4").exists():
+            run.rename(away)
+        return False
+
+    config = tiny_config(method="none", log_every_steps=1)
+    with pytest.raises(OSError, match=f"workdir: found {run} moved or removed while"):
+        runs.train(config, run, asked)
+    shutil.rmtree(run, ignore_errors=True)
+    away.rename(run)
+    assert runs.train(config, run)["steps"] == 8
