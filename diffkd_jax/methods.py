@@ -4,6 +4,7 @@ Each is a function of keyword arguments, which are its options in a config. One'
 named by import path, ``--config.method=package.module:name``.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -86,6 +87,20 @@ def mse(
     return Method(taps, {"features/distance": weight})
 
 
+def cwd(*, tau: float = 4.0, output: str = "logits", weight: float = 3.0) -> Method:
+    """Channel-wise distillation of maps, see :func:`diffkd_jax.core.distances.cwd`.
+
+    Args:
+      tau: temperature.
+      output: of both models; the student is projected where channels differ.
+      weight: of the distance: 3 for logits, 50 for features (Shu et al. 2021).
+    """
+    distance = functools.partial(DISTANCES["cwd"], tau=tau)
+    return Method(
+        {output: Tap(output, output, distance)}, {f"{output}/distance": weight}
+    )
+
+
 def diffkd_features(
     *,
     student: str = "features",
@@ -139,6 +154,41 @@ def diffkd_logits(
     distance_of = functools.partial(function, tau=tau)
     taps = {"logits": Tap("logits", "logits", distance_of, block)}
     return Method(taps, {"logits/distance": weight})
+
+
+def diffkd_map(
+    *,
+    distance: str = "dist",
+    tau: float = 1.0,
+    num_steps: int = 5,
+    num_train_steps: int = 1000,
+    weight: float = 1.0,
+    aux_weight: float = 0.0,
+) -> Method:
+    """DiffKD on the map of logits (paper, segmentation), before it is resized.
+
+    Args:
+      distance, tau, num_steps, num_train_steps, weight: of :func:`diffkd_logits`.
+      aux_weight: of both losses of a second tap, on ``aux_logits``; 0 for none. The
+        paper does not say whether it has one; DIST's code has, with 0.4.
+
+    >>> sorted(diffkd_map(aux_weight=0.4).weights)
+    ['aux_logits', 'logits/distance']
+    """
+    made = diffkd_logits(
+        distance=distance,
+        tau=tau,
+        num_steps=num_steps,
+        num_train_steps=num_train_steps,
+        weight=weight,
+    )
+    if not aux_weight:
+        return made
+    aux = dataclasses.replace(
+        made.taps["logits"], student="aux_logits", teacher="aux_logits", denoise=None
+    )
+    taps = {**made.taps, "aux_logits": aux}
+    return Method(taps, {**made.weights, "aux_logits": aux_weight})
 
 
 def diffkd(
@@ -215,8 +265,10 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dkd": dkd,
     "dist": dist,
     "mse": mse,
+    "cwd": cwd,
     "diffkd_features": diffkd_features,
     "diffkd_logits": diffkd_logits,
+    "diffkd_map": diffkd_map,
     "diffkd": diffkd,
     "diffkd_dist": functools.partial(diffkd, logits_distance="dist"),
 }

@@ -135,12 +135,40 @@ def dkd(
     return tau**2 * (alpha * target_class + beta * others)
 
 
+def cwd(
+    student: Features, teacher: Features, target: Target = None, *, tau: float = 4.0
+) -> Scalar:
+    """Channel-wise distillation: each channel as a distribution over its positions.
+
+    ``tau^2 KL(teacher || student)`` of softened maps, mean over examples and channels;
+    Shu et al., ICCV 2021. Needs maps, ``[b, h, w, c]``.
+
+    >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    >>> abs(float(cwd(x, x))) < 1e-6
+    True
+    """
+    del target
+    student, teacher = _check(student, teacher)
+    if student.ndim < 3:
+        raise ValueError(
+            f"cwd: found {student.shape}, expected maps, [b, h, w, c]: a channel is "
+            "compared over its positions"
+        )
+    b, *_, channels = student.shape
+    student, teacher = (
+        x.reshape(b, -1, channels).swapaxes(1, 2).reshape(b * channels, -1)
+        for x in (student, teacher)
+    )
+    return _kl(student / tau, teacher / tau) * tau**2
+
+
 DISTANCES: dict[str, Callable[..., jax.Array]] = {
     "mse": mse,
     "cosine": cosine,
     "kl": kl,
     "dist": dist,
     "dkd": dkd,
+    "cwd": cwd,
 }
 
 
@@ -154,7 +182,7 @@ def reads_target(
       student: an array that it may be given, or a ``jax.ShapeDtypeStruct``.
       teacher: likewise.
 
-    >>> x = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    >>> x = jax.ShapeDtypeStruct((4, 2, 2, 3), jnp.float32)
     >>> [name for name, distance in DISTANCES.items() if reads_target(distance, x, x)]
     ['dkd']
     """

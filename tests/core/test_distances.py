@@ -11,22 +11,23 @@ from diffkd_jax.core.distances import DISTANCES, cosine, dist, dkd, kl, mse
 
 LOGITS = jax.random.normal(jax.random.key(0), (2, 5, 7))
 LABELS = {"label": jnp.array([0, 3, 6, 1, 1])}
+# Five positions of a map, which is what all distances take.
+MAPS = LOGITS.reshape(2, 1, 5, 1, 7)
+OF_MAPS = {"label": LABELS["label"].reshape(1, 5, 1)}
 
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_zero_at_the_teacher_and_positive_elsewhere(name):
-    student, teacher = LOGITS
-    assert abs(DISTANCES[name](teacher, teacher, LABELS)) < 1e-5
-    assert DISTANCES[name](student, teacher, LABELS) > 1e-3
+    student, teacher = MAPS
+    assert abs(DISTANCES[name](teacher, teacher, OF_MAPS)) < 1e-5
+    assert DISTANCES[name](student, teacher, OF_MAPS) > 1e-3
 
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_gradients_are_finite_even_at_zeros(name):
-    student = LOGITS[0].at[0].set(0.0)
-    gradient = jax.grad(DISTANCES[name])(student, LOGITS[1], LABELS)
-    assert np.isfinite(gradient).all()
-    zeros = jax.grad(DISTANCES[name])(jnp.zeros((5, 7)), LOGITS[1], LABELS)
-    assert np.isfinite(zeros).all()
+    gradient = jax.grad(DISTANCES[name])
+    for student in (MAPS[0].at[0, 0].set(0.0), jnp.zeros_like(MAPS[0])):
+        assert np.isfinite(gradient(student, MAPS[1], OF_MAPS)).all()
 
 
 @settings(deadline=None, max_examples=25)
@@ -66,8 +67,8 @@ def test_maps_count_each_position_as_an_example():
 
 def test_half_precision_inputs_give_float32():
     for name, distance in DISTANCES.items():
-        student, teacher = LOGITS.astype(jnp.bfloat16)
-        assert distance(student, teacher, LABELS).dtype == jnp.float32, name
+        student, teacher = MAPS.astype(jnp.bfloat16)
+        assert distance(student, teacher, OF_MAPS).dtype == jnp.float32, name
 
 
 def test_other_shapes_are_refused():
