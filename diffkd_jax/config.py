@@ -190,11 +190,12 @@ def base() -> ConfigDict:
                 "epsilon": 1e-3,  # rmsprop: inside the root
             },
             "schedule": {
-                "name": "step",  # or "exponential", "cosine", "constant"
+                "name": "step",  # or "exponential", "cosine", "poly", "constant"
                 "boundaries": (),  # step: epochs
                 "factor": 0.1,  # step, exponential
                 "every_epochs": 0.0,  # exponential
-                "end": 0.0,  # cosine: last learning rate
+                "end": 0.0,  # cosine, poly: last learning rate
+                "power": 0.9,  # poly
                 "warmup_epochs": 0.0,
                 "warmup_start": 0.0,  # first learning rate
             },

@@ -14,14 +14,15 @@ from ..models.start import frozen_mask
 from ..named import call, find
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
-SCHEDULES = ("constant", "step", "exponential", "cosine")
+SCHEDULES = ("constant", "step", "exponential", "cosine", "poly")
 
 
 def make_schedule(recipe, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Learning rate by step, after an optional linear warm-up.
 
     The warm-up counts towards the schedule, as in timm: what follows is what it would
-    be without it. Recipes: A1 and B1 "step", B2 "exponential", B3 "cosine".
+    be without it. Recipes: A1 and B1 "step", B2 "exponential", B3 "cosine", Cityscapes
+    "poly".
 
     Args:
       recipe: the sections ``schedule`` and ``optimizer`` of a config.
@@ -53,6 +54,8 @@ def make_schedule(recipe, steps_per_epoch: int, total_steps: int) -> optax.Sched
         )
     elif options.name == "cosine":
         main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
+    elif options.name == "poly":
+        main = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
     if not warmup_steps:
         return main

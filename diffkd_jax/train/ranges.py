@@ -61,6 +61,7 @@ RECIPE = {
     "schedule.factor": Range(0, 1, above=True),
     "schedule.every_epochs": Range(0, 1e6),
     "schedule.end": ANY,
+    "schedule.power": Range(0, 100, above=True),
     "schedule.warmup_epochs": Range(0, 1e6),
     "schedule.warmup_start": ANY,
     **{f"data.{name}": Range(*ends) for name, ends in OF_DATA.items()},
@@ -255,7 +256,7 @@ def _recipe(
             f"{epochs}, {of}"
         )
     for end, counts in (
-        ("end", name == "cosine"),
+        ("end", name in ("cosine", "poly")),
         ("warmup_start", warmup > 0),
     ):
         value = values.get(f"schedule.{end}") or 0
