@@ -9,7 +9,7 @@ from .contract import Evaluation, Evidence
 
 
 def agreement(meta: Mapping[str, Any]) -> Evaluation:
-    """Share of the examples whose largest logit is the same of both models.
+    """Share of the examples, or of their pixels, whose largest logit is the same.
 
     Args:
       meta: of the data; not read.
@@ -27,7 +27,8 @@ def _both(student: Callable, teacher: Callable, batch: Mapping) -> dict[str, Any
 
 def _evidence(outputs: Mapping, batch: Mapping) -> Evidence:
     chosen = [outputs[side]["logits"].argmax(-1) for side in ("student", "teacher")]
-    same, mask = chosen[0] == chosen[1], batch["mask"]
+    same, mask = (chosen[0] == chosen[1]), batch["mask"]
+    same = same.reshape(len(mask), -1).mean(-1)
     return Evidence({"count": mask.sum(), "same": jnp.sum(mask * same)})
 
 

@@ -55,6 +55,9 @@ class Task(NamedTuple):
       infer: ``(apply, batch) -> outputs`` where one call ``apply(batch)`` is not
         enough; or None.
       draw: ``(folder, Evidence of a split, meta) -> [PNG file]``; or None.
+      show: ``(folder, examples, meta) -> [PNG file]``, of a few examples: ``image``
+        uint8, ``target``, and ``predicted``, what ``predict`` says by name of a model;
+        or None.
       check: ``(source, meta of a model, meta of the data, taps) -> None``, ValueError
         where the model cannot serve; ``taps`` is None for a student, for a teacher
         ``{name: (student output, teacher output, whether the distance reads the
@@ -70,6 +73,7 @@ class Task(NamedTuple):
     prepare: Callable[[Any, Mapping], Mapping] | None = None
     infer: Callable[..., Mapping] | None = None
     draw: Callable[..., list] | None = None
+    show: Callable[..., list] | None = None
     check: Callable[..., None] | None = None
 
     def goodness(self, scores: Mapping[str, Any]) -> float:

@@ -64,7 +64,7 @@ class Run(NamedTuple):
       others: further evaluations by name.
       batches: ``(first step, asked) -> generator`` of this process's training batches,
         to be closed where it is not used up.
-      examples: ``count -> batch``, the first to evaluate on, normalised.
+      examples: ``count -> batch``, the first to evaluate on, not normalised.
       compared: what the task's check is told of the taps.
     """
 
@@ -161,9 +161,9 @@ def build(config, data: Data | None = None) -> Run:
         count = min(count, data.evaluation.size)
         count -= count % max(group, 1)
         if not count:
-            return {"image": np.zeros((0, *data.eval_shape), np.float32)}
+            return {"image": np.zeros((0, *data.eval_shape), np.uint8)}
         rows = data.evaluation.fetch(np.arange(count))
-        return data.normalise(transforms.eval_transform(config.data)(rows))
+        return transforms.eval_transform(config.data)(rows)
 
     return Run(
         title=f"{config.name} {config.method}",

@@ -33,7 +33,15 @@ def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:
       ValueError: no such task, or options that it does not take.
     """
     make = find(options.name, TASKS, "task.name")
-    given = {k: v for k, v in shared.items() if k in keywords(make)}
+    taken = keywords(make)
+    given = {k: v for k, v in shared.items() if k in taken}
+    for field in ("mixup", "cutmix", "erase", "label_smoothing"):
+        if shared.get(field) and field not in taken:
+            section = "train" if field == "label_smoothing" else "mix"
+            raise ValueError(
+                f"{section}.{field}: found {shared[field]}, expected 0 for the task "
+                f"{options.name!r}, which does not have it"
+            )
     own = given | options.options.to_dict()
     task = call(make, own, "task.options", data.meta)
     if not isinstance(task, Task):

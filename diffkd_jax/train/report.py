@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from ..core.distill import refine
-from ..core.platform import compiler_options
 from ..core.step import TrainState
 from ..core.taps import lookup
-from . import plots, sharding
+from . import plots
 from .build import Run, student_variables
+from .examples import compared_examples, once
 from .metrics import read_rows
 from .summary import text_table
 from .workdir import read_json, write_whole
@@ -55,23 +55,18 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
     """
     if run.teacher is None:
         return {}
-    batch = run.examples(MOST_EXAMPLES_DRAWN)
+    batch = run.data.normalise(run.examples(MOST_EXAMPLES_DRAWN))
     if not len(batch["image"]):
         return {}
-    once = functools.partial(
-        jax.jit,
-        out_shardings=sharding.replicated(run.mesh),
-        compiler_options=compiler_options(once=True),
-    )
-    image = {"image": batch["image"]}
+    compiled, image = once(run), {"image": batch["image"]}
     outputs = (
-        once(run.student.infer)(student_variables(state), image),
-        once(run.teacher.infer)(run.teacher_variables, image),
+        compiled(run.student.infer)(student_variables(state), image),
+        compiled(run.teacher.infer)(run.teacher_variables, image),
     )
     drawn, key = {}, jax.random.key(state.seed)
     for name, tap in run.method.taps.items():
         place = tap.share or name
-        refined, sown = once(functools.partial(refine, tap))(
+        refined, sown = compiled(functools.partial(refine, tap))(
             state.params["distiller"][place],
             state.model_state["distiller"][place],
             key,
@@ -144,9 +139,17 @@ def write_run(
 
 
 def write_comparison(
-    workdir: pathlib.Path, results: Sequence[Mapping[str, Any]]
+    workdir: pathlib.Path,
+    results: Sequence[Mapping[str, Any]],
+    show: Callable[[pathlib.Path, Mapping], Sequence[pathlib.Path]],
 ) -> str:
-    """Draws and tabulates several methods of one study; returns the table as text."""
+    """Draws and tabulates several methods of one study; returns the table as text.
+
+    Args:
+      workdir: of the study, with one of each method inside.
+      results: their summaries.
+      show: writes the figures of examples to a folder, and returns the files.
+    """
     headline = results[0]["headline"]
     final, best = f"final_{headline}", f"best_{headline}"
     curves = {
@@ -166,11 +169,12 @@ def write_comparison(
         rows.append((r["method"], f"{r[final]:.4f}", f"{r[best]:.4f}", gain, rate))
     if teacher is not None:
         rows.append(("teacher", f"{teacher:.4f}", "", "", ""))
+    figures = [folder / "comparison.png", folder / "score.png"]
+    figures += show(folder, compared_examples(workdir, [r["method"] for r in results]))
     links = "".join(map(_link, (r["method"] for r in results)))
     body = [
         _table(rows),
-        _image(folder / "comparison.png"),
-        _image(folder / "score.png"),
+        *map(_image, figures),
         f"<h2>Runs</h2><ul>{links}</ul>",
         "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]

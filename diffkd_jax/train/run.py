@@ -22,6 +22,7 @@ from . import processes, report, sharding, summary
 from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
 from .disk import disk_faults_named
+from .examples import save_examples, shown
 from .finite import NotFinite
 from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
@@ -104,20 +105,20 @@ def _train(
         **{f"teacher_{k}": v for k, v in teacher_scores.items()},
         "images_per_second": fitted.images_per_second,
     }
-    examples = report.denoising(run, fitted.state)
+    trajectories = report.denoising(run, fitted.state)
+    examples = shown(run, fitted.state, bool(teacher_scores))
     stop_here(asked)
     export(run, fitted, workdir)
     stop_here(asked)
     if processes.is_primary():
-        task, meta = run.task, run.data.meta
+        if examples:
+            save_examples(workdir, examples)
         report.write_run(
             workdir,
             result,
             summary_text=text,
-            trajectories=examples,
-            draw=lambda folder: (
-                task.draw(folder, fitted.seen, meta) if task.draw else []
-            ),
+            trajectories=trajectories,
+            draw=functools.partial(figures_of, run, fitted.seen, examples),
         )
         write_json(workdir / SUMMARY, result)
     processes.wait_for_all("the run is written")
@@ -126,6 +127,18 @@ def _train(
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
     )
     return result
+
+
+def figures_of(
+    run: Run, seen: Any, examples: Mapping, folder: pathlib.Path
+) -> list[pathlib.Path]:
+    """What the task draws, of evidence and of examples, where there are any."""
+    task, meta, files = run.task, run.data.meta, []
+    if seen is not None and task.draw is not None:
+        files += task.draw(folder, seen, meta)
+    if examples and task.show is not None:
+        files += task.show(folder, examples, meta)
+    return files
 
 
 def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
@@ -273,7 +286,10 @@ def compare(
     results = [train(own, workdir / method, asked) for method, own in runs.items()]
     if processes.is_primary():
         with disk_faults_named(workdir):
-            print_line(report.write_comparison(workdir, results))
+            show = lambda folder, examples: (
+                figures_of(build(own), None, examples, folder) if examples else []
+            )
+            print_line(report.write_comparison(workdir, results, show))
     return results
 
 

@@ -83,7 +83,7 @@ def test_links_of_a_comparison_are_escaped(tmp_path):
         | {"images_per_second": 1.0}
         for name in ("none", odd)
     ]
-    text = report.write_comparison(tmp_path, results)
+    text = report.write_comparison(tmp_path, results, lambda folder, examples: [])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script>" not in page
     assert 'href="none/report.html">none<' in page
