@@ -12,8 +12,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Part to the other parts that it may import.
 ALLOWED = {
     "core": set(),
-    "models": {"core.norm", "named"},
-    "tasks": {"figures"},
+    "models": {"core.norm", "named", "ops"},
+    "ops": set(),
+    "tasks": {"figures", "ops"},
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
     | {"config", "figures", "named", "__version__"},

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from . import classification
+from . import classification, segmentation
 from .agreement import agreement
 from .contract import Evaluation, Evidence, Task
 
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": classification.classification,
+    "segmentation": segmentation.segmentation,
 }
 
 # Further evaluations: each a function of the description of the data.

@@ -1,0 +1,108 @@
+"""Figures of segmentation: intersection over union by class, masks side by side."""
+
+import csv
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import figures
+from .contract import Evidence
+
+IGNORED_COLOUR = (255, 255, 255)
+MOST_SHOWN = 6
+
+
+def iou(counts: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, NaN for one that is nowhere.
+
+    Args:
+      counts: integers ``[classes, classes + 1]``: rows are labels, columns predictions,
+        the last one none.
+
+    >>> iou(np.array([[2, 0, 0], [0, 0, 0]]))
+    array([ 1., nan])
+    """
+    hits = np.diag(counts[:, :-1]).astype(float)
+    union = counts.sum(1) + counts[:, :-1].sum(0) - hits
+    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+
+def draw(
+    folder: pathlib.Path, seen: Evidence, meta: Mapping[str, Any]
+) -> list[pathlib.Path]:
+    """Intersection over union of each class, as bars and as a table beside them.
+
+    Args:
+      folder: where ``iou.png`` and ``iou.csv`` are written.
+      seen: of a split, with ``confusion``.
+      meta: of the data; ``class_names``, where they are known.
+    """
+    counts = np.asarray(seen.sums["confusion"])
+    each, pixels = iou(counts), counts.sum(1)
+    names = list(meta.get("class_names") or map(str, range(len(each))))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "iou.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "iou", "pixels"))
+        writer.writerows(zip(names, each.tolist(), pixels.tolist(), strict=True))
+    figure, axis = figures.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
+    axis.barh(range(len(each)), np.nan_to_num(each), color="#4c78a8")
+    for row, value in enumerate(each):
+        text = "nowhere" if np.isnan(value) else f"{value:.3f}"
+        axis.text(np.nan_to_num(value) + 0.01, row, text, va="center", size=8)
+    axis.set_yticks(range(len(each)), [figures.literal(name) for name in names])
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1.1), xlabel="intersection over union", title="by class")
+    return [figures.save(figure, folder / "iou.png")]
+
+
+def show(
+    folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
+) -> list[pathlib.Path]:
+    """Pictures, the truth, and what models make of them, side by side.
+
+    Args:
+      folder: where ``masks.png`` is written.
+      examples: ``image`` uint8 ``[n, h, w, c]``, ``target`` with ``label``, and
+        ``predicted``: by name of a model, a dict with ``label``.
+      meta: of the data; ``palette``, colours of the classes, where they are known.
+    """
+    palette = colours(meta.get("palette") or (), meta["num_classes"])
+    image = np.asarray(examples["image"])[:MOST_SHOWN]
+    columns = {"picture": image.repeat(3, -1) if image.shape[-1] == 1 else image}
+    columns["truth"] = palette[np.asarray(examples["target"]["label"])]
+    for name, predicted in examples["predicted"].items():
+        columns[name] = palette[np.asarray(predicted["label"])]
+    rows = len(image)
+    figure, axes = figures.subplots(
+        rows, len(columns), figsize=(2.2 * len(columns), 2.2 * rows), squeeze=False
+    )
+    for column, (name, pixels) in zip(axes.T, columns.items(), strict=True):
+        column[0].set_title(figures.literal(name), size=9)
+        for axis, picture in zip(column, pixels, strict=False):
+            axis.imshow(picture)
+            axis.set_axis_off()
+    return [figures.save(figure, folder / "masks.png")]
+
+
+def colours(palette: Sequence[Sequence[int]], classes: int) -> np.ndarray:
+    """A colour for each of 256 labels, uint8 ``[256, 3]``; white where none counts.
+
+    Args:
+      palette: of the first classes; the others get colours of their own.
+      classes: how many there are.
+
+    >>> colours([(1, 2, 3)], 2)[[0, 255]].tolist()
+    [[1, 2, 3], [255, 255, 255]]
+    """
+    table = np.full((256, 3), IGNORED_COLOUR, np.uint8)
+    for k in range(classes):
+        # The colours of PASCAL VOC: the bits of a number, spread over three channels.
+        bits = [(k >> (3 * i + c)) & 1 for c in range(3) for i in range(3)]
+        channels = [bits[3 * c : 3 * c + 3] for c in range(3)]
+        table[k] = [sum(bit << (7 - i) for i, bit in enumerate(x)) for x in channels]
+    given = np.asarray(palette, np.uint8).reshape(-1, 3)[:classes]
+    table[: len(given)] = given
+    return table
