@@ -62,6 +62,16 @@ class KeepBestAndNewest:
             return {}  # restoring says so
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which leaves notices of the platform to :mod:`.stop`."""
+
+    def reached_preemption(self, step: int) -> bool:
+        # There is one count of questions for all who ask. By steps, Orbax would set it
+        # back, and a notice that comes meanwhile would wait for a count of the past.
+        del step
+        return False
+
+
 def manager(
     workdir: pathlib.Path, task: Task, history: Mapping[int, Mapping] = NO_HISTORY
 ) -> ocp.CheckpointManager:
@@ -80,7 +90,7 @@ def manager(
             if step.name.isdigit() and not all((step / n).exists() for n in COMMITTED):
                 _move_aside(step, "it was not finished")
     processes.wait_for_all("unfinished checkpoints are aside")
-    return ocp.CheckpointManager(
+    return _Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
             preservation_policy=KeepBestAndNewest(directory, task, history),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from diffkd_jax.core.step import TrainState, as_seed
 from diffkd_jax.tasks import Task
@@ -269,3 +270,13 @@ def test_swapped_checkpoints_are_damage(workdir, caplog):
     os.rename(folder / "x", folder / "20")
     assert restored(workdir) == 16
     assert "it holds step 8" in caplog.text
+
+
+def test_saving_asks_for_no_notice_of_the_platform(tmp_path, monkeypatch):
+    """Or the count of those who do would be set back, and a stop be lost."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    with checkpoint.manager(tmp_path, TASK) as checkpoints:
+        for step in (4, 8):
+            checkpoint.save(checkpoints, step, state(step), {"score": 0.1})
+    assert asked == []
