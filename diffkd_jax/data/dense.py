@@ -93,7 +93,9 @@ def train(batch: Batch, draws: Draws, data) -> Batch:
         options |= {"scale": tuple(data.scale), "step": data.scale_step}
 
     def view(size, rng):
-        return geometry.draw(size, rng, canvas=tuple(data.train_size) or size, **options)
+        return geometry.draw(
+            size, rng, canvas=tuple(data.train_size) or size, **options
+        )
 
     views = [partial(view, rng=rng) for rng in draws.generators()]
     return _seen(batch, views, tuple(data.train_size), "train_size")
@@ -195,18 +197,20 @@ def pair(
     """
     if mask is None:
         return decode(picture), None
-    encoded = isinstance(mask, EncodedMask)
-    classes = read_mask(mask) if encoded else np.asarray(mask)
+    if isinstance(mask, EncodedMask):
+        classes, name, turn = read_mask(mask), mask.name, mask.rule.turn
+    else:
+        classes, name, turn = mask, "mask", True
     pixels, orientation = decode(picture), orientation_of(picture)
     if orientation > 1:
         upright = geometry.turned(pixels, orientation)
         fits = upright.shape[:2] == classes.shape
         stored = pixels.shape[:2] == classes.shape
-        if fits and not (stored and encoded and not mask.rule.turn):
+        if fits and not (stored and not turn):
             pixels = upright
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
-            f"{mask.name if encoded else 'mask'}: found {_sides(classes)} pixels for "
+            f"{name}: found {_sides(classes)} pixels for "
             f"{_name(picture)} of {_sides(pixels)}, expected one size (width x height)"
         )
     return pixels, classes

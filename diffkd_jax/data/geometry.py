@@ -72,12 +72,10 @@ def draw(
             f"{factor:g}"
         )
     shown = min(height, canvas[0]), min(width, canvas[1])
-    top, left = (
-        int(rng.integers(side - part + 1))
-        for side, part in zip((height, width), shown, strict=True)
-    )
+    top = int(rng.integers(height - shown[0] + 1))
+    left = int(rng.integers(width - shown[1] + 1))
     mirrored = bool(rng.random() < 0.5) and flip
-    return View((height, width), top, left, shown, tuple(canvas), mirrored)
+    return View((height, width), top, left, shown, canvas, mirrored)
 
 
 def whole(size: Size, canvas: Size) -> View:

@@ -63,16 +63,15 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
       UnreadablePicture: a file that does not decode.
       WrongMask: another kind of file, or a value that is no class.
     """
-    with faults_of(mask):
-        with open_file(mask) as image:
-            kind = f"{image.format} of {len(image.getbands())} channels"
-            mode, raw = image.mode, str(image.tile[0][3]) if image.tile else ""
-            if image.format == "PNG":
-                image.load()
-                values = np.asarray(image)
-                palette = image.getpalette("RGB") if mode == "P" else None
-            else:
-                mode = ""
+    with faults_of(mask), open_file(mask) as image:
+        kind = f"{image.format} of {len(image.getbands())} channels"
+        mode, raw = image.mode, str(image.tile[0][3]) if image.tile else ""
+        if image.format == "PNG":
+            image.load()
+            values = np.asarray(image)
+            palette = image.getpalette("RGB") if mode == "P" else None
+        else:
+            mode = ""
     if mode not in (*GREY, "P") and not (mode == "RGB" and mask.rule.colours):
         hint = " (of a mask in colours: data.options.colours)" if mode == "RGB" else ""
         raise WrongMask(
@@ -116,7 +115,7 @@ def to_classes(values: np.ndarray, rule: Rule, name: str) -> np.ndarray:
         classes, wrong = _tables(rule, 0, 255)
         if not cv2.LUT(values, wrong).any():
             return cv2.LUT(values, classes).reshape(values.shape)
-        bad = np.unique(values[wrong[values]  > 0])
+        bad = np.unique(values[wrong[values] > 0])
     else:
         least, most = int(values.min()), int(values.max())
         if most - least > 2**16:
@@ -186,9 +185,7 @@ def parse_rule(
             f"data.options.classes: found {classes}, expected 1 to {MOST_CLASSES}"
         )
     if not isinstance(turn, bool):
-        raise ValueError(
-            f"data.options.turn: found {turn!r}, expected True or False"
-        )
+        raise ValueError(f"data.options.turn: found {turn!r}, expected True or False")
     values = _pairs("mapping", mapping, r"-?\d{1,6}", "0:255 1:0", classes)
     by_colour = _pairs(
         "colours", colours, r"\d{1,3}(?:\s*,\s*\d{1,3}){2}", "128,0,0:1", classes
@@ -201,9 +198,7 @@ def parse_rule(
                 f"data.options.colours: found {key!r}, expected levels 0 to 255"
             )
         packed.append((r << 16 | g << 8 | b, to))
-    return Rule(
-        classes, tuple((int(v), to) for v, to in values), tuple(packed), turn
-    )
+    return Rule(classes, tuple((int(v), to) for v, to in values), tuple(packed), turn)
 
 
 def _pairs(
@@ -225,6 +220,7 @@ def _pairs(
         found.append((match[1], int(match[2])))
     if len({k for k, _ in found}) < len(found):
         raise ValueError(
-            f"data.options.{option}: found {str(given)[:60]!r}, expected each value once"
+            f"data.options.{option}: found {str(given)[:60]!r}, expected each value "
+            "once"
         )
     return found
