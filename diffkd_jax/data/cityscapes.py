@@ -10,7 +10,7 @@ from .masks import VOID, Rule
 from .pairs import pair_split, report_missing
 from .split import Dataset
 
-CLASSES = (
+CLASSES: tuple[str, ...] = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
     *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car"),
     *("truck", "bus", "train", "motorcycle", "bicycle"),

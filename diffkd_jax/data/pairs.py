@@ -83,6 +83,7 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
     >>> class_list("sky, tree"), class_list(2)
     (('sky', 'tree'), ('0', '1'))
     """
+    option = given
     if given == "" and file is not None and file.is_file():
         with open(file, encoding="utf-8", errors="replace") as stream:
             lines = stream.read(MOST_LIST_BYTES).splitlines()
@@ -98,7 +99,7 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
     ):
         at = f", or a file {file}" if file else ""
         raise ValueError(
-            f"data.options.classes: found {given!r}, expected 1 to {MOST_CLASSES} "
+            f"data.options.classes: found {option!r}, expected 1 to {MOST_CLASSES} "
             f"names with commas between, or how many there are{at}"
         )
     return tuple(given)
