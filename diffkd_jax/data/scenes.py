@@ -152,13 +152,24 @@ def compose(
         owner[rows, columns] = number
         classes.append(1 + int(labels[which]))
         areas.append(int((item > SEEN).sum()))
-    visible = np.bincount(owner.ravel(), minlength=len(areas))
-    for number in range(1, len(areas)):
-        if visible[number] < max(LEAST_PIXELS, LEAST_SHARE * areas[number]):
-            classes[number] = VOID
     picture += 8.0 * rng.standard_normal(picture.shape)
     image = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
-    return image, np.array(classes, np.uint8)[owner]
+    visible = np.bincount(owner.ravel(), minlength=len(areas))
+    return image, _classes_seen(np.array(classes), visible, np.array(areas))[owner]
+
+
+def _classes_seen(
+    classes: np.ndarray, visible: np.ndarray, areas: np.ndarray
+) -> np.ndarray:
+    """Classes by object, the background first; void where too little is visible.
+
+    >>> pixels = np.array([9, 35, 34, 20, 19])
+    >>> _classes_seen(np.arange(5), pixels, np.array([0, 100, 100, 20, 19]))
+    array([  0,   1, 255,   3, 255], dtype=uint8)
+    """
+    hidden = visible < np.maximum(LEAST_PIXELS, LEAST_SHARE * areas)
+    hidden[0] = False
+    return np.where(hidden, VOID, classes).astype(np.uint8)
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:

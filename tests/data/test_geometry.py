@@ -239,6 +239,10 @@ def test_pictures_of_one_size_need_no_canvas():
     (batch, _) = evaluated(sizes_split([(20, 30)] * 6), options)
     assert batch["image"].shape == (3, 20, 30, 3)
     assert "size" not in batch
+    nothing, _ = evaluated(sizes_split([(20, 30)] * 6, broken=[0, 1, 2]), options)
+    assert nothing["image"].shape == (3, 20, 30, 3)
+    assert nothing["target"]["label"].shape == (3, 20, 30)
+    assert not nothing["mask"].any()
     with pytest.raises(
         ValueError, match=r"data.canvas: found \(\) for pictures of siz"
     ):
