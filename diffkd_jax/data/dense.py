@@ -201,6 +201,11 @@ def pair(
         classes, name, turn = read_mask(mask), mask.name, mask.rule.turn
     else:
         classes, name, turn = mask, "mask", True
+        if mask.dtype != np.uint8 or mask.ndim != 2:
+            raise WrongMask(
+                f"mask of {_name(picture)}: found {mask.dtype} {mask.shape}, expected "
+                "uint8 [h, w]"
+            )
     pixels, orientation = decode(picture), orientation_of(picture)
     if orientation > 1:
         upright = geometry.turned(pixels, orientation)
@@ -228,7 +233,7 @@ def look(split: Split, names: Sequence[str], where: str) -> None:
       where: name of the split, for messages.
 
     Raises:
-      WrongMask: a mask that cannot be right.
+      WrongMask: a mask that cannot be right, or holds more classes than ``names``.
       ValueError: no pixel that counts in any mask of the split.
     """
     rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
@@ -251,6 +256,11 @@ def look(split: Split, names: Sequence[str], where: str) -> None:
             "turned as their EXIF orientation says: %s",
             len(stored),
             some_of(stored, 3),
+        )
+    if (strange := np.flatnonzero(counts[len(names) : VOID])).size:
+        raise WrongMask(
+            f"{of}: found the value {len(names) + strange[0]}, expected 0 to "
+            f"{len(names) - 1} for {len(names)} classes, or 255 for void"
         )
     total, valid = counts.sum(), counts[:VOID].sum()
     if total and not valid:

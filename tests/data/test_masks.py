@@ -21,6 +21,7 @@ from diffkd_jax.data.masks import (
     read_mask,
     to_classes,
 )
+from diffkd_jax.data.split import Split
 from tests.conftest import GOLDEN
 from tests.data.options import data_options
 
@@ -357,6 +358,21 @@ def test_masks_of_much_void_are_said(caplog):
     split = mask_split(np.zeros((40, 2, 2), np.uint8), label, Rule(1), "here")
     dense.look(split, ("sky",), "train")
     assert "16 of 40 masks of train: 75 % of the pixels are void" in caplog.text
+
+
+def test_masks_of_one_s_own_are_checked():
+    """Arrays that a function of somebody else gives."""
+    image = np.zeros((2, 3, 3, 1), np.uint8)
+    split = lambda label: Split(
+        2, lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
+    )
+    label = np.full((2, 3, 3), 7, np.uint8)
+    with pytest.raises(WrongMask, match=r"2 masks of train: found the value 7, expect"):
+        dense.look(split(label), ("sky",), "train")
+    with pytest.raises(WrongMask, match=r"found int32 \(3, 3\), expected uint8"):
+        dense.evaluate(
+            split(label.astype(np.int32)).fetch(np.arange(2)), data_options()
+        )
 
 
 def test_masks_of_nothing_but_void_load():
