@@ -47,7 +47,8 @@ def load_tfds(path: str, name: str) -> Dataset:
             _check_streets(features, where)
             channels, files, classes = 3, STREETS, CLASSES
         else:
-            channels, files, classes = _check_features(features, where)
+            channels, encoded, classes = _check_features(features, where)
+            files = ("image",) if encoded else ()
         decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
         splits = {}
         for split in builder.info.splits:
@@ -101,10 +102,8 @@ def _class_names(node: Any) -> Iterator[str]:
             yield from _class_names(value)
 
 
-def _check_features(
-    features: Any, where: str
-) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Channels of the pictures, the feature if it holds files, and the class names."""
+def _check_features(features: Any, where: str) -> tuple[int, bool, tuple[str, ...]]:
+    """Channels of the pictures, whether they are files, and the class names."""
     import tensorflow_datasets as tfds
 
     if features is None or not {"image", "label"} <= set(features):
@@ -132,7 +131,7 @@ def _check_features(
             f"{where}: found a label of {type(label).__name__}, expected a ClassLabel "
             "with the names of the classes"
         )
-    return shape[-1] or 3, ("image",) if is_file else (), tuple(label.names)
+    return shape[-1] or 3, is_file, tuple(label.names)
 
 
 def _record_split(source, channels: int, classes: int, where: str) -> Split:
