@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dense, sources, transforms
+from . import dense, sources, survey, transforms
 from .draws import Draws
 from .fields import check_fields
 from .split import Split, hold_out, limited, some_of
@@ -104,7 +104,7 @@ def open_data(options) -> Data:
         size = sample["image"].shape[1:3]
     if dense.has_masks(sample):
         for name in dict.fromkeys((options.train_split, options.eval_split)):
-            dense.look(splits[name], names, f"{options.name} {name}")
+            survey.look(splits[name], names, f"{options.name} {name}")
     out = options.channels or channels
     normalise = transforms.make_normalise(options, channels)
 

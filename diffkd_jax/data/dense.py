@@ -1,6 +1,5 @@
-"""Pictures with a mask: their transforms, and a look at the masks of a split."""
+"""Transforms of pictures with a mask, and of those that are padded."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,11 +17,8 @@ from .decoding import (
 from .draws import Draws
 from .geometry import View
 from .masks import VOID, EncodedMask, WrongMask, read_mask
-from .split import Split, some_of
 
-LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
-MOST_LOOKED_AT = 16  # masks, when a data set is opened
 
 
 def has_masks(batch: Mapping[str, Any]) -> bool:
@@ -150,7 +146,7 @@ def _seen(
             height, width = error.args[0]
             raise ValueError(
                 f"data.canvas: found {canvas}, expected at least {(height, width)}, "
-                f"height and width of {_name(picture)}"
+                f"height and width of {called(picture)}"
             ) from None
         mask = None if classes is None else geometry.see_mask(where, classes)
         seen.append((geometry.see(where, pixels), mask, where.shown))
@@ -203,7 +199,7 @@ def pair(
         classes, name, turn = mask, "mask", True
         if mask.dtype != np.uint8 or mask.ndim != 2:
             raise WrongMask(
-                f"mask of {_name(picture)}: found {mask.dtype} {mask.shape}, expected "
+                f"mask of {called(picture)}: found {mask.dtype} {mask.shape}, expected "
                 "uint8 [h, w]"
             )
     pixels, orientation = decode(picture), orientation_of(picture)
@@ -216,68 +212,13 @@ def pair(
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
             f"{name}: found {_sides(classes)} pixels for "
-            f"{_name(picture)} of {_sides(pixels)}, expected one size (width x height)"
+            f"{called(picture)} of {_sides(pixels)}, expected one size (width x height)"
         )
     return pixels, classes
 
 
-def look(split: Split, names: Sequence[str], where: str) -> None:
-    """Looks at a few masks of a split, and says in the log what is strange of them.
-
-    Classes without a pixel, more than half of the pixels void, and pictures that are
-    taken as they are stored, against their EXIF orientation.
-
-    Args:
-      split: with masks.
-      names: of the classes.
-      where: name of the split, for messages.
-
-    Raises:
-      WrongMask: a mask that cannot be right, or holds more classes than ``names``.
-      ValueError: no pixel that counts in any mask of the split.
-    """
-    rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
-    batch = split.fetch(rows)
-    counts, stored = np.zeros(256, np.int64), []
-    for picture, mask in zip(batch["image"], batch["target"]["label"], strict=True):
-        try:
-            classes = read_mask(mask) if isinstance(mask, EncodedMask) else mask
-            if orientation_of(picture) > 4 and decode(picture).shape[:2] == (
-                classes.shape
-            ):
-                stored.append(_name(picture))
-        except UnreadablePicture:
-            continue  # named where it is used
-        counts += np.bincount(classes.ravel(), minlength=256)
-    of = f"{len(rows)} of {split.size} masks of {where}"
-    if stored:
-        LOG.warning(
-            "%d of these pictures have the size of their mask as stored, and are not "
-            "turned as their EXIF orientation says: %s",
-            len(stored),
-            some_of(stored, 3),
-        )
-    if (strange := np.flatnonzero(counts[len(names) : VOID])).size:
-        raise WrongMask(
-            f"{of}: found the value {len(names) + strange[0]}, expected 0 to "
-            f"{len(names) - 1} for {len(names)} classes, or 255 for void"
-        )
-    total, valid = counts.sum(), counts[:VOID].sum()
-    if total and not valid:
-        if len(rows) == split.size:
-            raise ValueError(
-                f"{where}: found no pixel of any class in {split.size} masks, all are "
-                "255 (void), expected some (data.options.mapping?)"
-            )
-        LOG.warning("%s: all pixels are void", of)
-    elif total and valid < total / 2:
-        LOG.warning("%s: %.0f %% of the pixels are void", of, 100 - 100 * valid / total)
-    unseen = [names[k] for k in range(len(names)) if not counts[k]]
-    if valid and unseen:
-        LOG.warning("classes without a pixel in %s: %s", of, some_of(unseen))
-
-
-def _name(picture: Picture) -> str:
+def called(picture: Picture) -> str:
+    """A picture in a message."""
     return picture.name if isinstance(picture, Encoded) else "its picture"
 
 

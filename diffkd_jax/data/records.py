@@ -14,10 +14,8 @@ from .formats import existing
 from .masks import EncodedMask
 from .split import Dataset, Split, check_labels
 
-STREETS: tuple[str, ...] = (
-    "image_left",
-    "segmentation_label",
-)  # the features of Cityscapes
+# The features of Cityscapes.
+STREETS: tuple[str, ...] = ("image_left", "segmentation_label")
 
 
 def load_tfds(path: str, name: str) -> Dataset:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import dense, sources
+from diffkd_jax.data import dense, sources, survey
 from diffkd_jax.data.arrays import mask_split
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.decoding import Encoded, UnreadablePicture, decode
@@ -356,7 +356,7 @@ def test_masks_of_much_void_are_said(caplog):
     label = np.zeros((40, 2, 2), np.uint8)
     label[:, 0] = label[:, 1, 0] = 255
     split = mask_split(np.zeros((40, 2, 2), np.uint8), label, Rule(1), "here")
-    dense.look(split, ("sky",), "train")
+    survey.look(split, ("sky",), "train")
     assert "16 of 40 masks of train: 75 % of the pixels are void" in caplog.text
 
 
@@ -368,7 +368,7 @@ def test_masks_of_one_s_own_are_checked():
     )
     label = np.full((2, 3, 3), 7, np.uint8)
     with pytest.raises(WrongMask, match=r"2 masks of train: found the value 7, expect"):
-        dense.look(split(label), ("sky",), "train")
+        survey.look(split(label), ("sky",), "train")
     with pytest.raises(WrongMask, match=r"found int32 \(3, 3\), expected uint8"):
         dense.evaluate(
             split(label.astype(np.int32)).fetch(np.arange(2)), data_options()
