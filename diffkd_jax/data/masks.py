@@ -17,6 +17,7 @@ from .split import some_of
 
 VOID = 255  # the class of pixels that do not count
 MOST_CLASSES = 255
+PART = 2**20  # pixels that are looked up at once: their places take 64 bits each
 GREY = ("1", "L", "I;16", "I")
 Pairs = tuple[tuple[int, int], ...]
 
@@ -122,14 +123,18 @@ def to_classes(values: np.ndarray, rule: Rule, name: str) -> np.ndarray:
             bad = np.array([least, most])
         else:
             classes, wrong = _tables(rule, least, most)
-            places = values.astype(np.int64) - least
-            if not wrong[places].any():
-                return classes[places]
-            bad = np.unique(values[wrong[places] > 0])
-    found = some_of((str(v) for v in bad), 8)
+            flat, found, strange = values.reshape(-1), [], set()
+            for start in range(0, flat.size, PART):
+                places = flat[start : start + PART].astype(np.int64) - least
+                found.append(classes[places])
+                strange |= set(np.unique(places[wrong[places] > 0]).tolist())
+            if not strange:
+                return np.concatenate(found).reshape(values.shape)
+            bad = np.array(sorted(strange)) + least
+    shown = some_of((str(v) for v in bad), 8)
     also = " and those of the mapping" if rule.mapping else ""
     raise WrongMask(
-        f"{name}: found the value{'s' * (len(bad) > 1)} {found}, expected 0 to "
+        f"{name}: found the value{'s' * (len(bad) > 1)} {shown}, expected 0 to "
         f"{rule.classes - 1} for {rule.classes} classes, or 255 for void{also}"
     )
 
@@ -150,17 +155,21 @@ def _tables(rule: Rule, least: int, most: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_colour(colours: np.ndarray, mask: EncodedMask) -> np.ndarray:
-    r, g, b = np.moveaxis(colours.astype(np.int32), -1, 0)
-    codes = r << 16 | g << 8 | b
     known, classes = np.array(sorted(mask.rule.colours)).T
-    place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    if (strange := codes[known[place] != codes]).size:
-        found = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in np.unique(strange)]
+    flat, seen, strange = colours.reshape(-1, 3), [], set()
+    for start in range(0, len(flat), PART):
+        r, g, b = flat[start : start + PART].astype(np.int32).T
+        codes = r << 16 | g << 8 | b
+        place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        seen.append(classes.astype(np.uint8)[place])
+        strange |= set(np.unique(codes[known[place] != codes]).tolist())
+    if strange:
+        found = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in sorted(strange)]
         raise WrongMask(
             f"{mask.name}: found the colours {some_of(found)}, expected those of the "
             "colour table"
         )
-    return classes.astype(np.uint8)[place]
+    return np.concatenate(seen).reshape(colours.shape[:-1])
 
 
 def parse_rule(

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -211,6 +212,39 @@ def test_a_jpeg_is_no_mask_and_rubbish_does_not_decode():
         read_mask(EncodedMask(huge, "x.png", Rule(3)))
 
 
+@pytest.mark.parametrize("name", ["mask_palette.png", "mask_0_2.png", "mask_rgb.png"])
+def test_damaged_files_are_named_whatever_the_damage(name):
+    good, rng = (ODD / name).read_bytes(), np.random.default_rng(0)
+    rule = parse_rule(3, colours=table("mask_rgb.png"))
+    for _ in range(200):
+        data = bytearray(good)
+        for place in rng.integers(8, len(data), int(rng.integers(1, 4))):
+            data[place] = rng.integers(256)
+        said = ""
+        try:
+            classes = read_mask(EncodedMask(bytes(data), name, rule))
+            assert set(np.unique(classes)) <= {0, 1, 2, 255}
+        except (UnreadablePicture, WrongMask) as error:
+            said = str(error)
+        assert said == "" or re.fullmatch(f"{name}: .*", said)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_large_masks_are_read_in_parts(dtype):
+    """And a wrong value in the last part is found."""
+    values = np.zeros((1025, 1030), dtype)
+    values[-1] = 1
+    found = read_mask(EncodedMask(png(values), "large.png", Rule(2)))
+    np.testing.assert_array_equal(found, values)
+    colours = np.repeat(values[..., None].astype(np.uint8) * 9, 3, -1)
+    rule = parse_rule(2, colours="0,0,0:0 9,9,9:1")
+    found = read_mask(EncodedMask(png(colours), "large.png", rule))
+    np.testing.assert_array_equal(found, values)
+    values[-1, -1] = 7
+    with pytest.raises(WrongMask, match=r"large.png: found the value 7, expected"):
+        read_mask(EncodedMask(png(values), "large.png", Rule(2)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -262,6 +296,14 @@ def test_a_photo_stays_as_its_mask_lies():
     np.testing.assert_array_equal(pixels, stored)
     with pytest.raises(WrongMask, match=r"m.png: found 16x16 pixels for exif_6.jpg of"):
         dense.pair(photo(), EncodedMask(png(classes[:, :16]), "m.png", Rule(2)))
+
+
+def test_photos_that_stay_as_they_are_stored_are_said(caplog):
+    mask = EncodedMask(png(np.zeros((16, 24), np.uint8)), "m.png", Rule(1))
+    batch = {"image": [photo()], "target": {"label": [mask]}}
+    survey.look(Split(1, lambda rows: batch), ("sky",), "train")
+    assert "1 of these pictures have the size of their mask as stored" in caplog.text
+    assert "exif_6.jpg" in caplog.text
 
 
 def test_a_square_photo_is_turned_unless_the_rule_says_no():
