@@ -8,7 +8,7 @@ import numpy as np
 
 from .formats import read_npz
 from .masks import MOST_CLASSES as MOST_MASK_CLASSES
-from .masks import VOID, Rule, parse_rule, to_classes
+from .masks import VOID, MaskRule, parse_rule, to_classes
 from .split import (
     MOST_CLASSES,
     Dataset,
@@ -96,14 +96,16 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
     return Dataset(splits, classes, {"ignore": VOID} if masked else {})
 
 
-def mask_split(image: np.ndarray, label: np.ndarray, rule: Rule, where: str) -> Split:
+def mask_split(
+    image: np.ndarray, label: np.ndarray, rule: MaskRule, where: str
+) -> Split:
     """A split of pictures and masks in memory, checked.
 
     Raises:
       ValueError: shapes, dtypes or values, with ``where`` in front.
 
     >>> label = np.array([[[0, 255]]])
-    >>> split = mask_split(np.zeros((1, 1, 2), np.uint8), label, Rule(1), "here")
+    >>> split = mask_split(np.zeros((1, 1, 2), np.uint8), label, MaskRule(1), "here")
     >>> split.fetch(np.array([0]))["target"]["label"]
     array([[[  0, 255]]], dtype=uint8)
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .folders import needed, visible_folders
 from .formats import existing
-from .masks import VOID, Rule
+from .masks import VOID, MaskRule
 from .pairs import pair_split, report_missing
 from .split import Dataset
 
@@ -24,11 +24,11 @@ PALETTE = (
 )
 # Of the classes in order, among the ids -1 to 33; the others do not count.
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-OF_IDS = Rule(
+OF_IDS = MaskRule(
     len(CLASSES),
     tuple((i, IDS.index(i) if i in IDS else VOID) for i in range(-1, 34)),
 )
-OF_TRAIN_IDS = Rule(len(CLASSES))
+OF_TRAIN_IDS = MaskRule(len(CLASSES))
 META = {"ignore": VOID, "palette": [list(colour) for colour in PALETTE]}
 PICTURE, MASK = "_leftImg8bit.png", "_gtFine_{}.png"
 
@@ -70,7 +70,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     return Dataset(made, CLASSES, META)
 
 
-def rule_of(file: str) -> Rule:
+def rule_of(file: str) -> MaskRule:
     """What the values of a mask file mean, which its name decides.
 
     >>> rule_of("x_gtFine_labelTrainIds.png").mapping

@@ -26,7 +26,7 @@ class WrongMask(ValueError):
     """A mask that cannot be right; the message names its file."""
 
 
-class Rule(NamedTuple):
+class MaskRule(NamedTuple):
     """How the values of mask files become classes.
 
     Values of files that ``mapping`` does not name stay as they are.
@@ -51,7 +51,7 @@ class EncodedMask(NamedTuple):
 
     data: bytes
     name: str
-    rule: Rule
+    rule: MaskRule
 
 
 def read_mask(mask: EncodedMask) -> np.ndarray:
@@ -93,15 +93,15 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
     return to_classes(values, mask.rule, mask.name)
 
 
-def to_classes(values: np.ndarray, rule: Rule, name: str) -> np.ndarray:
+def to_classes(values: np.ndarray, rule: MaskRule, name: str) -> np.ndarray:
     """Integers or truths of any shape to classes, uint8, 255 for void.
 
     Raises:
       WrongMask: a value that is no class, with ``name`` in front.
 
-    >>> to_classes(np.array([-1, 0, 2]), Rule(3, mapping=((-1, 255),)), "here")
+    >>> to_classes(np.array([-1, 0, 2]), MaskRule(3, mapping=((-1, 255),)), "here")
     array([255,   0,   2], dtype=uint8)
-    >>> to_classes(np.array([0, 38]), Rule(3), "here")
+    >>> to_classes(np.array([0, 38]), MaskRule(3), "here")
     Traceback (most recent call last):
     diffkd_jax.data.masks.WrongMask: here: found the value 38, expected 0 to 2 for \
 3 classes, or 255 for void
@@ -140,7 +140,7 @@ def to_classes(values: np.ndarray, rule: Rule, name: str) -> np.ndarray:
 
 
 @functools.lru_cache(64)
-def _tables(rule: Rule, least: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _tables(rule: MaskRule, least: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Class of each value from ``least`` to ``most``, and 1 for those without one."""
     values = np.arange(least, most + 1)
     # A value that stays where another was mapped to would be two classes in one.
@@ -174,14 +174,14 @@ def _by_colour(colours: np.ndarray, mask: EncodedMask) -> np.ndarray:
 
 def parse_rule(
     classes: int, mapping: Any = "", colours: Any = "", turn: Any = True
-) -> Rule:
+) -> MaskRule:
     """A rule from options of a data set.
 
     Args:
       classes: how many there are.
       mapping: ``"<value>:<class> ..."``, or a dict; class 255 is void.
       colours: ``"<red>,<green>,<blue>:<class> ..."``, or a dict.
-      turn: see :class:`Rule`.
+      turn: see :class:`MaskRule`.
 
     Raises:
       ValueError: neither of these, or classes out of range.
@@ -207,7 +207,9 @@ def parse_rule(
                 f"data.options.colours: found {key!r}, expected levels 0 to 255"
             )
         packed.append((r << 16 | g << 8 | b, to))
-    return Rule(classes, tuple((int(v), to) for v, to in values), tuple(packed), turn)
+    return MaskRule(
+        classes, tuple((int(v), to) for v, to in values), tuple(packed), turn
+    )
 
 
 def _pairs(

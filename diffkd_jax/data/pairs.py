@@ -13,7 +13,7 @@ import numpy as np
 from .decoding import PICTURES, Encoded
 from .folders import content, needed, printable, visible_folders
 from .formats import existing
-from .masks import MOST_CLASSES, VOID, EncodedMask, Rule, parse_rule
+from .masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from .split import Dataset, Split, some_of
 
 LOG = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def pair_split(
     images: Sequence[str],
     masks: Sequence[str],
     *,
-    rule: Rule | Callable[[str], Rule],
+    rule: MaskRule | Callable[[str], MaskRule],
 ) -> Split:
     """A split of picture and mask files, read when they are asked for.
 
@@ -133,7 +133,7 @@ def pair_split(
 
     def mask(index):
         file = full(labels, index)
-        own = rule if isinstance(rule, Rule) else rule(file)
+        own = rule if isinstance(rule, MaskRule) else rule(file)
         return EncodedMask(content(file), printable(file), own)
 
     def fetch(rows):

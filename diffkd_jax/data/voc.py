@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .folders import needed
 from .formats import existing
-from .masks import VOID, Rule
+from .masks import VOID, MaskRule
 from .pairs import MOST_LIST_BYTES, pair_split
 from .split import Dataset, some_of
 
@@ -70,7 +70,7 @@ def load_voc(path: str, splits: Sequence[str] = ()) -> Dataset:
             root,
             [f"JPEGImages/{name}.jpg" for name in names],
             [f"SegmentationClass/{name}.png" for name in names],
-            rule=Rule(len(CLASSES)),
+            rule=MaskRule(len(CLASSES)),
         )
     return Dataset(made, CLASSES, {"ignore": VOID, "palette": palette(len(CLASSES))})
 

@@ -13,7 +13,7 @@ from diffkd_jax.data.arrays import mask_split
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.decoding import Encoded, UnreadablePicture
 from diffkd_jax.data.draws import Draws
-from diffkd_jax.data.masks import VOID, EncodedMask, Rule, WrongMask, read_mask
+from diffkd_jax.data.masks import VOID, EncodedMask, MaskRule, WrongMask, read_mask
 from diffkd_jax.data.split import Split
 from tests.data.options import data_options
 from tests.data.test_masks import ODD, masked_options, write_folders
@@ -99,7 +99,7 @@ def test_mirrored_twice_is_as_before():
 
 
 def test_no_class_appears_that_was_not_there():
-    mask = read_mask(EncodedMask((ODD / "mask_0_2.png").read_bytes(), "m", Rule(3)))
+    mask = read_mask(EncodedMask((ODD / "mask_0_2.png").read_bytes(), "m", MaskRule(3)))
     rng = np.random.default_rng(0)
     for _ in range(300):
         canvas = tuple(int(n) for n in rng.integers(1, 90, 2))
@@ -144,7 +144,7 @@ def sizes_split(sizes, broken=(), wrong=()):
             "image": [Encoded(files[i][0], f"{i}.png") for i in rows],
             "target": {
                 "label": [
-                    EncodedMask(files[i][1], f"{i}_mask.png", Rule(5)) for i in rows
+                    EncodedMask(files[i][1], f"{i}_mask.png", MaskRule(5)) for i in rows
                 ]
             },
         }
@@ -296,7 +296,7 @@ def test_pictures_without_masks_are_seen_likewise():
 
 def test_arrays_are_mirrored_with_their_masks():
     label = np.random.default_rng(0).integers(0, 3, (64, 6, 8)).astype(np.uint8)
-    split = mask_split(label * 90, label, Rule(3), "here")
+    split = mask_split(label * 90, label, MaskRule(3), "here")
     options = data_options(augment="crop_flip", padding=0, flip=True)
     batch = transforms.train_transform(options)(
         split.fetch(np.arange(64)), Draws(0, 0, np.arange(64))

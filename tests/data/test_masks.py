@@ -16,7 +16,7 @@ from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.decoding import Encoded, UnreadablePicture, decode
 from diffkd_jax.data.masks import (
     EncodedMask,
-    Rule,
+    MaskRule,
     WrongMask,
     parse_rule,
     read_mask,
@@ -78,8 +78,8 @@ def test_a_palette_in_another_order_is_put_right_by_a_table():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("mask_grey_of_rgb.png", Rule(3)),
-        ("city_000000_000019_gtFine_labelIds.png", Rule(19)),
+        ("mask_grey_of_rgb.png", MaskRule(3)),
+        ("city_000000_000019_gtFine_labelIds.png", MaskRule(19)),
     ],
 )
 def test_values_that_are_no_class_are_named(name, rule):
@@ -122,7 +122,7 @@ def test_negative_values_are_void_where_it_is_said():
     found = to_classes(values, parse_rule(3, "-1:255"), name)
     np.testing.assert_array_equal(found, right(name))
     with pytest.raises(WrongMask, match="found the value -1"):
-        to_classes(values, Rule(3), name)
+        to_classes(values, MaskRule(3), name)
 
 
 def test_two_values_do_not_become_one_class_by_silence():
@@ -133,7 +133,7 @@ def test_two_values_do_not_become_one_class_by_silence():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, bool])
 def test_values_of_any_integers_are_the_same_classes(dtype):
     values = np.array([[0, 1], [1, 0]]).astype(dtype)
-    found = to_classes(values, Rule(2), "here")
+    found = to_classes(values, MaskRule(2), "here")
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, [[0, 1], [1, 0]])
 
@@ -141,9 +141,9 @@ def test_values_of_any_integers_are_the_same_classes(dtype):
 def test_far_and_broken_values_are_named():
     for values in (np.array([0, 2**40]), np.array([-(2**40), 0]), np.array([256])):
         with pytest.raises(WrongMask, match="here: found the value"):
-            to_classes(values, Rule(3), "here")
+            to_classes(values, MaskRule(3), "here")
     with pytest.raises(WrongMask, match="found values float64"):
-        to_classes(np.array([0.5]), Rule(3), "here")
+        to_classes(np.array([0.5]), MaskRule(3), "here")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -152,7 +152,7 @@ def test_few_bits_are_not_spread(bits):
     values = np.arange(2**bits, dtype=np.uint8)[None].repeat(3, 0)
     data = grey_png(values, bits)
     np.testing.assert_array_equal(
-        read_mask(EncodedMask(data, "few.png", Rule(16))), values
+        read_mask(EncodedMask(data, "few.png", MaskRule(16))), values
     )
 
 
@@ -182,9 +182,9 @@ def grey_png(values, bits):
 
 def test_sixteen_bits_are_read_where_they_are_classes():
     values = np.array([[0, 2], [255, 1]], np.uint16)
-    mask = EncodedMask(png(values), "deep.png", Rule(3))
+    mask = EncodedMask(png(values), "deep.png", MaskRule(3))
     np.testing.assert_array_equal(read_mask(mask), values)
-    mask = EncodedMask(png(values + np.uint16(300)), "deep.png", Rule(3))
+    mask = EncodedMask(png(values + np.uint16(300)), "deep.png", MaskRule(3))
     with pytest.raises(WrongMask, match=r"deep.png: found the values 300, 301, 302"):
         read_mask(mask)
 
@@ -194,22 +194,22 @@ def test_other_channels_are_refused(mode):
     stream = io.BytesIO()
     Image.new(mode, (4, 4)).save(stream, "PNG")
     with pytest.raises(WrongMask, match=r"x.png: found PNG of . channels, expected a"):
-        read_mask(EncodedMask(stream.getvalue(), "x.png", Rule(3)))
+        read_mask(EncodedMask(stream.getvalue(), "x.png", MaskRule(3)))
 
 
 def test_a_jpeg_is_no_mask_and_rubbish_does_not_decode():
     stream = io.BytesIO()
     Image.new("L", (4, 4)).save(stream, "JPEG")
     with pytest.raises(WrongMask, match=r"x.jpg: found JPEG of 1 channels, expected a"):
-        read_mask(EncodedMask(stream.getvalue(), "x.jpg", Rule(3)))
+        read_mask(EncodedMask(stream.getvalue(), "x.jpg", MaskRule(3)))
     good = (ODD / "mask_0_2.png").read_bytes()
     for data in (b"", b"rubbish", good[:60]):
         with pytest.raises(UnreadablePicture, match=r"x.png: not a picture"):
-            read_mask(EncodedMask(data, "x.png", Rule(3)))
+            read_mask(EncodedMask(data, "x.png", MaskRule(3)))
     huge = grey_png(np.zeros((1, 8), np.uint8), 1)
     huge = huge[:16] + (2**30).to_bytes(4, "big") * 2 + huge[24:]
     with pytest.raises(UnreadablePicture, match=r"x.png: not a picture"):
-        read_mask(EncodedMask(huge, "x.png", Rule(3)))
+        read_mask(EncodedMask(huge, "x.png", MaskRule(3)))
 
 
 @pytest.mark.parametrize("name", ["mask_palette.png", "mask_0_2.png", "mask_rgb.png"])
@@ -234,7 +234,7 @@ def test_large_masks_are_read_in_parts(dtype):
     """And a wrong value in the last part is found."""
     values = np.zeros((1025, 1030), dtype)
     values[-1] = 1
-    found = read_mask(EncodedMask(png(values), "large.png", Rule(2)))
+    found = read_mask(EncodedMask(png(values), "large.png", MaskRule(2)))
     np.testing.assert_array_equal(found, values)
     colours = np.repeat(values[..., None].astype(np.uint8) * 9, 3, -1)
     rule = parse_rule(2, colours="0,0,0:0 9,9,9:1")
@@ -242,7 +242,7 @@ def test_large_masks_are_read_in_parts(dtype):
     np.testing.assert_array_equal(found, values)
     values[-1, -1] = 7
     with pytest.raises(WrongMask, match=r"large.png: found the value 7, expected"):
-        read_mask(EncodedMask(png(values), "large.png", Rule(2)))
+        read_mask(EncodedMask(png(values), "large.png", MaskRule(2)))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_options_that_cannot_be_are_named(options, message):
 def test_a_mask_of_another_size_is_refused(name):
     file = f"pair/{name}.png"
     picture = Encoded((ODD / "pair/picture.png").read_bytes(), "pair/picture.png")
-    mask = EncodedMask((ODD / file).read_bytes(), file, Rule(3))
+    mask = EncodedMask((ODD / file).read_bytes(), file, MaskRule(3))
     with pytest.raises(WrongMask) as error:
         dense.pair(picture, mask)
     for word in EXPECTED[file]["expected"]["says"]:
@@ -283,7 +283,7 @@ def photo():
 
 def test_a_photo_is_turned_where_its_mask_has_that_size():
     mask = (ODD / "exif_mask_upright.png").read_bytes()
-    pixels, classes = dense.pair(photo(), EncodedMask(mask, "m.png", Rule(2)))
+    pixels, classes = dense.pair(photo(), EncodedMask(mask, "m.png", MaskRule(2)))
     assert pixels.shape[1::-1] == (16, 24)
     assert pixels[classes == 1].mean() > 200
     assert pixels[classes == 0].mean() < 60
@@ -292,14 +292,14 @@ def test_a_photo_is_turned_where_its_mask_has_that_size():
 def test_a_photo_stays_as_its_mask_lies():
     stored = decode(photo())
     classes = (stored[..., 0] > 128).astype(np.uint8)
-    pixels, _ = dense.pair(photo(), EncodedMask(png(classes), "m.png", Rule(2)))
+    pixels, _ = dense.pair(photo(), EncodedMask(png(classes), "m.png", MaskRule(2)))
     np.testing.assert_array_equal(pixels, stored)
     with pytest.raises(WrongMask, match=r"m.png: found 16x16 pixels for exif_6.jpg of"):
-        dense.pair(photo(), EncodedMask(png(classes[:, :16]), "m.png", Rule(2)))
+        dense.pair(photo(), EncodedMask(png(classes[:, :16]), "m.png", MaskRule(2)))
 
 
 def test_photos_that_stay_as_they_are_stored_are_said(caplog):
-    mask = EncodedMask(png(np.zeros((16, 24), np.uint8)), "m.png", Rule(1))
+    mask = EncodedMask(png(np.zeros((16, 24), np.uint8)), "m.png", MaskRule(1))
     batch = {"image": [photo()], "target": {"label": [mask]}}
     survey.look(Split(1, lambda rows: batch), ("sky",), "train")
     assert "1 of these pictures have the size of their mask as stored" in caplog.text
@@ -315,9 +315,9 @@ def test_a_square_photo_is_turned_unless_the_rule_says_no():
     Image.fromarray(square).save(stream, "PNG", exif=exif)
     picture = Encoded(stream.getvalue(), "square.png")
     mask = png(np.zeros((16, 16), np.uint8))
-    turned, _ = dense.pair(picture, EncodedMask(mask, "m.png", Rule(2)))
+    turned, _ = dense.pair(picture, EncodedMask(mask, "m.png", MaskRule(2)))
     np.testing.assert_array_equal(turned, np.rot90(square, -1))
-    kept, _ = dense.pair(picture, EncodedMask(mask, "m.png", Rule(2, turn=False)))
+    kept, _ = dense.pair(picture, EncodedMask(mask, "m.png", MaskRule(2, turn=False)))
     np.testing.assert_array_equal(kept, square)
 
 
@@ -397,7 +397,7 @@ def test_the_masks_of_a_split_are_looked_at(tmp_path, caplog):
 def test_masks_of_much_void_are_said(caplog):
     label = np.zeros((40, 2, 2), np.uint8)
     label[:, 0] = label[:, 1, 0] = 255
-    split = mask_split(np.zeros((40, 2, 2), np.uint8), label, Rule(1), "here")
+    split = mask_split(np.zeros((40, 2, 2), np.uint8), label, MaskRule(1), "here")
     survey.look(split, ("sky",), "train")
     assert "16 of 40 masks of train: 75 % of the pixels are void" in caplog.text
 
