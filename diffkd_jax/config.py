@@ -55,6 +55,7 @@ OF_TEACHER = {
     "data": (
         *("batch_size", "augment", "padding", "flip"),
         *("rand_augment", "rand_augment_std", "color_jitter"),
+        *("scale", "scale_step"),
     ),
 }
 # Fields that have another name now, and the value that meant none.
@@ -109,7 +110,7 @@ def base() -> ConfigDict:
             "data": {
                 "name": "",  # fashion_mnist_embedded, cifar10, ..., tfds/<name>
                 "path": "",  # file or directory, where the data set needs one
-                "options": {},  # further arguments of a data set of one's own
+                "options": {},  # further arguments of the data set
                 "train_split": "train",
                 "eval_split": "test",  # "holdout" for choosing hyper-parameters
                 "holdout": 0,  # training pictures kept for eval_split "holdout"
@@ -117,14 +118,22 @@ def base() -> ConfigDict:
                 "num_classes": 0,  # checked against the data, 0 for no check
                 "batch_size": 64,
                 "eval_batch_size": 256,  # rounded up to a multiple of the devices
-                "augment": "crop_flip",  # or "resized_crop", "none"
+                "augment": "crop_flip",  # or "resized_crop", "scale_crop_flip", "none"
                 "padding": 4,
                 "flip": True,
+                # scale_crop_flip, of pictures with masks too: height and width of what
+                # is trained on, and the factors of the size, in steps (0: any between).
+                "train_size": (),
+                "scale": (0.5, 2.0),
+                "scale_step": 0.1,
                 "rand_augment": 0.0,  # magnitude, 0 to 10; 0 for none
                 "rand_augment_std": 0.5,
                 "color_jitter": 0.0,  # factors within 1 +- this; 0 for none
                 "image_size": 0,  # pixels; 0 keeps the size
                 "eval_size": 0,  # of evaluation, 0 for image_size
+                # Height and width to which whole pictures are padded in evaluation,
+                # where they are of several sizes.
+                "canvas": (),
                 # Shorter side before the central crop, pixels; 0 for its own.
                 "resize": 0,
                 "interpolation": "bilinear",  # or "bicubic"

@@ -2,7 +2,17 @@
 
 from .dataset import Data, open_data
 from .decoding import Encoded
+from .masks import EncodedMask, MaskRule
 from .sources import DATASETS
 from .split import Dataset, Split
 
-__all__ = ["DATASETS", "Data", "Dataset", "Encoded", "Split", "open_data"]
+__all__ = [
+    "DATASETS",
+    "Data",
+    "Dataset",
+    "Encoded",
+    "EncodedMask",
+    "MaskRule",
+    "Split",
+    "open_data",
+]

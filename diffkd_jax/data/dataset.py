@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import sources, transforms
+from . import dense, sources, survey, transforms
+from .draws import Draws
 from .fields import check_fields
 from .split import Split, hold_out, limited, some_of
 from .unreadable import first_readable
@@ -21,12 +22,14 @@ class Data(NamedTuple):
       train: the training split.
       evaluation: the evaluation split.
       meta: JSON values: ``num_classes``, ``class_names`` in label order, ``channels``
-        and ``image_size`` (height, width) of a normalised training picture.
+        and ``image_size`` (height, width) of a normalised training picture; with masks
+        ``ignore`` (the class that does not count) and maybe ``palette``.
       train_shape: of a normalised training picture, ``[h, w, c]``.
       eval_shape: of one to evaluate on.
       splits: all that there are, by name.
-      target: of one example, arrays ``[1, ...]``; for their shapes.
-      normalise: a batch whose pictures are uint8 to what models take.
+      target: of one training example, arrays ``[1, ...]``; for their shapes.
+      normalise: a batch whose pictures are uint8 to what models take: zero outside
+        ``size``, where the batch has it.
     """
 
     train: Split
@@ -90,13 +93,27 @@ def open_data(options) -> Data:
     if options.limit:
         splits = {name: limited(split, options.limit) for name, split in splits.items()}
     train, evaluation = splits[options.train_split], splits[options.eval_split]
-    transforms.train_transform(options)  # which checks the fields that it reads
+    augment = transforms.train_transform(options)  # checks the fields that it reads
     sample = first_readable(evaluation, transforms.eval_transform(options))
     *eval_size, channels = sample["image"].shape[1:]
     _check_picture(options, eval_size, channels)
     size = (options.image_size,) * 2 if options.image_size else tuple(eval_size)
+    first_draws = Draws(0, 0, np.zeros(1, int))
+    if dense.has_masks(sample) or options.train_size or options.canvas:
+        sample = first_readable(train, lambda b: augment(b, first_draws))
+        size = sample["image"].shape[1:3]
+    if dense.has_masks(sample):
+        for name in dict.fromkeys((options.train_split, options.eval_split)):
+            survey.look(splits[name], names, f"{options.name} {name}")
     out = options.channels or channels
     normalise = transforms.make_normalise(options, channels)
+
+    def normalised(batch):
+        image = normalise(batch["image"])
+        if "size" in batch:
+            image = transforms.without_padding(image, batch["size"])
+        return {**batch, "image": image}
+
     return Data(
         train,
         evaluation,
@@ -111,7 +128,7 @@ def open_data(options) -> Data:
         (*eval_size, out),
         splits,
         sample["target"],
-        lambda batch: {**batch, "image": normalise(batch["image"])},
+        normalised,
     )
 
 

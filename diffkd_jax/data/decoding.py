@@ -78,6 +78,7 @@ PICTURES = tuple(ending for form in _FORMATS for ending in form.endings)
 # A progressive JPEG goes over its pixels once for each scan; encoders write about ten.
 # One of the most pixels may have this many, smaller ones more.
 MOST_SCANS = 32
+_HAS_EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")
 # Grey levels of 16 bits to those of 8, by table: no copy in a wider type.
 _LEVELS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 # Texts of a PNG, its colour profile and the frames after the first: none is needed,
@@ -110,11 +111,29 @@ def size_of(picture: Picture) -> tuple[int, int]:
     """
     if isinstance(picture, np.ndarray):
         return picture.shape[0], picture.shape[1]
-    with _faults_of(picture):
+    with faults_of(picture):
         if is_jpeg(picture) and (size := _jpeg_size(picture)):
             return _checked(*size)
-        with _open(picture) as image:
+        with open_file(picture) as image:
             return image.height, image.width
+
+
+def orientation_of(picture: Picture) -> int:
+    """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 where it has none.
+
+    Raises:
+      UnreadablePicture: as :func:`size_of`.
+    """
+    if not isinstance(picture, Encoded) or not _HAS_EXIF.search(picture.data):
+        return 1
+    with faults_of(picture), open_file(picture) as image:
+        if image.format not in ("JPEG", "PNG", "WEBP"):  # Pillow turns others itself
+            return 1
+        try:
+            found = image.getexif().get(274, 1)
+        except Exception:  # metadata that is damaged says nothing
+            return 1
+        return found if found in range(1, 9) else 1
 
 
 def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
@@ -127,7 +146,7 @@ def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
     Raises:
       UnreadablePicture: as :func:`decode`.
     """
-    with _faults_of(picture):
+    with faults_of(picture):
         if is_jpeg(picture) and (size := _jpeg_size(picture)):
             _check_scans(picture.data, *_checked(*size))
             reduced = {}
@@ -139,7 +158,7 @@ def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
                 return simplejpeg.decode_jpeg(picture.data, colour, **reduced)
             except ValueError:
                 pass  # CMYK, and small flaws that Pillow passes over
-        with _open(picture) as image:
+        with open_file(picture) as image:
             return _pixels(image, picture.channels)
 
 
@@ -148,7 +167,7 @@ def is_jpeg(picture: Encoded) -> bool:
 
 
 @contextlib.contextmanager
-def _faults_of(picture: Encoded) -> Iterator[None]:
+def faults_of(picture: Any) -> Iterator[None]:
     """Whatever a decoder raises is the fault of the picture."""
     try:
         yield
@@ -192,8 +211,8 @@ def _check_scans(data: bytes, height: int, width: int) -> None:
         )
 
 
-def _open(picture: Encoded) -> Any:
-    """Pillow's picture, not decoded yet, of a size that can be."""
+def open_file(picture: Any) -> Any:
+    """Pillow's picture of a file's ``data``, not decoded yet, of a size that can be."""
     data = picture.data
     form = next((form for form in _FORMATS if form.start.match(data)), None)
     if form is None:

@@ -1,6 +1,7 @@
 """The values that the fields of ``config.data`` may have."""
 
 import math
+from typing import Any
 
 # From and to, both included.
 RANGES: dict[str, tuple[float, float]] = {
@@ -10,6 +11,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, math.inf),
     "eval_batch_size": (1, math.inf),
     "padding": (0, math.inf),
+    "scale_step": (0, 16),
     "rand_augment": (0, 10),
     "rand_augment_std": (0, 100),
     "color_jitter": (0, 1),
@@ -21,6 +23,36 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_unreadable": (0, 1),
     "stalled_seconds": (1, math.inf),
 }
+
+MOST_SIDE, MOST_SCALE = 8192, 16
+
+
+def tuple_fault(field: str, value: Any) -> str:
+    """What is wrong with a value of two numbers, or "".
+
+    >>> tuple_fault("canvas", (512,))
+    'found (512,), expected () or a height and a width, 1 to 8192 pixels'
+    """
+    two = isinstance(value, tuple | list) and len(value) in (0, 2)
+    numbers = two and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < math.inf
+        for v in value
+    )
+    if field == "scale":
+        if numbers and value and value[0] <= value[1] <= MOST_SCALE:
+            return ""
+        return (
+            f"found {value}, expected the least and the largest factor, above 0 and at "
+            f"most {MOST_SCALE}"
+        )
+    if field in ("train_size", "canvas"):
+        if numbers and all(isinstance(v, int) and v <= MOST_SIDE for v in value):
+            return ""
+        return (
+            f"found {value}, expected () or a height and a width, 1 to {MOST_SIDE} "
+            "pixels"
+        )
+    return ""
 
 
 def check_fields(data) -> None:
@@ -36,6 +68,10 @@ def check_fields(data) -> None:
         if not isinstance(value, int | float) or not least <= value <= most:
             expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"data.{field}: found {value}, expected {expected}")
+    for field in ("train_size", "canvas", "scale"):
+        if field in data and (fault := tuple_fault(field, data[field])):
+            raise ValueError(f"data.{field}: {fault}")
+    _check_views(data)
     size = data.get("eval_size") or data.get("image_size", 0)
     if 0 < data.get("resize", 0) < size:
         raise ValueError(
@@ -47,3 +83,20 @@ def check_fields(data) -> None:
             "data.image_size: found 0, expected a size in pixels for data.augment "
             "'resized_crop'"
         )
+
+
+def _check_views(data) -> None:
+    """Fields of :mod:`diffkd_jax.data.geometry` that need or exclude each other."""
+    train_size = tuple(data.get("train_size", ()))
+    if (data.get("augment") == "scale_crop_flip") != bool(train_size):
+        expected = "()" if train_size else "a height and a width"
+        raise ValueError(
+            f"data.train_size: found {train_size}, expected {expected} for "
+            f"data.augment {data.get('augment')!r}"
+        )
+    for field in ("eval_size", "image_size", "resize"):
+        if data.get("canvas") and data.get(field):
+            raise ValueError(
+                f"data.canvas: found {tuple(data.canvas)}, expected () beside "
+                f"data.{field} {data[field]}"
+            )

@@ -34,11 +34,12 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
         beside them are then not looked at. All by default.
     """
     root = existing(path)
-    there = _folders(root)
-    wanted = [name for name in there if name in splits]
+    there = visible_folders(root)
     found = {
-        split: {name: _files(root / split / name) for name in _folders(root / split)}
-        for split in (wanted if len(wanted) == len(set(splits)) > 0 else there)
+        split: {
+            name: _files(root / split / name) for name in visible_folders(root / split)
+        }
+        for split in needed(there, splits)
     }
     for split, classes in found.items():
         _report_left_out(root / split, {k: other for k, (_, other) in classes.items()})
@@ -69,7 +70,28 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _folders(root: pathlib.Path) -> list[str]:
+def content(file: str) -> bytes:
+    """Of a file; of one that cannot be read none, and the log says why."""
+    try:
+        with open(file, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        LOG.warning("%s: %s", printable(file), error.strerror or error)
+        return b""
+
+
+def needed(there: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Those of the splits that are asked for, if they are all there; else all.
+
+    >>> needed(["test", "train"], ["train"]), needed(["test", "train"], ["val"])
+    (['train'], ['test', 'train'])
+    """
+    wanted = [name for name in there if name in splits]
+    return wanted if len(wanted) == len(set(splits)) > 0 else list(there)
+
+
+def visible_folders(root: pathlib.Path) -> list[str]:
+    """Names of the folders in another one but for what systems leave there."""
     with os.scandir(root) as entries:
         return sorted(
             e.name
@@ -135,12 +157,8 @@ def _file_split(root: pathlib.Path, files: Sequence[str], labels) -> Split:
         return printable(os.path.join(root, os.fsdecode(paths[index])))
 
     def read(index):
-        try:
-            with open(os.path.join(root, os.fsdecode(paths[index])), "rb") as stream:
-                return Encoded(stream.read(), name(index))
-        except OSError as error:
-            LOG.warning("%s: %s", name(index), error.strerror or error)
-            return Encoded(b"", name(index))
+        file = os.path.join(root, os.fsdecode(paths[index]))
+        return Encoded(content(file), name(index))
 
     def fetch(indices):
         images = [read(i) for i in indices]

@@ -136,7 +136,7 @@ def eval_batches(
         batch = transform(split.fetch(np.minimum(rows, split.size - 1)))
         failed = batch.pop("failed", np.zeros(local, bool))
         if failed.all():
-            batch["image"] = readable(split, transform, local)["image"]
+            batch |= readable(split, transform, local)
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
         return batch | {"index": rows, "mask": mask, "skipped": skipped}

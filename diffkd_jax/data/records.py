@@ -8,13 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from .cityscapes import CLASSES, META, OF_IDS
 from .decoding import Encoded
 from .formats import existing
+from .masks import EncodedMask
 from .split import Dataset, Split, check_labels
+
+# The features of Cityscapes.
+STREETS: tuple[str, ...] = ("image_left", "segmentation_label")
 
 
 def load_tfds(path: str, name: str) -> Dataset:
-    """A prepared TFDS classification set, stored as array records; no TensorFlow.
+    """A prepared TFDS set, stored as array records; no TensorFlow.
+
+    One of classification, or Cityscapes with its masks (``image_left`` and
+    ``segmentation_label``, the ids of which become the 19 classes).
 
     Args:
       path: TFDS data directory, or "" for its default.
@@ -22,7 +30,7 @@ def load_tfds(path: str, name: str) -> Dataset:
 
     Raises:
       ValueError: nothing prepared; pictures that are not uint8 of one or three
-        channels; a label without class names.
+        channels; a label without class names; masks that are no files.
     """
     import tensorflow_datasets as tfds  # slow to import, needed by this source alone
 
@@ -31,13 +39,23 @@ def load_tfds(path: str, name: str) -> Dataset:
         _check_features_files(path, name)
         builder = tfds.builder(name, data_dir=path)
         where = f"tfds {name}"
-        channels, skip, classes = _check_features(builder.info.features, where)
-        decoders = {"image": tfds.decode.SkipDecoding()} if skip else None
+        features = builder.info.features
+        masked = features is not None and set(STREETS) <= set(features)
+        if masked:
+            _check_streets(features, where)
+            channels, files, classes = 3, STREETS, CLASSES
+        else:
+            channels, encoded, classes = _check_features(features, where)
+            files = ("image",) if encoded else ()
+        decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
         splits = {}
         for split in builder.info.splits:
             source = builder.as_data_source(split=split, decoders=decoders)
-            splits[split] = _record_split(
-                source, channels, len(classes), f"{where}: {split}"
+            at = f"{where}: {split}"
+            splits[split] = (
+                _street_split(source, at)
+                if masked
+                else _record_split(source, channels, len(classes), at)
             )
     except (
         tfds.core.DatasetNotFoundError,
@@ -51,7 +69,7 @@ def load_tfds(path: str, name: str) -> Dataset:
         ) from None
     if not splits:
         raise ValueError(f"tfds {name!r} in {path}: found no splits, prepare it first")
-    return Dataset(splits, classes)
+    return Dataset(splits, classes, META if masked else {})
 
 
 def _check_features_files(path: str, name: str) -> None:
@@ -134,5 +152,42 @@ def _record_split(source, channels: int, classes: int, where: str) -> Split:
         label = np.array(labels, np.int32)
         check_labels(label, classes, where)
         return {"image": images, "target": {"label": label}}
+
+    return Split(len(source), fetch, name)
+
+
+def _check_streets(features: Any, where: str) -> None:
+    import tensorflow_datasets as tfds
+
+    for name, channels in zip(STREETS, (3, 1), strict=True):
+        found = features[name]
+        if (
+            not isinstance(found, tfds.features.Image)
+            or found.shape[-1] != channels
+            or np.dtype(found.np_dtype) != np.uint8
+        ):
+            raise ValueError(
+                f"{where}: found {name} of {type(found).__name__} {found.shape}, "
+                f"expected an Image uint8 [h, w, {channels}]"
+            )
+
+
+def _street_split(source, where: str) -> Split:
+    def called(record, index):
+        named = record.get("image_id", f"example {index}")
+        return f"{where}: {named.decode() if isinstance(named, bytes) else named}"
+
+    def name(index):
+        return called(source[int(index)], index)
+
+    def fetch(indices):
+        images, masks = [], []
+        rows = [int(i) for i in indices]
+        for i, record in zip(rows, source.__getitems__(rows), strict=True):
+            picture, mask = (record[feature] for feature in STREETS)
+            text = called(record, i)
+            images.append(Encoded(picture, text))
+            masks.append(EncodedMask(mask, f"{text} ({STREETS[1]})", OF_IDS))
+        return {"image": images, "target": {"label": masks}}
 
     return Split(len(source), fetch, name)

@@ -1,32 +1,24 @@
 """Where pictures come from: standard formats on disk, read into one structure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ..named import call, find
+from ..named import call, find, keywords
+from .arrays import FASHION_CLASSES, load_embedded, load_npz
 from .cifar_batches import read_batch
+from .cityscapes import load_cityscapes
 from .folders import load_folder
-from .formats import existing, read_idx, read_json, read_npz, read_sheet
+from .formats import existing, read_idx, read_json, read_sheet
+from .pairs import load_masks
 from .records import load_tfds
+from .scenes import load_scenes
 from .shards import load_tar
-from .split import MOST_CLASSES, Dataset, array_split, check_labels
+from .split import Dataset, array_split
+from .voc import load_voc
 
-FASHION_CLASSES = (
-    "T-shirt",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Boot",
-)
 CIFAR10_CLASSES = (
     "airplane",
     "automobile",
@@ -39,48 +31,6 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
-
-
-def load_embedded(path: str = "") -> Dataset:
-    """The class-balanced 8,000/2,000 subset of Fashion-MNIST that ships with us."""
-    del path
-    file = resources.files(__package__) / "embedded/fashion_mnist.npz"
-    with resources.as_file(file) as local:
-        return load_npz(str(local))._replace(class_names=FASHION_CLASSES)
-
-
-def load_npz(path: str) -> Dataset:
-    """Arrays in a ``.npz``: ``<split>/image`` uint8, ``<split>/label`` integers.
-
-    An optional array ``class_names`` names the classes.
-    """
-    arrays = read_npz(path)
-    names = [k.removesuffix("/image") for k in arrays if k.endswith("/image")]
-    if not names or any(f"{n}/label" not in arrays for n in names):
-        raise ValueError(
-            f"{path}: found arrays {sorted(arrays)}, expected '<split>/image' and "
-            "'<split>/label', such as 'train/image'"
-        )
-    for n in names:
-        check_labels(arrays[f"{n}/label"], MOST_CLASSES, f"{path}: {n}")
-    if "class_names" in arrays:
-        given = arrays["class_names"]
-        if given.ndim != 1 or given.dtype.kind != "U":
-            raise ValueError(
-                f"{path}: found class_names {given.dtype} {given.shape}, expected one "
-                "text a class"
-            )
-        classes = tuple(str(name) for name in given)
-    else:
-        top = max(int(arrays[f"{n}/label"].max(initial=0)) for n in names)
-        classes = tuple(str(k) for k in range(top + 1))
-    splits = {
-        n: array_split(
-            arrays[f"{n}/image"], arrays[f"{n}/label"], len(classes), f"{path}: {n}"
-        )
-        for n in names
-    }
-    return Dataset(splits, classes)
 
 
 def load_idx(path: str) -> Dataset:
@@ -135,6 +85,10 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "folder": load_folder,
     "tar": load_tar,
     "tfds": load_tfds,
+    "cityscapes": load_cityscapes,
+    "masks": load_masks,
+    "voc": load_voc,
+    "scenes": load_scenes,
 }
 
 
@@ -152,7 +106,7 @@ def load(
         imported.
       path: file or directory it lies in.
       splits: those that are needed, for sources that find others; all by default.
-      options: further arguments of a function of one's own.
+      options: further arguments of the function that opens it.
 
     Raises:
       ValueError: no such data set, or damaged or inconsistent files.
@@ -170,14 +124,12 @@ def load(
                 "expected a diffkd_jax.data.Dataset"
             )
         return loaded
-    if options:
-        raise ValueError(
-            f"data.options: found {sorted(options)}, expected none for {name!r}"
-        )
     key, _, argument = name.partition("/")
     if key not in DATASETS or bool(argument) != (key == "tfds"):
         names = [f"{k}/<name>" if k == "tfds" else k for k in DATASETS]
         raise ValueError(f"data.name: found {name!r}, expected one of {names}")
-    if key == "folder":
-        return load_folder(path, splits)
-    return DATASETS[key](path, argument) if argument else DATASETS[key](path)
+    function = DATASETS[key]
+    given: tuple[Any, ...] = (path, argument) if argument else (path,)
+    if "splits" in keywords(function):
+        given = (path, splits)
+    return call(function, options, "data.options", *given)

@@ -16,7 +16,9 @@ class Split(NamedTuple):
     Attributes:
       size: number of examples.
       fetch: indices ``[n]`` to ``{"image": uint8 [n, h, w, c], "target": {...}}``, the
-        target's arrays being ``[n, ...]``: ``{"label": int32 [n]}`` for classes.
+        target's arrays being ``[n, ...]``: ``{"label": int32 [n]}`` for classes,
+        ``{"label": uint8 [n, h, w]}`` for masks, or a list of
+        :class:`diffkd_jax.data.masks.EncodedMask`.
         Pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
         that are not decoded yet.
       name: index to what a person would look for: a path, or a number.
@@ -56,6 +58,20 @@ def array_split(
     >>> split.fetch(np.array([1]))["image"].shape
     (1, 4, 4, 1)
     """
+    image = check_images(image, where)
+    if label.shape != image.shape[:1]:
+        raise ValueError(
+            f"{where}: found {len(image)} images and labels of shape {label.shape}, "
+            "expected one label an image"
+        )
+    check_labels(label, classes, where)
+    label = label.astype(np.int32)
+    fetch = lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
+    return Split(len(label), fetch, label=label)
+
+
+def check_images(image: np.ndarray, where: str) -> np.ndarray:
+    """Pictures as ``[n, h, w, c]``; ValueError, naming ``where``, for what is none."""
     image = image[..., None] if image.ndim == 3 else image
     if image.ndim != 4 or image.dtype != np.uint8:
         raise ValueError(
@@ -70,15 +86,7 @@ def array_split(
             f"{where}: found images {image.shape}{hint}, expected [n, h, w, c] with 1, "
             "3 or 4 channels last"
         )
-    if label.shape != image.shape[:1]:
-        raise ValueError(
-            f"{where}: found {len(image)} images and labels of shape {label.shape}, "
-            "expected one label an image"
-        )
-    check_labels(label, classes, where)
-    label = label.astype(np.int32)
-    fetch = lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
-    return Split(len(label), fetch, label=label)
+    return image
 
 
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:

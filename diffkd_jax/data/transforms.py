@@ -5,12 +5,15 @@ from functools import partial
 
 import numpy as np
 
+from . import dense
 from .crops import center_crop, crop_flip, random_resized_crop
 from .decoding import Picture, UnreadablePicture, decode
 from .draws import Draws
 from .fields import check_fields
 from .pictures import INTERPOLATIONS
 from .randaugment import color_jitter, rand_augment
+
+AUGMENTS = ("none", "crop_flip", "resized_crop", "scale_crop_flip")
 
 
 def normalise(image, mean: Sequence[float], std: Sequence[float]):
@@ -53,26 +56,46 @@ def make_normalise(data, channels: int) -> Callable:
     return lambda image: normalise(image.repeat(repeats, -1), data.mean, data.std)
 
 
+def without_padding(image, size):
+    """Zeros outside ``size``, of normalised pictures: that is what padding is.
+
+    Args:
+      image: ``[n, h, w, c]``, an array of numpy or of JAX.
+      size: int ``[n, 2]``, height and width of what is picture.
+
+    >>> without_padding(np.ones((1, 2, 3, 1)), np.array([[1, 2]]))[0, ..., 0]
+    array([[1., 1., 0.],
+           [0., 0., 0.]])
+    """
+    _, height, width, _ = image.shape
+    rows = (np.arange(height) < size[:, :1])[:, :, None, None]
+    columns = (np.arange(width) < size[:, 1:])[:, None, :, None]
+    return image * (rows & columns)
+
+
 def train_transform(data) -> Callable[[dict, Draws], dict]:
-    """Augmentation by ``data.augment`` ("none", "crop_flip", "resized_crop").
+    """Augmentation by ``data.augment``, one of :data:`AUGMENTS`.
 
     Then RandAugment and colour jitter, where they are on. Pictures stay uint8; the
-    result has ``failed``, bool ``[n]``, true where a file does not decode.
+    result has ``failed``, bool ``[n]``, true where a file does not decode. Batches with
+    masks go to :func:`diffkd_jax.data.dense.train`.
 
     Raises:
       ValueError: an unknown name, a field out of range, or pictures of different sizes
         without resizing.
     """
-    if data.augment not in ("none", "crop_flip", "resized_crop"):
+    if data.augment not in AUGMENTS:
         raise ValueError(
-            f"data.augment: found {data.augment!r}, expected 'none', 'crop_flip' or "
-            "'resized_crop'"
+            f"data.augment: found {data.augment!r}, expected one of {list(AUGMENTS)}"
         )
     _check(data)
 
     in_turn = data.augment == "resized_crop" or data.rand_augment or data.color_jitter
 
     def transform(batch, draws):
+        if dense.has_masks(batch):
+            dense.check_masked(data)
+            return dense.train(batch, draws, data)
         # Dear for small pictures, which are shifted and mirrored all at once.
         rngs = draws.generators() if in_turn else []
         if data.augment == "resized_crop":
@@ -84,6 +107,9 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
                 exact=data.exact_crops,
             )
             image, failed = _each(batch["image"], crop, data.image_size, rngs)
+        elif data.augment == "scale_crop_flip":
+            batch = dense.train(batch, draws, data)
+            image, failed = batch["image"], batch["failed"]
         else:
             image, failed = _same_size(batch["image"], data, data.image_size)
         if failed.all():
@@ -116,7 +142,8 @@ def eval_transform(data) -> Callable[[dict], dict]:
     """Resize and centre crop to ``data.eval_size``, or ``data.image_size``.
 
     The shorter side becomes ``data.resize`` before, where that is set. Pictures stay
-    uint8; ``failed`` as of :func:`train_transform`.
+    uint8; ``failed`` as of :func:`train_transform`. Batches with masks, and all where
+    ``data.canvas`` is set, go to :func:`diffkd_jax.data.dense.evaluate`.
 
     Raises:
       ValueError: an unknown interpolation or number of channels, or a field out of
@@ -125,6 +152,10 @@ def eval_transform(data) -> Callable[[dict], dict]:
     _check(data)
 
     def transform(batch):
+        if masked := dense.has_masks(batch):
+            dense.check_masked(data)
+        if masked or data.canvas:
+            return dense.evaluate(batch, data)
         size = data.eval_size or data.image_size
         image, failed = _same_size(batch["image"], data, size)
         return batch | {"image": image, "failed": failed}

@@ -64,7 +64,8 @@ def _write_rows(batch: Batch, where: np.ndarray, other: Batch) -> None:
         if value.shape[1:] != batch[name].shape[1:]:
             raise ValueError(
                 f"data.image_size: found 0 for pictures of {value.shape[1:]} "
-                f"and {batch[name].shape[1:]}, expected a size in pixels"
+                f"and {batch[name].shape[1:]}, expected a size in pixels "
+                "(data.train_size for masks)"
             )
         batch[name][where] = value
 
@@ -85,5 +86,15 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
 
 
 def readable(split: Split, transform: Callable[[Batch], Batch], count: int) -> Batch:
-    """The first picture that decodes, so many times: to have pictures of its size."""
-    return {"image": np.repeat(first_readable(split, transform)["image"], count, 0)}
+    """The first example that decodes, so many times: to have arrays of its size."""
+    first = first_readable(split, transform)
+    return _repeated({k: v for k, v in first.items() if k != "failed"}, count)
+
+
+def _repeated(batch: Batch, count: int) -> Batch:
+    return {
+        name: _repeated(value, count)
+        if isinstance(value, dict)
+        else np.repeat(value, count, 0)
+        for name, value in batch.items()
+    }

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..core.step import MAX_SEED
 from ..data.fields import RANGES as OF_DATA
+from ..data.fields import tuple_fault
 from .optimizer import SCHEDULES
 
 
@@ -106,7 +107,7 @@ OF_TEACHER = tuple(
 MAY_LACK = ("teacher.min_score",)
 PATTERNS = ("optimizer.frozen", "student.inherit", "student.init_leave_out")
 CHOICES = {
-    "data.augment": ("none", "crop_flip", "resized_crop"),
+    "data.augment": ("none", "crop_flip", "resized_crop", "scale_crop_flip"),
     "data.interpolation": ("bilinear", "bicubic"),
     "data.channels": (0, 3),
     "student.dtype": ("float32", "bfloat16", "float16"),
@@ -191,6 +192,9 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
         options = CHOICES.get(name if name in CHOICES or not own else field)
         if options and value not in options and not (value is None and may_lack):
             yield f"{name}: found {value!r}, expected one of {list(options)}"
+        fault = tuple_fault(field.removeprefix("data."), value)
+        if field.startswith("data.") and fault and value is not None:
+            yield f"{name}: {fault}"
         if field in ("data.mean", "data.std") and value is not None:
             yield from _statistics(name, value)
         texts = isinstance(value, tuple) and all(isinstance(v, str) for v in value)

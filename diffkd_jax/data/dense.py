@@ -1,0 +1,230 @@
+"""Transforms of pictures with a mask, and of those that are padded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import geometry
+from .decoding import (
+    Encoded,
+    Picture,
+    UnreadablePicture,
+    decode,
+    orientation_of,
+)
+from .draws import Draws
+from .geometry import View
+from .masks import VOID, EncodedMask, WrongMask, read_mask
+
+Batch = dict[str, Any]
+
+
+def has_masks(batch: Mapping[str, Any]) -> bool:
+    """Whether the target of a batch holds a mask a picture.
+
+    >>> has_masks({"target": {"label": np.zeros(2)}})
+    False
+    """
+    label = batch.get("target", {}).get("label", ())
+    if isinstance(label, np.ndarray):
+        return label.ndim == 3
+    return len(label) > 0 and isinstance(label[0], EncodedMask | np.ndarray)
+
+
+def check_masked(data) -> None:
+    """Refuses what is for pictures with one class each.
+
+    Args:
+      data: section ``data`` of a config.
+
+    Raises:
+      ValueError: names the field.
+    """
+    of_masks = "for pictures with masks"
+    if data.augment not in ("none", "crop_flip", "scale_crop_flip"):
+        raise ValueError(
+            f"data.augment: found {data.augment!r}, expected 'none' or "
+            f"'scale_crop_flip' {of_masks}"
+        )
+    if data.augment == "crop_flip" and data.padding:
+        raise ValueError(
+            f"data.padding: found {data.padding}, expected 0 {of_masks}, or "
+            "data.augment 'scale_crop_flip'"
+        )
+    for field, instead in (
+        ("rand_augment", ""),
+        ("color_jitter", ""),
+        ("image_size", ": data.train_size is the size to train on"),
+        ("eval_size", ": data.canvas is the size to evaluate on"),
+        ("resize", ""),
+    ):
+        if data[field]:
+            raise ValueError(
+                f"data.{field}: found {data[field]}, expected 0 {of_masks}{instead}"
+            )
+
+
+def train(batch: Batch, draws: Draws, data) -> Batch:
+    """Views that are drawn once an example, for its picture and its mask.
+
+    Args:
+      batch: as of a split, with or without masks.
+      draws: where the randomness comes from.
+      data: section ``data`` of a config.
+
+    Returns:
+      The batch with ``image`` uint8 ``[n, *train_size, c]``; ``target`` with ``label``
+      uint8 ``[n, *train_size]``; ``size`` int32 ``[n, 2]``, where pictures may be
+      padded; ``failed`` bool ``[n]``.
+
+    Raises:
+      WrongMask: a mask that cannot be right.
+      ValueError: pictures of different sizes without ``data.train_size``.
+    """
+    scaled = data.augment == "scale_crop_flip"
+    options: dict[str, Any] = {"flip": data.flip and data.augment != "none"}
+    if scaled:
+        options |= {"scale": tuple(data.scale), "step": data.scale_step}
+
+    def view(size, rng):
+        return geometry.draw(
+            size, rng, canvas=tuple(data.train_size) or size, **options
+        )
+
+    views = [partial(view, rng=rng) for rng in draws.generators()]
+    return _seen(batch, views, tuple(data.train_size), "train_size")
+
+
+def evaluate(batch: Batch, data) -> Batch:
+    """Whole pictures, padded to ``data.canvas`` where it is set.
+
+    Args:
+      batch: as of a split, with or without masks.
+      data: section ``data`` of a config.
+
+    Returns:
+      As :func:`train`, ``size`` where there is a canvas.
+
+    Raises:
+      WrongMask: a mask that cannot be right.
+      ValueError: pictures larger than the canvas, or of different sizes without one.
+    """
+    canvas = tuple(data.canvas)
+
+    def view(size):
+        if canvas and (size[0] > canvas[0] or size[1] > canvas[1]):
+            raise _TooLarge(size)
+        return geometry.whole(size, canvas or size)
+
+    return _seen(batch, [view] * len(batch["image"]), canvas, "canvas")
+
+
+class _TooLarge(Exception):
+    """A picture that does not fit its canvas, height and width of which are given."""
+
+
+def _seen(
+    batch: Batch,
+    views: Sequence[Callable[[tuple[int, int]], View]],
+    canvas: tuple[int, int] | tuple[()],
+    field: str,
+) -> Batch:
+    """A batch by one view an example; failed examples are black and void."""
+    pictures, masked = batch["image"], has_masks(batch)
+    labels = batch["target"]["label"] if masked else [None] * len(pictures)
+    seen: list[tuple | None] = []
+    for picture, label, view in zip(pictures, labels, views, strict=True):
+        try:
+            pixels, classes = pair(picture, label)
+            where = view(pixels.shape[:2])
+        except UnreadablePicture:
+            seen.append(None)
+            continue
+        except _TooLarge as error:
+            height, width = error.args[0]
+            raise ValueError(
+                f"data.canvas: found {canvas}, expected at least {(height, width)}, "
+                f"height and width of {called(picture)}"
+            ) from None
+        mask = None if classes is None else geometry.see_mask(where, classes)
+        seen.append((geometry.see(where, pixels), mask, where.shown))
+    good = [one for one in seen if one is not None]
+    shapes = {one[0].shape for one in good}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"data.{field}: found () for pictures of sizes {sorted(shapes)[:4]}, "
+            "expected a height and a width"
+        )
+    # Where nothing decodes, only a canvas has a size.
+    shape = shapes.pop() if shapes else (*(canvas or (0, 0)), _channels(pictures[0]))
+    image = np.zeros((len(seen), *shape), np.uint8)
+    mask = np.full((len(seen), *shape[:2]), VOID, np.uint8)
+    size = np.zeros((len(seen), 2), np.int32)
+    for i, one in enumerate(seen):
+        if one is not None:
+            image[i], size[i] = one[0], one[2]
+            if masked:
+                mask[i] = one[1]
+    failed = np.array([one is None for one in seen])
+    batch = batch | {"image": image, "failed": failed}
+    if canvas:
+        batch["size"] = size
+    if masked:
+        batch["target"] = batch["target"] | {"label": mask}
+    return batch
+
+
+def pair(
+    picture: Picture, mask: EncodedMask | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and classes of one example, of the same size.
+
+    A picture with an EXIF orientation is turned as a viewer shows it where its mask has
+    that size; where both sizes are the same, unless the mask's rule says no.
+
+    Returns:
+      uint8 ``[h, w, c]`` and ``[h, w]``, or None without a mask.
+
+    Raises:
+      UnreadablePicture: a file that does not decode.
+      WrongMask: a mask of another size, or with values that are no class.
+    """
+    if mask is None:
+        return decode(picture), None
+    if isinstance(mask, EncodedMask):
+        classes, name, turn = read_mask(mask), mask.name, mask.rule.turn
+    else:
+        classes, name, turn = mask, "mask", True
+        if mask.dtype != np.uint8 or mask.ndim != 2:
+            raise WrongMask(
+                f"mask of {called(picture)}: found {mask.dtype} {mask.shape}, expected "
+                "uint8 [h, w]"
+            )
+    pixels, orientation = decode(picture), orientation_of(picture)
+    if orientation > 1:
+        upright = geometry.turned(pixels, orientation)
+        fits = upright.shape[:2] == classes.shape
+        stored = pixels.shape[:2] == classes.shape
+        if fits and not (stored and not turn):
+            pixels = upright
+    if pixels.shape[:2] != classes.shape:
+        raise WrongMask(
+            f"{name}: found {_sides(classes)} pixels for "
+            f"{called(picture)} of {_sides(pixels)}, expected one size (width x height)"
+        )
+    return pixels, classes
+
+
+def called(picture: Picture) -> str:
+    """A picture in a message."""
+    return picture.name if isinstance(picture, Encoded) else "its picture"
+
+
+def _channels(picture: Picture) -> int:
+    return picture.channels if isinstance(picture, Encoded) else picture.shape[-1]
+
+
+def _sides(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"

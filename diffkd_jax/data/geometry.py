@@ -1,0 +1,158 @@
+"""Where an example is looked at: drawn once, the same for picture and mask."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .decoding import MOST_PIXELS, UnreadablePicture
+from .masks import VOID
+from .pictures import mirror
+
+Size = tuple[int, int]  # height, width
+
+
+class View(NamedTuple):
+    """A part of a resized picture.
+
+    Attributes:
+      whole: size of the resized picture, pixels.
+      top, left: of the window in it.
+      shown: size of the window; less than ``canvas`` where the picture is smaller.
+      canvas: size of the result, padded on the right and at the bottom.
+      flip: whether left and right are exchanged in the window, before it is padded.
+    """
+
+    whole: Size
+    top: int
+    left: int
+    shown: Size
+    canvas: Size
+    flip: bool = False
+
+
+def draw(
+    size: Size,
+    rng: np.random.Generator,
+    *,
+    canvas: Size,
+    scale: tuple[float, float] = (1.0, 1.0),
+    step: float = 0.0,
+    flip: bool = True,
+) -> View:
+    """A random view: scaled, cropped at random and mirrored one half of the time.
+
+    Deviation: the picture is mirrored before it is padded, so that padding is always on
+    the right; it counts neither way.
+
+    Args:
+      size: height and width of the picture.
+      rng: source of the draws.
+      canvas: size of the result.
+      scale: least and largest factor of the size.
+      step: between the factors, which are ``scale[0] + k * step``; 0 for any between.
+      flip: whether to mirror.
+
+    Raises:
+      UnreadablePicture: one that would be resized to more than :data:`MOST_PIXELS`.
+
+    >>> draw((4, 6), np.random.default_rng(0), canvas=(3, 8), flip=False)
+    View(whole=(4, 6), top=1, left=0, shown=(3, 6), canvas=(3, 8), flip=False)
+    """
+    least, most = scale
+    if step:
+        count = int((most - least) / step + 1e-6) + 1
+        factor = least + step * int(rng.integers(count))
+    else:
+        factor = rng.uniform(least, most)
+    height, width = (max(1, round(side * factor)) for side in size)
+    if height * width > MOST_PIXELS:
+        raise UnreadablePicture(
+            f"picture: found {size[1]}x{size[0]} pixels, too many to be resized by "
+            f"{factor:g}"
+        )
+    shown = min(height, canvas[0]), min(width, canvas[1])
+    top = int(rng.integers(height - shown[0] + 1))
+    left = int(rng.integers(width - shown[1] + 1))
+    mirrored = bool(rng.random() < 0.5) and flip
+    return View((height, width), top, left, shown, canvas, mirrored)
+
+
+def whole(size: Size, canvas: Size) -> View:
+    """All of a picture, padded to ``canvas``, in which it fits.
+
+    >>> whole((4, 6), (8, 8)).shown
+    (4, 6)
+    """
+    return View(size, 0, 0, size, canvas)
+
+
+def see(view: View, picture: np.ndarray) -> np.ndarray:
+    """A picture as viewed, resized bilinearly; black where it is padded.
+
+    Args:
+      view: see :func:`draw`.
+      picture: uint8 ``[h, w, c]``.
+
+    Returns:
+      uint8 ``[*view.canvas, c]``.
+    """
+    if picture.shape[:2] != view.whole:
+        picture = cv2.resize(
+            picture, view.whole[::-1], interpolation=cv2.INTER_LINEAR
+        ).reshape(*view.whole, -1)
+    return _framed(view, picture, 0)
+
+
+def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
+    """A mask as viewed: the class at the nearest centre, void where it is padded.
+
+    Args:
+      view: see :func:`draw`.
+      mask: uint8 ``[h, w]``.
+
+    Returns:
+      uint8 ``view.canvas``.
+
+    >>> see_mask(View((2, 2), 0, 0, (2, 2), (2, 3), True), np.array([[1, 2]], np.uint8))
+    array([[  2,   1, 255],
+           [  2,   1, 255]], dtype=uint8)
+    """
+    if mask.shape != view.whole:
+        # Between centres, as bilinear resizing: INTER_NEAREST is half a pixel off.
+        kind = cv2.INTER_NEAREST_EXACT
+        mask = cv2.resize(mask, view.whole[::-1], interpolation=kind)
+    return _framed(view, mask[..., None], VOID)[..., 0]
+
+
+def _framed(view: View, pixels: np.ndarray, fill: int) -> np.ndarray:
+    (height, width), top, left = view.shown, view.top, view.left
+    window = pixels[top : top + height, left : left + width]
+    if view.flip:
+        window = mirror(np.ascontiguousarray(window))
+    if view.shown == view.canvas:
+        return np.ascontiguousarray(window)
+    framed = np.full((*view.canvas, pixels.shape[-1]), fill, np.uint8)
+    framed[:height, :width] = window
+    return framed
+
+
+def turned(picture: np.ndarray, orientation: int) -> np.ndarray:
+    """A picture as a viewer shows it.
+
+    Args:
+      picture: ``[h, w, c]``, as stored.
+      orientation: of EXIF, 1 to 8.
+
+    >>> turned(np.arange(6).reshape(2, 3, 1), 6)[..., 0]
+    array([[3, 0],
+           [4, 1],
+           [5, 2]])
+    """
+    if orientation > 4:
+        picture = picture.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    return np.ascontiguousarray(picture)

@@ -1,0 +1,70 @@
+"""A look at some masks of a split before anything is trained on them."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from .decoding import UnreadablePicture, decode, orientation_of
+from .dense import called
+from .masks import VOID, EncodedMask, WrongMask, read_mask
+from .split import Split, some_of
+
+LOG = logging.getLogger(__name__)
+MOST_LOOKED_AT = 16  # masks, all over the split
+
+
+def look(split: Split, names: Sequence[str], where: str) -> None:
+    """Looks at a few masks of a split, and says in the log what is strange of them.
+
+    Classes without a pixel, more than half of the pixels void, and pictures that are
+    taken as they are stored, against their EXIF orientation.
+
+    Args:
+      split: with masks.
+      names: of the classes.
+      where: name of the split, for messages.
+
+    Raises:
+      WrongMask: a mask that cannot be right, or holds more classes than ``names``.
+      ValueError: no pixel that counts in any mask of the split.
+    """
+    rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
+    batch = split.fetch(rows)
+    counts, stored = np.zeros(256, np.int64), []
+    for picture, mask in zip(batch["image"], batch["target"]["label"], strict=True):
+        try:
+            classes = read_mask(mask) if isinstance(mask, EncodedMask) else mask
+            if orientation_of(picture) > 4 and decode(picture).shape[:2] == (
+                classes.shape
+            ):
+                stored.append(called(picture))
+        except UnreadablePicture:
+            continue  # named where it is used
+        counts += np.bincount(classes.ravel(), minlength=256)
+    of = f"{len(rows)} of {split.size} masks of {where}"
+    if stored:
+        LOG.warning(
+            "%d of these pictures have the size of their mask as stored, and are not "
+            "turned as their EXIF orientation says: %s",
+            len(stored),
+            some_of(stored, 3),
+        )
+    if (strange := np.flatnonzero(counts[len(names) : VOID])).size:
+        raise WrongMask(
+            f"{of}: found the value {len(names) + strange[0]}, expected 0 to "
+            f"{len(names) - 1} for {len(names)} classes, or 255 for void"
+        )
+    total, valid = counts.sum(), counts[:VOID].sum()
+    if total and not valid:
+        if len(rows) == split.size:
+            raise ValueError(
+                f"{where}: found no pixel of any class in {split.size} masks, all are "
+                "255 (void), expected some (data.options.mapping?)"
+            )
+        LOG.warning("%s: all pixels are void", of)
+    elif total and valid < total / 2:
+        LOG.warning("%s: %.0f %% of the pixels are void", of, 100 - 100 * valid / total)
+    unseen = [names[k] for k in range(len(names)) if not counts[k]]
+    if valid and unseen:
+        LOG.warning("classes without a pixel in %s: %s", of, some_of(unseen))
