@@ -12,8 +12,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Part to the other parts that it may import.
 ALLOWED = {
     "core": set(),
-    "models": {"core.norm", "named"},
-    "tasks": {"figures"},
+    "ops": set(),
+    "models": {"core.norm", "named", "ops"},
+    "tasks": {"figures", "ops"},
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
     | {"config", "figures", "named", "__version__"},
@@ -88,6 +89,12 @@ def test_few_files_read_a_config(file):
 def test_core_needs_jax_and_flax_only(file):
     others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
     assert others <= CORE_MAY_USE
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "ops").glob("*.py")), ids=str)
+def test_operations_need_jax_only(file):
+    others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
+    assert others <= {"collections", "jax", "numpy"}
 
 
 def test_recipes_import_the_base_config_alone():

@@ -1,0 +1,1 @@
+"""Operations on maps that networks and tasks share."""
