@@ -84,7 +84,7 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 _image, _cifar = IMAGENET_MODELS, CIFAR_MODELS
 # For pictures of about 64x64, whose maps are a quarter of that.
-_small = {"aspp_channels": 16, "rates": (2, 4, 6), "aux": False}
+_small: Any = partial(Segmenter, aspp_channels=16, rates=(2, 4, 6), aux=False)
 
 SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3_resnet18": partial(Segmenter, _image["resnet18"], "aspp"),
@@ -101,9 +101,9 @@ SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3_mobilenet_v2": partial(
         Segmenter, _image["mobilenet_v2"], "aspp", aux=False
     ),
-    "deeplabv3_resnet8": partial(Segmenter, _cifar["resnet8"], "aspp", **_small),
-    "deeplabv3_resnet14": partial(Segmenter, _cifar["resnet14"], "aspp", **_small),
-    "deeplabv3_resnet20": partial(Segmenter, _cifar["resnet20"], "aspp", **_small),
+    "deeplabv3_resnet8": partial(_small, _cifar["resnet8"], "aspp"),
+    "deeplabv3_resnet14": partial(_small, _cifar["resnet14"], "aspp"),
+    "deeplabv3_resnet20": partial(_small, _cifar["resnet20"], "aspp"),
 }
 MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS
 # Import paths that configs and calls, never files, gave to this process.

@@ -76,7 +76,8 @@ class MobileNetV2(nn.Module):
     Outputs: ``stem`` (half the size), ``stage1`` to ``stage7`` (linear bottlenecks of
     16, 24, 32, 64, 96, 160, 320 channels times the width, at 1/2, 1/4, 1/8, 1/16, 1/16,
     1/32, 1/32 of the size), ``features`` (1280 channels, after the last 1x1
-    convolution and ReLU6), ``pooled``, ``logits``. Without a head it ends at ``stage7``.
+    convolution and ReLU6), ``pooled``, ``logits``. Without a head it ends at
+    ``stage7``.
 
     Attributes:
       num_classes: number of logits, 0 for no head.

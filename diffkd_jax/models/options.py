@@ -24,13 +24,13 @@ def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
     True
     """
     cls: Any = make
-    fixed = 0
+    fixed: tuple = ()
     if isinstance(make, partial):
-        cls, fixed = make.func, len(make.args)
-    fields = {f.name: f.type for f in dataclasses.fields(cls)[fixed:]}
+        cls, fixed = make.func, make.args
+    fields = {f.name: f.type for f in dataclasses.fields(cls)[len(fixed) :]}
     closed = {"num_classes", "parent", "name"}
     if hasattr(cls, "closed"):
-        closed |= cls.closed(*make.args)
+        closed |= cls.closed(*fixed)
     return {name: kind for name, kind in fields.items() if name not in closed}
 
 

@@ -1,9 +1,6 @@
-"""How PyTorch's definitions of the backbones name what ours name.
+"""How PyTorch's definitions of the models name what ours name.
 
-A rename table is a tuple of ``(pattern, replacement)`` regular expressions, applied
-in order to the module path of a variable (``stage1/block0/conv0/norm``) to give the
-module name of the reference (``layer1.0.bn1``). Leaf names and layouts follow one rule,
-see :mod:`diffkd_jax.models.import_torch`.
+By rename tables, see :mod:`diffkd_jax.models.renaming`.
 """
 
 import re
@@ -14,25 +11,28 @@ import flax.linen as nn
 from .cifar_resnet import CifarResNet
 from .efficientnet import EfficientNet
 from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
+from .renaming import Rename
 from .resnet import ResNet
+from .segmenter import Segmenter
+from .segmenter_names import segmenter_names
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
 from .vgg import Vgg
 from .wrn import WideResNet
 
-Rename = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
-
 
 def references(module: nn.Module) -> dict[str, Rename]:
-    """Rename tables of a backbone by the name of the reference; the first is usual.
+    """Rename tables of a model by the name of the reference; the first is usual.
 
     >>> list(references(MobileNetV1(10)))
     ['official']
     """
+    if isinstance(module, Segmenter):
+        return segmenter_names(module, RESNET, CIRKD_MOBILENET_V2)
     if isinstance(module, ResNet) and module.small_images:
         return {"cifar": CIFAR_RESNET50}
     if isinstance(module, ResNet):
-        return {"torchvision": RESNET}
+        return {"cirkd" if module.deep_stem else "torchvision": RESNET}
     if isinstance(module, MobileNetV2) and module.small_images:
         return {"cifar": CIFAR_MOBILENET_V2}
     if isinstance(module, MobileNetV2):
@@ -61,6 +61,7 @@ _NUMBERED: Rename = (
 )
 RESNET: Rename = (
     *_STEM,
+    (r"^stem_(?=conv)", ""),
     (r"^stage(\d)/block(\d+)/", r"layer\1.\2."),
     (r"shortcut/conv$", "downsample.0"),
     (r"shortcut/norm$", "downsample.1"),
@@ -132,6 +133,25 @@ MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "features.18.1"),
     (r"^head$", "classifier.1"),
 )
+# A block as one sequence, activations counted.
+_FLAT: Rename = (
+    (r"/expand/conv$", ".0"),
+    (r"/expand/norm$", ".1"),
+    (r"/depthwise/conv$", ".3"),
+    (r"/depthwise/norm$", ".4"),
+    (r"/project/conv$", ".6"),
+    (r"/project/norm$", ".7"),
+)
+CIRKD_MOBILENET_V2: Rename = (
+    (r"^stem/conv$", "features.0.0"),
+    (r"^stem/norm$", "features.0.1"),
+    (r"^stage1_block0/depthwise/conv$", "features.1.conv.0"),
+    (r"^stage1_block0/depthwise/norm$", "features.1.conv.1"),
+    (r"^stage1_block0/project/conv$", "features.1.conv.3"),
+    (r"^stage1_block0/project/norm$", "features.1.conv.4"),
+    (r"^stage(\d)_block(\d)", _cumulative(_V2_COUNTS, "features.{}.conv", 1)),
+    *_FLAT,
+)
 CIFAR_MOBILENET_V2: Rename = (
     (r"^stem/conv$", "conv1.0"),
     (r"^stem/norm$", "conv1.1"),
@@ -139,12 +159,7 @@ CIFAR_MOBILENET_V2: Rename = (
         r"^stage(\d)_block(\d)",
         lambda m: f"blocks.{int(m[1]) - 1}.{m[2]}.conv",
     ),
-    (r"/expand/conv$", ".0"),
-    (r"/expand/norm$", ".1"),
-    (r"/depthwise/conv$", ".3"),
-    (r"/depthwise/norm$", ".4"),
-    (r"/project/conv$", ".6"),
-    (r"/project/norm$", ".7"),
+    *_FLAT,
     (r"^last_conv/conv$", "conv2.0"),
     (r"^last_conv/norm$", "conv2.1"),
     (r"^head$", "classifier.0"),

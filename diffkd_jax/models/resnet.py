@@ -12,9 +12,10 @@ from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_cl
 class ResNet(nn.Module):
     """ResNet for images of about 224x224 and any number of channels.
 
-    Outputs: ``stem`` ``[b, h/4, w/4, 64]`` (128 if deep), ``stage1`` to ``stage4`` with 64, 128,
-    256, 512 channels (four times as many with bottlenecks) at 1/4, 1/8, 1/16, 1/32 of
-    the size, ``features`` (``stage4``, after ReLU), ``pooled``, ``logits``.
+    Outputs: ``stem`` ``[b, h/4, w/4, 64]`` (128 if deep), ``stage1`` to ``stage4``
+    with 64, 128, 256, 512 channels (four times as many with bottlenecks) at 1/4, 1/8,
+    1/16, 1/32 of the size, ``features`` (``stage4``, after ReLU), ``pooled``,
+    ``logits``.
 
     Attributes:
       blocks: number of blocks in each of the four stages.

@@ -84,11 +84,7 @@ class Segmenter(nn.Module):
     Attributes:
       make_backbone: a backbone, to be called with ``num_classes`` and its options.
       kind: of the head, "aspp" (DeepLabV3) or "pyramid" (PSPNet).
-<<<<<<< Updated upstream
-      num_classes: number of logits.
-=======
       num_classes: number of logits, 0 for none, auxiliary ones neither.
->>>>>>> Stashed changes
       aspp_channels: of the ASPP and of the 3x3 convolution after it or the pyramid.
       rates: dilations of the ASPP, in positions of its map.
       aspp_dropout: rate after the ASPP.
@@ -138,18 +134,10 @@ class Segmenter(nn.Module):
         lacking = set(OF_BACKBONES) - set(option_names(make_backbone))
         return lacking | (set() if kind == "aspp" else set(OF_ASPP))
 
-    def body(self, num_classes: int = 0, name: str | None = None) -> nn.Module:
-        """The backbone, by default without a head."""
-        closed = self.closed(self.make_backbone, self.kind)
-        given = {n: getattr(self, n) for n in OF_BACKBONES if n not in closed}
-        options = {n: value for n, value in given.items() if value is not None}
-        options |= {"norm_group_size": self.norm_group_size, "dtype": self.dtype}
-        return self.make_backbone(num_classes=num_classes, name=name, **options)
-
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         layer = layer_of(self, train, kernel_init=uniform_fan_in)
-        outputs = self.body(name="backbone")(x, train=train)
+        outputs = backbone_of(self, name="backbone")(x, train=train)
         outputs = {n: y for n, y in outputs.items() if n.startswith("st")}
         *_, before, x = (y for n, y in outputs.items() if n.startswith("stage"))
         drop = lambda x, rate: nn.Dropout(rate, deterministic=not train)(x)
@@ -159,13 +147,9 @@ class Segmenter(nn.Module):
         else:
             x = Pyramid(layer, self.align_corners, name="pyramid")(x)
         x = layer(self.aspp_channels, 3, name="block")(x)
-<<<<<<< Updated upstream
-        outputs |= {"features": x}
-=======
         outputs["features"] = x
         if not self.num_classes:
             return outputs
->>>>>>> Stashed changes
         outputs["logits"] = self._classify(drop(x, self.head_dropout), "head")
         if self.aux:
             x = layer(before.shape[-1] // 4, 3, name="aux_block")(before)
@@ -181,3 +165,20 @@ class Segmenter(nn.Module):
             bias_init=uniform(1 / math.sqrt(x.shape[-1])),
             name=name,
         )(x.astype(jnp.float32))
+
+
+# No method, for those of a module make parts of it alone.
+def backbone_of(
+    module: Segmenter, num_classes: int = 0, name: str | None = None
+) -> nn.Module:
+    """The backbone of a network, by default without a head.
+
+    >>> from diffkd_jax.models import build
+    >>> backbone_of(build("deeplabv3_resnet8", num_classes=5)).num_classes
+    0
+    """
+    closed = module.closed(module.make_backbone, module.kind)
+    given = {n: getattr(module, n) for n in OF_BACKBONES if n not in closed}
+    options = {n: value for n, value in given.items() if value is not None}
+    options |= {"norm_group_size": module.norm_group_size, "dtype": module.dtype}
+    return module.make_backbone(num_classes=num_classes, name=name, **options)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from diffkd_jax.models import MODELS, build
-from diffkd_jax.models.import_torch import _rename, import_state_dict
+from diffkd_jax.models.import_torch import import_state_dict
 from diffkd_jax.models.references import references
+from diffkd_jax.models.renaming import renamed
 from diffkd_jax.models.state_dicts import PREFIXES, choose, strip
 
 PATH = pathlib.Path("file.pth")
@@ -85,7 +86,7 @@ def test_no_reference_has_such_names():
     parts = ("stem", "head", "stage1/block0/conv0/conv", "patch_conv", "last_norm")
     for name in MODELS:
         for table in references(build(name, num_classes=2)).values():
-            named = [_rename(part, table) + "." for part in parts]
+            named = [renamed(part, table) + "." for part in parts]
             assert not all(n.startswith(PREFIXES) for n in named), name
             assert len({n.partition(".")[0] for n in named}) > 1, name
 

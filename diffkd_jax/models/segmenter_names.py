@@ -1,0 +1,69 @@
+"""How PyTorch's definitions of networks of segmentation name what ours name.
+
+"cirkd" is the family of CIRKD, whose checkpoints are those of the paper's table 6.
+"""
+
+from .mobilenet import MobileNetV2
+from .renaming import Rename, within
+from .resnet import ResNet
+from .segmenter import Segmenter, backbone_of
+
+
+def _conv_norm(path: str, conv: str, norm: str) -> Rename:
+    return ((rf"^{path}/conv$", conv), (rf"^{path}/norm$", norm))
+
+
+_CIRKD_ASPP: Rename = (
+    *_conv_norm("aspp/branch0", "head.aspp.b0.0", "head.aspp.b0.1"),
+    *_conv_norm(r"aspp/branch(\d)", r"head.aspp.b\1.block.0", r"head.aspp.b\1.block.1"),
+    *_conv_norm("aspp/pooled", "head.aspp.b4.gap.1", "head.aspp.b4.gap.2"),
+    *_conv_norm("aspp/project", "head.aspp.project.0", "head.aspp.project.1"),
+    (r"^head$", "head.block.4"),
+)
+_CIRKD_PYRAMID: Rename = (
+    (r"^pyramid/level(\d)/conv$", lambda m: f"head.psp.conv{int(m[1]) + 1}.0"),
+    (r"^pyramid/level(\d)/norm$", lambda m: f"head.psp.conv{int(m[1]) + 1}.1"),
+    (r"^head$", "head.classifier"),
+)
+_CIRKD_HEADS: Rename = (
+    *_conv_norm("block", "head.block.0", "head.block.1"),
+    *_conv_norm("aux_block", "auxlayer.block.0", "auxlayer.block.1"),
+    (r"^aux_head$", "auxlayer.block.4"),
+)
+TORCHVISION_HEADS: Rename = (
+    *_conv_norm("aspp/pooled", "classifier.0.convs.4.1", "classifier.0.convs.4.2"),
+    *_conv_norm(
+        r"aspp/branch(\d)", r"classifier.0.convs.\1.0", r"classifier.0.convs.\1.1"
+    ),
+    *_conv_norm("aspp/project", "classifier.0.project.0", "classifier.0.project.1"),
+    *_conv_norm("block", "classifier.1", "classifier.2"),
+    (r"^head$", "classifier.4"),
+    *_conv_norm("aux_block", "aux_classifier.0", "aux_classifier.1"),
+    (r"^aux_head$", "aux_classifier.4"),
+)
+
+
+def segmenter_names(
+    module: Segmenter, resnet: Rename, flat_mobilenet: Rename
+) -> dict[str, Rename]:
+    """Rename tables by the name of the reference; the first is usual.
+
+    Args:
+      module: the network.
+      resnet: the table of its backbone, if that is a ResNet.
+      flat_mobilenet: likewise of MobileNetV2, in the names of CIRKD.
+    """
+    body = backbone_of(module)
+    if isinstance(body, MobileNetV2):
+        backbone = within("backbone", "pretrained.net", flat_mobilenet)
+    elif isinstance(body, ResNet):
+        backbone = within("backbone", "pretrained", resnet)
+    else:
+        return {}
+    aspp = module.kind == "aspp"
+    head = _CIRKD_ASPP if aspp else _CIRKD_PYRAMID
+    cirkd = {"cirkd": (*backbone, *head, *_CIRKD_HEADS)}
+    if not aspp or not isinstance(body, ResNet) or body.deep_stem:
+        return cirkd
+    own = within("backbone", "backbone", resnet)
+    return {"torchvision": (*own, *TORCHVISION_HEADS)} | cirkd
