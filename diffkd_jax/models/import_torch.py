@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from .references import references
 from .renaming import Rename, renamed
+from .segmenter_names import check_parts
 
 LEAVES = {
     "kernel": "weight",
@@ -89,6 +90,8 @@ def import_weights(
             f"found {type(module).__name__}, which no reference defines; expected a "
             "model of diffkd_jax"
         )
+
+    check_parts(module, state_dict, tables)
 
     def differences(reference: str) -> int:
         names = _names(template, tables[reference]).values()

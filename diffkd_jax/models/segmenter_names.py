@@ -3,8 +3,11 @@
 "cirkd" is the family of CIRKD, whose checkpoints are those of the paper's table 6.
 """
 
+from collections.abc import Container
+from typing import Any
+
 from .mobilenet import MobileNetV2
-from .renaming import Rename, within
+from .renaming import Rename, renamed, within
 from .resnet import ResNet
 from .segmenter import Segmenter, backbone_of
 
@@ -67,3 +70,35 @@ def segmenter_names(
         return cirkd
     own = within("backbone", "backbone", resnet)
     return {"torchvision": (*own, *TORCHVISION_HEADS)} | cirkd
+
+
+def check_parts(module: Any, names: Container[str], tables: dict[str, Rename]) -> None:
+    """Refuses a state dict of a network that other options make.
+
+    Args:
+      module: the network.
+      names: in the state dict.
+      tables: of :func:`segmenter_names`.
+
+    Raises:
+      ValueError: torchvision's network for a module of the paper's family, or an
+        auxiliary head in one of them alone.
+    """
+    if not isinstance(module, Segmenter):
+        return
+    if "torchvision" not in tables and "classifier.0.project.0.weight" in names:
+        raise ValueError(
+            "found a DeepLabV3 of torchvision, expected one of CIRKD; the options for "
+            'the former are {"deep_stem": false, "align_corners": false, '
+            '"head_dropout": 0.0}'
+        )
+    for table in tables.values():
+        main, auxiliary = (
+            f"{renamed(part, table)}.weight" for part in ("head", "aux_head")
+        )
+        if main in names and (auxiliary in names) != module.aux:
+            found, expected = ("none", "one") if module.aux else ("one", "none")
+            raise ValueError(
+                f"auxiliary head: found {found} in the file, expected {expected} "
+                f"({auxiliary!r}); the option aux says whether the model has one"
+            )

@@ -10,14 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax import models
-from diffkd_jax.models.contract import from_linen
+from diffkd_jax import import_weights, models
+from diffkd_jax.models.files import (
+    describe,
+    export_model,
+    export_torch,
+    load_model,
+    load_torch,
+)
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
 from diffkd_jax.models.layers import ConvNorm, uniform_fan_in
 from diffkd_jax.models.references import references
-from diffkd_jax.models.renaming import within
 from diffkd_jax.models.segmenter import Aspp, Segmenter
 from diffkd_jax.models.segmenter_names import TORCHVISION_HEADS
+from diffkd_jax.ops.resize import bilinear
 from diffkd_jax.train.summary import count_parameters, multiply_adds
 from tests.conftest import GOLDEN
 from tests.models.test_fold import random_variables
@@ -101,13 +107,46 @@ def test_training_equals_the_family_of_the_paper(name):
     apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
     outputs, state = apply(variables, x)
     assert relative_error(nchw(outputs["logits"]), golden["train/logits"]) < 1e-4
-    rename = references(model)["cirkd"]
-    after = export_state_dict({"batch_stats": state["batch_stats"]}, rename)
-    known = [k for k in golden if k.startswith("train/stats_after/")]
-    assert known
+    after = export_state_dict(state, references(model)["cirkd"])
+    check_named(golden, "train/stats_after/", after, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CIRKD)
+def test_gradients_equal_the_family_of_the_paper(name):
+    """Of the loss at full size, the auxiliary one included."""
+    golden, model, variables, x = loaded(name, name, "cirkd", **CIRKD[name])
+    label = golden["in/label"].astype(int)
+    valid = jnp.asarray(label != 255)
+    label = jnp.where(valid, label, 0)
+
+    def entropy(logits):
+        logits = bilinear(logits, label.shape[1:], align_corners=model.align_corners)
+        log_p = jax.nn.log_softmax(logits)
+        picked = jnp.take_along_axis(log_p, label[..., None], -1)[..., 0]
+        return -jnp.where(valid, picked, 0).sum() / valid.sum()
+
+    @jax.jit
+    @jax.value_and_grad
+    def step(params):
+        own = variables | {"params": params}
+        out, _ = model.apply(own, x, train=True, mutable=["batch_stats"])
+        aux = entropy(out["aux_logits"]) if model.aux else 0
+        return entropy(out["logits"]) + 0.4 * aux
+
+    loss, gradient = step(variables["params"])
+    assert relative_error(loss, golden["train/loss"]) < 1e-5
+    gradient = export_state_dict({"params": gradient}, references(model)["cirkd"])
+    norms = {k: np.linalg.norm(v.ravel()) for k, v in gradient.items()}
+    check_named(golden, "train/grad_norm/", norms, 1e-3)
+
+
+def check_named(golden, prefix, found, tolerance):
+    known = [k for k in golden if k.startswith(prefix)]
+    assert len(known) >= 2
     for key in known:
-        found = after[key.removeprefix("train/stats_after/")]
-        assert relative_error(found, golden[key]) < 1e-4, key
+        error = relative_error(found[key.removeprefix(prefix)], golden[key])
+        assert error < tolerance, key
 
 
 def test_outputs_equal_torchvision():
@@ -135,3 +174,47 @@ def test_the_rates_of_the_aspp():
     variables = import_state_dict(weights, template, rename)
     found = nchw(jax.jit(net.apply)(variables, x))
     assert relative_error(found, golden["out/aspp"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "products"),
+    [
+        ("deeplabv3_resnet18", 13.608, 517.5),
+        ("pspnet_resnet18", 12.919, 488.7),
+        ("deeplabv3_mobilenet_v2", 3.233, 106.5),
+        ("deeplabv3_resnet101", 61.119, 2063.4),
+    ],
+)
+def test_sizes_are_those_of_the_paper(name, parameters, products):
+    model = models.build(name, num_classes=19)
+    x = jax.ShapeDtypeStruct((1, 1024, 2048, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert count_parameters(variables["params"]) / 1e6 == pytest.approx(
+        parameters, abs=5e-4
+    )
+    found = multiply_adds(lambda v, x: model.apply(v, x), variables, x)
+    assert found / 1e9 == pytest.approx(products, rel=2e-3)
+
+
+SHAPE = (33, 41, 3)
+# One of each kind of head that compiles in a moment.
+SMALL = {
+    "aspp": ("deeplabv3_resnet8", {}),
+    "auxiliary": ("deeplabv3_resnet8", {"aux": True, "channels": (8, 8, 12, 16)}),
+}
+
+
+@pytest.mark.parametrize("name", models.SEGMENTATION_MODELS)
+def test_outputs_for_grey_pictures(name):
+    model = models.build(name, num_classes=7)
+    x = jax.ShapeDtypeStruct((2, 65, 48, 1), jnp.float32)
+    out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
+    small = name.removeprefix("deeplabv3_") in models.CIFAR_MODELS
+    stride = 4 if small else 8
+    size = (2, -(-65 // stride), 48 // stride)
+    assert out["logits"].shape == (*size, 7)
+    assert out["features"].shape[:3] == size
+    assert {"stem", "stage1", "stage2", "stage3"} <= set(out)
+    assert "pooled" not in out
+    if "aux_logits" in out:
+        assert out["aux_logits"].shape == out["logits"].shape
