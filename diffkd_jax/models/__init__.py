@@ -32,6 +32,7 @@ __all__ = [
     "MODELS",
     "SEGMENTATION_MODELS",
     "Model",
+    "Segmenter",
     "build",
     "from_equinox",
     "from_linen",

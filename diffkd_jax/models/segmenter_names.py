@@ -66,7 +66,8 @@ def segmenter_names(
     aspp = module.kind == "aspp"
     head = _CIRKD_ASPP if aspp else _CIRKD_PYRAMID
     cirkd = {"cirkd": (*backbone, *head, *_CIRKD_HEADS)}
-    if not aspp or not isinstance(body, ResNet) or body.deep_stem:
+    resnets = isinstance(body, ResNet) and body.bottleneck and not body.deep_stem
+    if not (aspp and resnets):
         return cirkd
     own = within("backbone", "backbone", resnet)
     return {"torchvision": (*own, *TORCHVISION_HEADS)} | cirkd

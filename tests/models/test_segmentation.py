@@ -10,23 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax import import_weights, models
-from diffkd_jax.models.files import (
-    describe,
-    export_model,
-    export_torch,
-    load_model,
-    load_torch,
-)
+from diffkd_jax import models
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
-from diffkd_jax.models.layers import ConvNorm, uniform_fan_in
+from diffkd_jax.models.layers import ConvNorm
 from diffkd_jax.models.references import references
-from diffkd_jax.models.segmenter import Aspp, Segmenter
+from diffkd_jax.models.segmenter import Aspp
 from diffkd_jax.models.segmenter_names import TORCHVISION_HEADS
 from diffkd_jax.ops.resize import bilinear
 from diffkd_jax.train.summary import count_parameters, multiply_adds
 from tests.conftest import GOLDEN
-from tests.models.test_fold import random_variables
 from tests.models.test_golden import relative_error
 
 TORCHVISION = {"deep_stem": False, "align_corners": False, "head_dropout": 0.0}
@@ -194,27 +186,3 @@ def test_sizes_are_those_of_the_paper(name, parameters, products):
     )
     found = multiply_adds(lambda v, x: model.apply(v, x), variables, x)
     assert found / 1e9 == pytest.approx(products, rel=2e-3)
-
-
-SHAPE = (33, 41, 3)
-# One of each kind of head that compiles in a moment.
-SMALL = {
-    "aspp": ("deeplabv3_resnet8", {}),
-    "auxiliary": ("deeplabv3_resnet8", {"aux": True, "channels": (8, 8, 12, 16)}),
-}
-
-
-@pytest.mark.parametrize("name", models.SEGMENTATION_MODELS)
-def test_outputs_for_grey_pictures(name):
-    model = models.build(name, num_classes=7)
-    x = jax.ShapeDtypeStruct((2, 65, 48, 1), jnp.float32)
-    out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
-    small = name.removeprefix("deeplabv3_") in models.CIFAR_MODELS
-    stride = 4 if small else 8
-    size = (2, -(-65 // stride), 48 // stride)
-    assert out["logits"].shape == (*size, 7)
-    assert out["features"].shape[:3] == size
-    assert {"stem", "stage1", "stage2", "stage3"} <= set(out)
-    assert "pooled" not in out
-    if "aux_logits" in out:
-        assert out["aux_logits"].shape == out["logits"].shape
