@@ -35,7 +35,7 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 COMPILED_CHEAPLY = (
     *("tests/train/", "tests/core/", "tests/test_"),
     *("README.md", "diffkd_jax/"),
-    *("tests/models/test_fold.py", "tests/models/test_segmenter.py"),
+    *("tests/models/test_fold.py", "tests/models/test_segmenter"),
 )
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"

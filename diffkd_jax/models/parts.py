@@ -35,11 +35,16 @@ def load_into(file: Path, model: Model, into: str) -> tuple[dict[str, Any], set[
     if is_ours(file):
         return load_variables(file, model.meta), head
     state_dict = read_state_dict(file)
+    name = model.meta["model"]
+    if getattr(body, "deep_stem", False) and "conv2.weight" not in state_dict:
+        raise ValueError(
+            f"{file}: found no deep stem (conv2.weight), expected one; the option "
+            f"deep_stem=False gives {name!r} a plain one"
+        )
     alone = backbone_of(model.module, count_classes(whole, state_dict))
     try:
         return import_weights(alone, state_dict, shapes(alone))[0], head
     except ValueError as error:
-        name = model.meta["model"]
         raise ValueError(f"{file}, as {into} of {name!r}: {error}") from None
 
 
