@@ -5,13 +5,17 @@ r"""Weights of a PyTorch definition to a file that runs take as teacher.
 
 The file may be ``.safetensors`` or ``.pth``, of torchvision, timm or an official
 repository; PyTorch is not needed. The result is ``<to>/model.safetensors``. Of a file
-with weights and their average ``--weights=ema`` takes the average.
+with weights and their average ``--weights=ema`` takes the average. Networks of
+segmentation in torchvision's definition need ``--options='{"deep_stem": false,
+"align_corners": false, "head_dropout": 0.0}'``.
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -25,6 +29,7 @@ def convert(
     target: str,
     shape: tuple[int, int, int],
     weights: str = "",
+    options: dict[str, Any] | None = None,
 ) -> str:
     """Imports ``source`` into ``model`` and writes it to the directory ``target``.
 
@@ -34,6 +39,7 @@ def convert(
       target: directory, created if needed.
       shape: of one picture, ``(h, w, c)``; only the channels bind.
       weights: which of several sets in the file, "" or "ema".
+      options: of the model, those of its name by default.
 
     Returns:
       A line that says what was written.
@@ -43,7 +49,7 @@ def convert(
       ValueError: a file that cannot be read, does not fit the model, or holds numbers
         that are not finite.
     """
-    loaded, reference = load_torch(source, model, {}, shape, weights=weights)
+    loaded, reference = load_torch(source, model, options or {}, shape, weights=weights)
     check_finite(source, loaded.variables)
     file = expand(target) / MODEL_FILE
     export_model(file, loaded)
@@ -52,6 +58,16 @@ def convert(
         f"{file}: {model}, {count:,} parameters, {loaded.meta['num_classes']} "
         f"classes, named as by {reference}"
     )
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"found {text[:80]!r}, expected JSON {{...}}")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,13 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--image_size", type=int, default=224, help="pixels; a note, does not bind")
     add("--channels", type=int, default=3, help="of the pictures")
     add("--weights", default="", help="'ema' for the average, where a file has both")
+    add("--options", default="{}", type=_options, help='as {"deep_stem": false}')
     given = parser.parse_args(arguments)
     # What was chosen in the file, and which prefix was taken off.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diffkd_jax").setLevel(logging.INFO)
     shape = (given.image_size, given.image_size, given.channels)
     try:
-        print(convert(given.model, given.source, given.to, shape, given.weights))
+        made = (given.weights, given.options)
+        print(convert(given.model, given.source, given.to, shape, *made))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,17 +3,26 @@
 python -m diffkd_jax.model_table > diffkd_jax/models/README.md
 """
 
+import flax.linen as nn
 import jax
 import numpy as np
 from absl import app
 
-from .models import CIFAR_MODELS, IMAGENET_MODELS, build
+from .models import (
+    CIFAR_MODELS,
+    IMAGENET_MODELS,
+    MODELS,
+    SEGMENTATION_MODELS,
+    build,
+)
+from .models.options import option_names
 from .models.references import references
 from .train.summary import count_parameters, multiply_adds
 
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published
 # it (torchvision 0.29: its metadata; Swin-L: DiffKD, table 3; EfficientNet-Lite:
-# the README of its TensorFlow original). Other files of the same definitions load too.
+# the README of its TensorFlow original), of segmentation the mean IoU in % on COCO's
+# pictures with the 21 classes of VOC. Other files of the same definitions load too.
 WEIGHTS: dict[str, tuple[tuple[str, float], ...]] = {
     "resnet18": (("resnet18-f37072fd.pth", 69.76),),
     "resnet34": (("resnet34-b627a593.pth", 73.31),),
@@ -44,31 +53,39 @@ WEIGHTS: dict[str, tuple[tuple[str, float], ...]] = {
     "efficientnet_lite2": (("efficientnet-lite2-9656183e.pth", 77.6),),
     "swin_t": (("swin_t-704ceda3.pth", 81.47),),
     "swin_l": (("swin_large_patch4_window7_224_22kto1k.pth", 86.3),),
+    "deeplabv3_resnet50": (("deeplabv3_resnet50_coco-cd0a2569.pth", 66.4),),
+    "deeplabv3_resnet101": (("deeplabv3_resnet101_coco-586e9e4e.pth", 67.4),),
 }
 HEAD = """\
 # Models
 
 Made by `python -m diffkd_jax.model_table`. Every model takes images `[b, h, w, c]` of
 any number of channels and returns a dict of named arrays, which taps name: the maps
-below (`height x width x channels`), `pooled` and `logits`. Multiply-adds are those of
+below (`height x width x channels`), `pooled` and `logits`; networks of segmentation
+have no `pooled`, and their `logits` are maps. Multiply-adds are those of
 convolutions and matrix products, for one picture. "Names of" lists the PyTorch
 definitions whose weights load: `python -m diffkd_jax.import_weights --help`. Their
 files are not part of this project.
 
 Options: `num_classes`, `dtype` (`"bfloat16"`: computes in it, parameters, norms and
 logits stay float32), `norm_group_size`, and where they apply `output_stride` (8 or 16
-by dilation), `dropout`, `drop_path`, `zero_init_last_norm`, `width`.
+by dilation), `dropout`, `drop_path`, `zero_init_last_norm`, `width`, `deep_stem`.
+Networks of segmentation besides: `aspp_channels`, `rates`, `aspp_dropout`,
+`head_dropout`, `aux`, `aux_dropout`, `align_corners`. They are those of the paper's
+table 6, in CIRKD's definition; torchvision's files need the options `deep_stem=False`,
+`align_corners=False`, `head_dropout=0.0`. A file of a backbone alone starts them with
+`student.init_into=backbone`.
 """
 
 
-def row(name: str, size: int, classes: int) -> str:
-    """The line of one model, without computing anything.
+def row(name: str, size: tuple[int, int], classes: int, files: bool = False) -> str:
+    """The line of one model, maybe with its files, without computing anything.
 
-    >>> row("resnet8", 32, 100).split("|")[1:4]
+    >>> row("resnet8", (32, 32), 100).split("|")[1:4]
     [' resnet8 ', ' 0.08 ', ' 0.013 ']
     """
     module = build(name, num_classes=classes)
-    image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
     outputs, variables = jax.eval_shape(
         module.init_with_output, jax.random.key(0), image
     )
@@ -79,16 +96,24 @@ def row(name: str, size: int, classes: int) -> str:
         for tap, x in sorted(outputs.items(), key=lambda item: _order(item[0]))
         if x.ndim == 4
     ]
-    files = [f"{file} ({top1:g})" for file, top1 in WEIGHTS.get(name, ())]
+    known = [f"{file} ({score:g})" for file, score in WEIGHTS.get(name, ())]
     cells = [
         name,
         f"{count / 1e6:.2f}",
         f"{cost / 1e9:.3f}",
         ", ".join(taps),
-        ", ".join(references(module)),
-        *([", ".join(files)] if name in IMAGENET_MODELS else []),
+        ", ".join(_names_of(name, module)),
+        *([", ".join(known)] if files else []),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _names_of(name: str, module: nn.Module) -> list[str]:
+    """References of a model, those of its variant with a plain stem too."""
+    found = references(module)
+    if name in SEGMENTATION_MODELS and "deep_stem" in option_names(MODELS[name]):
+        found |= references(build(name, num_classes=1, deep_stem=False))
+    return list(found)
 
 
 def _order(tap: str) -> tuple[bool, bool, str]:
@@ -99,15 +124,20 @@ def _order(tap: str) -> tuple[bool, bool, str]:
 def table() -> str:
     """The whole page, Markdown."""
     columns = ["model", "params, M", "multiply-adds, G", "maps", "names of"]
+    small = [n for n in SEGMENTATION_MODELS if "channels" in option_names(MODELS[n])]
+    large = [n for n in SEGMENTATION_MODELS if n not in small]
     parts = []
-    weights = "weights (published top-1, %)"
-    for models, size, classes, own in (
-        (IMAGENET_MODELS, 224, 1000, [*columns, weights]),
-        (CIFAR_MODELS, 32, 100, columns),
+    for models, size, classes, score in (
+        (IMAGENET_MODELS, (224, 224), 1000, "top-1"),
+        (CIFAR_MODELS, (32, 32), 100, ""),
+        (large, (512, 1024), 19, "mean IoU"),
+        (small, (64, 64), 11, ""),
     ):
-        title = f"## {size}x{size}, {classes} classes"
+        own = [*columns, *([f"weights (published {score}, %)"] if score else [])]
+        title = f"## {size[0]}x{size[1]}, {classes} classes"
         lines = [title, "", f"| {' | '.join(own)} |", "|---" * len(own) + "|"]
-        parts.append("\n".join([*lines, *(row(n, size, classes) for n in models)]))
+        lines += [row(name, size, classes, bool(score)) for name in models]
+        parts.append("\n".join(lines))
     return "\n\n".join([HEAD.strip(), *parts]) + "\n"
 
 

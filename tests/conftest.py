@@ -34,7 +34,8 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 # the quickstart, commands and everything marked "optimised" keep what users run.
 COMPILED_CHEAPLY = (
     *("tests/train/", "tests/core/", "tests/test_"),
-    *("README.md", "diffkd_jax/", "tests/models/test_fold.py"),
+    *("README.md", "diffkd_jax/"),
+    *("tests/models/test_fold.py", "tests/models/test_segmenter"),
 )
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"

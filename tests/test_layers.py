@@ -91,6 +91,12 @@ def test_core_needs_jax_and_flax_only(file):
     assert others <= CORE_MAY_USE
 
 
+@pytest.mark.parametrize("file", sorted((PACKAGE / "ops").glob("*.py")), ids=str)
+def test_operations_need_jax_only(file):
+    others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
+    assert others <= {"collections", "jax", "numpy"}
+
+
 def test_recipes_import_the_base_config_alone():
     files = [*(PACKAGE.parent / "configs").glob("[!_]*.py")]
     assert files

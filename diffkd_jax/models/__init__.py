@@ -1,8 +1,9 @@
-"""Backbones. Each maps images ``[b, h, w, c]`` to a dict of named arrays.
+"""Networks. Each maps images ``[b, h, w, c]`` to a dict of named arrays.
 
 Every backbone returns at least ``features`` (the last map, ``[b, h', w', c']``),
 ``pooled`` (``[b, c']``) and ``logits`` (``[b, num_classes]``), and the map of every
-stage under ``stem``, ``stage1``, ``stage2``, ...
+stage under ``stem``, ``stage1``, ``stage2``, ... Networks of segmentation return no
+``pooled`` and their ``logits`` are maps.
 """
 
 import inspect
@@ -19,6 +20,7 @@ from .efficientnet import EfficientNet
 from .mobilenet import MobileNetV1, MobileNetV2
 from .options import check_options, option_names
 from .resnet import ResNet
+from .segmenter import Segmenter
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
 from .vgg import Vgg
@@ -28,7 +30,9 @@ __all__ = [
     "CIFAR_MODELS",
     "IMAGENET_MODELS",
     "MODELS",
+    "SEGMENTATION_MODELS",
     "Model",
+    "Segmenter",
     "build",
     "from_equinox",
     "from_linen",
@@ -79,13 +83,36 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v1": ShuffleNetV1,
     "shufflenet_v2": ShuffleNetV2,
 }
-MODELS = IMAGENET_MODELS | CIFAR_MODELS
+_image, _cifar = IMAGENET_MODELS, CIFAR_MODELS
+# For pictures of about 64x64, whose maps are a quarter of that.
+_small: Any = partial(Segmenter, aspp_channels=16, rates=(2, 4, 6), aux=False)
+
+SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "deeplabv3_resnet18": partial(Segmenter, _image["resnet18"], "aspp"),
+    "deeplabv3_resnet50": partial(
+        Segmenter, _image["resnet50"], "aspp", aspp_channels=256
+    ),
+    "deeplabv3_resnet101": partial(
+        Segmenter, _image["resnet101"], "aspp", aspp_channels=256
+    ),
+    "pspnet_resnet18": partial(Segmenter, _image["resnet18"], "pyramid"),
+    "pspnet_resnet101": partial(
+        Segmenter, _image["resnet101"], "pyramid", aspp_channels=256
+    ),
+    "deeplabv3_mobilenet_v2": partial(
+        Segmenter, _image["mobilenet_v2"], "aspp", aux=False
+    ),
+    "deeplabv3_resnet8": partial(_small, _cifar["resnet8"], "aspp"),
+    "deeplabv3_resnet14": partial(_small, _cifar["resnet14"], "aspp"),
+    "deeplabv3_resnet20": partial(_small, _cifar["resnet20"], "aspp"),
+}
+MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS
 # Import paths that configs and calls, never files, gave to this process.
 GIVEN: set[str] = set()
 
 
 def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
-    """Makes the backbone ``name``; what a file says must not come here unchecked.
+    """Makes the network ``name``; what a file says must not come here unchecked.
 
     Args:
       name: a key of :data:`MODELS`.
@@ -102,9 +129,9 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
         raise ValueError(f"model: found {name!r}, expected one of {list(MODELS)}")
     try:
         check_options(MODELS[name], options)
-        if "channels" in options:
-            options["channels"] = tuple(options["channels"])
-        return MODELS[name](num_classes=num_classes, **options)
+        # As files have it, tuples are lists.
+        lists = {k: tuple(v) for k, v in options.items() if isinstance(v, list)}
+        return MODELS[name](num_classes=num_classes, **options | lists)
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name!r}: {error}") from None
 

@@ -28,10 +28,11 @@ class EfficientNet(nn.Module):
     Outputs: ``stem`` ``[b, h/2, w/2, 32]``, ``stage1`` to ``stage7`` (for B0 linear
     bottlenecks of 16, 24, 40, 80, 112, 192, 320 channels at 1/2, 1/4, 1/8, 1/16, 1/16,
     1/32, 1/32 of the size), ``last_conv`` (1280 channels, before norm and activation:
-    the official DiffKD tap), ``features`` (after both), ``pooled``, ``logits``.
+    the official DiffKD tap), ``features`` (after both), ``pooled``, ``logits``. Without
+    a head it ends at ``stage7``.
 
     Attributes:
-      num_classes: number of logits.
+      num_classes: number of logits, 0 for no head.
       width: factor of the channels of the stages.
       depth: factor of the number of blocks.
       lite: no gates, ReLU6, and stem, head and outer stages are not scaled.
@@ -99,11 +100,12 @@ class EfficientNet(nn.Module):
                 )(x)
                 done += 1
             outputs[f"stage{i}"] = x
-        last = 1280 if self.lite else round_channels(1280 * self.width)
-        # Not one layer, for its inside is an output.
-        x = conv(last, 1, dtype=self.dtype, name="last_conv")(x)
-        outputs["last_conv"] = x
-        norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}
-        x = activation(BatchNorm(not train, **norm, name="last_norm")(x))
+        if self.num_classes:
+            last = 1280 if self.lite else round_channels(1280 * self.width)
+            # Not one layer, for its inside is an output.
+            x = conv(last, 1, dtype=self.dtype, name="last_conv")(x)
+            outputs["last_conv"] = x
+            norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}
+            x = activation(BatchNorm(not train, **norm, name="last_norm")(x))
         head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
         return outputs | {"features": x} | head

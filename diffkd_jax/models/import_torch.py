@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from .references import Rename, references
+from .references import references
+from .renaming import Rename, renamed
+from .segmenter_names import check_parts
 
 LEAVES = {
     "kernel": "weight",
@@ -89,6 +91,8 @@ def import_weights(
             "model of diffkd_jax"
         )
 
+    check_parts(module, state_dict, tables)
+
     def differences(reference: str) -> int:
         names = _names(template, tables[reference]).values()
         return len(set(names) ^ set(state_dict))
@@ -104,7 +108,7 @@ def count_classes(module: nn.Module, state_dict: Mapping[str, Any]) -> int:
     >>> count_classes(build("resnet8", num_classes=1), {"fc.bias": np.zeros(7)})
     7
     """
-    names = [_rename("head", table) + ".bias" for table in references(module).values()]
+    names = [renamed("head", table) + ".bias" for table in references(module).values()]
     return next((len(state_dict[n]) for n in names if n in state_dict), 0)
 
 
@@ -125,17 +129,11 @@ def _names(variables: Mapping, rename: Rename) -> dict[tuple[str, ...], str]:
     """Reference name of each leaf; two leaves of one name are a faulty table."""
     names = {}
     for path in flatten_dict(variables):
-        module = _rename("/".join(path[1:-1]), rename)
+        module = renamed("/".join(path[1:-1]), rename)
         names[path] = f"{module}.{LEAVES[path[-1]]}"
     if len(set(names.values())) != len(names):
         raise ValueError("rename table: found one name for two variables")
     return names
-
-
-def _rename(module: str, rename: Rename) -> str:
-    for pattern, replacement in rename:
-        module = re.sub(pattern, replacement, module)
-    return module.replace("/", ".")
 
 
 def _from_torch(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:

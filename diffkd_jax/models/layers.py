@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from ..core.norm import BatchNorm
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default initialisation of linear layers and convolutions.
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 # ``ConvNorm`` with the options that all layers of a model share.
 Layer = Callable[..., Any]
@@ -27,10 +29,11 @@ def conv(
     dilation: int = 1,
     padding: str = "symmetric",
     use_bias: bool = False,
+    kernel_init: Callable = fan_out_normal,
     dtype: Any = None,
     name: str,
 ) -> nn.Conv:
-    """A convolution layer, He initialisation by fan-out.
+    """A convolution layer, He initialisation by fan-out if no other is given.
 
     Args:
       padding: "symmetric" is PyTorch's, "same" TensorFlow's; they differ by one pixel
@@ -46,7 +49,7 @@ def conv(
         kernel_dilation=dilation,
         feature_group_count=groups,
         use_bias=use_bias,
-        kernel_init=fan_out_normal,
+        kernel_init=kernel_init,
         conv_general_dilated=_depthwise if depthwise else None,
         dtype=dtype,
         name=name,
@@ -111,6 +114,7 @@ class ConvNorm(nn.Module):
       dilation: spacing of the kernel's taps.
       padding: "symmetric" or "same", see :func:`conv`.
       use_bias: bias in front of the norm, as some references have.
+      kernel_init: of the convolution.
       zero_scale: start with the norm's scale at zero.
       epsilon, momentum, group_size: of :class:`diffkd_jax.core.norm.BatchNorm`.
       dtype: compute dtype, or None for float32.
@@ -133,6 +137,7 @@ class ConvNorm(nn.Module):
     dilation: int = 1
     padding: str = "symmetric"
     use_bias: bool = False
+    kernel_init: Callable = fan_out_normal
     zero_scale: bool = False
     epsilon: float = 1e-5
     momentum: float = 0.9
@@ -155,6 +160,7 @@ class ConvNorm(nn.Module):
             dilation=self.dilation,
             padding=self.padding,
             use_bias=self.use_bias or folded,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="conv",
         )(x)
@@ -198,11 +204,10 @@ def pool_and_classify(
     if not num_classes:
         return {"pooled": pooled}
     kept = nn.Dropout(dropout, deterministic=not train)(pooled)
-    # PyTorch's default initialisation of linear layers.
     logits = nn.Dense(
         num_classes,
-        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        bias_init=_uniform(1 / math.sqrt(pooled.shape[-1])),
+        kernel_init=uniform_fan_in,
+        bias_init=uniform(1 / math.sqrt(pooled.shape[-1])),
         name="head",
     )(kept)
     return {"pooled": pooled, "logits": logits}
@@ -334,7 +339,9 @@ def dilate(strides: Sequence[int], output_stride: int) -> list[tuple[int, int, i
     return plan
 
 
-def _uniform(bound: float) -> Callable:
+def uniform(bound: float) -> Callable:
+    """An initialisation, evenly from ``-bound`` to ``bound``."""
+
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

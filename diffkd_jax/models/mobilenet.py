@@ -76,10 +76,11 @@ class MobileNetV2(nn.Module):
     Outputs: ``stem`` (half the size), ``stage1`` to ``stage7`` (linear bottlenecks of
     16, 24, 32, 64, 96, 160, 320 channels times the width, at 1/2, 1/4, 1/8, 1/16, 1/16,
     1/32, 1/32 of the size), ``features`` (1280 channels, after the last 1x1
-    convolution and ReLU6), ``pooled``, ``logits``.
+    convolution and ReLU6), ``pooled``, ``logits``. Without a head it ends at
+    ``stage7``.
 
     Attributes:
-      num_classes: number of logits.
+      num_classes: number of logits, 0 for no head.
       width: factor of the channels.
       small_images: the variant of the CIFAR-100 distillation literature: stage 2 does
         not stride, the first block has an expansion of factor 1, ReLU instead of ReLU6.
@@ -131,7 +132,8 @@ class MobileNetV2(nn.Module):
                     name=f"stage{i}_block{j}",
                 )(x)
             outputs[f"stage{i}"] = x
-        x = layer(round_channels(1280 * max(1.0, self.width)), name="last_conv")(x)
+        if self.num_classes:
+            x = layer(round_channels(1280 * max(1.0, self.width)), name="last_conv")(x)
         head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
         return outputs | {"features": x} | head
 

@@ -24,13 +24,14 @@ def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
     True
     """
     cls: Any = make
-    fixed = 0
+    fixed: tuple = ()
     if isinstance(make, partial):
-        cls, fixed = make.func, len(make.args)
-    fields = {f.name: f.type for f in dataclasses.fields(cls)[fixed:]}
-    for name in ("num_classes", "parent", "name"):
-        fields.pop(name, None)
-    return fields
+        cls, fixed = make.func, make.args
+    fields = {f.name: f.type for f in dataclasses.fields(cls)[len(fixed) :]}
+    closed = {"num_classes", "parent", "name"}
+    if hasattr(cls, "closed"):
+        closed |= cls.closed(*fixed)
+    return {name: kind for name, kind in fields.items() if name not in closed}
 
 
 def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
@@ -69,9 +70,11 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
     if kind is float:
         number = whole or (isinstance(value, float) and math.isfinite(value))
         return "" if number and 0 <= value <= largest else f"0 to {largest}"
-    if kind in (int, int | None):
-        good = (whole and 1 <= value <= largest) or (value is None and kind is not int)
+    if kind is int:
+        good = whole and 1 <= value <= largest
         return "" if good else f"a whole number, 1 to {largest}"
+    if type(None) in kind.__args__:  # or None
+        return "" if value is None else _problem(kind.__args__[0], value, largest)
     many = len(kind.__args__)  # a tuple of ints
     good = isinstance(value, tuple | list) and len(value) == many
     good = good and not any(_problem(int, number, largest) for number in value)

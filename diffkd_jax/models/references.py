@@ -1,9 +1,6 @@
-"""How PyTorch's definitions of the backbones name what ours name.
+"""How PyTorch's definitions of the models name what ours name.
 
-A rename table is a tuple of ``(pattern, replacement)`` regular expressions, applied
-in order to the module path of a variable (``stage1/block0/conv0/norm``) to give the
-module name of the reference (``layer1.0.bn1``). Leaf names and layouts follow one rule,
-see :mod:`diffkd_jax.models.import_torch`.
+By rename tables, see :mod:`diffkd_jax.models.renaming`.
 """
 
 import re
@@ -14,25 +11,28 @@ import flax.linen as nn
 from .cifar_resnet import CifarResNet
 from .efficientnet import EfficientNet
 from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
+from .renaming import Rename
 from .resnet import ResNet
+from .segmenter import Segmenter
+from .segmenter_names import segmenter_names
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
 from .vgg import Vgg
 from .wrn import WideResNet
 
-Rename = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
-
 
 def references(module: nn.Module) -> dict[str, Rename]:
-    """Rename tables of a backbone by the name of the reference; the first is usual.
+    """Rename tables of a model by the name of the reference; the first is usual.
 
     >>> list(references(MobileNetV1(10)))
     ['official']
     """
+    if isinstance(module, Segmenter):
+        return segmenter_names(module, RESNET, CIRKD_MOBILENET_V2)
     if isinstance(module, ResNet) and module.small_images:
         return {"cifar": CIFAR_RESNET50}
     if isinstance(module, ResNet):
-        return {"torchvision": RESNET}
+        return {"cirkd" if module.deep_stem else "torchvision": RESNET}
     if isinstance(module, MobileNetV2) and module.small_images:
         return {"cifar": CIFAR_MOBILENET_V2}
     if isinstance(module, MobileNetV2):
@@ -61,6 +61,7 @@ _NUMBERED: Rename = (
 )
 RESNET: Rename = (
     *_STEM,
+    (r"^stem_(?=conv)", ""),
     (r"^stage(\d)/block(\d+)/", r"layer\1.\2."),
     (r"shortcut/conv$", "downsample.0"),
     (r"shortcut/norm$", "downsample.1"),
@@ -132,6 +133,25 @@ MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "features.18.1"),
     (r"^head$", "classifier.1"),
 )
+# A block as one sequence, activations counted.
+_FLAT: Rename = (
+    (r"/expand/conv$", ".0"),
+    (r"/expand/norm$", ".1"),
+    (r"/depthwise/conv$", ".3"),
+    (r"/depthwise/norm$", ".4"),
+    (r"/project/conv$", ".6"),
+    (r"/project/norm$", ".7"),
+)
+CIRKD_MOBILENET_V2: Rename = (
+    (r"^stem/conv$", "features.0.0"),
+    (r"^stem/norm$", "features.0.1"),
+    (r"^stage1_block0/depthwise/conv$", "features.1.conv.0"),
+    (r"^stage1_block0/depthwise/norm$", "features.1.conv.1"),
+    (r"^stage1_block0/project/conv$", "features.1.conv.3"),
+    (r"^stage1_block0/project/norm$", "features.1.conv.4"),
+    (r"^stage(\d)_block(\d)", _cumulative(_V2_COUNTS, "features.{}.conv", 1)),
+    *_FLAT,
+)
 CIFAR_MOBILENET_V2: Rename = (
     (r"^stem/conv$", "conv1.0"),
     (r"^stem/norm$", "conv1.1"),
@@ -139,12 +159,7 @@ CIFAR_MOBILENET_V2: Rename = (
         r"^stage(\d)_block(\d)",
         lambda m: f"blocks.{int(m[1]) - 1}.{m[2]}.conv",
     ),
-    (r"/expand/conv$", ".0"),
-    (r"/expand/norm$", ".1"),
-    (r"/depthwise/conv$", ".3"),
-    (r"/depthwise/norm$", ".4"),
-    (r"/project/conv$", ".6"),
-    (r"/project/norm$", ".7"),
+    *_FLAT,
     (r"^last_conv/conv$", "conv2.0"),
     (r"^last_conv/norm$", "conv2.1"),
     (r"^head$", "classifier.0"),
@@ -264,42 +279,3 @@ TABLES: dict[type, dict[str, Rename]] = {
         "torchvision": TORCHVISION_SWIN,
     },
 }
-
-# Blocks of the official DiffKD code; convolutions and norms share one sequence there.
-_BOTTLENECK: Rename = (
-    (r"/(?:conv|norm)0$", lambda m: ".block.0" if "conv" in m[0] else ".block.1"),
-    (r"/(?:conv|norm)1$", lambda m: ".block.3" if "conv" in m[0] else ".block.4"),
-    (r"/(?:conv|norm)2$", lambda m: ".block.6" if "conv" in m[0] else ".block.7"),
-)
-_DIFFKD: Rename = (
-    (r"^student_projection", "trans"),
-    (r"^autoencoder/encoder", "ae.encoder.0"),
-    (r"^autoencoder/norm", "ae.encoder.1"),
-    (r"^autoencoder/decoder", "ae.decoder.0"),
-    (r"^output_projection", "proj.0"),
-    (r"^output_norm", "proj.1"),
-    (r"^noise_predictor/time_embedding", "model.time_embedding"),
-    (r"^noise_adapter/dense", "noise_adapter.pred"),
-)
-DIFFKD_FEATURES: Rename = (
-    *_DIFFKD,
-    *_BOTTLENECK,
-    (r"^noise_predictor/bottleneck(\d)", r"model.pred.\1"),
-    (r"^noise_predictor/conv", "model.pred.2"),
-    (r"^noise_predictor/norm", "model.pred.3"),
-    (r"^noise_adapter/bottleneck", "noise_adapter.feat.0"),
-)
-DIFFKD_LOGITS: Rename = (
-    *_DIFFKD,
-    (r"^noise_predictor/conv0", "model.pred.0"),
-    (r"^noise_predictor/norm0", "model.pred.1"),
-    (r"^noise_predictor/conv1", "model.pred.3"),
-    (r"^noise_predictor/norm1", "model.pred.4"),
-    (r"^noise_predictor/conv2", "model.pred.5"),
-    (r"^noise_predictor/norm2", "model.pred.6"),
-    (r"^noise_predictor/conv3", "model.pred.8"),
-    (r"^noise_adapter/conv0", "noise_adapter.feat.0"),
-    (r"^noise_adapter/norm0", "noise_adapter.feat.1"),
-    (r"^noise_adapter/conv1", "noise_adapter.feat.3"),
-    (r"^noise_adapter/norm1", "noise_adapter.feat.4"),
-)

@@ -12,17 +12,20 @@ from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_cl
 class ResNet(nn.Module):
     """ResNet for images of about 224x224 and any number of channels.
 
-    Outputs: ``stem`` ``[b, h/4, w/4, 64]``, ``stage1`` to ``stage4`` with 64, 128,
-    256, 512 channels (four times as many with bottlenecks) at 1/4, 1/8, 1/16, 1/32 of
-    the size, ``features`` (``stage4``, after ReLU), ``pooled``, ``logits``.
+    Outputs: ``stem`` ``[b, h/4, w/4, 64]`` (128 if deep), ``stage1`` to ``stage4``
+    with 64, 128, 256, 512 channels (four times as many with bottlenecks) at 1/4, 1/8,
+    1/16, 1/32 of the size, ``features`` (``stage4``, after ReLU), ``pooled``,
+    ``logits``.
 
     Attributes:
       blocks: number of blocks in each of the four stages.
-      num_classes: number of logits.
+      num_classes: number of logits, 0 for no head.
       bottleneck: blocks of three convolutions (ResNet-50 and deeper) instead of two.
       groups: of the 3x3 convolutions of bottlenecks (ResNeXt).
       group_width: channels per group of the first stage.
       small_images: 3x3 stem of stride 1 without pooling, for 32x32.
+      deep_stem: three 3x3 convolutions of 64, 64, 128 channels, the first strided,
+        in the place of the 7x7 one, as segmentation has it.
       output_stride: 32, or 16 or 8 with dilation for dense tasks.
       dropout: rate before the head.
       zero_init_last_norm: start every block as the identity.
@@ -30,7 +33,7 @@ class ResNet(nn.Module):
       dtype: compute dtype, or None for float32.
 
     Raises:
-      ValueError: another ``output_stride``.
+      ValueError: another ``output_stride``, or a deep stem for small images.
 
     >>> image = jax.numpy.ones((1, 64, 64, 3))
     >>> out, _ = jax.eval_shape(
@@ -45,6 +48,7 @@ class ResNet(nn.Module):
     groups: int = 1
     group_width: int = 64
     small_images: bool = False
+    deep_stem: bool = False
     output_stride: int = 32
     dropout: float = 0.0
     zero_init_last_norm: bool = False
@@ -60,11 +64,18 @@ class ResNet(nn.Module):
                 Bottleneck, groups=self.groups, group_width=self.group_width
             )
         block = partial(block, zero_scale=self.zero_init_last_norm)
+        if self.small_images and self.deep_stem:
+            raise ValueError("deep_stem: found it with small_images, expected one")
         if self.small_images:
             x = layer(64, 3, name="stem")(x)
             plan = dilate([1, 1, 2, 2, 2], min(self.output_stride, 8))
         else:
-            x = layer(64, 7, stride=2, name="stem")(x)
+            if self.deep_stem:
+                for i, channels in enumerate((64, 64, 128)):
+                    stride = 2 if i == 0 else 1
+                    x = layer(channels, 3, stride=stride, name=f"stem_conv{i}")(x)
+            else:
+                x = layer(64, 7, stride=2, name="stem")(x)
             x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
             plan = dilate([4, 1, 2, 2, 2], self.output_stride)
         outputs = {"stem": x}

@@ -132,10 +132,11 @@ class ShuffleNetV2(nn.Module):
 
     Outputs: ``stem`` ``[b, h, w, 24]``, ``stage1`` to ``stage3`` with 116, 232, 464
     channels at 1/2, 1/4, 1/8 of the size, ``features`` ``[b, h/8, w/8, 1024]`` (after
-    the last 1x1 convolution), ``pooled``, ``logits``.
+    the last 1x1 convolution), ``pooled``, ``logits``. Without a head it ends at
+    ``stage3``.
 
     Attributes:
-      num_classes: number of logits.
+      num_classes: number of logits, 0 for no head.
       norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
@@ -159,5 +160,6 @@ class ShuffleNetV2(nn.Module):
             for j in range(1, count + 1):
                 x = SplitBlock(layer, name=f"stage{i}_block{j}")(x)
             outputs[f"stage{i}"] = x
-        x = layer(1024, name="last_conv")(x)
+        if self.num_classes:
+            x = layer(1024, name="last_conv")(x)
         return outputs | {"features": x} | pool_and_classify(x, self.num_classes)

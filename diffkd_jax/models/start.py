@@ -1,7 +1,7 @@
 """Weights to start from: of a file, or inherited from the teacher."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ def start_from(
     source: str,
     into: str = "",
     leave_out: Sequence[str] = (),
+    spare: Collection[str] = (),
 ) -> dict[str, Any]:
     """Variables with those of a file in a subtree; strict there.
 
@@ -26,6 +27,7 @@ def start_from(
       source: where they are from, for messages.
       into: path of the subtree, ``backbone``; all of the model by default.
       leave_out: patterns of paths in the file, such as ``head/*``, that are not taken.
+      spare: paths that the file may hold beside the subtree, collection in front.
 
     Raises:
       ValueError: the subtree has other arrays than the file, but for what is left out.
@@ -42,7 +44,7 @@ def start_from(
     for path, array in by_path(found).items():
         collection, _, name = path.partition("/")
         names.append(name)
-        if not _matches(name, leave_out):
+        if path not in spare and not _matches(name, leave_out):
             given[f"{collection}/{place}{name}"] = array
     for pattern in leave_out:
         if not any(_matches(name, [pattern]) for name in names):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from ..core.step import TrainState
 from ..models.checks import check_finite
 from ..models.contract import Model, split
-from ..models.files import load_variables, model_file
+from ..models.files import model_file
+from ..models.parts import load_into
 from ..models.start import inherit, start_from
 from . import sharding
 from .build import Run, student_variables
@@ -42,7 +43,7 @@ def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable
         variables = sharding.gathered(student_variables(state))
         if options.init:
             file = model_file(options.init)
-            found = load_variables(file, run.student.meta)
+            found, spare = load_into(file, run.student, options.init_into)
             check_finite(f"student.init: {file}", found)
             variables = start_from(
                 variables,
@@ -50,6 +51,7 @@ def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable
                 source=str(file),
                 into=options.init_into,
                 leave_out=options.init_leave_out,
+                spare=spare,
             )
         if options.inherit and teacher is not None:
             variables = inherit(variables, teacher().variables, options.inherit)

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from diffkd_jax import DiffKD, DiffKDNoise
 from diffkd_jax.core import diffkd, diffusion, distances
-from diffkd_jax.models import import_torch, references
+from diffkd_jax.models import diffkd_names, import_torch
 from tests.conftest import GOLDEN
 
 BLOCKS = ["feature_autoencoder", "feature_plain", "feature_expand_3steps", "logits"]
@@ -88,7 +88,7 @@ def load_block(name, dtype):
         student,
         teacher,
     )
-    rename = references.DIFFKD_LOGITS if vectors else references.DIFFKD_FEATURES
+    rename = diffkd_names.DIFFKD_LOGITS if vectors else diffkd_names.DIFFKD_FEATURES
     state_dict = {k[6:]: v for k, v in golden.items() if k.startswith("param/")}
     state_dict |= fresh_statistics(golden)
     variables = import_torch.import_state_dict(state_dict, template, rename)

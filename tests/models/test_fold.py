@@ -29,9 +29,15 @@ def random_variables(model, shape, seed=0):
     return jax.tree_util.tree_map_with_path(draw, template)
 
 
-@pytest.mark.parametrize("name", NAMES)
+SEGMENTERS = {
+    "aspp": models.build("deeplabv3_resnet8", num_classes=5, aux=True),
+    "pyramid": models.Segmenter(models.MODELS["resnet8"], "pyramid", 5),
+}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *SEGMENTERS])
 def test_outputs_are_the_same(name):
-    model = models.build(name, num_classes=5)
+    model = SEGMENTERS.get(name) or models.build(name, num_classes=5)
     x = np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
     variables = random_variables(model, (32, 32, 3))
     folded = fold(model, variables, (32, 32, 3))
@@ -41,6 +47,16 @@ def test_outputs_are_the_same(name):
     for output in expected:
         error = np.abs(found[output] - expected[output]).max()
         assert error < 1e-5 * np.abs(expected[output]).max(), output
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_networks_of_segmentation_keep_no_norm(name):
+    model = SEGMENTERS[name]
+    variables = random_variables(model, (32, 32, 3))
+    folded = paths(fold(model, variables, (32, 32, 3)))
+    assert any("norm" in path for path in paths(variables))
+    assert not [path for path in folded if "norm" in path or "batch_stats" in path]
+    assert {"params/head/bias", "params/aux_head/kernel"} <= set(folded)
 
 
 def paths(tree):

@@ -101,7 +101,7 @@ def test_there_are_files():
     assert len(FILES) == 28
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", models.IMAGENET_MODELS | models.CIFAR_MODELS)
 def test_outputs_for_grey_images(name):
     model = models.build(name, num_classes=7)
     x = jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32)

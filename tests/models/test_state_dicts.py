@@ -6,9 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from diffkd_jax.models import MODELS, build
-from diffkd_jax.models.import_torch import _rename, import_state_dict
+from diffkd_jax.models import MODELS, SEGMENTATION_MODELS, build
+from diffkd_jax.models.import_torch import import_state_dict
 from diffkd_jax.models.references import references
+from diffkd_jax.models.renaming import renamed
 from diffkd_jax.models.state_dicts import PREFIXES, choose, strip
 
 PATH = pathlib.Path("file.pth")
@@ -80,12 +81,22 @@ def test_prefixes_of_some_names_stay():
     assert strip(PATH, {"module.a.b": 0, "module._diff.model.c": 1}) == {"a.b": 0}
 
 
+def tables(name):
+    found = references(build(name, num_classes=2))
+    if name == "deeplabv3_resnet50":
+        found |= references(build(name, num_classes=2, deep_stem=False))
+        assert {"cirkd", "torchvision"} == set(found)
+    return found.values()
+
+
 def test_no_reference_has_such_names():
     """Otherwise taking a prefix off would harm a sound file."""
     parts = ("stem", "head", "stage1/block0/conv0/conv", "patch_conv", "last_norm")
+    dense = ("backbone/stem/conv", "backbone/stage1/block0/conv0/conv", "head")
     for name in MODELS:
-        for table in references(build(name, num_classes=2)).values():
-            named = [_rename(part, table) + "." for part in parts]
+        parts = dense if name in SEGMENTATION_MODELS else parts
+        for table in tables(name):
+            named = [renamed(part, table) + "." for part in parts]
             assert not all(n.startswith(PREFIXES) for n in named), name
             assert len({n.partition(".")[0] for n in named}) > 1, name
 

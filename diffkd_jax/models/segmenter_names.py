@@ -1,0 +1,105 @@
+"""How PyTorch's definitions of networks of segmentation name what ours name.
+
+"cirkd" is the family of CIRKD, whose checkpoints are those of the paper's table 6.
+"""
+
+from collections.abc import Container
+from typing import Any
+
+from .mobilenet import MobileNetV2
+from .renaming import Rename, renamed, within
+from .resnet import ResNet
+from .segmenter import Segmenter, backbone_of
+
+
+def _conv_norm(path: str, conv: str, norm: str) -> Rename:
+    return ((rf"^{path}/conv$", conv), (rf"^{path}/norm$", norm))
+
+
+_CIRKD_ASPP: Rename = (
+    *_conv_norm("aspp/branch0", "head.aspp.b0.0", "head.aspp.b0.1"),
+    *_conv_norm(r"aspp/branch(\d)", r"head.aspp.b\1.block.0", r"head.aspp.b\1.block.1"),
+    *_conv_norm("aspp/pooled", "head.aspp.b4.gap.1", "head.aspp.b4.gap.2"),
+    *_conv_norm("aspp/project", "head.aspp.project.0", "head.aspp.project.1"),
+    (r"^head$", "head.block.4"),
+)
+_CIRKD_PYRAMID: Rename = (
+    (r"^pyramid/level(\d)/conv$", lambda m: f"head.psp.conv{int(m[1]) + 1}.0"),
+    (r"^pyramid/level(\d)/norm$", lambda m: f"head.psp.conv{int(m[1]) + 1}.1"),
+    (r"^head$", "head.classifier"),
+)
+_CIRKD_HEADS: Rename = (
+    *_conv_norm("block", "head.block.0", "head.block.1"),
+    *_conv_norm("aux_block", "auxlayer.block.0", "auxlayer.block.1"),
+    (r"^aux_head$", "auxlayer.block.4"),
+)
+TORCHVISION_HEADS: Rename = (
+    *_conv_norm("aspp/pooled", "classifier.0.convs.4.1", "classifier.0.convs.4.2"),
+    *_conv_norm(
+        r"aspp/branch(\d)", r"classifier.0.convs.\1.0", r"classifier.0.convs.\1.1"
+    ),
+    *_conv_norm("aspp/project", "classifier.0.project.0", "classifier.0.project.1"),
+    *_conv_norm("block", "classifier.1", "classifier.2"),
+    (r"^head$", "classifier.4"),
+    *_conv_norm("aux_block", "aux_classifier.0", "aux_classifier.1"),
+    (r"^aux_head$", "aux_classifier.4"),
+)
+
+
+def segmenter_names(
+    module: Segmenter, resnet: Rename, flat_mobilenet: Rename
+) -> dict[str, Rename]:
+    """Rename tables by the name of the reference; the first is usual.
+
+    Args:
+      module: the network.
+      resnet: the table of its backbone, if that is a ResNet.
+      flat_mobilenet: likewise of MobileNetV2, in the names of CIRKD.
+    """
+    body = backbone_of(module)
+    if isinstance(body, MobileNetV2):
+        backbone = within("backbone", "pretrained.net", flat_mobilenet)
+    elif isinstance(body, ResNet):
+        backbone = within("backbone", "pretrained", resnet)
+    else:
+        return {}
+    aspp = module.kind == "aspp"
+    head = _CIRKD_ASPP if aspp else _CIRKD_PYRAMID
+    cirkd = {"cirkd": (*backbone, *head, *_CIRKD_HEADS)}
+    resnets = isinstance(body, ResNet) and body.bottleneck and not body.deep_stem
+    if not (aspp and resnets):
+        return cirkd
+    own = within("backbone", "backbone", resnet)
+    return {"torchvision": (*own, *TORCHVISION_HEADS)} | cirkd
+
+
+def check_parts(module: Any, names: Container[str], tables: dict[str, Rename]) -> None:
+    """Refuses a state dict of a network that other options make.
+
+    Args:
+      module: the network.
+      names: in the state dict.
+      tables: of :func:`segmenter_names`.
+
+    Raises:
+      ValueError: torchvision's network for a module of the paper's family, or an
+        auxiliary head in one of them alone.
+    """
+    if not isinstance(module, Segmenter):
+        return
+    if "torchvision" not in tables and "classifier.0.project.0.weight" in names:
+        raise ValueError(
+            "found a DeepLabV3 of torchvision, expected one of CIRKD; the options for "
+            'the former are {"deep_stem": false, "align_corners": false, '
+            '"head_dropout": 0.0}'
+        )
+    for table in tables.values():
+        main, auxiliary = (
+            f"{renamed(part, table)}.weight" for part in ("head", "aux_head")
+        )
+        if main in names and (auxiliary in names) != module.aux:
+            found, expected = ("none", "one") if module.aux else ("one", "none")
+            raise ValueError(
+                f"auxiliary head: found {found} in the file, expected {expected} "
+                f"({auxiliary!r}); the option aux says whether the model has one"
+            )
