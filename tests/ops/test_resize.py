@@ -71,8 +71,8 @@ def test_dtypes_are_kept_and_sums_are_float32(dtype):
         np.testing.assert_allclose(y.astype(jnp.float32), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 24, 25, 33])
-@pytest.mark.parametrize("m", [1, 2, 5, 24, 49])
+@pytest.mark.parametrize("n", [1, 2, 7, 25])
+@pytest.mark.parametrize("m", [1, 5, 24])
 def test_weights_are_means(n, m):
     """A constant map stays one, at every pair of sizes, and so do its corners."""
     x = jnp.arange(n, dtype=jnp.float32).reshape(1, n, 1, 1)
