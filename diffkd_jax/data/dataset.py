@@ -30,6 +30,8 @@ class Data(NamedTuple):
       target: of one training example, arrays ``[1, ...]``; for their shapes.
       normalise: a batch whose pictures are uint8 to what models take: zero outside
         ``size``, where the batch has it.
+      sized: whether training batches hold ``size``, int32 ``[n, 2]``: height and width
+        of what is picture, beside which there is padding.
     """
 
     train: Split
@@ -40,6 +42,7 @@ class Data(NamedTuple):
     splits: Mapping[str, Split]
     target: dict[str, np.ndarray]
     normalise: Callable[[Mapping], dict]
+    sized: bool = False
 
     def record(self) -> dict[str, list]:
         """What a run records, to know its data by."""
@@ -129,6 +132,7 @@ def open_data(options) -> Data:
         splits,
         sample["target"],
         normalised,
+        "size" in sample,
     )
 
 

@@ -116,7 +116,9 @@ def batch_shapes(data: Data, size: int) -> dict[str, Any]:
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), data.target
     )
+    sized = {"size": jax.ShapeDtypeStruct((size, 2), jnp.int32)} if data.sized else {}
     return {
+        **sized,
         "image": jax.ShapeDtypeStruct((size, *data.train_shape), jnp.float32),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((size,), jnp.float32),

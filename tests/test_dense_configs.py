@@ -1,0 +1,113 @@
+"""Configs of dense tasks run two steps, on embedded or made-up pictures."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffkd_jax import main
+from tests.train.conftest import load_config
+
+IDS = (7, 8, 11, 21, 23, 26, 0)  # road, sidewalk, building, ..., not labelled
+
+
+@pytest.fixture
+def cityscapes(tmp_path):
+    """A tree in the right layout, of noise, with masks of blocks."""
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    for split, count in (("train", 4), ("val", 2)):
+        folders = [data / x / split / "aachen" for x in ("leftImg8bit", "gtFine")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        for i in range(count):
+            name = f"aachen_{i:06}_000019"
+            picture = rng.integers(0, 256, (48, 96, 3), np.uint8)
+            mask = rng.choice(IDS, (6, 12)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(picture).save(folders[0] / f"{name}_leftImg8bit.png")
+            Image.fromarray(mask).save(folders[1] / f"{name}_gtFine_labelIds.png")
+    return data
+
+
+def small(config):
+    """A smoke run that compiles quickly."""
+    config.num_devices = 1
+    config.methods.diffkd_map.num_steps = 1
+    return config
+
+
+def test_smoke_of_the_quickstart(tmp_path):
+    config = small(load_config("segmentation_quickstart", "smoke"))
+    config.teacher.model = "deeplabv3_resnet8"
+    config.methods.diffkd_map.aux_weight = 0.0
+    main.run(config, str(tmp_path))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["headline"]) == (2, "miou")
+    assert 0 <= summary["final_miou"] <= 1
+    assert {p.name for p in (tmp_path / "plots").iterdir()} >= {"iou.png", "masks.png"}
+    with np.load(tmp_path / "examples.npz") as examples:
+        assert examples["predicted/student/label"].shape == (6, 64, 64)
+        assert examples["predicted/teacher/label"].dtype == np.uint8
+
+
+@pytest.mark.slow
+def test_a_comparison_shows_all_students(tmp_path):
+    config = small(load_config("segmentation_quickstart", "compare,smoke"))
+    config.teacher.model = "deeplabv3_resnet8"
+    main.run(config, str(tmp_path))
+    assert (tmp_path / "plots/masks.png").stat().st_size > 10_000
+    assert "masks" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_smoke_of_cityscapes(cityscapes, tmp_path):
+    config = small(load_config("cityscapes", "deeplabv3_mbv2,smoke"))
+    config.data.path = str(cityscapes)
+    main.run(config, str(tmp_path / "run"))
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["steps"], summary["headline"]) == (2, "miou")
+
+
+@pytest.mark.parametrize(
+    ("argument", "student", "millions"),
+    [
+        ("", "deeplabv3_resnet18", "13,608"),
+        ("scratch", "deeplabv3_resnet18", "13,608"),
+        ("pspnet_r18,cwd", "pspnet_resnet18", "12,919"),
+        ("deeplabv3_mbv2,dist", "deeplabv3_mobilenet_v2", "3,233"),
+    ],
+)
+def test_the_rows_of_table_6(argument, student, millions, cityscapes, capsys):
+    config = load_config("cityscapes", argument)
+    config.dry_run, config.data.path = True, str(cityscapes)
+    config.data.batch_size, config.data.train_size = 2, (33, 65)  # traces faster
+    config.train.epochs = 1.0
+    main.run(config)
+    out = capsys.readouterr().out
+    assert f"student    {student}: {millions}," in out
+    assert re.search(r"teacher    deeplabv3_resnet101: 6[01],\d{3},", out)  # folded
+
+
+def test_the_recipe_of_cityscapes():
+    config = load_config("cityscapes")
+    assert round(config.train.epochs * (2975 // 16)) == 40_000
+    assert (config.optimizer.name, config.optimizer.momentum) == ("sgd", 0.9)
+    assert not config.optimizer.nesterov
+    assert config.optimizer.learning_rate == 0.02
+    assert config.optimizer.weight_decay == 5e-4
+    assert (config.schedule.name, config.schedule.power) == ("poly", 0.9)
+    assert config.schedule.end == 1e-4
+    assert config.train.norm_group_size == 0
+    assert config.data.train_size == (512, 1024)
+    assert config.data.scale == (0.5, 2.0)
+    assert config.methods.diffkd_map.distance == "dist"
+
+
+def test_the_schedule_is_a_polynomial():
+    from diffkd_jax.train.optimizer import make_schedule
+
+    schedule = make_schedule(load_config("cityscapes"), 185, 40_000)
+    for step in (0, 1000, 20_000, 39_999):
+        expected = 1e-4 + (0.02 - 1e-4) * (1 - step / 40_000) ** 0.9
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-4)
