@@ -4,23 +4,18 @@ import contextlib
 import errno
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Iterator
+
+from .stop import Stopped
 
 # In the words of the system, which all libraries pass on.
 DISK_FAULTS = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
-# Of the system, and of TensorStore.
-GONE = re.compile(f"{os.strerror(errno.ENOENT)}|^NOT_FOUND: ")
-
 
 @contextlib.contextmanager
 def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns what libraries raise where a disk is full, fails or goes into one line.
-
-    Args:
-      workdir: which holds a ``config.json`` as soon as it is written to.
+    """Turns what libraries raise where a disk is full or fails into one line.
 
     Raises:
       OSError: names the workdir.
@@ -28,12 +23,6 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if GONE.search(str(error)) and not (workdir / "config.json").exists():
-            raise OSError(
-                f"workdir: found {workdir} moved or removed while a run was in it, "
-                "expected it to stay; put it back in the place of what may be there "
-                "now, and the same command goes on"
-            ) from None
         cause: BaseException | None = error
         while cause and not (fault := _disk_fault(cause)):
             # An error from None is in words already.
@@ -47,6 +36,30 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
             "plenty, /dev/shm is full, which data.num_workers needs), expected a disk "
             "that can be written to; with one, the same command goes on from the last "
             "whole checkpoint"
+        ) from None
+
+
+@contextlib.contextmanager
+def moving_named(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns what libraries raise where a workdir is moved away into one line.
+
+    Args:
+      workdir: which holds a ``config.json``.
+
+    Raises:
+      OSError: names the workdir.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception:
+        if (workdir / "config.json").exists():
+            raise
+        raise OSError(
+            f"workdir: found {workdir} moved or removed while a run was in it, "
+            "expected it to stay; put it back in the place of what may be there now, "
+            "and the same command goes on"
         ) from None
 
 

@@ -21,7 +21,7 @@ from ..named import find
 from . import processes, report, sharding, summary
 from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
-from .disk import disk_faults_named
+from .disk import disk_faults_named, moving_named
 from .examples import save_examples, shown
 from .finite import NotFinite
 from .fit import Fitted, ema_variables, fit
@@ -63,7 +63,8 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
             return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
         began = claim_workdir(config, workdir, run.data.record())
-        return _train(config, began, workdir, run, asked)
+        with moving_named(workdir):
+            return _train(config, began, workdir, run, asked)
 
 
 def _train(
