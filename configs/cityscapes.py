@@ -27,13 +27,14 @@ Deviations: pictures are RGB with the mean and deviation of ImageNet, as the bac
 here expect, where the official ones take BGR less a mean; evaluation is every 2.2
 epochs, 400 steps.
 
-Multiply-adds of the convolutions are 517 G a picture of 512x1024 for the teacher alone
+Multiply-adds of the convolutions are 516 G a picture of 512x1024 for the teacher alone
 (2,063 G at 1024x2048; 517, 489 and 107 G for the students there), so this is for
-accelerators: a step of 16 crops is some 40 TFLOP. The three-channel map of DiffKD adds
-about 50 MB a picture. None of it has run on Cityscapes itself yet.
+accelerators. The map of 19 channels at an eighth of the picture costs DiffKD about
+50 MB a picture for its backward pass. None of it has run on Cityscapes itself yet.
 
 ``CITYSCAPES`` holds ``leftImg8bit`` and ``gtFine``; ``labelIds`` are mapped to the 19
-classes, ``labelTrainIds`` are not needed. TFDS: ``--config.data.name=tfds/cityscapes``.
+classes, ``labelTrainIds`` are not needed. TFDS: ``--config.data.name=tfds/cityscapes
+--config.data.eval_split=validation``.
 ``TEACHER`` and ``BACKBONE`` are files of weights, see the model table; the deep stem
 needs a backbone that has one. ``scratch`` starts without. ``smoke`` is two small steps.
 """

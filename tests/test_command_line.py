@@ -24,7 +24,7 @@ def command(*arguments):
 
 
 BAD = [
-    ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'imagenet',"),
+    ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'cityscapes',"),
     (["--config=quickstart", "--config.optimizer.learning_rat=1"], "learning_rat"),
     (["--config=configs/nowhere.py"], "configs/nowhere.py"),
     (["--config=quickstart:fast"], "quickstart: found 'fast', expected one of"),
@@ -54,7 +54,7 @@ def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys)
 
 
 BAD_RUNS = [
-    ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'imagenet',"),
+    ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'cityscapes',"),
     (["--config=cifar100"], "data.path: found no path, expected"),
     (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
     (

@@ -186,6 +186,7 @@ def test_windows_are_averaged_where_they_overlap():
     [
         ({"window": (5,)}, r"task.options.window: found \(5,\), expected height"),
         ({"stride": (5, 5)}, r"task.options.stride: found it without a window"),
+        ({"window": (4, 4), "stride": (6, 2)}, r"stride: found \(6, 2\), expected at"),
     ],
 )
 def test_options_that_cannot_be_are_named(options, message):

@@ -107,7 +107,10 @@ def open_data(options) -> Data:
         size = sample["image"].shape[1:3]
     if dense.has_masks(sample):
         for name in dict.fromkeys((options.train_split, options.eval_split)):
-            survey.look(splits[name], names, f"{options.name} {name}")
+            shown = names or tuple(map(str, range(classes)))
+            survey.look(splits[name], shown, f"{options.name} {name}")
+        splits = {k: dense.checked(split, classes) for k, split in splits.items()}
+        train, evaluation = splits[options.train_split], splits[options.eval_split]
     out = options.channels or channels
     normalise = transforms.make_normalise(options, channels)
 

@@ -17,6 +17,7 @@ from .decoding import (
 from .draws import Draws
 from .geometry import View
 from .masks import VOID, EncodedMask, WrongMask, read_mask
+from .split import Split
 
 Batch = dict[str, Any]
 
@@ -64,6 +65,29 @@ def check_masked(data) -> None:
             raise ValueError(
                 f"data.{field}: found {data[field]}, expected 0 {of_masks}{instead}"
             )
+
+
+def checked(split: Split, classes: int) -> Split:
+    """A split whose masks, where they come as arrays, are looked at when fetched.
+
+    Raises:
+      WrongMask: by its ``fetch``, a value that is no class.
+    """
+
+    def fetch(rows):
+        batch = split.fetch(rows)
+        for row, mask in zip(rows, batch["target"]["label"], strict=True):
+            if isinstance(mask, np.ndarray):
+                wrong = mask[(mask >= classes) & (mask != VOID)]
+                if wrong.size:
+                    raise WrongMask(
+                        f"{split.name(int(row))}: found the value {wrong.max()} in its "
+                        f"mask, expected 0 to {classes - 1} for {classes} classes, or "
+                        "255 for void"
+                    )
+        return batch
+
+    return split._replace(fetch=fetch)
 
 
 def train(batch: Batch, draws: Draws, data) -> Batch:

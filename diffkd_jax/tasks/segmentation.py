@@ -55,6 +55,10 @@ def segmentation(
     window, stride = _checked("window", window), _checked("stride", stride)
     if stride and not window:
         raise ValueError("task.options.stride: found it without a window")
+    if any(s > w for s, w in zip(stride, window, strict=False)):
+        raise ValueError(
+            f"task.options.stride: found {stride}, expected at most the window {window}"
+        )
     resize = functools.partial(bilinear, align_corners=align_corners)
     infer = None
     if window:

@@ -27,7 +27,7 @@ from .choose import (
     make_task,
     outputs_of,
 )
-from .evaluate import Other, make_evaluate, make_others
+from .evaluate import Other, inferring, make_evaluate, make_others
 from .optimizer import make_optimizer, make_schedule
 from .plan import Plan, make_plan
 from .stop import Asked, never, while_waiting
@@ -142,6 +142,9 @@ def build(config, data: Data | None = None) -> Run:
     transform = transforms.train_transform(config.data)
     options = config.data.to_dict()
 
+    models = (student, teacher)
+    infers = tuple(None if m is None else inferring(task, m) for m in models)
+
     def batches(start: int, asked: Asked = never) -> pipeline.Batches:
         return pipeline.train_batches(
             data.train,
@@ -181,9 +184,7 @@ def build(config, data: Data | None = None) -> Run:
         step=sharding.jit_step(pure_step, mesh, place),
         pure_step=pure_step,
         evaluate=make_evaluate(config.data, data, mesh, task),
-        others=make_others(
-            config.evaluations, config.data, data, mesh, (student, teacher), plan
-        ),
+        others=make_others(config.evaluations, config.data, data, mesh, infers, plan),
         batches=batches,
         examples=examples,
         compared=known,

@@ -191,6 +191,16 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         restored = checkpoints.restore(step, args=args).state
+    except MACHINE:
+        raise
+    except Exception as error:  # which is what Orbax makes of TensorStore's errors
+        _note_damage(step, error)
+        restored = None
+    # The checksum is of all processes' parts.
+    there = processes.everywhere(restored is not None)
+    if restored is None or not there:
+        return None
+    try:
         if earlier := isinstance(restored, dict):  # of another version
             restored = state.replace(**restored)
         if meta and checksum(restored) != meta["checksum"]:
@@ -199,9 +209,7 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
             restored = structure.without_shown(restored)
         if (held := int(restored.step)) != step:
             raise ValueError(f"it holds step {held}")
-    except MACHINE:
-        raise
-    except Exception as error:  # which is what Orbax makes of TensorStore's errors
+    except ValueError as error:
         _note_damage(step, error)
         restored = None
     return restored if processes.everywhere(restored is not None) else None

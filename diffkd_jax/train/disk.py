@@ -44,23 +44,27 @@ def moving_named(workdir: pathlib.Path) -> Iterator[None]:
     """Turns what libraries raise where a workdir is moved away into one line.
 
     Args:
-      workdir: which holds a ``config.json``.
+      workdir: a run's, which holds a ``config.json``; of several processes some may
+        not see it.
 
     Raises:
       OSError: names the workdir.
     """
+    record = workdir / "config.json"
+    seen = record.exists()
     try:
         yield
     except Stopped:
         raise
-    except Exception:
-        if (workdir / "config.json").exists():
+    except Exception as error:
+        if not seen or record.exists():
             raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
             f"workdir: found {workdir} moved or removed while a run was in it, "
             "expected it to stay; put it back in the place of what may be there now, "
-            "and the same command goes on"
-        ) from None
+            f"and the same command goes on ({first:.100})"
+        ) from error
 
 
 def _disk_fault(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..data import Data, Split, pipeline, transforms
+from ..models.contract import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
 from . import sharding
@@ -108,6 +109,16 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
+def inferring(task: Task, model: Model) -> Callable:
+    """``(variables, batch) -> outputs`` of a model, as its task has it inferred."""
+    if task.infer is None:
+        return model.infer
+    infer = task.infer
+    return lambda variables, batch: infer(
+        functools.partial(model.infer, variables), batch
+    )
+
+
 def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
     """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
 
@@ -123,11 +134,7 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
     batches = make_batches(options, data.evaluation, mesh)
 
     def evaluate(model, variables, *, asked=never):
-        def apply(variables, batch):
-            if task.infer is None:
-                return model.infer(variables, batch)
-            return task.infer(functools.partial(model.infer, variables), batch)
-
+        apply = inferring(task, model)
         if model.apply not in forwards:
             forwards[model.apply] = compile_evidence(
                 task.evidence, apply, data.normalise, mesh
@@ -150,7 +157,7 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
 
 
 def make_others(
-    named: Mapping, options: Mapping, data: Data, mesh, models: tuple, plan: Plan
+    named: Mapping, options: Mapping, data: Data, mesh, infers: tuple, plan: Plan
 ) -> dict[str, Other]:
     """The further evaluations that a config names.
 
@@ -159,7 +166,7 @@ def make_others(
       options: the section ``data``.
       data: of the run.
       mesh: of the devices.
-      models: student and teacher, or None for no teacher.
+      infers: of student and teacher, from :func:`inferring`; None for no teacher.
       plan: of the run.
 
     Raises:
@@ -169,7 +176,7 @@ def make_others(
     for name, own in named.items():
         where = f"evaluations.{name}"
         made = find(own.get("of", name), EVALUATIONS, "evaluations")(data.meta)
-        if models[1] is None:
+        if infers[1] is None:
             raise ValueError(
                 f"{where}: found a method without a teacher, expected one with taps"
             )
@@ -182,10 +189,8 @@ def make_others(
         batches = make_batches(options, chosen, mesh)
 
         def apply(variables, batch, made=made):
-            both = [
-                functools.partial(model.infer, v)
-                for model, v in zip(models, variables, strict=True)
-            ]
+            pairs = zip(infers, variables, strict=True)
+            both = [functools.partial(infer, own) for infer, own in pairs]
             return made.apply(*both, batch)
 
         forward = compile_evidence(made.evidence, apply, data.normalise, mesh)

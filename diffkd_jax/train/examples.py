@@ -1,7 +1,9 @@
 """A few examples and what the models of a run predict, for the task to show."""
 
 import functools
+import logging
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +15,12 @@ from ..core.platform import compiler_options
 from ..core.step import TrainState
 from . import sharding
 from .build import Run, student_variables
+from .evaluate import inferring
 
-MOST_SHOWN = 6
+LOG = logging.getLogger(__name__)
+MOST_SHOWN, MOST_PIXELS = 6, 2**22  # of all pictures together
 EXAMPLES = "examples.npz"
+GIVEN = ("image", "size")  # to a model
 
 
 def once(run: Run) -> Callable:
@@ -25,6 +30,12 @@ def once(run: Run) -> Callable:
         out_shardings=sharding.replicated(run.mesh),
         compiler_options=compiler_options(once=True),
     )
+
+
+def few(run: Run, most: int) -> Mapping:
+    """The first examples to evaluate on, not normalised, fewer where they are large."""
+    height, width = run.data.eval_shape[:2]
+    return run.examples(max(1, min(most, MOST_PIXELS // (height * width))))
 
 
 def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
@@ -37,21 +48,18 @@ def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
     """
     if run.task.show is None:
         return {}
-    batch = run.examples(MOST_SHOWN)
+    batch = few(run, MOST_SHOWN)
     if not len(batch["image"]):
         return {}
     models = {"student": (run.student, student_variables(state))}
     if teacher and run.teacher is not None:
         models = {"teacher": (run.teacher, run.teacher_variables), **models}
-    given = {"image": run.data.normalise(batch)["image"]}
-    predicted = {
-        name: jax.device_get(
-            once(run)(lambda v, b, m=model: run.task.predict(m.infer(v, b), b))(
-                variables, given
-            )
-        )
-        for name, (model, variables) in models.items()
-    }
+    batch_in = {k: v for k, v in run.data.normalise(batch).items() if k in GIVEN}
+    predicted = {}
+    for name, (model, variables) in models.items():
+        infer = inferring(run.task, model)
+        predict = lambda v, b, infer=infer: run.task.predict(infer(v, b), b)
+        predicted[name] = jax.device_get(once(run)(predict)(variables, batch_in))
     kept = {key: batch[key] for key in ("image", "target")}
     return {**kept, "predicted": predicted}
 
@@ -68,8 +76,13 @@ def read_examples(workdir: pathlib.Path) -> dict[str, Any]:
     file = workdir / EXAMPLES
     if not file.exists():
         return {}
-    with np.load(file, allow_pickle=False) as arrays:
-        return unflatten_dict(dict(arrays), sep="/")
+    try:
+        # Opened here, for NumPy leaves a file open that is no archive.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return unflatten_dict(dict(arrays), sep="/")
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        LOG.warning("%s: its examples are not shown: %s", file, error)
+        return {}
 
 
 def compared_examples(workdir: pathlib.Path, methods: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from . import processes
 from .metrics import read_rows
 
 LOG = logging.getLogger(__name__)
@@ -60,9 +61,12 @@ def require_finite(
     """
     found: dict[int, str] = {}
     for step, row in rows.items():
-        if not (broken := _broken(row)):
+        broken = _broken(row)
+        if not (broken or row.get("skipped")):
             continue
-        what = f"{broken[0]} = {row[broken[0]]}"
+        what = "a state of the optimizer"  # which no metric shows
+        if broken:
+            what = f"{broken[0]} = {row[broken[0]]}"
         if row.get("skipped") and skipped + len(found) < most:
             found[step] = what
             continue
@@ -97,7 +101,8 @@ class Finite:
         counts = [
             r["skipped"] for r in written if r["step"] <= first and "skipped" in r
         ]
-        self.skipped = int(counts[-1]) if counts else 0
+        # The first process's, for others may see the file later.
+        self.skipped = processes.as_first(int(counts[-1]) if counts else 0)
 
     def rows(self, pending: Steps) -> Steps:
         """The same metrics, as arrays of this process.

@@ -130,7 +130,8 @@ def fit(
                 if due or step % plan.log_every == 0:
                     events("log", step)
                     values = finite.logged(pending)
-                    values["learning_rate"] = run.schedule(step - 1)
+                    # The optimizer counts the updates that there were.
+                    values["learning_rate"] = run.schedule(step - 1 - finite.skipped)
                     values["unreadable"] = len(unreadable)
                     values["images_per_second"] = progress.images_per_second(step)
                     writer.write(step, values)
@@ -238,4 +239,4 @@ def _is_late(plan: Plan, step: int, clock: float) -> bool:
     """Whether the last checkpoint is too old, by the clock of the first process."""
     if not plan.save_every or step % min(plan.log_every, LOOK_EVERY):
         return False
-    return processes.as_first(time.monotonic() - clock >= plan.save_every)
+    return bool(processes.as_first(time.monotonic() - clock >= plan.save_every))

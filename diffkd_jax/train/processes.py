@@ -300,8 +300,8 @@ def everywhere(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
-def as_first(value: bool) -> bool:
-    """What the first process says; all have to ask."""
+def as_first(value: int) -> int:
+    """What the first process says, a truth or a number; all have to ask."""
     if jax.process_count() == 1:
         return value
-    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+    return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))

@@ -12,7 +12,7 @@ from .. import __version__
 from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
 from ..methods import describe
 from .choose import make_method
-from .processes import is_primary, wait_for_all
+from .processes import as_first, is_primary, wait_for_all
 from .workdir import SUMMARY, has_checkpoints, read_json, write_json
 
 LOG = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ CHANGED = "changed"  # another: fields that changed after a stop, from and to
 DIVERGED = "diverged.json"  # where numbers that were not finite stopped a run
 # What may then be another, for it changes no array of the state.
 STEERS = re.compile(
-    r"optimizer\.learning_rate|weights\..+|methods\.[^.]+\.(.+_)?weight"
+    r"optimizer\.learning_rate|weights\..+"
+    r"|methods\.[^.]+\.((task|logits)_)?weight"
 )
 
 
@@ -33,7 +34,7 @@ def claim_workdir(
 
     A workdir without a checkpoint or a summary has nothing to lose and counts as new.
     A field that the record of an older version lacks counts as its default. A run that
-    stopped at numbers that are not finite may go on with other :data:`STEERS`.
+    stopped at numbers that are not finite may go on with other :data:`STEERS`, once.
 
     Args:
       config: of the run.
@@ -49,10 +50,13 @@ def claim_workdir(
     """
     record = workdir / "config.json"
     wanted, data = _as_json(config), dict(data or {})
-    finished, diverged = ((workdir / name).exists() for name in (SUMMARY, DIVERGED))
-    if not (finished or diverged or has_checkpoints(workdir)):
+    new = {"version": __version__, **data, **wanted}
+    finished = (workdir / SUMMARY).exists()
+    free = not (finished or has_checkpoints(workdir))
+    diverged = not finished and as_first((workdir / DIVERGED).exists())
+    if free and not diverged:
         if is_primary():
-            write_json(record, {"version": __version__, **data, **wanted})
+            write_json(record, new)
         return {}
     if not record.exists():
         raise ValueError(
@@ -71,7 +75,7 @@ def claim_workdir(
                 f"{record}: found {name} of {type(known).__name__}, expected a list"
             )
         # What either lacks is not known.
-        if known and data.get(name) and known != data[name]:
+        if known and data.get(name) and known != data[name] and not free:
             raise ValueError(
                 f"workdir: {workdir} holds a run on data of {name} {_few(known)}, "
                 f"found {_few(data[name])}; set data.path or choose another --workdir"
@@ -91,17 +95,19 @@ def claim_workdir(
         f"  {name}: found {theirs!r}, expected {ours!r}"
         for name, (theirs, ours) in different.items()
     ]
-    if (
-        different
-        and diverged
-        and not finished
-        and all(map(STEERS.fullmatch, different))
-    ):
-        LOG.warning("%s goes on with another config:\n%s", workdir, "\n".join(lines))
-        changed.append(different)
+    steers = {name: pair for name, pair in different.items() if STEERS.fullmatch(name)}
+    if diverged and (free or steers == different):
+        if different:
+            text = "\n".join(lines)
+            LOG.warning("%s goes on with another config:\n%s", workdir, text)
+        changed += [steers] if steers else []
         wait_for_all("the record is read")
         if is_primary():
-            write_json(record, {**kept, CHANGED: changed, **_as_json(config)})
+            # Of a run without a checkpoint all may be another, but the teacher that it
+            # trained was so at the first rate.
+            kept = new if free else {**kept, **_as_json(config)}
+            write_json(record, {**kept, CHANGED: changed} if changed else kept)
+            (workdir / DIVERGED).unlink(missing_ok=True)
     elif different:
         shown = "\n".join(itertools.islice(lines, 10))
         raise ValueError(

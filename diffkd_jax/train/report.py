@@ -17,7 +17,7 @@ from ..core.step import TrainState
 from ..core.taps import lookup
 from . import plots
 from .build import Run, student_variables
-from .examples import compared_examples, once
+from .examples import compared_examples, few, once
 from .metrics import read_rows
 from .summary import text_table
 from .workdir import read_json, write_whole
@@ -55,26 +55,43 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
     """
     if run.teacher is None:
         return {}
-    batch = run.data.normalise(run.examples(MOST_EXAMPLES_DRAWN))
-    if not len(batch["image"]):
+    image = {"image": run.data.normalise(few(run, MOST_EXAMPLES_DRAWN))["image"]}
+    if not len(image["image"]):
         return {}
-    compiled, image = once(run), {"image": batch["image"]}
-    outputs = (
-        compiled(run.student.infer)(student_variables(state), image),
-        compiled(run.teacher.infer)(run.teacher_variables, image),
+    compiled, key = once(run), jax.random.key(state.seed)
+    sides = (
+        (run.student.infer, student_variables(state), "student"),
+        (run.teacher.infer, run.teacher_variables, "teacher"),
     )
-    drawn, key = {}, jax.random.key(state.seed)
-    for name, tap in run.method.taps.items():
+
+    def block(name, tap, outputs):
         place = tap.share or name
-        refined, sown = compiled(functools.partial(refine, tap))(
+        return (
+            functools.partial(refine, tap),
             state.params["distiller"][place],
             state.model_state["distiller"][place],
             key,
-            lookup(outputs[0], tap.student),
-            lookup(outputs[1], tap.teacher),
+            *outputs,
         )
-        if not sown:
-            continue
+
+    shapes = [jax.eval_shape(infer, variables, image) for infer, variables, _ in sides]
+    taps = {}
+    for name, tap in run.method.taps.items():
+        pair = lookup(shapes[0], tap.student), lookup(shapes[1], tap.teacher)
+        if jax.eval_shape(*block(name, tap, pair))[1]:  # it denoises
+            taps[name] = tap
+    if not taps:
+        return {}
+    outputs = []
+    for infer, variables, side in sides:
+        tapped = lambda v, b, infer=infer, side=side: {
+            name: lookup(infer(v, b), getattr(tap, side)) for name, tap in taps.items()
+        }
+        outputs.append(compiled(tapped)(variables, image))
+    drawn = {}
+    for name, tap in taps.items():
+        function, *given = block(name, tap, [of_side[name] for of_side in outputs])
+        refined, sown = compiled(function)(*given)
         refined, steps = jax.tree.map(
             lambda x: np.asarray(x, float), (refined, sown[0])
         )

@@ -56,7 +56,9 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
     config = renamed(config)
     run = build(config)
     stop_here(asked)
-    if (workdir / SUMMARY).exists():  # which may be somebody else's, to be read alone
+    if processes.as_first(
+        (workdir / SUMMARY).exists()
+    ):  # which may be somebody else's, to be read alone
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
@@ -106,10 +108,10 @@ def _train(
         **{f"teacher_{k}": v for k, v in teacher_scores.items()},
         "images_per_second": fitted.images_per_second,
     }
+    export(run, fitted, workdir)
+    stop_here(asked)
     trajectories = report.denoising(run, fitted.state)
     examples = shown(run, fitted.state, bool(teacher_scores))
-    stop_here(asked)
-    export(run, fitted, workdir)
     stop_here(asked)
     if processes.is_primary():
         if examples:
@@ -284,7 +286,15 @@ def compare(
                 if name.partition("/")[0] not in {"task", *taps}:
                     del own.weights[name]
         runs[method] = own
-    results = [train(own, workdir / method, asked) for method, own in runs.items()]
+    results = []
+    for method, own in runs.items():
+        try:
+            results.append(train(own, workdir / method, asked))
+        except NotFinite as error:
+            raise ValueError(
+                f"{method}: {error}; all methods of a comparison have one config: for "
+                "another rate choose another --workdir"
+            ) from error
     if processes.is_primary():
         with disk_faults_named(workdir):
             show = lambda folder, examples: (

@@ -98,7 +98,7 @@ class Run:
         """The last line of ours in a process's output."""
         lines = self.outputs[index].read_text(errors="replace").splitlines()
         ours = [x for x in lines if x.strip() and "resource_tracker" not in x]
-        return ours[-1] if ours else ""
+        return ours[-1].replace(str(self.workdir.parent), "...") if ours else ""
 
     def traceback(self):
         """Whether any process showed one, in any call on the workdir."""
@@ -145,8 +145,12 @@ def differences(workdir, expected, far=0.0):
         elif not far and logs[0] != logs[1]:
             found.append(f"{place}: other rows in the log")
         kept = [{p.name for p in (x / "checkpoints").iterdir()} for x in (ours, theirs)]
-        if kept[0] != kept[1] and not far:
-            found.append(f"{place}: checkpoints {sorted(kept[0] ^ kept[1])}")
+        # A stop leaves one of its own, which may be among the newest at the end.
+        if (
+            max(map(int, kept[0])) != max(map(int, kept[1]))
+            or not 2 <= len(kept[0]) < 4
+        ):
+            found.append(f"{place}: checkpoints {sorted(kept[0])}")
     return found
 
 

@@ -476,3 +476,14 @@ def test_no_mask_is_read_through_a_link_out_of_the_folder(tmp_path):
         "masks", str(tmp_path / "data"), options={"classes": 2}
     ).splits["train"]
     assert split.size == 1
+
+
+def test_arrays_of_one_s_own_are_looked_at_when_fetched():
+    """Not only those few that are looked at first."""
+    masks = np.zeros((3, 4, 4), np.uint8)
+    masks[2, 0, 0], masks[1, 1, 1] = 7, 255
+    fetch = lambda rows: {"target": {"label": masks[rows]}}
+    checked = dense.checked(Split(3, fetch), 3)
+    checked.fetch(np.array([0, 1]))
+    with pytest.raises(WrongMask, match=r"example 2: found the value 7 in its mask"):
+        checked.fetch(np.array([1, 2]))

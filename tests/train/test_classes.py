@@ -63,9 +63,10 @@ def test_another_number_of_classes():
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_which_distances_read_labels(name):
-    x, y = (jax.random.normal(jax.random.key(seed), (4, 3)) for seed in (0, 1))
+    shape = (4, 1, 2, 3)  # a map, which is what all take
+    x, y = (jax.random.normal(jax.random.key(seed), shape) for seed in (0, 1))
     values = {
-        float(DISTANCES[name](x, y, {"label": jnp.full(4, label, jnp.int32)}))
+        float(DISTANCES[name](x, y, {"label": jnp.full(shape[:3], label, jnp.int32)}))
         for label in range(3)
     }
     assert (len(values) > 1) == reads_target(DISTANCES[name], x, y)

@@ -28,6 +28,15 @@ def test_the_first_broken_step_is_named_with_its_term(tmp_path, name, value):
         require_finite(rows, [1, 3], tmp_path)
 
 
+def test_a_step_left_out_for_its_optimizer_counts_too(tmp_path):
+    """Whose state no metric shows."""
+    rows = {4: {**GOOD, "skipped": 1.0}, 5: {**GOOD, "skipped": 0.0}}
+    found = require_finite(rows, [], tmp_path, skipped=2, most=3)
+    assert found == {4: "a state of the optimizer"}
+    with pytest.raises(ValueError, match=r"step 4: found a state .* after 3 steps"):
+        require_finite(rows, [], tmp_path, skipped=3, most=3)
+
+
 def test_sound_steps_pass_and_vectors_are_not_looked_at(tmp_path):
     broken = {"gamma/loss/histogram": np.full(20, np.nan), "loss/task": 0.0}
     require_finite({4: GOOD, 5: broken}, [], tmp_path)
@@ -118,6 +127,16 @@ def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
     assert record["changed"] == [
         {"optimizer.learning_rate": [0.1, 1e-3], "weights.task": ["nothing", 0.5]}
     ]
+    assert not (tmp_path / "diverged.json").exists()
     main.run(lower, str(tmp_path))  # which says that it has finished
     with pytest.raises(ValueError, match=r"learning_rate: found 0\.001, expected 0\.1"):
         main.run(tiny_config(**fields), str(tmp_path))
+
+
+def test_a_run_that_diverged_before_a_checkpoint_may_change_all_of_it(tmp_path):
+    fields = {**BAD, "method_options": {"at": 2}}
+    with pytest.raises(ValueError, match=r"step 2: .* checkpoint: step none"):
+        main.run(tiny_config(**fields), str(tmp_path))
+    main.run(tiny_config(**fields | {"method_options": {"at": 9}}), str(tmp_path))
+    record = read_json(tmp_path / "config.json")
+    assert (record["method_options"], "changed" in record) == ({"at": 9}, False)

@@ -9,7 +9,7 @@ import pytest
 
 from diffkd_jax.figures import literal
 from diffkd_jax.tasks.classification import draw_confusion
-from diffkd_jax.train import plots, report
+from diffkd_jax.train import examples, plots, report
 
 ODD = (
     "$_^$",
@@ -115,3 +115,18 @@ assert dict(matplotlib.rcParams) == before
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_examples_that_are_cut_are_not_shown(tmp_path, caplog):
+    given = {"image": np.zeros((1, 2, 2, 1), np.uint8), "target": {"label": np.ones(1)}}
+    given["predicted"] = {"student": {"label": np.ones(1)}}
+    for name in ("none", "kd"):
+        (tmp_path / name).mkdir()
+        examples.save_examples(tmp_path / name, given)
+    found = examples.compared_examples(tmp_path, ["none", "kd"])
+    assert list(found["predicted"]) == ["none", "kd"]
+    file = tmp_path / "none/examples.npz"
+    file.write_bytes(file.read_bytes()[:100])
+    found = examples.compared_examples(tmp_path, ["none", "kd"])
+    assert list(found["predicted"]) == ["kd"]
+    assert "examples are not shown" in caplog.text

@@ -208,3 +208,11 @@ def test_a_workdir_that_is_moved_away_is_named(tmp_path):
     shutil.rmtree(run, ignore_errors=True)
     away.rename(run)
     assert runs.train(config, run)["steps"] == 8
+
+
+def test_an_error_in_a_workdir_that_never_was_seen_is_its_own(tmp_path):
+    with pytest.raises(KeyError), disk.moving_named(tmp_path):
+        raise KeyError("mine")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(KeyError), disk.moving_named(tmp_path):
+        raise KeyError("mine")
