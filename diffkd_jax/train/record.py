@@ -42,7 +42,7 @@ def claim_workdir(
       data: what its data are known by, lists by name.
 
     Returns:
-      What fields that changed since the run began were then, None for not there.
+      What fields that changed since the run began were then, "nothing" for none.
 
     Raises:
       ValueError: the workdir holds a run of another config or on other data, or one
