@@ -19,10 +19,10 @@ def load_config(name, argument=""):
     return (module.get_config(argument) if argument else module.get_config()).lock()
 
 
-def tiny_command(workdir, fields):
+def tiny_command(workdir, fields, config="tests/train/tiny.py"):
     """What starts a process that trains the tiny run with other fields."""
     command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={workdir}"]
-    command += [f"--config={ROOT / 'tests/train/tiny.py'}"]
+    command += [f"--config={ROOT / config}"]
     return command + [f"--config.{name}={value}" for name, value in fields.items()]
 
 

@@ -25,12 +25,12 @@ def started(tmp_path):
     """``(count, devices, fields) -> processes`` of one run, all gone at the end."""
     running = []
 
-    def start(count, devices, fields, workdir):
+    def start(count, devices, fields, workdir, *config):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         joined = {"num_devices": 0, "distributed.enabled": True}
-        command = tiny_command(workdir, fields | joined)
+        command = tiny_command(workdir, fields | joined, *config)
         for i in range(count):
             environment = os.environ | {
                 "JAX_PLATFORMS": "cpu",
@@ -123,6 +123,25 @@ def test_processes_give_the_run_of_one(
         ]
         for path, array in pair[0].items():
             np.testing.assert_allclose(array, pair[1][path], atol=1e-5, err_msg=path)
+
+
+@pytest.mark.slow
+def test_what_other_processes_hold_is_drawn_and_written_too(started, tmp_path):
+    """Masks, trajectories and exports, of a state that lies on both."""
+    fields = {
+        "mesh.fsdp": 2,
+        "mesh.fsdp_min_bytes": 64,
+        "teacher.model": "deeplabv3_resnet8",
+        "methods.diffkd_map.num_steps": 1,
+    }
+    running = started(
+        2, 1, fields, tmp_path, "configs/segmentation_quickstart.py:smoke"
+    )
+    texts = ended(running)
+    assert [process.returncode for process in running] == [0, 0], texts
+    drawn = {file.name for file in (tmp_path / "plots").iterdir()}
+    assert drawn >= {"masks.png", "iou.png", "trajectory_logits.png"}
+    assert load_model(tmp_path).meta["model"] == "deeplabv3_resnet8"
 
 
 def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
