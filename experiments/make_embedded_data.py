@@ -19,7 +19,7 @@ def main(directory: str) -> None:
     arrays = {}
     for name, per_class in (("train", 800), ("test", 200)):
         everything = data.splits[name].fetch(np.arange(data.splits[name].size))
-        label = everything["label"]
+        label = everything["target"]["label"]
         chosen = [np.flatnonzero(label == k)[:per_class] for k in range(10)]
         rows = np.sort(np.concatenate(chosen))
         arrays[f"{name}/image"] = everything["image"][rows]

@@ -28,7 +28,7 @@ def main():
         }
         for method in METHODS
     ]
-    plots.comparison(HERE / "plots/comparison.png", means)
+    plots.comparison(HERE / "plots/comparison.png", means, "top1")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def unseen_pictures(directory):
     """The official test pictures after the first 200 of each class."""
     split = load_idx(directory).splits["test"]
     everything = split.fetch(np.arange(split.size))
-    label = everything["label"]
+    label = everything["target"]["label"]
     rest = np.concatenate([np.flatnonzero(label == k)[200:] for k in range(10)])
     image = normalise(everything["image"][rest], [0.2860], [0.3530])
     return image, label[rest]
@@ -75,7 +75,7 @@ def main(runs, idx_directory=None):
         found = [r["final_top1"] for r in rows if r["method"] == method]
         if len(found) > 1:
             means.append({"method": method, "final_top1": float(np.mean(found))})
-    plots.comparison(HERE / "plots/comparison.png", means)
+    plots.comparison(HERE / "plots/comparison.png", means, "top1")
 
 
 if __name__ == "__main__":
