@@ -12,13 +12,15 @@ def paired(a, b):
     return f"{d.mean():+.2f} +- {d.std(ddof=1) / np.sqrt(len(d)):.2f}"
 
 
-def table(rows, field, order):
+def table(rows, field, order, score="top-1", bases=("none", "kd")):
     """A Markdown table of ``field`` (a share) by method, in the order given.
 
     Args:
       rows: dicts with ``method``, ``seed`` and the field.
       field: such as ``final_top1``.
       order: names of methods; those without rows are left out.
+      score: what the field is called.
+      bases: methods that the others are compared with.
 
     >>> rows = [{"method": "none", "seed": s, "top1": 0.5} for s in (0, 1)]
     >>> print(table(rows, "top1", ["none"]).splitlines()[-1])
@@ -27,13 +29,14 @@ def table(rows, field, order):
     values = {}
     for row in rows:
         values.setdefault(row["method"], {})[row["seed"]] = row[field]
-    lines = ["| method | seeds | top-1 % mean | std | minus none | minus KD |"]
-    lines.append("|---|---|---|---|---|---|")
+    against = [f"minus {'KD' if base == 'kd' else base}" for base in bases]
+    lines = [f"| method | seeds | {score} % mean | std | {' | '.join(against)} |"]
+    lines.append("|---|---|---|---|" + "---|" * len(bases))
     for method in [m for m in order if m in values]:
         v = 100 * np.array(list(values[method].values()))
         spread = f"{v.std(ddof=1):.2f}" if len(v) > 1 else ""
         cells = [method, str(len(v)), f"{v.mean():.2f}", spread]
-        for base in ("none", "kd"):
+        for base in bases:
             compared = base in values and method not in ("none", base)
             cells.append(paired(values[method], values[base]) if compared else "")
         lines.append("| " + " | ".join(cells) + " |")
