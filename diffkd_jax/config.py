@@ -43,6 +43,7 @@ FREE_FIELDS = (
     "data.num_workers",
     "data.max_unreadable",
     "data.stalled_seconds",
+    "data.canvas",  # of evaluation
     "teacher.init",  # so can a teacher; its numbers are compared
     "teacher.workdir",
 )

@@ -56,6 +56,11 @@ def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys)
 BAD_RUNS = [
     ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'cityscapes',"),
     (["--config=cifar100"], "data.path: found no path, expected"),
+    (
+        # Whose options are those of the recipe's own data no longer.
+        ["--config=segmentation_quickstart", "--config.data.name=masks"],
+        "data.path: found no path, expected",
+    ),
     (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
     (
         ["--config=tests/train/tiny.py", "--config.student.options.widht=3"],

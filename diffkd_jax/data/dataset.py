@@ -108,7 +108,8 @@ def open_data(options) -> Data:
     if dense.has_masks(sample):
         for name in dict.fromkeys((options.train_split, options.eval_split)):
             shown = names or tuple(map(str, range(classes)))
-            survey.look(splits[name], shown, f"{options.name} {name}")
+            canvas = options.canvas if name == options.eval_split else None
+            survey.look(splits[name], shown, f"{options.name} {name}", canvas)
         splits = {k: dense.checked(split, classes) for k, split in splits.items()}
         train, evaluation = splits[options.train_split], splits[options.eval_split]
     out = options.channels or channels

@@ -92,6 +92,16 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 
+def options_taken(name: str) -> set[str] | None:
+    """Names of the options of a data set, or None where they are not known.
+
+    >>> sorted(options_taken("scenes"))
+    ['count', 'objects', 'scale', 'size']
+    """
+    key = name.partition("/")[0]
+    return set(keywords(DATASETS[key])) if key in DATASETS else None
+
+
 def load(
     name: str,
     path: str = "",

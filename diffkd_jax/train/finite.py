@@ -71,7 +71,10 @@ def require_finite(
             found[step] = what
             continue
         written = read_rows(workdir / "metrics.jsonl")
-        bad = {row["step"] for row in written if _broken(row)}
+        # Weights that are finite may give scores that are not.
+        bad = {
+            row["step"] for row in written if _broken(row, ("loss/", "norm/", "eval/"))
+        }
         good = max(set(saved) - bad, default="none")
         before = f" after {most} steps that were left out" if most else ""
         raise NotFinite(
@@ -134,10 +137,12 @@ class Finite:
         )
 
 
-def _broken(row: Mapping[str, Any]) -> list[str]:
+def _broken(
+    row: Mapping[str, Any], kinds: tuple[str, ...] = ("loss/", "norm/")
+) -> list[str]:
     """Names of losses and norms that are not finite."""
     return [
         name
         for name, value in row.items()
-        if name.startswith(("loss/", "norm/")) and not np.isfinite(value)
+        if name.startswith(kinds) and not np.all(np.isfinite(value))
     ]

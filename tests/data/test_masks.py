@@ -487,3 +487,20 @@ def test_arrays_of_one_s_own_are_looked_at_when_fetched():
     checked.fetch(np.array([0, 1]))
     with pytest.raises(WrongMask, match=r"example 2: found the value 7 in its mask"):
         checked.fetch(np.array([1, 2]))
+
+
+def test_a_canvas_that_is_too_small_is_named_before_anything_is_trained():
+    sizes = ((2, 3), (4, 2))
+    masks = [np.zeros(size, np.uint8) for size in sizes]
+    pictures = [np.zeros((*size, 3), np.uint8) for size in sizes]
+
+    def fetch(rows):
+        pick = lambda given: [given[i] for i in rows]
+        return {"image": pick(pictures), "target": {"label": pick(masks)}}
+
+    some = Split(2, fetch)
+    for canvas in ((), (4, 2)):
+        with pytest.raises(ValueError, match=r"expected at least \(4, 3\), height and"):
+            survey.look(some, ("sky",), "test", canvas)
+    survey.look(some, ("sky",), "test", (4, 3))
+    survey.look(some, ("sky",), "train")

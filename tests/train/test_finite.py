@@ -48,8 +48,10 @@ def test_a_checkpoint_that_was_broken_is_not_called_good(tmp_path):
     rows[0].pop("gamma/loss/histogram")
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "metrics.jsonl").write_text(text)
+    more = '{"step": 9, "eval/loss": NaN}\n'
+    (tmp_path / "metrics.jsonl").write_text(text + more)
     broken = {10: {"loss/total": np.nan}}
-    for saved, good in (([4, 8], "step 4 "), ([8], "step none ")):
+    for saved, good in (([4, 8, 9], "step 4 "), ([8], "step none ")):
         with pytest.raises(ValueError, match=f"last good checkpoint: {good}"):
             require_finite(broken, saved, tmp_path)
 
