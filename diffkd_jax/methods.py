@@ -4,7 +4,6 @@ Each is a function of keyword arguments, which are its options in a config. One'
 named by import path, ``--config.method=package.module:name``.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -138,8 +137,9 @@ def diffkd_logits(
     num_steps: int = 5,
     num_train_steps: int = 1000,
     weight: float = 1.0,
+    aux_weight: float = 0.0,
 ) -> Method:
-    """DiffKD on logits.
+    """DiffKD on logits, or on their map before it is resized (paper, segmentation).
 
     Args:
       distance: a key of :data:`diffkd_jax.DISTANCES` that takes a temperature, or an
@@ -148,47 +148,20 @@ def diffkd_logits(
       num_steps: denoising steps.
       num_train_steps: diffusion time steps.
       weight: of the distance.
+      aux_weight: of both losses of a second tap, on ``aux_logits``; 0 for none. The
+        paper does not say whether maps have one; DIST's code has, with 0.4.
+
+    >>> sorted(diffkd_logits(aux_weight=0.4).weights)
+    ['aux_logits', 'logits/distance']
     """
     function = find(distance, DISTANCES, "methods.diffkd_logits.distance")
     block = DiffKD(num_steps=num_steps, num_train_steps=num_train_steps)
     distance_of = functools.partial(function, tau=tau)
-    taps = {"logits": Tap("logits", "logits", distance_of, block)}
-    return Method(taps, {"logits/distance": weight})
-
-
-def diffkd_map(
-    *,
-    distance: str = "dist",
-    tau: float = 1.0,
-    num_steps: int = 5,
-    num_train_steps: int = 1000,
-    weight: float = 1.0,
-    aux_weight: float = 0.0,
-) -> Method:
-    """DiffKD on the map of logits (paper, segmentation), before it is resized.
-
-    Args:
-      distance, tau, num_steps, num_train_steps, weight: of :func:`diffkd_logits`.
-      aux_weight: of both losses of a second tap, on ``aux_logits``; 0 for none. The
-        paper does not say whether it has one; DIST's code has, with 0.4.
-
-    >>> sorted(diffkd_map(aux_weight=0.4).weights)
-    ['aux_logits', 'logits/distance']
-    """
-    made = diffkd_logits(
-        distance=distance,
-        tau=tau,
-        num_steps=num_steps,
-        num_train_steps=num_train_steps,
-        weight=weight,
+    weights = {"logits/distance": weight} | (
+        {"aux_logits": aux_weight} if aux_weight else {}
     )
-    if not aux_weight:
-        return made
-    aux = dataclasses.replace(
-        made.taps["logits"], student="aux_logits", teacher="aux_logits", denoise=None
-    )
-    taps = {**made.taps, "aux_logits": aux}
-    return Method(taps, {**made.weights, "aux_logits": aux_weight})
+    outputs = ("logits", "aux_logits") if aux_weight else ("logits",)
+    return Method({n: Tap(n, n, distance_of, block) for n in outputs}, weights)
 
 
 def diffkd(
@@ -268,7 +241,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "cwd": cwd,
     "diffkd_features": diffkd_features,
     "diffkd_logits": diffkd_logits,
-    "diffkd_map": diffkd_map,
+    "diffkd_map": functools.partial(diffkd_logits, distance="dist"),
     "diffkd": diffkd,
     "diffkd_dist": functools.partial(diffkd, logits_distance="dist"),
 }

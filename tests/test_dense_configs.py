@@ -40,7 +40,6 @@ def small(config):
 def test_smoke_of_the_quickstart(tmp_path):
     config = small(load_config("segmentation_quickstart", "smoke"))
     config.teacher.model = "deeplabv3_resnet8"
-    config.methods.diffkd_map.aux_weight = 0.0
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["headline"]) == (2, "miou")
