@@ -27,10 +27,10 @@ from .choose import (
     make_task,
     outputs_of,
 )
-from .evaluate import Other, inferring, make_evaluate, make_others
+from .evaluate import Other, inferring, make_evaluate, make_others, reading
 from .optimizer import make_optimizer, make_schedule
 from .plan import Plan, make_plan
-from .stop import Asked, never, while_waiting
+from .stop import Asked, never
 
 
 def student_variables(state: TrainState) -> dict[str, Any]:
@@ -140,8 +140,6 @@ def build(config, data: Data | None = None) -> Run:
         config, batch, pure_step, student, (student_out, teacher_out), place
     )
     transform = transforms.train_transform(config.data)
-    options = config.data.to_dict()
-
     models = (student, teacher)
     infers = tuple(None if m is None else inferring(task, m) for m in models)
 
@@ -153,11 +151,7 @@ def build(config, data: Data | None = None) -> Run:
             seed=config.seed,
             num_epochs=int(np.ceil(config.train.epochs)),
             start=start,
-            num_threads=options["num_threads"],
-            num_workers=options["num_workers"],
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            waiting=while_waiting(asked, options["stalled_seconds"]),
+            **reading(config.data, asked),
         )
 
     def examples(count: int) -> Mapping:

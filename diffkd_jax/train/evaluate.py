@@ -109,6 +109,22 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
+def reading(options: Mapping, asked: Asked) -> dict[str, Any]:
+    """How this process reads batches, arguments of :mod:`diffkd_jax.data.pipeline`.
+
+    Args:
+      options: the section ``data`` of a config.
+      asked: whether to stop, looked at where no batch comes.
+    """
+    return {
+        "num_threads": options["num_threads"],
+        "num_workers": options["num_workers"],
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+        "waiting": while_waiting(asked, options["stalled_seconds"]),
+    }
+
+
 def inferring(task: Task, model: Model) -> Callable:
     """``(variables, batch) -> outputs`` of a model, as its task has it inferred."""
     if task.infer is None:
@@ -228,11 +244,7 @@ def make_batches(
             split,
             transform,
             batch_size=size,
-            num_threads=options["num_threads"],
-            num_workers=options["num_workers"],
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            waiting=while_waiting(asked, options["stalled_seconds"]),
+            **reading(options, asked),
         )
         with closing(made):
             for batch in made:
