@@ -166,28 +166,23 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
 
 def _drop_options(config: Any, arguments: list[str]) -> None:
     """Leaves out options of a recipe's model or data that those given instead lack."""
-    if any(a.partition("=")[0].lstrip("-") == "config.data.name" for a in arguments):
-        from .data.sources import options_taken as taken_by_data
-
-        _keep_options("data", config.data, taken_by_data(config.data.name))
-    for side in ("student", "teacher"):
-        flags_of_model = (f"--config.{side}.model", f"-config.{side}.model")
-        if not any(a.partition("=")[0] in flags_of_model for a in arguments):
+    for where, field in (("data", "name"), ("student", "model"), ("teacher", "model")):
+        given = (f"--config.{where}.{field}", f"-config.{where}.{field}")
+        if not any(a.partition("=")[0] in given for a in arguments):
             continue
-        from .models import options_taken  # slow to import
+        if where == "data":  # slow to import, both
+            from .data.sources import options_taken
+        else:
+            from .models import options_taken
 
-        section = config[side]
-        _keep_options(side, section, options_taken(section.model))
-
-
-def _keep_options(where: str, section: Any, taken: set[str] | None) -> None:
-    left = [] if taken is None else sorted(set(section.options) - taken)
-    with section.options.unlocked():
-        for name in left:
-            del section.options[name]
-    if left:
-        name = section.name if where == "data" else section.model
-        print(f"{where}.options: left out {left}, which {name!r} lacks")
+        section = config[where]
+        taken = options_taken(section[field])
+        left = [] if taken is None else sorted(set(section.options) - taken)
+        with section.options.unlocked():
+            for name in left:
+                del section.options[name]
+        if left:
+            print(f"{where}.options: left out {left}, which {section[field]!r} lacks")
 
 
 def _with_recipe_file(arguments: list[str]) -> list[str]:
