@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..core.step import MAX_SEED
 from ..data.fields import RANGES as OF_DATA
 from ..data.fields import tuple_fault
+from ..data.transforms import AUGMENTS
 from .optimizer import SCHEDULES
 
 
@@ -107,7 +108,7 @@ OF_TEACHER = tuple(
 MAY_LACK = ("teacher.min_score",)
 PATTERNS = ("optimizer.frozen", "student.inherit", "student.init_leave_out")
 CHOICES = {
-    "data.augment": ("none", "crop_flip", "resized_crop", "scale_crop_flip"),
+    "data.augment": AUGMENTS,
     "data.interpolation": ("bilinear", "bicubic"),
     "data.channels": (0, 3),
     "student.dtype": ("float32", "bfloat16", "float16"),
