@@ -12,6 +12,26 @@ def paired(a, b):
     return f"{d.mean():+.2f} +- {d.std(ddof=1) / np.sqrt(len(d)):.2f}"
 
 
+def means(rows, field, order, least=1):
+    """Mean of ``field`` by method, as ``plots.comparison`` takes it.
+
+    Args:
+      rows: dicts with ``method`` and the field.
+      field: such as ``final_top1``.
+      order: names of methods; those with fewer rows than ``least`` are left out.
+      least: rows.
+
+    >>> means([{"method": "none", "x": x} for x in (0.5, 1.0)], "x", ["none", "kd"])
+    [{'method': 'none', 'x': 0.75}]
+    """
+    found = {m: [r[field] for r in rows if r["method"] == m] for m in order}
+    return [
+        {"method": method, field: float(np.mean(values))}
+        for method, values in found.items()
+        if len(values) >= least
+    ]
+
+
 def table(rows, field, order, score="top-1", bases=("none", "kd")):
     """A Markdown table of ``field`` (a share) by method, in the order given.
 

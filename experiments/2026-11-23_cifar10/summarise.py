@@ -6,11 +6,10 @@ PYTHONPATH=. python experiments/2026-11-23_cifar10/summarise.py
 import json
 import pathlib
 
-import numpy as np
 from run import METHODS
 
 from diffkd_jax.train import plots
-from experiments.tables import table
+from experiments.tables import means, table
 
 HERE = pathlib.Path(__file__).parent
 
@@ -19,16 +18,9 @@ def main():
     lines = (HERE / "results.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     print(table(rows, "final_top1", METHODS))
-    means = [
-        {
-            "method": method,
-            "final_top1": float(
-                np.mean([r["final_top1"] for r in rows if r["method"] == method])
-            ),
-        }
-        for method in METHODS
-    ]
-    plots.comparison(HERE / "plots/comparison.png", means, "top1")
+    plots.comparison(
+        HERE / "plots/comparison.png", means(rows, "final_top1", METHODS), "top1"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from diffkd_jax.data.sources import load_idx
 from diffkd_jax.data.transforms import normalise
 from diffkd_jax.models.files import load_model
 from diffkd_jax.train import plots
-from experiments.tables import table
+from experiments.tables import means, table
 
 HERE = pathlib.Path(__file__).parent
 ORDER = ["none", "kd", "mse", "dist", "diffkd_features", "diffkd_logits", "diffkd"]
@@ -70,12 +70,8 @@ def main(runs, idx_directory=None):
     (HERE / "plots").mkdir(exist_ok=True)
     for name in ("trajectory_features", "trajectory_logits", "gamma_logits"):
         shutil.copy(plots_from / f"{name}.png", HERE / "plots")
-    means = []
-    for method in ORDER:
-        found = [r["final_top1"] for r in rows if r["method"] == method]
-        if len(found) > 1:
-            means.append({"method": method, "final_top1": float(np.mean(found))})
-    plots.comparison(HERE / "plots/comparison.png", means, "top1")
+    found = means(rows, "final_top1", ORDER, least=2)
+    plots.comparison(HERE / "plots/comparison.png", found, "top1")
 
 
 if __name__ == "__main__":

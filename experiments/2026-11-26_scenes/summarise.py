@@ -9,13 +9,11 @@ import json
 import pathlib
 import sys
 
-import numpy as np
-
 from diffkd_jax.data.scenes import CLASSES, PALETTE
 from diffkd_jax.tasks.masks_drawn import show
 from diffkd_jax.train import plots
 from diffkd_jax.train.examples import compared_examples
-from experiments.tables import table
+from experiments.tables import means, table
 
 HERE = pathlib.Path(__file__).parent
 ORDER = ["none", "cwd", "dist", "diffkd_map"]
@@ -30,16 +28,9 @@ def main(runs):
     (HERE / "results.jsonl").write_text("\n".join(lines) + "\n")
     print(table(rows, "final_miou", ORDER, "mIoU", ("none", "cwd")))
     print(f"\nteacher {100 * rows[0]['teacher_miou']:.2f} %")
-    means = [
-        {
-            "method": method,
-            "final_miou": float(
-                np.mean([r["final_miou"] for r in rows if r["method"] == method])
-            ),
-        }
-        for method in ORDER
-    ]
-    plots.comparison(HERE / "plots/comparison.png", means, "miou")
+    plots.comparison(
+        HERE / "plots/comparison.png", means(rows, "final_miou", ORDER), "miou"
+    )
     examples = compared_examples(runs, [f"{method}-0" for method in ORDER])
     meta = {"palette": PALETTE, "num_classes": len(CLASSES)}
     show(HERE / "plots", examples, meta)
