@@ -73,6 +73,7 @@ def denoise(
     train: bool,
     unroll: int | None = None,
     keep_steps: bool = False,
+    remat: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Runs the DDIM plan from ``x``, as one ``lax.scan`` (eq. 5).
 
@@ -86,6 +87,7 @@ def denoise(
       train: batch statistics, updated by each step, or running statistics.
       unroll: unroll factor of the scan, or None for the platform's choice.
       keep_steps: also return the result of each step.
+      remat: recompute each step in the backward pass in place of keeping it.
 
     Returns:
       The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
@@ -99,7 +101,7 @@ def denoise(
     num_steps = plan.t.shape[0]
     # Running statistics are state only while they are updated.
     scan = nn.scan(
-        step,
+        nn.remat(step, prevent_cse=False) if remat else step,
         variable_broadcast="params" if train else ["params", "batch_stats"],
         variable_carry="batch_stats" if train else False,
         split_rngs={"params": False},
@@ -133,6 +135,8 @@ class DiffKD(nn.Module):
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for that of the inputs. Parameters, statistics and
         losses are float32 or wider.
+      remat: recompute each denoising step in the backward pass, which needs less memory
+        and more time.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
@@ -150,6 +154,7 @@ class DiffKD(nn.Module):
     unroll: int | None = None
     norm: Callable = BatchNorm
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -205,6 +210,7 @@ class DiffKD(nn.Module):
             train=train,
             unroll=self.unroll,
             keep_steps=keep_steps,
+            remat=self.remat,
         )
         if steps is not None:
             self.sow("intermediates", "trajectory", jnp.concatenate([x[None], steps]))

@@ -34,6 +34,46 @@ def mse(student: Features, teacher: Features, target: Target = None) -> Scalar:
     return jnp.mean(jnp.square(student - teacher))
 
 
+def l1(student: Features, teacher: Features, target: Target = None) -> Scalar:
+    """Mean absolute error over all elements, as of regressed boxes (MasKD).
+
+    >>> float(l1(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])))
+    1.0
+    """
+    del target
+    student, teacher = _check(student, teacher)
+    return jnp.mean(jnp.abs(student - teacher))
+
+
+def attention_mse(
+    student: Features, teacher: Features, target: Target = None, *, tau: float = 0.5
+) -> Scalar:
+    """Squared error of maps, weighted by where and in which channels the teacher is.
+
+    The weights are those of FGD (Yang et al. 2022), with mean 1 over positions and
+    over channels: softmaxes of the mean absolute value over temperature ``tau``. The
+    paper has rows of an "attention-based MSE" and no definition: this reading is ours.
+
+    Args:
+      student: ``[b, h, w, c]``.
+      teacher: likewise.
+      target: not read.
+      tau: temperature.
+
+    >>> x = jnp.ones((1, 2, 2, 3))
+    >>> round(float(attention_mse(x, 2 * x)), 6)
+    1.0
+    """
+    del target
+    student, teacher = _check(student, teacher)
+    size = jnp.abs(teacher)
+    b, h, w, c = size.shape
+    where = jax.nn.softmax(size.mean(-1).reshape(b, h * w) / tau) * h * w
+    which = jax.nn.softmax(size.mean((1, 2)) / tau) * c
+    weight = where.reshape(b, h, w, 1) * which[:, None, None]
+    return jnp.mean(weight * jnp.square(student - teacher))
+
+
 def cosine(student: Features, teacher: Features, target: Target = None) -> Scalar:
     """One minus the cosine between channel vectors, averaged; in [0, 2].
 
@@ -164,6 +204,8 @@ def cwd(
 
 DISTANCES: dict[str, Callable[..., jax.Array]] = {
     "mse": mse,
+    "l1": l1,
+    "attention_mse": attention_mse,
     "cosine": cosine,
     "kl": kl,
     "dist": dist,

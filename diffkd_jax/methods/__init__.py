@@ -1,0 +1,40 @@
+"""Methods of distillation, as values: taps, and weights of the losses.
+
+Each is a function of keyword arguments, which are its options in a config. One's own is
+named by import path, ``--config.method=package.module:name``.
+"""
+
+import functools
+from collections.abc import Callable
+
+from . import pyramid
+from .contract import Method, describe
+from .single import (
+    cwd,
+    diffkd,
+    diffkd_features,
+    diffkd_logits,
+    dist,
+    dkd,
+    kd,
+    mse,
+    none,
+)
+
+__all__ = ["METHODS", "Method", "describe"]
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "none": none,
+    "kd": kd,
+    "dkd": dkd,
+    "dist": dist,
+    "mse": mse,
+    "cwd": cwd,
+    "diffkd_features": diffkd_features,
+    "diffkd_logits": diffkd_logits,
+    "diffkd_map": functools.partial(diffkd_logits, distance="dist"),
+    "diffkd": diffkd,
+    "diffkd_dist": functools.partial(diffkd, logits_distance="dist"),
+    "diffkd_fpn": pyramid.diffkd_fpn,
+    "mse_fpn": pyramid.mse_fpn,
+}

@@ -1,0 +1,84 @@
+"""Methods for the maps of a feature pyramid, one tap a level (paper, detection)."""
+
+from collections.abc import Sequence
+
+from ..core.diffkd import DiffKD
+from ..core.distances import DISTANCES, l1
+from ..core.losses import Weight
+from ..core.taps import Tap
+from ..named import find
+from .contract import Method
+
+LEVELS = ("p3", "p4", "p5", "p6", "p7")
+
+
+def diffkd_fpn(
+    *,
+    levels: Sequence[str] = LEVELS,
+    distance: str = "mse",
+    latent_channels: int | None = None,
+    num_steps: int = 5,
+    num_train_steps: int = 1000,
+    weight: float = 5.0,
+    diffusion_weight: float = 1.0,
+    box_weight: float = 0.0,
+    share: bool = False,
+    remat: bool = False,
+) -> Method:
+    """DiffKD on every level of a feature pyramid (paper, section 4.3).
+
+    Losses are means over a level, and summed over levels.
+
+    Args:
+      levels: outputs ``fpn/<level>`` that are matched: p3 to p7 of RetinaNet and FCOS,
+        p2 to p5 of Faster R-CNN.
+      distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path;
+        ``attention_mse`` for the paper's rows with a dagger, in our reading.
+      latent_channels: width of the autoencoder, None for none, as the paper.
+      num_steps: denoising steps.
+      num_train_steps: diffusion time steps.
+      weight: of the distances: 5 for RetinaNet, FCOS and Faster R-CNN, 15 for
+        RepPoints.
+      diffusion_weight: of the diffusion losses. The paper does not say whether its 5
+        is meant for them too, as in its code for classification.
+      box_weight: of the mean absolute difference of ``box_codes`` of the same levels,
+        the regression KD of MasKD for RetinaNet; 0 for none.
+      share: one block for all levels, else one each (the paper does not say).
+      remat: recompute the noise predictor in the backward pass, for memory.
+
+    >>> method = diffkd_fpn(levels=["p3", "p4"], box_weight=1.0)
+    >>> sorted(method.taps)
+    ['box_p3', 'box_p4', 'p3', 'p4']
+    """
+    function = find(distance, DISTANCES, "methods.diffkd_fpn.distance")
+    block = DiffKD(latent_channels, None, num_steps, num_train_steps, remat=remat)
+    together = "pyramid" if share else ""
+    taps, weights = {}, dict[str, Weight]()
+    for level in levels:
+        name = f"fpn/{level}"
+        taps[level] = Tap(name, name, function, block, share=together)
+        weights[f"{level}/distance"] = weight
+        weights[f"{level}/diffusion"] = diffusion_weight
+        if box_weight:
+            codes = f"box_codes/{level}"
+            taps[f"box_{level}"] = Tap(codes, codes, l1, None)
+            weights[f"box_{level}"] = box_weight
+    return Method(taps, weights)
+
+
+def mse_fpn(
+    *, levels: Sequence[str] = LEVELS, distance: str = "mse", weight: float = 1.0
+) -> Method:
+    """A direct comparison of every level, the student projected where channels differ.
+
+    Args:
+      levels: outputs ``fpn/<level>`` that are matched.
+      distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
+      weight: of each level.
+
+    >>> mse_fpn(levels=["p3"], weight=2.0).weights
+    {'p3/distance': 2.0}
+    """
+    function = find(distance, DISTANCES, "methods.mse_fpn.distance")
+    taps = {level: Tap(f"fpn/{level}", f"fpn/{level}", function) for level in levels}
+    return Method(taps, {f"{level}/distance": weight for level in levels})

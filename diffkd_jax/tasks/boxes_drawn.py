@@ -1,0 +1,105 @@
+"""Figures of detection: average precision by class, precision and recall, boxes."""
+
+import csv
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import figures
+
+MOST_SHOWN = 6
+LEAST_SCORE = 0.3  # of a detection that is drawn
+CURVES = {"iou 0.50": 0, "iou 0.75": 5}  # of thresholds from 0.50 on, by 0.05
+
+
+def draw(
+    folder: pathlib.Path, seen: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> list[pathlib.Path]:
+    """Average precision of each class, and precision over recall.
+
+    Args:
+      folder: where ``ap.png``, ``ap.csv`` and ``precision.png`` are written.
+      seen: ``ap`` and ``ap50`` of each class, NaN without an object; ``precision``
+        ``[thresholds, recalls, classes]``, -1 likewise.
+      meta: of the data; ``class_names``, where they are known.
+    """
+    each, at_half = seen["ap"], seen["ap50"]
+    names = list(meta.get("class_names") or map(str, range(len(each))))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "ap.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "ap", "ap50"))
+        writer.writerows(zip(names, each.tolist(), at_half.tolist(), strict=True))
+    figure, axis = figures.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
+    axis.barh(range(len(each)), np.nan_to_num(at_half), color="#c5d5e8", label="AP50")
+    axis.barh(range(len(each)), np.nan_to_num(each), color="#4c78a8", label="AP")
+    for row, (value, half) in enumerate(zip(each, at_half, strict=True)):
+        text = "no object" if np.isnan(value) else f"{value:.3f}"
+        axis.text(np.nan_to_num(half) + 0.01, row, text, va="center", size=8)
+    axis.set_yticks(range(len(each)), [figures.literal(name) for name in names])
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
+    axis.legend(loc="lower right", fontsize=8)
+    return [figures.save(figure, folder / "ap.png"), _precision(folder, seen)]
+
+
+def _precision(folder: pathlib.Path, seen: Mapping[str, np.ndarray]) -> pathlib.Path:
+    figure, axis = figures.subplots(figsize=(5.0, 4.0))
+    precision = np.asarray(seen["precision"])
+    there = (precision >= 0).all((0, 1))
+    recall = np.linspace(0, 1, precision.shape[1])
+    for name, at in CURVES.items():
+        if there.any():
+            axis.plot(recall, precision[at][:, there].mean(-1), label=name)
+    axis.set(xlabel="recall", ylabel="precision, mean over classes", xlim=(0, 1))
+    axis.set_ylim(0, 1.02)
+    if there.any():
+        axis.legend(fontsize=8)
+    return figures.save(figure, folder / "precision.png")
+
+
+def show(
+    folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
+) -> list[pathlib.Path]:
+    """Pictures with the boxes of the truth and those that models find, side by side.
+
+    Args:
+      folder: where ``boxes.png`` is written.
+      examples: ``image`` uint8 ``[n, h, w, c]``, ``target`` and, by name of a model in
+        ``predicted``, ``boxes`` ``[n, m, 4]`` in pixels of the picture, ``classes``,
+        ``valid`` and, of models, ``scores``, of which those above 0.3 are drawn.
+      meta: of the data; ``class_names``, where they are known.
+    """
+    image = np.asarray(examples["image"])[:MOST_SHOWN]
+    image = image.repeat(3, -1) if image.shape[-1] == 1 else image
+    names = list(meta.get("class_names") or map(str, range(meta["num_classes"])))
+    columns = {"truth": examples["target"], **examples["predicted"]}
+    rows = len(image)
+    figure, axes = figures.subplots(
+        rows, len(columns), figsize=(2.6 * len(columns), 2.6 * rows), squeeze=False
+    )
+    for column, (title, found) in zip(axes.T, columns.items(), strict=True):
+        column[0].set_title(figures.literal(title), size=9)
+        for at, axis in enumerate(column):
+            axis.imshow(image[at])
+            axis.set_axis_off()
+            _boxes(axis, {k: np.asarray(v)[at] for k, v in found.items()}, names)
+    return [figures.save(figure, folder / "boxes.png")]
+
+
+def _boxes(axis: Any, found: Mapping[str, np.ndarray], names: list[str]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    shown = found["valid"].astype(bool)
+    if "scores" in found:
+        shown &= found["scores"] > LEAST_SCORE
+    for row in np.flatnonzero(shown):
+        (x, y, right, bottom), k = found["boxes"][row], int(found["classes"][row])
+        colour = colormaps["tab20"](k % 20)
+        score = f" {found['scores'][row]:.2f}" if "scores" in found else ""
+        axis.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec=colour))
+        text = f"{figures.literal(names[k], 14)}{score}"
+        axis.text(x, max(y - 1, 3), text, color=colour, size=5, clip_on=True)

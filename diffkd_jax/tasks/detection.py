@@ -1,0 +1,179 @@
+"""Object detection: losses by part, average precision as COCO has it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import one_stage, two_stage
+from .boxes_drawn import draw, show
+from .classes import check
+from .coco_ap import coco_figures
+from .contract import Evidence, Task
+from .one_stage import Kept
+
+# As torchvision keeps them, but for 100 of RetinaNet in place of 300.
+KEPT = {
+    "retinanet": Kept(0.05, 1000, 0.5, 100),
+    "fcos": Kept(0.2, 1000, 0.6, 100),
+    "two_stage": Kept(0.05, 0, 0.5, 100),
+}
+NEEDED = ("box_codes", "anchors")
+DETECTIONS = ("boxes", "scores", "classes", "valid")
+
+
+def detection(
+    meta: Mapping[str, Any],
+    *,
+    box_weight: float = 1.0,
+    by_batch: bool = False,
+    score: float | None = None,
+    candidates: int | None = None,
+    nms: float | None = None,
+    count: int | None = None,
+    size_limits: tuple[float, float] = (32.0, 96.0),
+) -> Task:
+    """Boxes and their classes, from the outputs of RetinaNet, FCOS or Faster R-CNN.
+
+    What a model gives says which it is: ``roi`` is of two stages, ``centreness`` of
+    FCOS. Targets hold ``boxes`` float ``[b, m, 4]`` (x1 y1 x2 y2 in pixels of the
+    picture as it is given to the model), ``classes`` ints ``[b, m]`` and ``valid`` bool
+    ``[b, m]``; where they are scored on stored pictures of another size also
+    ``stored``, ``scale``, ``stored_size``, ``ignored`` and ``area``. Scores are the
+    twelve figures of COCO, ``ap`` the headline; those that are undefined are NaN.
+
+    Args:
+      meta: of the data, with ``num_classes``.
+      box_weight: of the losses of boxes.
+      by_batch: RetinaNet's losses by the objects of the whole batch, as MMDetection,
+        else by those of each picture, as torchvision.
+      score: that detections are above, None for the usual of the network.
+      candidates: of a level that are looked at, likewise.
+      nms: intersection over union, likewise.
+      count: detections of a picture, likewise.
+      size_limits: sides in pixels of the stored picture, from which an object is medium
+        and large.
+
+    Raises:
+      ValueError: no classes, or an option out of range.
+
+    >>> detection({"num_classes": 80}).headline
+    'ap'
+    """
+    classes = meta["num_classes"]
+    if classes < 1:
+        raise ValueError("detection: found data without classes, expected at least 1")
+    given = {"score": score, "candidates": candidates, "nms": nms, "count": count}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        whole = name in ("candidates", "count")
+        if not (isinstance(value, int) and value > 0 if whole else 0 < value <= 1):
+            raise ValueError(
+                f"task.options.{name}: found {value!r}, expected "
+                f"{'a whole number above 0' if whole else 'a number above 0, up to 1'}"
+            )
+    kept = {name: usual._replace(**given) for name, usual in KEPT.items()}
+
+    def losses(outputs, batch):
+        kind = kind_of(outputs, classes)
+        target = batch["target"]
+        if kind == "two_stage":
+            found = two_stage.losses(outputs, target)
+        elif kind == "fcos":
+            found = one_stage.fcos_losses(outputs, target)
+        else:
+            found = one_stage.retinanet_losses(outputs, target, by_batch=by_batch)
+        factor = lambda name: box_weight if name.endswith("box") else 1.0
+        return {f"task/{name}": factor(name) * x for name, x in found.items()}
+
+    def predict(outputs, batch):
+        kind, image = kind_of(outputs, classes), batch["image"]
+        whole = jnp.broadcast_to(jnp.array(image.shape[1:3]), (len(image), 2))
+        size = batch.get("size", whole)
+        stage = two_stage if kind == "two_stage" else one_stage
+        return stage.detections(outputs, size, kept[kind])
+
+    def evidence(outputs, batch):
+        return evidence_of(predict(outputs, batch), batch)
+
+    def scored(seen):
+        figures, _ = figures_of(seen, classes, size_limits)
+        return figures
+
+    return Task(
+        loss=losses,
+        predict=predict,
+        evidence=evidence,
+        score=scored,
+        headline="ap",
+        draw=lambda folder, seen, meta: draw(
+            folder, figures_of(seen, classes, size_limits)[1], meta
+        ),
+        show=show,
+        check=check,
+    )
+
+
+def kind_of(outputs: Mapping, classes: int) -> str:
+    """Which network has such outputs.
+
+    Raises:
+      ValueError: another number of classes than the data's.
+      KeyError: the output that is missing.
+    """
+    if "roi" in outputs:
+        found, expected = outputs["roi"]["class_logits"].shape[-1], classes + 1
+    else:
+        levels, _, _ = (outputs[name] for name in ("class_logits", *NEEDED))
+        found, expected = next(iter(levels.values())).shape[-1], classes
+    if found != expected:
+        raise ValueError(
+            f"found class_logits of {found} columns, expected {expected}, for "
+            f"{classes} classes"
+        )
+    if "roi" in outputs:
+        return "two_stage"
+    return "fcos" if "centreness" in outputs else "retinanet"
+
+
+def evidence_of(found: Mapping[str, jax.Array], batch: Mapping) -> Evidence:
+    """Detections and the truth of each picture, in pixels of the stored one.
+
+    Args:
+      found: detections in pixels of the picture that the model saw.
+      batch: with ``target`` and ``mask``.
+
+    Returns:
+      Rows ``boxes``, ``scores``, ``classes``, ``valid`` of detections, and those of the
+      truth as ``true/boxes`` and so on.
+    """
+    target, boxes = batch["target"], found["boxes"]
+    if "scale" in target:
+        boxes = boxes / jnp.tile(target["scale"][:, None, ::-1], (1, 1, 2))
+        most = target["stored_size"][:, None, ::-1].astype(boxes.dtype)
+        boxes = jnp.clip(boxes, 0.0, jnp.tile(most, (1, 1, 2)))
+    true = target.get("stored", target["boxes"])
+    sides = true[..., 2:] - true[..., :2]
+    rows = {name: found[name] for name in DETECTIONS} | {"boxes": boxes}
+    rows |= {
+        "true/boxes": true,
+        "true/classes": target["classes"],
+        "true/valid": target["valid"],
+        "true/ignored": target.get("ignored", jnp.zeros_like(target["valid"])),
+        "true/area": target.get("area", sides.prod(-1)),
+    }
+    return Evidence({"pictures": batch["mask"].sum()}, rows)
+
+
+def figures_of(seen: Evidence, classes: int, size_limits) -> tuple[dict, dict]:
+    """Figures by name, and what is drawn of them."""
+    rows = {name: np.asarray(x) for name, x in seen.rows.items()}
+    found = {name: rows[name] for name in DETECTIONS}
+    true = {
+        name.removeprefix("true/"): x
+        for name, x in rows.items()
+        if name.startswith("true/")
+    }
+    return coco_figures(true, found, classes=classes, size_limits=size_limits)
