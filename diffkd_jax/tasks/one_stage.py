@@ -35,12 +35,14 @@ class Kept(NamedTuple):
       nms: intersection over union with a better one of their class that they are not
         above.
       count: of a picture, at most.
+      side: least height and width, pixels, after they are cut to the picture.
     """
 
     score: float
     candidates: int
     nms: float
     count: int
+    side: float = 0.01
 
 
 def joined(levels: Mapping[str, jax.Array], axis: int = 1) -> jax.Array:
@@ -177,7 +179,7 @@ def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.A
         found = [_candidates(*level, kept=kept) for level in levels]
         boxes, scores, classes = (jnp.concatenate(x) for x in zip(*found, strict=True))
         boxes = clip(boxes, size)
-        there = (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)
         # By their logarithms: probabilities of 1 are ties in float32.
         scores = jnp.where(there, scores, -jnp.inf)
         rows, valid = greedy(boxes, scores, classes, kept.nms, kept.count)
