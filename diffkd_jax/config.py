@@ -70,7 +70,7 @@ def base() -> ConfigDict:
     config = ConfigDict(
         {
             "name": "",  # names the default workdir, runs/<name>
-            "mode": "train",  # or "evaluate": the exported student of the workdir
+            "mode": "train",  # of the exported student: "evaluate" or "predict"
             "dry_run": False,  # print sizes and taps, train nothing
             "seed": 0,
             "num_devices": 0,  # 0 for all

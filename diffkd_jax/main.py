@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from .recipes import recipe_file, recipes, take_options
 
+MODES = ("train", "evaluate", "predict")
 FLAGS = flags.FLAGS
 
 
@@ -66,8 +67,8 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
     config = renamed(config)
     start_processes(config.distributed)
     directory = expand(workdir or pathlib.Path("runs") / config.name)
-    if config.mode not in ("train", "evaluate"):
-        raise ValueError(f"mode: found {config.mode!r}, expected 'train' or 'evaluate'")
+    if config.mode not in MODES:
+        raise ValueError(f"mode: found {config.mode!r}, expected one of {list(MODES)}")
     catch = signals and not config.dry_run
     with (
         ending_together(config.distributed.lost_seconds),
@@ -75,8 +76,8 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
     ):
         if config.dry_run:
             runs.dry_run(config)
-        elif config.mode == "evaluate":
-            runs.evaluate_only(config, directory, asked)
+        elif config.mode != "train":
+            runs.use_student(config, directory, asked)
         elif config.compare:
             runs.compare(config, directory, asked)
         else:

@@ -29,7 +29,11 @@ OF_IDS = MaskRule(
     tuple((i, IDS.index(i) if i in IDS else VOID) for i in range(-1, 34)),
 )
 OF_TRAIN_IDS = MaskRule(len(CLASSES))
-META = {"ignore": VOID, "palette": [list(colour) for colour in PALETTE]}
+META = {
+    "ignore": VOID,
+    "palette": [list(colour) for colour in PALETTE],
+    "ids": list(IDS),
+}
 PICTURE, MASK = "_leftImg8bit.png", "_gtFine_{}.png"
 
 

@@ -1,7 +1,8 @@
 """Image classification: cross-entropy, top-1 and top-5 accuracy, confusion."""
 
+import csv
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -66,6 +67,7 @@ def classification(
         headline="top1",
         prepare=prepare,
         draw=draw,
+        write=write,
         check=check,
     )
 
@@ -194,6 +196,21 @@ def draw(
         return []
     names = names or [str(k) for k in range(len(counts))]
     return [draw_confusion(folder / "confusion.png", np.asarray(counts), names)]
+
+
+def write(
+    folder: pathlib.Path,
+    predictions: Iterable[tuple[str, Mapping, Mapping]],
+    meta: Mapping[str, Any],
+) -> None:
+    """``predictions.csv``: name, class and its probability, one line an example."""
+    names = meta.get("class_names") or range(meta["num_classes"])
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("name", "class", "probability"))
+        for name, found, _ in predictions:
+            label = int(found["label"])
+            writer.writerow((name, names[label], float(found["probability"][label])))
 
 
 def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Path:

@@ -58,6 +58,9 @@ class Task(NamedTuple):
       show: ``(folder, examples, meta) -> [PNG file]``, of a few examples: ``image``
         uint8, ``target``, and ``predicted``, what ``predict`` says by name of a model;
         or None.
+      write: ``(folder, predictions, meta) -> None``, where ``predictions`` yields
+        ``(name, what predict says of one example, the example)``: name is a path below
+        the folder, without an ending; the arrays are without their batch axis. Or None.
       check: ``(source, meta of a model, meta of the data, taps) -> None``, ValueError
         where the model cannot serve; ``taps`` is None for a student, for a teacher
         ``{name: (student output, teacher output, whether the distance reads the
@@ -74,6 +77,7 @@ class Task(NamedTuple):
     infer: Callable[..., Mapping] | None = None
     draw: Callable[..., list] | None = None
     show: Callable[..., list] | None = None
+    write: Callable[..., None] | None = None
     check: Callable[..., None] | None = None
 
     def goodness(self, scores: Mapping[str, Any]) -> float:

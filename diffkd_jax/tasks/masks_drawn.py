@@ -2,10 +2,11 @@
 
 import csv
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .. import figures
 from .contract import Evidence
@@ -85,6 +86,36 @@ def show(
             axis.imshow(picture)
             axis.set_axis_off()
     return [figures.save(figure, folder / "masks.png")]
+
+
+def write(
+    folder: pathlib.Path,
+    predictions: Iterable[tuple[str, Mapping, Mapping]],
+    meta: Mapping[str, Any],
+    *,
+    ids: np.ndarray | None = None,
+) -> None:
+    """A mask a picture, ``<name>.png``: classes with the palette, or ids in grey.
+
+    Args:
+      folder: where they are written.
+      predictions: of each example its name, ``label`` uint8 ``[h, w]``, and itself,
+        with ``size`` where it is padded.
+      meta: of the data; ``palette``, where it is known.
+      ids: what stands for each class, None for the class itself.
+    """
+    table = colours(meta.get("palette") or (), meta["num_classes"])
+    for name, found, example in predictions:
+        label = np.asarray(found["label"])
+        if "size" in example:
+            height, width = example["size"]
+            label = label[:height, :width]
+        picture = Image.fromarray(label if ids is None else ids[label])
+        if ids is None:
+            picture.putpalette(table.ravel().tolist())
+        file = folder / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file)
 
 
 def colours(palette: Sequence[Sequence[int]], classes: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import optax
 from ..ops.resize import bilinear
 from .classes import check
 from .contract import Evidence, Task
-from .masks_drawn import draw, iou, show
+from .masks_drawn import draw, iou, show, write
 
 IGNORED = 255
 
@@ -24,6 +24,7 @@ def segmentation(
     align_corners: bool = True,
     window: tuple[int, ...] = (),
     stride: tuple[int, ...] = (),
+    write_ids: bool = False,
 ) -> Task:
     """The class of each pixel, from ``outputs["logits"]`` ``[b, h', w', classes]``.
 
@@ -40,9 +41,12 @@ def segmentation(
         pixels; () for the whole picture at once.
       stride: pixels between two windows, down and right; two thirds of a window by
         default.
+      write_ids: masks are written in the ids of the data's own files, as servers want
+        them (of Cityscapes ``labelIds``), else in classes from 0 on.
 
     Raises:
-      ValueError: no classes, or more than 255; a window of other than two numbers.
+      ValueError: no classes, or more than 255; a window of other than two numbers;
+        ids to write of data that has none.
 
     >>> segmentation({"num_classes": 19}).headline
     'miou'
@@ -58,6 +62,11 @@ def segmentation(
     if any(s > w for s, w in zip(stride, window, strict=False)):
         raise ValueError(
             f"task.options.stride: found {stride}, expected at most the window {window}"
+        )
+    ids = np.asarray(meta.get("ids") or range(classes), np.uint8)
+    if write_ids and not meta.get("ids"):
+        raise ValueError(
+            "task.options.write_ids: found it for data without ids of their own"
         )
     resize = functools.partial(bilinear, align_corners=align_corners)
     infer = None
@@ -85,6 +94,7 @@ def segmentation(
         infer=infer,
         draw=draw,
         show=show,
+        write=functools.partial(write, ids=ids if write_ids else None),
         check=check,
     )
 

@@ -115,7 +115,7 @@ CHOICES = {
     "teacher.dtype": ("float32", "bfloat16", "float16"),
     "teacher.weights": ("", "ema"),
     "schedule.name": SCHEDULES,
-    "mode": ("train", "evaluate"),
+    "mode": ("train", "evaluate", "predict"),
 }
 # Sections whose names are those of functions' arguments, or of losses.
 OPEN = (

@@ -26,6 +26,7 @@ from .examples import save_examples, shown
 from .finite import NotFinite
 from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
+from .predict import write_predictions
 from .record import claim_workdir, record_divergence, record_teacher
 from .start import starting
 from .stop import Asked, never, stop_here
@@ -304,10 +305,13 @@ def compare(
     return results
 
 
-def evaluate_only(
+def use_student(
     config, workdir: pathlib.Path, asked: Asked = never
 ) -> dict[str, float]:
-    """Evaluates the exported student of a workdir; trains and changes nothing."""
+    """Evaluates the exported student of a workdir; trains and changes nothing.
+
+    With ``config.mode`` "predict" it writes what the student predicts instead.
+    """
     own = config.copy_and_resolve_references()
     with own.unlocked():
         undistilled(own)
@@ -317,6 +321,10 @@ def evaluate_only(
     if run.task.check is not None:
         run.task.check(f"workdir: {workdir}", model.meta, run.data.meta)
     variables = jax.device_put(model.variables, run.place(model.variables))
+    if config.mode == "predict":
+        folder = write_predictions(run, model, variables, own.data, workdir, asked)
+        print_line(f"{config.name}: predictions in {folder}")
+        return {}
     values, _ = run.evaluate(model, variables, asked=asked)
     print_values("student", values)
     return values

@@ -1,0 +1,113 @@
+"""What a trained student predicts for a split, written as its task writes it."""
+
+import itertools
+import pathlib
+import re
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import jax
+
+from ..models.contract import Model
+from . import sharding
+from .build import Run
+from .disk import disk_faults_named
+from .evaluate import inferring, make_batches
+from .stop import Asked, never, stop_here
+
+FOLDER = "predictions"
+
+
+def write_predictions(
+    run: Run,
+    model: Model,
+    variables: Any,
+    options: Mapping,
+    workdir: pathlib.Path,
+    asked: Asked = never,
+) -> pathlib.Path:
+    """Writes ``workdir/predictions``, which appears when it is complete.
+
+    Args:
+      run: with the data.
+      model: the student.
+      variables: its, on the devices.
+      options: the section ``data`` of a config.
+      workdir: where to write.
+      asked: see :mod:`diffkd_jax.train.stop`.
+
+    Raises:
+      ValueError: predictions are there already, several processes, or a task that
+        writes none.
+      Stopped: it was asked for; what was written is taken away again.
+    """
+    if run.task.write is None:
+        raise ValueError("mode: found 'predict' for a task that writes no predictions")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"mode: found 'predict' in {jax.process_count()} processes, expected one"
+        )
+    folder = workdir / FOLDER
+    if folder.exists():
+        raise ValueError(
+            f"{folder}: found predictions, expected none; move them or choose another "
+            "--workdir with the model"
+        )
+    with (
+        disk_faults_named(workdir),
+        tempfile.TemporaryDirectory(dir=workdir, prefix=FOLDER) as made,
+        closing(predictions(run, model, variables, options, asked)) as found,
+    ):
+        partial = pathlib.Path(made) / FOLDER
+        partial.mkdir()
+        run.task.write(partial, found, run.data.meta)
+        partial.replace(folder)
+    return folder
+
+
+def predictions(
+    run: Run, model: Model, variables: Any, options: Mapping, asked: Asked = never
+) -> Generator[tuple[str, dict, dict]]:
+    """For each example its name, what is predicted, and itself; without batch axis."""
+    infer, task = inferring(run.task, model), run.task
+
+    def forward(variables, batch):
+        batch = run.data.normalise(batch)
+        return task.predict(infer(variables, batch), batch)
+
+    compiled = sharding.jit_forward(forward, run.mesh)
+    split = run.data.evaluation
+    names = short_names([split.name(i) for i in range(split.size)])
+    with closing(make_batches(options, split, run.mesh)(asked)) as batches:
+        for batch in batches:
+            stop_here(asked)
+            given = sharding.put_batch(batch, run.mesh)
+            found = jax.device_get(compiled(variables, given))
+            for row, index in enumerate(batch["index"]):
+                if batch["mask"][row]:
+                    one = lambda tree, row=row: jax.tree.map(lambda x: x[row], tree)
+                    yield names[index], one(found), one(batch)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Relative paths to write to, without endings, of the names of examples.
+
+    They keep the folders in which the examples differ, and are as distinct.
+
+    >>> short_names(["/data/val/a/1.png", "/data/val/b/1.png"])
+    ['a/1', 'b/1']
+    >>> short_names(["example 0", "example 1"])
+    ['example_0', 'example_1']
+    """
+    whole = [name.split("/") for name in names]
+    folders = zip(*(parts[:-1] for parts in whole), strict=False)
+    shared = len(list(itertools.takewhile(lambda same: len(set(same)) == 1, folders)))
+    short = ["/".join(parts[shared:]) for parts in whole]
+    short = [re.sub(r"[^\w./-]|\.\.+", "_", name) for name in short]
+    plain = [re.sub(r"\.\w{1,5}$", "", name) for name in short]
+    for chosen in (plain, short):
+        if len(set(chosen)) == len(chosen):
+            return chosen
+    return [f"{i}_{name}" for i, name in enumerate(plain)]
