@@ -5,10 +5,11 @@ from typing import Any
 
 import flax.linen as nn
 
+from .backbones import backbone_of
 from .contract import Model, by_path, from_linen
 from .files import is_ours, load_variables, shapes_of
 from .import_torch import count_classes, import_weights
-from .segmenter import Segmenter, backbone_of
+from .segmenter import Segmenter
 from .torch_file import read_state_dict
 
 
