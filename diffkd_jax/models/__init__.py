@@ -18,6 +18,7 @@ from ..named import call, find, keywords, takes_any
 from .cifar_resnet import WIDE, CifarResNet
 from .contract import Model, from_equinox, from_linen, from_nnx
 from .efficientnet import EfficientNet
+from .fcos import Fcos
 from .mobilenet import MobileNetV1, MobileNetV2
 from .options import check_options, option_names
 from .resnet import ResNet
@@ -34,6 +35,7 @@ __all__ = [
     "IMAGENET_MODELS",
     "MODELS",
     "SEGMENTATION_MODELS",
+    "Fcos",
     "Model",
     "RetinaNet",
     "Segmenter",
@@ -115,6 +117,9 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "retinanet_resnet18": partial(RetinaNet, _image["resnet18"]),
     "retinanet_resnet50": partial(RetinaNet, _image["resnet50"]),
     "retinanet_resnet101": partial(RetinaNet, _image["resnet101"]),
+    "fcos_resnet18": partial(Fcos, _image["resnet18"]),
+    "fcos_resnet50": partial(Fcos, _image["resnet50"]),
+    "fcos_resnet101": partial(Fcos, _image["resnet101"]),
     # For pictures of about 128x128 with objects of about 15 to 55 pixels, from scratch.
     "retinanet_resnet10": partial(
         RetinaNet,

@@ -4,13 +4,14 @@
 them when it loads them.
 """
 
-from typing import Any
-
+from .fcos import Fcos
 from .renaming import Rename, within
+from .retinanet import RetinaNet
 
 _HEADS: Rename = (
     (r"^class_head$", "head.classification_head.cls_logits"),
     (r"^box_head$", "head.regression_head.bbox_reg"),
+    (r"^centreness_head$", "head.regression_head.bbox_ctrness"),
 )
 _TOWERS = (
     ("class_tower", "head.classification_head.conv"),
@@ -18,24 +19,38 @@ _TOWERS = (
 )
 
 
-def retinanet_names(module: Any, resnet: Rename) -> dict[str, Rename]:
+def detector_names(module: Fcos | RetinaNet, resnet: Rename) -> dict[str, Rename]:
     """Rename tables by the name of the reference; the first is usual.
 
     Args:
-      module: a :class:`diffkd_jax.models.retinanet.RetinaNet`.
+      module: a network of detection.
       resnet: the table of its backbone.
     """
-    new = [(rf"^{ours}/conv(\d+)$", rf"{name}.\1.0") for ours, name in _TOWERS]
-    old = [
-        (rf"^{ours}/conv(\d+)$", lambda m, name=name: f"{name}.{2 * int(m[1])}")
-        for ours, name in _TOWERS
-    ]
     body = within("backbone", "backbone.body", resnet)
-    lowest = module.levels[0]
+    new, old = (_pyramid(module.levels[0], old=old) for old in (False, True))
+    if isinstance(module, Fcos):
+        if module.level_scales:
+            return {}
+        towers = [*_tower("conv", 3, 0), *_tower("norm", 3, 1)]
+        heads = (*towers, *_HEADS)
+        new_heads, old_heads = heads, heads
+    else:
+        new_heads, old_heads = (*_tower("conv"), *_HEADS), (*_tower("conv", 2), *_HEADS)
     return {
-        "torchvision": (*body, *_pyramid(lowest), *new, *_HEADS),
-        "torchvision_2020": (*body, *_pyramid(lowest, old=True), *old, *_HEADS),
+        "torchvision": (*body, *new, *new_heads),
+        "torchvision_2020": (*body, *old, *old_heads),
     }
+
+
+def _tower(part: str, step: int = 0, first: int = 0) -> Rename:
+    """Of the layers of both towers: every ``step``th of a sequence, or nested."""
+
+    def number(name):
+        if not step:
+            return rf"{name}.\1.0"
+        return lambda m: f"{name}.{step * int(m[1]) + first}"
+
+    return tuple((rf"^{ours}/{part}(\d+)$", number(name)) for ours, name in _TOWERS)
 
 
 def _pyramid(lowest: str, *, old: bool = False) -> Rename:

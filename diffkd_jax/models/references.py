@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 
 from .cifar_resnet import CifarResNet
-from .detector_names import retinanet_names
+from .detector_names import detector_names
 from .efficientnet import EfficientNet
+from .fcos import Fcos
 from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
 from .renaming import Rename
 from .resnet import ResNet
@@ -31,8 +32,8 @@ def references(module: nn.Module) -> dict[str, Rename]:
     """
     if isinstance(module, Segmenter):
         return segmenter_names(module, RESNET, CIRKD_MOBILENET_V2)
-    if isinstance(module, RetinaNet):
-        return retinanet_names(module, RESNET)
+    if isinstance(module, Fcos | RetinaNet):
+        return detector_names(module, RESNET)
     if isinstance(module, ResNet) and module.small_images:
         return {"cifar": CIFAR_RESNET50}
     if isinstance(module, ResNet):

@@ -15,9 +15,11 @@ from tests.models.test_segmentation import loaded, nchw, nhwc
 OF_TORCHVISION = {"0": "p3", "1": "p4", "2": "p5", "p6": "p6", "p7": "p7"}
 
 
-def joined(outputs):
-    """The rows of all levels behind each other, as torchvision has them."""
-    return np.concatenate([np.asarray(x) for x in outputs.values()], -2)
+OUTPUTS = {
+    "class_logits": "out/cls_logits",
+    "box_codes": "out/bbox_regression",
+    "centreness": "out/bbox_ctrness",
+}
 
 
 @functools.cache
@@ -60,18 +62,22 @@ def test_pyramids_of_odd_sizes(kind, extra, levels):
         assert relative_error(nchw(x), expected) < 1e-6, level
 
 
-def test_retinanet_equals_torchvision():
-    name = "retinanet_resnet18"
-    golden, model, variables, x = loaded(name, "retinanet_network", "torchvision")
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_one_stage_networks_equal_torchvision(kind):
+    golden, model, variables, x = loaded(
+        f"{kind}_resnet18", f"{kind}_network", "torchvision"
+    )
     found = jax.jit(model.apply)(variables, x)
     check_pyramid(found["fpn"], golden)
-    for output, expected in {
-        "class_logits": golden["out/cls_logits"],
-        "box_codes": golden["out/bbox_regression"],
-    }.items():
-        assert relative_error(joined(found[output]), expected) < 1e-5, output
-        assert {y.dtype for y in found[output].values()} == {np.dtype("float32")}
-    np.testing.assert_array_equal(joined(found["anchors"]), golden["out/anchors"])
+    for output, key in OUTPUTS.items():
+        if key in golden:
+            rows = [np.asarray(y) for y in found[output].values()]
+            assert {y.dtype for y in rows} == {np.dtype("float32")}
+            rows = np.concatenate(rows, 1).reshape(golden[key].shape)
+            assert relative_error(rows, golden[key]) < 1e-5, output
+    anchors = np.concatenate([*found["anchors"].values()])
+    np.testing.assert_array_equal(anchors, golden["out/anchors"])
+    assert set(OUTPUTS) & set(found) == {k for k, v in OUTPUTS.items() if v in golden}
 
 
 def check_pyramid(found, golden, names=OF_TORCHVISION):
