@@ -4,6 +4,8 @@
 them when it loads them.
 """
 
+import flax.linen as nn
+
 from .fcos import Fcos
 from .renaming import Rename, within
 from .retinanet import RetinaNet
@@ -65,3 +67,15 @@ def _pyramid(lowest: str, *, old: bool = False) -> Rename:
         (r"^fpn/output_p(\d)$", block("layer_blocks")),
         (r"^fpn/extra_", "backbone.fpn.extra_blocks."),
     )
+
+
+def class_rows(module: nn.Module) -> tuple[str, int, int]:
+    """Path of a model's last layer for classes, its rows for each, and further rows.
+
+    >>> from diffkd_jax.models import build
+    >>> class_rows(build("retinanet_resnet18", num_classes=2))
+    ('class_head', 9, 0)
+    """
+    if isinstance(module, RetinaNet):
+        return "class_head", len(module.scales) * len(module.ratios), 0
+    return ("class_head" if isinstance(module, Fcos) else "head"), 1, 0
