@@ -3,7 +3,8 @@
 Every backbone returns at least ``features`` (the last map, ``[b, h', w', c']``),
 ``pooled`` (``[b, c']``) and ``logits`` (``[b, num_classes]``), and the map of every
 stage under ``stem``, ``stage1``, ``stage2``, ... Networks of segmentation return no
-``pooled`` and their ``logits`` are maps.
+``pooled`` and their ``logits`` are maps. Those of detection return dicts by level of a
+pyramid, see :class:`RetinaNet`.
 """
 
 import inspect
@@ -17,9 +18,11 @@ from ..named import call, find, keywords, takes_any
 from .cifar_resnet import WIDE, CifarResNet
 from .contract import Model, from_equinox, from_linen, from_nnx
 from .efficientnet import EfficientNet
+from .fcos import Fcos
 from .mobilenet import MobileNetV1, MobileNetV2
 from .options import check_options, option_names
 from .resnet import ResNet
+from .retinanet import RetinaNet
 from .segmenter import Segmenter
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .swin import Swin
@@ -28,10 +31,13 @@ from .wrn import WideResNet
 
 __all__ = [
     "CIFAR_MODELS",
+    "DETECTION_MODELS",
     "IMAGENET_MODELS",
     "MODELS",
     "SEGMENTATION_MODELS",
+    "Fcos",
     "Model",
+    "RetinaNet",
     "Segmenter",
     "build",
     "from_equinox",
@@ -43,6 +49,7 @@ __all__ = [
 _deep = partial(ResNet, bottleneck=True)
 
 IMAGENET_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet10": partial(ResNet, (1, 1, 1, 1)),
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
     "resnet34": partial(ResNet, (3, 4, 6, 3)),
     "resnet50": partial(_deep, (3, 4, 6, 3)),
@@ -106,7 +113,26 @@ SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3_resnet14": partial(_small, _cifar["resnet14"], "aspp"),
     "deeplabv3_resnet20": partial(_small, _cifar["resnet20"], "aspp"),
 }
-MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS
+DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "retinanet_resnet18": partial(RetinaNet, _image["resnet18"]),
+    "retinanet_resnet50": partial(RetinaNet, _image["resnet50"]),
+    "retinanet_resnet101": partial(RetinaNet, _image["resnet101"]),
+    "fcos_resnet18": partial(Fcos, _image["resnet18"]),
+    "fcos_resnet50": partial(Fcos, _image["resnet50"]),
+    "fcos_resnet101": partial(Fcos, _image["resnet101"]),
+    # For pictures of about 128x128 with objects of about 15 to 55 pixels, from scratch.
+    "retinanet_resnet10": partial(
+        RetinaNet,
+        _image["resnet10"],
+        width=32,
+        norm_train=True,
+        fpn_channels=64,
+        levels=("p3", "p4"),
+        tower_depth=2,
+        anchor_sizes=(16, 32),
+    ),
+}
+MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS | DETECTION_MODELS
 # Import paths that configs and calls, never files, gave to this process.
 GIVEN: set[str] = set()
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from .detector_names import class_rows
 from .references import references
 from .renaming import Rename, renamed
 from .segmenter_names import check_parts
@@ -102,14 +103,16 @@ def import_weights(
 
 
 def count_classes(module: nn.Module, state_dict: Mapping[str, Any]) -> int:
-    """Number of rows of the head in a state dict, 0 if there is no head in it.
+    """Number of classes of the head in a state dict, 0 if there is no head in it.
 
     >>> from diffkd_jax.models import build
     >>> count_classes(build("resnet8", num_classes=1), {"fc.bias": np.zeros(7)})
     7
     """
-    names = [renamed("head", table) + ".bias" for table in references(module).values()]
-    return next((len(state_dict[n]) for n in names if n in state_dict), 0)
+    head, each, others = class_rows(module)
+    names = [renamed(head, table) + ".bias" for table in references(module).values()]
+    rows = next((len(state_dict[n]) for n in names if n in state_dict), 0)
+    return max(rows // each - others, 0)
 
 
 def export_state_dict(variables: Mapping, rename: Rename) -> dict[str, np.ndarray]:

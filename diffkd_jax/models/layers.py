@@ -30,6 +30,7 @@ def conv(
     padding: str = "symmetric",
     use_bias: bool = False,
     kernel_init: Callable = fan_out_normal,
+    bias_init: Callable = nn.initializers.zeros,
     dtype: Any = None,
     name: str,
 ) -> nn.Conv:
@@ -50,6 +51,7 @@ def conv(
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
+        bias_init=bias_init,
         conv_general_dilated=_depthwise if depthwise else None,
         dtype=dtype,
         name=name,
@@ -243,7 +245,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided, maybe grouped), 1x1 convolutions and a shortcut, ReLU.
+    """1x1, 3x3 (maybe grouped), 1x1 convolutions and a shortcut, ReLU.
 
     Attributes:
       channels: output channels, four times the nominal width.
@@ -253,6 +255,8 @@ class Bottleneck(nn.Module):
       zero_scale: start as the identity.
       groups: of the 3x3 convolution.
       group_width: channels per group, for a nominal width of 64.
+      stride_in_first: stride in the first convolution instead of the 3x3 one, as in the
+        ResNets of Caffe.
     """
 
     channels: int
@@ -262,13 +266,15 @@ class Bottleneck(nn.Module):
     zero_scale: bool = False
     groups: int = 1
     group_width: int = 64
+    stride_in_first: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c, linear = self.channels, {"activation": None}
         inner = self.groups * (c // 4 * self.group_width // 64)
-        middle = {"stride": self.stride, "dilation": self.dilations[0]}
-        y = self.layer(inner, 1, name="conv0")(x)
+        first, second = (self.stride, 1) if self.stride_in_first else (1, self.stride)
+        middle = {"stride": second, "dilation": self.dilations[0]}
+        y = self.layer(inner, 1, stride=first, name="conv0")(x)
         y = self.layer(inner, 3, groups=self.groups, **middle, name="conv1")(y)
         y = self.layer(c, 1, zero_scale=self.zero_scale, **linear, name="conv2")(y)
         if x.shape[-1] != c or self.stride != 1:

@@ -5,15 +5,17 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 # Beyond these a model would take unbounded time or memory before its shapes are known.
-LARGEST = {"depth": 8, "width": 8, "window": 32}
+LARGEST = {"depth": 8, "tower_depth": 32, "width": 8, "window": 32}
+LARGEST |= {"proposals": 2**14, "before_nms": 2**14, "samples": 2**14}
 LARGEST_NUMBER = 2**20
+MOST_ITEMS = 16  # of a tuple of any length
 
 
 def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
@@ -53,7 +55,11 @@ def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) ->
             raise ValueError(
                 f"options: found {reprlib.repr(name)}, expected any of {list(fields)}"
             )
-        problem = _problem(fields[name], value, LARGEST.get(name, LARGEST_NUMBER))
+        kind = fields[name]
+        # A width in channels is no factor.
+        free = (name, kind) == ("width", int)
+        largest = LARGEST_NUMBER if free else LARGEST.get(name, LARGEST_NUMBER)
+        problem = _problem(kind, value, largest)
         if problem:
             found = reprlib.repr(value)
             raise ValueError(f"options.{name}: found {found}, expected {problem}")
@@ -73,8 +79,15 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
     if kind is int:
         good = whole and 1 <= value <= largest
         return "" if good else f"a whole number, 1 to {largest}"
+    if get_origin(kind) is Literal:
+        texts = [choice for choice in kind.__args__ if choice == value]
+        return "" if texts else f"one of {list(kind.__args__)}"
     if type(None) in kind.__args__:  # or None
         return "" if value is None else _problem(kind.__args__[0], value, largest)
+    if kind.__args__[-1] is ...:
+        good = isinstance(value, tuple | list) and 1 <= len(value) <= MOST_ITEMS
+        problems = [_problem(kind.__args__[0], x, largest) for x in value if good]
+        return next(filter(None, problems), "") if good else f"1 to {MOST_ITEMS} values"
     many = len(kind.__args__)  # a tuple of ints
     good = isinstance(value, tuple | list) and len(value) == many
     good = good and not any(_problem(int, number, largest) for number in value)

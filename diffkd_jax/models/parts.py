@@ -1,14 +1,14 @@
-"""Files that hold a part of a model: the backbone of a network of segmentation."""
+"""Files that hold a part of a model: the backbone of a network for a dense task."""
 
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 
+from .backbones import backbone_of
 from .contract import Model, by_path, from_linen
 from .files import is_ours, load_variables, shapes_of
 from .import_torch import count_classes, import_weights
-from .segmenter import Segmenter, backbone_of
 from .torch_file import read_state_dict
 
 
@@ -57,4 +57,4 @@ def is_part(module: nn.Module | None, path: str) -> bool:
     >>> is_part(build("resnet8", num_classes=5), "stage1")
     False
     """
-    return isinstance(module, Segmenter) and path.strip("/") == "backbone"
+    return hasattr(module, "make_backbone") and path.strip("/") == "backbone"

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 
 from .cifar_resnet import CifarResNet
+from .detector_names import detector_names
 from .efficientnet import EfficientNet
+from .fcos import Fcos
 from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
 from .renaming import Rename
 from .resnet import ResNet
+from .retinanet import RetinaNet
 from .segmenter import Segmenter
 from .segmenter_names import segmenter_names
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
@@ -29,6 +32,8 @@ def references(module: nn.Module) -> dict[str, Rename]:
     """
     if isinstance(module, Segmenter):
         return segmenter_names(module, RESNET, CIRKD_MOBILENET_V2)
+    if isinstance(module, Fcos | RetinaNet):
+        return detector_names(module, RESNET)
     if isinstance(module, ResNet) and module.small_images:
         return {"cifar": CIFAR_RESNET50}
     if isinstance(module, ResNet):

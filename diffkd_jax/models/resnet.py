@@ -12,9 +12,9 @@ from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_cl
 class ResNet(nn.Module):
     """ResNet for images of about 224x224 and any number of channels.
 
-    Outputs: ``stem`` ``[b, h/4, w/4, 64]`` (128 if deep), ``stage1`` to ``stage4``
-    with 64, 128, 256, 512 channels (four times as many with bottlenecks) at 1/4, 1/8,
-    1/16, 1/32 of the size, ``features`` (``stage4``, after ReLU), ``pooled``,
+    Outputs: ``stem`` ``[b, h/4, w/4, width]`` (twice the width if deep), ``stage1`` to
+    ``stage4`` with 1, 2, 4, 8 times the width (four times as many with bottlenecks) at
+    1/4, 1/8, 1/16, 1/32 of the size, ``features`` (``stage4``, after ReLU), ``pooled``,
     ``logits``.
 
     Attributes:
@@ -23,17 +23,22 @@ class ResNet(nn.Module):
       bottleneck: blocks of three convolutions (ResNet-50 and deeper) instead of two.
       groups: of the 3x3 convolutions of bottlenecks (ResNeXt).
       group_width: channels per group of the first stage.
+      width: channels of the stem and of the first stage, before bottlenecks widen it.
       small_images: 3x3 stem of stride 1 without pooling, for 32x32.
-      deep_stem: three 3x3 convolutions of 64, 64, 128 channels, the first strided,
-        in the place of the 7x7 one, as segmentation has it.
+      deep_stem: three 3x3 convolutions, the last of twice the width, the first
+        strided, in the place of the 7x7 one, as segmentation has it.
+      stride_in_first: of bottlenecks, as in the ResNets of Caffe.
       output_stride: 32, or 16 or 8 with dilation for dense tasks.
       dropout: rate before the head.
       zero_init_last_norm: start every block as the identity.
+      norm_train: normalise with statistics of the batch while training; False takes
+        the running ones then too and leaves them as they are, as detectors do.
       norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
     Raises:
-      ValueError: another ``output_stride``, or a deep stem for small images.
+      ValueError: another ``output_stride``, a deep stem for small images, or
+        ``stride_in_first`` without bottlenecks.
 
     >>> image = jax.numpy.ones((1, 64, 64, 3))
     >>> out, _ = jax.eval_shape(
@@ -47,41 +52,51 @@ class ResNet(nn.Module):
     bottleneck: bool = False
     groups: int = 1
     group_width: int = 64
+    width: int = 64
     small_images: bool = False
     deep_stem: bool = False
+    stride_in_first: bool = False
     output_stride: int = 32
     dropout: float = 0.0
     zero_init_last_norm: bool = False
+    norm_train: bool = True
     norm_group_size: int | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer = layer_of(self, train)
+        layer, width = layer_of(self, train and self.norm_train), self.width
         block: Any = BasicBlock
         if self.bottleneck:
             block = partial(
-                Bottleneck, groups=self.groups, group_width=self.group_width
+                Bottleneck,
+                groups=self.groups,
+                group_width=self.group_width,
+                stride_in_first=self.stride_in_first,
+            )
+        elif self.stride_in_first:
+            raise ValueError(
+                "stride_in_first: found it without bottlenecks, expected one with them"
             )
         block = partial(block, zero_scale=self.zero_init_last_norm)
         if self.small_images and self.deep_stem:
             raise ValueError("deep_stem: found it with small_images, expected one")
         if self.small_images:
-            x = layer(64, 3, name="stem")(x)
+            x = layer(width, 3, name="stem")(x)
             plan = dilate([1, 1, 2, 2, 2], min(self.output_stride, 8))
         else:
             if self.deep_stem:
-                for i, channels in enumerate((64, 64, 128)):
+                for i, channels in enumerate((width, width, 2 * width)):
                     stride = 2 if i == 0 else 1
                     x = layer(channels, 3, stride=stride, name=f"stem_conv{i}")(x)
             else:
-                x = layer(64, 7, stride=2, name="stem")(x)
+                x = layer(width, 7, stride=2, name="stem")(x)
             x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
             plan = dilate([4, 1, 2, 2, 2], self.output_stride)
         outputs = {"stem": x}
         rows = zip(self.blocks, plan, strict=True)
         for i, (count, (stride, before, dilation)) in enumerate(rows, 1):
-            channels = 32 * 2**i * (4 if self.bottleneck else 1)
+            channels = width * 2 ** (i - 1) * (4 if self.bottleneck else 1)
             outputs[f"stage{i}"] = x = Stage(
                 count, channels, layer, stride, (before, dilation), block,
                 name=f"stage{i}",

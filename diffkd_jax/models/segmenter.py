@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ..ops.resize import adaptive_mean, bilinear
+from .backbones import backbone_of
 from .layers import Layer, layer_of, uniform, uniform_fan_in
 from .options import option_names
 
-# Options that are handed on to the backbone, where it has them.
-OF_BACKBONES = ("channels", "deep_stem", "output_stride", "width")
 OF_ASPP = ("rates", "aspp_dropout")
 BINS = (1, 2, 3, 6)  # of the pyramid, on each side
 
@@ -131,7 +130,10 @@ class Segmenter(nn.Module):
     @staticmethod
     def closed(make_backbone: Callable[..., nn.Module], kind: str) -> set[str]:
         """Fields that mean nothing for such a backbone and head."""
-        lacking = set(OF_BACKBONES) - set(option_names(make_backbone))
+        kinds = option_names(make_backbone).items()
+        # A factor; that of ResNets counts channels.
+        own = {n for n, kind in kinds if (n, kind) != ("width", int)}
+        lacking = {"channels", "deep_stem", "output_stride", "width"} - own
         return lacking | (set() if kind == "aspp" else set(OF_ASPP))
 
     @nn.compact
@@ -165,20 +167,3 @@ class Segmenter(nn.Module):
             bias_init=uniform(1 / math.sqrt(x.shape[-1])),
             name=name,
         )(x.astype(jnp.float32))
-
-
-# No method, for those of a module make parts of it alone.
-def backbone_of(
-    module: Segmenter, num_classes: int = 0, name: str | None = None
-) -> nn.Module:
-    """The backbone of a network, by default without a head.
-
-    >>> from diffkd_jax.models import build
-    >>> backbone_of(build("deeplabv3_resnet8", num_classes=5)).num_classes
-    0
-    """
-    closed = module.closed(module.make_backbone, module.kind)
-    given = {n: getattr(module, n) for n in OF_BACKBONES if n not in closed}
-    options = {n: value for n, value in given.items() if value is not None}
-    options |= {"norm_group_size": module.norm_group_size, "dtype": module.dtype}
-    return module.make_backbone(num_classes=num_classes, name=name, **options)

@@ -6,10 +6,11 @@
 from collections.abc import Container
 from typing import Any
 
+from .backbones import backbone_of
 from .mobilenet import MobileNetV2
 from .renaming import Rename, renamed, within
 from .resnet import ResNet
-from .segmenter import Segmenter, backbone_of
+from .segmenter import Segmenter
 
 
 def _conv_norm(path: str, conv: str, norm: str) -> Rename:

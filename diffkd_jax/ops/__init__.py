@@ -1,1 +1,1 @@
-"""Operations on maps that networks and tasks share."""
+"""Operations on maps and boxes that networks and tasks share."""

@@ -1,0 +1,81 @@
+"""How torchvision names what our networks of detection name.
+
+"torchvision_2020" are the names in the files that it published before 2022: it renames
+them when it loads them.
+"""
+
+import flax.linen as nn
+
+from .fcos import Fcos
+from .renaming import Rename, within
+from .retinanet import RetinaNet
+
+_HEADS: Rename = (
+    (r"^class_head$", "head.classification_head.cls_logits"),
+    (r"^box_head$", "head.regression_head.bbox_reg"),
+    (r"^centreness_head$", "head.regression_head.bbox_ctrness"),
+)
+_TOWERS = (
+    ("class_tower", "head.classification_head.conv"),
+    ("box_tower", "head.regression_head.conv"),
+)
+
+
+def detector_names(module: Fcos | RetinaNet, resnet: Rename) -> dict[str, Rename]:
+    """Rename tables by the name of the reference; the first is usual.
+
+    Args:
+      module: a network of detection.
+      resnet: the table of its backbone.
+    """
+    body = within("backbone", "backbone.body", resnet)
+    new, old = (_pyramid(module.levels[0], old=old) for old in (False, True))
+    if isinstance(module, Fcos):
+        if module.level_scales:
+            return {}
+        towers = [*_tower("conv", 3, 0), *_tower("norm", 3, 1)]
+        heads = (*towers, *_HEADS)
+        new_heads, old_heads = heads, heads
+    else:
+        new_heads, old_heads = (*_tower("conv"), *_HEADS), (*_tower("conv", 2), *_HEADS)
+    return {
+        "torchvision": (*body, *new, *new_heads),
+        "torchvision_2020": (*body, *old, *old_heads),
+    }
+
+
+def _tower(part: str, step: int = 0, first: int = 0) -> Rename:
+    """Of the layers of both towers: every ``step``th of a sequence, or nested."""
+
+    def number(name):
+        if not step:
+            return rf"{name}.\1.0"
+        return lambda m: f"{name}.{step * int(m[1]) + first}"
+
+    return tuple((rf"^{ours}/{part}(\d+)$", number(name)) for ours, name in _TOWERS)
+
+
+def _pyramid(lowest: str, *, old: bool = False) -> Rename:
+    """Of the pyramid, whose blocks are counted from the lowest level."""
+    first, tail = int(lowest[1]), "" if old else ".0"
+
+    def block(kind):
+        return lambda m: f"backbone.fpn.{kind}.{int(m[1]) - first}{tail}"
+
+    return (
+        (r"^fpn/lateral_p(\d)$", block("inner_blocks")),
+        (r"^fpn/output_p(\d)$", block("layer_blocks")),
+        (r"^fpn/extra_", "backbone.fpn.extra_blocks."),
+    )
+
+
+def class_rows(module: nn.Module) -> tuple[str, int, int]:
+    """Path of a model's last layer for classes, its rows for each, and further rows.
+
+    >>> from diffkd_jax.models import build
+    >>> class_rows(build("retinanet_resnet18", num_classes=2))
+    ('class_head', 9, 0)
+    """
+    if isinstance(module, RetinaNet):
+        return "class_head", len(module.scales) * len(module.ratios), 0
+    return ("class_head" if isinstance(module, Fcos) else "head"), 1, 0

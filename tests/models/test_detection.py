@@ -1,0 +1,88 @@
+"""Agreement of the networks of detection with torchvision's definitions."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from diffkd_jax.models.fpn import Fpn
+from diffkd_jax.models.import_torch import import_state_dict
+from tests.conftest import GOLDEN
+from tests.models.test_golden import relative_error
+from tests.models.test_segmentation import loaded, nchw, nhwc
+
+OF_TORCHVISION = {"0": "p3", "1": "p4", "2": "p5", "p6": "p6", "p7": "p7"}
+
+
+OUTPUTS = {
+    "class_logits": "out/cls_logits",
+    "box_codes": "out/bbox_regression",
+    "centreness": "out/bbox_ctrness",
+}
+
+
+@functools.cache
+def pyramid():
+    with np.load(GOLDEN / "dense" / "fpn.npz") as z:
+        return dict(z)
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "levels"),
+    [
+        ("none", "p5", ()),
+        ("pool", "pool", ("p6",)),
+        ("p6p7_on_p5", "p5", ("p6", "p7")),
+        ("p6p7_on_c5", "c5", ("p6", "p7")),
+    ],
+)
+def test_pyramids_of_odd_sizes(kind, extra, levels):
+    golden = pyramid()
+    maps = {level: nhwc(golden[f"in/c{level[1]}"]) for level in ("p3", "p4", "p5")}
+    net = Fpn((*maps, *levels), 8, extra)
+    template = jax.eval_shape(net.init, jax.random.key(0), maps)
+    weights = {
+        key.partition("/")[2]: value
+        for key, value in golden.items()
+        if key.startswith(("param/", f"param_{kind}/"))
+    }
+    rename = (
+        (r"^lateral_p(\d)$", lambda m: f"inner_blocks.{int(m[1]) - 3}.0"),
+        (r"^output_p(\d)$", lambda m: f"layer_blocks.{int(m[1]) - 3}.0"),
+        (r"^extra_", "extra_blocks."),
+    )
+    variables = import_state_dict(weights, template, rename)
+    found = jax.jit(net.apply)(variables, maps)
+    named = {"p3": "c3", "p4": "c4", "p5": "c5"}
+    named |= {"p6": "pool"} if kind == "pool" else {}
+    assert list(found) == [*maps, *levels]
+    for level, x in found.items():
+        expected = golden[f"out/{kind}/{named.get(level, level)}"]
+        assert relative_error(nchw(x), expected) < 1e-6, level
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_one_stage_networks_equal_torchvision(kind):
+    golden, model, variables, x = loaded(
+        f"{kind}_resnet18", f"{kind}_network", "torchvision"
+    )
+    found = jax.jit(model.apply)(variables, x)
+    check_pyramid(found["fpn"], golden)
+    for output, key in OUTPUTS.items():
+        if key in golden:
+            rows = [np.asarray(y) for y in found[output].values()]
+            assert {y.dtype for y in rows} == {np.dtype("float32")}
+            rows = np.concatenate(rows, 1).reshape(golden[key].shape)
+            assert relative_error(rows, golden[key]) < 1e-5, output
+    anchors = np.concatenate([*found["anchors"].values()])
+    np.testing.assert_array_equal(anchors, golden["out/anchors"])
+    assert set(OUTPUTS) & set(found) == {k for k, v in OUTPUTS.items() if v in golden}
+
+
+def check_pyramid(found, golden, names=OF_TORCHVISION):
+    assert list(found) == list(names.values())
+    for theirs, level in names.items():
+        key = f"out/fpn/{theirs}" if f"out/fpn/{theirs}" in golden else f"out/{theirs}"
+        part = nchw(found[level])[:, : golden[key].shape[1]]
+        assert relative_error(part, golden[key]) < 1e-5, level
