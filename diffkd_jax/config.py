@@ -119,11 +119,12 @@ def base() -> ConfigDict:
                 "num_classes": 0,  # checked against the data, 0 for no check
                 "batch_size": 64,
                 "eval_batch_size": 256,  # rounded up to a multiple of the devices
-                "augment": "crop_flip",  # or "resized_crop", "scale_crop_flip", "none"
+                # Or "resized_crop", "scale_crop_flip", "resize_flip", "none".
+                "augment": "crop_flip",
                 "padding": 4,
                 "flip": True,
-                # scale_crop_flip, of pictures with masks too: height and width of what
-                # is trained on, and the factors of the size, in steps (0: any between).
+                # scale_crop_flip, resize_flip: height and width of what is trained on;
+                # of the former the factors of the size, in steps (0: any between).
                 "train_size": (),
                 "scale": (0.5, 2.0),
                 "scale_step": 0.1,
@@ -135,8 +136,17 @@ def base() -> ConfigDict:
                 # Height and width to which whole pictures are padded in evaluation,
                 # where they are of several sizes.
                 "canvas": (),
-                # Shorter side before the central crop, pixels; 0 for its own.
+                # Shorter side before the central crop, or on the canvas, pixels; 0 for
+                # its own.
                 "resize": 0,
+                # The most that the longer side becomes on a canvas; 0 for any length.
+                "resize_longest": 0,
+                # resize_flip: shorter sides of which one is drawn; () for resize.
+                "train_resize": (),
+                # Whether canvas and train_size are turned for pictures that are higher
+                # than wide; then all pictures of a batch are so, or none is.
+                "two_canvases": False,
+                "max_objects": 100,  # of a picture to train on; the largest are kept
                 "interpolation": "bilinear",  # or "bicubic"
                 "channels": 0,  # 3 for grey pictures as RGB, 0 keeps them
                 "mean": (0.0,),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dense, sources, survey, transforms
+from . import boxed, dense, sources, survey, transforms
 from .draws import Draws
 from .fields import check_fields
 from .split import Split, hold_out, limited, some_of
@@ -102,7 +102,8 @@ def open_data(options) -> Data:
     _check_picture(options, eval_size, channels)
     size = (options.image_size,) * 2 if options.image_size else tuple(eval_size)
     first_draws = Draws(0, 0, np.zeros(1, int))
-    if dense.has_masks(sample) or options.train_size or options.canvas:
+    of_maps = dense.has_masks(sample) or boxed.has_boxes(sample)
+    if of_maps or options.train_size or options.canvas:
         sample = first_readable(train, lambda b: augment(b, first_draws))
         size = sample["image"].shape[1:3]
     if dense.has_masks(sample):

@@ -1,4 +1,4 @@
-"""Transforms of pictures with a mask, and of those that are padded."""
+"""Transforms of pictures with a mask or boxes, and of those that are padded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import geometry
+from . import boxed, geometry
 from .decoding import (
     Encoded,
     Picture,
@@ -15,7 +15,7 @@ from .decoding import (
     orientation_of,
 )
 from .draws import Draws
-from .geometry import View
+from .geometry import Size, View
 from .masks import VOID, EncodedMask, WrongMask, read_mask
 from .split import Split
 
@@ -91,10 +91,10 @@ def checked(split: Split, classes: int) -> Split:
 
 
 def train(batch: Batch, draws: Draws, data) -> Batch:
-    """Views that are drawn once an example, for its picture and its mask.
+    """Views that are drawn once an example, for its picture, its mask and its boxes.
 
     Args:
-      batch: as of a split, with or without masks.
+      batch: as of a split.
       draws: where the randomness comes from.
       data: section ``data`` of a config.
 
@@ -107,25 +107,33 @@ def train(batch: Batch, draws: Draws, data) -> Batch:
       WrongMask: a mask that cannot be right.
       ValueError: pictures of different sizes without ``data.train_size``.
     """
-    scaled = data.augment == "scale_crop_flip"
     options: dict[str, Any] = {"flip": data.flip and data.augment != "none"}
-    if scaled:
+    if data.augment == "scale_crop_flip":
         options |= {"scale": tuple(data.scale), "step": data.scale_step}
+    shorter = tuple(data.train_resize) or (data.resize,)
 
     def view(size, rng):
-        return geometry.draw(
-            size, rng, canvas=tuple(data.train_size) or size, **options
-        )
+        canvas = canvas_of(size, data.train_size, data.two_canvases)
+        if data.augment != "resize_flip":
+            return geometry.draw(size, rng, canvas=canvas or size, **options)
+        side = shorter[int(rng.integers(len(shorter)))]
+        flip = bool(rng.random() < 0.5) and data.flip
+        found = geometry.fit(size, side, data.resize_longest, canvas, flip=flip)
+        return _fitting(found, size)
 
     views = [partial(view, rng=rng) for rng in draws.generators()]
-    return _seen(batch, views, tuple(data.train_size), "train_size")
+    target_of = partial(boxed.to_train_on, most=data.max_objects)
+    return _seen(batch, views, tuple(data.train_size), "train_size", target_of)
 
 
 def evaluate(batch: Batch, data) -> Batch:
     """Whole pictures, padded to ``data.canvas`` where it is set.
 
+    Those with boxes are resized before, keeping their ratio, where ``data.resize`` is
+    set.
+
     Args:
-      batch: as of a split, with or without masks.
+      batch: as of a split.
       data: section ``data`` of a config.
 
     Returns:
@@ -135,18 +143,39 @@ def evaluate(batch: Batch, data) -> Batch:
       WrongMask: a mask that cannot be right.
       ValueError: pictures larger than the canvas, or of different sizes without one.
     """
-    canvas = tuple(data.canvas)
 
     def view(size):
-        if canvas and (size[0] > canvas[0] or size[1] > canvas[1]):
-            raise _TooLarge(size)
-        return geometry.whole(size, canvas or size)
+        canvas = canvas_of(size, data.canvas, data.two_canvases)
+        if data.resize:
+            found = geometry.fit(size, data.resize, data.resize_longest, canvas)
+        else:
+            found = geometry.whole(size, canvas or size)
+        return _fitting(found, size)
 
-    return _seen(batch, [view] * len(batch["image"]), canvas, "canvas")
+    views = [view] * len(batch["image"])
+    return _seen(batch, views, tuple(data.canvas), "canvas", boxed.to_evaluate)
+
+
+def canvas_of(size: Size, canvas: Sequence[int], two: bool) -> Size | None:
+    """The canvas of a picture, if any: where there are two, that of its orientation.
+
+    >>> canvas_of((6, 4), (4, 8), True), canvas_of((4, 6), (4, 8), True)
+    ((8, 4), (4, 8))
+    """
+    if not canvas:
+        return None
+    short, long = canvas
+    return (long, short) if two and size[0] > size[1] else (short, long)
+
+
+def _fitting(view: View, size: Size) -> View:
+    if view.whole[0] > view.canvas[0] or view.whole[1] > view.canvas[1]:
+        raise _TooLarge(view, size)
+    return view
 
 
 class _TooLarge(Exception):
-    """A picture that does not fit its canvas, height and width of which are given."""
+    """A picture that does not fit its canvas: its view, and its own size."""
 
 
 def _seen(
@@ -154,9 +183,11 @@ def _seen(
     views: Sequence[Callable[[tuple[int, int]], View]],
     canvas: tuple[int, int] | tuple[()],
     field: str,
+    target_of: Callable[..., Any],
 ) -> Batch:
     """A batch by one view an example; failed examples are black and void."""
     pictures, masked = batch["image"], has_masks(batch)
+    boxes = boxed.has_boxes(batch)
     labels = batch["target"]["label"] if masked else [None] * len(pictures)
     seen: list[tuple | None] = []
     for picture, label, view in zip(pictures, labels, views, strict=True):
@@ -167,13 +198,15 @@ def _seen(
             seen.append(None)
             continue
         except _TooLarge as error:
-            height, width = error.args[0]
+            where, size = error.args
+            resized = "" if where.whole == size else f" of {_size(size)}, resized"
             raise ValueError(
-                f"data.canvas: found {canvas}, expected at least {(height, width)}, "
-                f"height and width of {called(picture)}"
+                f"data.{field}: found {where.canvas}, expected at least {where.whole}, "
+                f"height and width of {called(picture)}{resized}"
             ) from None
         mask = None if classes is None else geometry.see_mask(where, classes)
-        seen.append((geometry.see(where, pixels), mask, where.shown))
+        size = pixels.shape[:2]
+        seen.append((geometry.see(where, pixels), mask, where.shown, (where, size)))
     good = [one for one in seen if one is not None]
     shapes = {one[0].shape for one in good}
     if len(shapes) > 1:
@@ -193,8 +226,11 @@ def _seen(
                 mask[i] = one[1]
     failed = np.array([one is None for one in seen])
     batch = batch | {"image": image, "failed": failed}
-    if canvas:
+    if canvas or boxes:
         batch["size"] = size
+    if boxes:
+        views_of = [None if one is None else one[3] for one in seen]
+        batch["target"] = target_of(batch["target"], views_of)
     if masked:
         batch["target"] = batch["target"] | {"label": mask}
     return batch
@@ -251,4 +287,8 @@ def _channels(picture: Picture) -> int:
 
 
 def _sides(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+    return _size(pixels.shape)
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[1]}x{size[0]}"

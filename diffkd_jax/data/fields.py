@@ -18,17 +18,21 @@ RANGES: dict[str, tuple[float, float]] = {
     "image_size": (0, 8192),
     "eval_size": (0, 8192),
     "resize": (0, 8192),
+    "resize_longest": (0, 16384),
+    "max_objects": (1, 10_000),
     "num_threads": (0, 1024),
     "num_workers": (0, 1024),
     "max_unreadable": (0, 1),
     "stalled_seconds": (1, math.inf),
 }
 
+TUPLES = ("train_size", "canvas", "scale", "train_resize")
 MOST_SIDE, MOST_SCALE = 8192, 16
+ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
 
 
 def tuple_fault(field: str, value: Any) -> str:
-    """What is wrong with a value of two numbers, or "".
+    """What is wrong with a value of several numbers, or "".
 
     >>> tuple_fault("canvas", (512,))
     'found (512,), expected () or a height and a width, 1 to 8192 pixels'
@@ -45,6 +49,11 @@ def tuple_fault(field: str, value: Any) -> str:
             f"found {value}, expected the least and the largest factor, above 0 and at "
             f"most {MOST_SCALE}"
         )
+    if field == "train_resize":
+        sides = value if isinstance(value, tuple | list) else (0,)
+        if all(type(v) is int and 0 < v <= MOST_SIDE for v in sides):
+            return ""
+        return f"found {value}, expected shorter sides, 1 to {MOST_SIDE} pixels"
     if field in ("train_size", "canvas"):
         if numbers and all(isinstance(v, int) and v <= MOST_SIDE for v in value):
             return ""
@@ -68,7 +77,7 @@ def check_fields(data) -> None:
         if not isinstance(value, int | float) or not least <= value <= most:
             expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"data.{field}: found {value}, expected {expected}")
-    for field in ("train_size", "canvas", "scale"):
+    for field in TUPLES:
         if field in data and (fault := tuple_fault(field, data[field])):
             raise ValueError(f"data.{field}: {fault}")
     _check_views(data)
@@ -88,13 +97,25 @@ def check_fields(data) -> None:
 def _check_views(data) -> None:
     """Fields of :mod:`diffkd_jax.data.geometry` that need or exclude each other."""
     train_size = tuple(data.get("train_size", ()))
-    if (data.get("augment") == "scale_crop_flip") != bool(train_size):
+    if (data.get("augment") in ON_A_CANVAS) != bool(train_size):
         expected = "()" if train_size else "a height and a width"
         raise ValueError(
             f"data.train_size: found {train_size}, expected {expected} for "
             f"data.augment {data.get('augment')!r}"
         )
-    for field in ("eval_size", "image_size", "resize"):
+    if data.get("augment") == "resize_flip" and not (
+        data.get("resize") or data.get("train_resize")
+    ):
+        raise ValueError(
+            "data.resize: found 0, expected the shorter side in pixels for "
+            "data.augment 'resize_flip'"
+        )
+    if data.get("two_canvases") and not (data.get("canvas") or train_size):
+        raise ValueError(
+            "data.two_canvases: found True, expected False without data.canvas and "
+            "data.train_size"
+        )
+    for field in ("eval_size", "image_size"):
         if data.get("canvas") and data.get(field):
             raise ValueError(
                 f"data.canvas: found {tuple(data.canvas)}, expected () beside "

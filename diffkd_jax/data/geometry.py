@@ -1,4 +1,4 @@
-"""Where an example is looked at: drawn once, the same for picture and mask."""
+"""Where an example is looked at: drawn once, for picture, mask and boxes alike."""
 
 from typing import NamedTuple
 
@@ -78,6 +78,42 @@ def draw(
     return View((height, width), top, left, shown, canvas, mirrored)
 
 
+def fit(
+    size: Size,
+    short: int,
+    longest: int,
+    canvas: Size | None = None,
+    *,
+    flip: bool = False,
+) -> View:
+    """All of a picture, resized by one factor for both sides.
+
+    Args:
+      size: height and width of the picture.
+      short: pixels of its shorter side afterwards, if the longer one allows.
+      longest: the most that its longer side may have; 0 for any length.
+      canvas: size of the result; of the resized picture itself by default.
+      flip: whether to mirror.
+
+    Raises:
+      UnreadablePicture: one that would be resized to more than :data:`MOST_PIXELS`.
+
+    >>> fit((480, 640), 800, 1333).whole, fit((400, 1600), 800, 1333).whole
+    ((800, 1067), (333, 1333))
+    """
+    factor = short / min(size)
+    if longest:
+        factor = min(factor, longest / max(size))
+    height, width = (max(1, int(side * factor + 0.5)) for side in size)
+    if height * width > MOST_PIXELS:
+        raise UnreadablePicture(
+            f"picture: found {size[1]}x{size[0]} pixels, too narrow to be resized to "
+            f"{short}"
+        )
+    shown = height, width
+    return View(shown, 0, 0, shown, canvas or shown, flip)
+
+
 def whole(size: Size, canvas: Size) -> View:
     """All of a picture, padded to ``canvas``, in which it fits.
 
@@ -123,6 +159,37 @@ def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
         kind = cv2.INTER_NEAREST_EXACT
         mask = cv2.resize(mask, view.whole[::-1], interpolation=kind)
     return _framed(view, mask[..., None], VOID)[..., 0]
+
+
+def see_boxes(view: View, boxes: np.ndarray, size: Size) -> np.ndarray:
+    """Boxes as viewed, clipped to the window: what lies outside has no area.
+
+    Args:
+      view: see :func:`draw`.
+      boxes: float ``[m, 4]``: left, top, right, bottom in pixels of the picture.
+      size: height and width of the picture.
+
+    Returns:
+      float32 ``[m, 4]``, in pixels of the canvas.
+
+    >>> see_boxes(View((4, 8), 0, 2, (4, 6), (8, 8), True), [[0, 0, 2, 1]], (2, 4))
+    array([[4., 0., 6., 2.]], dtype=float32)
+    """
+    down, right = factors(view, size)
+    moved = np.asarray(boxes, np.float64) * (right, down, right, down)
+    moved -= (view.left, view.top, view.left, view.top)
+    height, width = view.shown
+    moved = np.clip(moved, 0, (width, height, width, height))
+    if view.flip:
+        moved = np.stack(
+            [width - moved[:, 2], moved[:, 1], width - moved[:, 0], moved[:, 3]], 1
+        )
+    return moved.astype(np.float32)
+
+
+def factors(view: View, size: Size) -> tuple[float, float]:
+    """Pixels of the canvas for one of the picture, down and right."""
+    return view.whole[0] / size[0], view.whole[1] / size[1]
 
 
 def _framed(view: View, pixels: np.ndarray, fill: int) -> np.ndarray:

@@ -38,6 +38,25 @@ class Recipe(NamedTuple):
     scale: tuple[float, float]
 
 
+class Scene(NamedTuple):
+    """A scene and whose its pixels are.
+
+    Attributes:
+      image: uint8 ``[size, size, 3]``.
+      owner: int32 ``[size, size]``: number of the object that is seen, 0 for none.
+      classes: int ``[k]``, of the objects by number; 0 for the background, which is
+        the first, else 1 + class.
+      visible: int ``[k]``, pixels that are seen.
+      hidden: bool ``[k]``: too little is seen.
+    """
+
+    image: np.ndarray
+    owner: np.ndarray
+    classes: np.ndarray
+    visible: np.ndarray
+    hidden: np.ndarray
+
+
 def load_scenes(
     path: str = "",
     *,
@@ -66,6 +85,21 @@ def load_scenes(
     (2, (2, 64, 64))
     """
     del path
+    recipe, sizes = plan(size, count, objects, scale)
+    splits = {
+        name: Split(number, functools.partial(_fetch, split, recipe))
+        for split, (name, number) in enumerate(sizes.items())
+    }
+    meta = {"ignore": VOID, "palette": [list(colour) for colour in PALETTE]}
+    return Dataset(splits, CLASSES, meta)
+
+
+def plan(size: int, count: int, objects: int, scale: Any) -> tuple[Recipe, dict]:
+    """How scenes are composed, and how many there are of each split.
+
+    Raises:
+      ValueError: options of :func:`load_scenes` out of range.
+    """
     for name, value, least, most in (
         ("size", size, 32, 512),
         ("count", count, 4, MOST_SCENES),
@@ -88,23 +122,25 @@ def load_scenes(
             f"0.2 to {size / 16}"
         )
     recipe = Recipe(size, objects or usual[0], tuple(scale))
-    sizes = {"train": count, "test": count // 4}
-    splits = {
-        name: Split(size, functools.partial(_fetch, number, recipe))
-        for number, (name, size) in enumerate(sizes.items())
-    }
-    meta = {"ignore": VOID, "palette": [list(colour) for colour in PALETTE]}
-    return Dataset(splits, CLASSES, meta)
+    return recipe, {"train": count, "test": count // 4}
 
 
 def _fetch(number: int, recipe: Recipe, rows: np.ndarray) -> dict[str, Any]:
+    found = scenes(number, recipe, rows)
+    masks = [_classes_seen(x.classes, x.hidden)[x.owner] for x in found]
+    return {
+        "image": np.stack([x.image for x in found]),
+        "target": {"label": np.stack(masks)},
+    }
+
+
+def scenes(number: int, recipe: Recipe, rows: np.ndarray) -> list[Scene]:
+    """Those of some rows of a split, 0 to train on, 1 to test on."""
     items, labels = _items(number)
-    scenes = [
+    return [
         compose(items, labels, np.random.default_rng((number, row)), recipe)
         for row in np.asarray(rows).tolist()
     ]
-    images, masks = zip(*scenes, strict=True)
-    return {"image": np.stack(images), "target": {"label": np.stack(masks)}}
 
 
 @functools.cache
@@ -116,18 +152,14 @@ def _items(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def compose(
     items: np.ndarray, labels: np.ndarray, rng: np.random.Generator, recipe: Recipe
-) -> tuple[np.ndarray, np.ndarray]:
-    """One scene and its mask.
+) -> Scene:
+    """One scene.
 
     Args:
       items: uint8 ``[n, 28, 28]``, on black.
       labels: int ``[n]``, their classes from 0 on.
       rng: of this scene.
       recipe: see :class:`Recipe`.
-
-    Returns:
-      uint8 ``[size, size, 3]`` and ``[size, size]``: 0 for background, 1 + class, 255
-      where too little is left of an object.
     """
     size = recipe.size
     picture = _background(rng, size)
@@ -155,20 +187,24 @@ def compose(
     picture += 8.0 * rng.standard_normal(picture.shape)
     image = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     visible = np.bincount(owner.ravel(), minlength=len(areas))
-    return image, _classes_seen(np.array(classes), visible, np.array(areas))[owner]
+    hidden = _hidden(visible, np.array(areas))
+    return Scene(image, owner, np.array(classes), visible, hidden)
 
 
-def _classes_seen(
-    classes: np.ndarray, visible: np.ndarray, areas: np.ndarray
-) -> np.ndarray:
-    """Classes by object, the background first; void where too little is visible.
+def _hidden(visible: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Objects of which too little is visible; the background, the first, is none.
 
     >>> pixels = np.array([9, 35, 34, 20, 19])
-    >>> _classes_seen(np.arange(5), pixels, np.array([0, 100, 100, 20, 19]))
-    array([  0,   1, 255,   3, 255], dtype=uint8)
+    >>> _hidden(pixels, np.array([0, 100, 100, 20, 19]))
+    array([False, False,  True, False,  True])
     """
     hidden = visible < np.maximum(LEAST_PIXELS, LEAST_SHARE * areas)
     hidden[0] = False
+    return hidden
+
+
+def _classes_seen(classes: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Classes of pixels by object; void where too little is visible."""
     return np.where(hidden, VOID, classes).astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from .folders import load_folder
 from .formats import existing, read_idx, read_json, read_sheet
 from .pairs import load_masks
 from .records import load_tfds
+from .scene_boxes import load_scene_boxes
 from .scenes import load_scenes
 from .shards import load_tar
 from .split import Dataset, array_split
@@ -89,6 +90,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "masks": load_masks,
     "voc": load_voc,
     "scenes": load_scenes,
+    "scene_boxes": load_scene_boxes,
 }
 
 

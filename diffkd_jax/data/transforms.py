@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from . import dense
+from . import boxed, dense
 from .crops import center_crop, crop_flip, random_resized_crop
 from .decoding import Picture, UnreadablePicture, decode
 from .draws import Draws
@@ -13,7 +13,7 @@ from .fields import check_fields
 from .pictures import INTERPOLATIONS
 from .randaugment import color_jitter, rand_augment
 
-AUGMENTS = ("none", "crop_flip", "resized_crop", "scale_crop_flip")
+AUGMENTS = ("none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip")
 
 
 def normalise(image, mean: Sequence[float], std: Sequence[float]):
@@ -78,7 +78,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
 
     Then RandAugment and colour jitter, where they are on. Pictures stay uint8; the
     result has ``failed``, bool ``[n]``, true where a file does not decode. Batches with
-    masks go to :func:`diffkd_jax.data.dense.train`.
+    masks or boxes go to :func:`diffkd_jax.data.dense.train`.
 
     Raises:
       ValueError: an unknown name, a field out of range, or pictures of different sizes
@@ -96,6 +96,9 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
         if dense.has_masks(batch):
             dense.check_masked(data)
             return dense.train(batch, draws, data)
+        if boxed.has_boxes(batch):
+            boxed.check_boxed(data)
+            return dense.train(batch, draws, data)
         # Dear for small pictures, which are shifted and mirrored all at once.
         rngs = draws.generators() if in_turn else []
         if data.augment == "resized_crop":
@@ -107,7 +110,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
                 exact=data.exact_crops,
             )
             image, failed = _each(batch["image"], crop, data.image_size, rngs)
-        elif data.augment == "scale_crop_flip":
+        elif data.augment in ("scale_crop_flip", "resize_flip"):
             batch = dense.train(batch, draws, data)
             image, failed = batch["image"], batch["failed"]
         else:
@@ -142,8 +145,8 @@ def eval_transform(data) -> Callable[[dict], dict]:
     """Resize and centre crop to ``data.eval_size``, or ``data.image_size``.
 
     The shorter side becomes ``data.resize`` before, where that is set. Pictures stay
-    uint8; ``failed`` as of :func:`train_transform`. Batches with masks, and all where
-    ``data.canvas`` is set, go to :func:`diffkd_jax.data.dense.evaluate`.
+    uint8; ``failed`` as of :func:`train_transform`. Batches with masks or boxes, and
+    all where ``data.canvas`` is set, go to :func:`diffkd_jax.data.dense.evaluate`.
 
     Raises:
       ValueError: an unknown interpolation or number of channels, or a field out of
@@ -154,7 +157,9 @@ def eval_transform(data) -> Callable[[dict], dict]:
     def transform(batch):
         if masked := dense.has_masks(batch):
             dense.check_masked(data)
-        if masked or data.canvas:
+        if boxes := boxed.has_boxes(batch):
+            boxed.check_boxed(data)
+        if masked or boxes or data.canvas:
             return dense.evaluate(batch, data)
         size = data.eval_size or data.image_size
         image, failed = _same_size(batch["image"], data, size)

@@ -7,7 +7,7 @@ import pytest
 
 from diffkd_jax.data import sources
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.scenes import Recipe, compose
+from diffkd_jax.data.scenes import Recipe, _classes_seen, compose
 from tests.data.options import data_options
 
 # Of picture and mask; a change of these is another data set.
@@ -28,6 +28,9 @@ CHECKSUMS = {
         [1262347320, 100256041],
     ],
 }
+
+# Of the targets of the rows 0, 1 and 1999 of 128 pixels.
+BOXES = 3596496320
 
 
 def scenes(split="train", **options):
@@ -66,7 +69,11 @@ def test_what_is_little_seen_is_void():
     hidden = 0
     for i in range(200):
         rng = np.random.default_rng(i)
-        image, mask = compose(items, np.array([3]), rng, Recipe(48, 6, (0.9, 1.1)))
+        scene = compose(items, np.array([3]), rng, Recipe(48, 6, (0.9, 1.1)))
+        image, mask = (
+            scene.image,
+            _classes_seen(scene.classes, scene.hidden)[scene.owner],
+        )
         assert set(np.unique(mask)) <= {0, 4, 255}
         assert image.shape == (48, 48, 3)
         for part in (mask == 4, mask == 255):
@@ -82,6 +89,41 @@ def test_splits_have_items_of_their_own_and_sizes():
     assert len(data.class_names) == len(data.meta["palette"]) == 11
     same = checksums(data.splits["train"], [3]) == checksums(data.splits["test"], [3])
     assert not same
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_boxes_are_those_of_the_masks(size):
+    """Of the same pictures: what is visible of an object lies in its box."""
+    rows = np.arange(40)
+    masks = scenes(size=size).fetch(rows)
+    boxes = sources.load("scene_boxes", options={"size": size}).splits["train"]
+    batch = boxes.fetch(rows)
+    np.testing.assert_array_equal(batch["image"], masks["image"])
+    assert len(batch["target"]["boxes"][0]) == {64: 4, 128: 8}[size]
+    for row, label in zip(rows, masks["target"]["label"], strict=True):
+        target = {k: v[row] for k, v in batch["target"].items()}
+        inside = np.zeros(label.shape, bool)
+        areas = dict.fromkeys(range(10), 0)
+        for k in np.flatnonzero(target["valid"]):
+            left, top, right, bottom = target["boxes"][k].astype(int)
+            inside[top:bottom, left:right] = True
+            if not target["ignored"][k]:
+                areas[target["classes"][k]] += target["area"][k]
+                part = label[top:bottom, left:right] == target["classes"][k] + 1
+                # Tight: the object touches each side.
+                assert part[[0, -1]].any(1).all()
+                assert part[:, [0, -1]].any(0).all()
+        assert (label[~inside] == 0).all()
+        assert areas == {k: (label == k + 1).sum() for k in range(10)}
+        assert not target["boxes"][~target["valid"]].any()
+
+
+def test_boxes_of_scenes_are_the_same_everywhere():
+    split = sources.load("scene_boxes").splits["train"]
+    target = split.fetch(np.array([0, 1, 1999]))["target"]
+    found = zlib.crc32(b"".join(target[k].tobytes() for k in sorted(target)))
+    assert found == BOXES
+    assert split.size == 8000
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ ACCEPTED = {
     "data.image_size": ZERO,
     "data.eval_size": ZERO,
     "data.resize": ZERO,
+    "data.resize_longest": ZERO,
+    "data.train_resize": ZERO,
     "data.num_threads": ZERO,
     "data.num_workers": ZERO,
     "data.max_unreadable": "zero allows none",
