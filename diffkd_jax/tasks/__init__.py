@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from . import classification, segmentation
+from . import classification, detection, segmentation
 from .agreement import agreement
 from .contract import Evaluation, Evidence, Task
 
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": classification.classification,
     "segmentation": segmentation.segmentation,
+    "detection": detection.detection,
 }
 
 # Further evaluations: each a function of the description of the data.
