@@ -15,17 +15,22 @@ CURVES = {"iou 0.50": 0, "iou 0.75": 5}  # of thresholds from 0.50 on, by 0.05
 
 
 def draw(
-    folder: pathlib.Path, seen: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    folder: pathlib.Path,
+    each: np.ndarray,
+    at_half: np.ndarray,
+    precision: np.ndarray,
+    meta: Mapping[str, Any],
 ) -> list[pathlib.Path]:
     """Average precision of each class, and precision over recall.
 
     Args:
       folder: where ``ap.png``, ``ap.csv`` and ``precision.png`` are written.
-      seen: ``ap`` and ``ap50`` of each class, NaN without an object; ``precision``
-        ``[thresholds, recalls, classes]``, -1 likewise.
+      each: average precision of each class, NaN without an object.
+      at_half: likewise, where an intersection of half is enough.
+      precision: ``[10, 101, classes]``, by threshold from 0.50 on and recall from 0 to
+        1, NaN likewise.
       meta: of the data; ``class_names``, where they are known.
     """
-    each, at_half = seen["ap"], seen["ap50"]
     names = list(meta.get("class_names") or map(str, range(len(each))))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "ap.csv").open("w", newline="", encoding="utf-8") as file:
@@ -42,13 +47,12 @@ def draw(
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
     axis.legend(loc="lower right", fontsize=8)
-    return [figures.save(figure, folder / "ap.png"), _precision(folder, seen)]
+    return [figures.save(figure, folder / "ap.png"), _precision(folder, precision)]
 
 
-def _precision(folder: pathlib.Path, seen: Mapping[str, np.ndarray]) -> pathlib.Path:
+def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
     figure, axis = figures.subplots(figsize=(5.0, 4.0))
-    precision = np.asarray(seen["precision"])
-    there = (precision >= 0).all((0, 1))
+    there = ~np.isnan(precision).any((0, 1))
     recall = np.linspace(0, 1, precision.shape[1])
     for name, at in CURVES.items():
         if there.any():

@@ -177,10 +177,16 @@ def figures(found: Curves) -> dict[str, float]:
     return result
 
 
-def by_class(found: Curves) -> np.ndarray:
-    """Average precision of each class, float64 ``[K]``; NaN without an object."""
-    classes = found.precision.shape[2]
-    return np.array([_mean(found.precision[:, :, k, 0, -1]) for k in range(classes)])
+def by_class(found: Curves, at: int | None = None) -> np.ndarray:
+    """Average precision of each class, float64 ``[K]``; NaN without an object.
+
+    Args:
+      found: of a split.
+      at: one threshold alone, 0 for .50, 5 for .75; all by default.
+    """
+    precision = found.precision[..., 0, -1]
+    precision = precision if at is None else precision[at : at + 1]
+    return np.array([_mean(precision[:, :, k]) for k in range(precision.shape[2])])
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Object detection: losses by part, average precision as COCO has it."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from . import one_stage, two_stage
 from .boxes_drawn import draw, show
 from .classes import check
-from .coco_ap import coco_figures
+from .coco_ap import LIMITS, Curves, by_class, curves, figures, warn_of_limit
 from .contract import Evidence, Task
 from .one_stage import Kept
 
@@ -98,19 +99,17 @@ def detection(
     def evidence(outputs, batch):
         return evidence_of(predict(outputs, batch), batch)
 
-    def scored(seen):
-        figures, _ = figures_of(seen, classes, size_limits)
-        return figures
+    matched = functools.partial(
+        curves_of, classes=classes, size_limits=tuple(size_limits)
+    )
 
     return Task(
         loss=losses,
         predict=predict,
         evidence=evidence,
-        score=scored,
+        score=lambda seen: figures(matched(seen)),
         headline="ap",
-        draw=lambda folder, seen, meta: draw(
-            folder, figures_of(seen, classes, size_limits)[1], meta
-        ),
+        draw=lambda folder, seen, meta: draw(folder, *each(matched(seen)), meta),
         show=show,
         check=check,
     )
@@ -167,8 +166,8 @@ def evidence_of(found: Mapping[str, jax.Array], batch: Mapping) -> Evidence:
     return Evidence({"pictures": batch["mask"].sum()}, rows)
 
 
-def figures_of(seen: Evidence, classes: int, size_limits) -> tuple[dict, dict]:
-    """Figures by name, and what is drawn of them."""
+def curves_of(seen: Evidence, classes: int, size_limits: Sequence[float]) -> Curves:
+    """Precision and recall of the detections of a split."""
     rows = {name: np.asarray(x) for name, x in seen.rows.items()}
     found = {name: rows[name] for name in DETECTIONS}
     true = {
@@ -176,4 +175,10 @@ def figures_of(seen: Evidence, classes: int, size_limits) -> tuple[dict, dict]:
         for name, x in rows.items()
         if name.startswith("true/")
     }
-    return coco_figures(true, found, classes=classes, size_limits=size_limits)
+    warn_of_limit(true, LIMITS[-1], "evaluation")
+    return curves(true, found, classes=classes, size_limits=size_limits)
+
+
+def each(found: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By class the average precision and that at an intersection of half; curves."""
+    return by_class(found), by_class(found, at=0), found.precision[..., 0, -1]

@@ -204,4 +204,5 @@ def _candidates(anchors, logits, codes, centreness=None, *, kept):
     score, at = jax.lax.top_k(score, min(kept.candidates, score.size))
     row = at // classes
     undo = decode if centreness is None else decode_distances
-    return undo(codes[row], anchors[row]), score, (at % classes).astype(jnp.int32)
+    found = undo(codes[row], jnp.asarray(anchors)[row])
+    return found, score, (at % classes).astype(jnp.int32)
