@@ -1,8 +1,9 @@
-"""Figures of detection: average precision by class, precision and recall, boxes."""
+"""What is drawn and written of detection: precision, boxes, lists of detections."""
 
 import csv
+import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,57 @@ def show(
             axis.set_axis_off()
             _boxes(axis, {k: np.asarray(v)[at] for k, v in found.items()}, names)
     return [figures.save(figure, folder / "boxes.png")]
+
+
+def write(
+    folder: pathlib.Path,
+    predictions: Iterable[tuple[str, Mapping, Mapping]],
+    meta: Mapping[str, Any],
+) -> None:
+    """``detections.json``, COCO's list of results in pixels of the stored pictures.
+
+    Args:
+      folder: where it is written.
+      predictions: of each example its name, its detections, and itself: ``id``, that
+        of its file, where there is one, and a target with ``scale`` and
+        ``stored_size``, where it was resized.
+      meta: of the data; ``category_ids``, those of its file, where there are any.
+    """
+    ids = meta.get("category_ids") or range(meta["num_classes"])
+    results = []
+    for name, found, example in predictions:
+        boxes = stored_boxes(np.asarray(found["boxes"], float), example["target"])
+        for row in np.flatnonzero(found["valid"]):
+            left, top, right, bottom = boxes[row].tolist()
+            results.append(
+                {
+                    "image_id": example.get("id", name),
+                    "category_id": ids[int(found["classes"][row])],
+                    "bbox": [left, top, right - left, bottom - top],
+                    "score": float(found["scores"][row]),
+                }
+            )
+    (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
+
+
+def stored_boxes(boxes: Any, target: Mapping[str, Any]) -> Any:
+    """Boxes in pixels of the stored picture, inside of it.
+
+    Args:
+      boxes: ``[..., m, 4]`` in pixels of the picture that a model saw, an array of
+        numpy or of JAX.
+      target: ``scale`` ``[..., 2]``, its pixels for one of the stored picture, down and
+        right, and ``stored_size``, height and width; neither where they are one.
+
+    >>> target = {"scale": np.array([2.0, 4.0]), "stored_size": np.array([50, 50])}
+    >>> stored_boxes(np.array([[8.0, 8.0, 40.0, 400.0]]), target).tolist()
+    [[2.0, 4.0, 10.0, 50.0]]
+    """
+    if "scale" not in target:
+        return boxes
+    both = [1, 0, 1, 0]
+    size = target["stored_size"][..., None, both].astype(boxes.dtype)
+    return (boxes / target["scale"][..., None, both]).clip(0, size)
 
 
 def _boxes(axis: Any, found: Mapping[str, np.ndarray], names: list[str]) -> None:

@@ -60,7 +60,8 @@ class Task(NamedTuple):
         or None.
       write: ``(folder, predictions, meta) -> None``, where ``predictions`` yields
         ``(name, what predict says of one example, the example)``: name is a path below
-        the folder, without an ending; the arrays are without their batch axis. Or None.
+        the folder, without an ending; the arrays are without their batch axis, and the
+        example has ``id``, where its file has one. Or None.
       check: ``(source, meta of a model, meta of the data, taps) -> None``, ValueError
         where the model cannot serve; ``taps`` is None for a student, for a teacher
         ``{name: (student output, teacher output, whether the distance reads the

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import one_stage, two_stage
-from .boxes_drawn import draw, show
+from .boxes_drawn import draw, show, stored_boxes, write
 from .classes import check
 from .coco_ap import LIMITS, Curves, by_class, curves, figures, warn_of_limit
 from .contract import Evidence, Task
@@ -75,6 +75,12 @@ def detection(
                 f"task.options.{name}: found {value!r}, expected "
                 f"{'a whole number above 0' if whole else 'a number above 0, up to 1'}"
             )
+    limits = tuple(map(float, size_limits))
+    if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+        raise ValueError(
+            f"task.options.size_limits: found {size_limits}, expected two sides in "
+            "pixels, the smaller one first"
+        )
     kept = {name: usual._replace(**given) for name, usual in KEPT.items()}
 
     def losses(outputs, batch):
@@ -99,9 +105,7 @@ def detection(
     def evidence(outputs, batch):
         return evidence_of(predict(outputs, batch), batch)
 
-    matched = functools.partial(
-        curves_of, classes=classes, size_limits=tuple(size_limits)
-    )
+    matched = functools.partial(curves_of, classes=classes, size_limits=limits)
 
     return Task(
         loss=losses,
@@ -111,6 +115,7 @@ def detection(
         headline="ap",
         draw=lambda folder, seen, meta: draw(folder, *each(matched(seen)), meta),
         show=show,
+        write=write,
         check=check,
     )
 
@@ -148,11 +153,8 @@ def evidence_of(found: Mapping[str, jax.Array], batch: Mapping) -> Evidence:
       Rows ``boxes``, ``scores``, ``classes``, ``valid`` of detections, and those of the
       truth as ``true/boxes`` and so on.
     """
-    target, boxes = batch["target"], found["boxes"]
-    if "scale" in target:
-        boxes = boxes / jnp.tile(target["scale"][:, None, ::-1], (1, 1, 2))
-        most = target["stored_size"][:, None, ::-1].astype(boxes.dtype)
-        boxes = jnp.clip(boxes, 0.0, jnp.tile(most, (1, 1, 2)))
+    target = batch["target"]
+    boxes = stored_boxes(found["boxes"], target)
     true = target.get("stored", target["boxes"])
     sides = true[..., 2:] - true[..., :2]
     rows = {name: found[name] for name in DETECTIONS} | {"boxes": boxes}
