@@ -5,11 +5,13 @@ named by import path, ``--config.method=package.module:name``.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .core.diffkd import DiffKD
 from .core.distances import DISTANCES
+from .core.fgd import Relation
+from .core.fgd import fgd as fgd_distance
 from .core.losses import Weight
 from .core.taps import Tap
 from .named import find, keywords
@@ -98,6 +100,50 @@ def cwd(*, tau: float = 4.0, output: str = "logits", weight: float = 3.0) -> Met
     return Method(
         {output: Tap(output, output, distance)}, {f"{output}/distance": weight}
     )
+
+
+def fgd(
+    *,
+    levels: Sequence[str] = ("p3", "p4", "p5", "p6", "p7"),
+    temperature: float = 0.5,
+    alpha: float = 1e-3,
+    beta: float = 5e-4,
+    gamma: float = 5e-4,
+    relation: float = 5e-6,
+) -> Method:
+    """Focal and global distillation of a pyramid, see :mod:`diffkd_jax.core.fgd`.
+
+    The weights are those of RetinaNet. Faster R-CNN, on ``p2`` to ``p5``, has 5e-5,
+    2.5e-5, 5e-5 and 5e-7; FCOS, at a temperature of 0.8, 1.6e-3, 8e-4, 8e-4 and 8e-6.
+
+    Args:
+      levels: of both pyramids, ``fpn/<level>``; ``p3`` has a stride of 8 pixels.
+      temperature: of the attentions.
+      alpha: weight of errors in boxes.
+      beta: weight of errors elsewhere.
+      gamma: weight of the attentions' difference.
+      relation: weight of the relations' difference, the paper's lambda.
+
+    >>> method = fgd(levels=("p3", "p4"))
+    >>> sorted(method.taps), method.taps["p4"].distance.keywords["stride"]
+    (['p3', 'p4'], 16)
+    """
+    taps = {}
+    for level in levels:
+        if level[:1] != "p" or not level[1:].isdecimal():
+            raise ValueError(
+                f"methods.fgd.levels: found {level!r}, expected names such as 'p3'"
+            )
+        distance = functools.partial(
+            fgd_distance,
+            stride=2 ** int(level[1:]),
+            temperature=temperature,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+        )
+        taps[level] = Tap(f"fpn/{level}", f"fpn/{level}", distance, Relation())
+    return Method(taps, {f"{level}/relation": relation for level in levels})
 
 
 def diffkd_features(
@@ -239,6 +285,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dist": dist,
     "mse": mse,
     "cwd": cwd,
+    "fgd": fgd,
     "diffkd_features": diffkd_features,
     "diffkd_logits": diffkd_logits,
     "diffkd_map": functools.partial(diffkd_logits, distance="dist"),
