@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .attention import attention
+
 Features = Float[Array, "*dims c"]
 Target = Any  # a dict, or None
 Scalar = Float[Array, ""]
@@ -48,17 +50,16 @@ def l1(student: Features, teacher: Features, target: Target = None) -> Scalar:
 def attention_mse(
     student: Features, teacher: Features, target: Target = None, *, tau: float = 0.5
 ) -> Scalar:
-    """Squared error of maps, weighted by where and in which channels the teacher is.
+    """Squared error of maps, weighed by where and in which channels the teacher is.
 
-    The weights are those of FGD (Yang et al. 2022), with mean 1 over positions and
-    over channels: softmaxes of the mean absolute value over temperature ``tau``. The
+    The weights are the attentions of FGD (Yang et al. 2022), both with mean 1. The
     paper has rows of an "attention-based MSE" and no definition: this reading is ours.
 
     Args:
       student: ``[b, h, w, c]``.
       teacher: likewise.
       target: not read.
-      tau: temperature.
+      tau: temperature of the attentions.
 
     >>> x = jnp.ones((1, 2, 2, 3))
     >>> round(float(attention_mse(x, 2 * x)), 6)
@@ -66,11 +67,10 @@ def attention_mse(
     """
     del target
     student, teacher = _check(student, teacher)
-    size = jnp.abs(teacher)
-    b, h, w, c = size.shape
-    where = jax.nn.softmax(size.mean(-1).reshape(b, h * w) / tau) * h * w
-    which = jax.nn.softmax(size.mean((1, 2)) / tau) * c
-    weight = where.reshape(b, h, w, 1) * which[:, None, None]
+    if student.ndim != 4:
+        raise ValueError(f"attention_mse: found {student.shape}, expected [b, h, w, c]")
+    positions, channels = attention(teacher, tau)
+    weight = positions[..., None] * channels[:, None, None]
     return jnp.mean(weight * jnp.square(student - teacher))
 
 

@@ -37,4 +37,5 @@ METHODS: dict[str, Callable[..., Method]] = {
     "diffkd_dist": functools.partial(diffkd, logits_distance="dist"),
     "diffkd_fpn": pyramid.diffkd_fpn,
     "mse_fpn": pyramid.mse_fpn,
+    "fgd": pyramid.fgd,
 }

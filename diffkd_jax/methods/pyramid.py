@@ -1,9 +1,12 @@
 """Methods for the maps of a feature pyramid, one tap a level (paper, detection)."""
 
+import functools
 from collections.abc import Sequence
 
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES, l1
+from ..core.fgd import Relation
+from ..core.fgd import fgd as fgd_distance
 from ..core.losses import Weight
 from ..core.taps import Tap
 from ..named import find
@@ -82,3 +85,47 @@ def mse_fpn(
     function = find(distance, DISTANCES, "methods.mse_fpn.distance")
     taps = {level: Tap(f"fpn/{level}", f"fpn/{level}", function) for level in levels}
     return Method(taps, {f"{level}/distance": weight for level in levels})
+
+
+def fgd(
+    *,
+    levels: Sequence[str] = LEVELS,
+    temperature: float = 0.5,
+    alpha: float = 1e-3,
+    beta: float = 5e-4,
+    gamma: float = 5e-4,
+    relation: float = 5e-6,
+) -> Method:
+    """Focal and global distillation of a pyramid, see :mod:`diffkd_jax.core.fgd`.
+
+    The weights are those of RetinaNet. Faster R-CNN, on ``p2`` to ``p5``, has 5e-5,
+    2.5e-5, 5e-5 and 5e-7; FCOS, at a temperature of 0.8, 1.6e-3, 8e-4, 8e-4 and 8e-6.
+
+    Args:
+      levels: of both pyramids, ``fpn/<level>``; ``p3`` has a stride of 8 pixels.
+      temperature: of the attentions.
+      alpha: weight of errors in boxes.
+      beta: weight of errors elsewhere.
+      gamma: weight of the attentions' difference.
+      relation: weight of the relations' difference, the paper's lambda.
+
+    >>> method = fgd(levels=("p3", "p4"))
+    >>> sorted(method.taps), method.taps["p4"].distance.keywords["stride"]
+    (['p3', 'p4'], 16)
+    """
+    taps = {}
+    for level in levels:
+        if level[:1] != "p" or not level[1:].isdecimal():
+            raise ValueError(
+                f"methods.fgd.levels: found {level!r}, expected names such as 'p3'"
+            )
+        distance = functools.partial(
+            fgd_distance,
+            stride=2 ** int(level[1:]),
+            temperature=temperature,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+        )
+        taps[level] = Tap(f"fpn/{level}", f"fpn/{level}", distance, Relation())
+    return Method(taps, {f"{level}/relation": relation for level in levels})
