@@ -1,0 +1,188 @@
+"""RoIAlign (He et al. 2017): means of maps sampled bilinearly within boxes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .boxes import area
+
+# A box of this side, pixels, is pooled from this level (Lin et al. 2017, eq. 1).
+SIDE, LEVEL = 224, 4
+
+
+def roi_align(
+    features: jax.Array,
+    boxes: jax.Array,
+    *,
+    scale: float,
+    size: Sequence[int] = (7, 7),
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    most: int = 4,
+) -> jax.Array:
+    """Boxes pooled from the map of one picture.
+
+    Args:
+      features: ``[h, w, c]``, floating.
+      boxes: ``[n, 4]``, pixels of the input; no gradient reaches them.
+      scale: cells a pixel.
+      size: bins down and right.
+      sampling_ratio: points a bin on each axis; 0 for one a cell or more.
+      aligned: pixels are their centres, as in mmdetection; else boxes are half a cell
+        lower and at least one cell large, as in torchvision's detectors.
+      most: points a bin on each axis where ``sampling_ratio`` is 0; larger boxes are
+        sampled coarser than elsewhere.
+
+    Returns:
+      ``[n, *size, c]`` of the features' dtype, summed in float32 or better; 0 from
+      points that are more than a cell outside of the map.
+
+    Raises:
+      ValueError: not a map, no such size or number of points.
+
+    >>> x = jnp.arange(16.0).reshape(4, 4, 1)
+    >>> box = jnp.array([[0.0, 0.0, 4.0, 4.0]])
+    >>> roi_align(x, box, scale=1.0, size=(1, 1), aligned=True).item()
+    7.5
+    """
+    if features.ndim != 3:
+        raise ValueError(f"features: found {features.shape}, expected [h, w, c]")
+    h, w, channels = features.shape
+    place = _Place(*(jnp.full(len(boxes), x) for x in (0, h, w)))
+    grid = _Grid(tuple(size), sampling_ratio, aligned, most)
+    return _pool(features.reshape(-1, channels), boxes * scale, place, grid)
+
+
+def multiscale(
+    features: Mapping[str, jax.Array],
+    boxes: jax.Array,
+    *,
+    size: Sequence[int] = (7, 7),
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    most: int = 4,
+) -> jax.Array:
+    """Boxes pooled from the level of a pyramid that their area asks for.
+
+    Args:
+      features: ``[h, w, c]`` of one picture by level, ``p2`` of stride 4 and so on,
+        without gaps.
+      boxes: ``[n, 4]``, pixels of the input; no gradient reaches them.
+      size, sampling_ratio, aligned, most: of :func:`roi_align`.
+
+    Returns:
+      ``[n, *size, c]``.
+
+    Raises:
+      ValueError: as :func:`roi_align`, or other levels.
+
+    >>> maps = {"p2": jnp.ones((8, 8, 3)), "p3": jnp.zeros((4, 4, 3))}
+    >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 112.0, 112.0]])
+    >>> multiscale(maps, boxes)[:, 0, 0, 0].tolist()
+    [1.0, 0.0]
+    """
+    numbers = sorted(int(name[1:]) for name in features if name[1:].isdecimal())
+    levels = [f"p{number}" for number in numbers]
+    if not levels or len(levels) < len(features) or set(levels) != set(features):
+        raise ValueError(f"features: found {list(features)}, expected levels p2, p3 ..")
+    maps = [features[name] for name in levels]
+    shape = [jnp.array([x.shape[axis] for x in maps]) for axis in (0, 1)]
+    sizes = [x.shape[0] * x.shape[1] for x in maps]
+    start = jnp.array([sum(sizes[:i]) for i in range(len(sizes))])
+    flat = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
+    level = level_of(boxes, numbers[0], numbers[-1])
+    row = level - numbers[0]
+    place = _Place(start[row], shape[0][row], shape[1][row])
+    scaled = boxes * (0.5 ** level.astype(boxes.dtype))[:, None]
+    return _pool(flat, scaled, place, _Grid(tuple(size), sampling_ratio, aligned, most))
+
+
+def level_of(boxes: jax.Array, first: int, last: int) -> jax.Array:
+    """The level that each box is pooled from, int ``[n]``.
+
+    >>> level_of(jnp.array([[0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 0.0, 0.0]]), 2, 5)
+    Array([4, 2], dtype=int32)
+    """
+    side = jnp.sqrt(jnp.maximum(area(boxes), 0))
+    # A little more, so that rounding does not lower boxes right on a border.
+    level = jnp.floor(LEVEL + jnp.log2(side / SIDE) + 1e-6)
+    return jnp.clip(level, first, last).astype(jnp.int32)
+
+
+class _Place(NamedTuple):
+    """Where the map of each box begins in the flat one, and its sides, int ``[n]``."""
+
+    start: jax.Array
+    height: jax.Array
+    width: jax.Array
+
+
+class _Grid(NamedTuple):
+    size: tuple[int, ...]
+    ratio: int
+    aligned: bool
+    most: int
+
+
+class _Line(NamedTuple):
+    """Points of each box along one axis, ``[n, bins * points]``."""
+
+    low: jax.Array
+    high: jax.Array
+    low_weight: jax.Array
+    high_weight: jax.Array
+
+
+def _pool(flat: jax.Array, boxes: jax.Array, place: _Place, grid: _Grid) -> jax.Array:
+    """Boxes in cells, from rows ``[cells, c]`` of one map or of several."""
+    if len(grid.size) != 2 or min(grid.size) < 1 or grid.ratio < 0 or grid.most < 1:
+        raise ValueError(
+            f"size, sampling_ratio, most: found {grid.size}, {grid.ratio}, "
+            f"{grid.most}, expected two sizes from 1, 0 or more, and 1 or more"
+        )
+    # Where boxes are is not learned by what is seen in them.
+    boxes = jax.lax.stop_gradient(boxes)
+    points = grid.ratio or grid.most
+    y = _line(boxes[:, 1], boxes[:, 3], place.height, grid.size[0], grid)
+    x = _line(boxes[:, 0], boxes[:, 2], place.width, grid.size[1], grid)
+    dtype = jnp.promote_types(flat.dtype, jnp.float32)
+    total = jnp.zeros((), dtype)
+    for row, down in ((y.low, y.low_weight), (y.high, y.high_weight)):
+        for column, right in ((x.low, x.low_weight), (x.high, x.high_weight)):
+            at = (place.start + row.T * place.width).T[:, :, None] + column[:, None]
+            weight = down[:, :, None] * right[:, None]
+            value = flat.at[at].get(mode="promise_in_bounds").astype(dtype)
+            total += value * weight[..., None].astype(dtype)
+    bins = (len(boxes), grid.size[0], points, grid.size[1], points, flat.shape[-1])
+    return total.reshape(bins).sum((2, 4)).astype(flat.dtype)
+
+
+def _line(
+    low: jax.Array, high: jax.Array, cells: jax.Array, bins: int, grid: _Grid
+) -> _Line:
+    """Where the points of one axis lie between cells, and how much each counts."""
+    half = 0.5 if grid.aligned else 0.0
+    low, high = low - half, high - half
+    side = high - low if grid.aligned else jnp.maximum(high - low, 1)
+    step = (side / bins)[:, None, None]
+    if grid.ratio:
+        points, count = grid.ratio, jnp.full_like(step, grid.ratio)
+    else:
+        points, count = grid.most, jnp.clip(jnp.ceil(step), 1, grid.most)
+    nth = jnp.arange(points, dtype=low.dtype)
+    begin = low[:, None, None] + jnp.arange(bins, dtype=low.dtype)[:, None] * step
+    at = begin + (nth + 0.5) * step / count
+    last = (cells - 1)[:, None, None]
+    counts = (at >= -1) & (at <= last + 1) & (nth < count)
+    if not grid.ratio:
+        counts &= step > 0  # there are no cells to take the points from
+    weight = jnp.where(counts, 1 / count, 0)
+    at = jnp.maximum(jnp.where(counts, at, 0), 0)
+    first = jnp.minimum(jnp.floor(at).astype(jnp.int32), last)
+    share = jnp.where(first < last, at - first, 0)
+    line = _Line(
+        first, jnp.minimum(first + 1, last), weight * (1 - share), weight * share
+    )
+    return _Line(*(x.reshape(len(low), -1) for x in line))

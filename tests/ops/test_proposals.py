@@ -1,0 +1,88 @@
+"""Proposals equal torchvision's, and those drawn from them have its shares."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffkd_jax.ops.proposals import label_proposals, propose, sample_proposals
+from tests.conftest import GOLDEN
+
+FILE = np.load(GOLDEN / "dense/faster_rcnn_losses.npz")
+ENDS = np.cumsum([2304, 576, 144, 36, 12])
+SIZE = (96, 128)
+PROPOSE = jax.jit(functools.partial(propose, before=60, after=40))
+
+
+@pytest.fixture(autouse=True)
+def in_float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def by_level(x):
+    parts = np.split(x, ENDS[:-1])
+    return {f"p{i}": jnp.asarray(part) for i, part in enumerate(parts, 2)}
+
+
+def first_stage(i):
+    """Logits, codes and anchors of one picture."""
+    names = ("objectness", "deltas")
+    logits, codes = (FILE[f"in/{n}"].reshape(3, 3072, -1)[i] for n in names)
+    return by_level(logits[:, 0]), by_level(codes), by_level(FILE["in/anchors"])
+
+
+def truth(i, rows=7):
+    boxes = FILE[f"in/target{i}/boxes"]
+    valid = np.arange(rows) < len(boxes)
+    return jnp.asarray(np.pad(boxes, ((0, rows - len(boxes)), (0, 0)))), valid
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_proposals(i):
+    boxes, valid = PROPOSE(*first_stage(i), jnp.array(SIZE))
+    assert valid.all()
+    expected = FILE[f"out/rpn/proposals/{i}"]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_fewer_than_asked_for():
+    few = [
+        {k: v[:4] for k, v in x.items() if k in ("p2", "p6")} for x in first_stage(0)
+    ]
+    few[1]["p6"] = few[1]["p6"].at[:, :2].set(1e3)  # all outside of the picture
+    boxes, valid = propose(*few, SIZE, before=9, after=20)
+    assert boxes.shape == (20, 4)
+    assert 1 <= valid.sum() <= 4
+    assert (boxes[~valid] == 0).all()
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_labels_and_the_boxes_drawn(i):
+    proposals = jnp.asarray(FILE[f"out/rpn/proposals/{i}"])
+    boxes, matched = label_proposals(proposals, np.ones(40, bool), *truth(i))
+    positive, negative = (FILE[f"in/roi/{n}/{i}"] > 0 for n in ("positive", "negative"))
+    # Torchvision has no rows of padding.
+    assert (np.asarray(matched[len(positive) :]) == -2).all()
+    drawn = np.flatnonzero(positive | negative)
+    np.testing.assert_array_equal(boxes[drawn], FILE[f"out/roi/proposals/{i}"])
+    labels = np.append(FILE[f"in/target{i}/labels"], 0)
+    own = np.where(matched[drawn] >= 0, labels[matched[drawn]], 0)
+    np.testing.assert_array_equal(own, FILE[f"out/roi/labels/{i}"])
+
+    found = sample_proposals(
+        jax.random.key(i), proposals, np.ones(40, bool), *truth(i), count=32
+    )
+    assert found.weight.sum() == 32
+    assert (found.matched >= 0).sum() == min(8, (matched >= 0).sum())
+    known = {tuple(box) for box in np.asarray(boxes)[np.asarray(matched) > -2]}
+    assert {tuple(box) for box in np.asarray(found.boxes)} <= known
+
+
+def test_no_gradient_passes():
+    logits, codes, anchors = first_stage(0)
+    total = lambda codes: PROPOSE(logits, codes, anchors, jnp.array(SIZE))[0].sum()
+    gradient = jax.grad(total)(codes)
+    assert all((x == 0).all() for x in gradient.values())
