@@ -16,6 +16,7 @@ from diffkd_jax.train.summary import count_parameters
 from tests.models.test_fold import paths, random_variables
 from tests.models.test_golden import relative_error
 
+FCOS, RETINANET = "fcos_resnet18", "retinanet_resnet18"
 KINDS = [models.RetinaNet, models.Fcos]
 ONE_STAGE = [n for n in models.DETECTION_MODELS if n.startswith(("retinanet", "fcos"))]
 
@@ -48,21 +49,26 @@ def test_outputs_for_grey_pictures_of_odd_sizes(name):
             assert out["centreness"][level].shape == (2, rows)
 
 
-@pytest.mark.parametrize("name", ["retinanet_resnet10", "fcos_resnet18"])
+@pytest.mark.parametrize("name", ["retinanet_resnet10", FCOS, "faster_rcnn_resnet18"])
 def test_no_layer_is_dead_without_classes(name):
     out, variables = shapes(name, classes=0)
-    assert "class_logits" not in out
+    assert not {"class_logits", "roi", "rpn"} & set(out)
     assert set(variables["params"]) == {"backbone", "fpn"}
     assert "head" not in variables["params"]["backbone"]
 
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [("retinanet_resnet50", 34014999), ("fcos_resnet50", 32269600)],
+    [
+        ("retinanet_resnet50", 34014999),
+        ("fcos_resnet50", 32269600),
+        ("faster_rcnn_resnet50", 41755286),
+    ],
 )
 def test_sizes_are_those_of_torchvision(name, published):
     """There the scales and biases of frozen norms are no parameters."""
-    _, variables = shapes(name, classes=91)
+    classes = 90 if name.startswith("faster") else 91  # and the background
+    _, variables = shapes(name, classes=classes)
     body = by_path(variables["params"]["backbone"])
     norms = [x for path, x in body.items() if "/norm/" in path]
     found = count_parameters(variables["params"]) - count_parameters(norms)
@@ -197,9 +203,6 @@ def test_strides_as_in_caffe(stride_in_first):
     influence = jax.grad(lambda x: jnp.square(block.apply(variables, x)).sum())(x)
     assert influence[:, ::2, ::2].any()
     assert influence[:, 1::2, 1::2].any() != stride_in_first
-
-
-FCOS, RETINANET = "fcos_resnet18", "retinanet_resnet18"
 
 
 @pytest.mark.parametrize(

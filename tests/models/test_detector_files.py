@@ -72,7 +72,11 @@ def test_what_does_not_fit_is_listed(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "backbone"),
-    [("retinanet_resnet10", "resnet10"), ("fcos_resnet18", "resnet18")],
+    [
+        ("retinanet_resnet10", "resnet10"),
+        ("fcos_resnet18", "resnet18"),
+        ("faster_rcnn_resnet18", "resnet18"),
+    ],
 )
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_backbone_starts_from_the_file_of_a_classifier(
@@ -80,7 +84,9 @@ def test_a_backbone_starts_from_the_file_of_a_classifier(
 ):
     classifier, file = trained(backbone, 7, width=8), tmp_path / "file.safetensors"
     (export_model if ours else export_torch)(file, classifier)
-    model = trained(name, **SMALL)
+    one_stage = not name.startswith("faster")
+    options = SMALL if one_stage else {"width": 8, "head_channels": 8}
+    model = trained(name, **options)
     model = model._replace(variables=jax.tree.map(np.zeros_like, model.variables))
     variables = by_path(started(model, file))
     known = by_path(classifier.variables)
