@@ -36,6 +36,7 @@ COMPILED_CHEAPLY = (
     *("tests/train/", "tests/core/", "tests/test_"),
     *("README.md", "diffkd_jax/"),
     *("tests/models/test_fold.py", "tests/models/test_segmenter"),
+    *("tests/models/test_detector", "tests/models/test_faster_rcnn"),
 )
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"

@@ -4,7 +4,7 @@ Every backbone returns at least ``features`` (the last map, ``[b, h', w', c']``)
 ``pooled`` (``[b, c']``) and ``logits`` (``[b, num_classes]``), and the map of every
 stage under ``stem``, ``stage1``, ``stage2``, ... Networks of segmentation return no
 ``pooled`` and their ``logits`` are maps. Those of detection return dicts by level of a
-pyramid, see :class:`RetinaNet`.
+pyramid, see :class:`RetinaNet`, :class:`Fcos`, :class:`FasterRcnn`.
 """
 
 import inspect
@@ -18,6 +18,7 @@ from ..named import call, find, keywords, takes_any
 from .cifar_resnet import WIDE, CifarResNet
 from .contract import Model, from_equinox, from_linen, from_nnx
 from .efficientnet import EfficientNet
+from .faster_rcnn import FasterRcnn
 from .fcos import Fcos
 from .mobilenet import MobileNetV1, MobileNetV2
 from .options import check_options, option_names
@@ -35,6 +36,7 @@ __all__ = [
     "IMAGENET_MODELS",
     "MODELS",
     "SEGMENTATION_MODELS",
+    "FasterRcnn",
     "Fcos",
     "Model",
     "RetinaNet",
@@ -120,6 +122,9 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "fcos_resnet18": partial(Fcos, _image["resnet18"]),
     "fcos_resnet50": partial(Fcos, _image["resnet50"]),
     "fcos_resnet101": partial(Fcos, _image["resnet101"]),
+    "faster_rcnn_resnet18": partial(FasterRcnn, _image["resnet18"]),
+    "faster_rcnn_resnet50": partial(FasterRcnn, _image["resnet50"]),
+    "faster_rcnn_resnet101": partial(FasterRcnn, _image["resnet101"]),
     # For pictures of about 128x128 with objects of about 15 to 55 pixels, from scratch.
     "retinanet_resnet10": partial(
         RetinaNet,

@@ -66,7 +66,9 @@ def from_linen(module: nn.Module) -> Model:
     """A Flax Linen module ``(x, *, train=False) -> outputs``.
 
     Dropout draws from the stream ``dropout``; a module without ``train`` is called
-    without it.
+    without it. One that takes ``size`` is given that of the batch where it has one; one
+    that takes ``target`` is given the batch's while training, and then also has a
+    stream ``sample``.
 
     Raises:
       TypeError: no Flax Linen module.
@@ -80,7 +82,7 @@ def from_linen(module: nn.Module) -> Model:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"found {type(module).__name__}, expected a Flax Linen module")
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+    takes = set(inspect.signature(type(module).__call__).parameters)
 
     def init(key, batch):
         # One picture: drawing does not look at it.
@@ -89,10 +91,14 @@ def from_linen(module: nn.Module) -> Model:
 
     def apply(params, state, batch, *, train, key=None):
         variables = {"params": params, **state}
-        options: dict[str, Any] = {"train": train} if takes_train else {}
+        options: dict[str, Any] = {"train": train} if "train" in takes else {}
+        given = ["size", "target"] if train else ["size"]
+        options |= {name: batch[name] for name in given if name in takes & set(batch)}
         if not train:
             return module.apply(variables, batch["image"], **options), state
         rngs = {} if key is None else {"dropout": key}
+        if rngs and "target" in takes:
+            rngs["sample"] = jax.random.fold_in(key, 1)
         outputs, state = module.apply(
             variables, batch["image"], mutable=list(state), rngs=rngs, **options
         )

@@ -6,6 +6,7 @@ them when it loads them.
 
 import flax.linen as nn
 
+from .faster_rcnn import FasterRcnn
 from .fcos import Fcos
 from .renaming import Rename, within
 from .retinanet import RetinaNet
@@ -15,13 +16,24 @@ _HEADS: Rename = (
     (r"^box_head$", "head.regression_head.bbox_reg"),
     (r"^centreness_head$", "head.regression_head.bbox_ctrness"),
 )
+_RPN: Rename = (
+    (r"^rpn_class_head$", "rpn.head.cls_logits"),
+    (r"^rpn_box_head$", "rpn.head.bbox_pred"),
+    (r"^head_dense0$", "roi_heads.box_head.fc6"),
+    (r"^head_dense1$", "roi_heads.box_head.fc7"),
+    (r"^class_head$", "roi_heads.box_predictor.cls_score"),
+    (r"^box_head$", "roi_heads.box_predictor.bbox_pred"),
+)
+_RPN_TOWER = r"^rpn_tower/conv0$"
 _TOWERS = (
     ("class_tower", "head.classification_head.conv"),
     ("box_tower", "head.regression_head.conv"),
 )
 
 
-def detector_names(module: Fcos | RetinaNet, resnet: Rename) -> dict[str, Rename]:
+def detector_names(
+    module: FasterRcnn | Fcos | RetinaNet, resnet: Rename
+) -> dict[str, Rename]:
     """Rename tables by the name of the reference; the first is usual.
 
     Args:
@@ -30,14 +42,17 @@ def detector_names(module: Fcos | RetinaNet, resnet: Rename) -> dict[str, Rename
     """
     body = within("backbone", "backbone.body", resnet)
     new, old = (_pyramid(module.levels[0], old=old) for old in (False, True))
-    if isinstance(module, Fcos):
-        if module.level_scales:
-            return {}
-        towers = [*_tower("conv", 3, 0), *_tower("norm", 3, 1)]
-        heads = (*towers, *_HEADS)
-        new_heads, old_heads = heads, heads
+    if isinstance(module, FasterRcnn):
+        new_heads, old_heads = (
+            ((_RPN_TOWER, f"rpn.head.conv{tail}"), *_RPN) for tail in (".0.0", "")
+        )
+    elif isinstance(module, RetinaNet):
+        new_heads, old_heads = ((*_tower("conv", step), *_HEADS) for step in (0, 2))
+    elif module.level_scales:
+        return {}
     else:
-        new_heads, old_heads = (*_tower("conv"), *_HEADS), (*_tower("conv", 2), *_HEADS)
+        new_heads = (*_tower("conv", 3, 0), *_tower("norm", 3, 1), *_HEADS)
+        old_heads = new_heads
     return {
         "torchvision": (*body, *new, *new_heads),
         "torchvision_2020": (*body, *old, *old_heads),
@@ -78,4 +93,6 @@ def class_rows(module: nn.Module) -> tuple[str, int, int]:
     """
     if isinstance(module, RetinaNet):
         return "class_head", len(module.scales) * len(module.ratios), 0
+    if isinstance(module, FasterRcnn):
+        return "class_head", 1, 1  # of the background
     return ("class_head" if isinstance(module, Fcos) else "head"), 1, 0

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 # Beyond these a model would take unbounded time or memory before its shapes are known.
 LARGEST = {"depth": 8, "tower_depth": 32, "width": 8, "window": 32}
-LARGEST |= {"proposals": 2**14, "before_nms": 2**14, "samples": 2**14}
+LARGEST |= {"before_nms": 2**14, "proposals": 2**14, "samples": 2**14}
+LARGEST |= {"roi_size": 32, "sampling_ratio": 16}
 LARGEST_NUMBER = 2**20
 MOST_ITEMS = 16  # of a tuple of any length
 

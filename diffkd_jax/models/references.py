@@ -11,6 +11,7 @@ import flax.linen as nn
 from .cifar_resnet import CifarResNet
 from .detector_names import detector_names
 from .efficientnet import EfficientNet
+from .faster_rcnn import FasterRcnn
 from .fcos import Fcos
 from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
 from .renaming import Rename
@@ -32,7 +33,7 @@ def references(module: nn.Module) -> dict[str, Rename]:
     """
     if isinstance(module, Segmenter):
         return segmenter_names(module, RESNET, CIRKD_MOBILENET_V2)
-    if isinstance(module, Fcos | RetinaNet):
+    if isinstance(module, FasterRcnn | Fcos | RetinaNet):
         return detector_names(module, RESNET)
     if isinstance(module, ResNet) and module.small_images:
         return {"cifar": CIFAR_RESNET50}

@@ -6,11 +6,14 @@ import jax
 import numpy as np
 import pytest
 
+from diffkd_jax import models
 from diffkd_jax.models.fpn import Fpn
 from diffkd_jax.models.import_torch import import_state_dict
+from diffkd_jax.models.references import references
+from diffkd_jax.ops.roi_align import multiscale
 from tests.conftest import GOLDEN
 from tests.models.test_golden import relative_error
-from tests.models.test_segmentation import loaded, nchw, nhwc
+from tests.models.test_segmentation import loaded, nchw, nhwc, read, regenerated
 
 OF_TORCHVISION = {"0": "p3", "1": "p4", "2": "p5", "p6": "p6", "p7": "p7"}
 
@@ -86,3 +89,58 @@ def check_pyramid(found, golden, names=OF_TORCHVISION):
         key = f"out/fpn/{theirs}" if f"out/fpn/{theirs}" in golden else f"out/{theirs}"
         part = nchw(found[level])[:, : golden[key].shape[1]]
         assert relative_error(part, golden[key]) < 1e-5, level
+
+
+FASTER = {
+    "num_classes": 4,  # without the background
+    "anchor_sizes": (8, 16, 32, 64, 128),
+    "before_nms": (60, 60),
+    "proposals": (40, 40),
+}
+
+
+def test_pyramids_of_two_stage_networks_equal_torchvision():
+    """Its state dict has no heads, which have no part in this."""
+    golden, meta, x = read("resnet18_fpn_backbone")
+    model = models.build("faster_rcnn_resnet18", num_classes=0)
+    template = jax.eval_shape(model.init, jax.random.key(0), x)
+    weights = {f"backbone.{k}": v for k, v in regenerated(meta).items()}
+    rename = references(model)["torchvision"]
+    variables = import_state_dict(weights, template, rename)
+    found = jax.jit(model.apply)(variables, x)["fpn"]
+    names = {str(i): f"p{i + 2}" for i in range(4)} | {"pool": "p6"}
+    check_pyramid(found, golden, names)
+
+
+def test_two_stage_networks_equal_torchvision():
+    golden, model, variables, x = loaded(
+        "faster_rcnn_resnet18", "faster_rcnn_network", "torchvision", **FASTER
+    )
+    inner = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    found, layers = jax.jit(functools.partial(model.apply, **inner))(variables, x)
+    rpn, roi = found["rpn"], found["roi"]
+    for i, level in enumerate(rpn["objectness"]):
+        for part, key in (("objectness", "objectness"), ("box_codes", "deltas")):
+            expected = np.asarray(nhwc(golden[f"out/rpn/{key}/{i}"]))
+            rows = np.asarray(rpn[part][level]).reshape(expected.shape)
+            assert relative_error(rows, expected) < 1e-5, (part, level)
+    anchors = np.concatenate([*rpn["anchors"].values()])
+    np.testing.assert_array_equal(anchors, golden["out/anchors"])
+    assert roi["valid"].all()
+    for i in range(2):
+        expected = golden[f"out/proposals/{i}"]
+        np.testing.assert_allclose(roi["boxes"][i], expected, atol=1e-3)
+    pooled = jax.vmap(multiscale)(
+        {k: v for k, v in found["fpn"].items() if k != "p6"}, roi["boxes"]
+    )
+    pooled = nchw(pooled.reshape(80, 7, 7, -1))[:, :8]
+    assert relative_error(pooled, golden["out/pooled"]) < 1e-4
+    (inner,) = layers["intermediates"]["head_dense1"]["__call__"]
+    inner = np.maximum(inner, 0).reshape(80, -1)[:, :64]
+    assert relative_error(inner, golden["out/representation"]) < 1e-4
+    for part, expected in {
+        "class_logits": golden["out/class_logits"],
+        "box_codes": golden["out/box_regression"],
+    }.items():
+        rows = roi[part].reshape(expected.shape)
+        assert relative_error(rows, expected) < 1e-4, part

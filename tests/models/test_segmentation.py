@@ -68,7 +68,8 @@ def regenerated(meta):
 @functools.cache
 def loaded(name, file, reference, **options):
     golden, meta, x = read(file)
-    model = models.build(name, num_classes=meta["classes"], **options)
+    options = {"num_classes": meta["classes"]} | options
+    model = models.build(name, **options)
     template = jax.eval_shape(model.init, jax.random.key(0), x)
     weights, rename = regenerated(meta), references(model)[reference]
     variables = import_state_dict(weights, template, rename)
