@@ -9,10 +9,10 @@ import pytest
 
 from diffkd_jax.ops.assign import match
 from diffkd_jax.ops.boxes import iou
+from diffkd_jax.ops.proposals import sample_anchors
+from diffkd_jax.tasks.one_stage import Kept
 from diffkd_jax.tasks.two_stage import (
-    Draws,
     detections,
-    draw,
     first_losses,
     first_stage,
     losses,
@@ -91,19 +91,21 @@ def test_losses_of_the_first_stage():
     rows = jnp.asarray(np.stack([np.flatnonzero(mask) for mask in masks]))
     # Rows of no weight count for nothing, whatever they say.
     rows = jnp.pad(rows, ((0, 0), (0, 3)), constant_values=7)
-    drawn = Draws(
-        rows,
-        jnp.take_along_axis(matched, rows, 1),
-        jnp.ones(rows.shape).at[:, 64:].set(0),
-    )
+    drawn = {
+        "rows": rows,
+        "matched": jnp.take_along_axis(matched, rows, 1),
+        "weight": jnp.ones(rows.shape).at[:, 64:].set(0),
+    }
 
     def loss(name, first):
-        return first_losses(first, anchors, own, drawn)[f"task/{name}"]
+        levels = {k: {"all": v} for k, v in first.items()}
+        levels["anchors"] = {"all": anchors}
+        return first_losses(levels | drawn, own)[name]
 
-    pairs = {"objectness": ("objectness", 1e-7), "proposals": ("box_codes", 1e-12)}
+    pairs = {"objectness": ("objectness", 1e-7), "proposal_box": ("box_codes", 1e-12)}
     for name, (of, rtol) in pairs.items():
         value, gradient = jax.value_and_grad(functools.partial(loss, name))(first)
-        golden = {"objectness": "rpn_objectness", "proposals": "rpn_box"}[name]
+        golden = {"objectness": "rpn_objectness", "proposal_box": "rpn_box"}[name]
         close(value, FILE[f"loss/{golden}"], rtol=rtol)
         expected = FILE[f"grad/{golden}"].reshape(gradient[of].shape)
         close(gradient[of], expected, rtol=1e-6, atol=1e-9)
@@ -119,7 +121,7 @@ def test_losses_of_the_second_stage():
     }
     names = {"class": ("class_logits", 5), "box": ("box_codes", 20)}
     for name, (of, channels) in names.items():
-        loss = lambda x: second_losses(padded | {of: x}, own)[f"task/{name}"]  # noqa: B023
+        loss = lambda x: second_losses(padded | {of: x}, own)[name]  # noqa: B023
         value, gradient = jax.value_and_grad(loss)(padded[of])
         close(value, FILE[f"loss/roi_{name}"])
         expected = FILE[f"grad/roi_{name}"].reshape(3, 32, channels)
@@ -127,21 +129,12 @@ def test_losses_of_the_second_stage():
         assert (gradient[:, 32:] == 0).all()
 
 
-def test_proposals_that_were_not_drawn_are_matched():
-    """In evaluation: the recorded ones are labelled as they were when drawn."""
-    own = target()
-    given = roi(own)
-    seen = {k: v for k, v in given.items() if k not in ("matched", "weight")}
-    expected = second_losses(given, own)
-    for name, value in second_losses(seen, own).items():
-        close(value, expected[name])
-
-
 @pytest.mark.parametrize(("setting", "score"), [("default", 0.05), ("few", 0.4)])
 def test_detections(setting, score):
     given = roi(target())
     size = jnp.full((3, 2), jnp.array([96, 128]))
-    found = jax.jit(functools.partial(detections, score=score))(given, size)
+    kept = Kept(score, 0, 0.5, 100)
+    found = jax.jit(functools.partial(detections, kept=kept))({"roi": given}, size)
     for i in range(3):
         name, valid = f"detections/{setting}/{i}", found["valid"][i]
         assert valid.sum() == len(FILE[f"{name}/scores"])
@@ -152,13 +145,18 @@ def test_detections(setting, score):
         assert (found["boxes"][i][~valid] == 0).all()
 
 
+def drawn(seed, own):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    draw = functools.partial(sample_anchors, count=64)
+    draw = jax.vmap(draw, in_axes=(0, None, 0, 0))
+    anchors = jnp.asarray(FILE["in/anchors"])
+    return draw(keys, anchors, own["boxes"], own["valid"])
+
+
 def test_anchors_drawn_have_the_share_and_come_from_the_key():
-    own, anchors = target(), jnp.asarray(FILE["in/anchors"])
-    found = draw(jax.random.key(0), anchors, own, count=64)
+    found, again, other = (drawn(seed, target()) for seed in (0, 0, 1))
     assert (found.weight == 1).all()
     assert (found.matched >= 0).sum(1).tolist() == [6, 6, 0]
-    again = draw(jax.random.key(0), anchors, own, count=64)
-    other = draw(jax.random.key(1), anchors, own, count=64)
     np.testing.assert_array_equal(found.rows, again.rows)
     assert (found.rows != other.rows).any()
 
@@ -168,22 +166,17 @@ def test_a_batch_without_objects_has_finite_losses_and_gradients():
     own = {k: jnp.zeros_like(v) for k, v in own.items()}
     given = roi(target())
     given["matched"] = jnp.full_like(given["matched"], -1)
-    outputs = {"rpn": rpn(), "roi": given}
+    outputs = {"rpn": rpn() | drawn(0, own)._asdict(), "roi": given}
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True, allow_int=True)
     def both(outputs):
-        found = losses(outputs, {"target": own}, jax.random.key(0))
+        found = losses(outputs, own)
         return sum(found.values()), found
 
     gradient, found = both(outputs)
-    assert sorted(found) == [
-        "task/box",
-        "task/class",
-        "task/objectness",
-        "task/proposals",
-    ]
-    assert found["task/box"] == found["task/proposals"] == 0
+    assert sorted(found) == ["box", "class", "objectness", "proposal_box"]
+    assert found["box"] == found["proposal_box"] == 0
     floats = [x for x in jax.tree.leaves(gradient) if x.dtype == jnp.float64]
     assert all(jnp.isfinite(x).all() for x in floats)
     assert (gradient["roi"]["box_codes"] == 0).all()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..ops.anchors import grid_anchors
-from ..ops.proposals import propose, sample_proposals
+from ..ops.proposals import propose, sample_anchors, sample_proposals
 from ..ops.roi_align import multiscale
 from .fpn import Extra, Level, pyramid_of
 from .layers import uniform, uniform_fan_in
@@ -33,7 +33,9 @@ class FasterRcnn(nn.Module):
     All are float32 but the maps. In inference R is the number of proposals, best first.
     In training R is ``samples``, drawn from the proposals and the objects themselves,
     with ``matched`` int32 ``[b, R]`` (row of the object in the target, -1 for
-    background) and ``weight`` float32 ``[b, R]`` (0 where nothing was left to draw).
+    background) and ``weight`` float32 ``[b, R]`` (0 where nothing was left to draw);
+    and ``rpn`` has ``rows``, ``matched`` and ``weight`` ``[b, anchor_samples]`` of the
+    anchors drawn, all levels in a row.
     Without classes nothing follows the pyramid. As torchvision's first version; mmdet's
     with ``rounded_anchors=False, clamp_below=True, aligned=True,
     sampling_ratio=None, proposals=(1000, 1000)``.
@@ -60,6 +62,10 @@ class FasterRcnn(nn.Module):
       proposals: of a picture, likewise.
       proposal_overlap: IoU above which the worse of two of a level is dropped.
       clamp_below: box codes of proposals are limited on both sides.
+      anchor_samples: anchors of a picture to train on, at most half of them standing
+        for objects.
+      min_overlap: IoU that an anchor which is the best of an object must have, to stand
+        for that one, as mmdet has it (0.3); None for torchvision's rule.
       samples: proposals of a picture to train on.
       positive_share: at most this share of them stands for objects.
       roi_size: bins of a pooled box, on each side.
@@ -98,6 +104,8 @@ class FasterRcnn(nn.Module):
     proposals: tuple[int, int] = (2000, 1000)
     proposal_overlap: float = 0.7
     clamp_below: bool = False
+    anchor_samples: int = 256
+    min_overlap: float | None = None
     samples: int = 512
     positive_share: float = 0.25
     roi_size: int = 7
@@ -139,7 +147,8 @@ class FasterRcnn(nn.Module):
         )(rpn["objectness"], rpn["box_codes"], size)
         drawn: dict[str, Any] = {}
         if train:
-            sampled = self._sample(boxes, valid, target)
+            anchors, sampled = self._sample(rpn["anchors"], boxes, valid, target)
+            rpn |= anchors._asdict()
             boxes, valid = sampled.boxes, sampled.weight > 0
             drawn = {"matched": sampled.matched, "weight": sampled.weight}
         roi = self._classify(outputs["fpn"], boxes)
@@ -166,17 +175,26 @@ class FasterRcnn(nn.Module):
             },
         }
 
-    def _sample(self, boxes: jax.Array, valid: jax.Array, target: Any) -> Any:
+    def _sample(
+        self, anchors: Mapping, boxes: jax.Array, valid: jax.Array, target: Any
+    ) -> tuple[Any, Any]:
         if target is None or not {"boxes", "valid"} <= set(target):
             raise ValueError(
                 f"target: found {sorted(target or ())}, expected boxes and valid "
                 "while training"
             )
-        keys = jax.random.split(self.make_rng("sample"), len(boxes))
-        draw = partial(
+        truth = target["boxes"], target["valid"]
+        keys = jax.random.split(self.make_rng("sample"), (2, len(boxes)))
+        first = partial(
+            sample_anchors, count=self.anchor_samples, to_truth=self.min_overlap
+        )
+        # In the order of their names, as two_stage takes the levels.
+        joined = jnp.concatenate([anchors[level] for level in sorted(anchors)])
+        of_anchors = jax.vmap(first, in_axes=(0, None, 0, 0))(keys[0], joined, *truth)
+        second = partial(
             sample_proposals, count=self.samples, positive_share=self.positive_share
         )
-        return jax.vmap(draw)(keys, boxes, valid, target["boxes"], target["valid"])
+        return of_anchors, jax.vmap(second)(keys[1], boxes, valid, *truth)
 
     def _classify(self, maps: Mapping, boxes: jax.Array) -> dict[str, jax.Array]:
         pool = partial(

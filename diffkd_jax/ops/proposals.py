@@ -162,3 +162,46 @@ def sample_proposals(
         matched=jnp.where(drawn, matched[rows], assign.BACKGROUND),
         weight=weight,
     )
+
+
+class Anchors(NamedTuple):
+    """Anchors drawn to train on.
+
+    Attributes:
+      rows: int32 ``[n]``.
+      matched: int32 ``[n]``, row of the object that an anchor stands for, or below 0.
+      weight: float32 ``[n]``, 1, or 0 where there was nothing left to draw.
+    """
+
+    rows: jax.Array
+    matched: jax.Array
+    weight: jax.Array
+
+
+def sample_anchors(
+    key: jax.Array,
+    anchors: jax.Array,
+    truth: jax.Array,
+    truth_valid: jax.Array,
+    *,
+    count: int = 256,
+    positive_share: float = 0.5,
+    high: float = 0.7,
+    low: float = 0.3,
+    to_truth: float | None = None,
+) -> Anchors:
+    """Anchors of one picture to train the first stage on.
+
+    Args:
+      key: random key; the draws depend on nothing else.
+      anchors: ``[n, 4]``, pixels.
+      truth: ``[m, 4]``, likewise.
+      truth_valid: bool ``[m]``.
+      count: of anchors.
+      positive_share: at most this share stands for objects.
+      high, low, to_truth: of :func:`diffkd_jax.ops.assign.match`.
+    """
+    quality = iou(truth, anchors)
+    matched = assign.match(quality, truth_valid, high, low, True, to_truth)
+    rows, weight = assign.sample(key, matched, count, positive_share)
+    return Anchors(rows, matched[rows], weight)

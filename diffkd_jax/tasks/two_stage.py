@@ -1,7 +1,8 @@
 """Losses and detections of detectors in two stages, from their outputs.
 
 The first stage, ``outputs["rpn"]``, holds by level ``objectness`` ``[b, n_l]``,
-``box_codes`` ``[b, n_l, 4]`` and ``anchors`` ``[n_l, 4]``. The second,
+``box_codes`` ``[b, n_l, 4]`` and ``anchors`` ``[n_l, 4]``, and in training ``rows``,
+``matched`` and ``weight`` ``[b, n]`` of the anchors drawn. The second,
 ``outputs["roi"]``, holds ``boxes`` ``[b, r, 4]``, ``valid`` ``[b, r]``,
 ``class_logits`` ``[b, r, classes + 1]``, 0 being the background, ``box_codes``
 ``[b, r, 4 (classes + 1)]`` and, in training, ``matched`` int ``[b, r]`` and ``weight``
@@ -9,62 +10,34 @@ The first stage, ``outputs["rpn"]``, holds by level ``objectness`` ``[b, n_l]``,
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..ops import assign
 from ..ops.box_losses import smooth_l1
-from ..ops.boxes import clip, decode, encode, iou
+from ..ops.boxes import clip, decode, encode
 from ..ops.nms import greedy
+from .one_stage import Kept
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 BETA = 1 / 9
-LEAST_SIDE = 1e-2
-
-
-class Draws(NamedTuple):
-    """Anchors of each picture to train on.
-
-    Attributes:
-      rows: int ``[b, n]``.
-      matched: int ``[b, n]``, row of the object, or below 0 for background.
-      weight: float ``[b, n]``, 1, or 0 where there was nothing left to draw.
-    """
-
-    rows: jax.Array
-    matched: jax.Array
-    weight: jax.Array
 
 
 def losses(
-    outputs: Mapping,
-    batch: Mapping,
-    key: jax.Array,
-    *,
-    count: int = 256,
-    beta: float = BETA,
-    to_truth: float | None = None,
+    outputs: Mapping, target: Mapping, *, beta: float = BETA
 ) -> dict[str, jax.Array]:
     """The four losses of Faster R-CNN (Ren et al. 2015), means over the batch.
 
     Args:
-      outputs: of the model.
-      batch: ``target`` with ``boxes``, ``classes`` and ``valid``.
-      key: random key of the anchors drawn.
-      count: of anchors a picture, half of them positive at most.
+      outputs: of the model while training, with what it has drawn.
+      target: ``boxes`` ``[b, m, 4]``, ``classes`` int ``[b, m]``, ``valid`` ``[b, m]``.
       beta: of the losses of boxes; 0 as mmdetection has it.
-      to_truth: of :func:`diffkd_jax.ops.assign.match`; 0.3 as mmdetection has it.
 
     Returns:
-      Scalars ``task/objectness``, ``task/proposals``, ``task/class``, ``task/box``.
+      Scalars ``objectness``, ``proposal_box``, ``class``, ``box``.
     """
-    target = batch["target"]
-    first, anchors = first_stage(outputs["rpn"])
-    draws = draw(key, anchors, target, count=count, to_truth=to_truth)
-    return first_losses(first, anchors, target, draws, beta=beta) | second_losses(
+    return first_losses(outputs["rpn"], target, beta=beta) | second_losses(
         outputs["roi"], target, beta=beta
     )
 
@@ -85,85 +58,41 @@ def first_stage(rpn: Mapping) -> tuple[dict[str, jax.Array], jax.Array]:
     return found, join("anchors", 0)
 
 
-def draw(
-    key: jax.Array,
-    anchors: jax.Array,
-    target: Mapping,
-    *,
-    count: int = 256,
-    positive_share: float = 0.5,
-    high: float = 0.7,
-    low: float = 0.3,
-    to_truth: float | None = None,
-) -> Draws:
-    """Anchors of each picture to train the first stage on.
-
-    Args:
-      key: random key; the draws depend on nothing else.
-      anchors: ``[n, 4]``, pixels.
-      target: ``boxes`` ``[b, m, 4]`` and ``valid`` ``[b, m]``.
-      count: of anchors a picture.
-      positive_share: at most this share stands for objects.
-      high, low, to_truth: of :func:`diffkd_jax.ops.assign.match`.
-    """
-
-    def one(key, boxes, valid):
-        quality = iou(boxes, anchors)
-        matched = assign.match(quality, valid, high, low, True, to_truth)
-        rows, weight = assign.sample(key, matched, count, positive_share)
-        return Draws(rows, matched[rows], weight)
-
-    keys = jax.random.split(key, len(target["boxes"]))
-    return jax.vmap(one)(keys, target["boxes"], target["valid"])
-
-
 def first_losses(
-    first: Mapping,
-    anchors: jax.Array,
-    target: Mapping,
-    draws: Draws,
-    *,
-    beta: float = BETA,
+    rpn: Mapping, target: Mapping, *, beta: float = BETA
 ) -> dict[str, jax.Array]:
-    """``task/objectness`` and ``task/proposals``, over the anchors drawn.
+    """``objectness`` and ``proposal_box``, over the anchors drawn.
 
     Args:
-      first, anchors: from :func:`first_stage`.
+      rpn: the first stage, with ``rows``, ``matched`` and ``weight`` of the anchors.
       target: ``boxes`` ``[b, m, 4]``.
-      draws: from :func:`draw`.
       beta: of :func:`diffkd_jax.ops.box_losses.smooth_l1`.
     """
-    logits = jnp.take_along_axis(first["objectness"], draws.rows, 1)
-    codes = jnp.take_along_axis(first["box_codes"], draws.rows[..., None], 1)
-    positive = (draws.matched >= 0) & (draws.weight > 0)
-    wanted = encode(_own(target["boxes"], draws.matched), anchors[draws.rows])
+    first, anchors = first_stage(rpn)
+    rows, matched, weight = (rpn[name] for name in ("rows", "matched", "weight"))
+    logits = jnp.take_along_axis(first["objectness"], rows, 1)
+    codes = jnp.take_along_axis(first["box_codes"], rows[..., None], 1)
+    positive = (matched >= 0) & (weight > 0)
+    wanted = encode(_own(target["boxes"], matched), anchors[rows])
     binary = optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))
     apart = jnp.where(positive[..., None], codes - wanted, 0)
     return {
-        "task/objectness": _mean(binary, draws.weight),
-        "task/proposals": _mean(smooth_l1(apart, beta).sum(-1), draws.weight),
+        "objectness": _mean(binary, weight),
+        "proposal_box": _mean(smooth_l1(apart, beta).sum(-1), weight),
     }
 
 
 def second_losses(
     roi: Mapping, target: Mapping, *, beta: float = BETA
 ) -> dict[str, jax.Array]:
-    """``task/class`` and ``task/box``, over the proposals drawn.
-
-    Where none were drawn, as in evaluation, over all of them.
+    """``class`` and ``box``, over the proposals drawn.
 
     Args:
       roi: the second stage.
       target: ``boxes`` ``[b, m, 4]``, ``classes`` int ``[b, m]``, ``valid`` ``[b, m]``.
       beta: of :func:`diffkd_jax.ops.box_losses.smooth_l1`.
     """
-    if "matched" in roi:
-        matched, weight = roi["matched"], roi["weight"]
-    else:
-        quality = jax.vmap(iou)(target["boxes"], roi["boxes"])
-        match = lambda quality, valid: assign.match(quality, valid, 0.5, 0.5, False)
-        matched = jax.vmap(match)(quality, target["valid"])
-        weight = roi["valid"].astype(jnp.float32)
+    matched, weight = roi["matched"], roi["weight"]
     logits, positive = roi["class_logits"], (matched >= 0) & (weight > 0)
     label = jnp.where(positive, _own(target["classes"], matched) + 1, 0)
     each = roi["box_codes"].reshape(*label.shape, -1, 4)
@@ -172,8 +101,8 @@ def second_losses(
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     apart = jnp.where(positive[..., None], codes - wanted, 0)
     return {
-        "task/class": _mean(nll, weight),
-        "task/box": _mean(smooth_l1(apart, beta).sum(-1), weight),
+        "class": _mean(nll, weight),
+        "box": _mean(smooth_l1(apart, beta).sum(-1), weight),
     }
 
 
@@ -188,29 +117,20 @@ def _mean(values: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def detections(
-    roi: Mapping,
-    size: jax.Array,
-    *,
-    score: float = 0.05,
-    threshold: float = 0.5,
-    count: int = 100,
-    clamp_below: bool = False,
+    outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
 ) -> dict[str, jax.Array]:
     """The best boxes of each picture, suppressed within classes.
 
     Args:
-      roi: the second stage.
-      size: height and width of each picture ``[b, 2]``, pixels of the input.
-      score: probabilities above it count.
-      threshold: an IoU above it removes the worse box.
-      count: how many are kept at most.
+      outputs: of a batch, with ``roi``.
+      size: ints ``[b, 2]``, height and width of each picture in its canvas.
+      kept: which; ``candidates`` are all proposals.
       clamp_below: of :func:`diffkd_jax.ops.boxes.decode`.
 
     Returns:
-      ``boxes`` ``[b, count, 4]`` in pixels of the input, ``scores`` ``[b, count]``,
-      ``classes`` int32 ``[b, count]`` from 0, ``valid`` bool ``[b, count]``; best
-      first, 0 where nothing was left.
+      As of :func:`diffkd_jax.tasks.one_stage.detections`.
     """
+    roi = outputs["roi"]
 
     def one(boxes, valid, logits, codes, size):
         classes = logits.shape[-1] - 1
@@ -218,16 +138,16 @@ def detections(
         found = decode(codes, boxes[:, None], ROI_WEIGHTS, clamp_below)
         found = clip(found, size).reshape(-1, 4)
         scores = jax.nn.softmax(logits)[:, 1:].ravel()
-        large = (found[:, 2:] - found[:, :2] >= LEAST_SIDE).all(-1)
-        counts = (scores > score) & large & jnp.repeat(valid, classes)
+        large = (found[:, 2:] - found[:, :2] >= kept.side).all(-1)
+        counts = (scores > kept.score) & large & jnp.repeat(valid, classes)
         label = jnp.tile(jnp.arange(classes, dtype=jnp.int32), len(boxes))
         ranked = jnp.where(counts, scores, -jnp.inf)
-        rows, kept = greedy(found, ranked, label, threshold, count)
+        rows, there = greedy(found, ranked, label, kept.nms, kept.count)
         return {
-            "boxes": jnp.where(kept[:, None], found[rows], 0),
-            "scores": jnp.where(kept, scores[rows], 0),
-            "classes": jnp.where(kept, label[rows], 0),
-            "valid": kept,
+            "boxes": jnp.where(there[:, None], found[rows], 0),
+            "scores": jnp.where(there, scores[rows], 0),
+            "classes": jnp.where(there, label[rows], 0),
+            "valid": there,
         }
 
     return jax.vmap(one)(
