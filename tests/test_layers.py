@@ -94,7 +94,7 @@ def test_core_needs_jax_and_flax_only(file):
 @pytest.mark.parametrize("file", sorted((PACKAGE / "ops").glob("*.py")), ids=str)
 def test_operations_need_jax_only(file):
     others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
-    assert others <= {"collections", "jax", "numpy"}
+    assert others <= {"collections", "jax", "numpy", "typing"}
 
 
 def test_recipes_import_the_base_config_alone():
