@@ -10,11 +10,13 @@ from absl import app
 
 from .models import (
     CIFAR_MODELS,
+    DETECTION_MODELS,
     IMAGENET_MODELS,
     MODELS,
     SEGMENTATION_MODELS,
     build,
 )
+from .models.contract import by_path
 from .models.options import option_names
 from .models.references import references
 from .train.summary import count_parameters, multiply_adds
@@ -22,7 +24,8 @@ from .train.summary import count_parameters, multiply_adds
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published
 # it (torchvision 0.29: its metadata; Swin-L: DiffKD, table 3; EfficientNet-Lite:
 # the README of its TensorFlow original), of segmentation the mean IoU in % on COCO's
-# pictures with the 21 classes of VOC. Other files of the same definitions load too.
+# pictures with the 21 classes of VOC, of detection the box AP in % on COCO. Other files
+# of the same definitions load too.
 WEIGHTS: dict[str, tuple[tuple[str, float], ...]] = {
     "resnet18": (("resnet18-f37072fd.pth", 69.76),),
     "resnet34": (("resnet34-b627a593.pth", 73.31),),
@@ -55,6 +58,9 @@ WEIGHTS: dict[str, tuple[tuple[str, float], ...]] = {
     "swin_l": (("swin_large_patch4_window7_224_22kto1k.pth", 86.3),),
     "deeplabv3_resnet50": (("deeplabv3_resnet50_coco-cd0a2569.pth", 66.4),),
     "deeplabv3_resnet101": (("deeplabv3_resnet101_coco-586e9e4e.pth", 67.4),),
+    "retinanet_resnet50": (("retinanet_resnet50_fpn_coco-eeacb38b.pth", 36.4),),
+    "fcos_resnet50": (("fcos_resnet50_fpn_coco-99b0c9b7.pth", 39.2),),
+    "faster_rcnn_resnet50": (("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0),),
 }
 HEAD = """\
 # Models
@@ -62,7 +68,8 @@ HEAD = """\
 Made by `python -m diffkd_jax.model_table`. Every model takes images `[b, h, w, c]` of
 any number of channels and returns a dict of named arrays, which taps name: the maps
 below (`height x width x channels`), `pooled` and `logits`; networks of segmentation
-have no `pooled`, and their `logits` are maps. Multiply-adds are those of
+have no `pooled`, and their `logits` are maps; of detection they return `fpn`,
+`class_logits`, `box_codes`, `anchors` by level of a pyramid. Multiply-adds are those of
 convolutions and matrix products, for one picture. "Names of" lists the PyTorch
 definitions whose weights load: `python -m diffkd_jax.import_weights --help`. Their
 files are not part of this project.
@@ -73,7 +80,19 @@ by dilation), `dropout`, `drop_path`, `zero_init_last_norm`, `width`, `deep_stem
 Networks of segmentation besides: `aspp_channels`, `rates`, `aspp_dropout`,
 `head_dropout`, `aux`, `aux_dropout`, `align_corners`. They are those of the paper's
 table 6, in CIRKD's definition; torchvision's files need the options `deep_stem=False`,
-`align_corners=False`, `head_dropout=0.0`. A file of a backbone alone starts them with
+`align_corners=False`, `head_dropout=0.0`.
+
+Networks of detection: `width` (channels of the stem), `norm_train` (statistics of the
+batch in training), `stride_in_first`, `fpn_channels`, `levels`, `extra`,
+`relu_before_extra`, those with anchors `anchor_sizes`, `ratios`, `rounded_anchors`,
+RetinaNet and FCOS `tower_depth`, RetinaNet `scales`, FCOS `point_offset`,
+`level_scales`, and Faster R-CNN those of proposals and of pooling; the docstring of
+each says what gives mmdet's variant. They are torchvision's, and its files have 91
+classes: 80 of COCO, others that no picture has, and the background. In Faster R-CNN
+the latter is not counted (`num_classes=90`). The files of RetinaNet and Faster R-CNN
+were trained with an epsilon of 0 in the backbone's norms; here it is 1e-5.
+
+A file of a backbone alone starts a network of segmentation or detection with
 `student.init_into=backbone`.
 """
 
@@ -93,7 +112,7 @@ def row(name: str, size: tuple[int, int], classes: int, files: bool = False) -> 
     cost = multiply_adds(lambda v, x: module.apply(v, x), variables, image)
     taps = [
         f"`{tap}` {'x'.join(map(str, x.shape[1:]))}"
-        for tap, x in sorted(outputs.items(), key=lambda item: _order(item[0]))
+        for tap, x in sorted(by_path(outputs).items(), key=lambda item: _order(item[0]))
         if x.ndim == 4
     ]
     known = [f"{file} ({score:g})" for file, score in WEIGHTS.get(name, ())]
@@ -126,12 +145,16 @@ def table() -> str:
     columns = ["model", "params, M", "multiply-adds, G", "maps", "names of"]
     small = [n for n in SEGMENTATION_MODELS if "channels" in option_names(MODELS[n])]
     large = [n for n in SEGMENTATION_MODELS if n not in small]
+    tiny = [n for n in DETECTION_MODELS if n.endswith("resnet10")]
+    boxes = [n for n in DETECTION_MODELS if n not in tiny]
     parts = []
     for models, size, classes, score in (
         (IMAGENET_MODELS, (224, 224), 1000, "top-1"),
         (CIFAR_MODELS, (32, 32), 100, ""),
         (large, (512, 1024), 19, "mean IoU"),
         (small, (64, 64), 11, ""),
+        (boxes, (800, 1344), 80, "box AP"),
+        (tiny, (128, 128), 10, ""),
     ):
         own = [*columns, *([f"weights (published {score}, %)"] if score else [])]
         title = f"## {size[0]}x{size[1]}, {classes} classes"
