@@ -9,6 +9,7 @@ import numpy as np
 from . import boxed, dense, sources, survey, transforms
 from .draws import Draws
 from .fields import check_fields
+from .objects import to_train_on
 from .split import Split, hold_out, limited, some_of
 from .unreadable import first_readable
 
@@ -93,9 +94,11 @@ def open_data(options) -> Data:
         splits |= {options.train_split: rest, "holdout": held}
     elif options.eval_split == "holdout":
         raise ValueError("data.holdout: found 0, expected a number of examples")
+    train = to_train_on(splits[options.train_split], options.keep_empty)
     if options.limit:
         splits = {name: limited(split, options.limit) for name, split in splits.items()}
-    train, evaluation = splits[options.train_split], splits[options.eval_split]
+        train = limited(train, options.limit)
+    evaluation = splits[options.eval_split]
     augment = transforms.train_transform(options)  # checks the fields that it reads
     sample = first_readable(evaluation, transforms.eval_transform(options))
     *eval_size, channels = sample["image"].shape[1:]
