@@ -146,6 +146,7 @@ def base() -> ConfigDict:
                 # Whether canvas and train_size are turned for pictures that are higher
                 # than wide; then all pictures of a batch are so, or none is.
                 "two_canvases": False,
+                "keep_empty": False,  # train on pictures without an object too
                 "max_objects": 100,  # of a picture to train on; the largest are kept
                 "interpolation": "bilinear",  # or "bicubic"
                 "channels": 0,  # 3 for grey pictures as RGB, 0 keeps them

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import boxed, dense, sources, survey, transforms
+from . import boxed, boxed_survey, dense, sources, survey, transforms
 from .draws import Draws
 from .fields import check_fields
+from .objects import to_train_on
+from .orientation import grouped
 from .split import Split, hold_out, limited, some_of
 from .unreadable import first_readable
 
@@ -93,9 +95,17 @@ def open_data(options) -> Data:
         splits |= {options.train_split: rest, "holdout": held}
     elif options.eval_split == "holdout":
         raise ValueError("data.holdout: found 0, expected a number of examples")
+    train = to_train_on(splits[options.train_split], options.keep_empty)
     if options.limit:
         splits = {name: limited(split, options.limit) for name, split in splits.items()}
-    train, evaluation = splits[options.train_split], splits[options.eval_split]
+        train = limited(train, options.limit)
+    if options.two_canvases:
+        train = grouped(train)
+        splits = {name: grouped(split) for name, split in splits.items()}
+    evaluation = splits[options.eval_split]
+    if train.known is not None:  # before pictures are read that may not fit
+        boxed_survey.look_to_train(train, options, f"{options.name} train")
+        boxed_survey.look_to_evaluate(evaluation, options, f"{options.name} evaluation")
     augment = transforms.train_transform(options)  # checks the fields that it reads
     sample = first_readable(evaluation, transforms.eval_transform(options))
     *eval_size, channels = sample["image"].shape[1:]

@@ -18,6 +18,7 @@ from .draws import Draws
 from .geometry import Size, View
 from .masks import VOID, EncodedMask, WrongMask, read_mask
 from .split import Split
+from .upright import upright
 
 Batch = dict[str, Any]
 
@@ -262,13 +263,7 @@ def pair(
                 f"mask of {called(picture)}: found {mask.dtype} {mask.shape}, expected "
                 "uint8 [h, w]"
             )
-    pixels, orientation = decode(picture), orientation_of(picture)
-    if orientation > 1:
-        upright = geometry.turned(pixels, orientation)
-        fits = upright.shape[:2] == classes.shape
-        stored = pixels.shape[:2] == classes.shape
-        if fits and not (stored and not turn):
-            pixels = upright
+    pixels = upright(decode(picture), orientation_of(picture), classes.shape, turn)
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
             f"{name}: found {_sides(classes)} pixels for "

@@ -8,8 +8,9 @@ import numpy as np
 from absl import flags
 
 from .draws import Draws
+from .orientation import alike, eval_rows, train_rows
 from .reader import Batch, Batches, Waiting, patient, read_ahead
-from .split import Split
+from .split import Split, subset
 from .unreadable import readable, replace_failed
 from .worker import start_worker
 
@@ -33,11 +34,13 @@ def train_batches(
     """Shuffled training batches of this process, from any step on.
 
     Every epoch has its own order, a function of ``(seed, epoch)``; the examples that
-    do not fill a batch are left out of that epoch. A process has the part of each
-    batch that its devices hold, one after the other, and what is drawn for an example
-    is a function of ``(seed, epoch, row)``: any number of processes train on the same
-    batches. One element of the Grain data set is a whole batch, so that arrays in
-    memory are indexed and augmented at once, and a worker process hands over one array.
+    do not fill a batch are left out of that epoch. Where the split has groups, a batch
+    is of one of them, see :func:`diffkd_jax.data.orientation.train_rows`. A process
+    has the part of each batch that its devices hold, one after the other, and what is
+    drawn for an example is a function of ``(seed, epoch, row)``: any number of
+    processes train on the same batches. One element of the Grain data set is a whole
+    batch, so that arrays in memory are indexed and augmented at once, and a worker
+    process hands over one array.
 
     Batches hold what the split and ``transform`` give, ``index``, int ``[n]``, the rows
     of the split, and ``mask``, 1 for each. An example that ``transform`` reports as
@@ -82,9 +85,22 @@ def train_batches(
     order = examples[: steps * batch_size].repeat(num_epochs)
     local = batch_size // process_count
 
+    orders: dict[int, np.ndarray] = {}  # of the last epochs, where there are groups
+
+    def rows_at(number):
+        if split.group is None:
+            first = number * batch_size + process_index * local
+            return np.array([order[i] for i in range(first, first + local)])
+        epoch, step = divmod(number, steps)
+        rows = orders.get(epoch)
+        if rows is None:
+            rows = train_rows(split.group, batch_size, seed, epoch)
+            orders.clear()
+            orders[epoch] = rows
+        return rows[step, process_index * local :][:local]
+
     def fetch(number):
-        first = number * batch_size + process_index * local
-        rows = np.array([order[i] for i in range(first, first + local)])
+        rows = rows_at(number)
         draws = Draws(seed, number // steps, rows)
         return replace_failed(split, transform, draws)
 
@@ -104,6 +120,9 @@ def eval_batches(
     waiting: Waiting = patient,
 ) -> Batches:
     """Every example once, in order; the last batch is padded and masked.
+
+    Where the split has groups, a batch is of one of them, and the last one of each is
+    padded.
 
     Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and
     for what ``transform`` reports as ``failed``; ``index`` and ``skipped`` as of
@@ -130,18 +149,29 @@ def eval_batches(
         )
     local = -(-batch_size // process_count)
 
+    whole = local * process_count
+    table = None if split.group is None else eval_rows(split.group, whole)
+
     def fetch(number):
-        rows = rows_of(number, local, process_index, process_count)
+        like = 0
+        if table is None:
+            rows = rows_of(number, local, process_index, process_count)
+            filled = np.minimum(rows, split.size - 1)
+        else:
+            rows = table[number, process_index * local :][:local]
+            like = int(table[number, 0])
+            filled = np.where(rows < split.size, rows, like)
         inside = rows < split.size
-        batch = transform(split.fetch(np.minimum(rows, split.size - 1)))
+        batch = transform(split.fetch(filled))
         failed = batch.pop("failed", np.zeros(local, bool))
         if failed.all():
-            batch |= readable(split, transform, local)
+            of = split if table is None else subset(split, alike(split, like))
+            batch |= readable(of, transform, local)
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
         return batch | {"index": rows, "mask": mask, "skipped": skipped}
 
-    count = -(-split.size // (local * process_count))
+    count = -(-split.size // whole) if table is None else len(table)
     batches = grain.MapDataset.range(count).map(fetch)
     return _prefetched(batches, num_threads, num_workers, waiting)
 

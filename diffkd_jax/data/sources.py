@@ -10,6 +10,7 @@ from ..named import call, find, keywords
 from .arrays import FASHION_CLASSES, load_embedded, load_npz
 from .cifar_batches import read_batch
 from .cityscapes import load_cityscapes
+from .coco import load_coco
 from .folders import load_folder
 from .formats import existing, read_idx, read_json, read_sheet
 from .pairs import load_masks
@@ -91,6 +92,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "voc": load_voc,
     "scenes": load_scenes,
     "scene_boxes": load_scene_boxes,
+    "coco": load_coco,
 }
 
 

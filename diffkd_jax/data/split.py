@@ -10,6 +10,29 @@ import numpy as np
 MOST_CLASSES = 1_000_000  # more than any set has, and a bound on what a file can ask
 
 
+class Known(NamedTuple):
+    """What is known of pictures with boxes without reading them.
+
+    Attributes:
+      usable: int32 ``[n]``, objects to train on.
+      ignored: int32 ``[n]``, the others.
+      sides: int32 ``[n, 2]``, height and width that the boxes are for.
+      ids: bytes ``[n]``, what the file calls each picture, as JSON.
+      where: what to call the split in messages.
+    """
+
+    usable: np.ndarray
+    ignored: np.ndarray
+    sides: np.ndarray
+    ids: np.ndarray
+    where: str
+
+    def of(self, rows: np.ndarray) -> "Known":
+        """What is known of some of the pictures."""
+        usable, ignored = self.usable[rows], self.ignored[rows]
+        return Known(usable, ignored, self.sides[rows], self.ids[rows], self.where)
+
+
 class Split(NamedTuple):
     """Random access to pictures and their targets.
 
@@ -18,18 +41,23 @@ class Split(NamedTuple):
       fetch: indices ``[n]`` to ``{"image": uint8 [n, h, w, c], "target": {...}}``, the
         target's arrays being ``[n, ...]``: ``{"label": int32 [n]}`` for classes,
         ``{"label": uint8 [n, h, w]}`` for masks, or a list of
-        :class:`diffkd_jax.data.masks.EncodedMask`.
+        :class:`diffkd_jax.data.masks.EncodedMask`; for boxes see
+        :func:`diffkd_jax.data.objects.padded`.
         Pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
         that are not decoded yet.
       name: index to what a person would look for: a path, or a number.
       label: int32 ``[size]``, of all examples, where they are known without reading
         them.
+      known: of pictures with boxes, likewise.
+      group: int ``[size]``; all examples of a batch are of one group.
     """
 
     size: int
     fetch: Callable[[np.ndarray], dict[str, Any]]
     name: Callable[[int], str] = "example {}".format
     label: np.ndarray | None = None
+    known: Known | None = None
+    group: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
@@ -112,6 +140,8 @@ def subset(split: Split, rows: np.ndarray) -> Split:
         lambda i: split.fetch(rows[i]),
         lambda i: split.name(int(rows[i])),
         None if split.label is None else split.label[rows],
+        None if split.known is None else split.known.of(rows),
+        None if split.group is None else split.group[rows],
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from .decoding import UnreadablePicture
 from .draws import Draws
+from .orientation import alike
 from .split import Split
 
 Batch = dict[str, Any]
@@ -39,7 +40,8 @@ def replace_failed(
             )
         draws = draws.again(still)
         # The draw after those of a shift and a mirror.
-        others = (draws.uniform(4)[:, 3] * split.size).astype(int)
+        pool = alike(split, int(rows[0]))
+        others = pool[(draws.uniform(4)[:, 3] * len(pool)).astype(int)]
         other = transform(split.fetch(others), draws)
         still = other.pop("failed")
         if failed.all():

@@ -107,8 +107,9 @@ def curves(
     evaluator.params = params
     evaluator.evaluate()
     evaluator.accumulate()
-    precision = np.array(evaluator.eval["precision"], np.float64)
-    recall = np.array(evaluator.eval["recall"], np.float64)
+    counted = evaluator.eval or {}
+    precision = np.array(counted["precision"], np.float64)
+    recall = np.array(counted["recall"], np.float64)
     # It says -1 for what is undefined.
     precision[precision < 0], recall[recall < 0] = np.nan, np.nan
     return Curves(precision, recall, tuple(params.max_dets))

@@ -13,6 +13,7 @@ from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..data import Data, open_data, pipeline, transforms
+from ..data.orientation import alike
 from ..methods import Method
 from ..models.contract import Model, by_path
 from ..models.start import frozen_mask
@@ -155,12 +156,11 @@ def build(config, data: Data | None = None) -> Run:
         )
 
     def examples(count: int) -> Mapping:
-        count = min(count, data.evaluation.size)
-        count -= count % max(group, 1)
-        if not count:
+        rows = alike(data.evaluation, 0)[:count]
+        rows = rows[: len(rows) - len(rows) % max(group, 1)]
+        if not len(rows):
             return {"image": np.zeros((0, *data.eval_shape), np.uint8)}
-        rows = data.evaluation.fetch(np.arange(count))
-        return transforms.eval_transform(config.data)(rows)
+        return transforms.eval_transform(config.data)(data.evaluation.fetch(rows))
 
     return Run(
         title=f"{config.name} {config.method}",

@@ -1,0 +1,246 @@
+"""Boxes of COCO, and of the tools that write its json (Lin et al. 2014)."""
+
+import json
+import logging
+import os
+import pathlib
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from .coco_json import Table, read_table
+from .decoding import Encoded, UnreadablePicture, orientation_of, size_of
+from .folders import content, needed, printable
+from .formats import existing
+from .objects import collect, object_split
+from .split import Dataset, Split, some_of
+from .upright import as_annotated
+
+LOG = logging.getLogger(__name__)
+
+
+def load_coco(
+    path: str,
+    splits: Sequence[str] = (),
+    *,
+    annotations: str = "annotations/instances_{split}.json",
+    images: str = "{split}",
+    crowd_objects: bool = False,
+    drop_unused: bool = False,
+    corners: bool = False,
+    box_area: bool = False,
+    skip_missing: bool = False,
+    turn: bool = True,
+) -> Dataset:
+    """Pictures with boxes as COCO has them: one json a split, and a folder of files.
+
+    Classes are the categories in order of their ids, which ``meta`` keeps as
+    ``category_ids``. Where a picture has an EXIF orientation, the size in the json
+    says whether it is turned. File names are taken as they are, then with backslashes
+    as slashes and ``%20`` as what it stands for, always below the folder.
+
+    Args:
+      path: folder of both.
+      splits: those that are needed, all by default.
+      annotations: path of the json below it, ``{split}`` for the split's name; without
+        that there is one split, "train".
+      images: folder of the pictures below it, likewise.
+      crowd_objects: whether what ``iscrowd`` marks are objects like others.
+      drop_unused: whether categories without an annotation are no classes.
+      corners: whether a box is left, top, right, bottom in the file, against the
+        format.
+      box_area: whether areas are those of the boxes, whatever the file says.
+      skip_missing: whether pictures without a file are left out, not refused.
+      turn: whether a picture is turned as its EXIF orientation says where its size fits
+        both ways.
+
+    Raises:
+      ValueError: a json that cannot be right, splits of other categories, or pictures
+        without a file.
+      FileNotFoundError: no json.
+    """
+    root = existing(path)
+    tables = {
+        name: read_table(
+            file, crowd_objects=crowd_objects, corners=corners, box_area=box_area
+        )
+        for name, file in _files(root, annotations, splits).items()
+    }
+    first = next(iter(tables.values()))
+    for table in tables.values():
+        if table.categories != first.categories:
+            raise ValueError(
+                f"{table.file}: found other categories than in {first.file}, expected "
+                "one list of ids and names"
+            )
+    classes = _classes(tables, drop_unused)
+    names = tuple(name for _, name in (first.categories[k] for k in classes))
+    number = np.full(len(first.categories), -1)
+    number[classes] = np.arange(len(classes))
+    made = {}
+    for name in list(tables):
+        table = tables.pop(name)
+        found = table.found._replace(classes=number[table.found.classes])
+        folder = root / images.replace("{split}", name)
+        made[name] = _split(table._replace(found=found), folder, skip_missing, turn)
+    ids = [first.categories[k][0] for k in classes]
+    return Dataset(made, names, {"category_ids": ids})
+
+
+def _files(
+    root: pathlib.Path, pattern: str, splits: Sequence[str]
+) -> dict[str, pathlib.Path]:
+    """The json of each split that is needed."""
+    if "{split}" not in pattern:
+        there = {"train": root / pattern}
+    else:
+        before, _, after = pattern.partition("{split}")
+        start, end = len(posixpath.basename(before)), len(after)
+        there = {
+            file.name[start : len(file.name) - end]: file
+            for file in sorted(root.glob(f"{before}*{after}"))
+        }
+    there = {name: file for name, file in there.items() if file.is_file()}
+    if not there:
+        raise FileNotFoundError(
+            f"{root}: found no {pattern.replace('{split}', '<split>')}, expected the "
+            "json of COCO (data.options.annotations)"
+        )
+    return {name: there[name] for name in needed(list(there), splits)}
+
+
+def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:
+    """Places of the categories that are classes; the log names those of no object."""
+    categories = next(iter(tables.values())).categories
+    used = np.zeros(len(categories), bool)
+    for table in tables.values():
+        used[table.found.classes] = True
+    unused = [categories[k] for k in np.flatnonzero(~used)]
+    if unused:
+        texts = some_of(f"{name} (id {own})" for own, name in unused)
+        LOG.warning(
+            "%s: %d of %d classes have no annotation%s: %s",
+            ", ".join(table.file for table in tables.values()),
+            len(unused),
+            len(categories),
+            ", left out" if drop_unused else "",
+            texts,
+        )
+    if drop_unused and used.any():
+        return np.flatnonzero(used).tolist()
+    return list(range(len(categories)))
+
+
+def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -> Split:
+    found = [_place(folder, name) for name in table.names]
+    there = np.array([place is not None for place in found])
+    if not there.all():
+        texts = [n for n, ok in zip(table.names, there, strict=True) if not ok]
+        text = printable(some_of(texts, 3))
+        at = printable(str(folder))
+        if not skip_missing or not there.any():
+            raise ValueError(
+                f"{table.file}: found no file for {len(texts)} of {len(there)} "
+                f"pictures below {at}: {text}; expected paths below it "
+                "(data.options.images; data.options.skip_missing leaves them out)"
+            )
+        LOG.warning(
+            "%s: no file for %d of %d pictures below %s, left out: %s",
+            table.file,
+            len(texts),
+            len(there),
+            at,
+            text,
+        )
+    paths = np.array([os.fsencode(place) for place in found if place is not None])
+    rows = np.flatnonzero(there)
+    where, root = table.file, str(folder)
+
+    def name(index):
+        return printable(os.path.join(root, os.fsdecode(paths[index])))
+
+    def file(index):
+        return Encoded(
+            content(os.path.join(root, os.fsdecode(paths[index]))), name(index)
+        )
+
+    sides = table.sides[rows].copy()
+    for i in np.flatnonzero(sides[:, 0] == 0):
+        sides[i] = _size_as_shown(file(i))
+    number = np.full(len(there), -1)
+    number[rows] = np.arange(len(rows))
+    kept = np.flatnonzero(there[table.found.picture])
+    annotations = type(table.found)(*(array[kept] for array in table.found))
+    annotations = annotations._replace(picture=number[annotations.picture])
+    numbers = [table.numbers[i] for i in kept]
+    objects = collect(annotations, sides, where, lambda i: f"annotation {numbers[i]}")
+    ids = [json.dumps(table.ids[i]).encode() for i in rows]
+    read = lambda i: as_annotated(file(i), sides[i], turn)
+    return object_split(objects, sides, ids, where, read, name)
+
+
+def _place(folder: pathlib.Path, name: str) -> str | None:
+    """Path of a file below a folder; None where there is none."""
+    for text in (name, unquote(name.replace("\\", "/"))):
+        place = posixpath.normpath(text)
+        inside = not place.startswith(("/", "../")) and place != ".."
+        if inside and os.path.isfile(os.path.join(folder, place)):
+            return place
+    return None
+
+
+def _size_as_shown(picture: Encoded) -> tuple[int, int]:
+    """Height and width; those of a file that does not decode are of no account."""
+    try:
+        height, width = size_of(picture)
+        return (width, height) if orientation_of(picture) > 4 else (height, width)
+    except UnreadablePicture:
+        return 1, 1
+
+
+def results(
+    split: Split, category_ids: Sequence[Any], detections: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Detections as COCO's list of results, with the ids that the file has.
+
+    Args:
+      split: from :func:`load_coco`, or a part of one.
+      category_ids: of ``meta``.
+      detections: ``boxes`` float ``[n, D, 4]`` in pixels of the stored pictures,
+        ``scores``, ``classes`` and ``valid`` ``[n, D]``, for all pictures of the split,
+        in its order.
+
+    Raises:
+      ValueError: a split that knows no ids, or another number of pictures.
+    """
+    if split.known is None or len(detections["valid"]) != split.size:
+        ids = "no" if split.known is None else split.size
+        raise ValueError(
+            f"detections: found those of {len(detections['valid'])} pictures for {ids} "
+            "ids, expected one list a picture"
+        )
+    found = []
+    for i, j in zip(*np.nonzero(detections["valid"]), strict=True):
+        left, top, right, bottom = map(float, detections["boxes"][i, j])
+        found.append(
+            {
+                "image_id": json.loads(split.known.ids[i]),
+                "category_id": category_ids[int(detections["classes"][i, j])],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(detections["scores"][i, j]),
+            }
+        )
+    return found
+
+
+def write_detections(
+    file: pathlib.Path,
+    split: Split,
+    category_ids: Sequence[Any],
+    detections: Mapping[str, np.ndarray],
+) -> None:
+    """Writes :func:`results` as json."""
+    file.write_text(json.dumps(results(split, category_ids, detections)))

@@ -1,0 +1,62 @@
+"""Pictures that EXIF would turn: they lie as their annotations have it."""
+
+from typing import Any
+
+import numpy as np
+
+from .decoding import (
+    Encoded,
+    Picture,
+    UnreadablePicture,
+    decode,
+    orientation_of,
+    size_of,
+)
+from .geometry import turned
+
+
+class WrongBoxes(ValueError):
+    """Boxes that cannot be of their picture; the message names its file."""
+
+
+def upright(pixels: np.ndarray, orientation: int, size: Any, turn: bool) -> np.ndarray:
+    """A picture, turned as a viewer shows it where it then has the size it should.
+
+    Args:
+      pixels: uint8 ``[h, w, c]``, as stored.
+      orientation: of EXIF, 1 to 8.
+      size: height and width of what is annotated.
+      turn: whether it is turned where it has that size both ways.
+    """
+    if orientation > 1 and (turn or pixels.shape[:2] != tuple(size)):
+        shown = turned(pixels, orientation)
+        if shown.shape[:2] == tuple(size):
+            return shown
+    return pixels
+
+
+def as_annotated(picture: Encoded, size: Any, turn: bool) -> Picture:
+    """A picture file as boxes are for it: itself, or its pixels turned.
+
+    Args:
+      picture: the file; one that does not decode stays.
+      size: height and width that the boxes are for.
+      turn: as of :func:`upright`.
+
+    Raises:
+      WrongBoxes: a picture that is of another size both ways.
+    """
+    size = tuple(int(side) for side in size)
+    try:
+        stored, orientation = size_of(picture), orientation_of(picture)
+        shown = stored[::-1] if orientation > 4 else stored
+        if size not in (stored, shown):
+            raise WrongBoxes(
+                f"{picture.name}: found a picture of {stored[1]}x{stored[0]} pixels, "
+                f"expected {size[1]}x{size[0]} as its boxes have it (width x height)"
+            )
+        if orientation > 1 and shown == size and (turn or stored != size):
+            return turned(decode(picture), orientation)
+    except UnreadablePicture:
+        pass
+    return picture
