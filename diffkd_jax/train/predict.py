@@ -1,6 +1,7 @@
 """What a trained student predicts for a split, written as its task writes it."""
 
 import itertools
+import json
 import pathlib
 import re
 import tempfile
@@ -79,6 +80,7 @@ def predictions(
 
     compiled = sharding.jit_forward(forward, run.mesh)
     split = run.data.evaluation
+    ids = None if split.known is None else split.known.ids
     names = short_names([split.name(i) for i in range(split.size)])
     with closing(make_batches(options, split, run.mesh)(asked)) as batches:
         for batch in batches:
@@ -88,7 +90,8 @@ def predictions(
             for row, index in enumerate(batch["index"]):
                 if batch["mask"][row]:
                     one = lambda tree, row=row: jax.tree.map(lambda x: x[row], tree)
-                    yield names[index], one(found), one(batch)
+                    known = {} if ids is None else {"id": json.loads(ids[index])}
+                    yield names[index], one(found), one(batch) | known
 
 
 def short_names(names: Sequence[str]) -> list[str]:
