@@ -25,9 +25,10 @@ pictures of one orientation on canvases of 800x1344; stem and first stage frozen
 by their running statistics.
 
 Deviations: RGB with the mean and deviation of ImageNet; strides in the 3x3 convolutions
-and the usual mean for FCOS, whose MMDetection version takes Caffe's; losses of FCOS and
-Faster R-CNN, and its samples and box coder, are torchvision's. Detections are those of
-torchvision, 100 a picture. DiffKD's padding: the blocks see the padded area too.
+and the usual mean for FCOS, whose MMDetection version takes Caffe's; FCOS has
+torchvision's losses and its way to keep detections; adaptive pooling of boxes takes 4
+points a bin side at most; pictures without objects are evaluated and not trained on, as
+there. The padded area is seen by networks and blocks alike; its share is logged.
 
 Missing rows: Cascade Mask R-CNN and RetinaNet on ResNeXt-101 as teachers (the first
 needs cascaded heads and masks; for the second ``resnext101_32x8d`` is no backbone of a
@@ -35,9 +36,12 @@ detector here yet), RepPoints (deformable convolutions). MMDetection's files of 
 are not read: a teacher is a run of this config, as ``coco:retinanet_r101,none``, or a
 file of torchvision, of which there are ResNet-50s.
 
-Multiply-adds a picture of 800x1344: {MACS}. None of it has run on COCO itself yet.
+Multiply-adds of a picture of 800x1344, forward, for three classes: students 215, 211
+and 216 G, teachers 294, 290 and 295 G, the blocks of DiffKD 31, 31 and 124 G (its maps
+p2 to p5 are four times as large). ``--config.methods.diffkd_fpn.remat=true`` saves
+memory of the blocks, see ``experiments/bench``. None of it has run on COCO itself yet.
 
-``COCO`` holds ``annotations/instances_{{train,val}}2017.json``, ``train2017`` and
+``COCO`` holds ``annotations/instances_{train,val}2017.json``, ``train2017`` and
 ``val2017``. TFDS: ``--config.data.name=tfds/coco/2017 --config.data.train_split=train
 --config.data.eval_split=validation``. ``smoke`` is two small steps.
 """
@@ -57,8 +61,16 @@ STUDENTS = {
 OPTIONS = {
     "retinanet": {"extra": "c5", "relu_before_extra": False, "rounded_anchors": False},
     "fcos": {"point_offset": 0.5, "level_scales": True},
-    "faster_rcnn": {},
+    "faster_rcnn": {
+        "rounded_anchors": False,
+        "clamp_below": True,
+        "min_overlap": 0.3,
+        "proposals": (1000, 1000),
+        "aligned": True,
+        "sampling_ratio": None,
+    },
 }
+TASKS = {"retinanet": {"by_batch": True}, "fcos": {}, "faster_rcnn": {"beta": 0.0}}
 STEPS_PER_EPOCH = 117_266 // 16  # pictures of train2017 with objects
 HEADS = ("fpn/*", "class_*", "box_*", "rpn_*", "roi_*", "centreness_*", "scales*")
 
@@ -72,8 +84,7 @@ def get_config(argument: str = ""):
     kind, body = STUDENTS[student]
     config.name = f"coco-{student}"
     config.task.name = "detection"
-    if kind == "retinanet":
-        config.task.options = {"by_batch": True}
+    config.task.options = TASKS[kind]
     config.teacher.model = f"{kind}_resnet101"
     config.student.model = f"{kind}_{body}"
     config.teacher.options = config.student.options = OPTIONS[kind]
@@ -116,8 +127,12 @@ def get_config(argument: str = ""):
         config.schedule.warmup_epochs = 0.0
         config.optimizer.learning_rate *= 0.01
         config.teacher.model = config.student.model = f"{kind}_resnet18"
-        for side in ("teacher", "student"):
-            config[side].options = config[side].options | {"width": 8}
+        small = {"width": 8, "fpn_channels": 32}
+        if kind == "faster_rcnn":
+            small |= {"head_channels": 32, "samples": 16, "proposals": (32, 32)}
+        else:
+            small |= {"tower_depth": 1}
+        config.teacher.options = config.student.options = OPTIONS[kind] | small
         for name in ("diffkd_fpn", "mse_fpn", "fgd"):
             config.methods[name].levels = ("p5",)
     return config

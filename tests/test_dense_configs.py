@@ -117,3 +117,106 @@ def test_mixing_is_refused_where_a_task_has_none():
     config.mix.mixup, config.dry_run = 0.2, True
     with pytest.raises(ValueError, match=r"mix\.mixup: found 0\.2, expected 0 for the"):
         main.run(config)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A tree in the right layout: noise of both orientations, two objects a picture."""
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    categories = [{"id": k, "name": f"name {k}"} for k in (1, 17, 90)]
+    for split, count in (("train2017", 6), ("val2017", 3)):
+        (data / split).mkdir(parents=True)
+        images, annotations = [], []
+        for i in range(count):
+            width, height = (96, 64) if i % 3 else (64, 96)
+            name = f"{i:012}.jpg"
+            picture = rng.integers(0, 256, (height, width, 3), np.uint8)
+            Image.fromarray(picture).save(data / split / name)
+            sizes = {"width": width, "height": height}
+            images.append({"id": 100 + i, "file_name": name, **sizes})
+            for j in range(2):
+                own = {"id": len(annotations) + 1, "image_id": 100 + i, "iscrowd": 0}
+                own |= {"category_id": (1, 17, 90)[(i + j) % 3], "area": 700.0}
+                annotations.append(own | {"bbox": [4 + 20 * j, 6, 24.5, 30]})
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        (data / "annotations").mkdir(exist_ok=True)
+        file = data / f"annotations/instances_{split}.json"
+        file.write_text(json.dumps(content))
+    return data
+
+
+def test_smoke_of_detection(tmp_path):
+    config = load_config("detection_quickstart", "smoke")
+    with config.unlocked():
+        config.num_devices = 1
+        config.methods.diffkd_fpn.num_steps = 1
+        config.teacher.model = config.student.model
+        config.teacher.options = config.student.options
+    main.run(config, str(tmp_path))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["headline"]) == (2, "ap")
+    assert 0 <= summary["final_ap"] <= 1
+    names = {p.name for p in (tmp_path / "plots").iterdir()}
+    assert names >= {"ap.png", "precision.png", "boxes.png"}
+    with np.load(tmp_path / "examples.npz") as examples:
+        assert examples["predicted/student/boxes"].shape == (6, 100, 4)
+        assert examples["predicted/teacher/valid"].dtype == bool
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ["retinanet_r50,inherit", "fcos_r50", "faster_r50"])
+def test_smoke_of_coco(student, coco, tmp_path):
+    config = load_config("coco", f"{student},smoke")
+    config.num_devices, config.methods.diffkd_fpn.num_steps = 1, 1
+    config.data.path = str(coco)
+    main.run(config, str(tmp_path / "run"))
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["steps"], summary["headline"]) == (2, "ap")
+    config.mode = "predict"
+    main.run(config, str(tmp_path / "run"))
+    found = json.loads((tmp_path / "run/predictions/detections.json").read_text())
+    assert all(row["image_id"] in (100, 101, 102) for row in found)
+    assert all(row["category_id"] in (1, 17, 90) for row in found)
+
+
+@pytest.mark.parametrize(
+    ("argument", "millions", "levels"),
+    [
+        ("", "36,3", "p3 p4 p5 p6 p7"),
+        ("fcos_r50,mse_fpn", "32,1", "p3 p4 p5 p6 p7"),
+        ("faster_r50,fgd", "41,3", "p2 p3 p4 p5"),
+    ],
+)
+def test_the_rows_of_tables_4_and_5(argument, millions, levels, coco, capsys):
+    config = load_config("coco", argument)
+    config.dry_run, config.data.path = True, str(coco)
+    config.data.num_classes, config.data.batch_size = 0, 2
+    config.data.canvas = config.data.train_size = (64, 96)  # traces faster
+    config.data.resize, config.data.resize_longest = 64, 96
+    config.train.epochs = 1.0
+    main.run(config)
+    out = capsys.readouterr().out
+    kind = config.student.model
+    assert f"student    {kind}: {millions}" in out
+    assert f"teacher    {kind.replace('50', '101')}: " in out
+    for level in levels.split():
+        assert f"fpn/{level} " in out
+
+
+def test_the_recipe_of_coco():
+    config = load_config("coco", "faster_r50")
+    assert config.optimizer.learning_rate == 0.02
+    assert load_config("coco", "fcos_r50").optimizer.learning_rate == 0.01
+    assert (config.train.epochs, config.data.batch_size) == (24, 16)
+    assert config.schedule.boundaries == (16, 22)
+    assert config.optimizer.weight_decay == 1e-4
+    assert round(config.schedule.warmup_epochs * (117_266 // 16)) == 500
+    assert config.schedule.warmup_start == 0.02 / 1000
+    assert config.methods.diffkd_fpn.weight == 5
+    assert (config.data.resize, config.data.resize_longest) == (800, 1333)
+    boxes = load_config("coco", "retinanet_r50,kd_boxes").methods.diffkd_fpn
+    assert boxes.box_weight == 1

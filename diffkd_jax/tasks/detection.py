@@ -30,6 +30,7 @@ def detection(
     *,
     box_weight: float = 1.0,
     by_batch: bool = False,
+    beta: float = 1 / 9,
     score: float | None = None,
     candidates: int | None = None,
     nms: float | None = None,
@@ -50,6 +51,7 @@ def detection(
       box_weight: of the losses of boxes.
       by_batch: RetinaNet's losses by the objects of the whole batch, as MMDetection,
         else by those of each picture, as torchvision.
+      beta: Faster R-CNN's, of the smooth L1 loss of boxes; 0 for L1, as MMDetection.
       score: that detections are above, None for the usual of the network.
       candidates: of a level that are looked at, likewise.
       nms: intersection over union, likewise.
@@ -87,7 +89,7 @@ def detection(
         kind = kind_of(outputs, classes)
         target = batch["target"]
         if kind == "two_stage":
-            found = two_stage.losses(outputs, target)
+            found = two_stage.losses(outputs, target, beta=beta)
         elif kind == "fcos":
             found = one_stage.fcos_losses(outputs, target)
         else:
