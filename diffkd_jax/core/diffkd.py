@@ -106,7 +106,8 @@ def denoise(
         variable_carry="batch_stats" if train else False,
         split_rngs={"params": False},
         length=num_steps,
-        unroll=unroll or scan_unroll(num_steps),
+        # Unrolled, the compiler finds what is the same and keeps it after all.
+        unroll=unroll or (1 if remat else scan_unroll(num_steps)),
     )
     return scan(predictor, x, plan)
 
