@@ -7,12 +7,12 @@ import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 
 from .coco_json import Table, read_table
-from .decoding import Encoded, UnreadablePicture, orientation_of, size_of
+from .decoding import Encoded
+from .files_below import place_below, size_as_shown
 from .folders import content, needed, printable
 from .formats import existing
 from .objects import collect, object_split
@@ -135,7 +135,7 @@ def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:
 
 
 def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -> Split:
-    found = [_place(folder, name) for name in table.names]
+    found = [place_below(folder, name) for name in table.names]
     there = np.array([place is not None for place in found])
     if not there.all():
         texts = [n for n, ok in zip(table.names, there, strict=True) if not ok]
@@ -169,7 +169,7 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
 
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0):
-        sides[i] = _size_as_shown(file(i))
+        sides[i] = size_as_shown(file(i))
     number = np.full(len(there), -1)
     number[rows] = np.arange(len(rows))
     kept = np.flatnonzero(there[table.found.picture])
@@ -180,25 +180,6 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
     read = lambda i: as_annotated(file(i), sides[i], turn)
     return object_split(objects, sides, ids, where, read, name)
-
-
-def _place(folder: pathlib.Path, name: str) -> str | None:
-    """Path of a file below a folder; None where there is none."""
-    for text in (name, unquote(name.replace("\\", "/"))):
-        place = posixpath.normpath(text)
-        inside = not place.startswith(("/", "../")) and place != ".."
-        if inside and os.path.isfile(os.path.join(folder, place)):
-            return place
-    return None
-
-
-def _size_as_shown(picture: Encoded) -> tuple[int, int]:
-    """Height and width; those of a file that does not decode are of no account."""
-    try:
-        height, width = size_of(picture)
-        return (width, height) if orientation_of(picture) > 4 else (height, width)
-    except UnreadablePicture:
-        return 1, 1
 
 
 def results(

@@ -3,30 +3,35 @@
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .cityscapes import CLASSES, META, OF_IDS
 from .decoding import Encoded
+from .folders import needed
 from .formats import existing
 from .masks import EncodedMask
+from .record_boxes import box_split, check_objects, has_objects
 from .split import Dataset, Split, check_labels
 
 # The features of Cityscapes.
 STREETS: tuple[str, ...] = ("image_left", "segmentation_label")
 
 
-def load_tfds(path: str, name: str) -> Dataset:
+def load_tfds(path: str, name: str, splits: Sequence[str] = ()) -> Dataset:
     """A prepared TFDS set, stored as array records; no TensorFlow.
 
-    One of classification, or Cityscapes with its masks (``image_left`` and
-    ``segmentation_label``, the ids of which become the 19 classes).
+    One of classification, Cityscapes with its masks (``image_left`` and
+    ``segmentation_label``, the ids of which become the 19 classes), or one with
+    ``objects``, their ``bbox`` and ``label``, as those of COCO and VOC. Of the last
+    kind every record that is needed is read once at start.
 
     Args:
       path: TFDS data directory, or "" for its default.
       name: registered name such as ``imagenet2012`` or ``cifar100:3.0.2``.
+      splits: those that are needed of a set with objects, all by default.
 
     Raises:
       ValueError: nothing prepared; pictures that are not uint8 of one or three
@@ -41,22 +46,28 @@ def load_tfds(path: str, name: str) -> Dataset:
         where = f"tfds {name}"
         features = builder.info.features
         masked = features is not None and set(STREETS) <= set(features)
-        if masked:
+        boxed = not masked and has_objects(features)
+        files: tuple[str, ...] = ("image",)
+        if boxed:
+            channels, classes = 3, check_objects(features, where)
+        elif masked:
             _check_streets(features, where)
             channels, files, classes = 3, STREETS, CLASSES
         else:
             channels, encoded, classes = _check_features(features, where)
-            files = ("image",) if encoded else ()
+            files = files if encoded else ()
         decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
-        splits = {}
-        for split in builder.info.splits:
+        made = {}
+        there = list(builder.info.splits)
+        for split in needed(there, splits) if boxed else there:
             source = builder.as_data_source(split=split, decoders=decoders)
             at = f"{where}: {split}"
-            splits[split] = (
-                _street_split(source, at)
-                if masked
-                else _record_split(source, channels, len(classes), at)
-            )
+            if boxed:
+                made[split] = box_split(source, len(classes), at)
+            elif masked:
+                made[split] = _street_split(source, at)
+            else:
+                made[split] = _record_split(source, channels, len(classes), at)
     except (
         tfds.core.DatasetNotFoundError,
         NotImplementedError,
@@ -67,9 +78,9 @@ def load_tfds(path: str, name: str) -> Dataset:
             "by download_and_prepare(file_format='array_record'): "
             f"{' '.join(str(error).split())}"
         ) from None
-    if not splits:
+    if not made:
         raise ValueError(f"tfds {name!r} in {path}: found no splits, prepare it first")
-    return Dataset(splits, classes, META if masked else {})
+    return Dataset(made, classes, META if masked else {})
 
 
 def _check_features_files(path: str, name: str) -> None:

@@ -20,6 +20,7 @@ from .scenes import load_scenes
 from .shards import load_tar
 from .split import Dataset, array_split
 from .voc import load_voc
+from .voc_boxes import load_voc_boxes
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -93,6 +94,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "scenes": load_scenes,
     "scene_boxes": load_scene_boxes,
     "coco": load_coco,
+    "voc_boxes": load_voc_boxes,
 }
 
 
@@ -145,5 +147,5 @@ def load(
     function = DATASETS[key]
     given: tuple[Any, ...] = (path, argument) if argument else (path,)
     if "splits" in keywords(function):
-        given = (path, splits)
+        given = (*given, splits)
     return call(function, options, "data.options", *given)

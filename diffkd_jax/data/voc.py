@@ -56,7 +56,7 @@ def load_voc(path: str, splits: Sequence[str] = ()) -> Dataset:
     )
     made = {}
     for file in (file for file in lists if file.stem in wanted):
-        names = _names(file)
+        names = names_in(file)
         missing = [f"JPEGImages/{n}.jpg" for n in names if f"{n}.jpg" not in pictures]
         missing += [
             f"SegmentationClass/{n}.png" for n in names if f"{n}.png" not in masks
@@ -75,7 +75,8 @@ def load_voc(path: str, splits: Sequence[str] = ()) -> Dataset:
     return Dataset(made, CLASSES, {"ignore": VOID, "palette": palette(len(CLASSES))})
 
 
-def _names(file: pathlib.Path) -> list[str]:
+def names_in(file: pathlib.Path) -> list[str]:
+    """Names of pictures, one a line; ValueError, naming the file, for what is none."""
     size = file.stat().st_size
     if size > MOST_LIST_BYTES:
         raise ValueError(

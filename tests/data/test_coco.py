@@ -14,6 +14,7 @@ from diffkd_jax.data import coco, pipeline, sources, transforms
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.decoding import Encoded
 from diffkd_jax.data.draws import Draws
+from diffkd_jax.data.files_below import place_below
 from diffkd_jax.data.split import hold_out
 from diffkd_jax.data.upright import WrongBoxes
 from tests.data.options import data_options
@@ -282,7 +283,7 @@ def test_names_of_exports(tmp_path, caplog):
 def test_nothing_above_the_folder_is_read(tmp_path, name):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (tmp_path / "in").mkdir()
-    assert coco._place(tmp_path / "in", name) is None
+    assert place_below(tmp_path / "in", name) is None
 
 
 def write_coco(root, splits=("train", "val"), pictures=6, categories=None):

@@ -1,0 +1,31 @@
+"""Picture files that annotations name, found below a folder and nowhere else."""
+
+import os
+import pathlib
+import posixpath
+from urllib.parse import unquote
+
+from .decoding import Encoded, UnreadablePicture, orientation_of, size_of
+
+
+def place_below(folder: pathlib.Path, name: str) -> str | None:
+    """Path of a file below a folder; None where there is none.
+
+    Names are taken as they are, then with backslashes as slashes and ``%20`` as what it
+    stands for; never by the last part alone, which may be that of another file.
+    """
+    for text in (name, unquote(name.replace("\\", "/"))):
+        place = posixpath.normpath(text)
+        inside = not place.startswith(("/", "../")) and place != ".."
+        if inside and os.path.isfile(os.path.join(folder, place)):
+            return place
+    return None
+
+
+def size_as_shown(picture: Encoded) -> tuple[int, int]:
+    """Height and width; those of a file that does not decode are of no account."""
+    try:
+        height, width = size_of(picture)
+        return (width, height) if orientation_of(picture) > 4 else (height, width)
+    except UnreadablePicture:
+        return 1, 1

@@ -1,0 +1,130 @@
+"""Boxes in sets that TFDS prepared, such as ``coco/2017`` and ``voc/2012``."""
+
+import contextlib
+import json
+import logging
+from typing import Any
+
+import numpy as np
+
+from .decoding import Encoded, UnreadablePicture, size_of
+from .objects import Read, collect, object_split
+from .split import Split, check_labels
+
+LOG = logging.getLogger(__name__)
+MARKS = ("is_crowd", "is_difficult")  # of objects that are ignored
+NAMES = ("image/filename", "image/id")
+
+
+def has_objects(features: Any) -> bool:
+    """Whether a set has pictures with a sequence of objects."""
+    return features is not None and {"image", "objects"} <= set(features)
+
+
+def check_objects(features: Any, where: str) -> tuple[str, ...]:
+    """Names of the classes of a set with objects.
+
+    Args:
+      features: of TFDS.
+      where: name of the set, for messages.
+
+    Raises:
+      ValueError: pictures that are no files, or objects without boxes and classes.
+    """
+    import tensorflow_datasets as tfds
+
+    image, objects = features["image"], features["objects"]
+    if (
+        not isinstance(image, tfds.features.Image)
+        or image.shape[-1] not in (3, None)
+        or np.dtype(image.np_dtype) != np.uint8
+    ):
+        raise ValueError(
+            f"{where}: found pictures of {type(image).__name__}, expected an Image "
+            "uint8 [h, w, 3]"
+        )
+    inner = getattr(objects, "feature", None)
+    box, label = (
+        inner[key] if inner is not None and key in inner else None
+        for key in ("bbox", "label")
+    )
+    if not isinstance(box, tfds.features.BBoxFeature) or not isinstance(
+        label, tfds.features.ClassLabel
+    ):
+        raise ValueError(
+            f"{where}: found objects without bbox or label, expected a BBoxFeature and "
+            "a ClassLabel"
+        )
+    if not label.num_classes:
+        raise ValueError(f"{where}: found a label without the names of its classes")
+    return tuple(label.names)
+
+
+def box_split(source: Any, classes: int, where: str) -> Split:
+    """A split of pictures with objects; every record is read once, for its objects.
+
+    Boxes are there top, left, bottom, right as shares of the picture's sides.
+
+    Args:
+      source: random access to records, pictures being files.
+      classes: how many there are.
+      where: name of the split, for messages.
+
+    Raises:
+      ValueError: boxes that are not finite, or classes out of range.
+    """
+    count = len(source)
+    LOG.info("%s: looking at the objects of %d records", where, count)
+    sides = np.ones((count, 2), np.int32)
+    ids, each = [], []
+    parts: dict[str, list[np.ndarray]] = {k: [] for k in ("bbox", "label", "ignored")}
+    areas = []
+    for i in range(count):
+        record = source[i]
+        objects = record["objects"]
+        label = np.asarray(objects["label"]).reshape(-1)
+        box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
+        marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
+        with contextlib.suppress(UnreadablePicture):  # named where it is used
+            sides[i] = size_of(Encoded(record["image"], called(record, i, where)))
+        parts["bbox"].append(box * np.tile(sides[i], 2))
+        parts["label"].append(label)
+        parts["ignored"].append(
+            np.any(marks, 0) if marks else np.zeros(len(label), bool)
+        )
+        given = objects.get("area", np.zeros(len(label)))
+        areas.append(np.asarray(given, np.float64).reshape(-1))
+        each.append(len(label))
+        own = record.get("image/id", i)
+        ids.append(json.dumps(int(own) if np.ndim(own) == 0 else i).encode())
+    flat = {key: np.concatenate(values) for key, values in parts.items()}
+    label, area = flat["label"], np.concatenate(areas)
+    check_labels(label.astype(np.int64), classes, where)
+    top, left, bottom, right = flat["bbox"].T
+    boxes = np.stack([left, top, right, bottom], 1)
+    if not np.isfinite(boxes).all() or not np.isfinite(area).all():
+        raise ValueError(f"{where}: found boxes or areas that are not finite")
+    if not areas or "area" not in source[0]["objects"]:
+        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    picture_of = np.repeat(np.arange(count), each)
+    read = Read(picture_of, boxes, label, flat["ignored"], area)
+    text = lambda i: f"object {i} (of example {picture_of[i]})"
+    objects = collect(read, sides, where, text)
+
+    def picture(index):
+        record = source[index]
+        return Encoded(record["image"], called(record, index, where))
+
+    def name(index):
+        return called(source[int(index)], int(index), where)
+
+    return object_split(objects, sides, ids, where, picture, name)
+
+
+def called(record: Any, index: int, where: str) -> str:
+    """A record in a message."""
+    for key in NAMES:
+        if key in record:
+            text = record[key]
+            return f"{where}: {text.decode() if isinstance(text, bytes) else text}"
+    return f"{where}: example {index}"
