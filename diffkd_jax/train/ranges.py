@@ -94,6 +94,8 @@ OF_METHODS = {
     "alpha": Range(0, 1e6),
     "beta": Range(0, 1e6),
     "gamma": Range(0, 1e6),
+    "relation": Range(0, 1e6),
+    "temperature": Range(0, 1e6, above=True),
     "weight": Range(0, 1e6),
     "task_weight": Range(0, 1e6),
     "logits_weight": Range(0, 1e6),

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffkd_jax.ops import boxes as ops
 from diffkd_jax.ops.box_losses import focal, smooth_l1
@@ -80,6 +82,24 @@ def test_smooth_l1(name, beta):
     close(gradient, FILE[f"smooth_l1/{name}/grad"])
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_overlaps_equal_a_count_of_cells(seed):
+    """Of boxes on whole pixels, those without area among them."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.integers(0, 9, (2, 6, 2, 2)), 2)
+    y, x = np.mgrid[:9, :9]
+    boxes = corners.reshape(2, 6, 4, 1, 1)
+    cells = (x >= boxes[:, :, 0]) & (x < boxes[:, :, 2])
+    cells &= (y >= boxes[:, :, 1]) & (y < boxes[:, :, 3])
+    both = np.einsum("myx,nyx->mn", *cells.astype(int))
+    either = np.add.outer(*cells.sum((2, 3))) - both
+    expected = both / np.maximum(either, 1)
+    a, b = jnp.asarray(corners.reshape(2, 6, 4), float)
+    close(COUNTED(a, b), expected)
+
+
+COUNTED = jax.jit(ops.iou)
 BOX = (1.0, 2.0, 5.0, 4.0)
 ODD = {
     "nothing": (0.0, 0.0, 0.0, 0.0),
