@@ -220,3 +220,16 @@ def test_the_recipe_of_coco():
     assert (config.data.resize, config.data.resize_longest) == (800, 1333)
     boxes = load_config("coco", "retinanet_r50,kd_boxes").methods.diffkd_fpn
     assert boxes.box_weight == 1
+
+
+@pytest.mark.slow
+def test_smoke_of_tree_crowns(tmp_path):
+    config = load_config("tree_crowns", "smoke")
+    with config.unlocked():
+        config.num_devices = 1
+        config.methods.diffkd_fpn.num_steps = 1
+        config.teacher.model = config.student.model
+        config.teacher.options = config.student.options
+    main.run(config, str(tmp_path))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["headline"]) == (2, "ap")
