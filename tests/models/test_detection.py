@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from diffkd_jax.models.fpn import Fpn
 from diffkd_jax.models.import_torch import import_state_dict
 from diffkd_jax.models.references import references
 from diffkd_jax.ops.roi_align import multiscale
+from diffkd_jax.tasks import two_stage
 from tests.conftest import GOLDEN
 from tests.models.test_golden import relative_error
 from tests.models.test_segmentation import loaded, nchw, nhwc, read, regenerated
@@ -144,3 +146,14 @@ def test_two_stage_networks_equal_torchvision():
     }.items():
         rows = roi[part].reshape(expected.shape)
         assert relative_error(rows, expected) < 1e-4, part
+    size = jnp.tile(jnp.array(x.shape[1:3]), (2, 1))
+    boxes = jax.jit(two_stage.detections)(roi, size)
+    for i in range(2):
+        one = {name: np.asarray(value[i]) for name, value in boxes.items()}
+        one = {name: value[one["valid"]] for name, value in one.items()}
+        expected = {k: golden[f"detections/{i}/{k}"] for k in ("boxes", "scores")}
+        np.testing.assert_array_equal(
+            one["classes"] + 1, golden[f"detections/{i}/labels"]
+        )
+        np.testing.assert_allclose(one["boxes"], expected["boxes"], atol=1e-3)
+        np.testing.assert_allclose(one["scores"], expected["scores"], atol=1e-5)

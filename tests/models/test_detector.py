@@ -102,7 +102,7 @@ def test_initial_values(kind):
     def drawn(key):
         params = model.init(key, X)["params"]
         heads = params["class_head"], params["box_head"]
-        return heads, params["class_tower"]["conv0"], params["fpn"]["output_p3"]
+        return heads, params["class_tower"]["conv0"], params["fpn"]["lateral_p3"]
 
     (classes, boxes), tower, pyramid = drawn(jax.random.key(0))
     for layer in (classes, boxes, tower):
