@@ -6,7 +6,6 @@ import os
 import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -180,48 +179,3 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
     read = lambda i: as_annotated(file(i), sides[i], turn)
     return object_split(objects, sides, ids, where, read, name)
-
-
-def results(
-    split: Split, category_ids: Sequence[Any], detections: Mapping[str, np.ndarray]
-) -> list[dict[str, Any]]:
-    """Detections as COCO's list of results, with the ids that the file has.
-
-    Args:
-      split: from :func:`load_coco`, or a part of one.
-      category_ids: of ``meta``.
-      detections: ``boxes`` float ``[n, D, 4]`` in pixels of the stored pictures,
-        ``scores``, ``classes`` and ``valid`` ``[n, D]``, for all pictures of the split,
-        in its order.
-
-    Raises:
-      ValueError: a split that knows no ids, or another number of pictures.
-    """
-    if split.known is None or len(detections["valid"]) != split.size:
-        ids = "no" if split.known is None else split.size
-        raise ValueError(
-            f"detections: found those of {len(detections['valid'])} pictures for {ids} "
-            "ids, expected one list a picture"
-        )
-    found = []
-    for i, j in zip(*np.nonzero(detections["valid"]), strict=True):
-        left, top, right, bottom = map(float, detections["boxes"][i, j])
-        found.append(
-            {
-                "image_id": json.loads(split.known.ids[i]),
-                "category_id": category_ids[int(detections["classes"][i, j])],
-                "bbox": [left, top, right - left, bottom - top],
-                "score": float(detections["scores"][i, j]),
-            }
-        )
-    return found
-
-
-def write_detections(
-    file: pathlib.Path,
-    split: Split,
-    category_ids: Sequence[Any],
-    detections: Mapping[str, np.ndarray],
-) -> None:
-    """Writes :func:`results` as json."""
-    file.write_text(json.dumps(results(split, category_ids, detections)))

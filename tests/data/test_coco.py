@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import coco, pipeline, sources, transforms
+from diffkd_jax.data import pipeline, sources, transforms
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.decoding import Encoded
 from diffkd_jax.data.draws import Draws
 from diffkd_jax.data.files_below import place_below
 from diffkd_jax.data.split import hold_out
 from diffkd_jax.data.upright import WrongBoxes
+from diffkd_jax.tasks.boxes_drawn import write
 from tests.data.options import data_options
 from tests.data.test_boxes import EXPECTED, ODD
 
@@ -178,8 +179,7 @@ def test_ids_may_be_text_and_are_kept(tmp_path):
     split = load(tmp_path, name).splits["train"]
     target = split.fetch(np.arange(3))["target"]
     assert target["valid"].sum(1).tolist() == KINDS[name]["objects_per_picture"]
-    found = target | {"scores": target["area"]}
-    texts = [row["image_id"] for row in coco.results(split, [5], found)]
+    texts = [json.loads(own) for own in split.known.ids]
     assert texts == KINDS[name]["written_image_ids"]
     # Of a part of it too.
     rest, held = hold_out(split, 1)
@@ -189,18 +189,24 @@ def test_ids_may_be_text_and_are_kept(tmp_path):
 def test_detections_are_written_as_the_file_has_them(tmp_path):
     name = "coco_category_ids.json"
     data = load(tmp_path, name)
-    target = objects(data)
-    found = target | {"scores": target["valid"] * 0.5}
-    split, ids = data.splits["train"], data.meta["category_ids"]
-    coco.write_detections(tmp_path / "found.json", split, ids, found)
-    rows = json.loads((tmp_path / "found.json").read_text())
+    found, split = objects(data), data.splits["train"]
+    found["scores"] = found["valid"] * 0.5
+    ids = [json.loads(own) for own in split.known.ids]
+    predictions = (
+        (
+            split.name(i),
+            {k: x[i] for k, x in found.items()},
+            {"id": ids[i], "target": {}},
+        )
+        for i in range(split.size)
+    )
+    write(tmp_path, predictions, data.meta)
+    rows = json.loads((tmp_path / "detections.json").read_text())
     given = json.loads((ODD / name).read_text())["annotations"]
     for row, annotation in zip(rows, given, strict=True):
         for key in ("image_id", "category_id", "bbox"):
             assert row[key] == annotation[key]
         assert row["score"] == 0.5
-    with pytest.raises(ValueError, match="found those of 2 pictures for 1 ids"):
-        coco.results(split, ids, {"valid": np.zeros((2, 1))})
 
 
 def test_segmentations_are_never_looked_at(tmp_path):
