@@ -50,7 +50,7 @@ def get_config(argument: str = ""):
     config.eval_every_epochs = 2.0
     config.method = "diffkd_fpn"
     config.methods.diffkd_fpn.levels = LEVELS
-    config.methods.mse_fpn.levels = LEVELS
+    config.methods.mse_fpn.levels = config.methods.fgd.levels = LEVELS
     config.optimizer.name, config.optimizer.learning_rate = "adamw", 2e-3
     config.optimizer.weight_decay, config.optimizer.clip_norm = 1e-4, 10.0
     config.schedule.name = "cosine"

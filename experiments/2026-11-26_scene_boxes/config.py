@@ -1,0 +1,15 @@
+"""The study's config: the quickstart of detection, with longer-trained students."""
+
+from diffkd_jax.configs import detection_quickstart
+
+
+def get_config(argument: str = ""):
+    config = detection_quickstart.get_config()
+    config.name = "scene-boxes-study"
+    config.train.epochs = config.eval_every_epochs = 6.0
+    if argument == "teacher":
+        config.method = "none"
+        config.student.model = config.teacher.model
+        config.student.options = config.teacher.options
+        config.train.epochs = config.eval_every_epochs = config.teacher.epochs
+    return config
