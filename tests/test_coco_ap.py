@@ -9,8 +9,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from diffkd_jax.data import pipeline, transforms
+from diffkd_jax.data.coco import results
+from diffkd_jax.data.dataset import open_data
 from diffkd_jax.tasks import coco_ap
 from tests.conftest import GOLDEN
+from tests.data.options import data_options
+from tests.data.test_coco import write_coco
 
 NAMES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
@@ -274,6 +279,37 @@ def test_more_objects_than_detections_count(caplog):
     caplog.clear()
     coco_ap.warn_of_limit(truth, 130, "val")
     assert not caplog.text
+
+
+def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
+    """Over both canvases, padded batches and back to the file's own ids."""
+    options = data_options(
+        name="coco",
+        path=str(write_coco(tmp_path, pictures=14)),
+        eval_split="val",
+        canvas=(32, 44),
+        two_canvases=True,
+        resize=29,
+        resize_longest=41,
+    )
+    split = open_data(options).evaluation
+    transform = transforms.eval_transform(options)
+    rows = []
+    for batch in pipeline.eval_batches(split, transform, batch_size=4):
+        real, target = batch["mask"] > 0, batch["target"]
+        back = target["boxes"] / np.tile(target["scale"][:, None, ::-1], 2)
+        own = target | {"index": batch["index"], "back": back}
+        rows.append({k: v[real] for k, v in own.items()})
+    seen = {k: np.concatenate([row[k] for row in rows]) for k in rows[0]}
+    seen = {k: v[np.argsort(seen["index"])] for k, v in seen.items()}
+    found = seen | {"boxes": seen["back"], "scores": np.ones_like(seen["area"])}
+    assert coco_ap.coco_figures(seen, found)["ap"] == pytest.approx(1)
+    written = results(split, [3, 5], found)
+    given = json.loads((tmp_path / "annotations/instances_val.json").read_text())
+    for row, annotation in zip(written, given["annotations"], strict=True):
+        assert row["image_id"] == annotation["image_id"]
+        assert row["category_id"] == annotation["category_id"]
+        np.testing.assert_allclose(row["bbox"], annotation["bbox"], atol=1e-4)
 
 
 def test_sizes_are_of_the_limits_given():

@@ -1,5 +1,6 @@
 """Boxes of COCO, and of the tools that write its json (Lin et al. 2014)."""
 
+import glob
 import json
 import logging
 import os
@@ -93,15 +94,22 @@ def _files(
     root: pathlib.Path, pattern: str, splits: Sequence[str]
 ) -> dict[str, pathlib.Path]:
     """The json of each split that is needed."""
-    if "{split}" not in pattern:
-        there = {"train": root / pattern}
-    else:
-        before, _, after = pattern.partition("{split}")
-        start, end = len(posixpath.basename(before)), len(after)
+    pattern = posixpath.normpath(pattern)
+    if pattern.startswith(("/", "..")):
+        raise ValueError(
+            f"data.options.annotations: found {pattern!r}, expected a path below "
+            "data.path"
+        )
+    before, split, after = pattern.partition("{split}")
+    if split:
+        found = sorted(root.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
+        paths = [file.relative_to(root).as_posix() for file in found]
         there = {
-            file.name[start : len(file.name) - end]: file
-            for file in sorted(root.glob(f"{before}*{after}"))
+            path[len(before) : len(path) - len(after)]: file
+            for path, file in zip(paths, found, strict=True)
         }
+    else:
+        there = {"train": root / pattern}
     there = {name: file for name, file in there.items() if file.is_file()}
     if not there:
         raise FileNotFoundError(

@@ -130,8 +130,7 @@ def train(batch: Batch, draws: Draws, data) -> Batch:
 def evaluate(batch: Batch, data) -> Batch:
     """Whole pictures, padded to ``data.canvas`` where it is set.
 
-    Those with boxes are resized before, keeping their ratio, where ``data.resize`` is
-    set.
+    Where ``data.resize`` is set, they are resized before by one factor for both sides.
 
     Args:
       batch: as of a split.

@@ -251,3 +251,19 @@ def test_an_unreadable_picture_is_replaced_with_its_boxes():
         )
         assert image.any()
         np.testing.assert_array_equal(whole["target"]["boxes"][0], boxes)
+
+
+def test_training_keeps_the_largest_of_130():
+    golden = np.load(ODD / "dense_130.npz")
+    x, y, w, h = golden["boxes_xywh"].astype(np.float32).T
+    target = targets(np.stack([x, y, x + w, y + h], 1))
+    size = tuple(int(side) for side in golden["size_wh"][::-1])
+    found = boxed.to_train_on(target, [(geometry.whole(size, size), size)], 100)
+    assert found["valid"].shape == (1, 100)
+    assert found["valid"].all()
+    kept = found["classes"][0]
+    area = w * h
+    assert area[kept].min() >= np.delete(area, kept).max()
+    assert (np.diff(kept) > 0).all()
+    expected = np.sort(np.argsort(-area, kind="stable")[:100])
+    np.testing.assert_array_equal(kept, expected)

@@ -341,6 +341,21 @@ def test_the_layout_of_coco(tmp_path):
     assert split.known.sides[:2].tolist() == [[32, 24], [24, 32]]
 
 
+def test_the_json_may_lie_beside_the_pictures(tmp_path):
+    root = write_coco(tmp_path)
+    for name in ("train", "val"):
+        file = root / f"annotations/instances_{name}.json"
+        file.rename(root / name / "_annotations.coco.json")
+    options = {"annotations": "./{split}/_annotations.coco.json"}
+    data = sources.load("coco", str(root), options=options)
+    assert {k: split.size for k, split in data.splits.items()} == {"train": 6, "val": 6}
+    for pattern in ("/etc/{split}.json", "../{split}.json"):
+        with pytest.raises(
+            ValueError, match=r"data.options.annotations: found '.*json'"
+        ):
+            sources.load("coco", str(root), options={"annotations": pattern})
+
+
 def test_splits_must_have_the_same_categories(tmp_path):
     root = write_coco(tmp_path)
     file = root / "annotations/instances_val.json"
