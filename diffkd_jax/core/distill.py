@@ -12,7 +12,12 @@ from jax.sharding import PartitionSpec
 
 from .taps import Refined, Tap, naming, resizing, select
 
-KINDS = ("loss", "weighted", "norm")  # of what a step reports beside a block's info
+KINDS = (
+    "loss",
+    "weighted",
+    "norm",
+    "rms",
+)  # of what a step reports beside a block's info
 
 
 class Distillation(NamedTuple):
@@ -24,7 +29,8 @@ class Distillation(NamedTuple):
       loss: ``(params, state, key, student_out, teacher_out, target=None) ->
         (losses, state, info)``. ``losses`` is a flat dict of float32 scalars named
         ``<tap>/distance`` and, as the block has them, ``<tap>/diffusion`` and so on.
-        ``info`` is what the blocks show of themselves, arrays by name by tap.
+        ``info`` is what the blocks show of themselves, arrays by name by tap, beside
+        ``rms/student`` and ``rms/teacher``, root mean squares of what is compared.
 
     ``params`` and ``state`` hold those of each block by the name of its tap, or by the
     name that taps share; ``state`` is what a block carries without gradient, such as
@@ -172,7 +178,15 @@ class _Pair(nn.Module):
             raise ValueError(
                 f"block: found info {sorted(clash)}, expected other names than {KINDS}"
             )
-        return terms, dict(refined.info)
+        sizes = {"student": refined.student, "teacher": refined.teacher}
+        rms = {f"rms/{side}": _rms(x) for side, x in sizes.items()}
+        return terms, {**rms, **refined.info}
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    """Root mean square, without gradient."""
+    x = jax.lax.stop_gradient(x).astype(jnp.float32)
+    return jnp.sqrt(jnp.mean(jnp.square(x)))
 
 
 def _sharded_by_compiler(function: Callable) -> Callable:

@@ -157,7 +157,8 @@ def diffkd_step(
       not finite as soon as one of them is not), ``skipped`` (0 or 1, only with
       ``skip_nonfinite``), and what the blocks show of themselves:
       their ``gamma/mean`` is ``gamma/<tap>/mean``; DiffKD shows ``mean``, ``min``,
-      ``max`` and the vector ``histogram``.
+      ``max`` and the vector ``histogram``. ``rms/<tap>/student`` and ``teacher`` are
+      root mean squares of what is compared.
 
     Raises:
       ValueError: a weight for a loss that does not exist, a loss named twice, a seed

@@ -160,7 +160,15 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
     return result[0]
 
 
-def _check_weights(weights: Mapping, losses: Mapping) -> None:
+def _check_weights(weights: Mapping, losses: Mapping, taps: Mapping) -> None:
+    """ValueError for a weight of no loss, or taps that count for nothing."""
+    of_taps = [name for name in losses if name.partition("/")[0] in taps]
+    factor = lambda name: (weights.get(name, 1.0), weights.get(name.split("/")[0], 1.0))
+    if of_taps and all(0.0 in factor(name) for name in of_taps):
+        raise ValueError(
+            f"weights: found 0 for all of {of_taps}, expected one above 0, or the "
+            "method 'none'"
+        )
     step = jax.ShapeDtypeStruct((), jnp.int32)
     jax.eval_shape(lambda losses, step: weigh(losses, weights, step), losses, step)
 
@@ -229,7 +237,7 @@ def compared(
     losses, _, _ = jax.eval_shape(
         distill.loss, params, state, key, student_out, teacher_out, target
     )
-    _check_weights(method.weights, {**of_task, **losses})
+    _check_weights(method.weights, {**of_task, **losses}, method.taps)
     known = {}
     for name, tap in method.taps.items():
         place = tap.share or name

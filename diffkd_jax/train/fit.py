@@ -12,7 +12,7 @@ import jax
 from ..core.step import TrainState
 from ..data import pipeline
 from ..tasks import Evidence
-from . import checkpoint, processes, report, sharding
+from . import checkpoint, first_step, processes, report, sharding
 from .build import Run, student_variables
 from .finite import Finite
 from .metrics import Progress, Writer, print_line, print_values
@@ -118,6 +118,8 @@ def fit(
                 if step == first + 1:
                     # The rate is that of steps, compilation is left out.
                     jax.block_until_ready(metrics)
+                    if not first and processes.is_primary():
+                        first_step.look(_numbers(metrics), run.method.taps)
                     progress = Progress(
                         run.title, step, plan.total_steps, plan.batch_size
                     )
@@ -225,6 +227,10 @@ def evaluate(
         writer.write(step, {f"eval/{k}": v for k, v in values.items()})
         print_values(f"{run.title}  epoch {step / run.plan.steps_per_epoch:g}", values)
     return values, seen
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    return {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
 
 
 def _next(run: Run, batches: Any, unreadable: set[int]) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""What the first step says of a distillation: whether taps compare what they should."""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+LOG = logging.getLogger(__name__)
+MOST = 1000.0  # times the task's loss
+
+
+def look(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
+    """Logs the size of both sides of each tap and their distance, and what is strange.
+
+    Strange is a distance of exactly 0, and one whose weighted loss is a thousand times
+    that of the task: either is usually a mistake, neither is always one.
+
+    Args:
+      metrics: of the first step.
+      taps: their names.
+
+    >>> look({"loss/task": 1.0, "loss/x/distance": 0.0}, ["x"])
+    """
+    weighted = {
+        name: metrics.get(f"weighted/{name}", value)
+        for name, value in ((k.removeprefix("loss/"), v) for k, v in metrics.items())
+        if f"loss/{name}" in metrics
+    }
+    task = sum(v for name, v in weighted.items() if name.partition("/")[0] == "task")
+    for tap in taps:
+        name = f"{tap}/distance"
+        distance = metrics[f"loss/{name}"]
+        sides = [metrics.get(f"rms/{tap}/{side}") for side in ("student", "teacher")]
+        text = f"tap {tap!r}: first distance {distance:.4g}"
+        if None not in sides:
+            text += " between a student of {:.4g} and a teacher of {:.4g}".format(
+                *sides
+            )
+            text += ", root mean squares"
+        if distance == 0:
+            LOG.warning("%s: both sides are the same, or nothing is compared", text)
+        elif 0 < MOST * task < weighted[name]:
+            LOG.warning(
+                "%s; its weighted loss of %.4g is over %d times the task's, %.4g",
+                text,
+                weighted[name],
+                MOST,
+                task,
+            )
+        else:
+            LOG.info(text)
