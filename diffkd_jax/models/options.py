@@ -86,9 +86,10 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
     if type(None) in kind.__args__:  # or None
         return "" if value is None else _problem(kind.__args__[0], value, largest)
     if kind.__args__[-1] is ...:
-        good = isinstance(value, tuple | list) and 1 <= len(value) <= MOST_ITEMS
-        problems = [_problem(kind.__args__[0], x, largest) for x in value if good]
-        return next(filter(None, problems), "") if good else f"1 to {MOST_ITEMS} values"
+        if not isinstance(value, tuple | list) or not 1 <= len(value) <= MOST_ITEMS:
+            return f"1 to {MOST_ITEMS} values"
+        problems = (_problem(kind.__args__[0], item, largest) for item in value)
+        return next(filter(None, problems), "")
     many = len(kind.__args__)  # a tuple of ints
     good = isinstance(value, tuple | list) and len(value) == many
     good = good and not any(_problem(int, number, largest) for number in value)

@@ -212,6 +212,7 @@ def test_strides_as_in_caffe(stride_in_first):
         (FCOS, {"levels": ("p6", "p7")}, "the first of p2 to p5"),
         (FCOS, {"levels": ("p8",)}, r"options.levels: found .* one of \['p2', 'p3'"),
         (FCOS, {"levels": ()}, "options.levels: found .*1 to 16 values"),
+        (FCOS, {"levels": 3}, "options.levels: found 3, expected 1 to 16 values"),
         (FCOS, {"fpn_channels": 40}, "fpn_channels: found 40, expected a multiple"),
         (FCOS, {"extra": "p4"}, r"extra: found 'p4', expected one of \['p5', 'c5'"),
         (FCOS, {"tower_depth": 99}, "tower_depth: found 99, expected a whole number"),

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from diffkd_jax.models import MODELS, SEGMENTATION_MODELS, build
+from diffkd_jax.models import DETECTION_MODELS, MODELS, SEGMENTATION_MODELS, build
 from diffkd_jax.models.import_torch import import_state_dict
 from diffkd_jax.models.references import references
 from diffkd_jax.models.renaming import renamed
@@ -93,8 +93,10 @@ def test_no_reference_has_such_names():
     """Otherwise taking a prefix off would harm a sound file."""
     parts = ("stem", "head", "stage1/block0/conv0/conv", "patch_conv", "last_norm")
     dense = ("backbone/stem/conv", "backbone/stage1/block0/conv0/conv", "head")
+    boxes = (*dense[:2], "class_head")
     for name in MODELS:
         parts = dense if name in SEGMENTATION_MODELS else parts
+        parts = boxes if name in DETECTION_MODELS else parts
         for table in tables(name):
             named = [renamed(part, table) + "." for part in parts]
             assert not all(n.startswith(PREFIXES) for n in named), name
