@@ -2,6 +2,7 @@
 
 import collections
 import json
+import logging
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ import numpy as np
 
 from .decoding import reason
 from .folders import printable
-from .objects import LOG, Read, report
+from .objects import Read, report
 from .split import MOST_CLASSES, some_of
 
+LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31
 MOST_SIDE = 1_000_000
 Id = int | str

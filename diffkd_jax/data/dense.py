@@ -101,8 +101,9 @@ def train(batch: Batch, draws: Draws, data) -> Batch:
 
     Returns:
       The batch with ``image`` uint8 ``[n, *train_size, c]``; ``target`` with ``label``
-      uint8 ``[n, *train_size]``; ``size`` int32 ``[n, 2]``, where pictures may be
-      padded; ``failed`` bool ``[n]``.
+      uint8 ``[n, *train_size]``, or as of :func:`diffkd_jax.data.boxed.to_train_on`;
+      ``size`` int32 ``[n, 2]``, where pictures may be padded, and beside boxes;
+      ``failed`` bool ``[n]``.
 
     Raises:
       WrongMask: a mask that cannot be right.
@@ -137,7 +138,8 @@ def evaluate(batch: Batch, data) -> Batch:
       data: section ``data`` of a config.
 
     Returns:
-      As :func:`train`, ``size`` where there is a canvas.
+      As :func:`train`, ``size`` where there is a canvas, and beside boxes; those as of
+      :func:`diffkd_jax.data.boxed.to_evaluate`.
 
     Raises:
       WrongMask: a mask that cannot be right.

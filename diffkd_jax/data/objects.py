@@ -174,14 +174,8 @@ def object_split(
       name: row to what a person would look for.
     """
     each = np.diff(objects.offsets)
-    ignored = (
-        np.add.reduceat(
-            np.append(objects.ignored, False).astype(np.int32), objects.offsets[:-1]
-        )
-        if len(each)
-        else np.zeros(0, np.int32)
-    )
-    ignored = np.where(each > 0, ignored, 0).astype(np.int32)
+    before = np.concatenate([[0], np.cumsum(objects.ignored)])
+    ignored = np.diff(before[objects.offsets]).astype(np.int32)
     usable = (each - ignored).astype(np.int32)
     most = max(1, int(each.max(initial=0)))
 

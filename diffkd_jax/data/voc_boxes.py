@@ -1,6 +1,7 @@
 """Boxes of PASCAL VOC (Everingham et al. 2010), and of tools that write its xml."""
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,13 +13,14 @@ from .decoding import PICTURES, Encoded
 from .files_below import place_below, size_as_shown
 from .folders import content, needed, printable, visible_folders
 from .formats import existing
-from .objects import LOG, Read, collect, object_split
+from .objects import Read, collect, object_split
 from .pairs import class_list
 from .split import Dataset, Split, some_of
 from .upright import as_annotated
 from .voc import CLASSES, names_in
 from .voc_xml import MOST_BYTES, Entry, read_entry
 
+LOG = logging.getLogger(__name__)
 LISTS = "ImageSets/Main"
 
 
