@@ -60,11 +60,9 @@ def roi(own):
     """Proposals drawn, those recorded, and what each stands for."""
     boxes = np.stack([FILE[f"out/roi/proposals/{i}"] for i in range(3)])
     labels = np.stack([FILE[f"out/roi/labels/{i}"] for i in range(3)])
-    matched = [
-        match(iou(b, p), v, 0.5, 0.5, False)
-        for b, p, v in zip(own["boxes"], jnp.asarray(boxes), own["valid"], strict=True)
-    ]
-    matched = np.where(labels > 0, np.stack(matched), -1)
+    assign = lambda b, p, v: match(iou(b, p), v, 0.5, 0.5, False)
+    matched = jax.jit(jax.vmap(assign))(own["boxes"], jnp.asarray(boxes), own["valid"])
+    matched = np.where(labels > 0, matched, -1)
     assert ((matched >= 0) == (labels > 0)).all()
     return {
         "boxes": jnp.asarray(boxes),
@@ -79,12 +77,8 @@ def roi(own):
 def test_losses_of_the_first_stage():
     own = target()
     first, anchors = first_stage(rpn())
-    matched = jnp.stack(
-        [
-            match(iou(b, anchors), v, 0.7, 0.3, True)
-            for b, v in zip(own["boxes"], own["valid"], strict=True)
-        ]
-    )
+    assign = lambda b, v: match(iou(b, anchors), v, 0.7, 0.3, True)
+    matched = jax.jit(jax.vmap(assign))(own["boxes"], own["valid"])
     labels = np.where(matched >= 0, 1, np.where(matched == -1, 0, -1))
     np.testing.assert_array_equal(labels, FILE["out/rpn/labels"])
     masks = FILE["in/rpn/positive"] + FILE["in/rpn/negative"]
@@ -104,25 +98,27 @@ def test_losses_of_the_first_stage():
 
     pairs = {"objectness": ("objectness", 1e-7), "proposal_box": ("box_codes", 1e-12)}
     for name, (of, rtol) in pairs.items():
-        value, gradient = jax.value_and_grad(functools.partial(loss, name))(first)
+        both = jax.value_and_grad(functools.partial(loss, name))
+        value, gradient = jax.jit(both)(first)
         golden = {"objectness": "rpn_objectness", "proposal_box": "rpn_box"}[name]
         close(value, FILE[f"loss/{golden}"], rtol=rtol)
         expected = FILE[f"grad/{golden}"].reshape(gradient[of].shape)
         close(gradient[of], expected, rtol=1e-6, atol=1e-9)
 
 
+def with_padding(given):
+    """Two rows more, as where fewer were left to draw than asked for."""
+    more = lambda x: jnp.pad(x, ((0, 0), (0, 2)) + ((0, 0),) * (x.ndim - 2))
+    return {name: more(x) for name, x in given.items()}
+
+
 def test_losses_of_the_second_stage():
     own = target()
-    given = roi(own)
-    # Rows of padding, as where fewer were left to draw than asked for.
-    padded = {
-        k: jnp.pad(v, ((0, 0), (0, 2)) + ((0, 0),) * (v.ndim - 2))
-        for k, v in given.items()
-    }
+    padded = with_padding(roi(own))
     names = {"class": ("class_logits", 5), "box": ("box_codes", 20)}
     for name, (of, channels) in names.items():
         loss = lambda x: second_losses(padded | {of: x}, own)[name]  # noqa: B023
-        value, gradient = jax.value_and_grad(loss)(padded[of])
+        value, gradient = jax.jit(jax.value_and_grad(loss))(padded[of])
         close(value, FILE[f"loss/roi_{name}"])
         expected = FILE[f"grad/roi_{name}"].reshape(3, 32, channels)
         close(gradient[:, :32], expected)

@@ -181,7 +181,7 @@ def _line(
     weight = jnp.where(counts, 1 / count, 0)
     at = jnp.maximum(jnp.where(counts, at, 0), 0)
     first = jnp.minimum(jnp.floor(at).astype(jnp.int32), last)
-    share = jnp.where(first < last, at - first, 0)
+    share = at - first  # beyond the last cell both shares are its own
     line = _Line(
         first, jnp.minimum(first + 1, last), weight * (1 - share), weight * share
     )

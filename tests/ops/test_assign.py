@@ -29,17 +29,17 @@ def test_matches_of_anchors_and_of_ties(setting):
     name = f"{setting[0]}_{setting[1]}_{setting[2]}"
     with np.load(DENSE / "anchors_and_matcher.npz") as file:
         boxes, valid = padded(file["matcher/gt"])
-        found = match(iou(boxes, file["retinanet/anchors"]), valid, *setting)
+        found = compiled(*setting)(iou(boxes, file["retinanet/anchors"]), valid)
         np.testing.assert_array_equal(found, file[f"matcher/{name}"])
         quality = jnp.asarray(file["ties/quality"])
-        found = match(quality, np.ones(len(quality), bool), *setting)
+        found = compiled(*setting)(quality, np.ones(len(quality), bool))
         np.testing.assert_array_equal(found, file[f"ties/{name}"])
         # Rows of padding change nothing, wherever they stand.
         odd = jnp.insert(quality, np.array([0, 2, 5]), 1.0, 0)
         valid = np.array([False, True, True, False, True, True, True, False])
         place = np.array([1, 2, 4, 5, 6])
         expected = np.where(found >= 0, place[np.maximum(found, 0)], found)
-        np.testing.assert_array_equal(match(odd, valid, *setting), expected)
+        np.testing.assert_array_equal(compiled(*setting)(odd, valid), expected)
 
 
 def test_matches_of_retinanet():
@@ -47,7 +47,7 @@ def test_matches_of_retinanet():
         for i in range(3):
             boxes, valid = padded(file[f"in/target{i}/boxes"])
             quality = iou(boxes, jnp.asarray(file["in/anchors"]))
-            found = match(quality, valid, 0.5, 0.4, True)
+            found = compiled(0.5, 0.4, True)(quality, valid)
             np.testing.assert_array_equal(found, file["out/matched"][i])
 
 
@@ -57,11 +57,12 @@ def test_points_of_fcos():
         levels = np.split(file["in/anchors"], ends[:-1])
         for i in range(3):
             boxes, valid = padded(file[f"in/target{i}/boxes"])
-            found = assign_fcos(boxes, valid, levels)
+            found = jax.jit(assign_fcos)(boxes, valid, levels)
             np.testing.assert_array_equal(found, file["out/matched"][i])
             # The ranges of mmdetection are those, given by level.
             ranges = [(0, 8), (4, 8), (4, 8), (4, 8), (4, np.inf)]
-            again = assign_fcos(boxes, valid, levels, ranges=ranges)
+            given = functools.partial(assign_fcos, ranges=ranges)
+            again = jax.jit(given)(boxes, valid, levels)
             np.testing.assert_array_equal(found, again)
 
 
@@ -100,6 +101,7 @@ def test_matches_equal_a_count(seed, setting):
     """Of quarters, so that most are ties; with rows of padding, also nothing else."""
     rng = np.random.default_rng(seed)
     quality = rng.integers(0, 5, (M, N)).astype(np.float32) / 4
+    quality *= rng.choice([0, 0.5, 1], (M, 1))
     valid = rng.random(M) < rng.choice([0, 0.5, 1])
     found = compiled(*setting)(quality, valid)
     np.testing.assert_array_equal(found, matched_by_loops(quality, valid, *setting))
@@ -148,7 +150,8 @@ def test_areas_that_differ_by_little_are_told_apart():
     """In float32, 1e8 less an area of 1,000 is the same for areas up to 8 apart."""
     boxes = jnp.array([[-20.0, -20.0, 20.2, 20.0], [-20.0, -20.0, 20.0, 20.0]])
     level = [jnp.array([[-4.0, -4.0, 4.0, 4.0]])]
-    assert assign_fcos(boxes, jnp.array([True, True]), level).tolist() == [1]
+    found = jax.jit(assign_fcos)(boxes, jnp.array([True, True]), level)
+    assert found.tolist() == [1]
 
 
 def test_ranges_are_given_for_each_level():
@@ -188,6 +191,7 @@ def test_samples_are_drawn_alike_and_from_the_key():
 
 
 def test_more_are_asked_for_than_there_are():
-    rows, weight = sample(jax.random.key(0), jnp.array([-1, 2, -2]), 6, 0.5)
+    draw = jax.jit(lambda key, matched: sample(key, matched, 6, 0.5))
+    rows, weight = draw(jax.random.key(0), jnp.array([-1, 2, -2]))
     assert rows.tolist() == [1, 0, 0, 0, 0, 0]
     assert weight.tolist() == [1, 1, 0, 0, 0, 0]

@@ -33,7 +33,8 @@ def test_overlaps():
     close(ops.iou(a, b), FILE["iou"])
     close(ops.giou(a[:, None], b[None]), FILE["giou"])
     # The loss that was recorded adds 1e-7 to areas.
-    found, gradient = jax.value_and_grad(lambda a: (1 - ops.giou(a, b)).sum())(a)
+    loss = lambda a: (1 - ops.giou(a, b)).sum()
+    found, gradient = jax.jit(jax.value_and_grad(loss))(a)
     np.testing.assert_allclose(found, FILE["giou_loss"].sum(), rtol=1e-9)
     np.testing.assert_allclose(gradient, FILE["giou_loss_grad"], rtol=1e-6, atol=1e-9)
 
@@ -68,7 +69,7 @@ def test_focal(setting):
     name = f"focal/{setting[0]}_{setting[1]}"
     logits, target = read("focal/logits", "focal/target")
     close(focal(logits, target, *setting), FILE[f"{name}/loss"])
-    gradient = jax.grad(lambda x: focal(x, target, *setting).sum())(logits)
+    gradient = jax.jit(jax.grad(lambda x: focal(x, target, *setting).sum()))(logits)
     close(gradient, FILE[f"{name}/grad"])
 
 
@@ -78,7 +79,7 @@ def test_focal(setting):
 def test_smooth_l1(name, beta):
     a, b = read("l1/a", "l1/b")
     close(smooth_l1(a - b, beta), FILE[f"smooth_l1/{name}/loss"])
-    gradient = jax.grad(lambda a: smooth_l1(a - b, beta).sum())(a)
+    gradient = jax.jit(jax.grad(lambda a: smooth_l1(a - b, beta).sum()))(a)
     close(gradient, FILE[f"smooth_l1/{name}/grad"])
 
 
@@ -112,11 +113,9 @@ ODD = {
 @pytest.mark.parametrize("function", [ops.iou, ops.giou, ops.encode])
 def test_values_and_gradients_are_finite_without_area(function):
     boxes = jnp.array([BOX, *ODD.values()])
-    each = jax.vmap(
-        jax.value_and_grad(lambda a, b: function(a[None], b[None]).sum(), (0, 1))
-    )
+    each = jax.value_and_grad(lambda a, b: function(a[None], b[None]).sum(), (0, 1))
     many = len(boxes)
-    found = each(boxes.repeat(many, 0), jnp.tile(boxes, (many, 1)))
+    found = jax.jit(jax.vmap(each))(boxes.repeat(many, 0), jnp.tile(boxes, (many, 1)))
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found))
 
 

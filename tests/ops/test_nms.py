@@ -104,7 +104,8 @@ def test_random_boxes(seed, share):
     np.testing.assert_array_equal(np.flatnonzero(real)[masked], expected)
 
 
-def test_scores_that_are_no_numbers_are_not_kept():
-    boxes = np.array([[0, 0, 1, 1], [2, 2, 3, 3.0]], np.float32)
+def test_scores_that_are_no_numbers_neither_count_nor_remove():
+    boxes = np.array([[0, 0, 4, 4], [0, 0, 4, 3.0]], np.float32)
     rows, valid = greedy(boxes, np.float32([np.nan, 0.1]), np.zeros(2, int), 0.5, 2)
     assert rows[valid].tolist() == [1]
+    assert valid.tolist() == [True, False]

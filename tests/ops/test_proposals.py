@@ -13,6 +13,8 @@ from tests.conftest import GOLDEN
 FILE = np.load(GOLDEN / "dense/faster_rcnn_losses.npz")
 ENDS = np.cumsum([2304, 576, 144, 36, 12])
 SIZE = (96, 128)
+LABEL = jax.jit(label_proposals)
+DRAW = jax.jit(functools.partial(sample_proposals, count=32))
 PROPOSE = jax.jit(functools.partial(propose, before=60, after=40))
 
 
@@ -48,12 +50,24 @@ def test_proposals(i):
     np.testing.assert_allclose(boxes, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_threshold_is_that_of_a_level():
+    level = jnp.array([[0.0, 0, 100, 100], [0, 0, 100, 72], [0, 0, 68, 100]])
+    anchors = {"p2": level, "p3": level[1:2]}
+    codes = {name: jnp.zeros_like(x) for name, x in anchors.items()}
+    logits = {"p2": jnp.array([3.0, 2.0, 1.0]), "p3": jnp.array([2.5])}
+    find = jax.jit(functools.partial(propose, before=3, after=5))
+    boxes, valid = find(logits, codes, anchors, jnp.array([100, 100]))
+    np.testing.assert_allclose(boxes[valid], level[jnp.array([0, 1, 2])])
+
+
 def test_fewer_than_asked_for():
     few = [
         {k: v[:4] for k, v in x.items() if k in ("p2", "p6")} for x in first_stage(0)
     ]
     few[1]["p6"] = few[1]["p6"].at[:, :2].set(1e3)  # all outside of the picture
-    boxes, valid = propose(*few, SIZE, before=9, after=20)
+    boxes, valid = jax.jit(functools.partial(propose, before=9, after=20))(
+        *few, jnp.array(SIZE)
+    )
     assert boxes.shape == (20, 4)
     assert 1 <= valid.sum() <= 4
     assert (boxes[~valid] == 0).all()
@@ -62,7 +76,7 @@ def test_fewer_than_asked_for():
 @pytest.mark.parametrize("i", range(3))
 def test_labels_and_the_boxes_drawn(i):
     proposals = jnp.asarray(FILE[f"out/rpn/proposals/{i}"])
-    boxes, matched = label_proposals(proposals, np.ones(40, bool), *truth(i))
+    boxes, matched = LABEL(proposals, np.ones(40, bool), *truth(i))
     positive, negative = (FILE[f"in/roi/{n}/{i}"] > 0 for n in ("positive", "negative"))
     # Torchvision has no rows of padding.
     assert (np.asarray(matched[len(positive) :]) == -2).all()
@@ -72,9 +86,7 @@ def test_labels_and_the_boxes_drawn(i):
     own = np.where(matched[drawn] >= 0, labels[matched[drawn]], 0)
     np.testing.assert_array_equal(own, FILE[f"out/roi/labels/{i}"])
 
-    found = sample_proposals(
-        jax.random.key(i), proposals, np.ones(40, bool), *truth(i), count=32
-    )
+    found = DRAW(jax.random.key(i), proposals, np.ones(40, bool), *truth(i))
     assert found.weight.sum() == 32
     assert (found.matched >= 0).sum() == min(8, (matched >= 0).sum())
     known = {tuple(box) for box in np.asarray(boxes)[np.asarray(matched) > -2]}
