@@ -51,8 +51,8 @@ def test_the_dry_run_of_the_real_recipe(name, capsys):
     assert ("autoencoder x 1" in out) == (name in ("imagenet", "real_teacher"))
 
 
-# FGD needs a pyramid and boxes.
-ON_CLASSES = [name for name in METHODS if name != "fgd"]
+OF_PYRAMIDS = ("diffkd_fpn", "fgd", "mse_fpn")
+ON_CLASSES = [name for name in METHODS if name not in OF_PYRAMIDS]
 
 
 @pytest.mark.parametrize("method", ON_CLASSES)

@@ -11,6 +11,8 @@ from diffkd_jax.models import build, from_linen
 from diffkd_jax.tasks.boxes_drawn import write
 from diffkd_jax.tasks.contract import Evidence
 from diffkd_jax.tasks.detection import detection, evidence_of
+from diffkd_jax.train.evaluate import compile_evidence, gather
+from diffkd_jax.train.sharding import make_mesh
 
 META = {"num_classes": 3, "class_names": ["a", "b", "c"]}
 TRUTH = [[[4.0, 4, 24, 30], [30, 2, 60, 40]], [[1, 1, 9, 9], [0, 0, 0, 0]]]
@@ -135,7 +137,7 @@ def test_the_weight_of_boxes(batch, perfect):
     ("options", "message"),
     [
         ({"score": 1.5}, "task.options.score: found 1.5"),
-        ({"count": 0}, "task.options.count: found 0"),
+        ({"most": 0}, "task.options.most: found 0"),
         ({"nms": -1.0}, "task.options.nms: found -1.0"),
         ({"size_limits": (5.0,)}, "task.options.size_limits: found"),
     ],
@@ -195,3 +197,45 @@ def test_evidence_without_what_a_split_adds_takes_boxes_as_they_are(batch, perfe
     np.testing.assert_array_equal(rows["true/boxes"], batch["target"]["boxes"])
     assert not rows["true/ignored"].any()
     assert rows["true/area"][0, 0] == 20 * 26
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_each_picture_counts_once_on_any_number_of_devices(devices, batch):
+    """Seven pictures in two batches of eight, out of order, repeats masked."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 30, (8, 4, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(4, 25, (8, 4, 2))], -1)
+    moved = boxes + rng.uniform(-2, 2, boxes.shape)
+    classes = rng.integers(0, 3, (8, 4))
+    target = {
+        "boxes": boxes.astype(np.float32),
+        "classes": classes.astype(np.int32),
+        "valid": rng.random((8, 4)) < 0.8,
+    }
+    task, mesh = detection(META), make_mesh(devices)
+    # By index, as the padding of a batch repeats others.
+    found = outputs_that_find(moved, classes)
+    anchors = found.pop("anchors")
+
+    def apply(variables, batch):
+        of = {k: {"p3": v["p3"][batch["index"] % 8]} for k, v in found.items()}
+        return {**of, "anchors": anchors}
+
+    def batches(asked):
+        for rows in ([6, 2, 0, 1, 0, 0, 0, 0], [3, 5, 4, 0, 1, 2, 3, 4]):
+            counts = 4 if rows[0] == 6 else 3
+            yield {
+                "image": np.zeros((8, 48, 64, 3), np.float32),
+                "index": np.array(rows),
+                "mask": (np.arange(8) < counts).astype(np.float32),
+                "target": {k: v[rows] for k, v in target.items()},
+            }
+
+    forward = compile_evidence(task.evidence, apply, lambda batch: batch, mesh)
+    seen = gather(forward, {}, batches, mesh)
+    np.testing.assert_array_equal(seen.rows["true/boxes"], target["boxes"][:7])
+    whole = {"image": jnp.zeros((7, 48, 64, 3)), "mask": jnp.ones(7)}
+    whole |= {"index": jnp.arange(7), "target": {k: v[:7] for k, v in target.items()}}
+    expected = task.score(jax.device_get(task.evidence(apply({}, whole), whole)))
+    assert task.score(seen) == pytest.approx(expected, abs=0, nan_ok=True)
+    assert 0.1 < expected["ap"] < 0.9

@@ -1,13 +1,12 @@
 """FCOS (Tian et al. 2019), a one-stage detector without anchors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
-from ..ops.anchors import grid_anchors
+from ..ops.anchors import points
 from .fpn import Extra, Level, pyramid_of
 from .retinanet import Tower, predict, rare
 
@@ -96,16 +95,10 @@ class Fcos(nn.Module):
             "box_codes": {level: nn.relu(y) for level, y in distances.items()},
             "centreness": {level: y[..., 0] for level, y in centreness.items()},
             "anchors": {
-                level: self._anchors(level, y.shape[1:3], x.shape[1:3])
+                # Sides of the nominal stride, also where the map's is another.
+                level: points(
+                    y.shape[1:3], x.shape[1:3], self.point_offset, 2 ** int(level[1])
+                )
                 for level, y in maps.items()
             },
         }
-
-    def _anchors(
-        self, level: str, size: Sequence[int], image_size: Sequence[int]
-    ) -> np.ndarray:
-        # Sides of the level's nominal stride, also where that does not divide.
-        around = grid_anchors(size, image_size, [2 ** int(level[1])], [1.0])
-        down, right = (n // m for n, m in zip(image_size, size, strict=True))
-        shift = self.point_offset * np.array([right, down, right, down])
-        return around + shift.astype(np.float32)

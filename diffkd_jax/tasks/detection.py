@@ -34,7 +34,7 @@ def detection(
     score: float | None = None,
     candidates: int | None = None,
     nms: float | None = None,
-    count: int | None = None,
+    most: int | None = None,
     size_limits: tuple[float, float] = (32.0, 96.0),
 ) -> Task:
     """Boxes and their classes, from the outputs of RetinaNet, FCOS or Faster R-CNN.
@@ -55,7 +55,7 @@ def detection(
       score: that detections are above, None for the usual of the network.
       candidates: of a level that are looked at, likewise.
       nms: intersection over union, likewise.
-      count: detections of a picture, likewise.
+      most: detections of a picture, likewise.
       size_limits: sides in pixels of the stored picture, from which an object is medium
         and large.
 
@@ -68,10 +68,10 @@ def detection(
     classes = meta["num_classes"]
     if classes < 1:
         raise ValueError("detection: found data without classes, expected at least 1")
-    given = {"score": score, "candidates": candidates, "nms": nms, "count": count}
-    given = {name: value for name, value in given.items() if value is not None}
+    own = {"score": score, "candidates": candidates, "nms": nms, "most": most}
+    given: dict[str, Any] = {k: value for k, value in own.items() if value is not None}
     for name, value in given.items():
-        whole = name in ("candidates", "count")
+        whole = name in ("candidates", "most")
         if not (isinstance(value, int) and value > 0 if whole else 0 < value <= 1):
             raise ValueError(
                 f"task.options.{name}: found {value!r}, expected "

@@ -34,14 +34,14 @@ class Kept(NamedTuple):
       candidates: the best of each level that are looked at.
       nms: intersection over union with a better one of their class that they are not
         above.
-      count: of a picture, at most.
+      most: of a picture.
       side: least height and width, pixels, after they are cut to the picture.
     """
 
     score: float
     candidates: int
     nms: float
-    count: int
+    most: int
     side: float = 0.01
 
 
@@ -165,7 +165,7 @@ def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.A
       kept: which.
 
     Returns:
-      ``boxes`` ``[b, count, 4]``, inside the picture, ``scores`` ``[b, count]``, best
+      ``boxes`` ``[b, most, 4]``, inside the picture, ``scores`` ``[b, most]``, best
       first, ``classes`` int32 and ``valid`` bool; zeros where there are no more.
     """
     centred = "centreness" in outputs
@@ -182,7 +182,7 @@ def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.A
         there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)
         # By their logarithms: probabilities of 1 are ties in float32.
         scores = jnp.where(there, scores, -jnp.inf)
-        rows, valid = greedy(boxes, scores, classes, kept.nms, kept.count)
+        rows, valid = greedy(boxes, scores, classes, kept.nms, kept.most)
         return {
             "boxes": jnp.where(valid[:, None], boxes[rows], 0.0),
             "scores": jnp.where(valid, jnp.exp(scores[rows]), 0.0),

@@ -142,7 +142,7 @@ def detections(
         counts = (scores > kept.score) & large & jnp.repeat(valid, classes)
         label = jnp.tile(jnp.arange(classes, dtype=jnp.int32), len(boxes))
         ranked = jnp.where(counts, scores, -jnp.inf)
-        rows, there = greedy(found, ranked, label, kept.nms, kept.count)
+        rows, there = greedy(found, ranked, label, kept.nms, kept.most)
         return {
             "boxes": jnp.where(there[:, None], found[rows], 0),
             "scores": jnp.where(there, scores[rows], 0),

@@ -17,7 +17,8 @@ def look(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
       metrics: of the first step.
       taps: their names.
 
-    >>> look({"loss/task": 1.0, "loss/x/distance": 0.0}, ["x"])
+    >>> sizes = {"rms/x/student": 1.0, "rms/x/teacher": 1.0}
+    >>> look({"loss/task": 1.0, "loss/x/distance": 0.0, **sizes}, ["x"])
     """
     weighted = {
         name: metrics.get(f"weighted/{name}", value)
@@ -28,13 +29,11 @@ def look(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
     for tap in taps:
         name = f"{tap}/distance"
         distance = metrics[f"loss/{name}"]
-        sides = [metrics.get(f"rms/{tap}/{side}") for side in ("student", "teacher")]
-        text = f"tap {tap!r}: first distance {distance:.4g}"
-        if None not in sides:
-            text += " between a student of {:.4g} and a teacher of {:.4g}".format(
-                *sides
-            )
-            text += ", root mean squares"
+        student, teacher = (metrics[f"rms/{tap}/{x}"] for x in ("student", "teacher"))
+        text = (
+            f"tap {tap!r}: first distance {distance:.4g} between a student of "
+            f"{student:.4g} and a teacher of {teacher:.4g}, root mean squares"
+        )
         if distance == 0:
             LOG.warning("%s: both sides are the same, or nothing is compared", text)
         elif 0 < MOST * task < weighted[name]:

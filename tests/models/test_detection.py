@@ -13,6 +13,7 @@ from diffkd_jax.models.import_torch import import_state_dict
 from diffkd_jax.models.references import references
 from diffkd_jax.ops.roi_align import multiscale
 from diffkd_jax.tasks import two_stage
+from diffkd_jax.tasks.one_stage import Kept
 from tests.conftest import GOLDEN
 from tests.models.test_golden import relative_error
 from tests.models.test_segmentation import loaded, nchw, nhwc, read, regenerated
@@ -147,7 +148,8 @@ def test_two_stage_networks_equal_torchvision():
         rows = roi[part].reshape(expected.shape)
         assert relative_error(rows, expected) < 1e-4, part
     size = jnp.tile(jnp.array(x.shape[1:3]), (2, 1))
-    boxes = jax.jit(two_stage.detections)(roi, size)
+    detect = functools.partial(two_stage.detections, kept=Kept(0.05, 0, 0.5, 100))
+    boxes = jax.jit(detect)({"roi": roi}, size)
     for i in range(2):
         one = {name: np.asarray(value[i]) for name, value in boxes.items()}
         one = {name: value[one["valid"]] for name, value in one.items()}
