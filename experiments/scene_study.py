@@ -1,0 +1,34 @@
+"""What the studies on scenes have in common: results, tables and pictures."""
+
+import json
+
+from diffkd_jax.train import plots
+from diffkd_jax.train.examples import compared_examples
+from experiments.tables import means, table
+
+
+def write(here, runs, *, order, headline, fields, bases, show, meta):
+    """Writes ``results.jsonl`` and plots, and prints the tables.
+
+    Args:
+      here: folder of the study.
+      runs: folder with a workdir ``<method>-<seed>`` for each run.
+      order: names of the methods.
+      headline: the score that is drawn.
+      fields: scores to name in the tables, by their name in the summary.
+      bases: methods that the others are compared with.
+      show: of the task.
+      meta: of the data, for ``show``.
+    """
+    files = sorted(runs.glob("*-*/summary.json"))
+    rows = [json.loads(file.read_text()) for file in files]
+    keep = ["method", "seed", "steps", *(f"final_{name}" for name in fields)]
+    lines = [json.dumps({k: row[k] for k in keep}) for row in rows]
+    (here / "results.jsonl").write_text("\n".join(lines) + "\n")
+    for name, text in fields.items():
+        print(table(rows, f"final_{name}", order, text, bases))
+        print(f"\nteacher {100 * rows[0][f'teacher_{name}']:.2f} %\n")
+    drawn = means(rows, f"final_{headline}", order)
+    plots.comparison(here / "plots/comparison.png", drawn, headline)
+    examples = compared_examples(runs, [f"{method}-0" for method in order])
+    show(here / "plots", examples, meta)
