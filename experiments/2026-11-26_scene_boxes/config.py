@@ -1,4 +1,4 @@
-"""The study's config: the quickstart of detection, with longer-trained students."""
+"""The study's config: the quickstart of detection, evaluated at its end alone."""
 
 from diffkd_jax.configs import detection_quickstart
 
@@ -6,7 +6,7 @@ from diffkd_jax.configs import detection_quickstart
 def get_config(argument: str = ""):
     config = detection_quickstart.get_config()
     config.name = "scene-boxes-study"
-    config.train.epochs = config.eval_every_epochs = 6.0
+    config.train.epochs = config.eval_every_epochs = 4.0
     if argument == "teacher":
         config.method = "none"
         config.student.model = config.teacher.model
