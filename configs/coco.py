@@ -14,21 +14,25 @@ The teacher of each is the same detector on a ResNet-101. Methods: diffkd_fpn (d
 every level of the pyramid, MSE, no autoencoder, weight 5), mse_fpn, fgd, none. The rows
 with a dagger are of an "attention-based MSE" that the paper does not define; ours is
 ``--config.methods.diffkd_fpn.distance=attention_mse``. ``kd_boxes`` adds the regression
-KD of RetinaNet with weight 1, as in MasKD. ``inherit`` starts the student's pyramid and
-heads as the teacher's, as FGD and MasKD do; the paper does not say.
+KD of RetinaNet with weight 1, as in MasKD; that of Faster R-CNN, which needs the
+teacher's head on the student's proposals, is missing. ``inherit`` starts the student's
+pyramid and heads as the teacher's, as FGD and MasKD do; the paper does not say.
 
 Recipe (MMDetection's 2x schedule, which the paper names): 24 epochs, 16 pictures a
 step, SGD with momentum 0.9, rate 0.02 (RetinaNet and FCOS 0.01) with a warm-up of 500
 steps from a thousandth, x0.1 at 16 and 22, weight decay 1e-4, gradients up to a norm of
-35 (FGD); shorter side 800, longer side up to 1333, mirrored by halves; batches of
-pictures of one orientation on canvases of 800x1344; stem and first stage frozen, norms
-by their running statistics.
+35 (FGD); shorter side 800 (FCOS: 640 or 800), longer side up to 1333, mirrored by
+halves; batches of pictures of one orientation on canvases of 800x1344; stem and first
+stage frozen, norms by their running statistics.
 
 Deviations: RGB with the mean and deviation of ImageNet; strides in the 3x3 convolutions
 and the usual mean for FCOS, whose MMDetection version takes Caffe's; FCOS has
 torchvision's losses and its way to keep detections; adaptive pooling of boxes takes 4
 points a bin side at most; pictures without objects are evaluated and not trained on, as
-there. The padded area is seen by networks and blocks alike; its share is logged.
+there. Of FCOS biases have the rate and the decay of the rest. Candidates of a level are
+the best of all classes, not the best class of each position. Boxes of which less than a
+pixel lies in the picture are left out of the truth too. The padded area is seen by
+networks and blocks alike; its share is logged.
 
 Missing rows: Cascade Mask R-CNN and RetinaNet on ResNeXt-101 as teachers (the first
 needs cascaded heads and masks; for the second ``resnext101_32x8d`` is no backbone of a
@@ -36,9 +40,9 @@ detector here yet), RepPoints (deformable convolutions). MMDetection's files of 
 are not read: a teacher is a run of this config, as ``coco:retinanet_r101,none``, or a
 file of torchvision, of which there are ResNet-50s.
 
-Multiply-adds of a picture of 800x1344, forward, for three classes: students 215, 211
-and 216 G, teachers 294, 290 and 295 G, the blocks of DiffKD 31, 31 and 124 G (its maps
-p2 to p5 are four times as large). ``--config.methods.diffkd_fpn.remat=true`` saves
+Multiply-adds of a picture of 800x1344, forward: students 249, 215 and 216 G, teachers
+329, 294 and 295 G, the blocks of DiffKD 31, 31 and 124 G (its maps p2 to p5 are four
+times as large). ``--config.methods.diffkd_fpn.remat=true`` saves
 memory of the blocks, see ``experiments/bench``. None of it has run on COCO itself yet.
 
 ``COCO`` holds ``annotations/instances_{train,val}2017.json``, ``train2017`` and
@@ -59,10 +63,16 @@ STUDENTS = {
     for depth in (50, 101)
 }
 OPTIONS = {
-    "retinanet": {"extra": "c5", "relu_before_extra": False, "rounded_anchors": False},
-    "fcos": {"point_offset": 0.5, "level_scales": True},
+    "retinanet": {
+        "extra": "c5",
+        "relu_before_extra": False,
+        "rounded_anchors": False,
+        "nominal_strides": True,
+    },
+    "fcos": {"point_offset": 0.5, "level_scales": True, "nominal_strides": True},
     "faster_rcnn": {
         "rounded_anchors": False,
+        "nominal_strides": True,
         "clamp_below": True,
         "min_overlap": 0.3,
         "proposals": (1000, 1000),
@@ -70,9 +80,24 @@ OPTIONS = {
         "sampling_ratio": None,
     },
 }
-TASKS = {"retinanet": {"by_batch": True}, "fcos": {}, "faster_rcnn": {"beta": 0.0}}
+TASKS = {
+    "retinanet": {"by_batch": True, "clamp_below": True, "to_truth": 0.0},
+    "fcos": {},
+    "faster_rcnn": {"beta": 0.0, "clamp_below": True},
+}
 STEPS_PER_EPOCH = 117_266 // 16  # pictures of train2017 with objects
-HEADS = ("fpn/*", "class_*", "box_*", "rpn_*", "roi_*", "centreness_*", "scales*")
+# All but the backbone, as the networks call it.
+HEADS = {
+    "retinanet": ("fpn/*", "class_*", "box_*"),
+    "fcos": ("fpn/*", "class_*", "box_*", "centreness_*", "scale_*"),
+    "faster_rcnn": ("fpn/*", "rpn_*", "head_*", "class_*", "box_*"),
+}
+# Of FGD: temperature, alpha, beta, gamma, lambda (its published configs).
+FGD = {
+    "retinanet": (0.5, 1e-3, 5e-4, 5e-4, 5e-6),
+    "fcos": (0.8, 1.6e-3, 8e-4, 8e-4, 8e-6),
+    "faster_rcnn": (0.5, 5e-5, 2.5e-5, 5e-5, 5e-7),
+}
 
 
 def get_config(argument: str = ""):
@@ -93,10 +118,17 @@ def get_config(argument: str = ""):
     for name in ("diffkd_fpn", "mse_fpn", "fgd"):
         if levels:
             config.methods[name].levels = levels
+    names = ("temperature", "alpha", "beta", "gamma", "relation")
+    config.methods.fgd.update(dict(zip(names, FGD[kind], strict=True)))
     if boxes:
+        if (kind, config.method) != ("retinanet", "diffkd_fpn"):
+            raise ValueError(
+                f"coco: found 'kd_boxes' for {student},{config.method}, expected "
+                "retinanet_r50 or retinanet_r101 and diffkd_fpn"
+            )
         config.methods.diffkd_fpn.box_weight = 1.0
     if inherit:
-        config.student.inherit = HEADS
+        config.student.inherit = HEADS[kind]
     config.data.name, config.data.num_classes = "coco", 80
     config.data.train_split, config.data.eval_split = "train2017", "val2017"
     config.data.augment = "resize_flip"
@@ -114,10 +146,14 @@ def get_config(argument: str = ""):
     config.schedule.boundaries = (16, 22)
     config.schedule.warmup_epochs = 500 / STEPS_PER_EPOCH
     config.schedule.warmup_start = rate / 1000
+    if kind == "fcos":  # as FGD and MasKD have it
+        config.data.train_resize = (640, 800)
+        config.schedule.warmup_start = rate / 3
     config.log_every_steps = 50
     if smoke:
         config.name += "-smoke"
         config.data.resize, config.data.resize_longest = 64, 96
+        config.data.train_resize = (48, 64)
         config.data.train_size = config.data.canvas = (64, 96)
         config.data.batch_size, config.data.eval_batch_size = 2, 2
         config.data.num_workers, config.data.num_classes = 0, 0

@@ -63,5 +63,6 @@ def get_config(argument: str = ""):
         config.data.eval_batch_size = 8
         config.train.max_steps, config.log_every_steps = 2, 1
         config.teacher.epochs = 1.0
-        config.methods.diffkd_fpn.levels = config.methods.mse_fpn.levels = ("p4",)
+        for method in ("diffkd_fpn", "mse_fpn", "fgd"):
+            config.methods[method].levels = ("p4",)
     return config

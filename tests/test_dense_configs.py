@@ -3,11 +3,15 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffkd_jax import main
+from diffkd_jax.models import build
+from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.start import frozen_mask
 from tests.train.conftest import load_config
 
 IDS = (7, 8, 11, 21, 23, 26, 0)  # road, sidewalk, building, ..., not labelled
@@ -233,3 +237,61 @@ def test_smoke_of_tree_crowns(tmp_path):
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["headline"]) == (2, "ap")
+
+
+@pytest.mark.parametrize("student", ["retinanet_r50", "fcos_r50", "faster_r50"])
+def test_all_but_the_backbone_is_inherited(student):
+    config = load_config("coco", f"{student},inherit")
+    options = config.student.options.to_dict() | {"width": 8, "fpn_channels": 32}
+    model = build(config.student.model, num_classes=3, **options)
+    shape = jax.ShapeDtypeStruct((1, 64, 96, 3), "float32")
+    params = jax.eval_shape(model.init, jax.random.key(0), shape)["params"]
+    names = [n for n in by_path(params) if not n.startswith("backbone/")]
+    named = frozen_mask(params, config.student.inherit, "")
+    assert {n for n, taken in by_path(named).items() if taken} == set(names)
+    for pattern in config.student.inherit:
+        assert any(jax.tree.leaves(frozen_mask(params, [pattern], "")))
+
+
+def test_patterns_to_inherit_are_checked_before_anything_is_trained(coco):
+    config = load_config("coco", "retinanet_r50,mse_fpn,inherit,smoke")
+    config.data.path, config.dry_run = str(coco), True
+    config.student.inherit = (*config.student.inherit, "rpn_*")
+    with pytest.raises(ValueError, match=r"student\.inherit: found 'rpn_\*'"):
+        main.run(config)
+
+
+def test_what_is_frozen_at_random_values_is_said(coco, caplog):
+    config = load_config("coco", "fcos_r50,none,smoke")
+    config.data.path, config.dry_run = str(coco), True
+    main.run(config)
+    assert "what is frozen stays at its random values" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("student", "weights"),
+    [
+        ("retinanet_r50", (0.5, 1e-3, 5e-4, 5e-4, 5e-6)),
+        ("fcos_r50", (0.8, 1.6e-3, 8e-4, 8e-4, 8e-6)),
+        ("faster_r50", (0.5, 5e-5, 2.5e-5, 5e-5, 5e-7)),
+    ],
+)
+def test_the_weights_of_fgd_are_those_of_the_detector(student, weights):
+    fgd = load_config("coco", f"{student},fgd").methods.fgd
+    found = (fgd.temperature, fgd.alpha, fgd.beta, fgd.gamma, fgd.relation)
+    assert found == weights
+
+
+@pytest.mark.parametrize(
+    "argument", ["fcos_r50,kd_boxes", "retinanet_r50,fgd,kd_boxes"]
+)
+def test_box_distillation_is_refused_where_there_is_none(argument):
+    with pytest.raises(ValueError, match="coco: found 'kd_boxes' for"):
+        load_config("coco", argument)
+
+
+def test_a_method_that_matches_nothing_is_refused():
+    config = load_config("detection_quickstart", "smoke")
+    config.dry_run, config.methods.diffkd_fpn.levels = True, ()
+    with pytest.raises(ValueError, match="found 'diffkd_fpn' with nothing to match"):
+        main.run(config)

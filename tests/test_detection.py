@@ -136,15 +136,33 @@ def test_the_weight_of_boxes(batch, perfect):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"score": 1.5}, "task.options.score: found 1.5"),
-        ({"most": 0}, "task.options.most: found 0"),
-        ({"nms": -1.0}, "task.options.nms: found -1.0"),
-        ({"size_limits": (5.0,)}, "task.options.size_limits: found"),
+        ({"score": 1.5}, "score: found 1.5"),
+        ({"score": "abc"}, "score: found 'abc'"),
+        ({"most": 0}, "most: found 0"),
+        ({"most": True}, "most: found True"),
+        ({"candidates": 2.5}, "candidates: found 2.5"),
+        ({"nms": -1.0}, "nms: found -1.0"),
+        ({"box_weight": -1}, "box_weight: found -1"),
+        ({"beta": -1.0}, "beta: found -1.0"),
+        ({"to_truth": 2.0}, "to_truth: found 2.0"),
+        ({"size_limits": (5.0,)}, "size_limits: found"),
+        ({"size_limits": ("a", "b")}, "size_limits: found 'a'"),
+        ({"size_limits": (96.0, 32.0)}, "size_limits: found"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"task.options.{message}"):
         detection(META, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"beta": 0.0}, {"by_batch": True, "to_truth": 0.0}]
+)
+def test_options_of_another_network_are_refused(options, batch, perfect):
+    centred = perfect | {"centreness": {"p3": jnp.zeros((2, 48))}}
+    outputs = centred if "by_batch" in options else perfect
+    with pytest.raises(ValueError, match=r"task\.options\.\w+: found it for"):
+        detection(META, **options).loss(outputs, batch)
 
 
 def test_other_columns_than_classes_are_named(batch, perfect):

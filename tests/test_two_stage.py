@@ -10,11 +10,10 @@ import pytest
 from diffkd_jax.ops.assign import match
 from diffkd_jax.ops.boxes import iou
 from diffkd_jax.ops.proposals import sample_anchors
-from diffkd_jax.tasks.one_stage import Kept
+from diffkd_jax.tasks.one_stage import Kept, joined
 from diffkd_jax.tasks.two_stage import (
     detections,
     first_losses,
-    first_stage,
     losses,
     second_losses,
 )
@@ -76,7 +75,9 @@ def roi(own):
 
 def test_losses_of_the_first_stage():
     own = target()
-    first, anchors = first_stage(rpn())
+    given = rpn()
+    first = {k: joined(given[k]) for k in ("objectness", "box_codes")}
+    anchors = joined(given["anchors"], 0)
     assign = lambda b, v: match(iou(b, anchors), v, 0.7, 0.3, True)
     matched = jax.jit(jax.vmap(assign))(own["boxes"], own["valid"])
     labels = np.where(matched >= 0, 1, np.where(matched == -1, 0, -1))

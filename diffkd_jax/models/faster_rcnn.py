@@ -14,7 +14,7 @@ from ..ops.proposals import propose, sample_anchors, sample_proposals
 from ..ops.roi_align import multiscale
 from .fpn import Extra, Level, pyramid_of
 from .layers import uniform, uniform_fan_in
-from .retinanet import Tower, check_sizes, predict
+from .retinanet import Tower, check_sizes, covered, predict
 
 # Levels that boxes are pooled from; a coarser one is for proposals alone.
 POOLED = ("p2", "p3", "p4", "p5")
@@ -37,7 +37,7 @@ class FasterRcnn(nn.Module):
     and ``rpn`` has ``rows``, ``matched`` and ``weight`` ``[b, anchor_samples]`` of the
     anchors drawn, all levels in a row.
     Without classes nothing follows the pyramid. As torchvision's first version; mmdet's
-    with ``rounded_anchors=False, clamp_below=True, aligned=True,
+    with ``rounded_anchors=False, nominal_strides=True, clamp_below=True, aligned=True,
     sampling_ratio=None, proposals=(1000, 1000)``.
 
     Called with ``size`` int32 ``[b, 2]`` where pictures are padded, which proposals are
@@ -73,6 +73,9 @@ class FasterRcnn(nn.Module):
         most.
       aligned: pixels are their centres where boxes are pooled.
       head_channels: of the two layers on pooled boxes.
+      nominal_strides: positions are 2^level pixels apart, as mmdet has it; else what
+        the sizes of picture and map give, as torchvision, which is less on p6 and p7 of
+        pictures that these do not divide.
       norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
@@ -112,6 +115,7 @@ class FasterRcnn(nn.Module):
     sampling_ratio: int | None = 2
     aligned: bool = False
     head_channels: int = 1024
+    nominal_strides: bool = False
     norm_group_size: int | None = None
     dtype: Any = None
 
@@ -167,7 +171,13 @@ class FasterRcnn(nn.Module):
             "box_codes": predict(y, 4, count, kernel_size=1, name="rpn_box_head"),
             "anchors": {
                 level: grid_anchors(
-                    value.shape[1:3], image_size, [side], self.ratios, rounded
+                    value.shape[1:3],
+                    covered(level, value.shape[1:3])
+                    if self.nominal_strides
+                    else image_size,
+                    [side],
+                    self.ratios,
+                    rounded,
                 )
                 for (level, value), side in zip(
                     maps.items(), self.anchor_sizes, strict=True
@@ -188,8 +198,7 @@ class FasterRcnn(nn.Module):
         first = partial(
             sample_anchors, count=self.anchor_samples, to_truth=self.min_overlap
         )
-        # In the order of their names, as two_stage takes the levels.
-        joined = jnp.concatenate([anchors[level] for level in sorted(anchors)])
+        joined = jnp.concatenate(list(anchors.values()))
         of_anchors = jax.vmap(first, in_axes=(0, None, 0, 0))(keys[0], joined, *truth)
         second = partial(
             sample_proposals, count=self.samples, positive_share=self.positive_share

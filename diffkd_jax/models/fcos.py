@@ -1,14 +1,15 @@
 """FCOS (Tian et al. 2019), a one-stage detector without anchors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from ..ops.anchors import points
 from .fpn import Extra, Level, pyramid_of
-from .retinanet import Tower, predict, rare
+from .retinanet import Tower, covered, predict, rare
 
 GROUPS = 32  # of the norms of the towers
 
@@ -23,7 +24,8 @@ class Fcos(nn.Module):
     boxes), and ``anchors`` ``[h w, 4]``, boxes of the stride's side around the points,
     constants without batch, x1 y1 x2 y2 in pixels of the input. Without classes nothing
     follows the pyramid. As torchvision's; the variant of mmdet that divides distances
-    by strides has ``point_offset=0.5, level_scales=True``.
+    by strides has ``point_offset=0.5, level_scales=True,
+    nominal_strides=True``.
 
     Attributes:
       make_backbone: a ResNet, to be called with ``num_classes`` and its options.
@@ -37,6 +39,9 @@ class Fcos(nn.Module):
       tower_depth: convolutions, each with a group norm, before the last of each head.
       point_offset: of the points from the top left corners of positions, strides.
       level_scales: a trained factor of the distances for every level.
+      nominal_strides: positions are 2^level pixels apart, as mmdet has it; else what
+        the sizes of picture and map give, as torchvision, which is less on p6 and p7 of
+        pictures that these do not divide.
       norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
@@ -63,6 +68,7 @@ class Fcos(nn.Module):
     tower_depth: int = 4
     point_offset: float = 0.0
     level_scales: bool = False
+    nominal_strides: bool = False
     norm_group_size: int | None = None
     dtype: Any = None
 
@@ -95,10 +101,14 @@ class Fcos(nn.Module):
             "box_codes": {level: nn.relu(y) for level, y in distances.items()},
             "centreness": {level: y[..., 0] for level, y in centreness.items()},
             "anchors": {
-                # Sides of the nominal stride, also where the map's is another.
-                level: points(
-                    y.shape[1:3], x.shape[1:3], self.point_offset, 2 ** int(level[1])
-                )
+                level: self._anchors(level, y.shape[1:3], x.shape[1:3])
                 for level, y in maps.items()
             },
         }
+
+    def _anchors(
+        self, level: str, size: Sequence[int], image_size: Sequence[int]
+    ) -> np.ndarray:
+        whole = covered(level, size) if self.nominal_strides else image_size
+        # Sides of the nominal stride, also where the map's is another.
+        return points(size, whole, self.point_offset, 2 ** int(level[1]))

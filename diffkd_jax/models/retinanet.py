@@ -97,7 +97,7 @@ class RetinaNet(nn.Module):
     (dx dy dw dh, weights 1), both float32, and ``anchors`` ``[h w A, 4]``, constants
     without batch, x1 y1 x2 y2 in pixels of the input. Without classes nothing follows
     the pyramid. As torchvision's first version; mmdet's with ``extra="c5",
-    relu_before_extra=False, rounded_anchors=False``.
+    relu_before_extra=False, rounded_anchors=False, nominal_strides=True``.
 
     Attributes:
       make_backbone: a ResNet, to be called with ``num_classes`` and its options.
@@ -113,6 +113,9 @@ class RetinaNet(nn.Module):
       scales: factors of these.
       ratios: of height to width.
       rounded_anchors: sides and corners in whole pixels.
+      nominal_strides: positions are 2^level pixels apart, as mmdet has it; else what
+        the sizes of picture and map give, as torchvision, which is less on p6 and p7 of
+        pictures that these do not divide.
       norm_group_size: examples per batch norm statistics, or None for all.
       dtype: compute dtype, or None for float32.
 
@@ -141,6 +144,7 @@ class RetinaNet(nn.Module):
     scales: tuple[float, ...] = (1, 2 ** (1 / 3), 2 ** (2 / 3))
     ratios: tuple[float, ...] = (0.5, 1, 2)
     rounded_anchors: bool = True
+    nominal_strides: bool = False
     norm_group_size: int | None = None
     dtype: Any = None
 
@@ -170,9 +174,20 @@ class RetinaNet(nn.Module):
         for (level, size), side in zip(sizes.items(), self.anchor_sizes, strict=True):
             sides = [side * scale for scale in self.scales]
             sides = [int(s) for s in sides] if self.rounded_anchors else sides
+            whole = covered(level, size) if self.nominal_strides else image_size
             made = (sides, self.ratios, self.rounded_anchors)
-            found[level] = grid_anchors(size, image_size, *made)
+            found[level] = grid_anchors(size, whole, *made)
         return found
+
+
+def covered(level: str, size: Sequence[int]) -> tuple[int, int]:
+    """Height and width of what a map covers, pixels, at the stride of its level.
+
+    >>> covered("p7", (7, 11))
+    (896, 1408)
+    """
+    stride = 2 ** int(level[1:])
+    return size[0] * stride, size[1] * stride
 
 
 def check_sizes(sizes: tuple[float, ...], levels: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """Which object each anchor stands for, and which anchors are trained on.
 
-All of one picture; over a batch by ``jax.vmap``, or ``jax.lax.map`` where pairs of
-objects and anchors are many. Rows of objects that are not valid are padding.
+All of one picture; over a batch by ``jax.vmap``, which keeps a batch on several devices
+as it lies. Rows of objects that are not valid are padding.
 """
 
 from collections.abc import Sequence

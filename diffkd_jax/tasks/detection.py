@@ -15,12 +15,16 @@ from .coco_ap import LIMITS, Curves, by_class, curves, figures, warn_of_limit
 from .contract import Evidence, Task
 from .one_stage import Kept
 
-# As torchvision keeps them, but for 100 of RetinaNet in place of 300.
+# As torchvision keeps them, but for 100 of RetinaNet in place of 300, and without boxes
+# of no area in one stage.
 KEPT = {
     "retinanet": Kept(0.05, 1000, 0.5, 100),
     "fcos": Kept(0.2, 1000, 0.6, 100),
     "two_stage": Kept(0.05, 0, 0.5, 100),
 }
+WHOLE = ("candidates", "most")  # options
+OF_KIND = {"by_batch": "retinanet", "to_truth": "retinanet", "beta": "two_stage"}
+MOST = 100_000
 NEEDED = ("box_codes", "anchors")
 DETECTIONS = ("boxes", "scores", "classes", "valid")
 
@@ -30,7 +34,9 @@ def detection(
     *,
     box_weight: float = 1.0,
     by_batch: bool = False,
-    beta: float = 1 / 9,
+    beta: float | None = None,
+    to_truth: float | None = None,
+    clamp_below: bool = False,
     score: float | None = None,
     candidates: int | None = None,
     nms: float | None = None,
@@ -51,7 +57,11 @@ def detection(
       box_weight: of the losses of boxes.
       by_batch: RetinaNet's losses by the objects of the whole batch, as MMDetection,
         else by those of each picture, as torchvision.
-      beta: Faster R-CNN's, of the smooth L1 loss of boxes; 0 for L1, as MMDetection.
+      beta: Faster R-CNN's, of the smooth L1 loss of boxes, 1/9 by default as in
+        torchvision; 0 for L1, as MMDetection.
+      to_truth: RetinaNet's; intersection over union from which the best anchor of an
+        object stands for that one, as MMDetection (0); None for torchvision's rule.
+      clamp_below: box codes are limited on both sides (MMDetection), not FCOS's.
       score: that detections are above, None for the usual of the network.
       candidates: of a level that are looked at, likewise.
       nms: intersection over union, likewise.
@@ -71,29 +81,39 @@ def detection(
     own = {"score": score, "candidates": candidates, "nms": nms, "most": most}
     given: dict[str, Any] = {k: value for k, value in own.items() if value is not None}
     for name, value in given.items():
-        whole = name in ("candidates", "most")
-        if not (isinstance(value, int) and value > 0 if whole else 0 < value <= 1):
-            raise ValueError(
-                f"task.options.{name}: found {value!r}, expected "
-                f"{'a whole number above 0' if whole else 'a number above 0, up to 1'}"
-            )
-    limits = tuple(map(float, size_limits))
-    if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+        _checked(name, value, *((1, MOST) if name in WHOLE else (0, 1)))
+    _checked("box_weight", box_weight, 0, 1e6)
+    for name, value in (("beta", beta), ("to_truth", to_truth)):
+        if value is not None:
+            _checked(name, value, 0, 1e6 if name == "beta" else 1)
+    limits = tuple(size_limits) if isinstance(size_limits, tuple | list) else ()
+    for value in limits:
+        _checked("size_limits", value, 0, 1e6)
+    if len(limits) != 2 or limits[0] > limits[1]:
         raise ValueError(
             f"task.options.size_limits: found {size_limits}, expected two sides in "
             "pixels, the smaller one first"
         )
+    given_of = {"by_batch": by_batch or None, "beta": beta, "to_truth": to_truth}
+    only = {
+        name: OF_KIND[name] for name, value in given_of.items() if value is not None
+    }
     kept = {name: usual._replace(**given) for name, usual in KEPT.items()}
 
     def losses(outputs, batch):
-        kind = kind_of(outputs, classes)
-        target = batch["target"]
+        kind, target = kind_of(outputs, classes), batch["target"]
+        for name, its in only.items():
+            if its != kind:
+                raise ValueError(f"task.options.{name}: found it for {kind}")
         if kind == "two_stage":
-            found = two_stage.losses(outputs, target, beta=beta)
+            own = {} if beta is None else {"beta": beta}
+            found = two_stage.losses(outputs, target, **own)
         elif kind == "fcos":
             found = one_stage.fcos_losses(outputs, target)
         else:
-            found = one_stage.retinanet_losses(outputs, target, by_batch=by_batch)
+            found = one_stage.retinanet_losses(
+                outputs, target, by_batch=by_batch, to_truth=to_truth
+            )
         factor = lambda name: box_weight if name.endswith("box") else 1.0
         return {f"task/{name}": factor(name) * x for name, x in found.items()}
 
@@ -102,7 +122,7 @@ def detection(
         whole = jnp.broadcast_to(jnp.array(image.shape[1:3]), (len(image), 2))
         size = batch.get("size", whole)
         stage = two_stage if kind == "two_stage" else one_stage
-        return stage.detections(outputs, size, kept[kind])
+        return stage.detections(outputs, size, kept[kind], clamp_below=clamp_below)
 
     def evidence(outputs, batch):
         return evidence_of(predict(outputs, batch), batch)
@@ -120,6 +140,16 @@ def detection(
         write=write,
         check=check,
     )
+
+
+def _checked(name: str, value: Any, least: float, most: float) -> None:
+    whole = name in WHOLE
+    number = isinstance(value, int if whole else int | float)
+    if not number or isinstance(value, bool) or not least <= value <= most:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(
+            f"task.options.{name}: found {value!r}, expected {kind}, {least} to {most}"
+        )
 
 
 def kind_of(outputs: Mapping, classes: int) -> str:

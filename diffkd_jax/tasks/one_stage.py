@@ -6,6 +6,7 @@ x1 y1 x2 y2 in pixels.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -57,6 +58,7 @@ def retinanet_losses(
     high: float = 0.5,
     low: float = 0.4,
     by_batch: bool = False,
+    to_truth: float | None = None,
 ) -> dict[str, jax.Array]:
     """Focal loss of the classes of anchors, L1 of the codes of those with an object.
 
@@ -67,6 +69,7 @@ def retinanet_losses(
       low: under which it has none; in between it does not count.
       by_batch: divide by the anchors with an object in the whole batch (MMDetection),
         else those of each picture (torchvision), at least 1 a picture.
+      to_truth: of :func:`diffkd_jax.ops.assign.match`.
 
     Returns:
       ``class`` and ``box``, scalars (Lin et al. 2017).
@@ -74,7 +77,7 @@ def retinanet_losses(
     anchors = joined(outputs["anchors"], 0)
 
     def one(logits, codes, boxes, classes, valid):
-        found = match(iou(boxes, anchors), valid, high, low, low_quality=True)
+        found = match(iou(boxes, anchors), valid, high, low, True, to_truth)
         positive, row = found >= 0, jnp.maximum(found, 0)
         wanted = jax.nn.one_hot(classes[row], logits.shape[-1]) * positive[:, None]
         of_class = jnp.where(found == -2, 0.0, focal(logits, wanted).sum(-1)).sum()
@@ -154,7 +157,9 @@ def _each(function, outputs: Mapping, target: Mapping) -> tuple:
     return jax.vmap(function)(*given)
 
 
-def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.Array]:
+def detections(
+    outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
+) -> dict[str, jax.Array]:
     """The best boxes of each picture, without those that a better one covers.
 
     Of FCOS the score is the root of that of the class times the centreness.
@@ -163,6 +168,7 @@ def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.A
       outputs: of a batch.
       size: ints ``[b, 2]``, height and width of each picture in its canvas.
       kept: which.
+      clamp_below: of :func:`diffkd_jax.ops.boxes.decode`.
 
     Returns:
       ``boxes`` ``[b, most, 4]``, inside the picture, ``scores`` ``[b, most]``, best
@@ -175,8 +181,10 @@ def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.A
         for level in outputs["anchors"]
     ]
 
+    undo = decode_distances if centred else partial(decode, clamp_below=clamp_below)
+
     def one(levels, size):
-        found = [_candidates(*level, kept=kept) for level in levels]
+        found = [_candidates(*level, kept=kept, decode=undo) for level in levels]
         boxes, scores, classes = (jnp.concatenate(x) for x in zip(*found, strict=True))
         boxes = clip(boxes, size)
         there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)
@@ -194,7 +202,7 @@ def detections(outputs: Mapping, size: jax.Array, kept: Kept) -> dict[str, jax.A
     return jax.vmap(one, in_axes=(axes, 0))(levels, size)
 
 
-def _candidates(anchors, logits, codes, centreness=None, *, kept):
+def _candidates(anchors, logits, codes, centreness=None, *, kept, decode):
     """The best of one level: boxes, logarithms of scores (-inf for none), classes."""
     classes = logits.shape[-1]
     score = jax.nn.log_sigmoid(logits)
@@ -203,6 +211,5 @@ def _candidates(anchors, logits, codes, centreness=None, *, kept):
     score = jnp.where(score > jnp.log(kept.score), score, -jnp.inf).reshape(-1)
     score, at = jax.lax.top_k(score, min(kept.candidates, score.size))
     row = at // classes
-    undo = decode if centreness is None else decode_distances
-    found = undo(codes[row], jnp.asarray(anchors)[row])
+    found = decode(codes[row], jnp.asarray(anchors)[row])
     return found, score, (at % classes).astype(jnp.int32)

@@ -18,7 +18,7 @@ import optax
 from ..ops.box_losses import smooth_l1
 from ..ops.boxes import clip, decode, encode
 from ..ops.nms import greedy
-from .one_stage import Kept
+from .one_stage import Kept, joined
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 BETA = 1 / 9
@@ -42,22 +42,6 @@ def losses(
     )
 
 
-def first_stage(rpn: Mapping) -> tuple[dict[str, jax.Array], jax.Array]:
-    """``objectness`` ``[b, n]``, ``box_codes`` ``[b, n, 4]``, and anchors ``[n, 4]``.
-
-    >>> level = {"p2": jnp.zeros((1, 6)), "p3": jnp.zeros((1, 3))}
-    >>> boxes = {name: jnp.zeros((x.shape[1], 4)) for name, x in level.items()}
-    >>> codes = {name: x[None] for name, x in boxes.items()}
-    >>> rpn = {"objectness": level, "box_codes": codes, "anchors": boxes}
-    >>> first_stage(rpn)[0]["box_codes"].shape
-    (1, 9, 4)
-    """
-    levels = sorted(rpn["objectness"])
-    join = lambda name, axis: jnp.concatenate([rpn[name][k] for k in levels], axis)
-    found = {name: join(name, 1) for name in ("objectness", "box_codes")}
-    return found, join("anchors", 0)
-
-
 def first_losses(
     rpn: Mapping, target: Mapping, *, beta: float = BETA
 ) -> dict[str, jax.Array]:
@@ -68,10 +52,10 @@ def first_losses(
       target: ``boxes`` ``[b, m, 4]``.
       beta: of :func:`diffkd_jax.ops.box_losses.smooth_l1`.
     """
-    first, anchors = first_stage(rpn)
+    anchors = joined(rpn["anchors"], 0)
     rows, matched, weight = (rpn[name] for name in ("rows", "matched", "weight"))
-    logits = jnp.take_along_axis(first["objectness"], rows, 1)
-    codes = jnp.take_along_axis(first["box_codes"], rows[..., None], 1)
+    logits = jnp.take_along_axis(joined(rpn["objectness"]), rows, 1)
+    codes = jnp.take_along_axis(joined(rpn["box_codes"]), rows[..., None], 1)
     positive = (matched >= 0) & (weight > 0)
     wanted = encode(_own(target["boxes"], matched), anchors[rows])
     binary = optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))

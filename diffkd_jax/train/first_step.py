@@ -1,6 +1,7 @@
 """What the first step says of a distillation: whether taps compare what they should."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 
 LOG = logging.getLogger(__name__)
@@ -10,8 +11,9 @@ MOST = 1000.0  # times the task's loss
 def look(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
     """Logs the size of both sides of each tap and their distance, and what is strange.
 
-    Strange is a distance of exactly 0, and one whose weighted loss is a thousand times
-    that of the task: either is usually a mistake, neither is always one.
+    Strange is what is not finite, a distance of exactly 0, and one whose weighted loss
+    is a thousand times that of the task: either is usually a mistake, neither is always
+    one.
 
     Args:
       metrics: of the first step.
@@ -34,7 +36,10 @@ def look(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
             f"tap {tap!r}: first distance {distance:.4g} between a student of "
             f"{student:.4g} and a teacher of {teacher:.4g}, root mean squares"
         )
-        if distance == 0:
+        if not math.isfinite(weighted[name] + task):
+            LOG.warning("%s, and losses of %.4g beside the task's %.4g", text,
+                        weighted[name], task)  # fmt: skip
+        elif distance == 0:
             LOG.warning("%s: both sides are the same, or nothing is compared", text)
         elif 0 < MOST * task < weighted[name]:
             LOG.warning(

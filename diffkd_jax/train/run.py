@@ -82,7 +82,8 @@ def _train(
             get_teacher, of_teacher, run.teacher, workdir, freeze=False
         )
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
-    begin = starting(config.student, run, as_in_file)  # before a teacher is trained
+    # Before a teacher is trained.
+    begin = starting(config.student, run, as_in_file, config.optimizer.frozen)
     if run.teacher is not None:
         teacher = get_teacher(of_teacher, run.teacher, workdir, asked)
         check_teacher(run.task, run.data, teacher, run.compared)
@@ -334,6 +335,10 @@ def dry_run(config) -> str:
     """Prints and returns the table of taps and sizes; touches no workdir."""
     for method in config.compare:
         find(method, METHODS, "compare")
-    text = summary.describe(build(config))
+    run = build(config)
+    teacher = run.teacher
+    get = None if teacher is None else lambda: teacher
+    starting(config.student, run, get, config.optimizer.frozen)
+    text = summary.describe(run)
     print_line(text)
     return text

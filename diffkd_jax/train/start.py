@@ -1,7 +1,8 @@
 """The state that a run starts from, where its student starts from weights."""
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,14 +17,22 @@ from ..models.start import inherit, start_from
 from . import sharding
 from .build import Run, student_variables
 
+LOG = logging.getLogger(__name__)
 
-def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable:
+
+def starting(
+    options, run: Run, teacher: Callable[[], Model] | None, frozen: Sequence[str] = ()
+) -> Callable:
     """``TrainState -> TrainState``: with the weights that a student starts from.
 
     Args:
       options: the section ``student`` of a config.
       run: from :func:`diffkd_jax.train.build.build`.
       teacher: gives the teacher, its variables as they are in its file; None for none.
+      frozen: patterns of paths that do not train.
+
+    Raises:
+      ValueError: fields that do not go together, or patterns that name nothing.
     """
     unused = [n for n in ("init_into", "init_leave_out") if options[n]]
     if unused and not options.init:
@@ -36,7 +45,15 @@ def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable
             f"student.inherit: found {options.inherit} without a teacher, expected a "
             "method that has one, or ()"
         )
+    if options.inherit and run.teacher is not None:  # before one is trained
+        inherit(_shapes(run.student, run), _shapes(run.teacher, run), options.inherit)
     if not (options.init or options.inherit):
+        if frozen:
+            LOG.warning(
+                "optimizer.frozen: found %s without student.init or student.inherit: "
+                "what is frozen stays at its random values",
+                tuple(frozen),
+            )
         return lambda state: state
 
     def start(state):
@@ -58,6 +75,14 @@ def starting(options, run: Run, teacher: Callable[[], Model] | None) -> Callable
         return with_student(state, jax.device_put(variables, run.place(variables)))
 
     return start
+
+
+def _shapes(model: Model, run: Run) -> dict[str, Any]:
+    """Of the variables of a model."""
+    batch = {"image": jax.ShapeDtypeStruct((1, *run.data.train_shape), jnp.float32)}
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(model.init, key, batch)
+    return {"params": params, **state}
 
 
 def with_student(state: TrainState, variables: Any) -> TrainState:

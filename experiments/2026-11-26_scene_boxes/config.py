@@ -7,6 +7,8 @@ def get_config(argument: str = ""):
     config = detection_quickstart.get_config()
     config.name = "scene-boxes-study"
     config.train.epochs = config.eval_every_epochs = 4.0
+    if argument not in ("", "teacher"):
+        raise ValueError(f"study: found {argument!r}, expected 'teacher' or nothing")
     if argument == "teacher":
         config.method = "none"
         config.student.model = config.teacher.model

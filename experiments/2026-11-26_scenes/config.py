@@ -8,6 +8,8 @@ def get_config(argument: str = ""):
     config.name = "scenes-study"
     config.teacher.epochs, config.train.epochs = 10.0, 6.0
     config.eval_every_epochs = config.train.epochs
+    if argument not in ("", "teacher"):
+        raise ValueError(f"study: found {argument!r}, expected 'teacher' or nothing")
     if argument == "teacher":
         config.method = "none"
         config.student.model = config.teacher.model

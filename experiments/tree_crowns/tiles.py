@@ -6,8 +6,9 @@
 The package (MIT, Weinstein et al. 2019) holds four aerial pictures of the NEON sites
 OSBS, SOAP and YELL with 951 boxes of tree crowns. It is opened as a zip file and not
 imported. Training tiles of 400 pixels come from the upper three quarters of the two
-large pictures, test tiles from the lower quarter and the two small ones; no tile of one
-overlaps one of the other.
+large pictures, test tiles from the lower quarter of the larger one and the two small
+ones; no tile of one overlaps one of the other, and rests that hold no whole tile are
+left out.
 """
 
 import io
@@ -40,7 +41,7 @@ def read(archive: zipfile.ZipFile, name: str) -> tuple[Image.Image, list[list[fl
 def cut(
     picture: Image.Image, boxes: list[list[float]], left: int, top: int
 ) -> tuple[Image.Image, list[tuple[list[float], bool]]]:
-    """A tile and its boxes; those of which less than a third is left are difficult."""
+    """A tile and its boxes; those of which less than 35 % is left are difficult."""
     seen = []
     for x1, y1, x2, y2 in boxes:
         inside = [
@@ -90,8 +91,7 @@ def main(wheel: str, target: str) -> None:
             ]
             places += [
                 ("test", x, y)
-                for y in range(min(border, height - TILE), height - TILE + 1, TILE)
-                if y >= border
+                for y in range(border, height - TILE + 1, TILE)
                 for x in range(0, width - TILE + 1, TILE)
             ]
             for split, x, y in places:

@@ -227,3 +227,26 @@ def test_strides_as_in_caffe(stride_in_first):
 def test_options_that_a_network_cannot_have(name, options, message):
     with pytest.raises(ValueError, match=message):
         shapes(name, **options)
+
+
+@pytest.mark.parametrize("name", ["retinanet_resnet18", "fcos_resnet18"])
+def test_positions_lie_a_nominal_stride_apart_where_asked(name):
+    """On 800x1344 the maps of p6 and p7 cover more than the picture."""
+    sizes = {"p6": (13, 21), "p7": (7, 11)}
+    own = {"point_offset": 0.5} if name == FCOS else {"rounded_anchors": False}
+    model = models.build(name, num_classes=3, nominal_strides=True, **own)
+    for level, (height, width) in sizes.items():
+        stride = 2 ** int(level[1])
+        if name == FCOS:
+            found = model._anchors(level, (height, width), (800, 1344))
+        else:
+            maps = {k: sizes.get(k, (7, 11)) for k in ("p3", "p4", "p5", "p6", "p7")}
+            found = model._anchors(maps, (800, 1344))[level][4::9]
+        centre = (found[:, :2] + found[:, 2:]) / 2
+        offset = 0.5 if name == FCOS else 0.0
+        expected = [
+            ((x + offset) * stride, (y + offset) * stride)
+            for y in range(height)
+            for x in range(width)
+        ]
+        np.testing.assert_allclose(centre, expected, atol=1e-3)

@@ -38,6 +38,8 @@ def test_sizes_of_both_sides_and_their_distance_are_said(caplog):
     [
         ({"loss/x/distance": 0.0}, "both sides are the same, or nothing is compared"),
         ({"weighted/x/distance": 2001.0}, "of 2001 is over 1000 times the task's, 2"),
+        ({"loss/x/distance": float("nan")}, "losses of nan beside the task's 2"),
+        ({"loss/task": float("inf")}, "losses of 0.5 beside the task's inf"),
         ({"loss/task": 4e-4}, "of 0.5 is over 1000 times the task's, 0.0004"),
     ],
 )
