@@ -7,16 +7,21 @@ that are drawn; each piece has a box and one of 10 classes. A RetinaNet on a Res
 of a quarter width is trained once, then distilled into one on a ResNet-10 of an eighth,
 on two levels of the pyramid. ``:compare`` runs the baselines too, ``:smoke`` two steps
 of it all.
+
+``:own`` is the same for pictures of one's own, of any size, with the flags of their
+data: they are resized to 256 pixels, four levels of the pyramid hold anchors of 16 to
+203 pixels, and the sizes of objects are COCO's.
 """
 
 from diffkd_jax.config import base, parse_argument
 
 LEVELS = ("p3", "p4")
+OF_PYRAMIDS = ("diffkd_fpn", "mse_fpn", "fgd")
 
 
 def get_config(argument: str = ""):
     what, size = parse_argument(
-        "detection_quickstart", argument, ["compare"], ["smoke"]
+        "detection_quickstart", argument, ["compare", "own"], ["smoke"]
     )
     config = base()
     config.name = "detection-quickstart"
@@ -46,11 +51,22 @@ def get_config(argument: str = ""):
         "fpn_channels": 32,
         "tower_depth": 1,
     }
+    if what == "own":
+        config.name = "detection-own"
+        config.task.options.size_limits = (32.0, 96.0)
+        config.data.name, config.data.options = "coco", {}
+        config.data.eval_split = "val"
+        config.data.train_size = config.data.canvas = (256, 256)
+        config.data.resize = config.data.resize_longest = 256
+        shared["levels"] = ("p3", "p4", "p5", "p6")
+        shared["anchor_sizes"] = (16.0, 32.0, 64.0, 128.0)
+        for side in (config.teacher, config.student):
+            side.options.update(shared)
     config.teacher.epochs, config.train.epochs = 10.0, 4.0
     config.eval_every_epochs = 2.0
     config.method = "diffkd_fpn"
-    config.methods.diffkd_fpn.levels = LEVELS
-    config.methods.mse_fpn.levels = config.methods.fgd.levels = LEVELS
+    for method in OF_PYRAMIDS:
+        config.methods[method].levels = shared["levels"]
     config.optimizer.name, config.optimizer.learning_rate = "adamw", 2e-3
     config.optimizer.weight_decay, config.optimizer.clip_norm = 1e-4, 10.0
     config.schedule.name = "cosine"
@@ -59,10 +75,12 @@ def get_config(argument: str = ""):
         config.compare = ("none", "mse_fpn", "diffkd_fpn")
     if size == "smoke":
         config.name += "-smoke"
-        config.data.options.count, config.data.batch_size = 32, 4
+        if what != "own":
+            config.data.options.count = 32
+        config.data.batch_size = 4
         config.data.eval_batch_size = 8
         config.train.max_steps, config.log_every_steps = 2, 1
         config.teacher.epochs = 1.0
-        for method in ("diffkd_fpn", "mse_fpn", "fgd"):
+        for method in OF_PYRAMIDS:
             config.methods[method].levels = ("p4",)
     return config

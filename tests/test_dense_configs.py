@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from diffkd_jax import main
 from diffkd_jax.models import build
 from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.files import MODEL_FILE, describe, export_model
 from diffkd_jax.models.start import frozen_mask
 from tests.train.conftest import load_config
 
@@ -294,4 +296,47 @@ def test_a_method_that_matches_nothing_is_refused():
     config = load_config("detection_quickstart", "smoke")
     config.dry_run, config.methods.diffkd_fpn.levels = True, ()
     with pytest.raises(ValueError, match="found 'diffkd_fpn' with nothing to match"):
+        main.run(config)
+
+
+def test_a_trained_detector_needs_no_training_split(coco, tmp_path, capsys):
+    """To evaluate and to predict: an export of random weights, three pictures."""
+    config = load_config("detection_quickstart", "own,smoke")
+    config.data.path, config.data.eval_split = str(coco), "val2017"
+    for child in coco.iterdir():
+        if "train" in child.name:
+            shutil.rmtree(child)
+    (coco / "annotations/instances_train2017.json").unlink()
+    data = {"num_classes": 3, "class_names": ["name 1", "name 17", "name 90"]}
+    options = config.student.options.to_dict()
+    model = describe(config.student.model, options, data, (256, 256, 3))
+    image = {"image": jax.ShapeDtypeStruct((1, 256, 256, 3), "float32")}
+    params, state = model.init(jax.random.key(0), image)
+    variables = {"params": params, **state}
+    export_model(tmp_path / MODEL_FILE, model._replace(variables=variables))
+    config.mode, config.num_devices = "evaluate", 1
+    main.run(config, str(tmp_path))
+    assert "student  ap 0.0" in capsys.readouterr().out
+    config.mode, config.task.options.score = "predict", 1e-3
+    main.run(config, str(tmp_path))
+    names = json.loads((tmp_path / "predictions/categories.json").read_text())
+    assert names[1] == {"id": 17, "name": "name 17"}
+    found = json.loads((tmp_path / "predictions/detections.json").read_text())
+    assert {row["image_id"] for row in found} == {100, 101, 102}
+    left, top, width, height = np.transpose([row["bbox"] for row in found])
+    assert ((left >= 0) & (top >= 0) & (left + width <= 96.01)).all()
+
+
+def test_all_methods_of_a_comparison_are_looked_at_before_the_first(tmp_path):
+    config = load_config("detection_quickstart", "compare,smoke")
+    config.compare = ("none", "kd")
+    with pytest.raises(ValueError, match="tap 'logits': student output: found no"):
+        main.run(config, str(tmp_path))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_looks_at_the_teacher(tmp_path):
+    config = load_config("detection_quickstart", "smoke")
+    config.dry_run, config.teacher.init = True, str(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="nothing: found nothing"):
         main.run(config)

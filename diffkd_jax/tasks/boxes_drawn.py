@@ -11,7 +11,7 @@ import numpy as np
 from .. import figures
 
 MOST_SHOWN = 6
-LEAST_SCORE = 0.3  # of a detection that is drawn
+LEAST_SCORE, LEAST_DRAWN = 0.3, 3  # of a detection that is drawn, or the best few
 CURVES = {"iou 0.50": 0, "iou 0.75": 5}  # of thresholds from 0.50 on, by 0.05
 
 
@@ -74,7 +74,8 @@ def show(
       folder: where ``boxes.png`` is written.
       examples: ``image`` uint8 ``[n, h, w, c]``, ``target`` and, by name of a model in
         ``predicted``, ``boxes`` ``[n, m, 4]`` in pixels of the picture, ``classes``,
-        ``valid`` and, of models, ``scores``, of which those above 0.3 are drawn.
+        ``valid`` and, of models, ``scores``, of which those above 0.3 are drawn, or the
+        best three.
       meta: of the data; ``class_names``, where they are known.
     """
     image = np.asarray(examples["image"])[:MOST_SHOWN]
@@ -99,7 +100,9 @@ def write(
     predictions: Iterable[tuple[str, Mapping, Mapping]],
     meta: Mapping[str, Any],
 ) -> None:
-    """``detections.json``, COCO's list of results in pixels of the stored pictures.
+    """``detections.json``, COCO's list of results, and ``categories.json``, its names.
+
+    Boxes are in pixels of the stored pictures.
 
     Args:
       folder: where it is written.
@@ -122,7 +125,10 @@ def write(
                     "score": float(found["scores"][row]),
                 }
             )
-    (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
+    names = meta.get("class_names") or map(str, ids)
+    categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
+    for file, rows in (("detections", results), ("categories", categories)):
+        (folder / f"{file}.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
 def stored_boxes(boxes: Any, target: Mapping[str, Any]) -> Any:
@@ -150,12 +156,13 @@ def _boxes(axis: Any, found: Mapping[str, np.ndarray], names: list[str]) -> None
     from matplotlib.patches import Rectangle
 
     shown = found["valid"].astype(bool)
-    if "scores" in found:
-        shown &= found["scores"] > LEAST_SCORE
+    if "scores" in found:  # best first
+        shown &= (found["scores"] > LEAST_SCORE) | (np.arange(len(shown)) < LEAST_DRAWN)
     for row in np.flatnonzero(shown):
         (x, y, right, bottom), k = found["boxes"][row], int(found["classes"][row])
         colour = colormaps["tab20"](k % 20)
         score = f" {found['scores'][row]:.2f}" if "scores" in found else ""
         axis.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec=colour))
         text = f"{figures.literal(names[k], 14)}{score}"
-        axis.text(x, max(y - 1, 3), text, color=colour, size=5, clip_on=True)
+        box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
+        axis.text(x, max(y, 4), text, color="white", size=6, clip_on=True, bbox=box)

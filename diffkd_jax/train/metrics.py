@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import pathlib
 import sys
 import time
@@ -51,7 +52,8 @@ class Writer:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            if not isinstance(value, list):
+            # TensorBoard complains of undefined scores and shows none.
+            if not isinstance(value, list) and math.isfinite(value):
                 self._add(step, summary=scalar(name, value))
         self.events.flush()
 

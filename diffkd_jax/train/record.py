@@ -110,9 +110,11 @@ def claim_workdir(
             (workdir / DIVERGED).unlink(missing_ok=True)
     elif different:
         shown = "\n".join(itertools.islice(lines, 10))
+        other = version != __version__
+        by = f" (by version {version}, this is {__version__})" if other else ""
         raise ValueError(
-            f"workdir: {workdir} holds a run of another config (by version {version}, "
-            f"this is {__version__}); choose another --workdir\n{shown}"
+            f"workdir: {workdir} holds a run of another config{by}; choose another "
+            f"--workdir\n{shown}"
         )
     began: dict[str, Any] = {}
     for change in changed:

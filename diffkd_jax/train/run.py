@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from ..config import renamed
-from ..methods import METHODS
 from ..models.checks import check_finite, expand
 from ..models.contract import Model
 from ..models.files import (
@@ -17,7 +16,6 @@ from ..models.files import (
     export_model,
     load_model,
 )
-from ..named import find
 from . import processes, report, sharding, summary
 from .build import Run, build, check_teacher, student_variables
 from .choose import make_method
@@ -275,20 +273,13 @@ def compare(
     Returns:
       The summaries of the runs, in the order of ``config.compare``.
     """
-    runs = {}
-    for method in config.compare:
-        own = config.copy_and_resolve_references()
+    runs, results = of_methods(config), []
+    for own in runs.values():
         with own.unlocked():
-            own.method, own.compare = method, ()
             own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
-            taps = make_method(own).taps
-            if not taps:
-                own.evaluations = {}
-            for name in list(own.weights):
-                if name.partition("/")[0] not in {"task", *taps}:
-                    del own.weights[name]
-        runs[method] = own
-    results = []
+    data = None
+    for own in runs.values():  # all of them, before the first one takes hours
+        data = build(own, data).data
     for method, own in runs.items():
         try:
             results.append(train(own, workdir / method, asked))
@@ -306,6 +297,23 @@ def compare(
     return results
 
 
+def of_methods(config) -> dict[str, Any]:
+    """The config of each method that ``config.compare`` names."""
+    runs = {}
+    for method in config.compare:
+        own = config.copy_and_resolve_references()
+        with own.unlocked():
+            own.method, own.compare = method, ()
+            taps = make_method(own).taps
+            if not taps:
+                own.evaluations = {}
+            for name in list(own.weights):
+                if name.partition("/")[0] not in {"task", *taps}:
+                    del own.weights[name]
+        runs[method] = own
+    return runs
+
+
 def use_student(
     config, workdir: pathlib.Path, asked: Asked = never
 ) -> dict[str, float]:
@@ -316,6 +324,7 @@ def use_student(
     own = config.copy_and_resolve_references()
     with own.unlocked():
         undistilled(own)
+        to_evaluate_alone(own)
     run = build(own)
     model = load_model(workdir, config.student.model)
     check_finite(f"workdir: {workdir}", model.variables)
@@ -331,14 +340,30 @@ def use_student(
     return values
 
 
+def to_evaluate_alone(config) -> None:
+    """Makes a config ask nothing of a training split, which need not be there."""
+    if config.data.eval_split != "holdout":
+        config.data.train_split = config.data.eval_split
+    config.data.augment, config.data.batch_size = "none", 1
+    config.data.train_size, config.data.train_resize = config.data.canvas, ()
+    config.data.keep_empty, config.train.epochs = True, 1.0
+
+
 def dry_run(config) -> str:
-    """Prints and returns the table of taps and sizes; touches no workdir."""
-    for method in config.compare:
-        find(method, METHODS, "compare")
-    run = build(config)
+    """Prints and returns the tables of taps and sizes; touches no workdir."""
+    runs = of_methods(config) if config.compare else {config.method: config}
+    texts = [summary.describe(checked(own)) for own in runs.values()]
+    text = "\n\n".join(texts)
+    print_line(text)
+    return text
+
+
+def checked(config, data: Any = None) -> Run:
+    """The run of a config, if its teacher fits, as far as it is there already."""
+    run = build(config, data)
     teacher = run.teacher
     get = None if teacher is None else lambda: teacher
     starting(config.student, run, get, config.optimizer.frozen)
-    text = summary.describe(run)
-    print_line(text)
-    return text
+    if teacher is not None and config.teacher.init:
+        load_teacher(config.teacher.init, teacher, config.teacher.weights)
+    return run

@@ -96,8 +96,14 @@ def _check_fits(file: pathlib.Path, found: Mapping, expected: Mapping) -> None:
         ("num_classes", "teacher.num_classes or the data's class count"),
         ("channels", "the data's channels"),
     ):
-        if theirs[field] != ours[field]:
-            raise ValueError(
-                f"teacher.init: {file} holds {field} {theirs[field]}, expected "
-                f"{ours[field]} ({name})"
+        if theirs[field] == ours[field]:
+            continue
+        found, wanted = theirs[field], ours[field]
+        if field == "options":  # those that differ
+            names = {k for k in {*found, *wanted} if found.get(k) != wanted.get(k)}
+            found, wanted = (
+                {k: v for k, v in x.items() if k in names} for x in (found, wanted)
             )
+        raise ValueError(
+            f"teacher.init: {file} holds {field} {found}, expected {wanted} ({name})"
+        )
