@@ -317,13 +317,15 @@ def test_a_trained_detector_needs_no_training_split(coco, tmp_path, capsys):
     config.mode, config.num_devices = "evaluate", 1
     main.run(config, str(tmp_path))
     assert "student  ap 0.0" in capsys.readouterr().out
-    config.mode, config.task.options.score = "predict", 1e-3
+    config.mode = "predict"
+    with config.unlocked():
+        config.task.options.score = 1e-3
     main.run(config, str(tmp_path))
     names = json.loads((tmp_path / "predictions/categories.json").read_text())
     assert names[1] == {"id": 17, "name": "name 17"}
     found = json.loads((tmp_path / "predictions/detections.json").read_text())
     assert {row["image_id"] for row in found} == {100, 101, 102}
-    left, top, width, height = np.transpose([row["bbox"] for row in found])
+    left, top, width, _ = np.transpose([row["bbox"] for row in found])
     assert ((left >= 0) & (top >= 0) & (left + width <= 96.01)).all()
 
 

@@ -344,9 +344,9 @@ def to_evaluate_alone(config) -> None:
     """Makes a config ask nothing of a training split, which need not be there."""
     if config.data.eval_split != "holdout":
         config.data.train_split = config.data.eval_split
-    config.data.augment, config.data.batch_size = "none", 1
-    config.data.train_size, config.data.train_resize = config.data.canvas, ()
-    config.data.keep_empty, config.train.epochs = True, 1.0
+    config.data.batch_size, config.data.keep_empty, config.train.epochs = 1, True, 1.0
+    if config.data.canvas:  # on which what is evaluated fits
+        config.data.train_size, config.data.train_resize = config.data.canvas, ()
 
 
 def dry_run(config) -> str:
