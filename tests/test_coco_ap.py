@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from diffkd_jax.data import pipeline, transforms
-from diffkd_jax.data.coco import results
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.tasks import coco_ap
+from diffkd_jax.tasks.boxes_drawn import write
 from tests.conftest import GOLDEN
 from tests.data.options import data_options
 from tests.data.test_coco import write_coco
@@ -304,7 +304,16 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
     seen = {k: v[np.argsort(seen["index"])] for k, v in seen.items()}
     found = seen | {"boxes": seen["back"], "scores": np.ones_like(seen["area"])}
     assert coco_ap.coco_figures(seen, found)["ap"] == pytest.approx(1)
-    written = results(split, [3, 5], found)
+    predictions = (
+        (
+            split.name(i),
+            {k: x[i] for k, x in found.items()},
+            {"id": json.loads(split.known.ids[i]), "target": {}},
+        )
+        for i in range(split.size)
+    )
+    write(tmp_path, predictions, {"category_ids": [3, 5]})
+    written = json.loads((tmp_path / "detections.json").read_text())
     given = json.loads((tmp_path / "annotations/instances_val.json").read_text())
     for row, annotation in zip(written, given["annotations"], strict=True):
         assert row["image_id"] == annotation["image_id"]
