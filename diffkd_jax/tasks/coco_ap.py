@@ -57,6 +57,14 @@ def curves(
 
     Raises:
       ValueError: shapes that do not fit, boxes or scores that are not finite.
+
+    >>> box = np.array([[[10.0, 10, 30, 40]]])
+    >>> truth = {"stored": box, "classes": np.zeros((1, 1), int),
+    ...     "valid": np.ones((1, 1), bool), "ignored": np.zeros((1, 1), bool),
+    ...     "area": np.full((1, 1), 600.0)}
+    >>> found = curves(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
+    >>> [round(figures(found)[k], 6) for k in ("ap", "ap_small", "ap_large")]
+    [1.0, 1.0, nan]
     """
     import hotcoco  # only evaluation needs it
 
@@ -193,27 +201,6 @@ def by_class(found: Curves, at: int | None = None) -> np.ndarray:
 def _mean(values: np.ndarray) -> float:
     there = values[~np.isnan(values)]
     return float(there.mean()) if there.size else float("nan")
-
-
-def coco_figures(
-    truth: Mapping[str, Any],
-    detections: Mapping[str, Any],
-    *,
-    limits: Sequence[int] = LIMITS,
-    size_limits: Sequence[float] = SIZE_LIMITS,
-) -> dict[str, float]:
-    """The figures of COCO for the detections of a split, see :func:`curves`.
-
-    >>> box = np.array([[[10.0, 10, 30, 40]]])
-    >>> truth = {"stored": box, "classes": np.zeros((1, 1), int),
-    ...     "valid": np.ones((1, 1), bool), "ignored": np.zeros((1, 1), bool),
-    ...     "area": np.full((1, 1), 600.0)}
-    >>> found = coco_figures(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
-    >>> [round(found[k], 6) for k in ("ap", "ap_small", "ap_large")]
-    [1.0, 1.0, nan]
-    """
-    found = curves(truth, detections, limits=limits, size_limits=size_limits)
-    return figures(found)
 
 
 def best_ap(truth: Mapping[str, Any], limit: int) -> tuple[float, int]:
