@@ -277,12 +277,34 @@ def test_more_objects_than_detections_count(caplog):
     more = figures_of(truth, found, limits=(1, 10, 130))
     assert more["ap"] == expected["ap_at_130"]
     assert more["ar_130"] == 1.0
-    coco_ap.warn_of_limit(truth, 100, "val")
+    coco_ap.warn_of_limit(truth, 100, None, "val")
     assert "val: 1 pictures have more than 100 objects" in caplog.text
     assert "0.76238" in caplog.text
     caplog.clear()
-    coco_ap.warn_of_limit(truth, 130, "val")
+    coco_ap.warn_of_limit(truth, 130, 130, "val")
     assert not caplog.text
+
+
+def test_more_objects_than_are_kept_of_all_classes(caplog):
+    valid = np.zeros((3, 12), bool)
+    valid[0, :8] = valid[1, :12] = valid[2, :3] = True
+    ignored = np.zeros_like(valid)
+    ignored[0, :2] = True  # so that six are left
+    classes = np.broadcast_to(np.arange(12), valid.shape)
+    truth = {"classes": classes, "valid": valid, "ignored": ignored}
+    coco_ap.warn_of_limit(truth, 2, 6, "val")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "val: 1 pictures have more than 6 objects of all classes, up to 12; no more "
+        "than 6 detections of a picture are kept (task.options.most)"
+    )
+    caplog.clear()
+    coco_ap.warn_of_limit(truth, 2, 12, "val")
+    coco_ap.warn_of_limit(truth, 2, None, "val")
+    assert not caplog.records
+    # A task may keep more than count of a class.
+    coco_ap.warn_of_limit(truth | {"classes": np.zeros_like(classes)}, 4, 5, "val")
+    assert len(caplog.records) == 2
 
 
 def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):

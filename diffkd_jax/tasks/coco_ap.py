@@ -233,12 +233,15 @@ def best_ap(truth: Mapping[str, Any], limit: int) -> tuple[float, int]:
     return (float(share.mean()) if share.size else float("nan")), over
 
 
-def warn_of_limit(truth: Mapping[str, Any], limit: int, where: str) -> None:
+def warn_of_limit(
+    truth: Mapping[str, Any], limit: int, most: int | None, where: str
+) -> None:
     """Says in the log where pictures have more objects than detections count.
 
     Args:
       truth: as of :func:`curves`.
       limit: detections of a class in a picture.
+      most: those of all classes in a picture that a task keeps; None for any number.
       where: name of the split.
     """
     best, over = best_ap(truth, limit)
@@ -251,4 +254,16 @@ def warn_of_limit(truth: Mapping[str, Any], limit: int, where: str) -> None:
             limit,
             limit,
             best,
+        )
+    counted = np.asarray(truth["valid"], bool) & ~np.asarray(truth["ignored"], bool)
+    each = counted.sum(1)
+    if most is not None and (each > most).any():
+        LOG.warning(
+            "%s: %d pictures have more than %d objects of all classes, up to %d; no "
+            "more than %d detections of a picture are kept (task.options.most)",
+            where,
+            (each > most).sum(),
+            most,
+            each.max(),
+            most,
         )
