@@ -17,6 +17,9 @@ READ = {
     ("object", "difficult"),
     *(("object", "bndbox", corner) for corner in CORNERS),
 }
+ONCE = READ | {("size",), ("object", "bndbox")}
+MARKS = {"": False, "0": False, "false": False, "1": True, "true": True}
+MARKS |= {"0.0": False, "1.0": True}
 
 
 class Entry(NamedTuple):
@@ -39,6 +42,8 @@ class Entry(NamedTuple):
 
 def read_entry(data: bytes, where: str) -> Entry:
     """The objects of a file; parts of objects and unknown tags are passed over.
+
+    Each tag that is read may stand once in an object, and once outside of them.
 
     Args:
       data: its content. Declarations of a document type or of entities are refused.
@@ -75,9 +80,11 @@ def read_entry(data: bytes, where: str) -> Entry:
                     f"{at}: found bndbox/{corner} {shown}, expected a number"
                 )
             found.append(value)
-        marked = one.get(("object", "difficult"), "").strip().lower()
+        mark = one.get(("object", "difficult"), "").strip()
+        if mark.lower() not in MARKS:
+            raise ValueError(f"{at}: found difficult {mark[:40]!r}, expected 0 or 1")
         names.append(name)
-        difficult.append(marked in ("1", "true"))
+        difficult.append(MARKS[mark.lower()])
         boxes.append(found)
     sides = [_number(top.get(("size", side), "0")) for side in ("height", "width")]
     height, width = (int(side) if side and 0 < side < 2**24 else 0 for side in sides)
@@ -104,6 +111,15 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
             raise ValueError(f"found the root {path[0][:40]!r}, expected 'annotation'")
         if len(path) == 2 and path[1] == "object":
             objects.append({})
+        place = tuple(path[1:5])
+        if len(path) < 5 and place in ONCE:
+            of_object = place[0] == "object"
+            into = objects[-1] if of_object else top
+            if place in into:
+                at = f"object {len(objects)}: " if of_object else ""
+                name = "/".join(place[of_object:])
+                raise ValueError(f"{at}found {name} twice, expected one")
+            into[place] = ""
 
     def end(_):
         path.pop()
@@ -112,7 +128,7 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
         place = tuple(path[1:5])
         if len(path) < 5 and place in READ:
             into = objects[-1] if place[0] == "object" else top
-            into[place] = (into.get(place, "") + piece)[:MOST_TEXT]
+            into[place] = (into[place] + piece)[:MOST_TEXT]
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse

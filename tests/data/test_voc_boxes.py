@@ -139,6 +139,24 @@ FILE = (
             "object 1: found bndbox/xmin none, expected a number",
         ),
         (b"<annotation>" + b" " * 2**23, "found more than 4194304 bytes"),
+        (xml(("a", 1, 1, 9, 9, "<name>b</name>")), "object 1: found name twice, exp"),
+        (
+            xml(("a", 1, 1, 9, 9, ""), ("a", 1, 1, 9, 9, "<bndbox></bndbox>")),
+            "object 2: found bndbox twice, expected one",
+        ),
+        (
+            xml(("a", 1, 1, 9, "9</ymax><ymax>9", "")),
+            "object 1: found bndbox/ymax twice, expected one",
+        ),
+        ("<annotation><size/><size/></annotation>", "xml of VOC: found size twice"),
+        (
+            xml(("a", 1, 1, 9, 9, "<difficult>yes</difficult>")),
+            "object 1: found difficult 'yes', expected 0 or 1",
+        ),
+        (
+            xml(("a", 1, 1, 9, 9, "<difficult>2</difficult>")),
+            "object 1: found difficult '2', expected 0 or 1",
+        ),
     ],
 )
 def test_files_that_cannot_be_right_are_named(text, message):
@@ -148,6 +166,15 @@ def test_files_that_cannot_be_right_are_named(text, message):
     assert str(error.value).startswith("here.xml: ")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1", True), ("1.0", True), (" True ", True), ("0.0", False), ("", False)],
+)
+def test_difficult_is_0_or_1(text, expected):
+    marked = xml(("a", 1, 1, 9, 9, f"<difficult>{text}</difficult>"))
+    assert read_entry(marked.encode(), "here").difficult == [expected]
 
 
 def test_depth_and_namespaces_are_of_no_account():
