@@ -313,6 +313,8 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
         name="coco",
         path=str(write_coco(tmp_path, pictures=14)),
         eval_split="val",
+        augment="resize_flip",
+        train_size=(32, 44),
         canvas=(32, 44),
         two_canvases=True,
         resize=29,

@@ -41,6 +41,12 @@ def check_boxed(data) -> None:
             f"data.padding: found {data.padding}, expected 0 {of_boxes}, or "
             "data.augment 'resize_flip'"
         )
+    if data.augment != "resize_flip" and data.resize:
+        raise ValueError(
+            f"data.resize: found {data.resize}, expected 0 {of_boxes} and data.augment "
+            f"{data.augment!r}: training would see them at their own size; or "
+            "data.augment 'resize_flip'"
+        )
     for field, instead in (
         ("rand_augment", ""),
         ("color_jitter", ""),
