@@ -1,6 +1,7 @@
 """VOC's xml and TFDS' records with boxes, and what is odd about them."""
 
 import io
+import json
 import shutil
 import warnings
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from diffkd_jax.data import sources
 from diffkd_jax.data.decoding import decode
+from diffkd_jax.data.record_boxes import box_split
 from diffkd_jax.data.voc_xml import read_entry
 from tests.data.test_boxes import EXPECTED, ODD
 
@@ -248,3 +250,41 @@ def test_array_records(tmp_path):
     assert sorted(split.known.ids.tolist()) == [b"7", b"8", b"9"]
     assert sorted(split.known.usable.tolist()) == [0, 0, 1]
     assert split.known.sides[place].tolist() == [22, 40]
+
+
+def one_record(**changed):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(stream, "PNG")
+    box = [[0.5, 0.25, 1.0, 0.75]]
+    objects = {"bbox": np.array(box, np.float32), "label": np.array([1])}
+    return {"image": stream.getvalue(), "objects": objects, **changed}
+
+
+def test_ids_of_records_may_be_text(caplog):
+    records = [
+        one_record(**{"image/id": own}) for own in (b"abc", "d", np.int64(7), b"\xff")
+    ]
+    with caplog.at_level("INFO"):
+        split = box_split(records, 2, "here: train")
+    texts = [json.loads(own) for own in split.known.ids]
+    assert texts == ["abc", "d", 7, "\\xff"]
+    assert split.name(0) == "here: train: abc"
+    assert split.name(3) == "here: train: \\xff"
+    first, last = [record.getMessage() for record in caplog.records]
+    assert first.startswith("here: train: reading all 4 records for their objects")
+    assert last.startswith("here: train: read 4 records with 4 objects in ")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([], "here: train: found no records, expected some"),
+        (
+            [one_record(**{"image/id": 1.5})],
+            "here: train: example 0: image/id: found 1.5, expected a whole number or t",
+        ),
+    ],
+)
+def test_records_that_cannot_be_right_are_named(records, message):
+    with pytest.raises(ValueError, match=message):
+        box_split(records, 2, "here: train")
