@@ -356,6 +356,25 @@ def test_the_json_may_lie_beside_the_pictures(tmp_path):
             sources.load("coco", str(root), options={"annotations": pattern})
 
 
+@pytest.mark.parametrize("folder", ["../x", "/etc", "a/../../{split}", ".."])
+def test_pictures_stay_below_the_data(tmp_path, folder):
+    (tmp_path / "in").mkdir()
+    root = str(write_coco(tmp_path / "in"))
+    with pytest.raises(ValueError, match=r"data.options.images: found '.*', expected"):
+        sources.load("coco", root, options={"images": folder})
+
+
+def test_the_name_of_a_split_leads_nowhere_else(tmp_path):
+    (tmp_path / "in").mkdir()
+    root = write_coco(tmp_path / "in", splits=("train",))
+    (root / "annotations/instances_train.json").rename(root / "annotations/...json")
+    options = {"annotations": "annotations/{split}.json"}
+    with pytest.raises(
+        ValueError, match=r"data.options.images: found '\.\.', expected"
+    ):
+        sources.load("coco", str(root), options=options)
+
+
 def test_splits_must_have_the_same_categories(tmp_path):
     root = write_coco(tmp_path)
     file = root / "annotations/instances_val.json"
