@@ -190,7 +190,7 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
     number = np.full(len(there), -1)
     number[rows] = np.arange(len(rows))
     kept = np.flatnonzero(there[table.found.picture])
-    annotations = type(table.found)(*(array[kept] for array in table.found))
+    annotations = table.found.of(kept)
     annotations = annotations._replace(picture=number[annotations.picture])
     numbers = [table.numbers[i] for i in kept]
     objects = collect(annotations, sides, where, lambda i: f"annotation {numbers[i]}")

@@ -80,12 +80,10 @@ def read_table(
     categories = _categories(entries["categories"], where)
     found, numbers = _annotations(entries["annotations"], ids, categories, where)
     table = Table(where, names, ids, sides, categories, found, numbers)
-    boxes, area = found.boxes, found.area
+    boxes, area = found.boxes, None if box_area else found.area
     if not corners:
         _check_corners(table)
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    if box_area:
-        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     ignored = found.ignored & (not crowd_objects)
     return table._replace(found=found._replace(boxes=boxes, area=area, ignored=ignored))
 

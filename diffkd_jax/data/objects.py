@@ -76,14 +76,21 @@ class Read(NamedTuple):
       boxes: float64 ``[m, 4]``: left, top, right, bottom in pixels.
       classes: int ``[m]``.
       ignored: bool ``[m]``.
-      area: float64 ``[m]``, pixels; what is not above 0 is that of the box.
+      area: float64 ``[m]``, pixels; what is not above 0 is that of the box inside of
+        its picture, and so are all where there is None.
     """
 
     picture: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
     ignored: np.ndarray
-    area: np.ndarray
+    area: np.ndarray | None
+
+    def of(self, rows: np.ndarray) -> "Read":
+        """Some of the annotations."""
+        picture, boxes, classes = self.picture, self.boxes, self.classes
+        area = None if self.area is None else self.area[rows]
+        return Read(picture[rows], boxes[rows], classes[rows], self.ignored[rows], area)
 
 
 def collect(
@@ -119,11 +126,12 @@ def collect(
     ):
         report(np.flatnonzero(rows), text, where, called)
     own = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
-    none = kept & ~(found.area > 0)
+    area = own if found.area is None else found.area
+    none = kept & ~(area > 0)
     report(
         np.flatnonzero(none), "areas missing or 0, taken from the box", where, called
     )
-    given = found.area[kept & ~none]
+    given = area[kept & ~none]
     if len(given) > 1 and (given == given[0]).all() and (own[kept] != given[0]).any():
         LOG.warning("%s: the area of all %d objects is %g", where, len(given), given[0])
     order = np.flatnonzero(kept)
@@ -138,7 +146,7 @@ def collect(
         clipped[order].astype(np.float32),
         found.classes[order].astype(np.int32),
         found.ignored[order].astype(bool),
-        np.where(none, own, found.area)[order].astype(np.float32),
+        np.where(none, own, area)[order].astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
 

@@ -101,14 +101,13 @@ def box_split(source: Any, classes: int, where: str) -> Split:
         each.append(len(label))
         ids.append(json.dumps(_id(record, i, where)).encode())
     flat = {key: np.concatenate(values) for key, values in parts.items()}
-    label, area = flat["label"], np.concatenate(areas)
+    label = flat["label"]
+    area = np.concatenate(areas) if "area" in source[0]["objects"] else None
     check_labels(label.astype(np.int64), classes, where)
     top, left, bottom, right = flat["bbox"].T
     boxes = np.stack([left, top, right, bottom], 1)
-    if not np.isfinite(boxes).all() or not np.isfinite(area).all():
+    if not np.isfinite(boxes).all() or not (area is None or np.isfinite(area).all()):
         raise ValueError(f"{where}: found boxes or areas that are not finite")
-    if "area" not in source[0]["objects"]:
-        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     picture_of = np.repeat(np.arange(count), each)
     read = Read(picture_of, boxes, label, flat["ignored"], area)
     text = lambda i: f"object {i} (of example {picture_of[i]})"

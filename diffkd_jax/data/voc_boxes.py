@@ -182,7 +182,7 @@ def _split(
         boxes,
         np.array([number[n] for f in files for n in f.entry.names], np.int64),
         marked & (not crowd_objects),
-        np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        None,
     )
     called = [
         f"{os.path.basename(file.xml)} object {k}, {name}"

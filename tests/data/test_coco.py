@@ -228,6 +228,16 @@ def test_areas_that_say_nothing(tmp_path, name, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("area", "box_area"), [(0, False), (900, True)])
+def test_areas_of_boxes_are_those_of_what_is_inside(tmp_path, area, box_area):
+    file = folder(tmp_path, "coco_area_zero.json") / "a.json"
+    data = json.loads((tmp_path / "coco_area_zero.json").read_text())
+    one = data["annotations"][0] | {"bbox": [-10, -5, 30, 25], "area": area}
+    file.write_text(json.dumps(data | {"annotations": [one]}))
+    found = sources.load(**options_of(tmp_path, "a.json", box_area=box_area))
+    assert kept(objects(found), "area") == [400]
+
+
 @pytest.mark.parametrize("name", ["upright", "stored"])
 def test_the_size_in_the_json_says_whether_a_picture_is_turned(tmp_path, name):
     file = f"exif_{name}.json"

@@ -65,6 +65,14 @@ def test_an_unknown_class_is_refused(tmp_path):
         assert word in str(error.value)
 
 
+def test_areas_are_those_of_what_is_inside(tmp_path, caplog):
+    picture(tmp_path / "1.png")
+    (tmp_path / "1.xml").write_text(xml(("dog", 11, 11, 90, 90, "")))
+    split = sources.load("voc_boxes", str(tmp_path)).splits["train"]
+    assert split.fetch(np.array([0]))["target"]["area"].tolist() == [[20 * 10]]
+    assert len(caplog.records) == 1  # of the box
+
+
 def picture(file, size=(20, 30)):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size[::-1], (9, 9, 9)).save(file)
@@ -252,11 +260,11 @@ def test_array_records(tmp_path):
     assert split.known.sides[place].tolist() == [22, 40]
 
 
-def one_record(**changed):
+def one_record(bbox=((0.5, 0.25, 1.0, 0.75),), area=None, **changed):
     stream = io.BytesIO()
     Image.new("RGB", (40, 20)).save(stream, "PNG")
-    box = [[0.5, 0.25, 1.0, 0.75]]
-    objects = {"bbox": np.array(box, np.float32), "label": np.array([1])}
+    objects = {"bbox": np.array(bbox, np.float32), "label": np.array([1])}
+    objects |= {} if area is None else {"area": np.array(area, np.float32)}
     return {"image": stream.getvalue(), "objects": objects, **changed}
 
 
@@ -288,3 +296,9 @@ def test_ids_of_records_may_be_text(caplog):
 def test_records_that_cannot_be_right_are_named(records, message):
     with pytest.raises(ValueError, match=message):
         box_split(records, 2, "here: train")
+
+
+@pytest.mark.parametrize("area", [None, [0]])
+def test_areas_of_records_are_those_of_what_is_inside(area):
+    split = box_split([one_record(bbox=[[-1, 0, 0.5, 2]], area=area)], 2, "here")
+    assert split.fetch(np.array([0]))["target"]["area"].tolist() == [[10 * 40]]
