@@ -10,6 +10,7 @@ from .split import Known, Split, some_of, subset
 
 LOG = logging.getLogger(__name__)
 LEAST_SIDE = 1.0  # pixels, of a box that is kept
+MOST_NUMBER = 1e9  # of a coordinate or an area, on either side of 0
 MOST_OBJECTS = 10_000  # of a picture: each batch has so many rows for all of its own
 
 
@@ -102,7 +103,7 @@ def collect(
     are left out; the log has one line of each kind of change.
 
     Args:
-      found: all annotations, numbers that are finite.
+      found: all annotations, numbers within :data:`MOST_NUMBER`.
       sides: int ``[n, 2]``, height and width of each picture.
       where: what to call the split in messages.
       called: what to call an annotation.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .decoding import Encoded, UnreadablePicture, size_of
-from .objects import Read, collect, object_split
+from .objects import MOST_NUMBER, Read, collect, object_split
 from .split import Split, check_labels
 
 LOG = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ def box_split(source: Any, classes: int, where: str) -> Split:
       where: name of the split, for messages.
 
     Raises:
-      ValueError: no records, boxes that are not finite, classes out of range, or an
-        ``image/id`` that is neither a number nor text.
+      ValueError: no records, boxes or areas that no picture has, classes out of range,
+        or an ``image/id`` that is neither a number nor text.
     """
     count, started = len(source), time.monotonic()
     if not count:
@@ -106,11 +106,18 @@ def box_split(source: Any, classes: int, where: str) -> Split:
     check_labels(label.astype(np.int64), classes, where)
     top, left, bottom, right = flat["bbox"].T
     boxes = np.stack([left, top, right, bottom], 1)
-    if not np.isfinite(boxes).all() or not (area is None or np.isfinite(area).all()):
-        raise ValueError(f"{where}: found boxes or areas that are not finite")
     picture_of = np.repeat(np.arange(count), each)
-    read = Read(picture_of, boxes, label, flat["ignored"], area)
     text = lambda i: f"object {i} (of example {picture_of[i]})"
+    given = {"bbox": boxes} if area is None else {"bbox": boxes, "area": area[:, None]}
+    for key, values in given.items():
+        wrong = np.flatnonzero(~(np.abs(values) <= MOST_NUMBER).all(1))
+        if wrong.size:
+            first = values[wrong[0]].tolist()
+            raise ValueError(
+                f"{where}: {text(wrong[0])}: found {key} {first} in pixels, expected "
+                f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
+            )
+    read = Read(picture_of, boxes, label, flat["ignored"], area)
     objects = collect(read, sides, where, text)
     took = time.monotonic() - started
     LOG.info(

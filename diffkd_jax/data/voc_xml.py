@@ -1,10 +1,10 @@
 """Boxes in the xml of PASCAL VOC: by the names of tags, in one pass, no tree."""
 
-import math
 from typing import NamedTuple
 from xml.parsers import expat
 
 from .decoding import reason
+from .objects import MOST_NUMBER
 
 MOST_BYTES = 2**22
 MOST_TEXT = 4096  # characters of a tag
@@ -77,7 +77,8 @@ def read_entry(data: bytes, where: str) -> Entry:
             if value is None:
                 shown = "none" if text is None else repr(text[:40])
                 raise ValueError(
-                    f"{at}: found bndbox/{corner} {shown}, expected a number"
+                    f"{at}: found bndbox/{corner} {shown}, expected a number "
+                    f"from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
                 )
             found.append(value)
         mark = one.get(("object", "difficult"), "").strip()
@@ -143,4 +144,4 @@ def _number(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= MOST_NUMBER else None

@@ -143,6 +143,7 @@ FILE = (
         (xml(("dog", "a", 1, 9, 9, "")), "object 1: found bndbox/xmin 'a', expected a"),
         (xml(("dog", "nan", 1, 9, 9, "")), "object 1: found bndbox/xmin 'nan', expec"),
         (xml(("dog", 1, 1, 9, "1e999", "")), "found bndbox/ymax '1e999', expected"),
+        (xml(("dog", 1, -2e9, 9, 9, "")), "found bndbox/ymin '-2000000000.0', expec"),
         (xml((" ", 1, 1, 9, 9, "")), "object 1: found no name, expected that of a cl"),
         (
             "<annotation><object><name>a</name></object></annotation>",
@@ -287,6 +288,23 @@ def test_ids_of_records_may_be_text(caplog):
     ("records", "message"),
     [
         ([], "here: train: found no records, expected some"),
+        (
+            [one_record(), one_record(bbox=[[0, 0, np.inf, 1]])],
+            r"here: train: object 1 \(of example 1\): found bbox \[0.0, 0.0, 40.0, i"
+            r"nf\] in pixels, expected numbers from -1e",
+        ),
+        (
+            [one_record(bbox=[[0, 0, 1, 1e30]])],
+            r"object 0 \(of example 0\): found bbox .* in pixels, expected numbers",
+        ),
+        (
+            [one_record(area=[2e9])],
+            r"object 0 \(of example 0\): found area \[2000000000.0\] in pixels, expec",
+        ),
+        (
+            [one_record(area=[np.nan])],
+            r"found area \[nan\] in pixels, expected numbers f",
+        ),
         (
             [one_record(**{"image/id": 1.5})],
             "here: train: example 0: image/id: found 1.5, expected a whole number or t",
