@@ -73,7 +73,8 @@ def to_train_on(
       most: rows of the result, fewer where the target has fewer.
 
     Returns:
-      ``boxes``, ``classes``, ``valid``, and ``area`` in pixels of the stored picture.
+      ``boxes`` float32 ``[n, rows, 4]``, ``classes`` int32 and ``valid`` bool
+      ``[n, rows]``.
     """
     rows = min(most, target["valid"].shape[1])
     shape = len(seen), rows
@@ -81,7 +82,6 @@ def to_train_on(
         "boxes": np.zeros((*shape, 4), np.float32),
         "classes": np.zeros(shape, np.int32),
         "valid": np.zeros(shape, bool),
-        "area": np.zeros(shape, np.float32),
     }
     for i, one in enumerate(seen):
         if one is None:
@@ -95,8 +95,7 @@ def to_train_on(
             kept = kept[np.sort(order)]
         result["boxes"][i, : len(kept)] = boxes[kept]
         result["valid"][i, : len(kept)] = True
-        for name in ("classes", "area"):
-            result[name][i, : len(kept)] = target[name][i, kept]
+        result["classes"][i, : len(kept)] = target["classes"][i, kept]
     return result
 
 

@@ -113,7 +113,6 @@ def test_slivers_ignored_ones_and_the_smallest_are_left_out():
     # The first of two equals.
     found = boxed.to_train_on(target, [view], 2)
     assert found["classes"].tolist() == [[0, 1]]
-    assert found["area"].tolist() == [[10, 11]]
     cropped = View((10, 10), 0, 0, (10, 4), (12, 4))
     found = boxed.to_train_on(target, [(cropped, (10, 10)), None], 10)
     assert found["boxes"][0, :2].tolist() == [[0, 0, 4, 9], [0, 0, 4, 4]]
@@ -143,7 +142,7 @@ def test_scenes_open_as_the_data_of_a_run():
     data = open_data(scene_options(augment="crop_flip", flip=True))
     assert data.train_shape == data.eval_shape == (64, 64, 3)
     assert data.target["boxes"].shape == (1, 4, 4)
-    assert sorted(data.target) == ["area", "boxes", "classes", "valid"]
+    assert sorted(data.target) == ["boxes", "classes", "valid"]
     assert data.sized
     assert data.meta["num_classes"] == 10 == len(data.meta["palette"])
 
