@@ -122,6 +122,16 @@ def test_folders_of_xml_beside_pictures(tmp_path):
         sources.load("voc_boxes", str(empty))
 
 
+def test_files_without_an_object_are_named_as_such(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.xml").write_text(xml())
+    with pytest.raises(ValueError, match="found no object in 2 xml files, expected so"):
+        sources.load("voc_boxes", str(tmp_path))
+    data = sources.load("voc_boxes", str(tmp_path), options={"classes": "dog"})
+    assert not data.splits["train"].known.usable.any()
+
+
 BOMB = (
     '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;">]><annotation><object>'
     "<name>&y;</name></object></annotation>"
