@@ -81,6 +81,7 @@ def load_coco(
                 f"{table.file}: found other categories than in {first.file}, expected "
                 "one list of ids and names"
             )
+    _name_twins(first)
     classes = _classes(tables, drop_unused)
     names = tuple(name for _, name in (first.categories[k] for k in classes))
     number = np.full(len(first.categories), -1)
@@ -127,6 +128,20 @@ def _files(
             "json of COCO (data.options.annotations)"
         )
     return {name: there[name] for name in needed(list(there), splits)}
+
+
+def _name_twins(table: Table) -> None:
+    """Says in the log which categories have one name."""
+    ids: dict[str, list[str]] = {}
+    for own, name in table.categories:
+        ids.setdefault(name, []).append(str(own))
+    twins = {name: found for name, found in ids.items() if len(found) > 1}
+    if twins:
+        LOG.warning(
+            "%s: categories of one name, kept as classes of their own: %s",
+            table.file,
+            some_of(f"{n[:60]!r} (ids {some_of(found)})" for n, found in twins.items()),
+        )
 
 
 def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:

@@ -497,6 +497,18 @@ def test_entries_that_cannot_be_are_named(tmp_path, part, change, message):
     assert "a.json: " in str(error.value)
 
 
+def test_categories_of_one_name_are_named_once(tmp_path, caplog):
+    names = {5: "b", 3: "a", 9: "b", 7: "c", 8: "b", 4: "c"}
+    categories = [{"id": own, "name": name} for own, name in names.items()]
+    data = sources.load("coco", str(write_coco(tmp_path, categories=categories)))
+    assert data.class_names == ("a", "c", "b", "c", "b", "b")
+    (found,) = (text for text in caplog.messages if "of one name" in text)
+    assert found == (
+        f"{tmp_path}/annotations/instances_train.json: categories of one name, kept as "
+        "classes of their own: 'c' (ids 4, 7), 'b' (ids 5, 8, 9)"
+    )
+
+
 def test_what_is_there_twice_is_named(tmp_path):
     one = {"id": 1, "file_name": "1.png", "width": 20, "height": 20}
     data = {"images": [one, one], "annotations": [], "categories": []}
