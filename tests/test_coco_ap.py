@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from diffkd_jax.data import pipeline, transforms
-from diffkd_jax.data.coco import results
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.tasks import coco_ap
+from diffkd_jax.tasks.boxes_drawn import write
 from tests.conftest import GOLDEN
 from tests.data.options import data_options
 from tests.data.test_coco import write_coco
@@ -120,6 +120,10 @@ def by_reference(reference, detected):
     return np.where(evaluator.stats < 0, np.nan, evaluator.stats), evaluator.eval
 
 
+def figures_of(truth, found, **options):
+    return coco_ap.figures(coco_ap.curves(truth, found, **options))
+
+
 def values(figures):
     return np.array([figures[name] for name in NAMES])
 
@@ -138,7 +142,7 @@ def test_golden_figures_and_curves():
         for k in ("ground_truth_json", "detections_json")
     ]
     truth, found = from_coco(*files)
-    result = coco_ap.coco_figures(truth, found)
+    result = figures_of(truth, found)
     expected = np.where(golden["stats"] < 0, np.nan, golden["stats"])
     np.testing.assert_array_equal(values(result), expected)
     curves = coco_ap.curves(truth, found)
@@ -183,7 +187,7 @@ def random_set(seed, crowds, ties):
 def test_equal_to_the_reference(seed):
     truth, found, classes = random_set(seed, 0.2 * (seed % 3), ties=seed % 2)
     expected, curves = by_reference(*as_coco(truth, found, classes))
-    result = coco_ap.coco_figures(truth, found)
+    result = figures_of(truth, found)
     np.testing.assert_array_equal(values(result), expected)
     ours = coco_ap.curves(truth, found).precision
     theirs = curves["precision"]
@@ -191,7 +195,7 @@ def test_equal_to_the_reference(seed):
     # The order of pictures is of no account where no scores are equal.
     if not seed % 2:
         order = np.random.default_rng(seed).permutation(len(truth["valid"]))
-        again = coco_ap.coco_figures(
+        again = figures_of(
             *({k: v[order] for k, v in x.items()} for x in (truth, found))
         )
         np.testing.assert_allclose(values(again), values(result), rtol=1e-12)
@@ -215,7 +219,7 @@ def odd(truth, detections):
 def test_odd_files_have_the_figures_they_should(truth, detections):
     expected = EXPECTED[truth]["expected"]
     expected = expected | expected.get("as_given", {})
-    found = coco_ap.coco_figures(*odd(truth, detections))
+    found = figures_of(*odd(truth, detections))
     short = {"ap": "ap", "ap_s": "ap_small", "ap_m": "ap_medium", "ap_l": "ap_large"}
     for key, name in short.items():
         if expected.get(key) == "undefined":
@@ -230,7 +234,7 @@ def test_crowds_are_neither_objects_nor_nothing():
     as_object = truth | {"ignored": np.zeros_like(truth["ignored"])}
     dropped = truth | {"valid": truth["valid"] & ~truth["ignored"]}
     for other, key in ((as_object, "as_object"), (dropped, "is_dropped")):
-        figure = coco_ap.coco_figures(other, found)["ap"]
+        figure = figures_of(other, found)["ap"]
         names = [k for k in expected if k.endswith(key) or k.endswith(f"counts_{key}")]
         assert figure == pytest.approx(expected[names[0]], abs=1e-5)
 
@@ -239,18 +243,18 @@ def test_what_is_undefined_is_no_number():
     name = "coco_class_without_truth.json"
     expected = EXPECTED[name]["expected"]
     truth, found = odd(name, "detections_with_class_b.json")
-    assert coco_ap.coco_figures(truth, found)["ap"] == expected["ap"]
+    assert figures_of(truth, found)["ap"] == expected["ap"]
     each = coco_ap.by_class(coco_ap.curves(truth, found, classes=2))
     assert each[0] == 1.0
     assert np.isnan(each[1])
     truth, found = odd(name, "no_detections.json")
-    result = coco_ap.coco_figures(truth, found)
+    result = figures_of(truth, found)
     assert result["ap"] == expected["ap_without_detections"]
     assert result["ar_100"] == 0.0
     nothing = truth | {"valid": np.zeros_like(truth["valid"])}
-    assert np.isnan(list(coco_ap.coco_figures(nothing, found).values())).all()
+    assert np.isnan(list(figures_of(nothing, found).values())).all()
     one = odd(name, "detections_with_class_b.json")[1]
-    assert np.isnan(list(coco_ap.coco_figures(nothing, one).values())).all()
+    assert np.isnan(list(figures_of(nothing, one).values())).all()
 
 
 def test_more_objects_than_detections_count(caplog):
@@ -266,19 +270,41 @@ def test_more_objects_than_detections_count(caplog):
         "area": np.zeros(shape),
     }
     found = {**truth, "boxes": boxes, "scores": golden["scores"][None]}
-    result = coco_ap.coco_figures(truth, found)
+    result = figures_of(truth, found)
     assert result["ap"] == pytest.approx(expected["ap_at_100"], abs=1e-5)
     assert result["ar_100"] == pytest.approx(expected["ar_at_100"], abs=1e-5)
     assert coco_ap.best_ap(truth, 100)[0] == pytest.approx(result["ap"], abs=1e-12)
-    more = coco_ap.coco_figures(truth, found, limits=(1, 10, 130))
+    more = figures_of(truth, found, limits=(1, 10, 130))
     assert more["ap"] == expected["ap_at_130"]
     assert more["ar_130"] == 1.0
-    coco_ap.warn_of_limit(truth, 100, "val")
+    coco_ap.warn_of_limit(truth, 100, None, "val")
     assert "val: 1 pictures have more than 100 objects" in caplog.text
     assert "0.76238" in caplog.text
     caplog.clear()
-    coco_ap.warn_of_limit(truth, 130, "val")
+    coco_ap.warn_of_limit(truth, 130, 130, "val")
     assert not caplog.text
+
+
+def test_more_objects_than_are_kept_of_all_classes(caplog):
+    valid = np.zeros((3, 12), bool)
+    valid[0, :8] = valid[1, :12] = valid[2, :3] = True
+    ignored = np.zeros_like(valid)
+    ignored[0, :2] = True  # so that six are left
+    classes = np.broadcast_to(np.arange(12), valid.shape)
+    truth = {"classes": classes, "valid": valid, "ignored": ignored}
+    coco_ap.warn_of_limit(truth, 2, 6, "val")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "val: 1 pictures have more than 6 objects of all classes, up to 12; no more "
+        "than 6 detections of a picture are kept (task.options.most)"
+    )
+    caplog.clear()
+    coco_ap.warn_of_limit(truth, 2, 12, "val")
+    coco_ap.warn_of_limit(truth, 2, None, "val")
+    assert not caplog.records
+    # A task may keep more than count of a class.
+    coco_ap.warn_of_limit(truth | {"classes": np.zeros_like(classes)}, 4, 5, "val")
+    assert len(caplog.records) == 2
 
 
 def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
@@ -287,6 +313,8 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
         name="coco",
         path=str(write_coco(tmp_path, pictures=14)),
         eval_split="val",
+        augment="resize_flip",
+        train_size=(32, 44),
         canvas=(32, 44),
         two_canvases=True,
         resize=29,
@@ -303,8 +331,17 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
     seen = {k: np.concatenate([row[k] for row in rows]) for k in rows[0]}
     seen = {k: v[np.argsort(seen["index"])] for k, v in seen.items()}
     found = seen | {"boxes": seen["back"], "scores": np.ones_like(seen["area"])}
-    assert coco_ap.coco_figures(seen, found)["ap"] == pytest.approx(1)
-    written = results(split, [3, 5], found)
+    assert figures_of(seen, found)["ap"] == pytest.approx(1)
+    predictions = (
+        (
+            split.name(i),
+            {k: x[i] for k, x in found.items()},
+            {"id": json.loads(split.known.ids[i]), "target": {}},
+        )
+        for i in range(split.size)
+    )
+    write(tmp_path, predictions, {"category_ids": [3, 5]})
+    written = json.loads((tmp_path / "detections.json").read_text())
     given = json.loads((tmp_path / "annotations/instances_val.json").read_text())
     for row, annotation in zip(written, given["annotations"], strict=True):
         assert row["image_id"] == annotation["image_id"]
@@ -314,7 +351,7 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
 
 def test_sizes_are_of_the_limits_given():
     truth, found = odd("coco_area_missing.json", "coco_area_detections.json")
-    result = coco_ap.coco_figures(truth, found, size_limits=(10, 15))
+    result = figures_of(truth, found, size_limits=(10, 15))
     assert np.isnan(result["ap_small"])
     assert np.isnan(result["ap_medium"])
     assert result["ap_large"] == 1.0
@@ -343,4 +380,4 @@ def test_sizes_are_of_the_limits_given():
 def test_what_cannot_be_evaluated_is_named(change, message):
     truth, found = odd("coco_area_missing.json", "coco_area_detections.json")
     with pytest.raises(ValueError, match=message):
-        coco_ap.coco_figures(truth, {**found, **change})
+        figures_of(truth, {**found, **change})

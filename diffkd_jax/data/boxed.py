@@ -41,6 +41,12 @@ def check_boxed(data) -> None:
             f"data.padding: found {data.padding}, expected 0 {of_boxes}, or "
             "data.augment 'resize_flip'"
         )
+    if data.augment != "resize_flip" and data.resize:
+        raise ValueError(
+            f"data.resize: found {data.resize}, expected 0 {of_boxes} and data.augment "
+            f"{data.augment!r}: training would see them at their own size; or "
+            "data.augment 'resize_flip'"
+        )
     for field, instead in (
         ("rand_augment", ""),
         ("color_jitter", ""),
@@ -67,7 +73,8 @@ def to_train_on(
       most: rows of the result, fewer where the target has fewer.
 
     Returns:
-      ``boxes``, ``classes``, ``valid``, and ``area`` in pixels of the stored picture.
+      ``boxes`` float32 ``[n, rows, 4]``, ``classes`` int32 and ``valid`` bool
+      ``[n, rows]``.
     """
     rows = min(most, target["valid"].shape[1])
     shape = len(seen), rows
@@ -75,7 +82,6 @@ def to_train_on(
         "boxes": np.zeros((*shape, 4), np.float32),
         "classes": np.zeros(shape, np.int32),
         "valid": np.zeros(shape, bool),
-        "area": np.zeros(shape, np.float32),
     }
     for i, one in enumerate(seen):
         if one is None:
@@ -89,8 +95,7 @@ def to_train_on(
             kept = kept[np.sort(order)]
         result["boxes"][i, : len(kept)] = boxes[kept]
         result["valid"][i, : len(kept)] = True
-        for name in ("classes", "area"):
-            result[name][i, : len(kept)] = target[name][i, kept]
+        result["classes"][i, : len(kept)] = target["classes"][i, kept]
     return result
 
 

@@ -58,16 +58,21 @@ def load_coco(
         both ways.
 
     Raises:
-      ValueError: a json that cannot be right, splits of other categories, or pictures
-        without a file.
+      ValueError: a json that cannot be right, splits of other categories, pictures
+        without a file, or an option that leads out of the folder.
       FileNotFoundError: no json.
     """
     root = existing(path)
+    files = _files(root, annotations, splits)
+    # Names of splits are those of files: they may hold dots as well.
+    folders = {
+        name: root / _below("images", images.replace("{split}", name)) for name in files
+    }
     tables = {
         name: read_table(
             file, crowd_objects=crowd_objects, corners=corners, box_area=box_area
         )
-        for name, file in _files(root, annotations, splits).items()
+        for name, file in files.items()
     }
     first = next(iter(tables.values()))
     for table in tables.values():
@@ -76,6 +81,7 @@ def load_coco(
                 f"{table.file}: found other categories than in {first.file}, expected "
                 "one list of ids and names"
             )
+    _name_twins(first)
     classes = _classes(tables, drop_unused)
     names = tuple(name for _, name in (first.categories[k] for k in classes))
     number = np.full(len(first.categories), -1)
@@ -84,22 +90,27 @@ def load_coco(
     for name in list(tables):
         table = tables.pop(name)
         found = table.found._replace(classes=number[table.found.classes])
-        folder = root / images.replace("{split}", name)
-        made[name] = _split(table._replace(found=found), folder, skip_missing, turn)
+        table = table._replace(found=found)
+        made[name] = _split(table, folders[name], skip_missing, turn)
     ids = [first.categories[k][0] for k in classes]
     return Dataset(made, names, {"category_ids": ids})
+
+
+def _below(option: str, path: str) -> str:
+    """A path without detours; ValueError, naming the option, for one that leads out."""
+    path = posixpath.normpath(path)
+    if path == ".." or path.startswith(("/", "../")):
+        raise ValueError(
+            f"data.options.{option}: found {path!r}, expected a path below data.path"
+        )
+    return path
 
 
 def _files(
     root: pathlib.Path, pattern: str, splits: Sequence[str]
 ) -> dict[str, pathlib.Path]:
     """The json of each split that is needed."""
-    pattern = posixpath.normpath(pattern)
-    if pattern.startswith(("/", "..")):
-        raise ValueError(
-            f"data.options.annotations: found {pattern!r}, expected a path below "
-            "data.path"
-        )
+    pattern = _below("annotations", pattern)
     before, split, after = pattern.partition("{split}")
     if split:
         found = sorted(root.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
@@ -117,6 +128,20 @@ def _files(
             "json of COCO (data.options.annotations)"
         )
     return {name: there[name] for name in needed(list(there), splits)}
+
+
+def _name_twins(table: Table) -> None:
+    """Says in the log which categories have one name."""
+    ids: dict[str, list[str]] = {}
+    for own, name in table.categories:
+        ids.setdefault(name, []).append(str(own))
+    twins = {name: found for name, found in ids.items() if len(found) > 1}
+    if twins:
+        LOG.warning(
+            "%s: categories of one name, kept as classes of their own: %s",
+            table.file,
+            some_of(f"{n[:60]!r} (ids {some_of(found)})" for n, found in twins.items()),
+        )
 
 
 def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:
@@ -180,7 +205,7 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
     number = np.full(len(there), -1)
     number[rows] = np.arange(len(rows))
     kept = np.flatnonzero(there[table.found.picture])
-    annotations = type(table.found)(*(array[kept] for array in table.found))
+    annotations = table.found.of(kept)
     annotations = annotations._replace(picture=number[annotations.picture])
     numbers = [table.numbers[i] for i in kept]
     objects = collect(annotations, sides, where, lambda i: f"annotation {numbers[i]}")

@@ -3,7 +3,6 @@
 import collections
 import json
 import logging
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -11,12 +10,13 @@ import numpy as np
 
 from .decoding import reason
 from .folders import printable
-from .objects import Read, report
+from .objects import MOST_NUMBER, Read, report
 from .split import MOST_CLASSES, some_of
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31
 MOST_SIDE = 1_000_000
+NUMBERS = f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
 Id = int | str
 
 
@@ -80,12 +80,10 @@ def read_table(
     categories = _categories(entries["categories"], where)
     found, numbers = _annotations(entries["annotations"], ids, categories, where)
     table = Table(where, names, ids, sides, categories, found, numbers)
-    boxes, area = found.boxes, found.area
+    boxes, area = found.boxes, None if box_area else found.area
     if not corners:
         _check_corners(table)
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    if box_area:
-        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     ignored = found.ignored & (not crowd_objects)
     return table._replace(found=found._replace(boxes=boxes, area=area, ignored=ignored))
 
@@ -195,13 +193,15 @@ def _annotations(
             )
         box = row.get("bbox")
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(f"{at}: found bbox {_short(box)}, expected four numbers")
+            raise ValueError(f"{at}: found bbox {_short(box)}, expected four {NUMBERS}")
         marked = row.get("iscrowd") or 0
         if marked not in (0, 1):
             raise ValueError(f"{at}: found iscrowd {_short(marked)}, expected 0 or 1")
         size = row.get("area") or 0
         if not _is_number(size):
-            raise ValueError(f"{at}: found area {_short(size)}, expected a number")
+            raise ValueError(
+                f"{at}: found area {_short(size)}, expected one of {NUMBERS}"
+            )
         numbers.append(number)
         picture.append(place[own])
         kind.append(classes[group])
@@ -244,10 +244,7 @@ def _check_corners(table: Table) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    try:
-        return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:  # an integer beyond all floats
-        return False
+    return type(value) in (int, float) and abs(value) <= MOST_NUMBER
 
 
 def _twice(values: list) -> list:

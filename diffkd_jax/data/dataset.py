@@ -104,6 +104,7 @@ def open_data(options) -> Data:
         splits = {name: grouped(split) for name, split in splits.items()}
     evaluation = splits[options.eval_split]
     if train.known is not None:  # before pictures are read that may not fit
+        boxed.check_boxed(options)
         boxed_survey.look_to_train(train, options, f"{options.name} train")
         boxed_survey.look_to_evaluate(evaluation, options, f"{options.name} evaluation")
     augment = transforms.train_transform(options)  # checks the fields that it reads

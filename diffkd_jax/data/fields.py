@@ -29,6 +29,8 @@ RANGES: dict[str, tuple[float, float]] = {
 TUPLES = ("train_size", "canvas", "scale", "train_resize")
 MOST_SIDE, MOST_SCALE = 8192, 16
 ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
+# What 'resize_flip' does not read, and its defaults: another value was set.
+FACTORS = {"scale": (0.5, 2.0), "scale_step": 0.1}
 
 
 def tuple_fault(field: str, value: Any) -> str:
@@ -109,6 +111,27 @@ def _check_views(data) -> None:
         raise ValueError(
             "data.resize: found 0, expected the shorter side in pixels for "
             "data.augment 'resize_flip'"
+        )
+    if data.get("augment") == "resize_flip":
+        for field, default in FACTORS.items():
+            found = data.get(field, default)
+            found = tuple(found) if field == "scale" else found
+            if found != default:
+                raise ValueError(
+                    f"data.{field}: found {found}, expected the default {default} for "
+                    "data.augment 'resize_flip', which draws no factors"
+                )
+    elif data.get("train_resize"):
+        raise ValueError(
+            f"data.train_resize: found {tuple(data.train_resize)}, expected () for "
+            f"data.augment {data.get('augment')!r}: 'resize_flip' alone reads it"
+        )
+    if data.get("resize_longest") and not (
+        data.get("resize") or data.get("train_resize")
+    ):
+        raise ValueError(
+            f"data.resize_longest: found {data.resize_longest}, expected 0 without "
+            "data.resize or data.train_resize"
         )
     if data.get("two_canvases") and not (data.get("canvas") or train_size):
         raise ValueError(

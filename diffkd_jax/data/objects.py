@@ -10,6 +10,7 @@ from .split import Known, Split, some_of, subset
 
 LOG = logging.getLogger(__name__)
 LEAST_SIDE = 1.0  # pixels, of a box that is kept
+MOST_NUMBER = 1e9  # of a coordinate or an area, on either side of 0
 MOST_OBJECTS = 10_000  # of a picture: each batch has so many rows for all of its own
 
 
@@ -76,14 +77,21 @@ class Read(NamedTuple):
       boxes: float64 ``[m, 4]``: left, top, right, bottom in pixels.
       classes: int ``[m]``.
       ignored: bool ``[m]``.
-      area: float64 ``[m]``, pixels; what is not above 0 is that of the box.
+      area: float64 ``[m]``, pixels; what is not above 0 is that of the box inside of
+        its picture, and so are all where there is None.
     """
 
     picture: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
     ignored: np.ndarray
-    area: np.ndarray
+    area: np.ndarray | None
+
+    def of(self, rows: np.ndarray) -> "Read":
+        """Some of the annotations."""
+        picture, boxes, classes = self.picture, self.boxes, self.classes
+        area = None if self.area is None else self.area[rows]
+        return Read(picture[rows], boxes[rows], classes[rows], self.ignored[rows], area)
 
 
 def collect(
@@ -95,7 +103,7 @@ def collect(
     are left out; the log has one line of each kind of change.
 
     Args:
-      found: all annotations, numbers that are finite.
+      found: all annotations, numbers within :data:`MOST_NUMBER`.
       sides: int ``[n, 2]``, height and width of each picture.
       where: what to call the split in messages.
       called: what to call an annotation.
@@ -119,11 +127,12 @@ def collect(
     ):
         report(np.flatnonzero(rows), text, where, called)
     own = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
-    none = kept & ~(found.area > 0)
+    area = own if found.area is None else found.area
+    none = kept & ~(area > 0)
     report(
         np.flatnonzero(none), "areas missing or 0, taken from the box", where, called
     )
-    given = found.area[kept & ~none]
+    given = area[kept & ~none]
     if len(given) > 1 and (given == given[0]).all() and (own[kept] != given[0]).any():
         LOG.warning("%s: the area of all %d objects is %g", where, len(given), given[0])
     order = np.flatnonzero(kept)
@@ -138,7 +147,7 @@ def collect(
         clipped[order].astype(np.float32),
         found.classes[order].astype(np.int32),
         found.ignored[order].astype(bool),
-        np.where(none, own, found.area)[order].astype(np.float32),
+        np.where(none, own, area)[order].astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
 

@@ -3,12 +3,13 @@
 import contextlib
 import json
 import logging
+import time
 from typing import Any
 
 import numpy as np
 
 from .decoding import Encoded, UnreadablePicture, size_of
-from .objects import Read, collect, object_split
+from .objects import MOST_NUMBER, Read, collect, object_split
 from .split import Split, check_labels
 
 LOG = logging.getLogger(__name__)
@@ -71,10 +72,13 @@ def box_split(source: Any, classes: int, where: str) -> Split:
       where: name of the split, for messages.
 
     Raises:
-      ValueError: boxes that are not finite, or classes out of range.
+      ValueError: no records, boxes or areas that no picture has, classes out of range,
+        or an ``image/id`` that is neither a number nor text.
     """
-    count = len(source)
-    LOG.info("%s: looking at the objects of %d records", where, count)
+    count, started = len(source), time.monotonic()
+    if not count:
+        raise ValueError(f"{where}: found no records, expected some")
+    LOG.info("%s: reading all %d records for their objects", where, count)
     sides = np.ones((count, 2), np.int32)
     ids, each = [], []
     parts: dict[str, list[np.ndarray]] = {k: [] for k in ("bbox", "label", "ignored")}
@@ -95,21 +99,30 @@ def box_split(source: Any, classes: int, where: str) -> Split:
         given = objects.get("area", np.zeros(len(label)))
         areas.append(np.asarray(given, np.float64).reshape(-1))
         each.append(len(label))
-        own = record.get("image/id", i)
-        ids.append(json.dumps(int(own) if np.ndim(own) == 0 else i).encode())
+        ids.append(json.dumps(_id(record, i, where)).encode())
     flat = {key: np.concatenate(values) for key, values in parts.items()}
-    label, area = flat["label"], np.concatenate(areas)
+    label = flat["label"]
+    area = np.concatenate(areas) if "area" in source[0]["objects"] else None
     check_labels(label.astype(np.int64), classes, where)
     top, left, bottom, right = flat["bbox"].T
     boxes = np.stack([left, top, right, bottom], 1)
-    if not np.isfinite(boxes).all() or not np.isfinite(area).all():
-        raise ValueError(f"{where}: found boxes or areas that are not finite")
-    if not areas or "area" not in source[0]["objects"]:
-        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     picture_of = np.repeat(np.arange(count), each)
-    read = Read(picture_of, boxes, label, flat["ignored"], area)
     text = lambda i: f"object {i} (of example {picture_of[i]})"
+    given = {"bbox": boxes} if area is None else {"bbox": boxes, "area": area[:, None]}
+    for key, values in given.items():
+        wrong = np.flatnonzero(~(np.abs(values) <= MOST_NUMBER).all(1))
+        if wrong.size:
+            first = values[wrong[0]].tolist()
+            raise ValueError(
+                f"{where}: {text(wrong[0])}: found {key} {first} in pixels, expected "
+                f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
+            )
+    read = Read(picture_of, boxes, label, flat["ignored"], area)
     objects = collect(read, sides, where, text)
+    took = time.monotonic() - started
+    LOG.info(
+        "%s: read %d records with %d objects in %.0f s", where, count, len(label), took
+    )
 
     def picture(index):
         record = source[index]
@@ -125,6 +138,24 @@ def called(record: Any, index: int, where: str) -> str:
     """A record in a message."""
     for key in NAMES:
         if key in record:
-            text = record[key]
-            return f"{where}: {text.decode() if isinstance(text, bytes) else text}"
+            return f"{where}: {_text(record[key])}"
     return f"{where}: example {index}"
+
+
+def _id(record: Any, index: int, where: str) -> int | str:
+    own = record.get("image/id", index)
+    if np.ndim(own):
+        return index
+    if isinstance(own, bytes | str):
+        return _text(own)
+    if not np.issubdtype(np.asarray(own).dtype, np.integer):
+        raise ValueError(
+            f"{where}: example {index}: image/id: found {own}, expected a whole number "
+            "or text"
+        )
+    return int(own)
+
+
+def _text(value: Any) -> str:
+    is_bytes = isinstance(value, bytes)
+    return value.decode("utf-8", "backslashreplace") if is_bytes else str(value)

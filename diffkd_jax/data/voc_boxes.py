@@ -65,7 +65,7 @@ def load_voc_boxes(
 
     Raises:
       ValueError: an xml that cannot be right, an unknown class, files without a
-        picture.
+        picture, or no object where no classes are given.
       FileNotFoundError: no lists and no xml files.
     """
     root = existing(path)
@@ -92,6 +92,13 @@ def load_voc_boxes(
                 f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
             )
         used = {name for fs in found.values() for f in fs for name in f.entry.names}
+        if not names and not used:
+            count = sum(map(len, found.values()))
+            raise ValueError(
+                f"{printable(str(root))}: found no object in {count} xml files, "
+                "expected some, or names of classes for a set without objects "
+                "(data.options.classes)"
+            )
         names = names or class_list(tuple(sorted(used)))
         found = {split: found[split] for split in needed(list(found), splits)}
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
@@ -182,7 +189,7 @@ def _split(
         boxes,
         np.array([number[n] for f in files for n in f.entry.names], np.int64),
         marked & (not crowd_objects),
-        np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        None,
     )
     called = [
         f"{os.path.basename(file.xml)} object {k}, {name}"

@@ -1,10 +1,10 @@
 """Boxes in the xml of PASCAL VOC: by the names of tags, in one pass, no tree."""
 
-import math
 from typing import NamedTuple
 from xml.parsers import expat
 
 from .decoding import reason
+from .objects import MOST_NUMBER
 
 MOST_BYTES = 2**22
 MOST_TEXT = 4096  # characters of a tag
@@ -17,6 +17,9 @@ READ = {
     ("object", "difficult"),
     *(("object", "bndbox", corner) for corner in CORNERS),
 }
+ONCE = READ | {("size",), ("object", "bndbox")}
+MARKS = {"": False, "0": False, "false": False, "1": True, "true": True}
+MARKS |= {"0.0": False, "1.0": True}
 
 
 class Entry(NamedTuple):
@@ -39,6 +42,8 @@ class Entry(NamedTuple):
 
 def read_entry(data: bytes, where: str) -> Entry:
     """The objects of a file; parts of objects and unknown tags are passed over.
+
+    Each tag that is read may stand once in an object, and once outside of them.
 
     Args:
       data: its content. Declarations of a document type or of entities are refused.
@@ -72,12 +77,15 @@ def read_entry(data: bytes, where: str) -> Entry:
             if value is None:
                 shown = "none" if text is None else repr(text[:40])
                 raise ValueError(
-                    f"{at}: found bndbox/{corner} {shown}, expected a number"
+                    f"{at}: found bndbox/{corner} {shown}, expected a number "
+                    f"from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
                 )
             found.append(value)
-        marked = one.get(("object", "difficult"), "").strip().lower()
+        mark = one.get(("object", "difficult"), "").strip()
+        if mark.lower() not in MARKS:
+            raise ValueError(f"{at}: found difficult {mark[:40]!r}, expected 0 or 1")
         names.append(name)
-        difficult.append(marked in ("1", "true"))
+        difficult.append(MARKS[mark.lower()])
         boxes.append(found)
     sides = [_number(top.get(("size", side), "0")) for side in ("height", "width")]
     height, width = (int(side) if side and 0 < side < 2**24 else 0 for side in sides)
@@ -104,6 +112,15 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
             raise ValueError(f"found the root {path[0][:40]!r}, expected 'annotation'")
         if len(path) == 2 and path[1] == "object":
             objects.append({})
+        place = tuple(path[1:5])
+        if len(path) < 5 and place in ONCE:
+            of_object = place[0] == "object"
+            into = objects[-1] if of_object else top
+            if place in into:
+                at = f"object {len(objects)}: " if of_object else ""
+                name = "/".join(place[of_object:])
+                raise ValueError(f"{at}found {name} twice, expected one")
+            into[place] = ""
 
     def end(_):
         path.pop()
@@ -112,7 +129,7 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
         place = tuple(path[1:5])
         if len(path) < 5 and place in READ:
             into = objects[-1] if place[0] == "object" else top
-            into[place] = (into.get(place, "") + piece)[:MOST_TEXT]
+            into[place] = (into[place] + piece)[:MOST_TEXT]
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
@@ -127,4 +144,4 @@ def _number(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= MOST_NUMBER else None

@@ -57,6 +57,14 @@ def curves(
 
     Raises:
       ValueError: shapes that do not fit, boxes or scores that are not finite.
+
+    >>> box = np.array([[[10.0, 10, 30, 40]]])
+    >>> truth = {"stored": box, "classes": np.zeros((1, 1), int),
+    ...     "valid": np.ones((1, 1), bool), "ignored": np.zeros((1, 1), bool),
+    ...     "area": np.full((1, 1), 600.0)}
+    >>> found = curves(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
+    >>> [round(figures(found)[k], 6) for k in ("ap", "ap_small", "ap_large")]
+    [1.0, 1.0, nan]
     """
     import hotcoco  # only evaluation needs it
 
@@ -195,27 +203,6 @@ def _mean(values: np.ndarray) -> float:
     return float(there.mean()) if there.size else float("nan")
 
 
-def coco_figures(
-    truth: Mapping[str, Any],
-    detections: Mapping[str, Any],
-    *,
-    limits: Sequence[int] = LIMITS,
-    size_limits: Sequence[float] = SIZE_LIMITS,
-) -> dict[str, float]:
-    """The figures of COCO for the detections of a split, see :func:`curves`.
-
-    >>> box = np.array([[[10.0, 10, 30, 40]]])
-    >>> truth = {"stored": box, "classes": np.zeros((1, 1), int),
-    ...     "valid": np.ones((1, 1), bool), "ignored": np.zeros((1, 1), bool),
-    ...     "area": np.full((1, 1), 600.0)}
-    >>> found = coco_figures(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
-    >>> [round(found[k], 6) for k in ("ap", "ap_small", "ap_large")]
-    [1.0, 1.0, nan]
-    """
-    found = curves(truth, detections, limits=limits, size_limits=size_limits)
-    return figures(found)
-
-
 def best_ap(truth: Mapping[str, Any], limit: int) -> tuple[float, int]:
     """What a perfect detector has where only so many of its detections count.
 
@@ -246,12 +233,15 @@ def best_ap(truth: Mapping[str, Any], limit: int) -> tuple[float, int]:
     return (float(share.mean()) if share.size else float("nan")), over
 
 
-def warn_of_limit(truth: Mapping[str, Any], limit: int, where: str) -> None:
+def warn_of_limit(
+    truth: Mapping[str, Any], limit: int, most: int | None, where: str
+) -> None:
     """Says in the log where pictures have more objects than detections count.
 
     Args:
       truth: as of :func:`curves`.
       limit: detections of a class in a picture.
+      most: those of all classes in a picture that a task keeps; None for any number.
       where: name of the split.
     """
     best, over = best_ap(truth, limit)
@@ -264,4 +254,16 @@ def warn_of_limit(truth: Mapping[str, Any], limit: int, where: str) -> None:
             limit,
             limit,
             best,
+        )
+    counted = np.asarray(truth["valid"], bool) & ~np.asarray(truth["ignored"], bool)
+    each = counted.sum(1)
+    if most is not None and (each > most).any():
+        LOG.warning(
+            "%s: %d pictures have more than %d objects of all classes, up to %d; no "
+            "more than %d detections of a picture are kept (task.options.most)",
+            where,
+            (each > most).sum(),
+            most,
+            each.max(),
+            most,
         )

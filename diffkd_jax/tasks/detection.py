@@ -209,7 +209,7 @@ def curves_of(seen: Evidence, classes: int, size_limits: Sequence[float]) -> Cur
         for name, x in rows.items()
         if name.startswith("true/")
     }
-    warn_of_limit(true, LIMITS[-1], "evaluation")
+    warn_of_limit(true, LIMITS[-1], None, "evaluation")
     return curves(true, found, classes=classes, size_limits=size_limits)
 
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from diffkd_jax.data import boxed, geometry, pipeline, sources, transforms
+from diffkd_jax.config import base
+from diffkd_jax.data import boxed, fields, geometry, pipeline, sources, transforms
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.decoding import Encoded
 from diffkd_jax.data.draws import Draws
@@ -112,7 +113,6 @@ def test_slivers_ignored_ones_and_the_smallest_are_left_out():
     # The first of two equals.
     found = boxed.to_train_on(target, [view], 2)
     assert found["classes"].tolist() == [[0, 1]]
-    assert found["area"].tolist() == [[10, 11]]
     cropped = View((10, 10), 0, 0, (10, 4), (12, 4))
     found = boxed.to_train_on(target, [(cropped, (10, 10)), None], 10)
     assert found["boxes"][0, :2].tolist() == [[0, 0, 4, 9], [0, 0, 4, 4]]
@@ -142,13 +142,16 @@ def test_scenes_open_as_the_data_of_a_run():
     data = open_data(scene_options(augment="crop_flip", flip=True))
     assert data.train_shape == data.eval_shape == (64, 64, 3)
     assert data.target["boxes"].shape == (1, 4, 4)
-    assert sorted(data.target) == ["area", "boxes", "classes", "valid"]
+    assert sorted(data.target) == ["boxes", "classes", "valid"]
     assert data.sized
     assert data.meta["num_classes"] == 10 == len(data.meta["palette"])
 
 
+RESIZED = {"augment": "resize_flip", "train_size": (96, 96), "resize": 80}
+
+
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("given", "message"),
     [
         ({"augment": "resized_crop", "image_size": 8}, "data.augment: found 'resized_"),
         ({"augment": "crop_flip", "padding": 4}, "data.padding: found 4, expected 0"),
@@ -164,13 +167,39 @@ def test_scenes_open_as_the_data_of_a_run():
             r"data.train_size: found \(64, 64\), expected at least \(80, 80\)",
         ),
         ({"train_resize": (0,)}, r"data.train_resize: found \(0,\), expected shorter"),
+        (
+            {"train_resize": (48, 96)},
+            r"data.train_resize: found \(48, 96\), expected \(\) for data.augment",
+        ),
+        (
+            {"augment": "scale_crop_flip", "train_size": (64, 64), "resize": 80},
+            "data.resize: found 80, expected 0 .* data.augment 'scale_crop_flip': tr",
+        ),
+        (
+            {"resize": 80},
+            "data.resize: found 80, expected 0 .* data.augment 'none': trai",
+        ),
+        ({"resize_longest": 96}, "data.resize_longest: found 96, expected 0 without"),
+        (
+            {**RESIZED, "scale": (0.75, 1.25)},
+            r"data.scale: found \(0.75, 1.25\), expected the default \(0.5, 2.0\) for",
+        ),
+        (
+            {**RESIZED, "scale_step": 0.0},
+            "data.scale_step: found 0.0, expected the default 0.1 for data.augment 're",
+        ),
         ({"two_canvases": True}, "data.two_canvases: found True, expected False with"),
         ({"max_objects": 0}, "data.max_objects: found 0, expected 1 to 10000"),
     ],
 )
-def test_fields_that_do_not_fit_boxes(fields, message):
+def test_fields_that_do_not_fit_boxes(given, message):
     with pytest.raises(ValueError, match=message):
-        open_data(scene_options(**fields))
+        open_data(scene_options(**given))
+
+
+def test_the_factors_that_resize_flip_leaves_alone_are_the_defaults():
+    assert {name: base().data[name] for name in fields.FACTORS} == fields.FACTORS
+    assert open_data(scene_options(**RESIZED, canvas=(80, 80))).sized
 
 
 def test_batches_of_scenes_on_one_canvas():

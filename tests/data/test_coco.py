@@ -228,6 +228,16 @@ def test_areas_that_say_nothing(tmp_path, name, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("area", "box_area"), [(0, False), (900, True)])
+def test_areas_of_boxes_are_those_of_what_is_inside(tmp_path, area, box_area):
+    file = folder(tmp_path, "coco_area_zero.json") / "a.json"
+    data = json.loads((tmp_path / "coco_area_zero.json").read_text())
+    one = data["annotations"][0] | {"bbox": [-10, -5, 30, 25], "area": area}
+    file.write_text(json.dumps(data | {"annotations": [one]}))
+    found = sources.load(**options_of(tmp_path, "a.json", box_area=box_area))
+    assert kept(objects(found), "area") == [400]
+
+
 @pytest.mark.parametrize("name", ["upright", "stored"])
 def test_the_size_in_the_json_says_whether_a_picture_is_turned(tmp_path, name):
     file = f"exif_{name}.json"
@@ -356,6 +366,25 @@ def test_the_json_may_lie_beside_the_pictures(tmp_path):
             sources.load("coco", str(root), options={"annotations": pattern})
 
 
+@pytest.mark.parametrize("folder", ["../x", "/etc", "a/../../{split}", ".."])
+def test_pictures_stay_below_the_data(tmp_path, folder):
+    (tmp_path / "in").mkdir()
+    root = str(write_coco(tmp_path / "in"))
+    with pytest.raises(ValueError, match=r"data.options.images: found '.*', expected"):
+        sources.load("coco", root, options={"images": folder})
+
+
+def test_the_name_of_a_split_leads_nowhere_else(tmp_path):
+    (tmp_path / "in").mkdir()
+    root = write_coco(tmp_path / "in", splits=("train",))
+    (root / "annotations/instances_train.json").rename(root / "annotations/...json")
+    options = {"annotations": "annotations/{split}.json"}
+    with pytest.raises(
+        ValueError, match=r"data.options.images: found '\.\.', expected"
+    ):
+        sources.load("coco", str(root), options=options)
+
+
 def test_splits_must_have_the_same_categories(tmp_path):
     root = write_coco(tmp_path)
     file = root / "annotations/instances_val.json"
@@ -398,6 +427,10 @@ def test_a_run_on_files(tmp_path):
         )
     )
     assert sum(batch["mask"].sum() for batch in found) == 13
+    # Before pictures are looked at that have no canvas.
+    options.update(augment="none", train_size=(), canvas=())
+    with pytest.raises(ValueError, match=r"data.resize: found 30, expected 0 for pict"):
+        open_data(options)
 
 
 BAD = {
@@ -427,8 +460,16 @@ WRONG = [
     ("annotations", {"bbox": [1, 1, float("nan"), 9]}, r"found bbox \[1, 1, nan, 9\]"),
     ("annotations", {"bbox": [1, 1, float("inf"), 9]}, r"found bbox \[1, 1, inf, 9\]"),
     ("annotations", {"bbox": [1, 1, 10**400, 9]}, r"found bbox \[1, 1, 1000"),
+    (
+        "annotations",
+        {"bbox": [1e308, 1, 1e308, 9]},
+        r"annotation 1: found bbox \[1e\+3",
+    ),
+    ("annotations", {"bbox": [1, 1, 2e9, 9]}, r", 9\], expected four numbers from -1e"),
     ("annotations", {"bbox": None}, "annotation 1: found bbox None, expected four"),
-    ("annotations", {"area": "big"}, "annotation 1: found area 'big', expected a n"),
+    ("annotations", {"area": 1e300}, r"annotation 1: found area 1e\+300, expected one"),
+    ("annotations", {"area": 2e9}, "annotation 1: found area 2000000000.0, expected o"),
+    ("annotations", {"area": "big"}, "annotation 1: found area 'big', expected one"),
     ("annotations", {"iscrowd": 7}, "annotation 1: found iscrowd 7, expected 0 or 1"),
     ("annotations", {"image_id": None}, "annotation 1: found image_id None, expected"),
     ("annotations", {"image_id": 9}, "found image_id of no picture in all 1 annot"),
@@ -454,6 +495,18 @@ def test_entries_that_cannot_be_are_named(tmp_path, part, change, message):
     with pytest.raises(ValueError, match=message) as error:
         sources.load(**options_of(tmp_path, "a.json"))
     assert "a.json: " in str(error.value)
+
+
+def test_categories_of_one_name_are_named_once(tmp_path, caplog):
+    names = {5: "b", 3: "a", 9: "b", 7: "c", 8: "b", 4: "c"}
+    categories = [{"id": own, "name": name} for own, name in names.items()]
+    data = sources.load("coco", str(write_coco(tmp_path, categories=categories)))
+    assert data.class_names == ("a", "c", "b", "c", "b", "b")
+    (found,) = (text for text in caplog.messages if "of one name" in text)
+    assert found == (
+        f"{tmp_path}/annotations/instances_train.json: categories of one name, kept as "
+        "classes of their own: 'c' (ids 4, 7), 'b' (ids 5, 8, 9)"
+    )
 
 
 def test_what_is_there_twice_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """VOC's xml and TFDS' records with boxes, and what is odd about them."""
 
 import io
+import json
 import shutil
 import warnings
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from diffkd_jax.data import sources
 from diffkd_jax.data.decoding import decode
+from diffkd_jax.data.record_boxes import box_split
 from diffkd_jax.data.voc_xml import read_entry
 from tests.data.test_boxes import EXPECTED, ODD
 
@@ -63,6 +65,14 @@ def test_an_unknown_class_is_refused(tmp_path):
         assert word in str(error.value)
 
 
+def test_areas_are_those_of_what_is_inside(tmp_path, caplog):
+    picture(tmp_path / "1.png")
+    (tmp_path / "1.xml").write_text(xml(("dog", 11, 11, 90, 90, "")))
+    split = sources.load("voc_boxes", str(tmp_path)).splits["train"]
+    assert split.fetch(np.array([0]))["target"]["area"].tolist() == [[20 * 10]]
+    assert len(caplog.records) == 1  # of the box
+
+
 def picture(file, size=(20, 30)):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size[::-1], (9, 9, 9)).save(file)
@@ -112,6 +122,16 @@ def test_folders_of_xml_beside_pictures(tmp_path):
         sources.load("voc_boxes", str(empty))
 
 
+def test_files_without_an_object_are_named_as_such(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.xml").write_text(xml())
+    with pytest.raises(ValueError, match="found no object in 2 xml files, expected so"):
+        sources.load("voc_boxes", str(tmp_path))
+    data = sources.load("voc_boxes", str(tmp_path), options={"classes": "dog"})
+    assert not data.splits["train"].known.usable.any()
+
+
 BOMB = (
     '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;">]><annotation><object>'
     "<name>&y;</name></object></annotation>"
@@ -133,12 +153,31 @@ FILE = (
         (xml(("dog", "a", 1, 9, 9, "")), "object 1: found bndbox/xmin 'a', expected a"),
         (xml(("dog", "nan", 1, 9, 9, "")), "object 1: found bndbox/xmin 'nan', expec"),
         (xml(("dog", 1, 1, 9, "1e999", "")), "found bndbox/ymax '1e999', expected"),
+        (xml(("dog", 1, -2e9, 9, 9, "")), "found bndbox/ymin '-2000000000.0', expec"),
         (xml((" ", 1, 1, 9, 9, "")), "object 1: found no name, expected that of a cl"),
         (
             "<annotation><object><name>a</name></object></annotation>",
             "object 1: found bndbox/xmin none, expected a number",
         ),
         (b"<annotation>" + b" " * 2**23, "found more than 4194304 bytes"),
+        (xml(("a", 1, 1, 9, 9, "<name>b</name>")), "object 1: found name twice, exp"),
+        (
+            xml(("a", 1, 1, 9, 9, ""), ("a", 1, 1, 9, 9, "<bndbox></bndbox>")),
+            "object 2: found bndbox twice, expected one",
+        ),
+        (
+            xml(("a", 1, 1, 9, "9</ymax><ymax>9", "")),
+            "object 1: found bndbox/ymax twice, expected one",
+        ),
+        ("<annotation><size/><size/></annotation>", "xml of VOC: found size twice"),
+        (
+            xml(("a", 1, 1, 9, 9, "<difficult>yes</difficult>")),
+            "object 1: found difficult 'yes', expected 0 or 1",
+        ),
+        (
+            xml(("a", 1, 1, 9, 9, "<difficult>2</difficult>")),
+            "object 1: found difficult '2', expected 0 or 1",
+        ),
     ],
 )
 def test_files_that_cannot_be_right_are_named(text, message):
@@ -148,6 +187,15 @@ def test_files_that_cannot_be_right_are_named(text, message):
     assert str(error.value).startswith("here.xml: ")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1", True), ("1.0", True), (" True ", True), ("0.0", False), ("", False)],
+)
+def test_difficult_is_0_or_1(text, expected):
+    marked = xml(("a", 1, 1, 9, 9, f"<difficult>{text}</difficult>"))
+    assert read_entry(marked.encode(), "here").difficult == [expected]
 
 
 def test_depth_and_namespaces_are_of_no_account():
@@ -221,3 +269,64 @@ def test_array_records(tmp_path):
     assert sorted(split.known.ids.tolist()) == [b"7", b"8", b"9"]
     assert sorted(split.known.usable.tolist()) == [0, 0, 1]
     assert split.known.sides[place].tolist() == [22, 40]
+
+
+def one_record(bbox=((0.5, 0.25, 1.0, 0.75),), area=None, **changed):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(stream, "PNG")
+    objects = {"bbox": np.array(bbox, np.float32), "label": np.array([1])}
+    objects |= {} if area is None else {"area": np.array(area, np.float32)}
+    return {"image": stream.getvalue(), "objects": objects, **changed}
+
+
+def test_ids_of_records_may_be_text(caplog):
+    records = [
+        one_record(**{"image/id": own}) for own in (b"abc", "d", np.int64(7), b"\xff")
+    ]
+    with caplog.at_level("INFO"):
+        split = box_split(records, 2, "here: train")
+    texts = [json.loads(own) for own in split.known.ids]
+    assert texts == ["abc", "d", 7, "\\xff"]
+    assert split.name(0) == "here: train: abc"
+    assert split.name(3) == "here: train: \\xff"
+    first, last = [record.getMessage() for record in caplog.records]
+    assert first.startswith("here: train: reading all 4 records for their objects")
+    assert last.startswith("here: train: read 4 records with 4 objects in ")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([], "here: train: found no records, expected some"),
+        (
+            [one_record(), one_record(bbox=[[0, 0, np.inf, 1]])],
+            r"here: train: object 1 \(of example 1\): found bbox \[0.0, 0.0, 40.0, i"
+            r"nf\] in pixels, expected numbers from -1e",
+        ),
+        (
+            [one_record(bbox=[[0, 0, 1, 1e30]])],
+            r"object 0 \(of example 0\): found bbox .* in pixels, expected numbers",
+        ),
+        (
+            [one_record(area=[2e9])],
+            r"object 0 \(of example 0\): found area \[2000000000.0\] in pixels, expec",
+        ),
+        (
+            [one_record(area=[np.nan])],
+            r"found area \[nan\] in pixels, expected numbers f",
+        ),
+        (
+            [one_record(**{"image/id": 1.5})],
+            "here: train: example 0: image/id: found 1.5, expected a whole number or t",
+        ),
+    ],
+)
+def test_records_that_cannot_be_right_are_named(records, message):
+    with pytest.raises(ValueError, match=message):
+        box_split(records, 2, "here: train")
+
+
+@pytest.mark.parametrize("area", [None, [0]])
+def test_areas_of_records_are_those_of_what_is_inside(area):
+    split = box_split([one_record(bbox=[[-1, 0, 0.5, 2]], area=area)], 2, "here")
+    assert split.fetch(np.array([0]))["target"]["area"].tolist() == [[10 * 40]]
