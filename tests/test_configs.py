@@ -10,7 +10,10 @@ from diffkd_jax.methods import METHODS
 from tests.train.conftest import ROOT, load_config
 
 ALL = {p.stem for p in (ROOT / "configs").glob("[!_]*.py")}
-DENSE = {"cityscapes", "segmentation_quickstart"}  # in test_dense_configs.py
+DENSE = {  # in test_dense_configs.py
+    *("cityscapes", "segmentation_quickstart"),
+    *("coco", "detection_quickstart", "tree_crowns"),
+}
 NAMES = sorted(ALL - DENSE)
 
 

@@ -127,7 +127,12 @@ def detection(
     def evidence(outputs, batch):
         return evidence_of(predict(outputs, batch), batch)
 
-    matched = functools.partial(curves_of, classes=classes, size_limits=limits)
+    matched = functools.partial(
+        curves_of,
+        classes=classes,
+        size_limits=limits,
+        most=max(one.most for one in kept.values()),
+    )
 
     return Task(
         loss=losses,
@@ -200,7 +205,9 @@ def evidence_of(found: Mapping[str, jax.Array], batch: Mapping) -> Evidence:
     return Evidence({"pictures": batch["mask"].sum()}, rows)
 
 
-def curves_of(seen: Evidence, classes: int, size_limits: Sequence[float]) -> Curves:
+def curves_of(
+    seen: Evidence, classes: int, size_limits: Sequence[float], most: int
+) -> Curves:
     """Precision and recall of the detections of a split."""
     rows = {name: np.asarray(x) for name, x in seen.rows.items()}
     found = {name: rows[name] for name in DETECTIONS}
@@ -209,7 +216,7 @@ def curves_of(seen: Evidence, classes: int, size_limits: Sequence[float]) -> Cur
         for name, x in rows.items()
         if name.startswith("true/")
     }
-    warn_of_limit(true, LIMITS[-1], None, "evaluation")
+    warn_of_limit(true, LIMITS[-1], most, "evaluation")
     return curves(true, found, classes=classes, size_limits=size_limits)
 
 

@@ -98,7 +98,9 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
         teacher = np.nan_to_num(_pool(refined.teacher))
         centre = teacher.mean(0)
         _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
-        project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a[:2].T
+        # One example, or one channel, spans no plane: the second component is 0.
+        axes = np.concatenate([axes, np.zeros((1, axes.shape[1]))])[:2]
+        project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a.T
         drawn[name] = {
             "teacher": project(refined.teacher),
             "denoised": project(refined.student),
