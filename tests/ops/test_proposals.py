@@ -98,3 +98,54 @@ def test_no_gradient_passes():
     total = lambda codes: PROPOSE(logits, codes, anchors, jnp.array(SIZE))[0].sum()
     gradient = jax.grad(total)(codes)
     assert all((x == 0).all() for x in gradient.values())
+
+
+def plain(logits, codes, anchors, size, before, after):
+    """The same by loops: the best of a level, clipped, suppressed among themselves."""
+    found = []
+    for name in logits:
+        order = np.argsort(-logits[name], kind="stable")[:before]
+        kept = []
+        for row in order:
+            x1, y1, x2, y2 = anchors[name][row]
+            dx, dy, dw, dh = codes[name][row]
+            width, height = x2 - x1, y2 - y1
+            x, y = x1 + width / 2 + dx * width, y1 + height / 2 + dy * height
+            w, h = width * np.exp(dw) / 2, height * np.exp(dh) / 2
+            box = np.array([x - w, y - h, x + w, y + h]).clip(0, size[::-1] * 2)
+            if (box[2:] - box[:2] < 1e-3).any():
+                continue
+            if all(overlap(box, other) <= 0.7 for _, other in kept):
+                kept.append((logits[name][row], box))
+        found += kept
+    found.sort(key=lambda one: -one[0])
+    return np.array([box for _, box in found[:after]]).reshape(-1, 4)
+
+
+def overlap(a, b):
+    inner = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    inner = inner.clip(0).prod()
+    return inner / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inner)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_proposals_equal_those_of_plain_loops(seed):
+    """Boxes in heaps, some outside, logits that tie every other time."""
+    rng = np.random.default_rng(seed)
+    logits, codes, anchors = {}, {}, {}
+    for name, count in (("p2", 30), ("p3", 12), ("p4", 3)):
+        scores = rng.normal(size=count)
+        # No negative zeros, which XLA sorts below zero.
+        logits[name] = scores.round(0 if seed % 2 else 6) + 0.0
+        corner = rng.choice([0.0, 20, 60], (count, 2)) + rng.normal(0, 3, (count, 2))
+        anchors[name] = np.concatenate(
+            [corner, corner + rng.uniform(8, 40, (count, 2))], 1
+        )
+        codes[name] = rng.normal(0, 0.1, (count, 4))
+    anchors["p2"][0] += 500  # outside
+    find = jax.jit(functools.partial(propose, before=20, after=15))
+    arrays = [jax.tree.map(jnp.asarray, x) for x in (logits, codes, anchors)]
+    boxes, valid = find(*arrays, jnp.array([64, 80]))
+    expected = plain(logits, codes, anchors, (64, 80), 20, 15)
+    assert valid.sum() == len(expected)
+    np.testing.assert_allclose(boxes[: len(expected)], expected, atol=1e-9)

@@ -90,3 +90,50 @@ def test_what_is_no_pyramid_or_size_is_refused():
         roi_align(X, box, scale=1.0)
     with pytest.raises(ValueError, match=r"size, .*: found \(0, 7\), 2, 4, expected"):
         roi_align(X[0], box, scale=1.0, size=(0, 7))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_pooling_equals_plain_loops(aligned):
+    """Boxes inside, across the border, outside, and of no area."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 9, 2))
+    boxes = np.array(
+        [[3.0, 2, 30, 20], [-9, -5, 12, 50], [90, 90, 99, 99], [7, 7, 7, 7]]
+    )
+    found = roi_align(
+        jnp.asarray(x, jnp.float32),
+        jnp.asarray(boxes, jnp.float32),
+        scale=1 / 4,
+        size=(2, 3),
+        sampling_ratio=2,
+        aligned=aligned,
+    )
+
+    def at(y, column):
+        if not (-1 <= y <= 6 and -1 <= column <= 9):
+            return np.zeros(2)
+        y, column = max(y, 0.0), max(column, 0.0)
+        top, left = min(int(y), 5), min(int(column), 8)
+        low, right = min(top + 1, 5), min(left + 1, 8)
+        v, u = (y - top if top < 5 else 0.0), (column - left if left < 8 else 0.0)
+        upper = x[top, left] * (1 - u) + x[top, right] * u
+        return upper * (1 - v) + (x[low, left] * (1 - u) + x[low, right] * u) * v
+
+    for i, box in enumerate(boxes):
+        x1, y1, x2, y2 = box / 4 - 0.5 * aligned
+        width, height = x2 - x1, y2 - y1
+        if not aligned:
+            width, height = max(width, 1.0), max(height, 1.0)
+        for row in range(2):
+            for column in range(3):
+                points = [
+                    at(
+                        y1 + (row + (a + 0.5) / 2) * height / 2,
+                        x1 + (column + (b + 0.5) / 2) * width / 3,
+                    )
+                    for a in range(2)
+                    for b in range(2)
+                ]
+                np.testing.assert_allclose(
+                    found[i, row, column], np.mean(points, 0), atol=1e-5
+                )
