@@ -95,6 +95,17 @@ def inherit(
     >>> inherit(own, teacher, ["head/*"])["params"]["head"]["w"].tolist()
     [1.0, 1.0]
     """
+    return _filled(variables, inherited(variables, teacher, patterns))
+
+
+def inherited(
+    variables: Mapping[str, Any], teacher: Mapping[str, Any], patterns: Sequence[str]
+) -> dict[str, Any]:
+    """What :func:`inherit` takes of the teacher, by path; shapes alone will do.
+
+    Raises:
+      ValueError: as of :func:`inherit`.
+    """
     wanted, known = by_path(variables), by_path(teacher)
     taken = {}
     for pattern in patterns:
@@ -111,7 +122,7 @@ def inherit(
                     f"expected {_shown(wanted, path)}"
                 )
             taken[path] = known[path]
-    return _filled(variables, taken)
+    return taken
 
 
 def frozen_mask(params: Any, patterns: Sequence[str], prefix: str = "student/") -> Any:

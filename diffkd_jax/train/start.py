@@ -13,7 +13,7 @@ from ..models.checks import check_finite
 from ..models.contract import Model, split
 from ..models.files import model_file
 from ..models.parts import load_into
-from ..models.start import inherit, start_from
+from ..models.start import inherit, inherited, start_from
 from . import sharding
 from .build import Run, student_variables
 
@@ -46,7 +46,8 @@ def starting(
             "method that has one, or ()"
         )
     if options.inherit and run.teacher is not None:  # before one is trained
-        inherit(_shapes(run.student, run), _shapes(run.teacher, run), options.inherit)
+        shapes = _shapes(run.student, run), _shapes(run.teacher, run)
+        inherited(*shapes, options.inherit)
     if not (options.init or options.inherit):
         if frozen:
             LOG.warning(
