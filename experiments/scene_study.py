@@ -2,6 +2,8 @@
 
 import json
 
+from PIL import Image
+
 from diffkd_jax.train import plots
 from diffkd_jax.train.examples import compared_examples
 from experiments.tables import means, table
@@ -31,4 +33,8 @@ def write(here, runs, *, order, headline, fields, bases, show, meta):
     drawn = means(rows, f"final_{headline}", order)
     plots.comparison(here / "plots/comparison.png", drawn, headline)
     examples = compared_examples(runs, [f"{method}-0" for method in order])
-    show(here / "plots", examples, meta)
+    for file in show(here / "plots", examples, meta):
+        # Noise is dear in a PNG file.
+        with Image.open(file) as picture:
+            picture.convert("RGB").save(file.with_suffix(".jpg"), quality=80)
+        file.unlink()

@@ -53,6 +53,7 @@ def diffkd_fpn(
     >>> sorted(method.taps)
     ['box_p3', 'box_p4', 'p3', 'p4']
     """
+    _check(levels, "diffkd_fpn")
     function = find(distance, DISTANCES, "methods.diffkd_fpn.distance")
     block = DiffKD(latent_channels, None, num_steps, num_train_steps, remat=remat)
     together = "pyramid" if share else ""
@@ -82,6 +83,7 @@ def mse_fpn(
     >>> mse_fpn(levels=["p3"], weight=2.0).weights
     {'p3/distance': 2.0}
     """
+    _check(levels, "mse_fpn")
     function = find(distance, DISTANCES, "methods.mse_fpn.distance")
     taps = {level: Tap(f"fpn/{level}", f"fpn/{level}", function) for level in levels}
     return Method(taps, {f"{level}/distance": weight for level in levels})
@@ -113,12 +115,9 @@ def fgd(
     >>> sorted(method.taps), method.taps["p4"].distance.keywords["stride"]
     (['p3', 'p4'], 16)
     """
+    _check(levels, "fgd")
     taps = {}
     for level in levels:
-        if level[:1] != "p" or not level[1:].isdecimal():
-            raise ValueError(
-                f"methods.fgd.levels: found {level!r}, expected names such as 'p3'"
-            )
         distance = functools.partial(
             fgd_distance,
             stride=2 ** int(level[1:]),
@@ -129,3 +128,11 @@ def fgd(
         )
         taps[level] = Tap(f"fpn/{level}", f"fpn/{level}", distance, Relation())
     return Method(taps, {f"{level}/relation": relation for level in levels})
+
+
+def _check(levels: Sequence[str], method: str) -> None:
+    named = [level[:1] == "p" and level[1:].isdecimal() for level in levels]
+    if not named or not all(named):
+        raise ValueError(
+            f"methods.{method}.levels: found {levels!r}, expected names such as 'p3'"
+        )

@@ -72,11 +72,6 @@ def make_method(recipe, norm_group_size: int = 0) -> Method:
             f"method: found {name!r}, which gives {type(method).__name__}, expected a "
             "diffkd_jax.Method"
         )
-    if name != "none" and not method.taps:
-        raise ValueError(
-            f"method: found {name!r} with nothing to match, expected taps (options "
-            "such as levels), or the method 'none'"
-        )
     taps, group = dict(method.taps), norm_group_size
     norm = functools.partial(BatchNorm, group_size=group)
     for key, tap in taps.items():
