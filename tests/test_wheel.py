@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -71,3 +72,11 @@ def test_recipes_run_from_an_empty_directory(installed, tmp_path):
         summary = json.loads((empty / "runs" / name / "summary.json").read_text())
         assert summary["steps"] == 2
     assert [path.name for path in empty.iterdir()] == ["runs"]
+
+
+def test_the_wheel_has_every_folder_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"]) - {"diffkd_jax.configs"}
+    files = (ROOT / "diffkd_jax").rglob("*.py")
+    there = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
+    assert listed == there
