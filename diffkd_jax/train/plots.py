@@ -96,7 +96,8 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
     # A few examples far out would otherwise squeeze everything else.
     everything = np.concatenate([points["teacher"], *(p for _, p in panels)])
     low, high = np.percentile(everything, [1, 99], axis=0)
-    margin = 0.1 * (high - low)
+    # Of one example, or one channel, all lie on a line.
+    margin = np.maximum(0.1 * (high - low), 1e-6 + 1e-3 * np.abs(high))
     for axis, (title, at) in zip(axes.flat, panels, strict=False):
         axis.scatter(*points["teacher"].T, s=6, color=COLOURS["teacher"], alpha=0.35)
         axis.scatter(*at.T, s=6, color=COLOURS["denoised"], alpha=0.7)

@@ -130,3 +130,12 @@ def test_examples_that_are_cut_are_not_shown(tmp_path, caplog):
     found = examples.compared_examples(tmp_path, ["none", "kd"])
     assert list(found["predicted"]) == ["kd"]
     assert "examples are not shown" in caplog.text
+
+
+def test_denoising_of_a_single_example_is_drawn(tmp_path):
+    from diffkd_jax.train import plots
+
+    points = {"teacher": np.zeros((1, 2)), "denoised": np.zeros((1, 2))}
+    points["steps"] = np.zeros((3, 1, 2))
+    plots.trajectory(tmp_path / "trajectory.png", points, "p5")
+    assert (tmp_path / "trajectory.png").stat().st_size > 1000
