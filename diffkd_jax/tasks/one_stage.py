@@ -5,7 +5,7 @@ Outputs are dicts by level: ``class_logits`` ``[b, n, classes]``, ``box_codes``
 x1 y1 x2 y2 in pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -186,20 +186,44 @@ def detections(
     def one(levels, size):
         found = [_candidates(*level, kept=kept, decode=undo) for level in levels]
         boxes, scores, classes = (jnp.concatenate(x) for x in zip(*found, strict=True))
-        boxes = clip(boxes, size)
-        there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)
         # By their logarithms: probabilities of 1 are ties in float32.
-        scores = jnp.where(there, scores, -jnp.inf)
-        rows, valid = greedy(boxes, scores, classes, kept.nms, kept.most)
-        return {
-            "boxes": jnp.where(valid[:, None], boxes[rows], 0.0),
-            "scores": jnp.where(valid, jnp.exp(scores[rows]), 0.0),
-            "classes": jnp.where(valid, classes[rows], 0),
-            "valid": valid,
-        }
+        return suppressed(boxes, scores, classes, size, kept, jnp.exp)
 
     axes = [(None, *(0 for _ in names)) for _ in levels]
     return jax.vmap(one, in_axes=(axes, 0))(levels, size)
+
+
+def suppressed(
+    boxes: jax.Array,
+    ranks: jax.Array,
+    classes: jax.Array,
+    size: jax.Array,
+    kept: Kept,
+    score: Callable[[jax.Array], jax.Array] = lambda rank: rank,
+) -> dict[str, jax.Array]:
+    """The best boxes of one picture, cut to it, suppressed within classes.
+
+    Args:
+      boxes: ``[n, 4]``.
+      ranks: ``[n]``, larger for better, -inf for no box.
+      classes: ints ``[n]``.
+      size: height and width of the picture.
+      kept: which; ``score`` and ``candidates`` are not looked at.
+      score: of a rank.
+
+    Returns:
+      As of :func:`detections`, without the batch axis.
+    """
+    boxes = clip(boxes, size)
+    there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)
+    ranks = jnp.where(there, ranks, -jnp.inf)
+    rows, valid = greedy(boxes, ranks, classes, kept.nms, kept.most)
+    return {
+        "boxes": jnp.where(valid[:, None], boxes[rows], 0),
+        "scores": jnp.where(valid, score(ranks[rows]), 0),
+        "classes": jnp.where(valid, classes[rows], 0),
+        "valid": valid,
+    }
 
 
 def _candidates(anchors, logits, codes, centreness=None, *, kept, decode):

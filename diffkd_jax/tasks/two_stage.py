@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from ..ops.box_losses import smooth_l1
-from ..ops.boxes import clip, decode, encode
-from ..ops.nms import greedy
-from .one_stage import Kept, joined
+from ..ops.boxes import decode, encode
+from .one_stage import Kept, joined, suppressed
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 BETA = 1 / 9
@@ -120,19 +119,11 @@ def detections(
         classes = logits.shape[-1] - 1
         codes = codes.reshape(len(boxes), -1, 4)[:, 1:]
         found = decode(codes, boxes[:, None], ROI_WEIGHTS, clamp_below)
-        found = clip(found, size).reshape(-1, 4)
         scores = jax.nn.softmax(logits)[:, 1:].ravel()
-        large = (found[:, 2:] - found[:, :2] >= kept.side).all(-1)
-        counts = (scores > kept.score) & large & jnp.repeat(valid, classes)
+        counts = (scores > kept.score) & jnp.repeat(valid, classes)
         label = jnp.tile(jnp.arange(classes, dtype=jnp.int32), len(boxes))
         ranked = jnp.where(counts, scores, -jnp.inf)
-        rows, there = greedy(found, ranked, label, kept.nms, kept.most)
-        return {
-            "boxes": jnp.where(there[:, None], found[rows], 0),
-            "scores": jnp.where(there, scores[rows], 0),
-            "classes": jnp.where(there, label[rows], 0),
-            "valid": there,
-        }
+        return suppressed(found.reshape(-1, 4), ranked, label, size, kept)
 
     return jax.vmap(one)(
         roi["boxes"], roi["valid"], roi["class_logits"], roi["box_codes"], size
