@@ -172,9 +172,7 @@ class FasterRcnn(nn.Module):
             "anchors": {
                 level: grid_anchors(
                     value.shape[1:3],
-                    covered(level, value.shape[1:3])
-                    if self.nominal_strides
-                    else image_size,
+                    covered(self, level, value.shape[1:3], image_size),
                     [side],
                     self.ratios,
                     rounded,

@@ -109,6 +109,6 @@ class Fcos(nn.Module):
     def _anchors(
         self, level: str, size: Sequence[int], image_size: Sequence[int]
     ) -> np.ndarray:
-        whole = covered(level, size) if self.nominal_strides else image_size
+        whole = covered(self, level, size, image_size)
         # Sides of the nominal stride, also where the map's is another.
         return points(size, whole, self.point_offset, 2 ** int(level[1]))

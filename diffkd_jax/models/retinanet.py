@@ -174,18 +174,22 @@ class RetinaNet(nn.Module):
         for (level, size), side in zip(sizes.items(), self.anchor_sizes, strict=True):
             sides = [side * scale for scale in self.scales]
             sides = [int(s) for s in sides] if self.rounded_anchors else sides
-            whole = covered(level, size) if self.nominal_strides else image_size
+            whole = covered(self, level, size, image_size)
             made = (sides, self.ratios, self.rounded_anchors)
             found[level] = grid_anchors(size, whole, *made)
         return found
 
 
-def covered(level: str, size: Sequence[int]) -> tuple[int, int]:
-    """Height and width of what a map covers, pixels, at the stride of its level.
+def covered(
+    module: Any, level: str, size: Sequence[int], image_size: Sequence[int]
+) -> Sequence[int]:
+    """Height and width of what the positions of a map are spread over, pixels.
 
-    >>> covered("p7", (7, 11))
-    (896, 1408)
+    That is the picture, or with ``module.nominal_strides`` what the map covers at the
+    stride of its level.
     """
+    if not module.nominal_strides:
+        return image_size
     stride = 2 ** int(level[1:])
     return size[0] * stride, size[1] * stride
 
