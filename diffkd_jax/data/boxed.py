@@ -9,7 +9,6 @@ from . import geometry
 from .geometry import Size, View
 
 Target = dict[str, np.ndarray]
-AUGMENTS = ("none", "crop_flip", "scale_crop_flip", "resize_flip")
 
 
 def has_boxes(batch: Mapping[str, Any]) -> bool:
@@ -31,31 +30,51 @@ def check_boxed(data) -> None:
       ValueError: names the field.
     """
     of_boxes = "for pictures with boxes"
-    if data.augment not in AUGMENTS:
-        raise ValueError(
-            f"data.augment: found {data.augment!r}, expected 'none', 'resize_flip' or "
-            f"'scale_crop_flip' {of_boxes}"
-        )
-    if data.augment == "crop_flip" and data.padding:
-        raise ValueError(
-            f"data.padding: found {data.padding}, expected 0 {of_boxes}, or "
-            "data.augment 'resize_flip'"
-        )
+    side = "data.resize is the shorter side"
+    check_views(
+        data,
+        of_boxes,
+        ("resize_flip", "scale_crop_flip"),
+        {"image_size": side, "eval_size": side},
+    )
     if data.augment != "resize_flip" and data.resize:
         raise ValueError(
             f"data.resize: found {data.resize}, expected 0 {of_boxes} and data.augment "
             f"{data.augment!r}: training would see them at their own size; or "
             "data.augment 'resize_flip'"
         )
-    for field, instead in (
-        ("rand_augment", ""),
-        ("color_jitter", ""),
-        ("image_size", ": data.resize is the shorter side"),
-        ("eval_size", ": data.resize is the shorter side"),
-    ):
+
+
+def check_views(
+    data, what: str, augments: Sequence[str], instead: Mapping[str, str]
+) -> None:
+    """Refuses augmentation that a mask or boxes could not follow.
+
+    Args:
+      data: section ``data`` of a config.
+      what: what it is for, for messages.
+      augments: those that move both, the usual one first; "none" and mirroring do too.
+      instead: further fields that are to be 0, and what is in place of them, or "".
+
+    Raises:
+      ValueError: names the field.
+    """
+    if data.augment not in ("none", "crop_flip", *augments):
+        *first, last = map(repr, ("none", *augments))
+        raise ValueError(
+            f"data.augment: found {data.augment!r}, expected {', '.join(first)} or "
+            f"{last} {what}"
+        )
+    if data.augment == "crop_flip" and data.padding:
+        raise ValueError(
+            f"data.padding: found {data.padding}, expected 0 {what}, or "
+            f"data.augment {augments[0]!r}"
+        )
+    for field, text in {"rand_augment": "", "color_jitter": "", **instead}.items():
         if data[field]:
             raise ValueError(
-                f"data.{field}: found {data[field]}, expected 0 {of_boxes}{instead}"
+                f"data.{field}: found {data[field]}, expected 0 {what}"
+                f"{text and f': {text}'}"
             )
 
 

@@ -44,28 +44,16 @@ def check_masked(data) -> None:
     Raises:
       ValueError: names the field.
     """
-    of_masks = "for pictures with masks"
-    if data.augment not in ("none", "crop_flip", "scale_crop_flip"):
-        raise ValueError(
-            f"data.augment: found {data.augment!r}, expected 'none' or "
-            f"'scale_crop_flip' {of_masks}"
-        )
-    if data.augment == "crop_flip" and data.padding:
-        raise ValueError(
-            f"data.padding: found {data.padding}, expected 0 {of_masks}, or "
-            "data.augment 'scale_crop_flip'"
-        )
-    for field, instead in (
-        ("rand_augment", ""),
-        ("color_jitter", ""),
-        ("image_size", ": data.train_size is the size to train on"),
-        ("eval_size", ": data.canvas is the size to evaluate on"),
-        ("resize", ""),
-    ):
-        if data[field]:
-            raise ValueError(
-                f"data.{field}: found {data[field]}, expected 0 {of_masks}{instead}"
-            )
+    boxed.check_views(
+        data,
+        "for pictures with masks",
+        ("scale_crop_flip",),
+        {
+            "image_size": "data.train_size is the size to train on",
+            "eval_size": "data.canvas is the size to evaluate on",
+            "resize": "",
+        },
+    )
 
 
 def checked(split: Split, classes: int) -> Split:
