@@ -80,7 +80,7 @@ def box_split(source: Any, classes: int, where: str) -> Split:
         raise ValueError(f"{where}: found no records, expected some")
     LOG.info("%s: reading all %d records for their objects", where, count)
     sides = np.ones((count, 2), np.int32)
-    ids, each = [], []
+    ids, names, each = [], [], []
     parts: dict[str, list[np.ndarray]] = {k: [] for k in ("bbox", "label", "ignored")}
     areas = []
     for i in range(count):
@@ -89,8 +89,9 @@ def box_split(source: Any, classes: int, where: str) -> Split:
         label = np.asarray(objects["label"]).reshape(-1)
         box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
+        names.append(called(record, i, where))
         with contextlib.suppress(UnreadablePicture):  # named where it is used
-            sides[i] = size_of(Encoded(record["image"], called(record, i, where)))
+            sides[i] = size_of(Encoded(record["image"], names[-1]))
         parts["bbox"].append(box * np.tile(sides[i], 2))
         parts["label"].append(label)
         parts["ignored"].append(
@@ -124,12 +125,14 @@ def box_split(source: Any, classes: int, where: str) -> Split:
         "%s: read %d records with %d objects in %.0f s", where, count, len(label), took
     )
 
-    def picture(index):
-        record = source[index]
-        return Encoded(record["image"], called(record, index, where))
+    # An array, since workers get a copy; no record is read again for its name.
+    kept = np.array([name.encode() for name in names])
 
     def name(index):
-        return called(source[int(index)], int(index), where)
+        return kept[index].decode()
+
+    def picture(index):
+        return Encoded(source[index]["image"], name(index))
 
     return object_split(objects, sides, ids, where, picture, name)
 
