@@ -3,7 +3,6 @@
 import glob
 import json
 import logging
-import os
 import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .coco_json import Table, read_table
-from .decoding import Encoded
-from .files_below import place_below, size_as_shown
-from .folders import content, needed, printable
+from .files_below import leads_out, place_below, size_as_shown
+from .folders import needed, picture_files, printable
 from .formats import existing
 from .objects import collect, object_split
 from .split import Dataset, Split, some_of
@@ -99,7 +97,7 @@ def load_coco(
 def _below(option: str, path: str) -> str:
     """A path without detours; ValueError, naming the option, for one that leads out."""
     path = posixpath.normpath(path)
-    if path == ".." or path.startswith(("/", "../")):
+    if leads_out(path):
         raise ValueError(
             f"data.options.{option}: found {path!r}, expected a path below data.path"
         )
@@ -187,20 +185,10 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
             at,
             text,
         )
-    paths = np.array([os.fsencode(place) for place in found if place is not None])
-    rows = np.flatnonzero(there)
-    where, root = table.file, str(folder)
-
-    def name(index):
-        return printable(os.path.join(root, os.fsdecode(paths[index])))
-
-    def file(index):
-        return Encoded(
-            content(os.path.join(root, os.fsdecode(paths[index]))), name(index)
-        )
-
+    file, name = picture_files(folder, [p for p in found if p is not None])
+    rows, where = np.flatnonzero(there), table.file
     sides = table.sides[rows].copy()
-    for i in np.flatnonzero(sides[:, 0] == 0):
+    for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = size_as_shown(file(i))
     number = np.full(len(there), -1)
     number[rows] = np.arange(len(rows))

@@ -8,6 +8,15 @@ from urllib.parse import unquote
 from .decoding import Encoded, UnreadablePicture, orientation_of, size_of
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path without detours lies outside of where it is relative to.
+
+    >>> [leads_out(path) for path in ("a/b", "..", "../a", "/a", "..a")]
+    [False, True, True, True, False]
+    """
+    return path == ".." or path.startswith(("/", "../"))
+
+
 def place_below(folder: pathlib.Path, name: str) -> str | None:
     """Path of a file below a folder; None where there is none.
 
@@ -16,8 +25,7 @@ def place_below(folder: pathlib.Path, name: str) -> str | None:
     """
     for text in (name, unquote(name.replace("\\", "/"))):
         place = posixpath.normpath(text)
-        inside = not place.startswith(("/", "../")) and place != ".."
-        if inside and os.path.isfile(os.path.join(folder, place)):
+        if not leads_out(place) and os.path.isfile(os.path.join(folder, place)):
             return place
     return None
 

@@ -4,7 +4,7 @@ import collections
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -68,6 +68,27 @@ def printable(name: str) -> str:
     'caf\\xe9'
     """
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def picture_files(
+    root: pathlib.Path, paths: Sequence[str]
+) -> tuple[Callable[[int], Encoded], Callable[[int], str]]:
+    """``index -> file``, read when it is asked for, and ``index -> name``.
+
+    Args:
+      root: what the paths are relative to.
+      paths: of the pictures.
+    """
+    # An array, since workers get a copy: a list of a million paths would be slow.
+    places = np.array([os.fsencode(path) for path in paths])
+
+    def full(index):
+        return os.path.join(root, os.fsdecode(places[index]))
+
+    def name(index):
+        return printable(full(index))
+
+    return lambda index: Encoded(content(full(index)), name(index)), name
 
 
 def content(file: str) -> bytes:
@@ -149,19 +170,11 @@ def _report_left_out(
 
 
 def _file_split(root: pathlib.Path, files: Sequence[str], labels) -> Split:
-    # Two arrays, since workers get a copy: a list of a million paths would be slow.
-    paths = np.array([os.fsencode(file) for file in files])
+    read, name = picture_files(root, files)
     label = np.array(labels, np.int32)
-
-    def name(index):
-        return printable(os.path.join(root, os.fsdecode(paths[index])))
-
-    def read(index):
-        file = os.path.join(root, os.fsdecode(paths[index]))
-        return Encoded(content(file), name(index))
 
     def fetch(indices):
         images = [read(i) for i in indices]
         return {"image": images, "target": {"label": label[indices]}}
 
-    return Split(len(paths), fetch, name, label)
+    return Split(len(label), fetch, name, label)

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from .decoding import PICTURES, Encoded
-from .folders import content, needed, printable, visible_folders
+from .decoding import PICTURES
+from .folders import content, needed, picture_files, printable, visible_folders
 from .formats import existing
 from .masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from .split import Dataset, Split, some_of
@@ -120,29 +120,22 @@ def pair_split(
       masks: as many, of their masks.
       rule: of all masks, or by path.
     """
-    # Arrays, since workers get a copy: lists of many paths would be slow.
-    pictures, labels = (
-        np.array([os.fsencode(f) for f in files]) for files in (images, masks)
-    )
-
-    def full(paths, index):
-        return os.path.join(root, os.fsdecode(paths[index]))
-
-    def name(index):
-        return printable(full(pictures, index))
+    picture, name = picture_files(root, images)
+    # An array, since workers get a copy: a list of many paths would be slow.
+    labels = np.array([os.fsencode(f) for f in masks])
 
     def mask(index):
-        file = full(labels, index)
+        file = os.path.join(root, os.fsdecode(labels[index]))
         own = rule if isinstance(rule, MaskRule) else rule(file)
         return EncodedMask(content(file), printable(file), own)
 
     def fetch(rows):
         return {
-            "image": [Encoded(content(full(pictures, i)), name(i)) for i in rows],
+            "image": [picture(i) for i in rows],
             "target": {"label": [mask(i) for i in rows]},
         }
 
-    return Split(len(pictures), fetch, name)
+    return Split(len(labels), fetch, name)
 
 
 def report_missing(names: Iterable[str], what: str, where: str) -> None:

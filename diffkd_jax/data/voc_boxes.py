@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .decoding import PICTURES, Encoded
+from .decoding import PICTURES
 from .files_below import place_below, size_as_shown
-from .folders import content, needed, printable, visible_folders
+from .folders import needed, picture_files, printable, visible_folders
 from .formats import existing
 from .objects import Read, collect, object_split
 from .pairs import class_list
@@ -167,17 +167,9 @@ def _split(
                 f"{printable(os.path.join(root, file.xml))}: found the class "
                 f"{strange[0][:60]!r}, expected one of {some_of(names, 20)}"
             )
-    paths = np.array([os.fsencode(file.picture or "") for file in files])
-
-    def name(index):
-        return printable(os.path.join(root, os.fsdecode(paths[index])))
-
-    def picture(index):
-        file = os.path.join(root, os.fsdecode(paths[index]))
-        return Encoded(content(file), name(index))
-
+    picture, name = picture_files(root, [file.picture or "" for file in files])
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
-    for i in np.flatnonzero(sides[:, 0] == 0):
+    for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = size_as_shown(picture(i))
     each = [len(file.entry.names) for file in files]
     boxes = np.array([b for f in files for b in f.entry.boxes], float).reshape(-1, 4)
