@@ -352,14 +352,23 @@ def to_evaluate_alone(config) -> None:
 def dry_run(config) -> str:
     """Prints and returns the tables of taps and sizes; touches no workdir."""
     runs = of_methods(config) if config.compare else {config.method: config}
-    texts = [summary.describe(checked(own)) for own in runs.values()]
+    texts, data = [], None
+    for own in runs.values():
+        run = checked(own, data)
+        texts.append(summary.describe(run))
+        data = run.data
     text = "\n\n".join(texts)
     print_line(text)
     return text
 
 
-def checked(config, data: Any = None) -> Run:
-    """The run of a config, if its teacher fits, as far as it is there already."""
+def checked(config, data: Any) -> Run:
+    """The run of a config, if its teacher fits, as far as it is there already.
+
+    Args:
+      config: of one method.
+      data: in place of what it names, None for that.
+    """
     run = build(config, data)
     teacher = run.teacher
     get = None if teacher is None else lambda: teacher
