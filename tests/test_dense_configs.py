@@ -155,13 +155,18 @@ def coco(tmp_path):
     return data
 
 
-def test_smoke_of_detection(tmp_path):
-    config = load_config("detection_quickstart", "smoke")
+def light(config):
+    """A smoke run of detection that compiles quickly, its teacher like its student."""
     with config.unlocked():
         config.num_devices = 1
         config.methods.diffkd_fpn.num_steps = 1
         config.teacher.model = config.student.model
         config.teacher.options = config.student.options
+    return config
+
+
+def test_smoke_of_detection(tmp_path):
+    config = light(load_config("detection_quickstart", "smoke"))
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["headline"]) == (2, "ap")
@@ -230,12 +235,7 @@ def test_the_recipe_of_coco():
 
 @pytest.mark.slow
 def test_smoke_of_tree_crowns(tmp_path):
-    config = load_config("tree_crowns", "smoke")
-    with config.unlocked():
-        config.num_devices = 1
-        config.methods.diffkd_fpn.num_steps = 1
-        config.teacher.model = config.student.model
-        config.teacher.options = config.student.options
+    config = light(load_config("tree_crowns", "smoke"))
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["headline"]) == (2, "ap")
