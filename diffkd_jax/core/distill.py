@@ -12,12 +12,8 @@ from jax.sharding import PartitionSpec
 
 from .taps import Refined, Tap, naming, resizing, select
 
-KINDS = (
-    "loss",
-    "weighted",
-    "norm",
-    "rms",
-)  # of what a step reports beside a block's info
+# Of what a step reports beside a block's info.
+KINDS = ("loss", "weighted", "norm", "rms")
 
 
 class Distillation(NamedTuple):
