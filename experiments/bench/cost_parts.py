@@ -1,7 +1,7 @@
 """Cost of a training step with DiffKD by its parts: counted, or measured.
 
     PYTHONPATH=. python experiments/bench/cost_parts.py
-    PYTHONPATH=. python experiments/bench/cost_parts.py --time cifar100:resnet56-resnet20
+    PYTHONPATH=. python experiments/bench/cost_parts.py --time imagenet:r34-r18
 
 Floating-point operations are those of the program before optimisation, as in
 ``step_cost.py``. Parts that cannot stand alone are differences of two programs over
