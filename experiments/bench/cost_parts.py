@@ -91,8 +91,9 @@ def programs(run, state, teacher_variables, raw, call):
         "all, forward": ((*two, "distance"), False),
         "two": (two, True),
         "two, forward": (two, False),
-        "autoencoder": (("autoencoder",), True),
     }
+    if any(getattr(tap.block, "latent_channels", None) for tap in taps):
+        chosen["autoencoder"] = ("autoencoder",), True
     return {
         "whole": (run.pure_step, state, teacher_variables, raw),
         "teacher": of_teacher,
@@ -107,13 +108,14 @@ def programs(run, state, teacher_variables, raw, call):
 def parts_of(cost):
     """Cost by part, from the cost of each program."""
     forward = cost["all, forward"] - cost["two, forward"]
+    autoencoder = cost.get("autoencoder", 0.0)
     found = [
         cost["teacher"],
         cost["student"],
         forward,
         cost["all"] - cost["two"] - forward,
-        cost["two"] - cost["autoencoder"],
-        cost["autoencoder"],
+        cost["two"] - autoencoder,
+        autoencoder,
     ]
     return dict(zip(PARTS, [*found, cost["whole"] - sum(found)], strict=True))
 
