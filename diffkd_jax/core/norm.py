@@ -1,10 +1,65 @@
 """Batch normalisation with the semantics of the reference code."""
 
+import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises each group over all but its last axis, by its own statistics.
+
+    The gradient is written down, for it takes fewer passes over ``x`` than the
+    derivative of each operation does. Forward-mode derivatives are not defined.
+
+    Args:
+      x: ``[groups, n, ..., c]``.
+      scale, bias: ``[c]``.
+      epsilon: added to the variance.
+
+    Returns:
+      The result, like ``x``; mean and biased variance, ``[groups, 1, ..., c]``.
+
+    >>> x = jnp.arange(8.0).reshape(1, 4, 2)
+    >>> y, mean, var = batch_norm(x, jnp.ones(2), jnp.zeros(2), 1e-5)
+    >>> mean.tolist(), var.tolist()
+    ([[[3.0, 4.0]]], [[[5.0, 5.0]]])
+    """
+    return _forward(x, scale, bias, epsilon)[0]
+
+
+def _forward(x, scale, bias, epsilon):
+    axes = tuple(range(1, x.ndim - 1))
+    mean = jnp.mean(x, axes, keepdims=True)
+    var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = (x - mean) * (inverse * scale) + bias
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _backward(epsilon, kept, cotangents):
+    del epsilon
+    x, scale, mean, inverse = kept
+    of_y, of_mean, of_var = cotangents
+    axes = tuple(range(1, x.ndim - 1))
+    count = math.prod(x.shape[axis] for axis in axes)
+    normal = (x - mean) * inverse
+    sums = jnp.sum(of_y, axes, keepdims=True)
+    products = jnp.sum(of_y * normal, axes, keepdims=True)
+    of_x = (of_y - (sums + normal * products) / count) * (scale * inverse)
+    # Of the statistics themselves, as a rule zero, which the compiler drops.
+    of_x = of_x + (of_mean + 2.0 * (x - mean) * of_var) / count
+    over_all = lambda v: v.reshape(-1, v.shape[-1]).sum(0)
+    return of_x, over_all(products), over_all(sums)
+
+
+batch_norm.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
@@ -56,21 +111,19 @@ class BatchNorm(nn.Module):
         grouped = self._group(x.astype(stat_dtype))
         if self.use_running_average:
             mean, var = mean_.value, var_.value
+            y = (grouped - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
         else:
-            axes = tuple(range(1, grouped.ndim - 1))
             count = grouped.size // (grouped.shape[0] * channels)
             if count < 2:
                 raise ValueError(
                     f"BatchNorm: found one value per channel in shape {x.shape}, "
                     "expected at least 2 in training mode; use a larger batch"
                 )
-            mean = jnp.mean(grouped, axes, keepdims=True)
-            var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
+            y, mean, var = batch_norm(grouped, scale, bias, self.epsilon)
             if not self.is_initializing():
                 unbiased = var * (count / (count - 1))
                 self._update(mean_, mean)
                 self._update(var_, unbiased)
-        y = (grouped - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
         return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
     def _group(self, x: jax.Array) -> jax.Array:
