@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.norm import BatchNorm
+from .convolution import conv_general_dilated
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default initialisation of linear layers and convolutions.
@@ -52,7 +53,7 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
-        conv_general_dilated=_depthwise if depthwise else None,
+        conv_general_dilated=_depthwise if depthwise else conv_general_dilated,
         dtype=dtype,
         name=name,
     )
