@@ -84,10 +84,6 @@ def _sum_of_shifts(x, kernel, *, geometry) -> jax.Array:
 def _gradients(x, kernel, gradient, *, geometry) -> tuple[jax.Array, jax.Array]:
     """Of :func:`_sum_of_shifts`, by its arguments."""
     strides, padding, dilation = geometry
-    # Else all that they are computed from is computed again for every shift.
-    x, gradient = lax.optimization_barrier((x, gradient))
-    of_x = lambda x: _sum_of_shifts(x, kernel, geometry=geometry)
-    (to_x,) = jax.linear_transpose(of_x, x)(gradient)
     padded, side = _padded(x, padding), kernel.shape[:2]
     sizes = _sizes(padded, side, strides, dilation)
 
@@ -98,9 +94,41 @@ def _gradients(x, kernel, gradient, *, geometry) -> tuple[jax.Array, jax.Array]:
         strided = lax.slice(shifted, (0,) * 4, sizes, (1, *strides, 1))
         return jnp.sum(strided * gradient, (0, 1, 2))
 
-    # A loop, so that there is one reduction to compile instead of nine.
-    to_kernel = lax.map(of_tap, jnp.arange(side[0] * side[1]))
-    return to_x, to_kernel.reshape(kernel.shape)
+    # A loop, so that there is one reduction to compile and not one of each tap.
+    of_kernel = lax.map(of_tap, jnp.arange(side[0] * side[1]))
+    of_x = _spread(gradient, kernel, x.shape[1:3], geometry)
+    return of_x, of_kernel.reshape(kernel.shape)
+
+
+def _spread(gradient, kernel, size, geometry) -> jax.Array:
+    """The gradient by the input, ``size`` its height and width.
+
+    What autodiff makes of the sum, a padded product of each tap, is as many programs.
+    """
+    strides, padding, dilation = geometry
+    side, axes = kernel.shape[:2], range(2)
+    # Rows and columns of the padded input are multiples of the stride plus a phase.
+    counts = [-(-(padding[i][0] + size[i]) // strides[i]) for i in axes]
+    reach = [dilation[i] * (side[i] - 1) // strides[i] for i in axes]
+    margins = [(reach[i], counts[i] - gradient.shape[i + 1]) for i in axes]
+    gradient = _padded(gradient, margins)
+    phases: dict[Pair, jax.Array] = {}
+    for tap in itertools.product(*map(range, side)):
+        offsets = [d * i for d, i in zip(dilation, tap, strict=True)]
+        steps = [offsets[i] // strides[i] for i in axes]
+        rows, columns = (
+            slice(reach[i] - steps[i], reach[i] - steps[i] + counts[i]) for i in axes
+        )
+        phase = (offsets[0] % strides[0], offsets[1] % strides[1])
+        part = gradient[:, rows, columns] * kernel[*tap, 0]
+        phases[phase] = phases[phase] + part if phase in phases else part
+    zero, total = jnp.zeros((), gradient.dtype), jnp.zeros((), gradient.dtype)
+    for phase, part in phases.items():
+        before = [phase[i] - padding[i][0] for i in axes]
+        reached = [before[i] + strides[i] * (counts[i] - 1) + 1 for i in axes]
+        between = [(before[i], size[i] - reached[i], strides[i] - 1) for i in axes]
+        total = total + lax.pad(part, zero, ((0, 0, 0), *between, (0, 0, 0)))
+    return total
 
 
 def _padded(x: jax.Array, padding: Sequence[Pair]) -> jax.Array:

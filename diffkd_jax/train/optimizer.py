@@ -2,16 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ..models.start import frozen_mask
 from ..named import call, find
+from . import schedules
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "cosine", "poly")
@@ -38,10 +37,10 @@ def make_schedule(recipe, steps_per_epoch: int, total_steps: int) -> optax.Sched
         raise ValueError(
             f"schedule.name: found {options.name!r}, expected one of {SCHEDULES}"
         )
-    main: Callable = optax.constant_schedule(peak)
+    main = schedules.constant(peak)
     if options.name == "step":
         scales = _scales(options.boundaries, steps_per_epoch, options.factor)
-        main = optax.piecewise_constant_schedule(peak, scales)
+        main = schedules.by_steps(peak, scales)
     elif options.name == "exponential":
         interval = options.every_epochs * steps_per_epoch
         if not math.isfinite(interval) or round(interval) < 1:
@@ -49,18 +48,16 @@ def make_schedule(recipe, steps_per_epoch: int, total_steps: int) -> optax.Sched
                 f"schedule.every_epochs: found {options.every_epochs}, expected at "
                 f"least one step, {1 / steps_per_epoch:.3g} epochs"
             )
-        main = optax.exponential_decay(
-            peak, round(interval), options.factor, staircase=True
-        )
+        main = schedules.exponential(peak, round(interval), options.factor)
     elif options.name == "cosine":
-        main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
+        main = schedules.cosine(peak, total_steps, options.end)
     elif options.name == "poly":
-        main = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
+        main = schedules.poly(peak, options.end, options.power, total_steps)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
     if not warmup_steps:
         return main
-    ramp = optax.linear_schedule(options.warmup_start, peak, warmup_steps)
-    return lambda step: jnp.where(step < warmup_steps, ramp(step), main(step))
+    start = options.warmup_start
+    return schedules.after_warmup(start, peak, warmup_steps, main)
 
 
 def _scales(boundaries, steps_per_epoch: int, factor: float) -> dict[int, float]:
