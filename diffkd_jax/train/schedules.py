@@ -81,8 +81,10 @@ def poly(peak: float, end: float, power: float, total_steps: int) -> Schedule:
     """
 
     def schedule(step):
-        done = _arrays(step).clip(step, 0, total_steps)
-        return (peak - end) * (1 - done / total_steps) ** power + end
+        xp = _arrays(step)
+        # Compiled, the whole divided by itself may exceed 1, and a root be none.
+        left = xp.maximum(0.0, 1 - xp.clip(step, 0, total_steps) / total_steps)
+        return (peak - end) * left**power + end
 
     return schedule
 
