@@ -8,63 +8,16 @@ holds at once on one device: arguments (state, teacher, batch) and temporaries.
 """
 
 import argparse
-import importlib
 
-import jax
-import numpy as np
-
-from configs import imagenet
-from diffkd_jax.data import Data, Split
-from diffkd_jax.data.transforms import make_normalise
-from diffkd_jax.models.contract import split as split_variables
-from diffkd_jax.models.files import shapes_of
-from diffkd_jax.train.build import build
-from diffkd_jax.train.choose import batch_shapes
+from pairs import ALL, run_of, shapes_for
 
 GIB = 2**30
-CIFAR = [
-    "wrn_40_2-wrn_40_1",
-    "resnet56-resnet20",
-    "resnet32x4-resnet8x4",
-    "cifar_resnet50-cifar_mobilenet_v2",
-    "resnet32x4-shufflenet_v1",
-    "resnet32x4-shufflenet_v2",
-]
-ALL = [f"imagenet:{p}" for p in imagenet.PAIRS] + [f"cifar100:{p}" for p in CIFAR]
 
 
 def lower(name, batch, method="diffkd"):
     """One training step of ``<config>:<pair>`` at full size, not compiled yet."""
-    file, _, argument = name.partition(":")
-    config = importlib.import_module(f"configs.{file}").get_config(argument)
-    config.method, config.data.batch_size = method, batch
-    group = min(batch, config.train.norm_group_size)
-    config.train.norm_group_size = group
-    shape = (config.data.image_size or 32,) * 2 + (3,)
-    split, classes = Split(batch, lambda rows: {}), config.data.num_classes
-    meta = {"num_classes": classes, "channels": 3, "image_size": list(shape[:2])}
-    normalise = make_normalise(config.data, 3)
-    data = Data(
-        split,
-        split,
-        meta,
-        shape,
-        shape,
-        {},
-        {"label": np.zeros(1, np.int32)},
-        lambda batch: {**batch, "image": normalise(batch["image"])},
-    )
-    run = build(config, data)
-    pictures = batch_shapes(data, batch)
-    pictures["image"] = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
-    teacher = {}
-    if run.teacher is not None:
-        shapes = shapes_of(run.teacher, shape)
-        folded = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-        image = jax.ShapeDtypeStruct((1, *shape), np.float32)
-        params, state = run.teacher.freeze(*split_variables(folded), {"image": image})
-        teacher = {"params": params, **state}
-    return run.step.lower(run.shapes(), teacher, pictures)
+    run = run_of(name, batch, method)
+    return run.step.lower(*shapes_for(run))
 
 
 def main():
