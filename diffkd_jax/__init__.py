@@ -1,12 +1,16 @@
 """DiffKD, knowledge diffusion for distillation, in JAX."""
 
-from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
-from .core.distances import DISTANCES
-from .core.distill import Distillation, distillation
-from .core.platform import compiler_options
-from .core.step import TrainState, diffkd_step, init_state
-from .core.taps import Projection, Refined, Tap
-from .methods import Method
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
+    from .core.distances import DISTANCES
+    from .core.distill import Distillation, distillation
+    from .core.platform import compiler_options
+    from .core.step import TrainState, diffkd_step, init_state
+    from .core.taps import Projection, Refined, Tap
+    from .methods import Method
 
 __version__ = "0.3.0"
 
@@ -26,3 +30,31 @@ __all__ = [
     "distillation",
     "init_state",
 ]
+
+# Imported when asked for, so that the command line answers before JAX is there.
+_HOMES = {
+    "DISTANCES": "core.distances",
+    "DiffKD": "core.diffkd",
+    "DiffKDNoise": "core.diffkd",
+    "DiffKDOutput": "core.diffkd",
+    "Distillation": "core.distill",
+    "Method": "methods",
+    "Projection": "core.taps",
+    "Refined": "core.taps",
+    "Tap": "core.taps",
+    "TrainState": "core.step",
+    "compiler_options": "core.platform",
+    "diffkd_step": "core.step",
+    "distillation": "core.distill",
+    "init_state": "core.step",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

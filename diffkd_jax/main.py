@@ -10,6 +10,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from . import huge_pages
 from .recipes import recipe_file, recipes, take_options
 
 MODES = ("train", "evaluate", "predict")
@@ -220,4 +221,5 @@ def entry() -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     entry()

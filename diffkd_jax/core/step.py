@@ -15,6 +15,7 @@ from .losses import Weight, check_outputs, check_student_result, merged, weigh
 
 PyTree = Any
 MAX_SEED = 2**31 - 1
+SMALL = 2**12  # values of an array that is measured together with others
 
 
 @flax.struct.dataclass
@@ -286,13 +287,22 @@ def _average(old: PyTree, new: PyTree, decay: float) -> PyTree:
 
 def _norm(tree: PyTree) -> jax.Array:
     """Euclidean norm of all floats, in float32 or wider."""
-    floats = [x for x in jax.tree.leaves(tree) if _is_float(x)]
-    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in floats]
-    return jnp.asarray(optax.tree.norm(wide), jnp.float32)
+    return jnp.asarray(optax.tree.norm(_joined(tree)), jnp.float32)
 
 
 def _largest(tree: PyTree) -> jax.Array:
     """Largest absolute value of all floats, which no finite values overflow."""
-    floats = [x for x in jax.tree.leaves(tree) if _is_float(x) and x.size]
-    each = [jnp.abs(x).max().astype(jnp.float32) for x in floats]
+    each = [jnp.abs(x).max().astype(jnp.float32) for x in _joined(tree)]
     return jnp.stack([jnp.zeros(()), *each]).max()
+
+
+def _joined(tree: PyTree) -> list[jax.Array]:
+    """All floats, in float32 or wider, the small arrays as one."""
+    floats = [x for x in jax.tree.leaves(tree) if _is_float(x) and jnp.size(x)]
+    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in floats]
+    small = [x.ravel() for x in wide if x.size <= SMALL]
+    # Arrays of explicit axes may each lie in a way of their own.
+    if len(small) < 2 or jax.sharding.get_abstract_mesh().explicit_axes:
+        return wide
+    # Each reduction is compiled for itself, and most arrays are small vectors.
+    return [x for x in wide if x.size > SMALL] + [jnp.concatenate(small)]

@@ -7,6 +7,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from . import handover
 from .draws import Draws
 from .orientation import alike, eval_rows, train_rows
 from .reader import Batch, Batches, Waiting, patient, read_ahead
@@ -211,9 +212,12 @@ def _prefetched(
     workers = grain.MultiprocessingOptions(
         num_workers=num_workers, per_worker_buffer_size=1
     )
-    return read_ahead(
-        elements.mp_prefetch(workers, worker_init_fn=start_worker), waiting
-    )
+    if handover.SUPPORTED:
+        elements = elements.map(handover.sender())
+    elements = elements.mp_prefetch(workers, worker_init_fn=start_worker)
+    if handover.SUPPORTED:
+        elements = elements.map(handover.receiver())
+    return read_ahead(elements, waiting)
 
 
 def note_skipped(

@@ -101,6 +101,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
             return dense.train(batch, draws, data)
         # Dear for small pictures, which are shifted and mirrored all at once.
         rngs = draws.generators() if in_turn else []
+        given = batch["image"]
         if data.augment == "resized_crop":
             crop = partial(
                 random_resized_crop,
@@ -120,6 +121,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
         if data.augment == "crop_flip":
             drawn = draws.uniform(3)
             image = crop_flip(image, drawn, padding=data.padding, flip=data.flip)
+        changes: list[Callable] = []
         if data.rand_augment:
             augment = partial(
                 rand_augment,
@@ -128,14 +130,16 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
                 # Grey pictures may have a mean for the RGB that they become later.
                 mean=data.mean if image.shape[-1] == 3 else (np.mean(data.mean),),
             )
-            image = np.stack(
-                [augment(x, rng) for x, rng in zip(image, rngs, strict=True)]
-            )
+            changes.append(augment)
         if data.color_jitter:
-            jitter = partial(color_jitter, strength=data.color_jitter)
-            image = np.stack(
-                [jitter(x, rng) for x, rng in zip(image, rngs, strict=True)]
-            )
+            changes.append(partial(color_jitter, strength=data.color_jitter))
+        if changes:
+            # In place but for the split's own: a second batch has to be mapped anew
+            # each time, which is dear in a worker process.
+            image = image.copy() if image is given else image
+            for x, rng in zip(image, rngs, strict=True):
+                for change in changes:
+                    x[...] = change(x, rng)
         return batch | {"image": image, "failed": failed}
 
     return transform

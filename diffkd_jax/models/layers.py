@@ -1,6 +1,5 @@
 """Layers that the backbones share."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ..core.norm import BatchNorm
+from .convolution import conv_general_dilated
+from .depthwise import depthwise
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default initialisation of linear layers and convolutions.
@@ -41,7 +42,7 @@ def conv(
         where the stride is 2.
     """
     symmetric = dilation * (kernel_size // 2)
-    depthwise = groups > 1 and groups == channels
+    own = groups > 1 and groups == channels
     return nn.Conv(
         channels,
         (kernel_size, kernel_size),
@@ -52,52 +53,10 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
-        conv_general_dilated=_depthwise if depthwise else None,
+        conv_general_dilated=depthwise if own else conv_general_dilated,
         dtype=dtype,
         name=name,
     )
-
-
-def _depthwise(
-    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **kwargs: Any
-) -> jax.Array:
-    """``lax.conv_general_dilated``, on CPU as a sum of shifted products.
-
-    XLA's grouped convolutions are tens of times slower there than this sum, which it
-    fuses into one loop; figures are in ``experiments/bench``.
-    """
-    kwargs |= {"window_strides": strides, "padding": padding}
-    native: Callable = partial(jax.lax.conv_general_dilated, **kwargs)
-    if kernel.shape[2:] != (1, x.shape[-1]):
-        return native(x, kernel)
-    shifted = partial(
-        _sum_of_shifts,
-        strides=strides,
-        padding=padding,
-        dilation=kwargs["rhs_dilation"],
-    )
-    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=native)
-
-
-def _sum_of_shifts(x, kernel, *, strides, padding, dilation) -> jax.Array:
-    side = kernel.shape[:2]
-    if isinstance(padding, str):
-        reach = [d * (n - 1) + 1 for d, n in zip(dilation, side, strict=True)]
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    # Size of the result on both axes, as the number of steps between windows.
-    steps = [
-        (x.shape[i + 1] - dilation[i] * (side[i] - 1) - 1) // strides[i]
-        for i in range(2)
-    ]
-    total = jnp.zeros((), x.dtype)
-    for row, column in itertools.product(*map(range, side)):
-        rows, columns = (
-            slice(d * i, d * i + s * n + 1, s)
-            for d, i, s, n in zip(dilation, (row, column), strides, steps, strict=True)
-        )
-        total = total + x[:, rows, columns] * kernel[row, column, 0]
-    return total
 
 
 class ConvNorm(nn.Module):

@@ -125,8 +125,9 @@ def fit(
                     )
                 pending.append((step, metrics))
                 # Dispatch runs ahead of the device by one step, whose batch is copied
-                # while this one computes; without a bound, batches would pile up.
-                jax.block_until_ready([m for _, m in pending[-2:-1]])
+                # while this one computes; without a bound, batches would pile up. The
+                # metrics of the step before are fetched meanwhile.
+                pending[-2:-1] = jax.device_get(pending[-2:-1])
                 due = plan.is_due(step, plan.eval_every)
                 # Before a checkpoint too: a broken step is never saved.
                 if due or step % plan.log_every == 0:

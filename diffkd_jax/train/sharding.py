@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -133,9 +134,15 @@ def check_batch(size: int, group: int, mesh: Mesh) -> None:
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
-    """Global arrays from this process's part of a batch."""
-    sharding = split_batch(mesh)
-    put = lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x))
+    """What a compiled step takes, of this process's part of a batch.
+
+    Of several processes global arrays. A single one gives arrays of the host: the call
+    puts them where they belong, in a fraction of the time.
+    """
+    batch = jax.tree.map(np.asarray, batch)
+    if jax.process_count() == 1:
+        return batch
+    put = partial(jax.make_array_from_process_local_data, split_batch(mesh))
     return jax.tree.map(put, batch)
 
 

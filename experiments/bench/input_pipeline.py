@@ -34,6 +34,7 @@ import numpy as np
 from PIL import Image
 
 BATCH, SIZE = 64, 224
+COPIES = 64  # names of a file: the order of a small split is dear by comparison
 
 
 def photographs():
@@ -58,6 +59,8 @@ def write_pictures(folder, count):
             (500, 375), Image.Resampling.BICUBIC, (left, top, left + w, top + h)
         )
         part.save(file, quality=92)
+        for copy in range(1, COPIES):
+            os.link(file, file.with_stem(f"{file.stem}_{copy}"))
 
 
 def options(rand_augment, **changes):
@@ -253,11 +256,14 @@ def parent(arguments):
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(pathlib.Path(folder), arguments.pictures)
         sizes = [f.stat().st_size for f in pathlib.Path(folder).rglob("*.JPEG")]
-        print(f"{len(sizes)} JPEGs of 500x375, {np.mean(sizes) / 1024:.0f} KiB each")
+        print(
+            f"{arguments.pictures} JPEGs of 500x375, {np.mean(sizes) / 1024:.0f} KiB "
+            f"each, in a split of {len(sizes)}"
+        )
         children = {
             (way, augment): Child(way, augment, folder, arguments.seconds)
             for augment in (False, True)
-            for way in WAYS
+            for way in arguments.ways
         }
         rates = {key: [] for key, child in children.items() if child.usable}
         try:
@@ -271,7 +277,7 @@ def parent(arguments):
         "| way | B1: crop, flip | of the limit | B2: RandAugment too | of the limit |"
     )
     print("|---|---|---|---|---|")
-    for way in WAYS:
+    for way in arguments.ways:
         cells = []
         for augment in (False, True):
             if (way, augment) not in rates:
@@ -289,6 +295,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.5, help="of CPU, a turn")
     parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--rand_augment", action="store_true", help=argparse.SUPPRESS)

@@ -52,7 +52,7 @@ def main(argv):
     for run in runs.values():
         run()
     runs["xla_depthwise"] = variant(module, folded)
-    with mock.patch.object(layers, "_depthwise", None):
+    with mock.patch.object(layers, "depthwise", None):
         runs["xla_depthwise"]()  # compiles
     samples = {name: [] for name in runs}
     for _ in range(ROUNDS.value):

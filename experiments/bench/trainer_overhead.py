@@ -1,0 +1,184 @@
+"""Steps a second of the trainer, beside those of its compiled step alone.
+
+    PYTHONPATH=. python experiments/bench/trainer_overhead.py \\
+        --config=configs/quickstart.py --methods=none,diffkd
+
+Both get the same batches, made beforehand: the trainer arrays of the host, as a
+pipeline gives them, the step alone one that lies on the device. Round after round the
+trainer makes ``--steps`` steps between two log rows, in a fresh workdir, without
+evaluations and saves; the step alone makes as many, dispatched one ahead as there.
+Medians and quartiles over the rounds, wall clock, and CPU seconds of the process: where
+the device is the CPU, what Python takes is taken from it.
+
+The second table has what the trainer does beside the step, each part by itself.
+"""
+
+import contextlib
+import io
+import itertools
+import pathlib
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from step_time import CONFIG, ROUNDS, run_of
+
+from diffkd_jax.train import checkpoint, fit, sharding
+from diffkd_jax.train.finite import Finite
+from diffkd_jax.train.metrics import Progress, Writer
+
+METHODS = flags.DEFINE_list("methods", ["none", "diffkd"], "Timed one by one.")
+STEPS = flags.DEFINE_integer("steps", 100, "Timed steps of a round.")
+LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Steps between two log rows.")
+BATCHES = 8
+TIMES = 200  # of a part
+
+
+def prepared(config, method):
+    """A run over batches at hand that only steps and logs, and a fresh state of it."""
+    run = run_of(config, method)
+    with contextlib.closing(run.batches(0)) as batches:
+        given = list(itertools.islice(batches, BATCHES))
+    state, total = run.init(), LOG_EVERY.value + STEPS.value
+    plan = run.plan._replace(
+        total_steps=total + 1,
+        eval_every=10 * total,
+        log_every=LOG_EVERY.value,
+        save_every=0,
+    )
+
+    def at_hand(start, asked=None):
+        # The trainer takes fields out of them.
+        yield from (dict(batch) for batch in itertools.cycle(given))
+
+    return run._replace(
+        plan=plan, batches=at_hand, init=lambda: jax.tree.map(jnp.copy, state)
+    )
+
+
+class Reached(Exception):
+    """The trainer has made its steps."""
+
+
+def trainer(run, _):
+    """Seconds a step, of the wall and of the CPU."""
+    seen = {}
+
+    def note(event, step):
+        if event == "log":
+            seen[step] = clocks()
+        if step == LOG_EVERY.value + STEPS.value:
+            raise Reached
+
+    with tempfile.TemporaryDirectory() as folder:
+        silent = contextlib.redirect_stdout(io.StringIO())
+        with silent, contextlib.suppress(Reached):
+            fit.fit(run, pathlib.Path(folder), events=note)
+    return (seen[LOG_EVERY.value + STEPS.value] - seen[LOG_EVERY.value]) / STEPS.value
+
+
+def alone(run, batch):
+    """The same of the compiled step."""
+    state, teacher, before = run.init(), run.teacher_variables, None
+    for step in range(LOG_EVERY.value + STEPS.value):
+        state, metrics = run.step(state, teacher, batch)
+        jax.block_until_ready(before)
+        before = metrics
+        if step == LOG_EVERY.value - 1:
+            start = clocks()
+    return (clocks() - start) / STEPS.value
+
+
+def clocks():
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def parts(run, folder):
+    """Name to a function that does a part, and the steps that it is done for."""
+    log_every = LOG_EVERY.value
+    batches = run.batches(0)
+    batch = next(batches)
+    batch.pop("skipped")
+    _, metrics = run.step(
+        run.init(), run.teacher_variables, sharding.put_batch(batch, run.mesh)
+    )
+    copied = jax.jit(lambda metrics: jax.tree.map(jnp.copy, metrics))
+    # Each is fetched once, for an array keeps what it was fetched as.
+    several = iter([jax.block_until_ready(copied(metrics)) for _ in range(TIMES)])
+    pending = [(step, jax.device_get(metrics)) for step in range(log_every)]
+    manager = checkpoint.manager(folder, run.task, {})
+    finite = Finite(manager, folder, run.plan.max_skipped, 0)
+    writer = Writer(folder, 0)
+    progress = Progress(run.title, 0, run.plan.total_steps, run.plan.batch_size)
+    values = finite.logged(pending)
+    return {
+        "a batch is taken, and looked at": (lambda: fit._next(run, batches, set()), 1),
+        "it is made what the step takes": (
+            lambda: jax.block_until_ready(sharding.put_batch(batch, run.mesh)),
+            1,
+        ),
+        "metrics are fetched, one step behind": (
+            lambda: jax.device_get(next(several)),
+            1,
+        ),
+        "metrics are looked at and averaged": (
+            lambda: finite.logged(pending),
+            log_every,
+        ),
+        "learning rate of the row": (lambda: run.schedule(3), log_every),
+        "the row is written": (lambda: writer.write(1, values), log_every),
+        "the line is shown": (lambda: progress.show(1, values), log_every),
+    }
+
+
+def main(argv):
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    print(f"| method | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
+    runs = {}
+    for method in METHODS.value:
+        run = runs[method] = prepared(CONFIG.value, method)
+        batch = next(run.batches(0))
+        batch.pop("skipped")
+        batch = sharding.put_batch(batch, run.mesh)
+        ways, found = (trainer, alone), {trainer: [], alone: []}
+        for way in ways:  # compiles
+            way(run, batch)
+        for number in range(ROUNDS.value):
+            for way in ways[:: -1 if number % 2 else 1]:
+                found[way].append(way(run, batch))
+        ours, bare = (1e3 * np.array(found[way]) for way in ways)
+        low, middle, high = np.percentile(bare[:, 0] / ours[:, 0], [25, 50, 75])
+        cells = [*np.median(bare, 0), *np.median(ours, 0)]
+        cells = [f"{cells[i]:.2f}" for i in (0, 2, 1, 3)]
+        cells.insert(2, f"{middle:.3f} ({low:.3f} to {high:.3f})")
+        print(f"| {method} | {' | '.join(cells)} |", flush=True)
+    print(f"\n| part | {' | '.join(runs)} |\n|{'---|' * (1 + len(runs))}")
+    rows = {}
+    for run in runs.values():
+        with tempfile.TemporaryDirectory() as folder:
+            for name, (part, steps) in parts(run, pathlib.Path(folder)).items():
+                times = []
+                for _ in range(TIMES // min(steps, 10)):
+                    start = time.perf_counter()
+                    with contextlib.redirect_stdout(io.StringIO()):
+                        part()
+                    times.append(time.perf_counter() - start)
+                rows.setdefault(name, []).append(1e6 * np.median(times) / steps)
+    for name, micros in rows.items():
+        print(f"| {name} | {' | '.join(f'{value:.0f}' for value in micros)} |")
+
+
+COLUMNS = (
+    "step alone, ms",
+    "in the trainer",
+    "its rate to that of the step alone",
+    "CPU ms alone",
+    "CPU ms in the trainer",
+)
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,33 @@
+"""The gradient of a kernel, summed over parts of a batch, against XLA's own."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from diffkd_jax.models.convolution import in_parts
+
+
+@pytest.mark.parametrize("options", [
+    {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},
+    {"window_strides": (2, 2), "padding": "SAME"},
+    {"window_strides": (1, 1), "padding": [(2, 2), (2, 2)], "rhs_dilation": (2, 2)},
+])  # fmt: skip
+def test_gradients_are_those_of_the_convolution(options):
+    with jax.enable_x64(True):
+        draw = np.random.default_rng(0).standard_normal
+        x, kernel = draw((48, 6, 6, 2)), draw((3, 3, 2, 3))
+        plain = functools.partial(
+            jax.lax.conv_general_dilated,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            **options,
+        )
+        weight = draw(plain(x, kernel).shape)
+        loss = lambda function, *a: (weight * function(*a) ** 2).sum()
+        found, wanted = (
+            jax.value_and_grad(functools.partial(loss, f), (0, 1))(x, kernel)
+            for f in (functools.partial(in_parts, plain), plain)
+        )
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
