@@ -89,4 +89,4 @@ def first_batch(run: Run) -> Mapping:
     rows = np.arange(run.plan.batch_size)
     batch = run.data.train.fetch(rows)
     extra = {"index": rows.astype(np.int32), "mask": np.ones(len(rows), np.float32)}
-    return sharding.put_batch(batch | extra, run.mesh)
+    return jax.device_put(batch | extra, sharding.split_batch(run.mesh))

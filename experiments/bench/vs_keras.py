@@ -113,7 +113,7 @@ def loop(run, state):
         put = sharding.put_batch(batch, run.mesh)
         state, metrics = run.step(state, run.teacher_variables, put)
         if last is not None:
-            jax.block_until_ready(last)
+            jax.device_get(last)
         last = metrics
     return state, last
 
