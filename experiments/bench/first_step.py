@@ -96,7 +96,7 @@ def measured(checkout, folder, teacher):
         "student": [
             "--config=quickstart",
             f"--config.teacher.init={teacher}",
-            "--config.train.log_every=1",
+            "--config.log_every_steps=1",
         ],
     }
     found = {}
