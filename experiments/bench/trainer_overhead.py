@@ -1,7 +1,6 @@
 """Steps a second of the trainer, beside those of its compiled step alone.
 
-    PYTHONPATH=. python experiments/bench/trainer_overhead.py \\
-        --config=configs/quickstart.py --methods=none,diffkd
+    python experiments/bench/trainer_overhead.py --config=configs/quickstart.py
 
 Both get the same batches, made beforehand: the trainer arrays of the host, as a
 pipeline gives them, the step alone one that lies on the device. Round after round the
