@@ -121,8 +121,9 @@ def step(case, dtype, file):
         "logits": diffkd_names.DIFFKD_LOGITS,
     }
     for tap, table in tables.items():
-        own = {"params": params[tap]["block"]}
-        own["batch_stats"] = kept[tap]["batch_stats"]["block"]
+        (inner,) = params[tap]  # the block beside nothing: no projection
+        own = {"params": params[tap][inner]}
+        own["batch_stats"] = kept[tap]["batch_stats"][inner]
         arrays |= prefixed(tap, export_state_dict(own, table))
     np.savez(file, **arrays)
     parameters += count(state.params)
