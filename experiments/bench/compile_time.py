@@ -16,44 +16,28 @@ import time
 
 import jax
 import numpy as np
+from pairs import config_of, data_of, shapes_for
 
-from configs import imagenet
 from diffkd_jax.core.platform import compiler_options
-from diffkd_jax.data import Data, Split
 from diffkd_jax.train.build import build
-from diffkd_jax.train.choose import batch_shapes
 
 PARTS = ("trace", "lower", "compile")
 
 
 def step_of(model, size, batch):
     """A run of a student alone, and the shapes that its step takes."""
-    config = imagenet.get_config("r50-mbv2,none")
-    config.student.model, config.data.batch_size = model, batch
-    group = config.train.norm_group_size
-    config.train.norm_group_size = min(batch, group)
-    shape, split = (size, size, 3), Split(batch, lambda rows: {})
-    data = Data(
-        split,
-        split,
-        {"num_classes": 1000, "channels": 3, "image_size": [size, size]},
-        shape,
-        shape,
-        {},
-        {"label": np.zeros(1, np.int32)},
-        lambda batch: {**batch, "image": batch["image"] / 255.0},
-    )
-    run = build(config, data)
-    pictures = batch_shapes(data, batch)
-    pictures["image"] = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
-    return run, pictures
+    config = config_of("imagenet:r50-mbv2", batch, "none")
+    config.student.model, config.data.image_size = model, size
+    config.data.resize = 0
+    run = build(config, data_of(config))
+    return run, shapes_for(run)
 
 
 def measure(model, size, batch, calls):
     """CPU seconds of each part, and the shortest step in milliseconds."""
-    run, pictures = step_of(model, size, batch)
+    run, shapes = step_of(model, size, batch)
     compiler_options()  # which compiles a program to try them
-    shapes, found = run.shapes(), {}
+    found = {}
 
     def timed(name, function):
         start = time.process_time()
@@ -61,12 +45,12 @@ def measure(model, size, batch, calls):
         found[name] = time.process_time() - start
         return result
 
-    traced = timed("trace", lambda: run.step.trace(shapes, {}, pictures))
+    traced = timed("trace", lambda: run.step.trace(*shapes))
     lowered = timed("lower", traced.lower)
     compiled = timed("compile", lowered.compile)
     if calls:
         state, steps = run.init(), []
-        given = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), pictures)
+        given = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes[2])
         for _ in range(calls + 1):
             start = time.perf_counter()
             state, metrics = compiled(state, {}, given)
