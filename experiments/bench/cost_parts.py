@@ -14,11 +14,11 @@ differences of them.
 
 import argparse
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
-from pairs import ALL, first_batch, freeze, run_of, shapes_for
+from pairs import ALL, drawn_teacher, first_batch, freeze, run_of, shapes_for
+from turns import in_turn
 
 from diffkd_jax.core.platform import compiler_options
 
@@ -133,22 +133,16 @@ def measured(name, batch, rounds):
     """Median milliseconds of each program, and the quartiles of the whole."""
     run = run_of(name, batch)
     jit = lambda f: jax.jit(f, compiler_options=compiler_options())
-    raw = first_batch(run)
-    draw = lambda batch: run.teacher.init(jax.random.key(1), batch)
-    params, carried = jax.jit(draw)(run.data.normalise(raw))
-    teacher = jax.device_put(freeze(run, {"params": params, **carried}))
+    teacher = jax.device_put(freeze(run, drawn_teacher(run)))
     call = lambda f, *a: jit(f)(*a)
-    given = programs(run, run.init(), teacher, raw, call)
+    given = programs(run, run.init(), teacher, first_batch(run), call)
     compiled = {n: (jit(f).lower(*a).compile(), a) for n, (f, *a) in given.items()}
-    for function, arguments in compiled.values():
-        jax.block_until_ready(function(*arguments))
-    samples = {n: [] for n in compiled}
-    for number in range(rounds):
-        # The order turns, for each runs in the caches of the one before.
-        for n, (function, arguments) in list(compiled.items())[:: (-1) ** number]:
-            start = time.perf_counter()
-            jax.block_until_ready(function(*arguments))
-            samples[n].append(1e3 * (time.perf_counter() - start))
+    calls = {
+        n: lambda f=f, a=a: jax.block_until_ready(f(*a))
+        for n, (f, a) in compiled.items()
+    }
+    times = in_turn(calls, rounds, warm=1)
+    samples = {n: [1e3 * wall for wall, _ in found] for n, found in times.items()}
     low, _, high = statistics.quantiles(samples["whole"], n=4)
     return {n: statistics.median(s) for n, s in samples.items()}, (low, high)
 

@@ -16,12 +16,12 @@ import json
 import math
 import pathlib
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pairs import first_batch, freeze, run_of
+from pairs import drawn_teacher, first_batch, freeze, run_of
+from turns import in_turn
 
 from diffkd_jax import figures
 from diffkd_jax.core.diffkd import DiffKD
@@ -79,16 +79,13 @@ def block(sweep, x):
 def step(x):
     """The training step at a batch, and its arguments."""
     run = run_of(PAIR, x)
-    batch = run.data.normalise(first_batch(run))
-    init = lambda batch: run.teacher.init(jax.random.key(1), batch)
-    params, state = jax.jit(init)(batch)
-    teacher = jax.device_put(freeze(run, {"params": params, **state}))
+    teacher = jax.device_put(freeze(run, drawn_teacher(run)))
     return run.pure_step, (run.init(), teacher, first_batch(run))
 
 
 def measure(sweep, rounds):
     """A record of each point."""
-    records, points = [], []
+    records, calls = [], {}
     for x in SWEEPS[sweep]:
         function, arguments = step(x) if sweep == "step" else block(sweep, x)
         jitted = jax.jit(function, compiler_options=compiler_options())
@@ -104,15 +101,10 @@ def measure(sweep, rounds):
                 "temporary_mib": memory.temp_size_in_bytes / MIB,
             }
         )
-        jax.block_until_ready(compiled(*arguments))
-        points.append((compiled, arguments, []))
-    for number in range(rounds):
-        # The order turns, for each point runs in the caches of the one before.
-        for compiled, arguments, samples in points[:: (-1) ** number]:
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(*arguments))
-            samples.append(1e3 * (time.perf_counter() - start))
-    for record, (_, _, samples) in zip(records, points, strict=True):
+        calls[x] = lambda f=compiled, a=arguments: jax.block_until_ready(f(*a))
+    times = in_turn(calls, rounds, warm=1)
+    for record in records:
+        samples = [1e3 * wall for wall, _ in times[record["x"]]]
         record["ms"] = statistics.median(samples)
         record["quartiles"] = np.percentile(samples, [25, 75]).tolist()
     return records

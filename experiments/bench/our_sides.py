@@ -4,14 +4,13 @@ Each function writes what PyTorch starts from to a file of arrays, and returns a
 be timed and a dict of numbers.
 """
 
-from functools import partial
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from pairs import config_of, data_of, first_batch, freeze
+from pairs import config_of, data_of, drawn_teacher, first_batch, freeze
 from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, features, noise
 
 from diffkd_jax.core import distances
@@ -73,19 +72,11 @@ def pair(name, dtype):
         config.student.options = config.teacher.options = {"dtype": dtype}
     run = build(config, data_of(config))
     raw = first_batch(run)
-
-    @jax.jit
-    def draw(batch):
-        params, state = run.teacher.init(jax.random.key(1), batch)
-        _, after = run.teacher.apply(params, state, batch, train=True)
-        # Statistics of the batch: untrained, maps grow beyond reason without them.
-        settled = jax.tree.map(lambda new, old: 10 * new - 9 * old, after, state)
-        return {"params": params, **settled}
-
-    variables = jax.device_get(draw(run.data.normalise(raw)))
+    variables = drawn_teacher(run)
     arrays = named("teacher", run.teacher, variables)
     arrays |= {"image": raw["image"], "label": raw["target"]["label"]}
     arrays |= {"mean": config.data.mean, "std": config.data.std}
+    arrays["decay"] = config.optimizer.weight_decay
     teacher = run.teacher._replace(variables=freeze(run, variables))
     return run._replace(teacher=teacher), raw, arrays, count(variables["params"])
 
@@ -129,7 +120,7 @@ def step(case, dtype, file):
     parameters += count(state.params)
     given = lambda self, x: DiffKDNoise(*noise(len(x), x.shape[-1], x.shape[1]))
     with mock.patch.object(DiffKD, "_draw", given):
-        _, seen = compiled(partial(run.pure_step))(state, variables, raw)
+        _, seen = compiled(run.pure_step)(state, variables, raw)
     about = {"loss": float(seen["loss/total"]), "parameters": parameters}
     about["gradient"] = float(seen["norm/gradient"])
     held = [state]

@@ -84,6 +84,24 @@ def freeze(run: Run, variables: Mapping) -> Mapping:
     return {"params": params, **state}
 
 
+def drawn_teacher(run: Run) -> Mapping:
+    """Drawn variables of a run's teacher, not frozen, on the host.
+
+    Running statistics are those of the first batch: in inference the maps of an
+    untrained network grow beyond reason without them.
+    """
+
+    @jax.jit
+    def draw(batch):
+        params, state = run.teacher.init(jax.random.key(1), batch)
+        _, after = run.teacher.apply(params, state, batch, train=True)
+        # A running value keeps nine tenths of the old one.
+        settled = jax.tree.map(lambda new, old: 10 * new - 9 * old, after, state)
+        return {"params": params, **settled}
+
+    return jax.device_get(draw(run.data.normalise(first_batch(run))))
+
+
 def first_batch(run: Run) -> Mapping:
     """A raw batch on the device."""
     rows = np.arange(run.plan.batch_size)

@@ -10,7 +10,6 @@ from torch_networks import DiffKD, ResNet, WideResNet, conv
 from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, features, noise
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-VARIANTS = ["nchw", "channels_last", "compile"]
 # Of vectors: convolutions on maps of one pixel, as officially, or linear layers, the
 # better form.
 LAYERS = {"nchw": (conv, nn.BatchNorm2d)}
@@ -133,7 +132,7 @@ def teacher(case, variant, cast, file):
 
 def step(case, variant, cast, file):
     name = case.split("-")[1]
-    _, batch, (own, other, latent, side), classes, decay = PAIRS[name]
+    _, batch, (own, other, latent, side), classes = PAIRS[name]
     module, number = frozen(name, variant, file)
     student = filled(network(name, "student"), file, "student.").train()
     layers = LAYERS.get(variant, LINEAR)
@@ -141,6 +140,8 @@ def step(case, variant, cast, file):
     of_logits = filled(DiffKD(classes, classes, None, layers), file, "logits.")
     parts = [placed(m, variant) for m in (student, of_features, of_logits)]
     trained = [x for m in parts for x in m.parameters()]
+    with np.load(file) as arrays:
+        decay = float(arrays["decay"])
     optimizer = torch.optim.SGD(trained, RATE, MOMENTUM, weight_decay=decay)
     image, label, normalised = pictures(file, variant)
     shaped = lambda x: x[:, :, None, None] if variant in LAYERS else x

@@ -1,5 +1,6 @@
-"""Processes that take turns on one machine, each stopped while another is timed."""
+"""Taking turns on one machine: functions, or processes that are stopped in between."""
 
+import gc
 import json
 import os
 import signal
@@ -7,6 +8,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def in_turn(
+    sides: dict[Any, Callable[[], None]], rounds: int, warm: int = 0
+) -> dict[Any, list[tuple[float, float]]]:
+    """Seconds of each side by round, ``(wall, cpu)``, CPU time of all threads.
+
+    The order turns from round to round, for each runs in the caches of the one before.
+
+    Args:
+      sides: called one after the other, round after round.
+      rounds: that count.
+      warm: rounds before them.
+    """
+    found: dict[Any, list[tuple[float, float]]] = {name: [] for name in sides}
+    gc.collect()
+    for number in range(warm + rounds):
+        for name, side in list(sides.items())[:: (-1) ** number]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            side()
+            times = time.perf_counter() - wall, time.process_time() - cpu
+            if number >= warm:
+                found[name].append(times)
+    return found
 
 
 def answer(run: Callable[[], None], about: dict) -> None:

@@ -9,10 +9,10 @@ BLOCKS = {
     "block-r34": (8, 512, 512, 1024, 7),
     "block-logits": (64, 1000, 1000, None, 0),
 }
-# Pair, pictures, channels of student and teacher, of the latent, side, classes, decay.
+# Pair, pictures, channels of student and teacher, of the latent, side, classes.
 PAIRS = {
-    "wrn": ("cifar100:wrn_40_2-wrn_40_1", 64, (64, 128, None, 8), 100, 5e-4),
-    "r34": ("imagenet:r34-r18", 8, (512, 512, 1024, 7), 1000, 1e-4),
+    "wrn": ("cifar100:wrn_40_2-wrn_40_1", 64, (64, 128, None, 8), 100),
+    "r34": ("imagenet:r34-r18", 8, (512, 512, 1024, 7), 1000),
 }
 CASES = [*BLOCKS, "teacher-wrn", "teacher-r34", "step-wrn", "step-r34"]
 

@@ -1,6 +1,6 @@
 """A training step of ours against ``keras.distillation``, on the same two networks.
 
-    pip install keras
+    pip install '.[bench]'
     NPROC=1 PYTHONPATH=. python experiments/bench/vs_keras.py wrn_40_2-wrn_40_1 kd
 
 One process, one JAX: Keras runs on it as its backend. Both start from the same
@@ -13,10 +13,8 @@ is the number of threads of XLA.
 """
 
 import argparse
-import gc
 import os
 import statistics
-import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -25,7 +23,8 @@ import keras
 import numpy as np
 from keras.distillation import Distiller, FeatureDistillation, LogitsDistillation
 from keras_networks import copy_variables, network
-from pairs import config_of, data_of, first_batch, freeze
+from pairs import config_of, data_of, drawn_teacher, first_batch, freeze
+from turns import in_turn
 
 from diffkd_jax.train import sharding
 from diffkd_jax.train.build import build, student_variables
@@ -46,23 +45,9 @@ def ours(pair, method, batch, batches):
     share = SHARES[method]
     config.weights = {"task": share, f"{tap}/distance": 1.0 - share}
     run = build(config, data_of(config, batches))
-    variables = drawn_teacher(run, run.data.normalise(first_batch(run)))
+    variables = drawn_teacher(run)
     frozen = freeze(run, variables)
     return run._replace(teacher=run.teacher._replace(variables=frozen)), variables
-
-
-def drawn_teacher(run, batch):
-    """Drawn variables, with the statistics of the batch as the running ones."""
-
-    @jax.jit
-    def draw(batch):
-        params, state = run.teacher.init(jax.random.key(1), batch)
-        _, after = run.teacher.apply(params, state, batch, train=True)
-        # A running value keeps nine tenths of the old one.
-        settled = jax.tree.map(lambda new, old: 10 * new - 9 * old, after, state)
-        return {"params": params, **settled}
-
-    return jax.device_get(draw(batch))
 
 
 def theirs(pair, method, state, teacher_variables):
@@ -180,7 +165,7 @@ def measure(asked):
         held["ours"], metrics = loop(run, held["ours"])
         jax.block_until_ready((held["ours"], metrics))
 
-    steps = timed({"ours": ours_step, "Keras": their_step}, asked.rounds)
+    steps = in_turn({"ours": ours_step, "Keras": their_step}, asked.rounds)
     attach(distiller, held["Keras"])
     everything = run.data.train.fetch(np.arange(run.data.train.size))
     pictures = run.data.normalise({"image": everything["image"]})["image"]
@@ -189,7 +174,7 @@ def measure(asked):
     def their_loop():
         distiller.fit(pictures, labels, asked.batch, epochs=1, verbose=0)
 
-    loops = timed({"ours": ours_loop, "Keras": their_loop}, asked.loops, warm=1)
+    loops = in_turn({"ours": ours_loop, "Keras": their_loop}, asked.loops, warm=1)
     about = {"parameters": count, **losses, "GFLOP a picture, ours and Keras": gflop}
     return about, steps, loops
 
@@ -211,20 +196,6 @@ def main():
     for what, times, share in (("step", steps, 1), ("loop", loops, asked.batches)):
         cells = [asked.pair, asked.method, threads, what, *cells_of(times, share)]
         print("| " + " | ".join(map(str, cells)) + " |")
-
-
-def timed(sides, rounds, warm=0):
-    """Wall-clock and processor seconds of each side, a round after the other."""
-    found = {name: [] for name in sides}
-    gc.collect()
-    for number in range(warm + rounds):
-        for name, side in list(sides.items())[:: (-1) ** number]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            side()
-            times = time.perf_counter() - wall, time.process_time() - cpu
-            if number >= warm:
-                found[name].append(times)
-    return found
 
 
 def cells_of(times, share):
