@@ -191,6 +191,9 @@ def base() -> ConfigDict:
                 # Steps that may be left out where their numbers are not finite, before
                 # the run stops.
                 "max_skipped": 0,
+                # Distil at the first of so many steps, in the others train on the task
+                # alone. Above 1 it is another method, and a cheaper one.
+                "distill_every": 1,
             },
             "mix": {
                 "mixup": 0.0,  # alpha, 0 for never

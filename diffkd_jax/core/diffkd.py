@@ -14,6 +14,7 @@ from .platform import scan_unroll
 from .shapes import as_map, check_ranks, match_spatial
 
 GAMMA_BINS = 20
+GRADIENTS = ("full", "inputs", "none")
 
 
 class DiffKDOutput(NamedTuple):
@@ -74,6 +75,7 @@ def denoise(
     unroll: int | None = None,
     keep_steps: bool = False,
     remat: bool = False,
+    gradient: str = "full",
 ) -> tuple[jax.Array, jax.Array | None]:
     """Runs the DDIM plan from ``x``, as one ``lax.scan`` (eq. 5).
 
@@ -88,14 +90,25 @@ def denoise(
       unroll: unroll factor of the scan, or None for the platform's choice.
       keep_steps: also return the result of each step.
       remat: recompute each step in the backward pass in place of keeping it.
+      gradient: what the result is differentiated by: ``full``, or not by the
+        predictor's parameters, ``inputs``, or as if its noise were given, ``none``.
 
     Returns:
       The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
     """
 
+    def predict(predictor, x_t, t):
+        return predictor(x_t, t, train=train)
+
+    if gradient == "inputs":
+        predict = nn.map_variables(predict, "params", jax.lax.stop_gradient)
+
     def step(predictor, x_t, row):
         t = jnp.broadcast_to(row.t, x_t.shape[:1])
-        x_t = ddim_step(x_t, predictor(x_t, t, train=train), row)
+        eps = predict(predictor, x_t, t)
+        if gradient == "none":
+            eps = jax.lax.stop_gradient(eps)
+        x_t = ddim_step(x_t, eps, row)
         return x_t, x_t if keep_steps else None
 
     num_steps = plan.t.shape[0]
@@ -138,6 +151,10 @@ class DiffKD(nn.Module):
         losses are float32 or wider.
       remat: recompute each denoising step in the backward pass, which needs less memory
         and more time; on CPU much more, for there the loop is else unrolled.
+      gradient: of the distance through denoising. ``full`` is the method; ``inputs``
+        leaves the noise predictor to the diffusion loss alone; ``none`` takes each
+        predicted noise as given, so that nearly no backward pass is left. The two
+        are cheaper, and other methods.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
@@ -156,6 +173,7 @@ class DiffKD(nn.Module):
     norm: Callable = BatchNorm
     dtype: Any = None
     remat: bool = False
+    gradient: str = "full"
 
     @nn.compact
     def __call__(
@@ -212,6 +230,7 @@ class DiffKD(nn.Module):
             unroll=self.unroll,
             keep_steps=keep_steps,
             remat=self.remat,
+            gradient=self.gradient,
         )
         if steps is not None:
             self.sow("intermediates", "trajectory", jnp.concatenate([x[None], steps]))
@@ -232,6 +251,10 @@ class DiffKD(nn.Module):
 
     def _check(self, student: jax.Array, teacher: jax.Array) -> None:
         check_ranks(student, teacher)
+        if self.gradient not in GRADIENTS:
+            raise ValueError(
+                f"gradient: found {self.gradient!r}, expected one of {GRADIENTS}"
+            )
         if self.kernel_size not in (None, *KERNEL_SIZES):
             raise ValueError(
                 f"kernel_size: found {self.kernel_size}, expected one of {KERNEL_SIZES}"

@@ -125,6 +125,7 @@ def diffkd_step(
     prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
     ema_decay: float = 0.0,
     skip_nonfinite: bool = False,
+    distill: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of student and distiller: eq. 9, gradient, optimizer.
 
@@ -150,6 +151,9 @@ def diffkd_step(
         random keys) is copied.
       skip_nonfinite: where a loss, the gradient or the new state is not finite, all of
         the state but ``step`` stays as it was.
+      distill: False for a step of the task alone among others: the teacher is not
+        applied, the distiller has no gradient and its carried variables stay. Weights
+        of losses that are then not there are left out.
 
     Returns:
       The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
@@ -195,8 +199,9 @@ def diffkd_step(
         batch = prepare(jax.random.fold_in(key, 2), batch)
         if batch is None:
             raise ValueError("prepare: found NoneType, expected the batch")
-    teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
-    check_outputs("teacher_apply", teacher_out)
+    if distill:
+        teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
+        check_outputs("teacher_apply", teacher_out)
     target = batch.get("target") if isinstance(batch, Mapping) else None
 
     def total_loss(params):
@@ -205,16 +210,22 @@ def diffkd_step(
         )
         check_student_result(result)
         student_out, student_state = result
-        terms, distiller_state, info = distillation.loss(
-            params["distiller"],
-            state.model_state["distiller"],
-            key_distill,
-            student_out,
-            teacher_out,
-            target,
-        )
-        losses = merged(task_loss(student_out, batch), terms)
-        weighted = weigh(losses, weights, state.step)
+        task = task_loss(student_out, batch)
+        distiller_state = state.model_state["distiller"]
+        if distill:
+            terms, distiller_state, info = distillation.loss(
+                params["distiller"],
+                distiller_state,
+                key_distill,
+                student_out,
+                teacher_out,
+                target,
+            )
+            losses, of_losses = merged(task, terms), weights
+        else:
+            losses, info = merged(task, {}), {}
+            of_losses = {name: w for name, w in weights.items() if name in task}
+        weighted = weigh(losses, of_losses, state.step)
         new_state = {"student": student_state, "distiller": distiller_state}
         total = sum(weighted.values(), start=jnp.zeros(()))
         return total, (losses, weighted, new_state, info)

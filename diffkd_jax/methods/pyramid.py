@@ -22,6 +22,7 @@ def diffkd_fpn(
     latent_channels: int | None = None,
     num_steps: int = 5,
     num_train_steps: int = 1000,
+    gradient: str = "full",
     weight: float = 5.0,
     diffusion_weight: float = 1.0,
     box_weight: float = 0.0,
@@ -40,6 +41,7 @@ def diffkd_fpn(
       latent_channels: width of the autoencoder, None for none, as the paper.
       num_steps: denoising steps.
       num_train_steps: diffusion time steps.
+      gradient: through denoising, see :class:`diffkd_jax.DiffKD`.
       weight: of the distances: 5 for RetinaNet, FCOS and Faster R-CNN, 15 for
         RepPoints.
       diffusion_weight: of the diffusion losses. The paper does not say whether its 5
@@ -55,7 +57,14 @@ def diffkd_fpn(
     """
     _check(levels, "diffkd_fpn")
     function = find(distance, DISTANCES, "methods.diffkd_fpn.distance")
-    block = DiffKD(latent_channels, None, num_steps, num_train_steps, remat=remat)
+    block = DiffKD(
+        latent_channels,
+        None,
+        num_steps,
+        num_train_steps,
+        remat=remat,
+        gradient=gradient,
+    )
     together = "pyramid" if share else ""
     taps, weights = {}, dict[str, Weight]()
     for level in levels:

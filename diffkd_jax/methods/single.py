@@ -88,6 +88,7 @@ def diffkd_features(
     latent_channels: int | None = None,
     num_steps: int = 5,
     num_train_steps: int = 1000,
+    gradient: str = "full",
     weight: float = 1.0,
 ) -> Method:
     """DiffKD on features (paper, section 3).
@@ -99,13 +100,14 @@ def diffkd_features(
       latent_channels: width of the autoencoder, None for no autoencoder.
       num_steps: denoising steps.
       num_train_steps: diffusion time steps.
+      gradient: through denoising, see :class:`diffkd_jax.DiffKD`.
       weight: of the distance.
 
     >>> diffkd_features(num_steps=3).taps["features"].block.num_steps
     3
     """
     function = find(distance, DISTANCES, "methods.diffkd_features.distance")
-    block = DiffKD(latent_channels, None, num_steps, num_train_steps)
+    block = DiffKD(latent_channels, None, num_steps, num_train_steps, gradient=gradient)
     taps = {"features": Tap(student, teacher, function, block)}
     return Method(taps, {"features/distance": weight})
 
@@ -116,6 +118,7 @@ def diffkd_logits(
     tau: float = 1.0,
     num_steps: int = 5,
     num_train_steps: int = 1000,
+    gradient: str = "full",
     weight: float = 1.0,
     aux_weight: float = 0.0,
 ) -> Method:
@@ -127,6 +130,7 @@ def diffkd_logits(
       tau: temperature.
       num_steps: denoising steps.
       num_train_steps: diffusion time steps.
+      gradient: through denoising, see :class:`diffkd_jax.DiffKD`.
       weight: of the distance.
       aux_weight: of both losses of a second tap, on ``aux_logits``; 0 for none. The
         paper does not say whether maps have one; DIST's code has, with 0.4.
@@ -135,7 +139,7 @@ def diffkd_logits(
     ['aux_logits', 'logits/distance']
     """
     function = find(distance, DISTANCES, "methods.diffkd_logits.distance")
-    block = DiffKD(num_steps=num_steps, num_train_steps=num_train_steps)
+    block = DiffKD(None, None, num_steps, num_train_steps, gradient=gradient)
     distance_of = functools.partial(function, tau=tau)
     weights = {"logits/distance": weight} | (
         {"aux_logits": aux_weight} if aux_weight else {}
@@ -154,6 +158,7 @@ def diffkd(
     tau: float = 1.0,
     num_steps: int = 5,
     num_train_steps: int = 1000,
+    gradient: str = "full",
     weight: float = 1.0,
     logits_weight: float = 1.0,
 ) -> Method:
@@ -164,23 +169,29 @@ def diffkd(
         :func:`diffkd_features`.
       logits_distance, tau, logits_weight: ``distance``, ``tau`` and ``weight`` of
         :func:`diffkd_logits`.
-      num_steps, num_train_steps: of both.
+      num_steps, num_train_steps, gradient: of both.
 
     >>> sorted(diffkd().taps)
     ['features', 'logits']
     """
     find(logits_distance, DISTANCES, "methods.diffkd.logits_distance")
-    steps = {"num_steps": num_steps, "num_train_steps": num_train_steps}
     features = diffkd_features(
         student=student,
         teacher=teacher,
         distance=distance,
         latent_channels=latent_channels,
+        num_steps=num_steps,
+        num_train_steps=num_train_steps,
+        gradient=gradient,
         weight=weight,
-        **steps,
     )
     logits = diffkd_logits(
-        distance=logits_distance, tau=tau, weight=logits_weight, **steps
+        distance=logits_distance,
+        tau=tau,
+        num_steps=num_steps,
+        num_train_steps=num_train_steps,
+        gradient=gradient,
+        weight=logits_weight,
     )
     return Method(
         {**features.taps, **logits.taps}, {**features.weights, **logits.weights}

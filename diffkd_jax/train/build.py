@@ -58,7 +58,9 @@ class Run(NamedTuple):
       shapes: ``() -> TrainState`` of shapes and their shardings, to compile a step
         ahead of time.
       step: ``(state, teacher_variables, batch) -> (state, metrics)``, compiled.
-      pure_step: the same for a loop of one's own to compile; ``teacher_apply`` and the
+      task_step: the same without distillation, for the steps between two of
+        ``plan.distill_every``.
+      pure_step: ``step`` for a loop of one's own to compile; ``teacher_apply`` and the
         like can be replaced by ``functools.partial``.
       evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
         evaluation split, one program a model; see :mod:`diffkd_jax.train.stop`.
@@ -82,6 +84,7 @@ class Run(NamedTuple):
     init: Callable[[], TrainState]
     shapes: Callable[[], Any]
     step: Callable
+    task_step: Callable
     pure_step: Callable
     evaluate: Callable[..., tuple[dict[str, float], Evidence]]
     others: Mapping[str, Other]
@@ -172,10 +175,13 @@ def build(config, data: Data | None = None) -> Run:
         mesh=mesh,
         place=place,
         plan=plan,
-        schedule=schedule,
+        schedule=jax.jit(schedule),  # else each of its operations is a program
         init=init,
         shapes=shapes,
         step=sharding.jit_step(pure_step, mesh, place),
+        task_step=sharding.jit_step(
+            functools.partial(pure_step, distill=False), mesh, place
+        ),
         pure_step=pure_step,
         evaluate=make_evaluate(config.data, data, mesh, task),
         others=make_others(config.evaluations, config.data, data, mesh, infers, plan),

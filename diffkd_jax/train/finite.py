@@ -116,16 +116,21 @@ class Finite:
         return self._looked_at(pending)[0]
 
     def logged(self, pending: Steps) -> dict[str, Any]:
-        """Means over the steps since the last log, but for those left out."""
+        """Mean of each since the last log, over the steps that have it.
+
+        Those left out are not among them.
+        """
         rows, left_out = self._looked_at(pending)
         for step, what in left_out.items():
             LOG.warning("step %d: found %s, its update is left out", step, what)
         self.skipped += len(left_out)
         kept = [row for step, row in rows if step not in left_out]
-        names = [
-            name for name in (kept or [{}])[-1] if all(name in row for row in kept)
-        ]
-        values = {name: np.mean([row[name] for row in kept], 0) for name in names}
+        # Not every step is distilled, and the first may be: its names come first.
+        by_name: dict[str, list] = {}
+        for row in kept:
+            for name, value in row.items():
+                by_name.setdefault(name, []).append(value)
+        values = {name: np.mean(each, 0) for name, each in by_name.items()}
         return values | ({"skipped": self.skipped} if self.most else {})
 
     def _looked_at(self, pending: Steps) -> tuple[Steps, dict[int, str]]:

@@ -105,20 +105,23 @@ def fit(
         log = Log(writer, history, events)
         finite = Finite(checkpoints, workdir, plan.max_skipped, first)
         progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
-        seen, clock = None, time.monotonic()
+        seen, clock, begun = None, time.monotonic(), list[Callable]()
         try:
             stop_here(asked)
             if first:  # which an earlier call may have had no time for
                 seen = score(run, state, first, teacher_variables, log, asked)
             for step in range(first + 1, plan.total_steps + 1):
                 batch = _next(run, batches, unreadable)
-                state, metrics = run.step(
+                distilled = (step - 1) % plan.distill_every == 0
+                update = run.step if distilled else run.task_step
+                state, metrics = update(
                     state, teacher_variables, sharding.put_batch(batch, run.mesh)
                 )
-                if step == first + 1:
+                if update not in begun:
                     # The rate is that of steps, compilation is left out.
                     jax.block_until_ready(metrics)
-                    if not first and processes.is_primary():
+                    begun.append(update)
+                    if step == 1 and processes.is_primary():
                         first_step.look(_numbers(metrics), run.method.taps)
                     progress = Progress(
                         run.title, step, plan.total_steps, plan.batch_size

@@ -18,6 +18,7 @@ class Plan(NamedTuple):
         any. Looked at every ``log_every`` steps.
       max_unreadable: share of the pictures that may not decode.
       max_skipped: steps whose update may be left out, for it is not finite.
+      distill_every: steps of which the first is distilled.
     """
 
     steps_per_epoch: int
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     save_every: float
     max_unreadable: float
     max_skipped: int
+    distill_every: int
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether what is due every so many steps, and at the end, is so at a step."""
@@ -68,5 +70,6 @@ def make_plan(recipe, data: Data) -> tuple[Plan, int]:
         save_every=60 * recipe.checkpoint.every_minutes,
         max_unreadable=recipe.data.max_unreadable,
         max_skipped=recipe.train.max_skipped,
+        distill_every=recipe.train.distill_every,
     )
     return plan, planned

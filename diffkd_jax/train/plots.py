@@ -11,7 +11,7 @@ from ..figures import COLOURS, literal, save, subplots
 
 def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One panel for each loss term against the step."""
-    names = [name for name in rows[-1] if name.startswith("loss/")]
+    names = dict.fromkeys(n for row in rows for n in row if n.startswith("loss/"))
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure, axes = subplots(

@@ -87,6 +87,7 @@ RANGES = RECIPE | {
     "train.epochs": Range(0, 1e6),
     "train.norm_group_size": ANY,
     "train.max_skipped": Range(0, 1e9),
+    "train.distill_every": Range(1, 1e9),
 }
 # Options of methods, and weights, by the last part of their names.
 OF_METHODS = {

@@ -3,6 +3,7 @@
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,51 @@ def test_gradient_routing(term):
     )
     found = reached({**by_params, "student": by_student, "teacher": by_teacher})
     assert found == ROUTES[term]
+
+
+def test_gradients_that_leave_the_predictor_alone():
+    """The same numbers forward; backward the student's gradient, or a straight one."""
+    variables = fresh(DiffKD(unroll=1))
+
+    @functools.partial(jax.jit, static_argnames="gradient")
+    def run(gradient):
+        def loss(params, student):
+            whole = {"params": params, "batch_stats": variables["batch_stats"]}
+            out, state = call(DiffKD(gradient=gradient, unroll=1), whole, student)
+            return distances.mse(out.student, out.teacher), state
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(
+            variables["params"], STUDENT
+        )
+
+    forward, (by_params, by_student) = run("full")
+    for gradient in ("inputs", "none"):
+        again, (params, student) = run(gradient)
+        chex.assert_trees_all_close(again, forward, rtol=1e-4, atol=1e-6)
+        assert reached(params) == reached(by_params) - {"noise_predictor"}
+        same = np.allclose(student, by_student, rtol=1e-4, atol=1e-8)
+        assert same == (gradient == "inputs")
+
+
+def test_a_given_noise_leaves_a_straight_gradient():
+    class Loop(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            predictor = NoisePredictor(name="predictor")
+            if self.is_initializing():
+                predictor(x, jnp.zeros(len(x), int), train=True)
+            plan = diffusion.ddim_plan(3)
+            return denoise(predictor, x, plan, train=True, gradient="none")[0]
+
+    variables = jax.jit(Loop().init)(KEY, STUDENT)
+
+    def total(x):
+        out, _ = Loop().apply(variables, x, mutable=["batch_stats"])
+        return out.sum()
+
+    # Each step has x_t / signal, and what follows takes it times its own signal.
+    expected = np.full(STUDENT.shape, 1 / diffusion.ddim_plan(3).signal[0])
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(STUDENT), expected, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
@@ -259,6 +305,7 @@ BAD_TAPS = [
     (Tap("a", "flat"), r"tap 'x': found shapes \(4, 2, 2, 8\).*\(4, 8\).*same rank"),
     (Tap("a", "tall"), "tap 'x': found maps of 2x2 .* and 1x4"),
     (Tap("a", "b", denoise={"num_steps": 0}), "tap 'x': num_steps: found 0"),
+    (Tap("a", "b", denoise={"gradient": "no"}), "tap 'x': gradient: found 'no'"),
     (Tap("a", "b", denoise={"kernel_size": 5}), "tap 'x': kernel_size: found 5"),
     (Tap("tokens", "tokens", denoise={}), "tap 'x': found 5 tokens"),
     (Tap("a", "small"), "tap 'x': found batches of 4"),

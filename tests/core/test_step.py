@@ -162,6 +162,23 @@ def test_no_taps_trains_the_task_alone():
     assert state.params["distiller"] == {}
 
 
+def test_a_step_of_the_task_alone_among_others():
+    state, step = make(weights={"features": 2.0, "task": 0.5})
+    alone = jax.jit(functools.partial(step, distill=False))
+    new, metrics = alone(state, {}, BATCH)  # no teacher is needed
+    assert {n for n in metrics if "/" in n and not n.startswith("norm/")} == {
+        *("loss/task", "weighted/task", "loss/total")
+    }
+    for tree in ("params", "model_state"):
+        before, after = (getattr(s, tree)["distiller"] for s in (state, new))
+        chex.assert_trees_all_equal(before, after)
+    plain, step = make({}, weights={"task": 0.5})
+    expected, _ = jax.jit(step)(plain, TEACHER, BATCH)
+    chex.assert_trees_all_close(
+        new.params["student"], expected.params["student"], rtol=1e-6
+    )
+
+
 def test_training_lowers_the_losses():
     state, step = make()
     step, history = jax.jit(step), []

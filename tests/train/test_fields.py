@@ -59,6 +59,7 @@ ACCEPTED = {
     "data.channels": ZERO,
     "data.mean": "zero is the middle of nothing",
     "train.max_skipped": ZERO,
+    "train.distill_every": "a large one distils the first step alone",
     "teacher.num_classes": ZERO,
     "teacher.epochs": f"{ZERO}; read where a teacher is trained",
     "teacher.init": "read where a method has a teacher",

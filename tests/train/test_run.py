@@ -168,6 +168,26 @@ def test_eight_devices_equal_one(finished, tmp_path, method):
                 assert a[name] == pytest.approx(b[name], rel=2e-4), (a["step"], name)
 
 
+def test_distilling_at_some_steps_only(tmp_path):
+    """Rows hold means over the steps that have a loss; the first step has all."""
+    found = []
+    for every, log in ((1, 1), (3, 1), (3, 4)):
+        fields = {"train.distill_every": every, "log_every_steps": log}
+        workdir = tmp_path / f"{every}_{log}"
+        main.run(tiny_config(method="kd", **fields), str(workdir))
+        rows = metrics.read_rows(workdir / "metrics.jsonl")
+        found.append({row["step"]: row for row in rows if "loss/task" in row})
+    each, third, means = found
+    name = "loss/logits/distance"
+    assert [step for step, row in third.items() if name in row] == [1, 4, 7]
+    assert third[1][name] == pytest.approx(each[1][name], rel=1e-5)
+    mean = lambda name, steps: np.mean([third[step][name] for step in steps])
+    assert means[4][name] == pytest.approx(mean(name, (1, 4)), rel=1e-5)
+    assert means[8][name] == pytest.approx(third[7][name], rel=1e-5)
+    task = mean("loss/task", range(1, 5))
+    assert means[4]["loss/task"] == pytest.approx(task, rel=1e-5)
+
+
 @pytest.mark.parametrize("method", ["kd", DIFFKD])
 def test_seeds_differ_and_repeat(finished, tmp_path, method):
     fields = {"train.max_steps": 1, "method": method}
