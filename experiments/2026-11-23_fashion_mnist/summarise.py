@@ -13,35 +13,12 @@ import pathlib
 import shutil
 import sys
 
-import jax
-import numpy as np
-
-from diffkd_jax.data.sources import load_idx
-from diffkd_jax.data.transforms import normalise
-from diffkd_jax.models.files import load_model
 from diffkd_jax.train import plots
+from experiments.fashion_unseen import accuracy, unseen_pictures
 from experiments.tables import means, table
 
 HERE = pathlib.Path(__file__).parent
 ORDER = ["none", "kd", "mse", "dist", "diffkd_features", "diffkd_logits", "diffkd"]
-
-
-def unseen_pictures(directory):
-    """The official test pictures after the first 200 of each class."""
-    split = load_idx(directory).splits["test"]
-    everything = split.fetch(np.arange(split.size))
-    label = everything["target"]["label"]
-    rest = np.concatenate([np.flatnonzero(label == k)[200:] for k in range(10)])
-    image = normalise(everything["image"][rest], [0.2860], [0.3530])
-    return image, label[rest]
-
-
-def accuracy(workdir, pictures):
-    image, label = pictures
-    model = load_model(workdir)
-    forward = jax.jit(lambda x: model(x)["logits"].argmax(-1))
-    found = [np.asarray(forward(part)) for part in np.split(image, 8)]
-    return float((np.concatenate(found) == label).mean())
 
 
 def collect(runs, pictures):

@@ -92,11 +92,11 @@ def state_of(distiller):
 
 def loop(run, state):
     """One epoch as the trainer runs it, without logs; the state and the last loss."""
-    last = None
+    last, teacher = None, run.teacher_variables
     for batch in run.batches(0):
         batch.pop("skipped")
         put = sharding.put_batch(batch, run.mesh)
-        state, metrics = run.step(state, run.teacher_variables, put)
+        state, metrics = run.step(state, teacher, put)
         if last is not None:
             jax.device_get(last)
         last = metrics
@@ -184,7 +184,7 @@ def main():
     parser.add_argument("pair", help="<teacher>-<student> of keras_networks")
     parser.add_argument("method", choices=SHARES)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=4, help="of an epoch")
+    parser.add_argument("--batches", type=int, default=16, help="of an epoch")
     parser.add_argument("--rounds", type=int, default=9, help="of steps")
     parser.add_argument("--loops", type=int, default=5, help="rounds of epochs")
     asked = parser.parse_args()
