@@ -65,12 +65,13 @@ def _forward(plain, x, kernel):
 def _backward(plain, kept, of_y):
     x, kernel = kept
     (of_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(of_y)
-    of_kernel = jnp.zeros_like(kernel)
+    # In half precision each sum of a part would be rounded.
+    of_kernel = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
     for first in range(0, len(x), PART):
         part = slice(first, first + PART)
         apply = functools.partial(plain, x[part])
         of_kernel += jax.linear_transpose(apply, kernel)(of_y[part])[0]
-    return of_x, of_kernel
+    return of_x, of_kernel.astype(kernel.dtype)
 
 
 in_parts.defvjp(_forward, _backward)

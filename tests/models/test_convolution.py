@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from diffkd_jax.models import convolution
 from diffkd_jax.models.convolution import in_parts
+from diffkd_jax.models.layers import conv
 
 
 @pytest.mark.parametrize("options", [
@@ -31,3 +33,20 @@ def test_gradients_are_those_of_the_convolution(options):
         )
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_single_device_takes_parts(dtype, monkeypatch):
+    """As a network calls it; half precision is rounded once, as by XLA."""
+    layer = conv(4, 3, stride=2, dtype=dtype, name="conv")
+    x = jax.random.normal(jax.random.key(0), (64, 16, 16, 3))
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
+    loss = lambda variables, x: jax.numpy.sin(layer.apply(variables, x)).sum()
+    plain = jax.jit(jax.grad(loss, (0, 1)))(variables, x)
+    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
+    taken = jax.make_jaxpr(jax.grad(lambda *a: loss(*a), (0, 1)))(variables, x)
+    assert str(taken).count("conv_general_dilated") == 2 + 64 // convolution.PART
+    parts = jax.jit(jax.grad(lambda *a: loss(*a), (0, 1)))(variables, x)
+    rtol = {"float32": 1e-5, "bfloat16": 2**-7}[dtype]
+    for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
