@@ -55,7 +55,9 @@ def make_schedule(recipe, steps_per_epoch: int, total_steps: int) -> optax.Sched
     elif options.name == "cosine":
         main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
     elif options.name == "poly":
-        main = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
+        fall = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
+        # Compiled, all steps divided by their number may exceed 1, and a root be none.
+        main = lambda step: jnp.where(step < total_steps, fall(step), options.end)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
     if not warmup_steps:
         return main

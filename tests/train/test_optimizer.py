@@ -42,6 +42,15 @@ def test_cosine_ends_at_the_last_rate():
     np.testing.assert_allclose(found, [0.1, 0.06, 0.02], rtol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [3, 5, 12])
+def test_poly_ends_at_the_last_rate(steps):
+    fields = {"schedule.name": "poly", "schedule.end": 0.02, "schedule.power": 0.9}
+    schedule = jax.jit(make_schedule(config(**fields), 10, steps))
+    found = [float(schedule(step)) for step in (0, steps - 1, steps)]
+    last = 0.02 + 0.08 * (1 / steps) ** 0.9
+    np.testing.assert_allclose(found, [0.1, last, 0.02], rtol=1e-5)
+
+
 def test_exponential_schedule_of_recipe_b2():
     """x0.97 every 2.4 epochs after 3 epochs of warm-up from 1e-6, which count."""
     fields = {
