@@ -52,17 +52,19 @@ class Handed:
       process: of the worker.
       file: of its buffer.
       number: of its buffer.
+      kept: files of all buffers that the worker has by now.
       batch: with a :class:`Place` for each array.
     """
 
     process: int
     file: int
     number: int
+    kept: frozenset[int]
     batch: Batch
 
 
 def sender() -> Callable[[Batch], Handed]:
-    """``batch -> Handed``, for one thread of a worker.
+    """``batch -> Handed``, the only one of a worker, for one thread of it.
 
     A buffer is written again when no array in it is left on the other side, however
     long that takes; until then others are, as many as it needs.
@@ -80,7 +82,8 @@ def sender() -> Callable[[Batch], Handed]:
             buffers.append(buffer)
         buffer.memory[0] = 1
         _copy(batch, placed, buffer.memory)
-        return Handed(os.getpid(), buffer.file, buffer.number, placed)
+        kept = frozenset(b.file for b in buffers)
+        return Handed(os.getpid(), buffer.file, buffer.number, kept, placed)
 
     return send
 
@@ -97,6 +100,9 @@ def receiver() -> Callable[[Handed], Batch]:
         buffer = known.get(key)
         if buffer is None or buffer.number != handed.number:
             buffer = known[key] = _opened(handed)
+            for other in [k for k in known if k[0] == handed.process]:
+                if other[1] not in handed.kept:
+                    del known[other]  # the worker has dropped it
         whole = np.frombuffer(buffer.memory, np.uint8)
         # All arrays of the batch are views of this one, and keep it. So does jax,
         # which on a CPU may compute with them where they are.
@@ -134,6 +140,12 @@ def _opened(handed: Handed) -> Buffer:
         raise ChildProcessError(
             f"data.num_workers: found worker process {handed.process} gone, expected "
             "it to prepare batches; was it killed for the memory that it takes?"
+        ) from None
+    except PermissionError as error:  # where a system hides processes from each other
+        raise ChildProcessError(
+            f"data.num_workers: found the memory of worker process {handed.process} "
+            f"closed to this one ({error}), expected to share it; 0 prepares batches "
+            "in threads"
         ) from None
     try:
         return Buffer(handed.file, handed.number, mmap.mmap(file, 0))

@@ -33,9 +33,9 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
         free = shutil.disk_usage(workdir if workdir.exists() else ".").free / 2**20
         raise OSError(
             f"workdir: found {fault} at {workdir} ({free:.0f} MiB free; where that is "
-            "plenty, /dev/shm is full, which data.num_workers needs), expected a disk "
-            "that can be written to; with one, the same command goes on from the last "
-            "whole checkpoint"
+            "plenty, data.num_workers may have found no memory to share), expected a "
+            "disk that can be written to; with one, the same command goes on from the "
+            "last whole checkpoint"
         ) from None
 
 
