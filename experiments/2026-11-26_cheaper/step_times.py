@@ -2,8 +2,9 @@
 
     PYTHONPATH=. python experiments/2026-11-26_cheaper/step_times.py
 
-On the study's networks, batches of noise and a teacher of drawn weights; all steps are
-timed in turn, round after round. Of ``every_k`` it is the mean over k steps.
+On the study's networks, one batch of its pictures and a teacher of drawn weights; all
+steps are timed in turn, round after round. Ratios are medians of those of the rounds,
+the time is DiffKD's median times the ratio. Of ``every_k`` it is the mean of k steps.
 """
 
 import pathlib

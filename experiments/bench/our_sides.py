@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from pairs import config_of, data_of, drawn_teacher, first_batch, freeze
-from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, features, noise
+from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 
 from diffkd_jax.core import distances
 from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
@@ -33,7 +33,10 @@ def compiled(function):
 def block(case, dtype, file):
     """All losses of a block and their gradient, by parameters and student."""
     batch, own, other, latent, side = BLOCKS[case]
-    student, teacher = (jnp.asarray(features(batch, c, side)) for c in (own, other))
+    student, teacher = (
+        jnp.asarray(features(what, batch, c, side))
+        for what, c in zip(SIDES, (own, other), strict=True)
+    )
     module = DiffKD(latent, dtype=dtype)
     distance = distances.mse if side else distances.kl
     keys = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}

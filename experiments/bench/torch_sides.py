@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch_networks import DiffKD, ResNet, WideResNet, conv
-from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, features, noise
+from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Of vectors: convolutions on maps of one pixel, as officially, or linear layers, the
@@ -70,7 +70,8 @@ def block(case, variant, cast, file):
     layers = None if side else LAYERS.get(variant, LINEAR)
     module = placed(filled(DiffKD(own, other, latent, layers), file), variant)
     student, teacher = (
-        tensor(features(batch, c, side), variant, not side) for c in (own, other)
+        tensor(features(what, batch, c, side), variant, not side)
+        for what, c in zip(SIDES, (own, other), strict=True)
     )
     student.requires_grad_()
     every = [student, *module.parameters()]
@@ -183,6 +184,8 @@ KINDS = {"block": block, "teacher": teacher, "step": step}
 def prepared(case, variant, half, threads, file):
     """A call that waits for the device, and what it has to agree in."""
     torch.set_num_threads(threads)
+    # Of TensorFloat-32 each has a default of its own.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     cast = contextlib.nullcontext
     if half:
         cast = partial(torch.autocast, DEVICE, torch.bfloat16)

@@ -116,7 +116,11 @@ def parts(run, folder):
     return {
         "a batch is taken, and looked at": (lambda: fit._next(run, batches, set()), 1),
         "it is made what the step takes": (
-            lambda: jax.block_until_ready(sharding.put_batch(batch, run.mesh)),
+            lambda: jax.block_until_ready(
+                jax.device_put(
+                    sharding.put_batch(batch, run.mesh), sharding.split_batch(run.mesh)
+                )
+            ),
             1,
         ),
         "metrics are fetched, one step behind": (
@@ -142,7 +146,7 @@ def main(argv):
         run = runs[method] = prepared(CONFIG.value, method)
         batch = next(run.batches(0))
         batch.pop("skipped")
-        batch = sharding.put_batch(batch, run.mesh)
+        batch = jax.device_put(batch, sharding.split_batch(run.mesh))
         ways, found = (trainer, alone), {trainer: [], alone: []}
         for way in ways:  # compiles
             way(run, batch)

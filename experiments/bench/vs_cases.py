@@ -3,6 +3,7 @@
 import numpy as np
 
 RATE, MOMENTUM = 1e-4, 0.9  # small: the steps that are timed train on one batch
+SIDES = ("student", "teacher")
 # Pictures, channels of student and teacher, of the latent, side of the maps (0: none).
 BLOCKS = {
     "block-wrn": (64, 64, 128, None, 8),
@@ -17,19 +18,20 @@ PAIRS = {
 CASES = [*BLOCKS, "teacher-wrn", "teacher-r34", "step-wrn", "step-r34"]
 
 
-def normal(*shape):
-    """Normal numbers, the same ones for a shape."""
-    return np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
+def normal(what, *shape):
+    """Normal numbers, the same ones for a name and a shape."""
+    seed = list(f"{what} {shape}".encode())
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def features(batch, channels, side):
+def features(what, batch, channels, side):
     """Maps as they come from a ReLU, or vectors."""
     if side:
-        return np.maximum(normal(batch, side, side, channels), 0)
-    return normal(batch, channels)
+        return np.maximum(normal(what, batch, side, side, channels), 0)
+    return normal(what, batch, channels)
 
 
 def noise(batch, channels, side):
     """Noise of student and of teacher, NHWC, and time steps."""
-    drawn = normal(batch, side or 1, side or 1, channels)
+    drawn = normal("noise", batch, side or 1, side or 1, channels)
     return drawn, drawn[::-1].copy(), np.arange(batch) * 15 % 1000

@@ -9,7 +9,8 @@ are equal and the losses agree is checked first. "step" is the jitted step, ours
 trainer, theirs of ``fit``; "loop" is the trainer's reader with that step, and ``fit``
 itself, over arrays in memory, by step. The sides are timed in turn, round after round,
 the order turned; ratios are medians of those of the rounds, with quartiles. ``NPROC``
-is the number of threads of XLA.
+is the number of threads of XLA. Ours is compiled with the trainer's options, theirs as
+Keras does it; huge pages are for both (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``).
 """
 
 import argparse

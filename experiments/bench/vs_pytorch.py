@@ -59,6 +59,8 @@ def compare(case, threads, asked, folder):
     command += [f"--dtype={asked.dtype}", f"--file={folder}/{case}.npz"]
     environment = {"NPROC": str(threads), "OMP_NUM_THREADS": str(threads)}
     environment["GLIBC_TUNABLES"] = PAGES[asked.pages]
+    if asked.dtype == "float32":  # on a GPU else TensorFloat-32
+        environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     sides = {}
     try:
         for name in ["ours", *asked.variants]:
