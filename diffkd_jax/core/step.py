@@ -152,8 +152,9 @@ def diffkd_step(
       skip_nonfinite: where a loss, the gradient or the new state is not finite, all of
         the state but ``step`` stays as it was.
       distill: False for a step of the task alone among others: the teacher is not
-        applied, the distiller has no gradient and its carried variables stay. Weights
-        of losses that are then not there are left out.
+        applied, the distiller's carried variables stay and its gradient is zero, with
+        which the optimizer goes on (momentum and decay of weights move it). Weights of
+        losses that are then not there are left out.
 
     Returns:
       The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
@@ -224,7 +225,8 @@ def diffkd_step(
             losses, of_losses = merged(task, terms), weights
         else:
             losses, info = merged(task, {}), {}
-            of_losses = {name: w for name, w in weights.items() if name in task}
+            named = {*task, *(name.partition("/")[0] for name in task)}
+            of_losses = {name: w for name, w in weights.items() if name in named}
         weighted = weigh(losses, of_losses, state.step)
         new_state = {"student": student_state, "distiller": distiller_state}
         total = sum(weighted.values(), start=jnp.zeros(()))

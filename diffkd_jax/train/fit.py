@@ -112,20 +112,24 @@ def fit(
                 seen = score(run, state, first, teacher_variables, log, asked)
             for step in range(first + 1, plan.total_steps + 1):
                 batch = _next(run, batches, unreadable)
-                distilled = (step - 1) % plan.distill_every == 0
-                update = run.step if distilled else run.task_step
+                between = run.method.taps and (step - 1) % plan.distill_every
+                update = run.task_step if between else run.step
+                asked_at = time.monotonic()
                 state, metrics = update(
                     state, teacher_variables, sharding.put_batch(batch, run.mesh)
                 )
                 if update not in begun:
                     # The rate is that of steps, compilation is left out.
                     jax.block_until_ready(metrics)
-                    begun.append(update)
                     if step == 1 and processes.is_primary():
                         first_step.look(_numbers(metrics), run.method.taps)
-                    progress = Progress(
-                        run.title, step, plan.total_steps, plan.batch_size
-                    )
+                    if begun:
+                        progress.leave_out(time.monotonic() - asked_at)
+                    else:
+                        progress = Progress(
+                            run.title, step, plan.total_steps, plan.batch_size
+                        )
+                    begun.append(update)
                 pending.append((step, metrics))
                 # Dispatch runs ahead of the device by one step, whose batch is copied
                 # while this one computes; without a bound, batches would pile up. The

@@ -107,6 +107,11 @@ class Progress:
         self.name, self.total, self.batch_size = name, total_steps, batch_size
         self.start_step, self.start_time = step, time.monotonic()
 
+    def leave_out(self, seconds: float) -> None:
+        """Takes a step that took so long for its compilation out of the rate."""
+        self.start_step += 1
+        self.start_time += seconds
+
     def images_per_second(self, step: int) -> float:
         elapsed = max(time.monotonic() - self.start_time, 1e-9)
         return (step - self.start_step) * self.batch_size / elapsed

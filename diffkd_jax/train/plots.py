@@ -17,11 +17,9 @@ def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     figure, axes = subplots(
         lines, columns, figsize=(3.6 * columns, 2.5 * lines), squeeze=False
     )
-    steps = [row["step"] for row in rows]
     for axis, name in zip(axes.flat, names, strict=False):
-        axis.plot(
-            steps, [row.get(name, np.nan) for row in rows], color=COLOURS["denoised"]
-        )
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axis.plot(*zip(*points, strict=True), color=COLOURS["denoised"])
         axis.set(title=literal(name.removeprefix("loss/")), xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(names) :]:

@@ -222,6 +222,7 @@ def undistilled(config) -> None:
     config.method = "none"
     for section in ("methods", "method_options", "weights", "evaluations"):
         config[section] = {}
+    config.train.distill_every = 1
 
 
 def score_teacher(

@@ -113,9 +113,11 @@ def describe(run: Run) -> str:
                 ),
             )
         )
+    every = run.plan.distill_every
+    often = [f"distilled at the first of {every} steps"] if every > 1 else []
     rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
     notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
-    return "\n".join([*lines, "", text_table(rows), *notes])
+    return "\n".join([*lines, "", text_table(rows), *notes, *often])
 
 
 def _weight(weights: Mapping[str, Any], name: str) -> str:

@@ -76,7 +76,9 @@ def test_weights_that_nothing_will_have(config, data, tmp_path):
     own.teacher.weights = "best"
     with pytest.raises(ValueError, match=r"teacher.weights: found 'best', expected ''"):
         run.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
-    assert run.teacher_config(own).teacher.weights == ""
+    own.train.distill_every = 5
+    alone = run.teacher_config(own)
+    assert (alone.teacher.weights, alone.train.distill_every) == ("", 1)
 
 
 def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):
