@@ -92,14 +92,20 @@ DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
-    ("method", "num_workers"),
-    [("kd", 0), ("kd", 1), pytest.param("diffkd", 0, marks=pytest.mark.slow)],
+    ("method", "num_workers", "every"),
+    [
+        ("kd", 0, 1),
+        ("kd", 1, 1),
+        ("kd", 0, 3),
+        pytest.param("diffkd", 0, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
-    finished, tmp_path, monkeypatch, method, num_workers
+    finished, tmp_path, monkeypatch, method, num_workers, every
 ):
-    config = with_teacher(finished, method=method, **{"data.num_workers": num_workers})
-    main.run(with_teacher(finished, method=method), str(tmp_path / "whole"))
+    fields = {"method": method, "train.distill_every": every}
+    config = with_teacher(finished, **fields, **{"data.num_workers": num_workers})
+    main.run(with_teacher(finished, **fields), str(tmp_path / "whole"))
 
     def interrupt(event, step):
         if (event, step) == ("log", 6):
