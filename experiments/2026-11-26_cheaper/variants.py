@@ -2,8 +2,9 @@
 
     python experiments/2026-11-26_cheaper/variants.py RUNS TEACHER --seeds 0 1 2
 
-Config, teacher and student are those of ``2026-11-23_fashion_mnist``. A workdir
-``RUNS/<variant>-<seed>`` that is finished is left alone, one that is not goes on.
+Config, teacher and student are those of ``2026-11-23_fashion_mnist``, with half as many
+epochs. A workdir ``RUNS/<variant>-<seed>`` that is finished is left alone, one that is
+not goes on.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import subprocess
 import sys
 
 CONFIG = pathlib.Path(__file__).parents[1] / "2026-11-23_fashion_mnist/config.py"
+EPOCHS = 20.0
 OF_METHOD = "methods.diffkd"
 VARIANTS = {
     "none": {"method": "none"},
@@ -34,7 +36,8 @@ def main():
     asked = parser.parse_args()
     for seed in asked.seeds:
         for name in asked.variants:
-            fields = {"seed": seed, "teacher.init": asked.teacher, **VARIANTS[name]}
+            fields = {"seed": seed, "train.epochs": EPOCHS, **VARIANTS[name]}
+            fields["teacher.init"] = asked.teacher
             flags = [f"--config.{field}={value}" for field, value in fields.items()]
             command = [sys.executable, "-m", "diffkd_jax.main", f"--config={CONFIG}"]
             workdir = asked.runs / f"{name}-{seed}"
