@@ -1,6 +1,7 @@
 """Command line: ``python -m diffkd_jax.main --config=quickstart``."""
 
 import contextlib
+import gc
 import logging as python_logging
 import os
 import pathlib
@@ -87,6 +88,10 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs; an expected error is one screen and exit code 1, a stop is one line."""
+    # Tracing makes objects by the million, which stay: to go through all of them again
+    # and again is a tenth of the time to the first step.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     from .compilation_cache import keep_programs  # after the flags too
     from .data.reader import is_stuck
     from .data.worker import give_back_memory

@@ -57,6 +57,8 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
     """
     _check_taps(taps)
     modules = {name: _Pair(tap) for name, tap in taps.items()}
+    # One program each, else some hundred small ones, traced once for all calls.
+    inits = {name: jax.jit(module.init) for name, module in modules.items()}
     keys = {name: index for index, name in enumerate(sorted(taps))}
 
     def init(key, student_out, teacher_out):
@@ -69,8 +71,8 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             pair = tuple(jnp.zeros(x.shape, x.dtype) for x in pair)
             key_p, key_d = jax.random.split(jax.random.fold_in(key, keys[name]))
             rngs = {"params": key_p, "diffusion": key_d}
-            with naming(name):  # one program, else some hundred small ones
-                variables = dict(jax.jit(modules[name].init)(rngs, *pair))
+            with naming(name):
+                variables = dict(inits[name](rngs, *pair))
             own, place = variables.pop("params", {}), tap.share or name
             if place in params and _shapes(own) != _shapes(params[place]):
                 raise ValueError(

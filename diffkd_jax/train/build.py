@@ -12,6 +12,7 @@ from ..config import base, renamed
 from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
+from ..core.taps import Refined
 from ..data import Data, open_data, pipeline, transforms
 from ..data.orientation import alike
 from ..methods import Method
@@ -69,6 +70,7 @@ class Run(NamedTuple):
         to be closed where it is not used up.
       examples: ``count -> batch``, the first to evaluate on, not normalised.
       compared: what the task's check is told of the taps.
+      refined: shapes of what each tap compares.
     """
 
     title: str
@@ -85,12 +87,13 @@ class Run(NamedTuple):
     shapes: Callable[[], Any]
     step: Callable
     task_step: Callable
-    pure_step: Callable
+    pure_step: functools.partial
     evaluate: Callable[..., tuple[dict[str, float], Evidence]]
     others: Mapping[str, Other]
     batches: Callable[..., pipeline.Batches]
     examples: Callable[[int], Mapping]
     compared: Mapping[str, tuple]
+    refined: Mapping[str, Refined]
 
     @property
     def teacher_variables(self) -> Any:
@@ -134,15 +137,15 @@ def build(config, data: Data | None = None) -> Run:
     student_out = outputs_of("student", student, batch, train=True)
     losses = check_student(task, student, student_out, batch)
     teacher_out = {} if teacher is None else outputs_of("teacher", teacher, batch)
-    known = compared(method, student_out, teacher_out, batch["target"], losses)
+    distill, outputs = distillation(method.taps), (student_out, teacher_out)
+    known, refined = compared(method, distill, *outputs, batch["target"], losses)
     if teacher is not None:
         check_teacher(task, data, teacher, known)
     check_frozen(config.optimizer.frozen, student, batch)
     schedule = make_schedule(config, plan.steps_per_epoch, planned)
-    pure_step = make_step(config, data, task, method, (student, teacher), schedule)
-    init, shapes = make_init(
-        config, batch, pure_step, student, (student_out, teacher_out), place
-    )
+    weighed = (distill, method.weights)
+    pure_step = make_step(config, data, task, weighed, (student, teacher), schedule)
+    init, shapes = make_init(config, batch, pure_step, student, outputs, place)
     transform = transforms.train_transform(config.data)
     models = (student, teacher)
     infers = tuple(None if m is None else inferring(task, m) for m in models)
@@ -188,6 +191,7 @@ def build(config, data: Data | None = None) -> Run:
         batches=batches,
         examples=examples,
         compared=known,
+        refined=refined,
     )
 
 
@@ -205,9 +209,9 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
             )
 
 
-def make_step(config, data, task, method, models, schedule) -> Callable:
+def make_step(config, data, task, weighed, models, schedule) -> functools.partial:
     """The step of a run as a pure function of state, teacher and batch."""
-    student, teacher = models
+    (student, teacher), (distill, weights) = models, weighed
 
     def prepare(key, batch):
         batch = data.normalise(batch)
@@ -221,10 +225,10 @@ def make_step(config, data, task, method, models, schedule) -> Callable:
         student_apply=student_apply,
         teacher_apply=(lambda variables, batch: {}) if teacher is None
         else teacher.infer,
-        distillation=distillation(method.taps),
+        distillation=distill,
         task_loss=task.loss,
         optimizer=make_optimizer(config, schedule),
-        weights=method.weights,
+        weights=weights,
         prepare=prepare,
         ema_decay=config.train.ema_decay,
         skip_nonfinite=config.train.max_skipped > 0,

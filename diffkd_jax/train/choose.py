@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ..core.distances import reads_target
-from ..core.distill import distillation, refine
+from ..core.distill import Distillation, refine
 from ..core.losses import check_outputs, merged, weigh
 from ..core.norm import BatchNorm
-from ..core.taps import lookup
+from ..core.taps import Refined, lookup
 from ..data import Data
 from ..methods import METHODS, Method
 from ..models.contract import Model, from_linen
@@ -139,16 +139,14 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
       ValueError: it does not return what a model returns, or raises itself.
     """
 
-    def run(key, batch):
-        params, state = model.init(key, batch)
-        return model.apply(
-            params, state, batch, train=train, key=key if train else None
-        )
-
     key = jax.eval_shape(lambda: jax.random.key(0))
     name = model.meta.get("model", "")
+    run = functools.partial(model.apply, train=train)
     try:
-        result = jax.eval_shape(run, key, dict(batch))
+        # By itself, for JAX keeps the trace for whoever asks for it again.
+        params, state = jax.eval_shape(model.init, key, dict(batch))
+        own_key = key if train else None
+        result = jax.eval_shape(run, params, state, dict(batch), key=own_key)
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(
                 f"apply: found {type(result).__name__}, expected (outputs, state)"
@@ -214,15 +212,17 @@ def check_student(
 
 def compared(
     method: Method,
+    distill: Distillation,
     student_out: Any,
     teacher_out: Any,
     target: Any,
     of_task: Mapping,
-) -> dict[str, tuple[str, str, bool]]:
-    """What :class:`Task`'s check is told of the taps.
+) -> tuple[dict[str, tuple[str, str, bool]], dict[str, Refined]]:
+    """What :class:`Task`'s check is told of the taps, and shapes of what they compare.
 
     Args:
       method: of the run.
+      distill: of its taps.
       student_out: shapes of the student's outputs.
       teacher_out: of the teacher's.
       target: of the batch's target.
@@ -231,19 +231,18 @@ def compared(
     Raises:
       ValueError: taps that do not fit the outputs, names the tap; a weight for no loss.
     """
-    distill = distillation(method.taps)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)
     losses, _, _ = jax.eval_shape(
         distill.loss, params, state, key, student_out, teacher_out, target
     )
     _check_weights(method.weights, {**of_task, **losses}, method.taps)
-    known = {}
+    known, refined = {}, {}
     for name, tap in method.taps.items():
         place = tap.share or name
         pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
         block = functools.partial(refine, tap)
-        refined, _ = jax.eval_shape(block, params[place], state[place], key, *pair)
-        reads = reads_target(tap.distance, refined.student, refined.teacher)
-        known[name] = (tap.student, tap.teacher, reads)
-    return known
+        own, _ = jax.eval_shape(block, params[place], state[place], key, *pair)
+        reads = reads_target(tap.distance, own.student, own.teacher)
+        known[name], refined[name] = (tap.student, tap.teacher, reads), own
+    return known, refined

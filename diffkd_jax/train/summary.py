@@ -1,6 +1,5 @@
 """The dry run: taps, parameters and multiply-adds, without training."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np  # noqa: F401  for the example
 
-from ..core.distill import distillation, refine
-from ..core.taps import Tap, lookup, resizing
+from ..core.taps import lookup, resizing
 from .build import Run
 from .choose import batch_shapes
 
@@ -89,7 +87,9 @@ def describe(run: Run) -> str:
         )
     if run.teacher is None:
         return "\n".join([*lines, "distiller  none"])
-    distill, pair = distillation(taps), (outputs["student"], outputs["teacher"])
+    # The run's own functions, which are traced already.
+    distill = run.pure_step.keywords["distillation"]
+    pair = (outputs["student"], outputs["teacher"])
     params, state = jax.eval_shape(distill.init, key, *pair)
     given = (params, state, key, *pair, batch["target"])
     count, (losses, _, _) = _traced(distill.loss, *given)
@@ -105,7 +105,7 @@ def describe(run: Run) -> str:
                 name,
                 _shape(pair[0], tap.student),
                 _shape(pair[1], tap.teacher),
-                _compared(tap, params[place], state[place], key, *pair),
+                "x".join(map(str, run.refined[name].teacher.shape[1:])),
                 f"{count_parameters(params[place]):,}",
                 ", ".join(
                     f"{n.split('/')[-1]} x {_weight(run.method.weights, n)}"
@@ -130,14 +130,6 @@ def _weight(weights: Mapping[str, Any], name: str) -> str:
 def _shape(outputs: Mapping, path: str) -> str:
     shape = lookup(outputs, path).shape[1:]
     return f"{path} {'x'.join(map(str, shape))}"
-
-
-def _compared(tap: Tap, params, state, key, student_out, teacher_out) -> str:
-    """Shape of what the distance compares, without the batch."""
-    pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
-    run = functools.partial(refine, tap)
-    refined, _ = jax.eval_shape(run, params, state, key, *pair)
-    return "x".join(map(str, refined.teacher.shape[1:]))
 
 
 def _millions(count: int, batch_size: int) -> str:
