@@ -14,7 +14,7 @@ from .platform import scan_unroll
 from .shapes import as_map, check_ranks, match_spatial
 
 GAMMA_BINS = 20
-GRADIENTS = ("full", "inputs", "none")
+GRADIENTS = ("full", "inputs", "straight")
 
 
 class DiffKDOutput(NamedTuple):
@@ -91,7 +91,8 @@ def denoise(
       keep_steps: also return the result of each step.
       remat: recompute each step in the backward pass in place of keeping it.
       gradient: what the result is differentiated by: ``full``, or not by the
-        predictor's parameters, ``inputs``, or as if its noise were given, ``none``.
+        predictor's parameters, ``inputs``, or as if its noise were given,
+        ``straight``.
 
     Returns:
       The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
@@ -106,7 +107,7 @@ def denoise(
     def step(predictor, x_t, row):
         t = jnp.broadcast_to(row.t, x_t.shape[:1])
         eps = predict(predictor, x_t, t)
-        if gradient == "none":
+        if gradient == "straight":
             eps = jax.lax.stop_gradient(eps)
         x_t = ddim_step(x_t, eps, row)
         return x_t, x_t if keep_steps else None
@@ -152,7 +153,7 @@ class DiffKD(nn.Module):
       remat: recompute each denoising step in the backward pass, which needs less memory
         and more time; on CPU much more, for there the loop is else unrolled.
       gradient: of the distance through denoising. ``full`` is the method; ``inputs``
-        leaves the noise predictor to the diffusion loss alone; ``none`` takes each
+        leaves the noise predictor to the diffusion loss alone; ``straight`` takes each
         predicted noise as given, so that nearly no backward pass is left. The two
         are cheaper, and other methods.
 

@@ -21,7 +21,7 @@ VARIANTS = {
     "steps_3": {f"{OF_METHOD}.num_steps": 3},
     "steps_1": {f"{OF_METHOD}.num_steps": 1},
     "inputs": {f"{OF_METHOD}.gradient": "inputs"},
-    "no_gradient": {f"{OF_METHOD}.gradient": "none"},
+    "straight": {f"{OF_METHOD}.gradient": "straight"},
     "every_2": {"train.distill_every": 2},
     "every_5": {"train.distill_every": 5},
 }

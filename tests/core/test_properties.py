@@ -99,7 +99,7 @@ def test_gradients_that_leave_the_predictor_alone():
         )
 
     forward, (by_params, by_student) = run("full")
-    for gradient in ("inputs", "none"):
+    for gradient in ("inputs", "straight"):
         again, (params, student) = run(gradient)
         chex.assert_trees_all_close(again, forward, rtol=1e-4, atol=1e-6)
         assert reached(params) == reached(by_params) - {"noise_predictor"}
@@ -115,7 +115,7 @@ def test_a_given_noise_leaves_a_straight_gradient():
             if self.is_initializing():
                 predictor(x, jnp.zeros(len(x), int), train=True)
             plan = diffusion.ddim_plan(3)
-            return denoise(predictor, x, plan, train=True, gradient="none")[0]
+            return denoise(predictor, x, plan, train=True, gradient="straight")[0]
 
     variables = jax.jit(Loop().init)(KEY, STUDENT)
 
