@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..core import convolution
+
 PART = 16  # examples
 WIDE = 16  # rows of a map from which on parts pay
 
@@ -14,12 +16,12 @@ WIDE = 16  # rows of a map from which on parts pay
 def conv_general_dilated(
     x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
-    """``jax.lax.conv_general_dilated``, on one CPU device with another gradient.
+    """:func:`diffkd_jax.core.convolution.conv_general_dilated`, its gradient in parts.
 
-    There XLA lays the maps out anew, examples last, to find the gradient of the kernel.
-    On wide maps one picture's pixel lies a power of two from the next one's, and what
-    a whole batch reads together does not fit the caches: parts of 16 examples do
-    (``experiments/bench``). No forward-mode derivatives there. A batch that lies on
+    On one CPU device XLA lays the maps out anew, examples last, to find the gradient of
+    the kernel. On wide maps a pixel lies a power of two from that of the next picture,
+    and what a whole batch reads together does not fit the caches: parts of 16 examples
+    do (``experiments/bench``). No forward-mode derivatives there. A batch that lies on
     several devices is not cut.
 
     >>> x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 5))
@@ -27,12 +29,12 @@ def conv_general_dilated(
     >>> conv_general_dilated(x, kernel, (1, 1), "SAME", **options).shape
     (2, 4, 4, 5)
     """
+    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+    if not alone or not pays(x.shape, options.get("feature_group_count", 1)):
+        return convolution.conv_general_dilated(x, kernel, strides, padding, **options)
     plain: Callable = functools.partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
     )
-    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not alone or not pays(x.shape, options.get("feature_group_count", 1)):
-        return plain(x, kernel)
     return in_parts(plain, x, kernel)
 
 

@@ -1,0 +1,52 @@
+"""Convolutions of small maps as products, against XLA's."""
+
+import jax
+import numpy as np
+import pytest
+
+from diffkd_jax.core.convolution import conv_general_dilated, is_small
+from diffkd_jax.core.diffkd import DiffKD
+from tests.jaxprs import find_equations
+
+NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (2, 7), (5, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding", "dilation"),
+    [
+        ((3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1)),
+        ((3, 3), (2, 2), [(1, 1), (1, 1)], (1, 1)),
+        ((3, 3), (2, 2), "SAME", (1, 1)),
+        ((3, 3), (1, 1), [(4, 4), (4, 4)], (4, 4)),
+        ((7, 7), (2, 2), [(3, 3), (3, 3)], (1, 1)),
+        ((8, 1), (1, 1), [(4, 3), (0, 0)], (1, 1)),
+    ],
+)
+def test_values_and_gradients_are_those_of_a_convolution(
+    sides, kernel, strides, padding, dilation
+):
+    with jax.enable_x64(True):
+        draw = np.random.default_rng(0).standard_normal
+        x, kernel = draw((3, *sides, 2)), draw((*kernel, 2, 4))
+        assert is_small(x.shape, kernel.shape, dilation, 1)
+        options = {"rhs_dilation": dilation, **NUMBERS}
+
+        def loss(function, x, kernel):
+            y = function(x, kernel, strides, padding, **options)
+            return jax.numpy.sin(y).sum(), y
+
+        found, wanted = (
+            jax.value_and_grad(loss, (1, 2), has_aux=True)(f, x, kernel)
+            for f in (conv_general_dilated, jax.lax.conv_general_dilated)
+        )
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_on_small_maps_takes_them():
+    x = jax.ShapeDtypeStruct((4, 2, 2, 8), "float32")
+    rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
+    program = jax.make_jaxpr(DiffKD(num_steps=1).init)(rngs, x, x).jaxpr
+    found = find_equations(program, "conv_general_dilated")
+    assert {e.invars[1].aval.shape[:2] for e in found} == {(1, 1)}
