@@ -15,8 +15,7 @@ def batch_norm(
     """Normalises each group over all but its last axis, by its own statistics.
 
     The gradient is written down, for it takes fewer passes over ``x`` than the
-    derivative of each operation does. Forward-mode derivatives are not defined, and
-    mean and variance are given without a gradient of their own.
+    derivative of each operation does. Forward-mode derivatives are not defined.
 
     Args:
       x: ``[groups, n, ..., c]``.
@@ -46,14 +45,16 @@ def _forward(x, scale, bias, epsilon):
 def _backward(epsilon, kept, cotangents):
     del epsilon
     x, scale, mean, inverse = kept
-    # Zeros for the statistics too would be multiplied, on all of x.
-    of_y, _, _ = cotangents
+    of_y, of_mean, of_var = cotangents
     axes = tuple(range(1, x.ndim - 1))
     count = x.size // (x.shape[0] * x.shape[-1])
     normal = (x - mean) * inverse
     sums = jnp.sum(of_y, axes, keepdims=True)
     products = jnp.sum(of_y * normal, axes, keepdims=True)
     of_x = (of_y - (sums + normal * products) / count) * (scale * inverse)
+    # Of the statistics themselves, as a rule zero. Without it a block took 1.05 times
+    # as long: the compiler joins the passes over x in another way.
+    of_x = of_x + (of_mean + 2.0 * (x - mean) * of_var) / count
     over_all = lambda v: v.reshape(-1, v.shape[-1]).sum(0)
     return of_x, over_all(products), over_all(sums)
 
