@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Part to the other parts that it may import.
 ALLOWED = {
     "core": set(),
-    "models": {"core.norm", "named", "ops"},
+    "models": {"core.convolution", "core.norm", "named", "ops"},
     "ops": set(),
     "tasks": {"figures", "ops"},
     "data": {"named"},

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core import convolution
+from ..core.convolution import conv_general_dilated as convolve
 
 PART = 16  # examples
 WIDE = 16  # rows of a map from which on parts pay
@@ -31,7 +31,7 @@ def conv_general_dilated(
     """
     alone = jax.default_backend() == "cpu" and jax.device_count() == 1
     if not alone or not pays(x.shape, options.get("feature_group_count", 1)):
-        return convolution.conv_general_dilated(x, kernel, strides, padding, **options)
+        return convolve(x, kernel, strides, padding, **options)
     plain: Callable = functools.partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
     )

@@ -1,6 +1,8 @@
 """What a worker writes into its memory is what arrives, for as long as it is held."""
 
+import dataclasses
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -21,6 +23,11 @@ def batch_of(value, size=100):
     boxes = np.full((6, 3, 4), value, np.float32)[:, ::2]
     target = {"boxes": boxes, "none": np.zeros((6, 0), np.int32)}
     return {"image": image, "target": target, "mask": np.float32(1), "name": ["a"]}
+
+
+def mapped():
+    """How many buffers this process sees, those of both sides."""
+    return pathlib.Path("/proc/self/maps").read_text().count("diffkd_jax batch")
 
 
 def addresses(batches):
@@ -87,18 +94,23 @@ def test_what_a_program_still_reads_is_not_written_again():
 def test_memory_that_has_become_too_small_is_dropped():
     send, receive = sender(), receiver()
     receive(send(batch_of(0)))
-    files = len(os.listdir("/proc/self/fd"))
+    files, before = len(os.listdir("/proc/self/fd")), mapped()
+    held = [receive(send(batch_of(value))) for value in range(3)]
+    assert mapped() > before
+    del held
     for size in (3000, 9000, 200, 50_000):
         got = receive(send(batch_of(1, size)))
         jax.tree.map(np.testing.assert_array_equal, got, batch_of(1, size))
         del got
     assert len(os.listdir("/proc/self/fd")) == files
+    # What the sender has dropped is mapped on neither side.
+    assert mapped() == before
 
 
 def test_a_worker_that_is_gone_is_named():
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     handed = sender()(batch_of(1))
-    gone = handover.Handed(ended.pid, handed.file, 1, handed.batch)
+    gone = dataclasses.replace(handed, process=ended.pid)
     with pytest.raises(ChildProcessError, match=f"found worker process {ended.pid} go"):
         receiver()(gone)
