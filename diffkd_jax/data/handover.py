@@ -27,7 +27,7 @@ class Buffer:
     Attributes:
       file: descriptor, in the worker.
       number: counts the worker's buffers; descriptors are used again.
-      memory: of this process.
+      memory: the worker's own view of it.
     """
 
     file: int
@@ -52,7 +52,7 @@ class Handed:
       process: of the worker.
       file: of its buffer.
       number: of its buffer.
-      kept: files of all buffers that the worker has by now.
+      kept: numbers of all buffers that the worker has by now.
       batch: with a :class:`Place` for each array.
     """
 
@@ -82,7 +82,7 @@ def sender() -> Callable[[Batch], Handed]:
             buffers.append(buffer)
         buffer.memory[0] = 1
         _copy(batch, placed, buffer.memory)
-        kept = frozenset(b.file for b in buffers)
+        kept = frozenset(b.number for b in buffers)
         return Handed(os.getpid(), buffer.file, buffer.number, kept, placed)
 
     return send
@@ -93,20 +93,20 @@ def receiver() -> Callable[[Handed], Batch]:
 
     A worker that is gone raises ``ChildProcessError``.
     """
-    known: dict[tuple[int, int], Buffer] = {}
+    known: dict[tuple[int, int], mmap.mmap] = {}
 
     def receive(handed: Handed) -> Batch:
-        key = handed.process, handed.file
-        buffer = known.get(key)
-        if buffer is None or buffer.number != handed.number:
-            buffer = known[key] = _opened(handed)
-            for other in [k for k in known if k[0] == handed.process]:
-                if other[1] not in handed.kept:
-                    del known[other]  # the worker has dropped it
-        whole = np.frombuffer(buffer.memory, np.uint8)
+        key = handed.process, handed.number
+        if key not in known:
+            for process, number in list(known):
+                if process == handed.process and number not in handed.kept:
+                    del known[process, number]  # the worker has dropped it
+            known[key] = _opened(handed)
+        memory = known[key]
+        whole = np.frombuffer(memory, np.uint8)
         # All arrays of the batch are views of this one, and keep it. So does jax,
         # which on a CPU may compute with them where they are.
-        weakref.finalize(whole, _give_back, buffer.memory).atexit = False
+        weakref.finalize(whole, _give_back, memory).atexit = False
         return _read(handed.batch, whole)
 
     return receive
@@ -133,7 +133,7 @@ def _new(size: int, number: int) -> Buffer:
     return Buffer(file, number, mmap.mmap(file, size))
 
 
-def _opened(handed: Handed) -> Buffer:
+def _opened(handed: Handed) -> mmap.mmap:
     try:
         file = os.open(f"/proc/{handed.process}/fd/{handed.file}", os.O_RDWR)
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def _opened(handed: Handed) -> Buffer:
             "in threads"
         ) from None
     try:
-        return Buffer(handed.file, handed.number, mmap.mmap(file, 0))
+        return mmap.mmap(file, 0)
     finally:
         os.close(file)
 
