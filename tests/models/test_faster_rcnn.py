@@ -76,7 +76,7 @@ def test_padding_holds_no_proposals():
     size = np.array([[32, 48], [20, 16]], np.int32)
     roi = run({"image": X, "size": size})["roi"]
     whole = run({"image": X})["roi"]
-    np.testing.assert_allclose(roi["boxes"][0], whole["boxes"][0], atol=1e-4)
+    np.testing.assert_allclose(roi["boxes"][0], whole["boxes"][0], rtol=1e-5)
     boxes, valid = np.asarray(roi["boxes"][1]), np.asarray(roi["valid"][1])
     assert valid.any()
     assert (boxes[valid] <= [16, 20, 16, 20]).all()
