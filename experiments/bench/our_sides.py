@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from pairs import config_of, data_of, drawn_teacher, first_batch, freeze
+from pairs import config_of, data_of, drawn_teacher, first_batch, freeze, stepping
 from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 
 from diffkd_jax.core import distances
@@ -126,13 +126,7 @@ def step(case, dtype, file):
         _, seen = compiled(run.pure_step)(state, variables, raw)
     about = {"loss": float(seen["loss/total"]), "parameters": parameters}
     about["gradient"] = float(seen["norm/gradient"])
-    held = [state]
-
-    def again():
-        held[0], metrics = run.step(held[0], variables, raw)
-        jax.block_until_ready((held[0], metrics))
-
-    return again, about
+    return stepping(run.step, state, variables, raw), about
 
 
 KINDS = {"block": block, "teacher": teacher, "step": step}

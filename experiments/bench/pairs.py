@@ -1,7 +1,7 @@
 """Pairs of a config at full size on drawn pictures, for the benchmarks beside this."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -100,6 +100,17 @@ def drawn_teacher(run: Run) -> Mapping:
         return {"params": params, **settled}
 
     return jax.device_get(draw(run.data.normalise(first_batch(run))))
+
+
+def stepping(step: Callable, state: Any, teacher: Any, batch: Mapping) -> Callable:
+    """A call that takes a step from where the last one ended, and waits for it."""
+    held = [state]
+
+    def call():
+        held[0], metrics = step(held[0], teacher, batch)
+        jax.block_until_ready((held[0], metrics))
+
+    return call
 
 
 def first_batch(run: Run) -> Mapping:
