@@ -54,7 +54,7 @@ def is_small(
     >>> is_small((8, 3, 3, 3), (3, 3, 3, 5), (1, 1), 1)
     False
     """
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel[:2], dilation, strict=True)]
+    spans = _spans(kernel, dilation)
     return groups == 1 and (spans[0] > shape[1] or spans[1] > shape[2])
 
 
@@ -74,9 +74,7 @@ def by_patches(
       precision: of the product.
     """
     if isinstance(padding, str):
-        spans = [
-            d * (k - 1) + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)
-        ]
+        spans = _spans(kernel.shape, dilation)
         padding = jax.lax.padtype_to_pads(x.shape[1:3], spans, strides, padding)
     sizes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, dilation, strict=True)
     rows, columns = (_met(*axis) for axis in sizes)
@@ -89,6 +87,11 @@ def by_patches(
         (((3,), (0,)), ((), ())),
         precision=precision,
     )
+
+
+def _spans(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """Rows and columns from one end of a kernel of this shape to the other."""
+    return [d * (k - 1) + 1 for k, d in zip(kernel[:2], dilation, strict=True)]
 
 
 def _met(

@@ -35,6 +35,15 @@ def merged(task: Any, terms: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return {**task, **terms}
 
 
+def weighable(losses: Mapping[str, Any]) -> set[str]:
+    """Names that a weight can have: of these losses, and their parts before "/".
+
+    >>> sorted(weighable({"task": 0, "x/distance": 0}))
+    ['task', 'x', 'x/distance']
+    """
+    return {*losses, *(name.partition("/")[0] for name in losses)}
+
+
 def weigh(
     losses: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array
 ) -> dict[str, jax.Array]:
@@ -58,8 +67,7 @@ def weigh(
     >>> float(out["task"]), float(out["x/distance"])
     (1.5, 2.0)
     """
-    groups = {name.partition("/")[0] for name in losses}
-    unknown = sorted(set(weights) - set(losses) - groups)
+    unknown = sorted(set(weights) - weighable(losses))
     if unknown:
         raise ValueError(f"weights: found {unknown}, expected names of {list(losses)}")
     weighted = {}

@@ -11,7 +11,14 @@ import numpy as np
 import optax
 
 from .distill import Distillation
-from .losses import Weight, check_outputs, check_student_result, merged, weigh
+from .losses import (
+    Weight,
+    check_outputs,
+    check_student_result,
+    merged,
+    weigh,
+    weighable,
+)
 
 PyTree = Any
 MAX_SEED = 2**31 - 1
@@ -211,8 +218,9 @@ def diffkd_step(
         )
         check_student_result(result)
         student_out, student_state = result
-        task = task_loss(student_out, batch)
         distiller_state = state.model_state["distiller"]
+        losses = merged(task_loss(student_out, batch), {})
+        info: dict[str, dict[str, jax.Array]] = {}
         if distill:
             terms, distiller_state, info = distillation.loss(
                 params["distiller"],
@@ -222,12 +230,11 @@ def diffkd_step(
                 teacher_out,
                 target,
             )
-            losses, of_losses = merged(task, terms), weights
+            losses, known = merged(losses, terms), weights
         else:
-            losses, info = merged(task, {}), {}
-            named = {*task, *(name.partition("/")[0] for name in task)}
-            of_losses = {name: w for name, w in weights.items() if name in named}
-        weighted = weigh(losses, of_losses, state.step)
+            names = weighable(losses)
+            known = {name: w for name, w in weights.items() if name in names}
+        weighted = weigh(losses, known, state.step)
         new_state = {"student": student_state, "distiller": distiller_state}
         total = sum(weighted.values(), start=jnp.zeros(()))
         return total, (losses, weighted, new_state, info)

@@ -1,6 +1,7 @@
 """Methods of one or two outputs: features, logits, or both."""
 
 import functools
+from typing import Any
 
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
@@ -175,23 +176,18 @@ def diffkd(
     ['features', 'logits']
     """
     find(logits_distance, DISTANCES, "methods.diffkd.logits_distance")
+    shared: dict[str, Any] = {"num_steps": num_steps, "gradient": gradient}
+    shared["num_train_steps"] = num_train_steps
     features = diffkd_features(
         student=student,
         teacher=teacher,
         distance=distance,
         latent_channels=latent_channels,
-        num_steps=num_steps,
-        num_train_steps=num_train_steps,
-        gradient=gradient,
         weight=weight,
+        **shared,
     )
     logits = diffkd_logits(
-        distance=logits_distance,
-        tau=tau,
-        num_steps=num_steps,
-        num_train_steps=num_train_steps,
-        gradient=gradient,
-        weight=logits_weight,
+        distance=logits_distance, tau=tau, weight=logits_weight, **shared
     )
     return Method(
         {**features.taps, **logits.taps}, {**features.weights, **logits.weights}
