@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ..core.distances import reads_target
-from ..core.distill import Distillation, refine
+from ..core.distill import Distillation, distillation
 from ..core.losses import check_outputs, merged, weigh
 from ..core.norm import BatchNorm
-from ..core.taps import Refined, lookup
+from ..core.taps import Refined, Tap
 from ..data import Data
 from ..methods import METHODS, Method
 from ..models.contract import Model, from_linen
@@ -231,18 +231,31 @@ def compared(
     Raises:
       ValueError: taps that do not fit the outputs, names the tap; a weight for no loss.
     """
+    refined: dict[str, Refined] = {}
+
+    def watched(name: str, tap: Tap) -> Tap:
+        def distance(student, teacher, target):
+            pair = jax.tree.map(_shape_of, (student, teacher))
+            refined[name] = Refined(*pair)
+            return tap.distance(student, teacher, target)
+
+        return dataclasses.replace(tap, distance=distance, denoise=None)
+
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)
+    # Shapes are seen where the losses are traced, which is most of the work.
+    loss = distillation({n: watched(n, tap) for n, tap in method.taps.items()}).loss
     losses, _, _ = jax.eval_shape(
-        distill.loss, params, state, key, student_out, teacher_out, target
+        loss, params, state, key, student_out, teacher_out, target
     )
     _check_weights(method.weights, {**of_task, **losses}, method.taps)
-    known, refined = {}, {}
+    known = {}
     for name, tap in method.taps.items():
-        place = tap.share or name
-        pair = lookup(student_out, tap.student), lookup(teacher_out, tap.teacher)
-        block = functools.partial(refine, tap)
-        own, _ = jax.eval_shape(block, params[place], state[place], key, *pair)
+        own = refined[name]
         reads = reads_target(tap.distance, own.student, own.teacher)
-        known[name], refined[name] = (tap.student, tap.teacher, reads), own
+        known[name] = (tap.student, tap.teacher, reads)
     return known, refined
+
+
+def _shape_of(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
