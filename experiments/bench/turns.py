@@ -16,7 +16,8 @@ def in_turn(
 ) -> dict[Any, list[tuple[float, float]]]:
     """Seconds of each side by round, ``(wall, cpu)``, CPU time of all threads.
 
-    The order turns from round to round, for each runs in the caches of the one before.
+    Each is called once before it is timed, for caches and memory are those of the side
+    before; the order turns from round to round.
 
     Args:
       sides: called one after the other, round after round.
@@ -27,6 +28,7 @@ def in_turn(
     gc.collect()
     for number in range(warm + rounds):
         for name, side in list(sides.items())[:: (-1) ** number]:
+            side()
             wall, cpu = time.perf_counter(), time.process_time()
             side()
             times = time.perf_counter() - wall, time.process_time() - cpu
