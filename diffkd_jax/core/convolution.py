@@ -1,12 +1,14 @@
 """Convolutions of maps that are smaller than their kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Padding = str | Sequence[tuple[int, int]]
+NHWC = ("NHWC", "HWIO", "NHWC")
+KNOWN = {"dimension_numbers", "rhs_dilation", "precision"}
 
 
 def conv_general_dilated(
@@ -27,58 +29,63 @@ def conv_general_dilated(
       kernel: ``[kh, kw, c, d]``.
       strides: of height and width.
       padding: of height and width, or "SAME" or "VALID".
-      **options: of ``jax.lax.conv_general_dilated``, channels last.
+      **options: of ``jax.lax.conv_general_dilated``; with others than dilation of the
+        kernel and precision, or other axes, the convolution is XLA's.
 
     >>> x, kernel = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 3, 3, 5))
     >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     >>> conv_general_dilated(x, kernel, (1, 1), "SAME", **options)[0, 0, 0, 0].item()
     12.0
     """
-    dilation = options.get("rhs_dilation") or (1, 1)
-    if jax.default_backend() != "cpu" or not is_small(
-        x.shape, kernel.shape, dilation, options.get("feature_group_count", 1)
-    ):
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    return by_patches(
-        x, kernel, strides, padding, dilation, precision=options.get("precision")
-    )
+    if jax.default_backend() == "cpu" and is_small(x.shape, kernel.shape, options):
+        dilation = options.get("rhs_dilation") or (1, 1)
+        if isinstance(padding, str):
+            spans = _spans(kernel.shape, dilation)
+            padding = jax.lax.padtype_to_pads(x.shape[1:3], spans, strides, padding)
+        sizes = x.shape[1:3], kernel.shape[:2], strides, padding, dilation
+        rows, columns = (_met(*axis) for axis in zip(*sizes, strict=True))
+        if rows and columns:
+            padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+            return _product(padded, kernel, rows, columns, options.get("precision"))
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def is_small(
-    shape: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], groups: int
+    shape: Sequence[int], kernel: Sequence[int], options: Mapping[str, Any]
 ) -> bool:
-    """Whether a map has fewer rows or columns than its kernel spans.
+    """Whether a map has fewer rows or columns than its kernel, nothing else unusual.
 
-    >>> is_small((8, 2, 2, 3), (3, 3, 3, 5), (1, 1), 1)
-    True
-    >>> is_small((8, 3, 3, 3), (3, 3, 3, 5), (1, 1), 1)
-    False
-    """
-    spans = _spans(kernel, dilation)
-    return groups == 1 and (spans[0] > shape[1] or spans[1] > shape[2])
-
-
-def by_patches(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Padding,
-    dilation: Sequence[int],
-    precision: Any = None,
-) -> jax.Array:
-    """One product of patches and kernel, without what of the kernel meets no map.
+    A dilated kernel counts as it is: XLA is fast where its span alone is larger.
 
     Args:
-      x, kernel, strides, padding: of :func:`conv_general_dilated`.
-      dilation: of the kernel.
-      precision: of the product.
+      shape: of the maps, ``[b, h, w, c]``.
+      kernel: its shape, ``[kh, kw, c, d]``.
+      options: of :func:`conv_general_dilated`.
+
+    >>> is_small((8, 2, 2, 3), (3, 3, 3, 5), {"dimension_numbers": NHWC})
+    True
+    >>> is_small((8, 3, 3, 3), (3, 3, 3, 5), {"dimension_numbers": NHWC})
+    False
     """
-    if isinstance(padding, str):
-        spans = _spans(kernel.shape, dilation)
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], spans, strides, padding)
-    sizes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, dilation, strict=True)
-    rows, columns = (_met(*axis) for axis in sizes)
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    usual = {"feature_group_count": 1, "lhs_dilation": (1, 1)}
+    other = {k: v for k, v in options.items() if k not in KNOWN and v is not None}
+    if len(shape) != 4 or any(usual.get(k) != v for k, v in other.items()):
+        return False
+    numbers = options.get("dimension_numbers")
+    axes, last = (
+        jax.lax.conv_dimension_numbers(shape, kernel, n) for n in (numbers, NHWC)
+    )
+    return axes == last and (kernel[0] > shape[1] or kernel[1] > shape[2])
+
+
+def _product(
+    padded: jax.Array,
+    kernel: jax.Array,
+    rows: Mapping[int, slice],
+    columns: Mapping[int, slice],
+    precision: Any,
+) -> jax.Array:
+    """One product of patches and kernel, without what of the kernel meets no map."""
     patches = [padded[:, i, j] for i in rows.values() for j in columns.values()]
     kernels = [kernel[i, j] for i in rows for j in columns]
     return jax.lax.dot_general(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.convolution import conv_general_dilated as convolve
+from ..core.convolution import is_small
 
 PART = 16  # examples
 WIDE = 16  # rows of a map from which on parts pay
@@ -30,7 +31,8 @@ def conv_general_dilated(
     (2, 4, 4, 5)
     """
     alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not alone or not pays(x.shape, options.get("feature_group_count", 1)):
+    cut = alone and pays(x.shape, options.get("feature_group_count", 1))
+    if not cut or is_small(x.shape, kernel.shape, options):
         return convolve(x, kernel, strides, padding, **options)
     plain: Callable = functools.partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options

@@ -210,7 +210,13 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
 
 
 def make_step(config, data, task, weighed, models, schedule) -> functools.partial:
-    """The step of a run as a pure function of state, teacher and batch."""
+    """The step of a run as a pure function of state, teacher and batch.
+
+    Args:
+      config, data, task, schedule: of the run.
+      weighed: the distillation and the weights of the losses.
+      models: student and teacher, or None.
+    """
     (student, teacher), (distill, weights) = models, weighed
 
     def prepare(key, batch):

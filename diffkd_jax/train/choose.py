@@ -228,6 +228,10 @@ def compared(
       target: of the batch's target.
       of_task: of the task's losses.
 
+    Returns:
+      By tap: the names of the two outputs and whether its distance reads the target;
+      and the shapes that it compares.
+
     Raises:
       ValueError: taps that do not fit the outputs, names the tap; a weight for no loss.
     """

@@ -40,7 +40,7 @@ def main():
         # The first of k steps is DiffKD's own; timed is one of those between.
         step = run.task_step if every[name] > 1 else run.step
         sides[name] = stepping(step, run.init(), teacher, first_batch(run))
-    found = in_turn(sides, ROUNDS, warm=2)
+    found = in_turn(sides, ROUNDS)
     print("| variant | a step, ms | of DiffKD's | of CPU time |")
     print("|---|---|---|---|")
     for name, k in every.items():

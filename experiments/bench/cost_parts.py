@@ -141,7 +141,7 @@ def measured(name, batch, rounds):
         n: lambda f=f, a=a: jax.block_until_ready(f(*a))
         for n, (f, a) in compiled.items()
     }
-    times = in_turn(calls, rounds, warm=1)
+    times = in_turn(calls, rounds)
     samples = {n: [1e3 * wall for wall, _ in found] for n, found in times.items()}
     low, _, high = statistics.quantiles(samples["whole"], n=4)
     return {n: statistics.median(s) for n, s in samples.items()}, (low, high)

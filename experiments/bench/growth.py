@@ -102,7 +102,7 @@ def measure(sweep, rounds):
             }
         )
         calls[x] = lambda f=compiled, a=arguments: jax.block_until_ready(f(*a))
-    times = in_turn(calls, rounds, warm=1)
+    times = in_turn(calls, rounds)
     for record in records:
         samples = [1e3 * wall for wall, _ in times[record["x"]]]
         record["ms"] = statistics.median(samples)

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def in_turn(
-    sides: dict[Any, Callable[[], None]], rounds: int, warm: int = 0
+    sides: dict[Any, Callable[[], None]], rounds: int
 ) -> dict[Any, list[tuple[float, float]]]:
     """Seconds of each side by round, ``(wall, cpu)``, CPU time of all threads.
 
@@ -22,18 +22,16 @@ def in_turn(
     Args:
       sides: called one after the other, round after round.
       rounds: that count.
-      warm: rounds before them.
     """
     found: dict[Any, list[tuple[float, float]]] = {name: [] for name in sides}
     gc.collect()
-    for number in range(warm + rounds):
+    for number in range(rounds):
         for name, side in list(sides.items())[:: (-1) ** number]:
             side()
             wall, cpu = time.perf_counter(), time.process_time()
             side()
-            times = time.perf_counter() - wall, time.process_time() - cpu
-            if number >= warm:
-                found[name].append(times)
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            found[name].append(spent)
     return found
 
 

@@ -175,7 +175,7 @@ def measure(asked):
     def their_loop():
         distiller.fit(pictures, labels, asked.batch, epochs=1, verbose=0)
 
-    loops = in_turn({"ours": ours_loop, "Keras": their_loop}, asked.loops, warm=1)
+    loops = in_turn({"ours": ours_loop, "Keras": their_loop}, asked.loops)
     about = {"parameters": count, **losses, "GFLOP a picture, ours and Keras": gflop}
     return about, steps, loops
 

@@ -32,8 +32,11 @@ def answer(asked):
     """A process of one side of one case."""
     case, half = asked.cases[0], asked.dtype == "bfloat16"
     if asked.side == "ours":
+        import jax
         import our_sides
 
+        if not half and jax.default_backend() == "gpu":  # else TensorFloat-32
+            jax.config.update("jax_default_matmul_precision", "highest")
         kind = our_sides.KINDS[case.split("-")[0]]
         run, about = kind(case, asked.dtype if half else None, asked.file)
     else:
@@ -59,8 +62,6 @@ def compare(case, threads, asked, folder):
     command += [f"--dtype={asked.dtype}", f"--file={folder}/{case}.npz"]
     environment = {"NPROC": str(threads), "OMP_NUM_THREADS": str(threads)}
     environment["GLIBC_TUNABLES"] = PAGES[asked.pages]
-    if asked.dtype == "float32":  # on a GPU else TensorFloat-32
-        environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     sides = {}
     try:
         for name in ["ours", *asked.variants]:

@@ -21,6 +21,8 @@ NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
         ((3, 3), (1, 1), [(4, 4), (4, 4)], (4, 4)),
         ((7, 7), (2, 2), [(3, 3), (3, 3)], (1, 1)),
         ((8, 1), (1, 1), [(4, 3), (0, 0)], (1, 1)),
+        ((8, 8), (1, 1), "VALID", (1, 1)),  # nothing comes out
+        ((8, 8), (1, 1), [(9, 9), (9, 9)], (9, 9)),  # few or none of it meet the map
     ],
 )
 def test_values_and_gradients_are_those_of_a_convolution(
@@ -29,8 +31,8 @@ def test_values_and_gradients_are_those_of_a_convolution(
     with jax.enable_x64(True):
         draw = np.random.default_rng(0).standard_normal
         x, kernel = draw((3, *sides, 2)), draw((*kernel, 2, 4))
-        assert is_small(x.shape, kernel.shape, dilation, 1)
         options = {"rhs_dilation": dilation, **NUMBERS}
+        assert is_small(x.shape, kernel.shape, options)
 
         def loss(function, x, kernel):
             y = function(x, kernel, strides, padding, **options)
@@ -42,6 +44,39 @@ def test_values_and_gradients_are_those_of_a_convolution(
         )
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((3, 2, 2, 4), {"lhs_dilation": (2, 2)}),
+        ((3, 2, 2, 4), {"preferred_element_type": np.float32}),
+        ((3, 2, 2, 4), {"feature_group_count": 2}),
+        ((3, 4, 2, 2), {"dimension_numbers": ("NCHW", "HWIO", "NCHW")}),
+        ((3, 8, 8, 4), {"rhs_dilation": (6, 6)}),  # larger than the map by dilation
+    ],
+)
+def test_what_is_unusual_is_left_to_xla(shape, options):
+    options = NUMBERS | options
+    groups = options.get("feature_group_count", 1)
+    draw = np.random.default_rng(0).standard_normal
+    x = draw(shape).astype(jax.numpy.bfloat16)
+    kernel = draw((3, 3, 4 // groups, 6)).astype(jax.numpy.bfloat16)
+    assert not is_small(x.shape, kernel.shape, options)
+    padding = [(1, 1), (1, 1)]
+    found, wanted = (
+        f(x, kernel, (1, 1), padding, **options)
+        for f in (conv_general_dilated, jax.lax.conv_general_dilated)
+    )
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_one_axis_is_left_to_xla():
+    x, kernel = np.ones((3, 2, 4), np.float32), np.ones((3, 4, 6), np.float32)
+    numbers = {"dimension_numbers": ("NHC", "HIO", "NHC")}
+    found = conv_general_dilated(x, kernel, (1,), [(1, 1)], **numbers)
+    assert found.tolist() == [[[8.0] * 6] * 2] * 3
 
 
 def test_a_block_on_small_maps_takes_them():
