@@ -88,8 +88,8 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs; an expected error is one screen and exit code 1, a stop is one line."""
-    # Tracing makes objects by the million, which stay: to go through all of them again
-    # and again is a tenth of the time to the first step.
+    # Tracing makes objects by the million, which stay: going through all of them again
+    # and again would delay the first step.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     from .compilation_cache import keep_programs  # after the flags too

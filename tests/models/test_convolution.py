@@ -9,6 +9,7 @@ import pytest
 from diffkd_jax.models import convolution
 from diffkd_jax.models.convolution import in_parts
 from diffkd_jax.models.layers import conv
+from tests.jaxprs import find_equations
 
 
 @pytest.mark.parametrize("options", [
@@ -50,3 +51,13 @@ def test_a_single_device_takes_parts(dtype, monkeypatch):
     rtol = {"float32": 1e-5, "bfloat16": 2**-7}[dtype]
     for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
+
+
+def test_a_narrow_map_is_one_product_first():
+    """However large the batch, of which parts could be made."""
+    x, kernel = np.ones((32, 16, 2, 4), np.float32), np.ones((3, 3, 4, 8), np.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    assert convolution.pays(x.shape, 1)
+    run = lambda *a: convolution.conv_general_dilated(*a, (1, 1), "SAME", **options)
+    program = jax.make_jaxpr(run)(x, kernel).jaxpr
+    assert not find_equations(program, "conv_general_dilated")
