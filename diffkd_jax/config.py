@@ -192,8 +192,9 @@ def base() -> ConfigDict:
                 # the run stops.
                 "max_skipped": 0,
                 # Distil at the first of so many steps, in the others train on the task
-                # alone. Above 1 it is another method, and a cheaper one. What is logged
-                # is a mean over the steps that have it, loss/total over all of them.
+                # alone, its weight as it is. Above 1 it is another method, and a
+                # cheaper one. What is logged is a mean over the steps that have it,
+                # loss/total over all of them.
                 "distill_every": 1,
             },
             "mix": {

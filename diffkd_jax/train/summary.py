@@ -114,7 +114,7 @@ def describe(run: Run) -> str:
             )
         )
     every = run.plan.distill_every
-    often = [f"distilled at the first of {every} steps"] if every > 1 else []
+    often = [f"distilled at one step of {every}, from step 1 on"] if every > 1 else []
     rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
     notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
     return "\n".join([*lines, "", text_table(rows), *notes, *often])
