@@ -40,6 +40,25 @@ def student_variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.params["student"], **state.model_state["student"]}
 
 
+class Scoring(NamedTuple):
+    """What a trained model is scored with, as values; nothing of it trains.
+
+    Attributes:
+      data: see :class:`diffkd_jax.data.Data`.
+      task: see :class:`diffkd_jax.tasks.Task`.
+      mesh: the devices.
+      place: ``tree -> shardings``, for states and for variables.
+      evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
+        evaluation split, one program per model; see :mod:`diffkd_jax.train.stop`.
+    """
+
+    data: Data
+    task: Task
+    mesh: jax.sharding.Mesh
+    place: Callable[[Any], Any]
+    evaluate: Callable[..., tuple[dict[str, float], Evidence]]
+
+
 class Run(NamedTuple):
     """All that a config names, as values.
 
@@ -109,6 +128,30 @@ class Run(NamedTuple):
         return jax.device_put(variables, self.place(variables))
 
 
+def build_scoring(config, data: Data | None = None) -> Scoring:
+    """Opens what a trained model is scored with; traces no model.
+
+    Args:
+      config: see :mod:`diffkd_jax.config`.
+      data: in place of what ``config.data`` names.
+
+    Raises:
+      ValueError: fields out of range, or that do not fit each other or the data.
+      FileNotFoundError: missing data.
+    """
+    ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
+    data = open_data(config.data) if data is None else data
+    shared = config.train.to_dict() | config.mix.to_dict()
+    task = make_task(config.task, shared, data)
+    mesh = sharding.make_mesh(config.num_devices, config.mesh.fsdp)
+    place = functools.partial(
+        sharding.place, mesh=mesh, min_bytes=config.mesh.fsdp_min_bytes
+    )
+    return Scoring(
+        data, task, mesh, place, make_evaluate(config.data, data, mesh, task)
+    )
+
+
 def build(config, data: Data | None = None) -> Run:
     """Everything of a run but its workdir; trains nothing and writes nothing.
 
@@ -121,15 +164,9 @@ def build(config, data: Data | None = None) -> Run:
       FileNotFoundError: missing data.
     """
     config = renamed(config)
-    ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
-    data = open_data(config.data) if data is None else data
+    data, task, mesh, place, evaluate = build_scoring(config, data)
     group = config.train.norm_group_size
-    shared = config.train.to_dict() | config.mix.to_dict()
-    task, method = make_task(config.task, shared, data), make_method(config, group)
-    mesh = sharding.make_mesh(config.num_devices, config.mesh.fsdp)
-    place = functools.partial(
-        sharding.place, mesh=mesh, min_bytes=config.mesh.fsdp_min_bytes
-    )
+    method = make_method(config, group)
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     plan, planned = make_plan(config, data)
@@ -186,7 +223,7 @@ def build(config, data: Data | None = None) -> Run:
             functools.partial(pure_step, distill=False), mesh, place
         ),
         pure_step=pure_step,
-        evaluate=make_evaluate(config.data, data, mesh, task),
+        evaluate=evaluate,
         others=make_others(config.evaluations, config.data, data, mesh, infers, plan),
         batches=batches,
         examples=examples,

@@ -1,8 +1,9 @@
 """Task, method and models by the names in a config, checked against each other."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -158,6 +159,25 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
     return result[0]
 
 
+@contextlib.contextmanager
+def missing_output_named(outputs: Mapping) -> Iterator[None]:
+    """Turns a task's look-up of an output that is not there into a clear error.
+
+    Args:
+      outputs: named arrays of a model, or their shapes.
+
+    Raises:
+      ValueError: names the outputs, and the one that the task looks for.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"found outputs {list(outputs)}, expected {error} among them, which the "
+            "task looks for"
+        ) from error
+
+
 def _check_weights(weights: Mapping, losses: Mapping, taps: Mapping) -> None:
     """ValueError for a weight of no loss, or taps that count for nothing."""
     of_taps = [name for name in losses if name.partition("/")[0] in taps]
@@ -191,14 +211,10 @@ def check_student(
     name, losses = student.meta.get("model", ""), {}
     for what in (task.loss, task.evidence):
         try:
-            found = jax.eval_shape(what, outputs, dict(batch))
+            with missing_output_named(outputs):
+                found = jax.eval_shape(what, outputs, dict(batch))
             if what is task.loss:
                 losses = merged(found, {})
-        except KeyError as error:
-            raise ValueError(
-                f"student.model: {name!r}: found outputs {list(outputs)}, expected "
-                f"{error} among them, which the task looks for"
-            ) from error
         except ValueError as error:
             raise ValueError(f"student.model: {name!r}: {error}") from error
     seen = Evidence(*found) if isinstance(found, tuple) else None

@@ -13,6 +13,7 @@ from ..models.contract import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
 from . import sharding
+from .choose import missing_output_named
 from .plan import Plan
 from .stop import Asked, never, stop_here, while_waiting
 
@@ -46,7 +47,9 @@ def compile_evidence(
 
     def forward(variables, batch):
         batch = normalise(batch)
-        seen = evidence(apply(variables, batch), batch)
+        outputs = apply(variables, batch)
+        with missing_output_named(outputs):
+            seen = evidence(outputs, batch)
         rows = dict(seen.rows)
         if rows:
             rows |= {"index": batch["index"], "mask": batch["mask"]}

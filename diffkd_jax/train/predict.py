@@ -13,7 +13,8 @@ import jax
 
 from ..models.contract import Model
 from . import sharding
-from .build import Run
+from .build import Scoring
+from .choose import missing_output_named
 from .disk import disk_faults_named
 from .evaluate import inferring, make_batches
 from .stop import Asked, never, stop_here
@@ -22,7 +23,7 @@ FOLDER = "predictions"
 
 
 def write_predictions(
-    run: Run,
+    scoring: Scoring,
     model: Model,
     variables: Any,
     options: Mapping,
@@ -32,7 +33,7 @@ def write_predictions(
     """Writes ``workdir/predictions``, which appears when it is complete.
 
     Args:
-      run: with the data.
+      scoring: the data and the task.
       model: the student.
       variables: its, on the devices.
       options: the section ``data`` of a config.
@@ -44,7 +45,7 @@ def write_predictions(
         writes none.
       Stopped: it was asked for; what was written is taken away again.
     """
-    if run.task.write is None:
+    if scoring.task.write is None:
         raise ValueError("mode: found 'predict' for a task that writes no predictions")
     if jax.process_count() > 1:
         raise ValueError(
@@ -59,33 +60,39 @@ def write_predictions(
     with (
         disk_faults_named(workdir),
         tempfile.TemporaryDirectory(dir=workdir, prefix=FOLDER) as made,
-        closing(predictions(run, model, variables, options, asked)) as found,
+        closing(predictions(scoring, model, variables, options, asked)) as found,
     ):
         partial = pathlib.Path(made) / FOLDER
         partial.mkdir()
-        run.task.write(partial, found, run.data.meta)
+        scoring.task.write(partial, found, scoring.data.meta)
         partial.replace(folder)
     return folder
 
 
 def predictions(
-    run: Run, model: Model, variables: Any, options: Mapping, asked: Asked = never
+    scoring: Scoring,
+    model: Model,
+    variables: Any,
+    options: Mapping,
+    asked: Asked = never,
 ) -> Generator[tuple[str, dict, dict]]:
     """For each example its name, what is predicted, and itself; without batch axis."""
-    infer, task = inferring(run.task, model), run.task
+    infer, task = inferring(scoring.task, model), scoring.task
 
     def forward(variables, batch):
-        batch = run.data.normalise(batch)
-        return task.predict(infer(variables, batch), batch)
+        batch = scoring.data.normalise(batch)
+        outputs = infer(variables, batch)
+        with missing_output_named(outputs):
+            return task.predict(outputs, batch)
 
-    compiled = sharding.jit_forward(forward, run.mesh)
-    split = run.data.evaluation
+    compiled = sharding.jit_forward(forward, scoring.mesh)
+    split = scoring.data.evaluation
     ids = None if split.known is None else split.known.ids
     names = short_names([split.name(i) for i in range(split.size)])
-    with closing(make_batches(options, split, run.mesh)(asked)) as batches:
+    with closing(make_batches(options, split, scoring.mesh)(asked)) as batches:
         for batch in batches:
             stop_here(asked)
-            given = sharding.put_batch(batch, run.mesh)
+            given = sharding.put_batch(batch, scoring.mesh)
             found = jax.device_get(compiled(variables, given))
             for row, index in enumerate(batch["index"]):
                 if batch["mask"][row]:
