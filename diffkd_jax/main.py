@@ -1,11 +1,13 @@
 """Command line: ``python -m diffkd_jax.main --config=quickstart``."""
 
 import contextlib
+import functools
 import gc
 import logging as python_logging
 import os
 import pathlib
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from absl import app, flags, logging
@@ -41,13 +43,22 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def run(config, workdir: str = "", *, signals: bool = False) -> None:
+def run(
+    config,
+    workdir: str = "",
+    *,
+    signals: bool = False,
+    given: Collection[str] | None = None,
+) -> None:
     """Does what ``config.mode`` says; see ``diffkd_jax/config.py`` for the fields.
 
     Args:
       config: of the run.
       workdir: its directory, ``runs/<name>`` by default.
       signals: save and stop on SIGTERM and SIGINT, which are the caller's otherwise.
+      given: paths of the fields that were set by hand, such as ``data.limit``: to
+        evaluate or predict, the others are those of the run in ``workdir``. None for
+        all that are not at their default.
 
     Raises:
       Stopped: a signal came; the same call goes on.
@@ -79,14 +90,14 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
         if config.dry_run:
             runs.dry_run(config)
         elif config.mode != "train":
-            runs.use_student(config, directory, asked)
+            runs.use_student(config, directory, asked, given=given)
         elif config.compare:
             runs.compare(config, directory, asked)
         else:
             runs.train(config, directory, asked)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], *, given: Collection[str] | None = None) -> None:
     """Runs; an expected error is one screen and exit code 1, a stop is one line."""
     # Tracing makes objects by the million, which stay: going through all of them again
     # and again would delay the first step.
@@ -107,7 +118,7 @@ def main(argv: list[str]) -> None:
     failed = False
     try:
         keep_programs(FLAGS.compilation_cache)
-        run(FLAGS.config, FLAGS.workdir, signals=True)
+        run(FLAGS.config, FLAGS.workdir, signals=True, given=given)
     except Stopped as stopped:
         print_line(str(stopped))
     except (ValueError, OSError) as error:
@@ -141,8 +152,16 @@ def _silence_orbax() -> None:
     sys.unraisablehook = without_closed_loops
 
 
-def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
-    """Parses flags and the options of models; errors are one line, exit code 1."""
+def parse(
+    argv: list[str], values: flags.FlagValues = FLAGS, given: set[str] | None = None
+) -> list[str]:
+    """Parses flags and the options of models; errors are one line, exit code 1.
+
+    Args:
+      argv: the program and its arguments.
+      values: the flags to set.
+      given: receives the paths of the config's fields that the arguments set.
+    """
     try:
         arguments, options = take_options(argv)
         # ml_collections looks for fields of the config there.
@@ -155,6 +174,9 @@ def parse(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
             )
         if rest[1:]:
             raise ValueError(f"command line: found {rest[1:]}, expected flags only")
+        if given is not None:
+            set_by_flags = config_flags.get_override_values(values["config"])
+            given |= {*set_by_flags, *options}
         _drop_options(values.config, arguments)
         with values.config.unlocked():
             for field, value in options.items():
@@ -222,7 +244,11 @@ def _stop(message: str) -> None:
 def entry() -> None:
     """Parses flags and runs."""
     define_flags(FLAGS)
-    app.run(main, flags_parser=parse)
+    given: set[str] = set()
+    app.run(
+        functools.partial(main, given=given),
+        flags_parser=functools.partial(parse, given=given),
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,10 @@ from ..models.files import (
     MODEL_FILE,
     export_model,
     load_model,
+    model_file,
 )
 from . import processes, report, sharding, summary
-from .build import Run, build, check_teacher, student_variables
+from .build import Run, build, build_scoring, check_teacher, student_variables
 from .choose import make_method
 from .disk import disk_faults_named, moving_named
 from .examples import save_examples, shown
@@ -26,6 +27,7 @@ from .fit import Fitted, ema_variables, fit
 from .metrics import print_line, print_values
 from .predict import write_predictions
 from .record import claim_workdir, record_divergence, record_teacher
+from .recorded import as_trained
 from .start import starting
 from .stop import Asked, never, stop_here
 from .teacher import load_teacher
@@ -316,27 +318,47 @@ def of_methods(config) -> dict[str, Any]:
 
 
 def use_student(
-    config, workdir: pathlib.Path, asked: Asked = never
+    config,
+    workdir: pathlib.Path,
+    asked: Asked = never,
+    *,
+    given: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing.
 
-    With ``config.mode`` "predict" it writes what the student predicts instead.
+    With ``config.mode`` "predict" it writes what the student predicts instead. Data,
+    task and student are those of the run, as far as the caller does not give others.
+
+    Args:
+      config: see :mod:`diffkd_jax.config`.
+      workdir: of a finished run.
+      asked: whether to stop.
+      given: see :func:`diffkd_jax.train.recorded.as_trained`.
+
+    Returns:
+      The scores; none of predictions.
+
+    Raises:
+      ValueError: a student or a record that does not fit.
+      FileNotFoundError: no student, or missing data.
+      Stopped: it was asked for.
     """
-    own = config.copy_and_resolve_references()
+    model_file(workdir)  # before data are opened
+    own = as_trained(config, workdir, given)
     with own.unlocked():
-        undistilled(own)
         to_evaluate_alone(own)
-    run = build(own)
-    model = load_model(workdir, config.student.model)
+    scoring = build_scoring(own)
+    data, task = scoring.data, scoring.task
+    model = load_model(workdir, own.student.model)
     check_finite(f"workdir: {workdir}", model.variables)
-    if run.task.check is not None:
-        run.task.check(f"workdir: {workdir}", model.meta, run.data.meta)
-    variables = jax.device_put(model.variables, run.place(model.variables))
+    if task.check is not None:
+        task.check(f"workdir: {workdir}", model.meta, data.meta)
+    variables = jax.device_put(model.variables, scoring.place(model.variables))
     if config.mode == "predict":
-        folder = write_predictions(run, model, variables, own.data, workdir, asked)
+        folder = write_predictions(scoring, model, variables, own.data, workdir, asked)
         print_line(f"{config.name}: predictions in {folder}")
         return {}
-    values, _ = run.evaluate(model, variables, asked=asked)
+    values, _ = scoring.evaluate(model, variables, asked=asked)
     print_values("student", values)
     return values
 
@@ -345,7 +367,7 @@ def to_evaluate_alone(config) -> None:
     """Makes a config ask nothing of a training split, which need not be there."""
     if config.data.eval_split != "holdout":
         config.data.train_split = config.data.eval_split
-    config.data.batch_size, config.data.keep_empty, config.train.epochs = 1, True, 1.0
+    config.data.keep_empty = True
     if config.data.canvas:  # on which what is evaluated fits
         config.data.train_size, config.data.train_resize = config.data.canvas, ()
 

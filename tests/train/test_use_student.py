@@ -1,0 +1,157 @@
+"""Every mode that uses a trained student, for every task."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.tasks import Evidence
+from diffkd_jax.train.evaluate import compile_evidence
+from diffkd_jax.train.run import use_student
+from diffkd_jax.train.sharding import make_mesh
+from tests.train.conftest import load_config
+
+RECIPES = {
+    "classification": "quickstart",
+    "segmentation": "segmentation_quickstart",
+    "detection": "detection_quickstart",
+}
+WRITTEN = {
+    "classification": "predictions.csv",
+    "segmentation": "*.png",
+    "detection": "detections.json",
+}
+
+
+def smoke_config(task, own):
+    config = load_config(RECIPES[task], "smoke")
+    config.method, config.num_devices, config.train.max_steps = "none", 1, 1
+    if own:
+        options = {**config.student.options, "network": config.student.model}
+        config.student.model = "tests.train.own_networks:gated"
+        with config.unlocked():
+            config.student.options = options
+    return config
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["quickstart", "own"])
+@pytest.mark.parametrize("task", RECIPES)
+def test_a_trained_student_is_evaluated_and_predicts(task, own, tmp_path, capsys):
+    config = smoke_config(task, own)
+    main.run(config, str(tmp_path))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    config.mode = "evaluate"
+    capsys.readouterr()
+    main.run(config, str(tmp_path))
+    headline = summary["headline"]
+    score = summary[f"final_{headline}"]
+    assert f"student  {headline} {score:.4f}" in capsys.readouterr().out
+    config.mode = "predict"
+    main.run(config, str(tmp_path))
+    assert list((tmp_path / "predictions").rglob(WRITTEN[task]))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of ``quickstart:smoke`` with settings that the recipe does not have."""
+    config = smoke_config("classification", own=True)
+    config.data.mean, config.data.limit = (0.4,), 48
+    config.student.options.channels = (4, 4, 4, 8)
+    workdir = tmp_path_factory.mktemp("trained")
+    main.run(config, str(workdir))
+    return workdir
+
+
+def evaluated(workdir, given=(), **fields):
+    """Scores of a run's student, by the recipe with the import path of its network."""
+    config = load_config("quickstart", "smoke")
+    config.num_devices, config.mode = 1, "evaluate"
+    config.student.model = "tests.train.own_networks:gated"
+    config.update_from_flattened_dict(fields)
+    return use_student(config, workdir, given={*given, *fields})
+
+
+def test_the_settings_of_the_run_need_not_be_repeated(trained, caplog):
+    caplog.set_level("INFO")
+    summary = json.loads((trained / "summary.json").read_text())
+    scores = evaluated(trained)
+    assert scores["loss"] == pytest.approx(summary["final_loss"], abs=1e-6)
+    assert "data.mean: (0.4,) as in the run, not (0.286,)" in caplog.text
+    assert "student.options.channels: (4, 4, 4, 8) as in the run" in caplog.text
+    assert "num_threads" not in caplog.text
+
+
+def test_what_is_given_takes_the_place_of_the_run(trained, caplog):
+    scores = evaluated(trained, **{"data.limit": 8, "data.mean": (0.4,)})
+    assert (8 * scores["top1"]).is_integer()
+    assert "data.limit: the run had 48, this call gives 8" in caplog.text
+    assert "data.mean" not in caplog.text
+
+
+def test_from_python_every_field_off_its_default_is_given(trained, caplog):
+    config = load_config("quickstart", "smoke")
+    config.num_devices, config.mode = 1, "evaluate"
+    config.student.model = "tests.train.own_networks:gated"
+    config.data.limit, config.data.mean = 0, (0.4,)
+    main.run(config, str(trained))
+    assert "data.limit" not in caplog.text  # at its default: the run's is taken
+    config.data.limit = 8
+    main.run(config, str(trained))
+    assert "data.limit: the run had 48, this call gives 8" in caplog.text
+
+
+def changed(trained, folder, change):
+    """A copy of a run whose record was changed."""
+    shutil.copy(trained / "model.safetensors", folder)
+    record = json.loads((trained / "config.json").read_text())
+    change(record)
+    (folder / "config.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.mark.parametrize("field", ["data.name", "task.name", "student.model"])
+def test_an_import_path_of_a_record_alone_is_not_imported(
+    field, trained, tmp_path, payload
+):
+    name, proof = payload
+    section, key = field.split(".")
+    run = changed(trained, tmp_path, lambda r: r[section].update({key: name}))
+    with pytest.raises(ValueError, match=f"add --config.{field}={name}"):
+        evaluated(run)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.update(data=5), "found data 5, expected an object"),
+        (lambda r: r["data"].update(options=[1]), r"found data.options \[1\]"),
+        (lambda r: r["data"].update(batch_size="x"), "data.batch_size: found 'x'"),
+        (lambda r: r["data"].update(limit=-3), "data.limit: found -3"),
+        (lambda r: r["data"].update(sise=3), "found the field data.sise"),
+        (lambda r: r["student"].update(model=["a"]), r"student.model: found \('a',\)"),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused(change, message, trained, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluated(changed(trained, tmp_path, change))
+
+
+def test_options_of_the_run_stay_with_what_they_are_for(trained, tmp_path):
+    """Those of its data set are not given to another one."""
+    run = changed(trained, tmp_path, lambda r: r["data"].update(options={"deep": 3}))
+    with pytest.raises(ValueError, match=r"data.options: found \['deep'\]"):
+        evaluated(run)
+    with pytest.raises(ValueError, match=r"data\.num_classes: found 10"):
+        evaluated(run, **{"data.name": "tests.train.own_code:load"})
+
+
+def test_an_output_that_the_task_lacks_is_named():
+    evidence = lambda outputs, batch: Evidence({"sum": outputs["depth"].sum()})
+    apply = lambda variables, batch: {"logits": batch["image"]}
+    mesh = make_mesh(1)
+    forward = compile_evidence(evidence, apply, lambda batch: batch, mesh)
+    with pytest.raises(ValueError, match=r"outputs \['logits'\], expected 'depth'"):
+        forward({}, {"image": np.zeros((1, 2)), "mask": np.ones(1)})
