@@ -23,6 +23,7 @@ from .named import keywords
 # Fields that may change between two calls on the same workdir.
 FREE_FIELDS = (
     "mode",
+    "predictions",
     "dry_run",
     "log_every_steps",
     "train.max_skipped",
@@ -71,6 +72,7 @@ def base() -> ConfigDict:
         {
             "name": "",  # names the default workdir, runs/<name>
             "mode": "train",  # of the exported student: "evaluate" or "predict"
+            "predictions": "",  # new folder to predict into; <workdir>/predictions
             "dry_run": False,  # print sizes and taps, train nothing
             "seed": 0,
             "num_devices": 0,  # 0 for all

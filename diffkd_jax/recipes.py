@@ -16,6 +16,11 @@ OPTION = re.compile(
     r"|weights\[['\"][^'\"]*['\"]\])"
 )
 
+# Fields that hold several words.
+WORDS = re.compile(
+    r"--?config\.(compare|optimizer\.frozen|student\.(inherit|init_leave_out))"
+)
+
 
 def recipe_folder() -> pathlib.Path:
     """Where the packaged recipes lie: installed, or in a checkout."""
@@ -57,6 +62,21 @@ def recipe_file(given: str) -> str:
     return f"{file}{separator}{argument}"
 
 
+def as_tuple_of_words(argument: str) -> str:
+    """Returns an argument in which words between commas are a tuple.
+
+    >>> as_tuple_of_words("--config.compare=none,kd")
+    "--config.compare=('none', 'kd')"
+    >>> as_tuple_of_words("--config.compare=('none',)")
+    "--config.compare=('none',)"
+    """
+    flag, separator, value = argument.partition("=")
+    if not (WORDS.fullmatch(flag) and value) or value.startswith(("(", "[")):
+        return argument
+    words = tuple(word.strip(" '\"") for word in value.split(",") if word.strip())
+    return f"{flag}{separator}{words}"
+
+
 def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     """Parts options of models, tasks, methods and the like from the other arguments.
 
@@ -85,7 +105,7 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
             )
         match = OPTION.fullmatch(flag)
         if not match:
-            rest.append(argument)
+            rest.append(as_tuple_of_words(argument))
         elif not separator:
             raise ValueError(
                 f"--config.{match[1]}: found no value, expected {flag}=VALUE"

@@ -98,3 +98,26 @@ def test_dry_run_prints_on_a_clean_screen():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pictures   8,000 to train, 2,000 to evaluate")
     assert "resnet8: 6,386 parameters" in done.stdout
+
+
+def parsed(monkeypatch, *arguments):
+    """The config that a command line gives."""
+    values = flags.FlagValues()
+    main.define_flags(values)
+    monkeypatch.setattr("sys.argv", [])
+    main.parse(["main", *arguments], values)
+    return values.config
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_words_between_commas_are_several(monkeypatch):
+    config = parsed(
+        monkeypatch,
+        "--config=quickstart",
+        "--config.compare=none, kd,diffkd",
+        "--config.optimizer.frozen=stem/*",
+        "--config.student.inherit=('head/*',)",
+    )
+    assert config.compare == ("none", "kd", "diffkd")
+    assert config.optimizer.frozen == ("stem/*",)
+    assert config.student.inherit == ("head/*",)

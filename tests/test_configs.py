@@ -93,7 +93,8 @@ def test_recipe_a1():
 )
 def test_pairs_of_table_9_and_their_spatial_rule(pair, shapes, rule, capsys):
     config = load_config("cifar100", pair)
-    config.dry_run, config.method = True, "diffkd_features"
+    config.dry_run, config.num_devices = True, 1
+    config.method = "diffkd_features"
     config.data.name, config.data.num_classes = "fashion_mnist_embedded", 0
     config.data.channels, config.data.image_size, config.data.resize = 3, 32, 32
     main.run(config)
@@ -235,7 +236,8 @@ def test_smoke_of_recipes_b2_and_b3(pair, student, tmp_path):
 def test_the_dry_run_of_an_imagenet_pair(pair, capsys):
     """Sizes of the blocks of the official code: 11.3 M for ResNet-50 to MobileNetV1."""
     config = load_config("imagenet", pair)
-    config.dry_run, config.method = True, "diffkd_features"
+    config.dry_run, config.num_devices = True, 1
+    config.method = "diffkd_features"
     config.data.name, config.data.eval_split = "fashion_mnist_embedded", "test"
     config.data.num_classes, config.data.batch_size = 0, 2
     config.train.norm_group_size = 2

@@ -85,7 +85,7 @@ def test_smoke_of_cityscapes(cityscapes, tmp_path):
 )
 def test_the_rows_of_table_6(argument, student, millions, cityscapes, capsys):
     config = load_config("cityscapes", argument)
-    config.dry_run, config.data.path = True, str(cityscapes)
+    config.dry_run, config.data.path, config.num_devices = True, str(cityscapes), 1
     config.data.batch_size, config.data.train_size = 2, (33, 65)  # traces faster
     config.train.epochs = 1.0
     main.run(config)
@@ -204,7 +204,7 @@ def test_smoke_of_coco(student, coco, tmp_path):
 )
 def test_the_rows_of_tables_4_and_5(argument, millions, levels, coco, capsys):
     config = load_config("coco", argument)
-    config.dry_run, config.data.path = True, str(coco)
+    config.dry_run, config.data.path, config.num_devices = True, str(coco), 1
     config.data.num_classes, config.data.batch_size = 0, 2
     config.data.canvas = config.data.train_size = (64, 96)  # traces faster
     config.data.resize, config.data.resize_longest = 64, 96
@@ -257,7 +257,7 @@ def test_all_but_the_backbone_is_inherited(student):
 
 def test_patterns_to_inherit_are_checked_before_anything_is_trained(coco):
     config = load_config("coco", "retinanet_r50,mse_fpn,inherit,smoke")
-    config.data.path, config.dry_run = str(coco), True
+    config.data.path, config.dry_run, config.num_devices = str(coco), True, 1
     config.student.inherit = (*config.student.inherit, "rpn_*")
     with pytest.raises(ValueError, match=r"student\.inherit: found 'rpn_\*'"):
         main.run(config)
@@ -265,7 +265,7 @@ def test_patterns_to_inherit_are_checked_before_anything_is_trained(coco):
 
 def test_what_is_frozen_at_random_values_is_said(coco, caplog):
     config = load_config("coco", "fcos_r50,none,smoke")
-    config.data.path, config.dry_run = str(coco), True
+    config.data.path, config.dry_run, config.num_devices = str(coco), True, 1
     main.run(config)
     assert "what is frozen stays at its random values" in caplog.text
 
@@ -331,7 +331,7 @@ def test_a_trained_detector_needs_no_training_split(coco, tmp_path, capsys):
 
 def test_all_methods_of_a_comparison_are_looked_at_before_the_first(tmp_path):
     config = load_config("detection_quickstart", "compare,smoke")
-    config.compare = ("none", "kd")
+    config.compare, config.num_devices = ("none", "kd"), 1
     with pytest.raises(ValueError, match="tap 'logits': student output: found no"):
         main.run(config, str(tmp_path))
     assert not (tmp_path / "none").exists()
@@ -339,6 +339,7 @@ def test_all_methods_of_a_comparison_are_looked_at_before_the_first(tmp_path):
 
 def test_a_dry_run_looks_at_the_teacher(tmp_path):
     config = load_config("detection_quickstart", "smoke")
-    config.dry_run, config.teacher.init = True, str(tmp_path / "nothing")
+    config.dry_run, config.num_devices = True, 1
+    config.teacher.init = str(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="nothing: found nothing"):
         main.run(config)

@@ -19,25 +19,23 @@ from .disk import disk_faults_named
 from .evaluate import inferring, make_batches
 from .stop import Asked, never, stop_here
 
-FOLDER = "predictions"
-
 
 def write_predictions(
     scoring: Scoring,
     model: Model,
     variables: Any,
     options: Mapping,
-    workdir: pathlib.Path,
+    folder: pathlib.Path,
     asked: Asked = never,
-) -> pathlib.Path:
-    """Writes ``workdir/predictions``, which appears when it is complete.
+) -> None:
+    """Writes predictions to a folder, which appears when it is complete.
 
     Args:
       scoring: the data and the task.
       model: the student.
       variables: its, on the devices.
       options: the section ``data`` of a config.
-      workdir: where to write.
+      folder: to write, not there yet.
       asked: see :mod:`diffkd_jax.train.stop`.
 
     Raises:
@@ -51,22 +49,21 @@ def write_predictions(
         raise ValueError(
             f"mode: found 'predict' in {jax.process_count()} processes, expected one"
         )
-    folder = workdir / FOLDER
     if folder.exists():
         raise ValueError(
-            f"{folder}: found predictions, expected none; move them or choose another "
-            "--workdir with the model"
+            f"predictions: found {folder}, expected no such folder; choose another by "
+            "--config.predictions=FOLDER"
         )
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with (
-        disk_faults_named(workdir),
-        tempfile.TemporaryDirectory(dir=workdir, prefix=FOLDER) as made,
+        disk_faults_named(folder.parent),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as made,
         closing(predictions(scoring, model, variables, options, asked)) as found,
     ):
-        partial = pathlib.Path(made) / FOLDER
+        partial = pathlib.Path(made) / folder.name
         partial.mkdir()
         scoring.task.write(partial, found, scoring.data.meta)
         partial.replace(folder)
-    return folder
 
 
 def predictions(

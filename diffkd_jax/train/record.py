@@ -28,7 +28,11 @@ STEERS = re.compile(
 
 
 def claim_workdir(
-    config, workdir: pathlib.Path, data: Mapping[str, list] | None = None
+    config,
+    workdir: pathlib.Path,
+    data: Mapping[str, list] | None = None,
+    *,
+    write: bool = True,
 ) -> dict[str, Any]:
     """Records the config in a new workdir, or checks that an old one is the same.
 
@@ -40,6 +44,7 @@ def claim_workdir(
       config: of the run.
       workdir: its directory.
       data: what its data are known by, lists by name.
+      write: False to look whether the workdir could be claimed, and change nothing.
 
     Returns:
       What fields that changed since the run began were then, "nothing" for none.
@@ -55,7 +60,7 @@ def claim_workdir(
     free = not (finished or has_checkpoints(workdir))
     diverged = not finished and as_first((workdir / DIVERGED).exists())
     if free and not diverged:
-        if is_primary():
+        if write and is_primary():
             write_json(record, new)
         return {}
     if not record.exists():
@@ -80,7 +85,7 @@ def claim_workdir(
                 f"workdir: {workdir} holds a run on data of {name} {_few(known)}, "
                 f"found {_few(data[name])}; set data.path or choose another --workdir"
             )
-    if version != __version__:
+    if write and version != __version__:
         LOG.warning(
             "%s: begun by version %s, goes on in %s, whose pictures and rounding may "
             "differ (data.limit draws others since 0.2.0)",
@@ -90,6 +95,8 @@ def claim_workdir(
     if isinstance(own, dict) and "taps" in own:  # before 0.3.0
         _check_method(record, version, own, describe(make_method(config)))
         found["methods"], wanted["methods"], wanted["weights"] = {}, {}, {}
+    if not make_method(config).taps:  # then what is set of a teacher has no effect
+        found["teacher"], wanted["teacher"] = {}, {}
     different = _differences(_flat(found), _flat(wanted))
     lines = [
         f"  {name}: found {theirs!r}, expected {ours!r}"
@@ -97,12 +104,13 @@ def claim_workdir(
     ]
     steers = {name: pair for name, pair in different.items() if STEERS.fullmatch(name)}
     if diverged and (free or steers == different):
-        if different:
+        if write and different:
             text = "\n".join(lines)
             LOG.warning("%s goes on with another config:\n%s", workdir, text)
         changed += [steers] if steers else []
-        wait_for_all("the record is read")
-        if is_primary():
+        if write:
+            wait_for_all("the record is read")
+        if write and is_primary():
             # Of a run without a checkpoint all may be another, but the teacher that it
             # trained was so at the first rate.
             kept = new if free else {**kept, **_as_json(config)}

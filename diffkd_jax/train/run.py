@@ -19,6 +19,7 @@ from ..models.files import (
 )
 from . import processes, report, sharding, summary
 from .build import Run, build, build_scoring, check_teacher, student_variables
+from .check import check_comparison, check_run
 from .choose import make_method
 from .disk import disk_faults_named, moving_named
 from .examples import save_examples, shown
@@ -28,13 +29,22 @@ from .metrics import print_line, print_values
 from .predict import write_predictions
 from .record import claim_workdir, record_divergence, record_teacher
 from .recorded import as_trained
-from .start import starting
+from .start import check_start, starting
 from .stop import Asked, never, stop_here
-from .teacher import load_teacher
-from .workdir import REPORT, SUMMARY, locked, read_summary, write_json
-
-# Sections of the teacher, of which what is set takes the place of the student's.
-OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")
+from .teacher import (
+    check_source,
+    directory_of,
+    load_teacher,
+    teacher_config,
+)
+from .workdir import (
+    REPORT,
+    SUMMARY,
+    has_checkpoints,
+    locked,
+    read_summary,
+    write_json,
+)
 
 
 def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
@@ -84,6 +94,8 @@ def _train(
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
     # Before a teacher is trained.
     begin = starting(config.student, run, as_in_file, config.optimizer.frozen)
+    if not processes.as_first(has_checkpoints(workdir)):  # else nothing starts anew
+        check_start(config.student, run)
     if run.teacher is not None:
         teacher = get_teacher(of_teacher, run.teacher, workdir, asked)
         check_teacher(run.task, run.data, teacher, run.compared)
@@ -173,58 +185,12 @@ def get_teacher(
 ) -> Model:
     """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
     weights = config.teacher.weights
-    if weights not in ("", "ema"):
-        raise ValueError(f"teacher.weights: found {weights!r}, expected '' or 'ema'")
+    check_source(config)
     if config.teacher.init:
         return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
-    if not config.teacher.epochs:
-        raise ValueError(
-            "teacher.init: found '', expected an exported student, or the workdir of a "
-            "finished run, or teacher.epochs > 0 to train one"
-        )
-    own = teacher_config(config)
-    if weights and not own.train.ema_decay:
-        raise ValueError(
-            "teacher.weights: found 'ema' for a teacher that is trained here, expected "
-            "'', or a train.ema_decay above 0"
-        )
-    directory = expand(config.teacher.workdir or workdir / "teacher")
+    directory, own = directory_of(config, workdir), teacher_config(config)
     train(own, directory, asked)
     return load_teacher(directory, expected, weights, freeze=freeze)
-
-
-def teacher_config(config) -> Any:
-    """The config that trains ``config.teacher`` as an undistilled student.
-
-    What its own sections set takes the place of the student's recipe.
-    """
-    own = config.copy_and_resolve_references()
-    with own.unlocked():
-        own.name = f"{config.name}-teacher"
-        for field in ("model", "options", "dtype"):
-            own.student[field] = own.teacher[field]
-        own.student.init, own.student.init_into = "", ""
-        own.student.init_leave_out, own.student.inherit = (), ()
-        own.optimizer.frozen = ()
-        for section in OWN_RECIPE:
-            for field, value in config.teacher[section].items():
-                if value is not None:
-                    own[section][field] = value
-                own.teacher[section][field] = None
-        own.train.epochs = config.teacher.epochs
-        # What the teacher does not depend on must not keep runs from sharing it.
-        undistilled(own)
-        own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
-        own.teacher.min_score, own.teacher.min_top1 = None, 0.0
-    return own
-
-
-def undistilled(config) -> None:
-    """Makes a config one without a method, and all that goes with one; in place."""
-    config.method = "none"
-    for section in ("methods", "method_options", "weights", "evaluations"):
-        config[section] = {}
-    config.train.distill_every = 1
 
 
 def score_teacher(
@@ -280,9 +246,7 @@ def compare(
     for own in runs.values():
         with own.unlocked():
             own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
-    data = None
-    for own in runs.values():  # all of them, before the first one takes hours
-        data = build(own, data).data
+    check_comparison(runs, workdir)  # all of them, before the first one takes hours
     for method, own in runs.items():
         try:
             results.append(train(own, workdir / method, asked))
@@ -355,7 +319,8 @@ def use_student(
         task.check(f"workdir: {workdir}", model.meta, data.meta)
     variables = jax.device_put(model.variables, scoring.place(model.variables))
     if config.mode == "predict":
-        folder = write_predictions(scoring, model, variables, own.data, workdir, asked)
+        folder = expand(config.predictions or workdir / "predictions")
+        write_predictions(scoring, model, variables, own.data, folder, asked)
         print_line(f"{config.name}: predictions in {folder}")
         return {}
     values, _ = scoring.evaluate(model, variables, asked=asked)
@@ -377,25 +342,10 @@ def dry_run(config) -> str:
     runs = of_methods(config) if config.compare else {config.method: config}
     texts, data = [], None
     for own in runs.values():
-        run = checked(own, data)
+        run = build(own, data)
+        check_run(own, run)
         texts.append(summary.describe(run))
         data = run.data
     text = "\n\n".join(texts)
     print_line(text)
     return text
-
-
-def checked(config, data: Any) -> Run:
-    """The run of a config, if its teacher fits, as far as it is there already.
-
-    Args:
-      config: of one method.
-      data: in place of what it names, None for that.
-    """
-    run = build(config, data)
-    teacher = run.teacher
-    get = None if teacher is None else lambda: teacher
-    starting(config.student, run, get, config.optimizer.frozen)
-    if teacher is not None and config.teacher.init:
-        load_teacher(config.teacher.init, teacher, config.teacher.weights)
-    return run

@@ -60,22 +60,42 @@ def starting(
     def start(state):
         variables = sharding.gathered(student_variables(state))
         if options.init:
-            file = model_file(options.init)
-            found, spare = load_into(file, run.student, options.init_into)
-            check_finite(f"student.init: {file}", found)
-            variables = start_from(
-                variables,
-                found,
-                source=str(file),
-                into=options.init_into,
-                leave_out=options.init_leave_out,
-                spare=spare,
-            )
+            variables = _from_file(options, run.student, variables)
         if options.inherit and teacher is not None:
             variables = inherit(variables, teacher().variables, options.inherit)
         return with_student(state, jax.device_put(variables, run.place(variables)))
 
     return start
+
+
+def check_start(options, run: Run) -> None:
+    """Reads the weights that a student starts from, to see whether they fit.
+
+    Args:
+      options: the section ``student`` of a config.
+      run: from :func:`diffkd_jax.train.build.build`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: weights that cannot be read, do not fit or are not finite.
+    """
+    if options.init:
+        _from_file(options, run.student, _shapes(run.student, run))
+
+
+def _from_file(options, student: Model, variables: Any) -> Any:
+    """Returns variables, or their shapes, with those of ``student.init``."""
+    file = model_file(options.init)
+    found, spare = load_into(file, student, options.init_into)
+    check_finite(f"student.init: {file}", found)
+    return start_from(
+        variables,
+        found,
+        source=str(file),
+        into=options.init_into,
+        leave_out=options.init_leave_out,
+        spare=spare,
+    )
 
 
 def _shapes(model: Model, run: Run) -> dict[str, Any]:

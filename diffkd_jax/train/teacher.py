@@ -3,11 +3,12 @@
 import logging
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from ..models.checks import check_finite
+from ..models.checks import check_finite, expand
 from ..models.contract import Model, split
 from ..models.files import (
     EMA_FILE,
@@ -25,6 +26,77 @@ LOG = logging.getLogger(__name__)
 
 # Options that change how a model computes or trains, not which variables it has.
 NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
+
+# Sections of the teacher, of which what is set takes the place of the student's.
+OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")
+
+
+def check_source(config) -> None:
+    """Refuses a config that neither names a teacher nor trains one.
+
+    Raises:
+      ValueError: the fields ``teacher.init``, ``epochs`` and ``weights`` do not go
+        together.
+    """
+    weights = config.teacher.weights
+    if weights not in ("", "ema"):
+        raise ValueError(f"teacher.weights: found {weights!r}, expected '' or 'ema'")
+    if config.teacher.init:
+        return
+    if not config.teacher.epochs:
+        raise ValueError(
+            "teacher.init: found '', expected an exported student, or the workdir of a "
+            "finished run, or teacher.epochs > 0 to train one"
+        )
+    if weights and not teacher_config(config).train.ema_decay:
+        raise ValueError(
+            "teacher.weights: found 'ema' for a teacher that is trained here, expected "
+            "'', or a train.ema_decay above 0"
+        )
+
+
+def directory_of(config, workdir: pathlib.Path) -> pathlib.Path:
+    """Returns where the teacher of a run is trained.
+
+    >>> from diffkd_jax.config import base
+    >>> str(directory_of(base(), pathlib.Path("run")))
+    'run/teacher'
+    """
+    return expand(config.teacher.workdir or workdir / "teacher")
+
+
+def teacher_config(config) -> Any:
+    """The config that trains ``config.teacher`` as an undistilled student.
+
+    What its own sections set takes the place of the student's recipe.
+    """
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.name = f"{config.name}-teacher"
+        for field in ("model", "options", "dtype"):
+            own.student[field] = own.teacher[field]
+        own.student.init, own.student.init_into = "", ""
+        own.student.init_leave_out, own.student.inherit = (), ()
+        own.optimizer.frozen = ()
+        for section in OWN_RECIPE:
+            for field, value in config.teacher[section].items():
+                if value is not None:
+                    own[section][field] = value
+                own.teacher[section][field] = None
+        own.train.epochs = config.teacher.epochs
+        # What the teacher does not depend on must not keep runs from sharing it.
+        undistilled(own)
+        own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
+        own.teacher.min_score, own.teacher.min_top1 = None, 0.0
+    return own
+
+
+def undistilled(config) -> None:
+    """Makes a config one without a method, and all that goes with one; in place."""
+    config.method = "none"
+    for section in ("methods", "method_options", "weights", "evaluations"):
+        config[section] = {}
+    config.train.distill_every = 1
 
 
 def load_teacher(

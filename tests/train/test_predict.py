@@ -41,10 +41,14 @@ def test_predictions_are_those_of_the_evaluation(predicted, finished, capsys):
 
 def test_predictions_are_not_written_over(predicted):
     before = (predicted / "predictions/predictions.csv").read_bytes()
-    with pytest.raises(ValueError, match="found predictions, expected none"):
+    with pytest.raises(ValueError, match=r"predictions: found .*predictions, expected"):
         main.run(tiny_config(mode="predict"), str(predicted))
     assert (predicted / "predictions/predictions.csv").read_bytes() == before
-    assert {p.name for p in predicted.iterdir()} == {"model.safetensors", "predictions"}
+    other = predicted / "new/second"
+    main.run(tiny_config(mode="predict", predictions=str(other)), str(predicted))
+    assert (other / "predictions.csv").read_bytes() == before
+    names = {"model.safetensors", "predictions", "new"}
+    assert {p.name for p in predicted.iterdir()} == names
 
 
 def test_masks_are_written_without_padding_and_in_ids(tmp_path):

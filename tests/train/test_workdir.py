@@ -53,10 +53,12 @@ def test_an_export_of_an_older_version_loads(old):
 
 
 def test_a_field_that_a_record_lacks_counts_as_its_default(old):
-    """``teacher.weights`` is newer than the record."""
-    message = r"version 0\.1\.0, this is .*\n  teacher\.weights: found '', expected 'e"
+    """``train.distill_every`` is newer than the record."""
+    message = (
+        r"version 0\.1\.0, this is .*\n  train\.distill_every: found 1, expected 2"
+    )
     with pytest.raises(ValueError, match=message):
-        claim_workdir(old_config(**{"teacher.weights": "ema"}), old)
+        claim_workdir(old_config(**{"train.distill_every": 2}), old)
     claim_workdir(old_config(), old)
 
 

@@ -1,0 +1,87 @@
+"""What is looked at before the first step, so that nothing is refused after hours."""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from . import sharding
+from .build import Run, build
+from .record import claim_workdir
+from .start import check_start, starting
+from .teacher import check_source, directory_of, load_teacher, teacher_config
+from .workdir import SUMMARY, has_checkpoints
+
+LOG = logging.getLogger(__name__)
+
+
+def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Builds the run of each config and looks at all that it will read.
+
+    Nothing is written. Data are opened once, and so is each teacher.
+
+    Args:
+      runs: config by name. All have the same data.
+      workdir: directory that holds the run of each name.
+
+    Raises:
+      ValueError: a config that cannot run, or a workdir that holds another run.
+      FileNotFoundError: missing data or weights.
+    """
+    data, seen = None, set[str]()
+    for name, config in runs.items():
+        run = build(config, data)
+        data, place = run.data, workdir / name
+        claim_workdir(config, place, data.record(), write=False)
+        teacher = f"{config.teacher.init} {config.teacher.weights}"
+        if (place / SUMMARY).exists():
+            continue
+        check_run(
+            config,
+            run,
+            place,
+            starts=not has_checkpoints(place),
+            teacher=run.teacher is not None and teacher not in seen,
+        )
+        if run.teacher is not None:
+            seen.add(teacher)
+
+
+def check_run(
+    config,
+    run: Run,
+    workdir: pathlib.Path | None = None,
+    *,
+    starts: bool = True,
+    teacher: bool = True,
+) -> None:
+    """Looks at the devices of a run, and at the weights that it will read.
+
+    Args:
+      config: of the run.
+      run: built from it.
+      workdir: of the run, None for one that will not train.
+      starts: False for a run that goes on from a checkpoint.
+      teacher: False for a teacher that was looked at.
+
+    Raises:
+      ValueError: weights that do not fit, or a batch that the devices cannot share.
+      FileNotFoundError: missing weights.
+    """
+    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
+    expected = run.teacher
+    get = None if expected is None else lambda: expected
+    starting(config.student, run, get, config.optimizer.frozen)
+    if starts:
+        check_start(config.student, run)
+    if expected is None or not teacher:
+        return
+    if config.teacher.init:
+        load_teacher(config.teacher.init, expected, config.teacher.weights)
+    elif workdir is not None:
+        check_source(config)
+        own, place = teacher_config(config), directory_of(config, workdir)
+        claim_workdir(own, place, run.data.record(), write=False)
+        build(own, run.data)
+    elif not config.teacher.epochs:
+        LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")

@@ -1,0 +1,76 @@
+"""What is looked at before the first step: of a comparison, all of it."""
+
+import pytest
+
+from diffkd_jax import main
+from tests.train.conftest import tiny_config
+
+
+def test_all_of_a_comparison_is_looked_at_before_the_first_trains(tmp_path):
+    """``none`` needs no teacher, and must not train before one is found wrong."""
+    for fields, message in (
+        ({"teacher.init": str(tmp_path / "nowhere")}, "nowhere"),
+        ({"teacher.epochs": 0.0}, "teacher.init: found ''"),
+        ({"teacher.optimizer.name": "lion"}, "optimizer.name: found 'lion'"),
+        ({"student.init": str(tmp_path / "nowhere")}, "nowhere"),
+        ({"teacher.weights": "ema"}, "teacher.weights: found 'ema'"),
+        ({"num_devices": 8, "data.batch_size": 12}, "data.batch_size: found 12"),
+        ({"compare": ("none", "kd", "nothing")}, "method: found 'nothing'"),
+    ):
+        config = tiny_config(**{"compare": ("none", "kd")} | fields)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            main.run(config, str(tmp_path / "run"))
+        assert not (tmp_path / "run").exists(), fields
+
+
+def test_a_workdir_of_a_later_method_is_looked_at_first(tmp_path):
+    """A run of another config there would be found after hours."""
+    fields = {"optimizer.learning_rate": 0.2, "train.max_steps": 1}
+    main.run(tiny_config(method="none", **fields), str(tmp_path / "mse"))
+    config = tiny_config(compare=("none", "mse"), **{"train.max_steps": 1})
+    with pytest.raises(ValueError, match=r"learning_rate: found 0\.2"):
+        main.run(config, str(tmp_path))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_without_a_teacher_takes_no_notice_of_one(tmp_path, capsys):
+    """Whoever mends ``teacher.options`` must not lose what trained without it."""
+    fields = {"method": "none", "train.max_steps": 1}
+    main.run(tiny_config(**fields), str(tmp_path))
+    mended = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 8)}}
+    main.run(tiny_config(**fields | mended), str(tmp_path))
+    assert "finished already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"student.init": "/nowhere"}, "/nowhere: found nothing"),
+        ({"num_devices": 8, "data.batch_size": 12}, "data.batch_size: found 12"),
+        ({"teacher.weights": "mean"}, "teacher.weights: found 'mean'"),
+    ],
+)
+def test_what_a_run_refuses_a_dry_run_refuses(fields, message, tmp_path):
+    for dry in (True, False):
+        config = tiny_config(dry_run=dry, **fields)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            main.run(config, str(tmp_path / "run"))
+
+
+def test_a_dry_run_needs_no_teacher_yet_and_says_so(tmp_path, caplog):
+    config = tiny_config(dry_run=True, **{"teacher.epochs": 0.0})
+    main.run(config, str(tmp_path / "run"))
+    assert "teacher.init: found '', which a run needs" in caplog.text
+
+
+def test_a_finished_comparison_needs_its_files_no_longer(finished, tmp_path, capsys):
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes((finished / "teacher/model.safetensors").read_bytes())
+    config = tiny_config(
+        compare=("none", "kd"), **{"teacher.init": str(file), "train.max_steps": 1}
+    )
+    main.run(config, str(tmp_path / "runs"))
+    file.unlink()
+    capsys.readouterr()
+    main.run(config, str(tmp_path / "runs"))
+    assert capsys.readouterr().out.count("finished already") == 2
