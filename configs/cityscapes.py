@@ -36,7 +36,8 @@ accelerators. The map of 19 channels at an eighth of the picture costs DiffKD ab
 classes, ``labelTrainIds`` are not needed. TFDS: ``--config.data.name=tfds/cityscapes
 --config.data.eval_split=validation``.
 ``TEACHER`` and ``BACKBONE`` are files of weights, see the model table; the deep stem
-needs a backbone that has one. ``scratch`` starts without. ``smoke`` is two small steps.
+needs a backbone that has one. ``scratch`` starts without. ``smoke`` is two small
+steps on embedded scenes.
 """
 
 from diffkd_jax.config import base, parse_argument
@@ -76,6 +77,9 @@ def get_config(argument: str = ""):
     config.methods.kd.update(tau=1.0, weight=1.0, task_weight=1.0)
     if smoke:
         config.name += "-smoke"
+        config.data.name, config.data.options = "scenes", {"count": 32}
+        config.data.num_classes, config.data.eval_split = 11, "test"
+        config.data.channels = 3
         config.data.train_size, config.data.canvas = (33, 65), (64, 128)
         config.data.batch_size, config.data.eval_batch_size = 2, 2
         config.data.num_workers, config.train.epochs = 0, 2.0

@@ -47,7 +47,7 @@ memory of the blocks, see ``experiments/bench``. None of it has run on COCO itse
 
 ``COCO`` holds ``annotations/instances_{train,val}2017.json``, ``train2017`` and
 ``val2017``. TFDS: ``--config.data.name=tfds/coco/2017 --config.data.train_split=train
---config.data.eval_split=validation``. ``smoke`` is two small steps.
+--config.data.eval_split=validation``. ``smoke`` is two small steps on embedded scenes.
 """
 
 from diffkd_jax.config import base, parse_argument
@@ -152,11 +152,14 @@ def get_config(argument: str = ""):
     config.log_every_steps = 50
     if smoke:
         config.name += "-smoke"
+        config.data.name, config.data.options = "scene_boxes", {"count": 32}
+        config.data.train_split, config.data.eval_split = "train", "test"
+        config.data.channels, config.data.two_canvases = 3, False
         config.data.resize, config.data.resize_longest = 64, 96
         config.data.train_resize = (48, 64)
         config.data.train_size = config.data.canvas = (64, 96)
         config.data.batch_size, config.data.eval_batch_size = 2, 2
-        config.data.num_workers, config.data.num_classes = 0, 0
+        config.data.num_workers, config.data.num_classes = 0, 10
         config.train.epochs, config.train.max_steps = 2.0, 2
         config.log_every_steps = 1
         config.teacher.epochs, config.teacher.min_score = 1.0, None

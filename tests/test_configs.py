@@ -21,18 +21,17 @@ def test_there_are_configs():
     assert {"quickstart", "cifar10", "cifar100", "imagenet"} | DENSE <= ALL
 
 
-SLOW = (pytest.mark.slow,)
-SMOKE = {"quickstart": (*SLOW, pytest.mark.optimised)}
-SMOKE |= dict.fromkeys(("cifar10", "cifar100", "imagenet", "real_teacher"), SLOW)
+MARKS = {"quickstart": (pytest.mark.optimised,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SMOKE.get(name, ())) for name in NAMES]
+    "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in sorted(ALL)]
 )
 def test_smoke(name, tmp_path):
+    """As it is typed, ``--config=NAME:smoke``, on one device as of a CPU."""
     config = load_config(name, "smoke")
     config.num_devices = 1
-    config.methods[config.method].num_steps = 1  # compiles faster
     main.run(config, str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["steps"] == 2

@@ -65,15 +65,6 @@ def test_a_comparison_shows_all_students(tmp_path):
     assert "masks" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.slow
-def test_smoke_of_cityscapes(cityscapes, tmp_path):
-    config = small(load_config("cityscapes", "deeplabv3_mbv2,smoke"))
-    config.data.path = str(cityscapes)
-    main.run(config, str(tmp_path / "run"))
-    summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert (summary["steps"], summary["headline"]) == (2, "miou")
-
-
 @pytest.mark.parametrize(
     ("argument", "student", "millions"),
     [
@@ -155,6 +146,17 @@ def coco(tmp_path):
     return data
 
 
+def on_coco(config, folder):
+    """The smoke run of ``coco`` on files in place of embedded scenes."""
+    config.num_devices = 1
+    with config.unlocked():
+        config.data.name, config.data.options = "coco", {}
+    config.data.path, config.data.num_classes = str(folder), 0
+    config.data.train_split, config.data.eval_split = "train2017", "val2017"
+    config.data.two_canvases = True
+    return config
+
+
 def light(config):
     """A smoke run of detection that compiles quickly, its teacher like its student."""
     with config.unlocked():
@@ -181,9 +183,8 @@ def test_smoke_of_detection(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("student", ["retinanet_r50,inherit", "fcos_r50", "faster_r50"])
 def test_smoke_of_coco(student, coco, tmp_path):
-    config = load_config("coco", f"{student},smoke")
-    config.num_devices, config.methods.diffkd_fpn.num_steps = 1, 1
-    config.data.path = str(coco)
+    config = on_coco(load_config("coco", f"{student},smoke"), coco)
+    config.methods.diffkd_fpn.num_steps = 1
     main.run(config, str(tmp_path / "run"))
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["steps"], summary["headline"]) == (2, "ap")
@@ -256,16 +257,16 @@ def test_all_but_the_backbone_is_inherited(student):
 
 
 def test_patterns_to_inherit_are_checked_before_anything_is_trained(coco):
-    config = load_config("coco", "retinanet_r50,mse_fpn,inherit,smoke")
-    config.data.path, config.dry_run, config.num_devices = str(coco), True, 1
+    config = on_coco(load_config("coco", "retinanet_r50,mse_fpn,inherit,smoke"), coco)
+    config.dry_run = True
     config.student.inherit = (*config.student.inherit, "rpn_*")
     with pytest.raises(ValueError, match=r"student\.inherit: found 'rpn_\*'"):
         main.run(config)
 
 
 def test_what_is_frozen_at_random_values_is_said(coco, caplog):
-    config = load_config("coco", "fcos_r50,none,smoke")
-    config.data.path, config.dry_run, config.num_devices = str(coco), True, 1
+    config = on_coco(load_config("coco", "fcos_r50,none,smoke"), coco)
+    config.dry_run = True
     main.run(config)
     assert "what is frozen stays at its random values" in caplog.text
 
