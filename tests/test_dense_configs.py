@@ -344,3 +344,58 @@ def test_a_dry_run_looks_at_the_teacher(tmp_path):
     config.teacher.init = str(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="nothing: found nothing"):
         main.run(config)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shapes"),
+    [
+        ("coco", "800x1344x3, 80 classes"),
+        ("cityscapes", "512x1024x3 and 1024x2048x3, 19 classes"),
+        ("imagenet", "224x224x3, 1000 classes"),
+        ("cifar100", "32x32x3, 100 classes"),
+    ],
+)
+def test_a_dry_run_needs_no_data(recipe, shapes, capsys, caplog):
+    config = load_config(recipe)
+    config.dry_run, config.num_devices, config.method = True, 1, "none"
+    main.run(config)
+    out = capsys.readouterr().out
+    assert f"not looked at; as the config states, {shapes}\n" in out
+    assert "the data are not looked at: data.path: found no" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["coco", "cityscapes"])
+def test_a_dry_run_without_data_shows_what_one_with_data_shows(name, request, capsys):
+    texts = []
+    for folder in (request.getfixturevalue(name), ""):
+        config = load_config(name)
+        config.dry_run, config.num_devices, config.data.path = True, 1, str(folder)
+        config.data.batch_size, config.train.epochs = 2, 1.0
+        config.data.num_classes = config.data.num_classes if name != "coco" else 3
+        if name == "coco":
+            config.data.canvas = config.data.train_size = (96, 96)
+            config.data.resize, config.data.resize_longest = 64, 96
+            config.data.two_canvases = False
+        else:
+            config.data.canvas, config.data.train_size = (48, 96), (33, 65)
+        main.run(config)
+        texts.append(capsys.readouterr().out.splitlines())
+    measured, stated = texts
+    assert measured[0].split(", ")[2:] == stated[0].split(", ")[1:]
+    # Objects of an image are counted in the data alone.
+    less = lambda lines: [line.partition(", batch")[0] for line in lines[1:]]
+    assert less(measured) == less(stated)
+
+
+def test_a_path_that_is_wrong_is_no_reason_to_look_at_nothing():
+    config = load_config("coco")
+    config.dry_run, config.data.path = True, "/nowhere"
+    with pytest.raises(FileNotFoundError, match="/nowhere"):
+        main.run(config)
+
+
+def test_data_of_which_too_little_is_stated_are_needed():
+    config = load_config("tree_crowns")
+    config.dry_run = True
+    with pytest.raises(ValueError, match=r"data\.num_classes: found 0, expected the"):
+        main.run(config)

@@ -5,6 +5,7 @@ from .decoding import Encoded
 from .masks import EncodedMask, MaskRule
 from .sources import DATASETS
 from .split import Dataset, Split
+from .stand_in import stand_in
 
 __all__ = [
     "DATASETS",
@@ -15,4 +16,5 @@ __all__ = [
     "MaskRule",
     "Split",
     "open_data",
+    "stand_in",
 ]

@@ -45,6 +45,7 @@ class Data(NamedTuple):
     target: dict[str, np.ndarray]
     normalise: Callable[[Mapping], dict]
     sized: bool = False
+    assumed: bool = False
 
     def record(self) -> dict[str, list]:
         """What a run records, to know its data by."""
@@ -125,14 +126,6 @@ def open_data(options) -> Data:
         splits = {k: dense.checked(split, classes) for k, split in splits.items()}
         train, evaluation = splits[options.train_split], splits[options.eval_split]
     out = options.channels or channels
-    normalise = transforms.make_normalise(options, channels)
-
-    def normalised(batch):
-        image = normalise(batch["image"])
-        if "size" in batch:
-            image = transforms.without_padding(image, batch["size"])
-        return {**batch, "image": image}
-
     return Data(
         train,
         evaluation,
@@ -147,9 +140,27 @@ def open_data(options) -> Data:
         (*eval_size, out),
         splits,
         sample["target"],
-        normalised,
+        make_normalised(options, channels),
         "size" in sample,
     )
+
+
+def make_normalised(options, channels: int) -> Callable[[Mapping], dict]:
+    """Returns the function of a batch that :class:`Data` calls ``normalise``.
+
+    Args:
+      options: the section ``data`` of a config.
+      channels: of a stored image.
+    """
+    normalise = transforms.make_normalise(options, channels)
+
+    def normalised(batch):
+        image = normalise(batch["image"])
+        if "size" in batch:
+            image = transforms.without_padding(image, batch["size"])
+        return {**batch, "image": image}
+
+    return normalised
 
 
 def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:

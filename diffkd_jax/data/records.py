@@ -73,7 +73,7 @@ def load_tfds(path: str, name: str, splits: Sequence[str] = ()) -> Dataset:
         NotImplementedError,
         AssertionError,
     ) as error:
-        raise ValueError(
+        raise FileNotFoundError(
             f"data.path: found no tfds set {name!r} in {path!r}, expected one prepared "
             "by download_and_prepare(file_format='array_record'): "
             f"{' '.join(str(error).split())}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import sharding
 from .build import Run, build
+from .memory import check_memory
 from .record import claim_workdir
 from .start import check_start, starting
 from .teacher import check_source, directory_of, load_teacher, teacher_config
@@ -65,10 +66,12 @@ def check_run(
       teacher: False for a teacher that was looked at.
 
     Raises:
-      ValueError: weights that do not fit, or a batch that the devices cannot share.
+      ValueError: weights that do not fit, or a batch or a state that the devices
+        cannot share or hold.
       FileNotFoundError: missing weights.
     """
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
+    check_memory(run)
     expected = run.teacher
     get = None if expected is None else lambda: expected
     starting(config.student, run, get, config.optimizer.frozen)

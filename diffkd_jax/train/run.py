@@ -1,6 +1,7 @@
 """The commands: train (the teacher first), compare, evaluate, describe."""
 
 import functools
+import logging
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 
 from ..config import renamed
+from ..data import stand_in
 from ..models.checks import check_finite, expand
 from ..models.contract import Model
 from ..models.files import (
@@ -25,6 +27,7 @@ from .disk import disk_faults_named, moving_named
 from .examples import save_examples, shown
 from .finite import NotFinite
 from .fit import Fitted, ema_variables, fit
+from .memory import check_memory
 from .metrics import print_line, print_values
 from .predict import write_predictions
 from .record import claim_workdir, record_divergence, record_teacher
@@ -45,6 +48,8 @@ from .workdir import (
     read_summary,
     write_json,
 )
+
+LOG = logging.getLogger(__name__)
 
 
 def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
@@ -92,6 +97,7 @@ def _train(
             get_teacher, of_teacher, run.teacher, workdir, freeze=False
         )
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
+    check_memory(run)
     # Before a teacher is trained.
     begin = starting(config.student, run, as_in_file, config.optimizer.frozen)
     if not processes.as_first(has_checkpoints(workdir)):  # else nothing starts anew
@@ -338,11 +344,21 @@ def to_evaluate_alone(config) -> None:
 
 
 def dry_run(config) -> str:
-    """Prints and returns the tables of taps and sizes; touches no workdir."""
+    """Prints and returns the tables of taps and sizes; touches no workdir.
+
+    Without ``data.path`` data that are not there are not needed: sizes and classes are
+    those that the config states.
+    """
     runs = of_methods(config) if config.compare else {config.method: config}
     texts, data = [], None
     for own in runs.values():
-        run = build(own, data)
+        try:
+            run = build(own, data)
+        except FileNotFoundError as error:
+            if config.data.path:  # a path that is wrong
+                raise
+            LOG.warning("the data are not looked at: %s", error)
+            run = build(own, stand_in(config.data))
         check_run(own, run)
         texts.append(summary.describe(run))
         data = run.data

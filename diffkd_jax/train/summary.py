@@ -10,6 +10,7 @@ import numpy as np  # noqa: F401  for the example
 from ..core.taps import lookup, resizing
 from .build import Run
 from .choose import batch_shapes
+from .memory import gibibytes, least_bytes
 
 
 def multiply_adds(function: Callable, *args: Any) -> int:
@@ -68,10 +69,16 @@ def describe(run: Run) -> str:
     data, size = run.data, run.plan.batch_size
     batch, taps = batch_shapes(data, size), run.method.taps
     sizes = ["x".join(map(str, s)) for s in (data.train_shape, data.eval_shape)]
+    counts = f"{data.train.size:,} to train, {data.evaluation.size:,} to evaluate"
+    if data.assumed:
+        counts = "not looked at; as the config states"
+    least = {name: gibibytes(count) for name, count in least_bytes(run).items()}
     lines = [
-        f"pictures   {data.train.size:,} to train, {data.evaluation.size:,} to "
-        f"evaluate, {' and '.join(dict.fromkeys(sizes))}, "
-        f"{data.meta['num_classes']} classes"
+        f"pictures   {counts}, {' and '.join(dict.fromkeys(sizes))}, "
+        f"{data.meta['num_classes']} classes",
+        f"memory     state {least['state']}, teacher {least['teacher']}, batch of "
+        f"{size} {least['batch']} per device ({run.mesh.size} in all); activations and "
+        "gradients come on top",
     ]
     key = jax.eval_shape(lambda: jax.random.key(0))
     outputs = {}

@@ -1,0 +1,96 @@
+"""What a config states of data that are not there, for a dry run."""
+
+import numpy as np
+
+from . import transforms
+from .dataset import Data, make_normalised
+from .draws import Draws
+from .scene_boxes import load_scene_boxes
+from .scenes import load_scenes
+from .split import Split, array_split
+
+# Data sets whose targets are masks, or boxes; all others have a class for each image.
+MASKS = ("cityscapes", "masks", "voc", "scenes", "tfds/cityscapes")
+BOXES = ("coco", "voc_boxes", "scene_boxes", "tfds/coco", "tfds/voc")
+# Height, width and channels of images that a recipe takes as they are.
+NATIVE = {
+    "fashion_mnist": (28, 28, 1),
+    "cifar10": (32, 32, 3),
+    "cifar100": (32, 32, 3),
+    "tfds/cifar10": (32, 32, 3),
+    "tfds/cifar100": (32, 32, 3),
+    "tfds/mnist": (28, 28, 1),
+    "tfds/fashion_mnist": (28, 28, 1),
+}
+
+
+def stand_in(options) -> Data:
+    """Describes data by what a config states; reads nothing.
+
+    Args:
+      options: the section ``data`` of a config.
+
+    Returns:
+      Data whose splits hold as many blank images as one batch. Shapes of images and
+      targets are those that the data would have. ``assumed`` is True.
+
+    Raises:
+      ValueError: the config does not state the number of classes or the image size.
+
+    >>> from diffkd_jax.config import base
+    >>> options = base().data
+    >>> options.name, options.num_classes = "cifar10", 10
+    >>> stand_in(options).train_shape
+    (32, 32, 3)
+    """
+    if not options.num_classes:
+        raise ValueError(
+            "data.num_classes: found 0, expected the number of classes, for the data "
+            "are not there to count them"
+        )
+    augment = transforms.train_transform(options)
+    evaluate = transforms.eval_transform(options)
+    blank = _blank(options)
+    row, draws = np.zeros(1, int), Draws(0, 0, np.zeros(1, int))
+    trained, seen = augment(blank.fetch(row), draws), evaluate(blank.fetch(row))
+    channels = options.channels or trained["image"].shape[-1]
+    train_shape = (*trained["image"].shape[1:3], channels)
+    split = Split(
+        max(options.batch_size, options.eval_batch_size),
+        lambda rows: blank.fetch(np.zeros_like(rows)),
+    )
+    return Data(
+        train=split,
+        evaluation=split,
+        meta={
+            "num_classes": options.num_classes,
+            "class_names": [],
+            "channels": channels,
+            "image_size": list(train_shape[:2]),
+        },
+        train_shape=train_shape,
+        eval_shape=(*seen["image"].shape[1:3], channels),
+        splits={options.train_split: split, options.eval_split: split},
+        target=trained["target"],
+        normalise=make_normalised(options, trained["image"].shape[-1]),
+        sized="size" in trained,
+        assumed=True,
+    )
+
+
+def _blank(options) -> Split:
+    """Returns a split of one example with a target of the right kind."""
+    name = "/".join(options.name.split("/")[:2])
+    if name in MASKS:
+        return load_scenes(count=4, size=32).splits["train"]
+    if name in BOXES:
+        return load_scene_boxes(count=4, size=32).splits["train"]
+    side = max(options.resize, options.image_size, options.eval_size)
+    shape = (side, side, 3) if side else NATIVE.get(name)
+    if shape is None:
+        raise ValueError(
+            "data.image_size: found 0, expected a size in pixels, for the data are not "
+            "there to measure it"
+        )
+    image = np.zeros((1, *shape), np.uint8)
+    return array_split(image, np.zeros(1, int), options.num_classes, "stand-in")
