@@ -35,6 +35,7 @@ ACCEPTED = {
     "checkpoint.every_minutes": ZERO,
     "log_every_steps": "a log that never comes is no fault",
     "name": "a name; an empty one is runs/",
+    "predictions": "a folder, read where mode is predict",
     "data.path": "no file is read by the embedded set",
     "data.holdout": ZERO,
     "data.limit": f"{ZERO}; more than there are is all",
