@@ -184,6 +184,10 @@ def parse(
                 if section == "evaluations":  # named by its flag
                     own = values.config.evaluations
                     own[name] = own.get(name, {})
+                if name == "options":  # whose types their functions know
+                    own, key = values.config[section].options, field.split(".", 2)[2]
+                    if key in own:
+                        del own[key]
                 values.config.update_from_flattened_dict({field: value})
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .bounds import Weight, problems  # noqa: F401  for the example
+
 
 def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
     """The function of this name.
@@ -79,11 +81,17 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
       *args: given as they are.
 
     Raises:
-      ValueError: names that it does not take, or lacks.
+      ValueError: names that it does not take, or lacks; values that are none of the
+        types with which its arguments are annotated.
 
     >>> call(lambda meta, *, width=4: width, {"wdth": 2}, "student.options", {})
     Traceback (most recent call last):
     ValueError: student.options: found ['wdth'], expected any of ['width']
+    >>> def task(meta, *, weight: Weight = 1.0):
+    ...     return weight
+    >>> call(task, {"weight": -1.0}, "task.options", {})
+    Traceback (most recent call last):
+    ValueError: task.options.weight: found -1.0, expected greater than or equal to 0
     """
     try:
         known = keywords(function, len(args))
@@ -99,7 +107,21 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     missing = [n for n, d in known.items() if d is empty and n not in options]
     if missing:
         raise ValueError(f"{field}: found no {missing[0]!r}, expected a value")
+    wrong = problems(_kinds(function), options, field)
+    if wrong:
+        raise ValueError("\n".join(wrong))
     try:
         return function(*args, **options)
     except TypeError as error:  # arguments of another kind than it can be given
         raise ValueError(f"{field}: {error}") from error
+
+
+def _kinds(function: Callable) -> dict[str, Any]:
+    """Returns the types of arguments by name, of those that are annotated with one."""
+    parameters = inspect.signature(function).parameters.values()
+    empty = inspect.Parameter.empty
+    return {
+        p.name: p.annotation
+        for p in parameters
+        if p.annotation is not empty and not isinstance(p.annotation, str)
+    }

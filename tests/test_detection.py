@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.models import build, from_linen
+from diffkd_jax.named import call
 from diffkd_jax.tasks.boxes_drawn import write
 from diffkd_jax.tasks.contract import Evidence
 from diffkd_jax.tasks.detection import detection, evidence_of
@@ -146,13 +147,17 @@ def test_the_weight_of_boxes(batch, perfect):
         ({"beta": -1.0}, "beta: found -1.0"),
         ({"to_truth": 2.0}, "to_truth: found 2.0"),
         ({"size_limits": (5.0,)}, "size_limits: found"),
-        ({"size_limits": ("a", "b")}, "size_limits: found 'a'"),
+        ({"size_limits": ("a", "b")}, "size_limits: found .*, expected a valid number"),
         ({"size_limits": (96.0, 32.0)}, "size_limits: found"),
+        ({"score": 1.0}, "score: found 1.0"),
+        ({"score": float("nan")}, "score: found nan"),
+        ({"by_batch": "maybe"}, "by_batch: found 'maybe', expected a valid boolean"),
+        ({"clamp_below": 7}, "clamp_below: found 7"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=f"task.options.{message}"):
-        detection(META, **options)
+        call(detection, options, "task.options", META)
 
 
 @pytest.mark.parametrize(

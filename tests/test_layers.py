@@ -12,9 +12,10 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Part to the other parts that it may import.
 ALLOWED = {
     "core": set(),
-    "models": {"core.convolution", "core.norm", "named", "ops"},
+    "methods": {"bounds", "core", "named"},
+    "models": {"bounds", "core.convolution", "core.norm", "named", "ops"},
     "ops": set(),
-    "tasks": {"figures", "ops"},
+    "tasks": {"bounds", "figures", "ops"},
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
     | {"config", "figures", "named", "__version__"},

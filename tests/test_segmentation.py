@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffkd_jax.named import call
 from diffkd_jax.ops.resize import bilinear
 from diffkd_jax.tasks import Evidence, masks_drawn
 from diffkd_jax.tasks.segmentation import (
@@ -184,14 +185,19 @@ def test_windows_are_averaged_where_they_overlap():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": (5,)}, r"task.options.window: found \(5,\), expected height"),
+        ({"window": (5,)}, r"task.options.window: found \(5,\), expected a height"),
+        ({"window": 16}, r"task.options.window: found 16, expected a valid tuple"),
+        ({"aux_weight": "x"}, "task.options.aux_weight: found 'x', expected a valid n"),
+        ({"aux_weight": float("nan")}, "aux_weight: found nan, expected a finite"),
+        ({"aux_weight": -1.0}, r"aux_weight: found -1\.0, expected greater"),
+        ({"align_corners": "maybe"}, "align_corners: found 'maybe'"),
         ({"stride": (5, 5)}, r"task.options.stride: found it without a window"),
         ({"window": (4, 4), "stride": (6, 2)}, r"stride: found \(6, 2\), expected at"),
     ],
 )
 def test_options_that_cannot_be_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        segmentation({"num_classes": 3}, **options)
+        call(segmentation, options, "task.options", {"num_classes": 3})
 
 
 def test_other_logits_are_named():

@@ -5,7 +5,7 @@ from .decoding import Encoded
 from .masks import EncodedMask, MaskRule
 from .sources import DATASETS
 from .split import Dataset, Split
-from .stand_in import stand_in
+from .stand_in import known_target, stand_in
 
 __all__ = [
     "DATASETS",
@@ -15,6 +15,7 @@ __all__ = [
     "EncodedMask",
     "MaskRule",
     "Split",
+    "known_target",
     "open_data",
     "stand_in",
 ]

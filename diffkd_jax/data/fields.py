@@ -126,6 +126,14 @@ def _check_views(data) -> None:
             f"data.train_resize: found {tuple(data.train_resize)}, expected () for "
             f"data.augment {data.get('augment')!r}: 'resize_flip' alone reads it"
         )
+    least, most = data.get("scale", (1.0, 1.0))
+    if data.get("augment") == "scale_crop_flip" and (
+        0 < most - least < data.get("scale_step", 0)
+    ):
+        raise ValueError(
+            f"data.scale_step: found {data.scale_step}, expected 0 or at most "
+            f"{most - least:g}, the range of data.scale"
+        )
     if data.get("resize_longest") and not (
         data.get("resize") or data.get("train_resize")
     ):

@@ -7,6 +7,7 @@ from .dataset import Data, make_normalised
 from .draws import Draws
 from .scene_boxes import load_scene_boxes
 from .scenes import load_scenes
+from .sources import DATASETS
 from .split import Split, array_split
 
 # Data sets whose targets are masks, or boxes; all others have a class for each image.
@@ -76,6 +77,23 @@ def stand_in(options) -> Data:
         sized="size" in trained,
         assumed=True,
     )
+
+
+def known_target(name: str) -> dict[str, int] | None:
+    """Returns the rank of each array of a target, of a data set that is built in.
+
+    Args:
+      name: of the data set.
+
+    >>> known_target("coco"), known_target("my_package:load")
+    ({'boxes': 2, 'classes': 1, 'valid': 1}, None)
+    """
+    key = "/".join(name.split("/")[:2])
+    if key in BOXES:
+        return {"boxes": 2, "classes": 1, "valid": 1}
+    if key in MASKS:
+        return {"label": 2}
+    return {"label": 0} if name in DATASETS else None
 
 
 def _blank(options) -> Split:

@@ -3,29 +3,31 @@
 import functools
 from collections.abc import Sequence
 
+from ..bounds import Channels, Positive, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES, l1
 from ..core.fgd import Relation
 from ..core.fgd import fgd as fgd_distance
-from ..core.losses import Weight
+from ..core.losses import Weight as LossWeight
 from ..core.taps import Tap
 from ..named import find
 from .contract import Method
+from .single import Gradient, Steps, TrainSteps
 
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 
 
 def diffkd_fpn(
     *,
-    levels: Sequence[str] = LEVELS,
+    levels: tuple[str, ...] = LEVELS,
     distance: str = "mse",
-    latent_channels: int | None = None,
-    num_steps: int = 5,
-    num_train_steps: int = 1000,
-    gradient: str = "full",
-    weight: float = 5.0,
-    diffusion_weight: float = 1.0,
-    box_weight: float = 0.0,
+    latent_channels: Channels | None = None,
+    num_steps: Steps = 5,
+    num_train_steps: TrainSteps = 1000,
+    gradient: Gradient = "full",
+    weight: Weight = 5.0,
+    diffusion_weight: Weight = 1.0,
+    box_weight: Weight = 0.0,
     share: bool = False,
     remat: bool = False,
 ) -> Method:
@@ -66,7 +68,7 @@ def diffkd_fpn(
         gradient=gradient,
     )
     together = "pyramid" if share else ""
-    taps, weights = {}, dict[str, Weight]()
+    taps, weights = {}, dict[str, LossWeight]()
     for level in levels:
         name = f"fpn/{level}"
         taps[level] = Tap(name, name, function, block, share=together)
@@ -80,7 +82,7 @@ def diffkd_fpn(
 
 
 def mse_fpn(
-    *, levels: Sequence[str] = LEVELS, distance: str = "mse", weight: float = 1.0
+    *, levels: tuple[str, ...] = LEVELS, distance: str = "mse", weight: Weight = 1.0
 ) -> Method:
     """A direct comparison of every level, the student projected where channels differ.
 
@@ -100,12 +102,12 @@ def mse_fpn(
 
 def fgd(
     *,
-    levels: Sequence[str] = LEVELS,
-    temperature: float = 0.5,
-    alpha: float = 1e-3,
-    beta: float = 5e-4,
-    gamma: float = 5e-4,
-    relation: float = 5e-6,
+    levels: tuple[str, ...] = LEVELS,
+    temperature: Positive = 0.5,
+    alpha: Weight = 1e-3,
+    beta: Weight = 5e-4,
+    gamma: Weight = 5e-4,
+    relation: Weight = 5e-6,
 ) -> Method:
     """Focal and global distillation of a pyramid, see :mod:`diffkd_jax.core.fgd`.
 
@@ -144,4 +146,8 @@ def _check(levels: Sequence[str], method: str) -> None:
     if not named or not all(named):
         raise ValueError(
             f"methods.{method}.levels: found {levels!r}, expected names such as 'p3'"
+        )
+    if len(set(levels)) < len(levels):
+        raise ValueError(
+            f"methods.{method}.levels: found {levels!r}, expected each level once"
         )

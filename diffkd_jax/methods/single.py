@@ -1,13 +1,20 @@
 """Methods of one or two outputs: features, logits, or both."""
 
 import functools
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from ..bounds import Channels, Positive, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.taps import Tap
 from ..named import find
 from .contract import Method
+
+Steps = Annotated[int, Field(ge=1, le=1000)]
+TrainSteps = Annotated[int, Field(ge=1, le=1280)]
+Gradient = Literal["full", "inputs", "straight"]
 
 
 def none() -> Method:
@@ -19,7 +26,9 @@ def none() -> Method:
     return Method({})
 
 
-def kd(*, tau: float = 4.0, weight: float = 0.9, task_weight: float = 0.1) -> Method:
+def kd(
+    *, tau: Positive = 4.0, weight: Weight = 0.9, task_weight: Weight = 0.1
+) -> Method:
     """Softened logits (Hinton et al. 2015).
 
     Args:
@@ -35,13 +44,13 @@ def kd(*, tau: float = 4.0, weight: float = 0.9, task_weight: float = 0.1) -> Me
     return Method({"logits": Tap("logits", "logits", distance)}, weights)
 
 
-def dkd(*, tau: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> Method:
+def dkd(*, tau: Positive = 4.0, alpha: Weight = 1.0, beta: Weight = 8.0) -> Method:
     """Decoupled KD of logits, see :func:`diffkd_jax.core.distances.dkd`."""
     distance = functools.partial(DISTANCES["dkd"], tau=tau, alpha=alpha, beta=beta)
     return Method({"logits": Tap("logits", "logits", distance)})
 
 
-def dist(*, tau: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Method:
+def dist(*, tau: Positive = 1.0, beta: Weight = 1.0, gamma: Weight = 1.0) -> Method:
     """Correlations of logits, see :func:`diffkd_jax.core.distances.dist`."""
     distance = functools.partial(DISTANCES["dist"], tau=tau, beta=beta, gamma=gamma)
     return Method({"logits": Tap("logits", "logits", distance)})
@@ -52,7 +61,7 @@ def mse(
     student: str = "features",
     teacher: str = "features",
     distance: str = "mse",
-    weight: float = 1.0,
+    weight: Weight = 1.0,
 ) -> Method:
     """A direct comparison of features, the student projected where channels differ.
 
@@ -67,7 +76,7 @@ def mse(
     return Method(taps, {"features/distance": weight})
 
 
-def cwd(*, tau: float = 4.0, output: str = "logits", weight: float = 3.0) -> Method:
+def cwd(*, tau: Positive = 4.0, output: str = "logits", weight: Weight = 3.0) -> Method:
     """Channel-wise distillation of maps, see :func:`diffkd_jax.core.distances.cwd`.
 
     Args:
@@ -86,11 +95,11 @@ def diffkd_features(
     student: str = "features",
     teacher: str = "features",
     distance: str = "mse",
-    latent_channels: int | None = None,
-    num_steps: int = 5,
-    num_train_steps: int = 1000,
-    gradient: str = "full",
-    weight: float = 1.0,
+    latent_channels: Channels | None = None,
+    num_steps: Steps = 5,
+    num_train_steps: TrainSteps = 1000,
+    gradient: Gradient = "full",
+    weight: Weight = 1.0,
 ) -> Method:
     """DiffKD on features (paper, section 3).
 
@@ -116,12 +125,12 @@ def diffkd_features(
 def diffkd_logits(
     *,
     distance: str = "kl",
-    tau: float = 1.0,
-    num_steps: int = 5,
-    num_train_steps: int = 1000,
-    gradient: str = "full",
-    weight: float = 1.0,
-    aux_weight: float = 0.0,
+    tau: Positive = 1.0,
+    num_steps: Steps = 5,
+    num_train_steps: TrainSteps = 1000,
+    gradient: Gradient = "full",
+    weight: Weight = 1.0,
+    aux_weight: Weight = 0.0,
 ) -> Method:
     """DiffKD on logits, or on their map before it is resized (paper, segmentation).
 
@@ -154,14 +163,14 @@ def diffkd(
     student: str = "features",
     teacher: str = "features",
     distance: str = "mse",
-    latent_channels: int | None = None,
+    latent_channels: Channels | None = None,
     logits_distance: str = "kl",
-    tau: float = 1.0,
-    num_steps: int = 5,
-    num_train_steps: int = 1000,
-    gradient: str = "full",
-    weight: float = 1.0,
-    logits_weight: float = 1.0,
+    tau: Positive = 1.0,
+    num_steps: Steps = 5,
+    num_train_steps: TrainSteps = 1000,
+    gradient: Gradient = "full",
+    weight: Weight = 1.0,
+    logits_weight: Weight = 1.0,
 ) -> Method:
     """DiffKD on features and logits, the method of the paper.
 

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ..bounds import Channels
 from .layers import Stage, layer_of, pool_and_classify
 
 NARROW = (16, 16, 32, 64)
@@ -41,7 +42,7 @@ class CifarResNet(nn.Module):
 
     depth: int
     num_classes: int
-    channels: tuple[int, int, int, int] = NARROW
+    channels: tuple[Channels, Channels, Channels, Channels] = NARROW
     norm_group_size: int | None = None
     dtype: Any = None
 

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ..bounds import Factor, Part
 from ..core.norm import BatchNorm
 from .inverted_residual import InvertedResidual, round_channels
 from .layers import conv, layer_of, pool_and_classify
@@ -49,12 +50,12 @@ class EfficientNet(nn.Module):
     """
 
     num_classes: int
-    width: float = 1.0
-    depth: float = 1.0
+    width: Factor = 1.0
+    depth: Factor = 1.0
     lite: bool = False
     tensorflow: bool = False
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: Part = 0.0
+    drop_path: Part = 0.0
     norm_group_size: int | None = None
     dtype: Any = None
 

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..bounds import Channels, Positive, Share
 from ..ops.anchors import grid_anchors
 from ..ops.proposals import propose, sample_anchors, sample_proposals
 from ..ops.roi_align import multiscale
@@ -93,28 +94,28 @@ class FasterRcnn(nn.Module):
 
     make_backbone: Callable[..., nn.Module]
     num_classes: int
-    width: int = 64
+    width: Channels = 64
     norm_train: bool = False
     stride_in_first: bool = False
-    fpn_channels: int = 256
+    fpn_channels: Channels = 256
     levels: tuple[Level, ...] = ("p2", "p3", "p4", "p5", "p6")
     extra: Extra = "pool"
     relu_before_extra: bool = True
-    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
-    ratios: tuple[float, ...] = (0.5, 1, 2)
+    anchor_sizes: tuple[Positive, ...] = (32, 64, 128, 256, 512)
+    ratios: tuple[Positive, ...] = (0.5, 1, 2)
     rounded_anchors: bool = True
     before_nms: tuple[int, int] = (2000, 1000)
     proposals: tuple[int, int] = (2000, 1000)
-    proposal_overlap: float = 0.7
+    proposal_overlap: Share = 0.7
     clamp_below: bool = False
     anchor_samples: int = 256
-    min_overlap: float | None = None
+    min_overlap: Share | None = None
     samples: int = 512
-    positive_share: float = 0.25
+    positive_share: Share = 0.25
     roi_size: int = 7
     sampling_ratio: int | None = 2
     aligned: bool = False
-    head_channels: int = 1024
+    head_channels: Channels = 1024
     nominal_strides: bool = False
     norm_group_size: int | None = None
     dtype: Any = None

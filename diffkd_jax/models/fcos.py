@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from ..bounds import Channels, Share
 from ..ops.anchors import points
 from .fpn import Extra, Level, pyramid_of
 from .retinanet import Tower, covered, predict, rare
@@ -58,15 +59,15 @@ class Fcos(nn.Module):
 
     make_backbone: Callable[..., nn.Module]
     num_classes: int
-    width: int = 64
+    width: Channels = 64
     norm_train: bool = False
     stride_in_first: bool = False
-    fpn_channels: int = 256
+    fpn_channels: Channels = 256
     levels: tuple[Level, ...] = ("p3", "p4", "p5", "p6", "p7")
     extra: Extra = "p5"
     relu_before_extra: bool = True
     tower_depth: int = 4
-    point_offset: float = 0.0
+    point_offset: Share = 0.0
     level_scales: bool = False
     nominal_strides: bool = False
     norm_group_size: int | None = None

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ..bounds import Factor, Part
 from .inverted_residual import InvertedResidual, round_channels
 from .layers import dilate, layer_of, pool_and_classify
 
@@ -38,7 +39,7 @@ class MobileNetV1(nn.Module):
     """
 
     num_classes: int
-    dropout: float = 0.0
+    dropout: Part = 0.0
     norm_group_size: int | None = None
     dtype: Any = None
 
@@ -99,10 +100,10 @@ class MobileNetV2(nn.Module):
     """
 
     num_classes: int
-    width: float = 1.0
+    width: Factor = 1.0
     small_images: bool = False
     output_stride: int = 32
-    dropout: float = 0.0
+    dropout: Part = 0.0
     norm_group_size: int | None = None
     dtype: Any = None
 

@@ -5,14 +5,16 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ..bounds import problem
+
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 # Beyond these a model would take unbounded time or memory before its shapes are known.
-LARGEST = {"depth": 8, "tower_depth": 32, "width": 8, "window": 32}
+LARGEST = {"tower_depth": 32, "window": 32}
 LARGEST |= {"before_nms": 2**14, "proposals": 2**14, "samples": 2**14}
 LARGEST |= {"roi_size": 32, "sampling_ratio": 16}
 LARGEST_NUMBER = 2**20
@@ -57,17 +59,16 @@ def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) ->
                 f"options: found {reprlib.repr(name)}, expected any of {list(fields)}"
             )
         kind = fields[name]
-        # A width in channels is no factor.
-        free = (name, kind) == ("width", int)
-        largest = LARGEST_NUMBER if free else LARGEST.get(name, LARGEST_NUMBER)
-        problem = _problem(kind, value, largest)
-        if problem:
+        wrong = _problem(kind, value, LARGEST.get(name, LARGEST_NUMBER))
+        if wrong:
             found = reprlib.repr(value)
-            raise ValueError(f"options.{name}: found {found}, expected {problem}")
+            raise ValueError(f"options.{name}: found {found}, expected {wrong}")
 
 
 def _problem(kind: Any, value: Any, largest: int) -> str:
     """What was expected instead, or nothing."""
+    if get_origin(kind) is Annotated:
+        return problem(kind, value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is Any:  # dtype
         good = value is None or _is_float_dtype(value)
@@ -90,6 +91,8 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
             return f"1 to {MOST_ITEMS} values"
         problems = (_problem(kind.__args__[0], item, largest) for item in value)
         return next(filter(None, problems), "")
+    if any(get_origin(item) is Annotated for item in kind.__args__):
+        return problem(kind, value)
     many = len(kind.__args__)  # a tuple of ints
     good = isinstance(value, tuple | list) and len(value) == many
     good = good and not any(_problem(int, number, largest) for number in value)

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ..bounds import Channels, Part
 from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_classify
 
 
@@ -50,14 +51,14 @@ class ResNet(nn.Module):
     blocks: tuple[int, int, int, int]
     num_classes: int
     bottleneck: bool = False
-    groups: int = 1
-    group_width: int = 64
-    width: int = 64
+    groups: Channels = 1
+    group_width: Channels = 64
+    width: Channels = 64
     small_images: bool = False
     deep_stem: bool = False
     stride_in_first: bool = False
     output_stride: int = 32
-    dropout: float = 0.0
+    dropout: Part = 0.0
     zero_init_last_norm: bool = False
     norm_train: bool = True
     norm_group_size: int | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ..bounds import Channels, Positive
 from ..ops.anchors import grid_anchors
 from .fpn import Extra, Level, pyramid_of
 from .layers import conv
@@ -132,17 +133,17 @@ class RetinaNet(nn.Module):
 
     make_backbone: Callable[..., nn.Module]
     num_classes: int
-    width: int = 64
+    width: Channels = 64
     norm_train: bool = False
     stride_in_first: bool = False
-    fpn_channels: int = 256
+    fpn_channels: Channels = 256
     levels: tuple[Level, ...] = ("p3", "p4", "p5", "p6", "p7")
     extra: Extra = "p5"
     relu_before_extra: bool = True
     tower_depth: int = 4
-    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
-    scales: tuple[float, ...] = (1, 2 ** (1 / 3), 2 ** (2 / 3))
-    ratios: tuple[float, ...] = (0.5, 1, 2)
+    anchor_sizes: tuple[Positive, ...] = (32, 64, 128, 256, 512)
+    scales: tuple[Positive, ...] = (1, 2 ** (1 / 3), 2 ** (2 / 3))
+    ratios: tuple[Positive, ...] = (0.5, 1, 2)
     rounded_anchors: bool = True
     nominal_strides: bool = False
     norm_group_size: int | None = None

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..bounds import Channels, Dilation, Factor, Part
 from ..ops.resize import adaptive_mean, bilinear
 from .backbones import backbone_of
 from .layers import Layer, layer_of, uniform, uniform_fan_in
@@ -113,17 +114,17 @@ class Segmenter(nn.Module):
     make_backbone: Callable[..., nn.Module]
     kind: str
     num_classes: int
-    aspp_channels: int = 128
-    rates: tuple[int, int, int] = (12, 24, 36)
-    aspp_dropout: float = 0.5
-    head_dropout: float = 0.1
+    aspp_channels: Channels = 128
+    rates: tuple[Dilation, Dilation, Dilation] = (12, 24, 36)
+    aspp_dropout: Part = 0.5
+    head_dropout: Part = 0.1
     aux: bool = True
-    aux_dropout: float = 0.1
+    aux_dropout: Part = 0.1
     align_corners: bool = True
     output_stride: int = 8
     deep_stem: bool = True
-    width: float | None = None
-    channels: tuple[int, int, int, int] | None = None
+    width: Factor | None = None
+    channels: tuple[Channels, Channels, Channels, Channels] | None = None
     norm_group_size: int | None = None
     dtype: Any = None
 
@@ -132,7 +133,7 @@ class Segmenter(nn.Module):
         """Fields that mean nothing for such a backbone and head."""
         kinds = option_names(make_backbone).items()
         # A factor; that of ResNets counts channels.
-        own = {n for n, kind in kinds if (n, kind) != ("width", int)}
+        own = {n for n, kind in kinds if (n, kind) != ("width", Channels)}
         lacking = {"channels", "deep_stem", "output_stride", "width"} - own
         return lacking | (set() if kind == "aspp" else set(OF_ASPP))
 

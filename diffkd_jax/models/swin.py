@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..bounds import Part
 from .layers import drop_path, pool_and_classify
 
 normal = nn.initializers.truncated_normal(0.02)
@@ -46,7 +47,7 @@ class Swin(nn.Module):
     channels: int
     num_classes: int
     window: int = 7
-    drop_path: float = 0.0
+    drop_path: Part = 0.0
     dtype: Any = None
 
     @nn.compact
@@ -110,7 +111,7 @@ class SwinBlock(nn.Module):
 
     window: int
     shift: int
-    drop_path: float = 0.0
+    drop_path: Part = 0.0
     dtype: Any = None
 
     @nn.compact

@@ -1,6 +1,6 @@
 """What students are for: each task is a function that makes a :class:`Task`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from . import classification, detection, segmentation
 from .agreement import agreement
@@ -12,7 +12,14 @@ TASKS: dict[str, Callable[..., Task]] = {
     "detection": detection.detection,
 }
 
+# Ranks of the arrays of a target, of the tasks above.
+TARGETS: dict[str, Mapping[str, int]] = {
+    "classification": classification.TARGET,
+    "segmentation": segmentation.TARGET,
+    "detection": detection.TARGET,
+}
+
 # Further evaluations: each a function of the description of the data.
 EVALUATIONS: dict[str, Callable[..., Evaluation]] = {"agreement": agreement}
 
-__all__ = ["EVALUATIONS", "TASKS", "Evaluation", "Evidence", "Task"]
+__all__ = ["EVALUATIONS", "TARGETS", "TASKS", "Evaluation", "Evidence", "Task"]

@@ -16,6 +16,7 @@ from .contract import Evidence, Task
 from .mix import make_prepare
 
 MOST_CLASSES_DRAWN = 30
+TARGET = {"label": 0}  # rank of each array of an example
 
 
 def classification(
@@ -65,6 +66,7 @@ def classification(
         evidence=checked_evidence,
         score=score,
         headline="top1",
+        target=TARGET,
         prepare=prepare,
         draw=draw,
         write=write,

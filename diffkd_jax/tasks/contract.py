@@ -50,6 +50,8 @@ class Task(NamedTuple):
       headline: the score that chooses the checkpoint, heads the report and guards the
         teacher.
       higher_is_better: its direction.
+      target: rank of each array that the target of one example must hold, by name; or
+        None for whatever the data have.
       prepare: ``(key, batch) -> batch``, what a training step does to a batch first,
         such as mixup; or None.
       infer: ``(apply, batch) -> outputs`` where one call ``apply(batch)`` is not
@@ -74,6 +76,7 @@ class Task(NamedTuple):
     score: Callable[[Evidence], Mapping[str, float]]
     headline: str
     higher_is_better: bool = True
+    target: Mapping[str, int] | None = None
     prepare: Callable[[Any, Mapping], Mapping] | None = None
     infer: Callable[..., Mapping] | None = None
     draw: Callable[..., list] | None = None

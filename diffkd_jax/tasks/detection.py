@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
+from ..bounds import Part, Share, Weight
 from . import one_stage, two_stage
 from .boxes_drawn import draw, show, stored_boxes, write
 from .classes import check
@@ -22,26 +24,26 @@ KEPT = {
     "fcos": Kept(0.2, 1000, 0.6, 100),
     "two_stage": Kept(0.05, 0, 0.5, 100),
 }
-WHOLE = ("candidates", "most")  # options
 OF_KIND = {"by_batch": "retinanet", "to_truth": "retinanet", "beta": "two_stage"}
-MOST = 100_000
+Number = Annotated[int, Field(ge=1, le=100_000)]
 NEEDED = ("box_codes", "anchors")
 DETECTIONS = ("boxes", "scores", "classes", "valid")
+TARGET = {"boxes": 2, "classes": 1, "valid": 1}  # rank of each array of an example
 
 
 def detection(
     meta: Mapping[str, Any],
     *,
-    box_weight: float = 1.0,
+    box_weight: Weight = 1.0,
     by_batch: bool = False,
-    beta: float | None = None,
-    to_truth: float | None = None,
+    beta: Weight | None = None,
+    to_truth: Share | None = None,
     clamp_below: bool = False,
-    score: float | None = None,
-    candidates: int | None = None,
-    nms: float | None = None,
-    most: int | None = None,
-    size_limits: tuple[float, float] = (32.0, 96.0),
+    score: Part | None = None,
+    candidates: Number | None = None,
+    nms: Share | None = None,
+    most: Number | None = None,
+    size_limits: tuple[Weight, Weight] = (32.0, 96.0),
 ) -> Task:
     """Boxes and their classes, from the outputs of RetinaNet, FCOS or Faster R-CNN.
 
@@ -80,16 +82,8 @@ def detection(
         raise ValueError("detection: found data without classes, expected at least 1")
     own = {"score": score, "candidates": candidates, "nms": nms, "most": most}
     given: dict[str, Any] = {k: value for k, value in own.items() if value is not None}
-    for name, value in given.items():
-        _checked(name, value, *((1, MOST) if name in WHOLE else (0, 1)))
-    _checked("box_weight", box_weight, 0, 1e6)
-    for name, value in (("beta", beta), ("to_truth", to_truth)):
-        if value is not None:
-            _checked(name, value, 0, 1e6 if name == "beta" else 1)
-    limits = tuple(size_limits) if isinstance(size_limits, tuple | list) else ()
-    for value in limits:
-        _checked("size_limits", value, 0, 1e6)
-    if len(limits) != 2 or limits[0] > limits[1]:
+    limits = tuple(size_limits)
+    if limits[0] > limits[1]:
         raise ValueError(
             f"task.options.size_limits: found {size_limits}, expected two sides in "
             "pixels, the smaller one first"
@@ -140,21 +134,12 @@ def detection(
         evidence=evidence,
         score=lambda seen: figures(matched(seen)),
         headline="ap",
+        target=TARGET,
         draw=lambda folder, seen, meta: draw(folder, *each(matched(seen)), meta),
         show=show,
         write=write,
         check=check,
     )
-
-
-def _checked(name: str, value: Any, least: float, most: float) -> None:
-    whole = name in WHOLE
-    number = isinstance(value, int if whole else int | float)
-    if not number or isinstance(value, bool) or not least <= value <= most:
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(
-            f"task.options.{name}: found {value!r}, expected {kind}, {least} to {most}"
-        )
 
 
 def kind_of(outputs: Mapping, classes: int) -> str:

@@ -9,21 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..bounds import Size, Weight
 from ..ops.resize import bilinear
 from .classes import check
 from .contract import Evidence, Task
 from .masks_drawn import draw, iou, show, write
 
 IGNORED = 255
+TARGET = {"label": 2}  # rank of each array of an example
 
 
 def segmentation(
     meta: Mapping[str, Any],
     *,
-    aux_weight: float = 0.4,
+    aux_weight: Weight = 0.4,
     align_corners: bool = True,
-    window: tuple[int, ...] = (),
-    stride: tuple[int, ...] = (),
+    window: Size = (),
+    stride: Size = (),
     write_ids: bool = False,
 ) -> Task:
     """The class of each pixel, from ``outputs["logits"]`` ``[b, h', w', classes]``.
@@ -56,7 +58,7 @@ def segmentation(
         raise ValueError(
             f"segmentation: found data of {classes} classes, expected 1 to {IGNORED}"
         )
-    window, stride = _checked("window", window), _checked("stride", stride)
+    window, stride = tuple(window), tuple(stride)
     if stride and not window:
         raise ValueError("task.options.stride: found it without a window")
     if any(s > w for s, w in zip(stride, window, strict=False)):
@@ -91,22 +93,13 @@ def segmentation(
         ),
         score=score,
         headline="miou",
+        target=TARGET,
         infer=infer,
         draw=draw,
         show=show,
         write=functools.partial(write, ids=ids if write_ids else None),
         check=check,
     )
-
-
-def _checked(name: str, size: Any) -> tuple[int, ...]:
-    size = tuple(size)
-    if len(size) not in (0, 2) or not all(isinstance(x, int) and x > 0 for x in size):
-        raise ValueError(
-            f"task.options.{name}: found {size}, expected height and width in pixels, "
-            "or ()"
-        )
-    return size
 
 
 def _full_size(

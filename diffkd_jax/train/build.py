@@ -13,12 +13,12 @@ from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined
-from ..data import Data, open_data, pipeline, transforms
+from ..data import Data, known_target, open_data, pipeline, transforms
 from ..data.orientation import alike
 from ..methods import Method
 from ..models.contract import Model, by_path
 from ..models.start import frozen_mask
-from ..tasks import Evidence, Task
+from ..tasks import TARGETS, Evidence, Task
 from . import ranges, sharding
 from .choose import (
     batch_shapes,
@@ -140,9 +140,18 @@ def build_scoring(config, data: Data | None = None) -> Scoring:
       FileNotFoundError: missing data.
     """
     ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
-    data = open_data(config.data) if data is None else data
+    if data is None:
+        try:
+            data = open_data(config.data)
+        except ValueError:  # maybe of fields that are for another kind of target
+            known = known_target(config.data.name)
+            check_target(config, TARGETS.get(config.task.name), known)
+            raise
     shared = config.train.to_dict() | config.mix.to_dict()
     task = make_task(config.task, shared, data)
+    check_target(
+        config, task.target, {name: x.ndim - 1 for name, x in data.target.items()}
+    )
     mesh = sharding.make_mesh(config.num_devices, config.mesh.fsdp)
     place = functools.partial(
         sharding.place, mesh=mesh, min_bytes=config.mesh.fsdp_min_bytes
@@ -150,6 +159,29 @@ def build_scoring(config, data: Data | None = None) -> Scoring:
     return Scoring(
         data, task, mesh, place, make_evaluate(config.data, data, mesh, task)
     )
+
+
+def check_target(
+    config, wanted: Mapping[str, int] | None, found: Mapping[str, int] | None
+) -> None:
+    """Refuses data of another kind of target than the task's.
+
+    Args:
+      config: of the run.
+      wanted: rank of each array that the task needs, None if that is not known.
+      found: rank of each array that the data have, likewise.
+
+    Raises:
+      ValueError: names both, with the arrays of their targets.
+    """
+    if not wanted or found is None:
+        return
+    if any(found.get(name) != rank for name, rank in wanted.items()):
+        axes = lambda ranks: ", ".join(f"{k} of {n} axes" for k, n in ranks.items())
+        raise ValueError(
+            f"data.name: found {config.data.name!r}, whose targets are {axes(found)}; "
+            f"expected {axes(wanted)} for task.name {config.task.name!r}"
+        )
 
 
 def build(config, data: Data | None = None) -> Run:
@@ -244,6 +276,11 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
                 f"optimizer.frozen: found {pattern!r}, expected paths of the student "
                 f"such as {sorted(by_path(params))[:3]}"
             )
+    if all(jax.tree.leaves(frozen_mask(params, patterns, ""))):
+        raise ValueError(
+            f"optimizer.frozen: found {tuple(patterns)!r}, which leaves nothing of the "
+            "student to train"
+        )
 
 
 def make_step(config, data, task, weighed, models, schedule) -> functools.partial:

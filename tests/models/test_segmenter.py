@@ -111,7 +111,11 @@ def test_bfloat16_gives_float32_logits():
         ("pspnet_resnet18", {"rates": (1, 2, 3)}, "found 'rates', expected any of"),
         ("deeplabv3_resnet18", {"rates": (1, 2)}, r"rates: found \(1, 2\), expected 3"),
         ("deeplabv3_resnet8", {"channels": (8, 8)}, r"channels: found \(8, 8\), exp"),
-        ("deeplabv3_mobilenet_v2", {"width": 9}, "width: found 9, expected 0 to 8"),
+        (
+            "deeplabv3_mobilenet_v2",
+            {"width": 9},
+            "width: found 9, expected less than or equal to 8",
+        ),
         ("deeplabv3_resnet18", {"aux": 1}, "aux: found 1, expected true or false"),
         ("deeplabv3_resnet18", {"kind": "pyramid"}, "found 'kind', expected any of"),
     ],
