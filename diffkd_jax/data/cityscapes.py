@@ -4,11 +4,13 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from .decoding import PICTURES
 from .folders import needed, visible_folders
 from .formats import existing
 from .masks import VOID, MaskRule
 from .pairs import pair_split, report_missing
 from .split import Dataset
+from .texts import finder
 
 CLASSES: tuple[str, ...] = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
@@ -34,7 +36,8 @@ META = {
     "palette": [list(colour) for colour in PALETTE],
     "ids": list(IDS),
 }
-PICTURE, MASK = "_leftImg8bit.png", "_gtFine_{}.png"
+PICTURE = "_leftImg8bit"
+MASKS = "_gtFine_labelIds", "_gtFine_labelTrainIds"  # the first of both counts
 
 
 def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
@@ -42,7 +45,8 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
 
     ``leftImg8bit/<split>/<city>/<name>_leftImg8bit.png`` goes with
     ``gtFine/<split>/<city>/<name>_gtFine_labelIds.png``, whose ids become the 19
-    classes, or else with ``..._labelTrainIds.png``, which holds them already. Pictures
+    classes, or else with ``..._labelTrainIds.png``, which holds them already. Images
+    may have any of the endings of :data:`diffkd_jax.data.decoding.PICTURES`. Pictures
     without a mask are counted and named in the log; a split of which none has one, as
     that of the test, is left out.
 
@@ -68,8 +72,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     if not made:
         raise ValueError(
             f"{path}: found no picture with a mask, expected such as leftImg8bit/train/"
-            f"aachen/NAME{PICTURE} and gtFine/train/aachen/"
-            f"NAME{MASK.format('labelIds')}"
+            f"aachen/NAME{PICTURE}.png and gtFine/train/aachen/NAME{MASKS[0]}.png"
         )
     return Dataset(made, CLASSES, META)
 
@@ -80,32 +83,57 @@ def rule_of(file: str) -> MaskRule:
     >>> rule_of("x_gtFine_labelTrainIds.png").mapping
     ()
     """
-    return OF_TRAIN_IDS if file.endswith("_labelTrainIds.png") else OF_IDS
+    return OF_TRAIN_IDS if os.path.splitext(file)[0].endswith(MASKS[1]) else OF_IDS
 
 
 def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
+    """Paths of images and their masks below the root; the others are reported."""
     pairs, alone, lonely = [], [], []
-    pictures, masks = f"leftImg8bit/{split}", f"gtFine/{split}"
-    there = visible_folders(root / masks) if (root / masks).is_dir() else []
-    cities = visible_folders(root / pictures)
-    for city in sorted({*cities, *there}):
-        names, known = (
-            set(os.listdir(root / part / city)) if city in found else set()
-            for part, found in ((pictures, cities), (masks, there))
-        )
-        stems = {n.removesuffix(PICTURE) for n in names if n.endswith(PICTURE)}
-        for stem in sorted(stems):
-            both = (stem + MASK.format(ids) for ids in ("labelIds", "labelTrainIds"))
-            mask = next((name for name in both if name in known), None)
+    parts = f"leftImg8bit/{split}", f"gtFine/{split}"
+    cities = visible_folders(root / parts[0])
+    masked = visible_folders(root / parts[1]) if (root / parts[1]).is_dir() else []
+    city_of_masks, city_of_images = finder(masked), finder(cities)
+    for city in cities:
+        other = city_of_masks(city)
+        masks = _by_end(root / parts[1] / other, MASKS) if other else {}
+        images = _by_end(root / parts[0] / city, (PICTURE,), PICTURES)
+        find = finder(stem for stem, _ in masks)
+        used = set()
+        for (stem, _), name in sorted(images.items()):
+            own = find(stem) or ""
+            mask = next((masks[own, end] for end in MASKS if (own, end) in masks), None)
+            used.add(own)
             if mask is None:
-                alone.append(f"{city}/{stem}{PICTURE}")
+                alone.append(f"{city}/{name}")
             else:
                 pairs.append(
-                    (f"{pictures}/{city}/{stem}{PICTURE}", f"{masks}/{city}/{mask}")
+                    (f"{parts[0]}/{city}/{name}", f"{parts[1]}/{other}/{mask}")
                 )
-        end = MASK.format("labelIds")
-        of_masks = {n.removesuffix(end) for n in known if n.endswith(end)}
-        lonely += [f"{city}/{stem}{end}" for stem in of_masks - stems]
+        lonely += [
+            f"{other}/{name}"
+            for (stem, end), name in masks.items()
+            if stem not in used and end == MASKS[0]
+        ]
+    for other in (name for name in masked if city_of_images(name) is None):
+        found = _by_end(root / parts[1] / other, MASKS[:1])
+        lonely += [f"{other}/{name}" for name in found.values()]
     report_missing(alone, "pictures without a mask", f"{root}: {split}")
     report_missing(lonely, "masks without a picture", f"{root}: {split}")
     return pairs
+
+
+def _by_end(
+    folder: pathlib.Path, ends: Sequence[str], endings: Sequence[str] = (".png",)
+) -> dict[tuple[str, str], str]:
+    """Files of a folder by what stands before one of the ends of names, and that end.
+
+    Of several endings of one name the first in ``endings`` counts, in any case.
+    """
+    names: dict[tuple[str, str], str] = {}
+    files = [(name, *os.path.splitext(name)) for name in sorted(os.listdir(folder))]
+    for ending in endings:
+        for name, stem, own in files:
+            end = next((end for end in ends if stem.endswith(end)), None)
+            if end and own.lower() == ending and name[0] != ".":
+                names.setdefault((stem.removesuffix(end), end), name)
+    return names

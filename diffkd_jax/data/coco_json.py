@@ -12,6 +12,7 @@ from .decoding import reason
 from .folders import printable
 from .objects import MOST_NUMBER, Read, report
 from .split import MOST_CLASSES, some_of
+from .texts import decode_text, whole
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31
@@ -92,9 +93,10 @@ def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
     size = file.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{where}: found {size} bytes, expected at most {MOST_BYTES}")
+    text = decode_text(file.read_bytes(), where)
     try:
         # Polygons are most of such a file: they go as soon as they are read.
-        data = json.loads(file.read_bytes(), object_hook=_without_masks)
+        data = json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not a json of COCO: {reason(error)}") from None
     if not isinstance(data, dict):
@@ -114,12 +116,23 @@ def _is_id(value: Any) -> bool:
     return type(value) in (int, str)
 
 
+def _as_id(value: Any) -> Any:
+    """Returns a whole number as such that a table has as a float."""
+    return whole(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _key(own: Id) -> Id:
+    """Returns what an id is compared by: of texts such as "3.0" the whole number."""
+    number = whole(own) if isinstance(own, str) and "." in own else None
+    return own if number is None else str(number)
+
+
 def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.ndarray]:
     names: list[str] = []
     ids: list[Id] = []
     sides = np.zeros((len(rows), 2), np.int32)
     for i, row in enumerate(rows):
-        own: Any = row.get("id")
+        own: Any = _as_id(row.get("id"))
         name = row.get("file_name")
         at = f"{where}: picture {own if _is_id(own) else f'at place {i}'}"
         if not _is_id(own):
@@ -127,15 +140,16 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
         if not isinstance(name, str) or not name:
             raise ValueError(f"{at}: found file_name {_short(name)}, expected a path")
         for j, key in enumerate(("height", "width")):
-            side = row.get(key) or 0
-            if not _is_number(side) or side != int(side) or not 0 <= side <= MOST_SIDE:
+            side = whole(row.get(key) or 0)
+            if side is None or not 0 <= side <= MOST_SIDE:
+                shown = _short(row[key])
                 raise ValueError(
-                    f"{at}: found {key} {_short(side)}, expected 1 to {MOST_SIDE}"
+                    f"{at}: found {key} {shown}, expected 1 to {MOST_SIDE}"
                 )
             sides[i, j] = side
         names.append(name)
         ids.append(own)
-    if twice := _twice(ids):
+    if twice := _twice([*map(_key, ids)]):
         raise ValueError(f"{where}: found picture {_short(twice[0])} twice")
     if not rows:
         raise ValueError(f"{where}: found no images, expected some")
@@ -146,7 +160,7 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
 def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
     found: list[tuple[Id, str]] = []
     for row in rows:
-        own: Any = row.get("id")
+        own: Any = _as_id(row.get("id"))
         name = row.get("name")
         if not _is_id(own) or not isinstance(name, str):
             raise ValueError(
@@ -158,7 +172,7 @@ def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
         raise ValueError(
             f"{where}: found {len(found)} categories, expected 1 to {MOST_CLASSES}"
         )
-    if twice := _twice([own for own, _ in found]):
+    if twice := _twice([_key(own) for own, _ in found]):
         raise ValueError(f"{where}: found category {_short(twice[0])} twice")
     return sorted(found, key=lambda one: (isinstance(one[0], str), one[0]))
 
@@ -166,27 +180,28 @@ def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
 def _annotations(
     rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
 ) -> tuple[Read, list[Any]]:
-    place = {own: i for i, own in enumerate(ids)}
-    classes = {own: k for k, (own, _) in enumerate(categories)}
+    place = {_key(own): i for i, own in enumerate(ids)}
+    classes = {_key(own): k for k, (own, _) in enumerate(categories)}
     kinds = {type(own) for own in ids}
     numbers: list[Any] = []
     picture, kind, crowd, area, boxes = [], [], [], [], []
     orphans = []
     for i, row in enumerate(rows):
-        number = row.get("id") if _is_id(row.get("id")) else f"at place {i}"
+        number = _as_id(row.get("id"))
+        number = number if _is_id(number) else f"at place {i}"
         at = f"{where}: annotation {str(number)[:40]}"
-        own = row.get("image_id")
+        own = _as_id(row.get("image_id"))
         if type(own) not in kinds:
             texts = "strings" if kinds == {str} else "numbers"
             raise ValueError(
                 f"{at}: found image_id {_short(own)}, expected one of the pictures' "
                 f"ids, which are {texts} such as {_short(ids[0])}"
             )
-        if own not in place:
+        if (own := _key(own)) not in place:
             orphans.append(number)
             continue
-        group = row.get("category_id")
-        if not _is_id(group) or group not in classes:
+        group = _as_id(row.get("category_id"))
+        if not _is_id(group) or (group := _key(group)) not in classes:
             raise ValueError(
                 f"{at}: found category_id {_short(group)}, expected one of "
                 f"{some_of((str(k) for k in classes), 8)}"
@@ -195,8 +210,10 @@ def _annotations(
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             raise ValueError(f"{at}: found bbox {_short(box)}, expected four {NUMBERS}")
         marked = row.get("iscrowd") or 0
+        marked = 1 if marked is True else whole(marked)
         if marked not in (0, 1):
-            raise ValueError(f"{at}: found iscrowd {_short(marked)}, expected 0 or 1")
+            shown = _short(row["iscrowd"])
+            raise ValueError(f"{at}: found iscrowd {shown}, expected 0 or 1")
         size = row.get("area") or 0
         if not _is_number(size):
             raise ValueError(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import pathlib
 import zipfile
 import zlib
@@ -11,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from .decoding import Encoded, decode, reason
+from .files_below import path_finder
+from .kinds import refuse_pointer
+from .texts import read_text
 
 # A file that grows beyond both when it is unpacked is no data set of pictures.
 MOST_GROWTH = 100
 SMALL_BYTES = 2**28
+MOST_JSON_BYTES = 2**26
 
 
 def existing(path: str) -> pathlib.Path:
@@ -26,6 +31,10 @@ def existing(path: str) -> pathlib.Path:
     except RuntimeError as error:  # a user who is not known
         raise ValueError(f"data.path: found {path!r}: {error}") from None
     if not found.exists():
+        # The disk may write a letter with an accent in another Unicode form.
+        other = path_finder(found.anchor)(os.fspath(found.relative_to(found.anchor)))
+        if other is not None:
+            return pathlib.Path(found.anchor, other)
         where = str(found.absolute())
         raise FileNotFoundError(f"data.path: found nothing at {where!r}, {expected}")
     return found
@@ -39,6 +48,7 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
         or unpack to more than is plausible; nothing is allocated for those.
     """
     file = existing(path)
+    refuse_pointer(_first_bytes(file), path)
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -79,6 +89,7 @@ def read_idx(path: str, name: str, rank: int) -> np.ndarray:
             f"{root}: found no {name} or {name}.gz, expected both "
             "pictures and labels of train and t10k"
         )
+    refuse_pointer(_first_bytes(file), str(file))
     try:
         with gzip.open(file) if file.suffix else file.open("rb") as stream:
             header = stream.read(4 * (rank + 1)).ljust(4 * (rank + 1), b"\0")
@@ -111,11 +122,18 @@ def read_json(file: pathlib.Path) -> Any:
     if not file.exists():
         raise FileNotFoundError(f"{file}: found nothing, expected a list of labels")
     try:
-        return json.loads(file.read_text())
+        return json.loads(read_text(file, MOST_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file}: not a JSON list of labels: {reason(error)}"
         ) from None
+
+
+def _first_bytes(file: pathlib.Path) -> bytes:
+    if not file.is_file():
+        return b"no file"
+    with file.open("rb") as stream:
+        return stream.read(512)
 
 
 def _check_growth(file: pathlib.Path, unpacked: int) -> None:

@@ -11,10 +11,18 @@ from urllib.parse import unquote
 import numpy as np
 
 from .decoding import PICTURES
-from .folders import content, needed, picture_files, printable, visible_folders
+from .folders import (
+    OF_SYSTEMS,
+    content,
+    needed,
+    picture_files,
+    printable,
+    visible_folders,
+)
 from .formats import existing
 from .masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
-from .split import Dataset, Split, some_of
+from .split import Dataset, Doubt, Split, some_of
+from .texts import finder, normal, read_text
 
 LOG = logging.getLogger(__name__)
 MOST_LIST_BYTES = 2**20
@@ -31,9 +39,10 @@ def load_masks(
 ) -> Dataset:
     """Pictures ``images/<split>/NAME.jpg``, masks ``masks/<split>/NAME.png``.
 
-    A name may hold folders. Names are compared as they are, then with ``%20`` and the
-    like as what they stand for; pictures without a mask and masks without a picture are
-    left out, counted and named in the log. Hidden files are left out silently.
+    A name may hold folders. Names are compared as they are, then in one Unicode form,
+    then with ``%20`` and the like as what they stand for; pictures without a mask and
+    masks without a picture are left out, counted and named in the log. Hidden files are
+    left out silently.
 
     Args:
       path: folder of ``images`` and ``masks``.
@@ -60,10 +69,12 @@ def load_masks(
                 "masks/<split>/NAME.png"
             )
     made = {}
+    of_masks = finder(visible_folders(root / "masks"))
     for name in needed(visible_folders(root / "images"), splits):
+        other = of_masks(name) or name
         pictures = _by_stem(root / "images" / name, PICTURES)
-        masks = _by_stem(root / "masks" / name, (".png",))
-        pairs = _paired(pictures, masks, f"{path}: {name}")
+        masks = _by_stem(root / "masks" / other, (".png",))
+        pairs = _paired(pictures, masks, f"{path}: {name}", (name, other))
         if pairs:
             made[name] = pair_split(root, *zip(*pairs, strict=True), rule=rule)
     if not made:
@@ -85,8 +96,7 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
     """
     option = given
     if given == "" and file is not None and file.is_file():
-        with open(file, encoding="utf-8", errors="replace") as stream:
-            lines = stream.read(MOST_LIST_BYTES).splitlines()
+        lines = read_text(file, MOST_LIST_BYTES).splitlines()
         given = [line.strip() for line in lines if line.strip()]
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
@@ -111,6 +121,7 @@ def pair_split(
     masks: Sequence[str],
     *,
     rule: MaskRule | Callable[[str], MaskRule],
+    doubts: Sequence[Doubt] = (),
 ) -> Split:
     """A split of picture and mask files, read when they are asked for.
 
@@ -119,15 +130,17 @@ def pair_split(
       images: paths of the pictures.
       masks: as many, of their masks.
       rule: of all masks, or by path.
+      doubts: what was found in the split that cannot be right.
     """
-    picture, name = picture_files(root, images)
+    picture, name, stored = picture_files(root, images)
     # An array, since workers get a copy: a list of many paths would be slow.
     labels = np.array([os.fsencode(f) for f in masks])
 
     def mask(index):
         file = os.path.join(root, os.fsdecode(labels[index]))
         own = rule if isinstance(rule, MaskRule) else rule(file)
-        return EncodedMask(content(file), printable(file), own)
+        data, fault = content(file)
+        return EncodedMask(data, printable(file), own, fault)
 
     def fetch(rows):
         return {
@@ -135,7 +148,7 @@ def pair_split(
             "target": {"label": [mask(i) for i in rows]},
         }
 
-    return Split(len(labels), fetch, name)
+    return Split(len(labels), fetch, name, stored=stored, doubts=tuple(doubts))
 
 
 def report_missing(names: Iterable[str], what: str, where: str) -> None:
@@ -157,7 +170,7 @@ def _by_stem(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for place, below, files in os.walk(folder):
-        below[:] = sorted(name for name in below if name[0] != ".")
+        below[:] = sorted(n for n in below if n[0] != "." and n not in OF_SYSTEMS)
         for file in sorted(files):
             stem, ending = os.path.splitext(os.path.relpath(f"{place}/{file}", folder))
             if file[0] == "." or ending.lower() not in endings:
@@ -172,21 +185,24 @@ def _by_stem(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _paired(
-    pictures: Mapping[str, str], masks: Mapping[str, str], where: str
+    pictures: Mapping[str, str],
+    masks: Mapping[str, str],
+    where: str,
+    folders: tuple[str, str],
 ) -> list[tuple[str, str]]:
     """Paths of pictures and their masks, below the root; the others are reported."""
-    split = where.rpartition(": ")[2]
     partner = {stem: stem for stem in pictures.keys() & masks.keys()}
     rest = masks.keys() - partner.keys()
-    by_text: dict[str, list[str]] = {}
-    for stem in rest:
-        by_text.setdefault(unquote(stem), []).append(stem)
-    alone = [stem for stem in pictures if stem not in partner]
-    count = collections.Counter(map(unquote, alone))
-    for stem in alone:
-        text = unquote(stem)
-        if count[text] == len(by_text.get(text, ())) == 1:
-            partner[stem] = by_text[text][0]
+    for form in (normal, lambda stem: normal(unquote(stem))):
+        by_text: dict[str, list[str]] = {}
+        for stem in rest - set(partner.values()):
+            by_text.setdefault(form(stem), []).append(stem)
+        alone = [stem for stem in pictures if stem not in partner]
+        count = collections.Counter(map(form, alone))
+        for stem in alone:
+            text = form(stem)
+            if count[text] == len(by_text.get(text, ())) == 1:
+                partner[stem] = by_text[text][0]
     lonely = [masks[m] for m in rest - set(partner.values())]
     report_missing(
         [pictures[p] for p in pictures if p not in partner],
@@ -195,6 +211,9 @@ def _paired(
     )
     report_missing(lonely, "masks without a picture", where)
     return [
-        (f"images/{split}/{pictures[p]}", f"masks/{split}/{masks[partner[p]]}")
+        (
+            f"images/{folders[0]}/{pictures[p]}",
+            f"masks/{folders[1]}/{masks[partner[p]]}",
+        )
         for p in sorted(partner)
     ]

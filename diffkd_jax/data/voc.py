@@ -1,15 +1,14 @@
 """PASCAL VOC: masks of 21 classes, the background first (Everingham et al. 2010)."""
 
-import os
-import pathlib
-import re
 from collections.abc import Sequence
 
+from .decoding import PICTURES
 from .folders import needed
 from .formats import existing
 from .masks import VOID, MaskRule
-from .pairs import MOST_LIST_BYTES, pair_split
+from .pairs import pair_split
 from .split import Dataset, some_of
+from .voc_lists import files_by_stem, read_lists
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),
@@ -17,6 +16,7 @@ CLASSES = (
     *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 LISTS = "ImageSets/Segmentation"
+FOLDERS = {"JPEGImages": ".jpg", "SegmentationClass": ".png"}
 
 
 def palette(count: int) -> list[list[int]]:
@@ -34,8 +34,9 @@ def palette(count: int) -> list[list[int]]:
 def load_voc(path: str, splits: Sequence[str] = ()) -> Dataset:
     """VOC as it is unpacked: ``JPEGImages``, ``SegmentationClass``, ``ImageSets``.
 
-    A split is a list ``ImageSets/Segmentation/<split>.txt`` of names, one a line;
-    masks have a palette, of which the indices are the classes, 255 is void.
+    A split is a list ``ImageSets/Segmentation/<split>.txt`` of names, one for each
+    line. Images have any of the endings of :data:`diffkd_jax.data.decoding.PICTURES`.
+    Masks have a palette, of which the indices are the classes, 255 is void.
 
     Args:
       path: such as ``VOCdevkit/VOC2012``.
@@ -50,16 +51,17 @@ def load_voc(path: str, splits: Sequence[str] = ()) -> Dataset:
     if not lists:
         raise FileNotFoundError(f"{root}: found no {LISTS}/*.txt, expected train.txt")
     wanted = needed([file.stem for file in lists], splits)
-    pictures, masks = (
-        set(os.listdir(root / part)) if (root / part).is_dir() else set()
-        for part in ("JPEGImages", "SegmentationClass")
-    )
+    pictures = files_by_stem(root / "JPEGImages", PICTURES)
+    masks = files_by_stem(root / "SegmentationClass", (".png",))
+    names, doubts = read_lists([file for file in lists if file.stem in wanted])
     made = {}
     for file in (file for file in lists if file.stem in wanted):
-        names = names_in(file)
-        missing = [f"JPEGImages/{n}.jpg" for n in names if f"{n}.jpg" not in pictures]
-        missing += [
-            f"SegmentationClass/{n}.png" for n in names if f"{n}.png" not in masks
+        pairs = [(pictures(name), masks(name)) for name in names[file.stem]]
+        missing = [
+            f"{folder}/{name}{ending}"
+            for k, (folder, ending) in enumerate(FOLDERS.items())
+            for name, pair in zip(names[file.stem], pairs, strict=True)
+            if not pair[k]
         ]
         if missing:
             raise ValueError(
@@ -68,27 +70,9 @@ def load_voc(path: str, splits: Sequence[str] = ()) -> Dataset:
             )
         made[file.stem] = pair_split(
             root,
-            [f"JPEGImages/{name}.jpg" for name in names],
-            [f"SegmentationClass/{name}.png" for name in names],
+            [f"JPEGImages/{found[0]}" for found, _ in pairs],
+            [f"SegmentationClass/{found[0]}" for _, found in pairs],
             rule=MaskRule(len(CLASSES)),
+            doubts=doubts[file.stem],
         )
     return Dataset(made, CLASSES, {"ignore": VOID, "palette": palette(len(CLASSES))})
-
-
-def names_in(file: pathlib.Path) -> list[str]:
-    """Names of pictures, one a line; ValueError, naming the file, for what is none."""
-    size = file.stat().st_size
-    if size > MOST_LIST_BYTES:
-        raise ValueError(
-            f"{file}: found {size} bytes, expected at most {MOST_LIST_BYTES}"
-        )
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if wrong := [name for name in names if not re.fullmatch(r"[\w-][\w.-]*", name)]:
-        raise ValueError(
-            f"{file}: found {wrong[0][:60]!r}, expected the name of a picture alone, "
-            "such as 2007_000032"
-        )
-    if not names:
-        raise ValueError(f"{file}: found no names, expected one a line")
-    return names

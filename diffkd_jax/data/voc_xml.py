@@ -4,6 +4,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from .decoding import reason
+from .kinds import refuse_pointer
 from .objects import MOST_NUMBER
 
 MOST_BYTES = 2**22
@@ -60,6 +61,7 @@ def read_entry(data: bytes, where: str) -> Entry:
     """
     if len(data) > MOST_BYTES:
         raise ValueError(f"{where}: found more than {MOST_BYTES} bytes, expected fewer")
+    refuse_pointer(data, where)
     try:
         top, objects = _texts(data)
     except (expat.ExpatError, ValueError, LookupError) as error:

@@ -1,6 +1,7 @@
 """Whether the classes of a model are those of the data: by name, not by count alone."""
 
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,12 +73,17 @@ def check(
 def first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
     """In words, or nothing where names agree or one side has none but numbers.
 
+    Names are compared in one Unicode form.
+
     >>> first_difference(["ant", "bee"], ["bee", "ant"])
     "the same in another order; class 0: found 'ant', expected 'bee'"
     >>> first_difference(["0", "1"], ["bee", "ant"])
     ''
     """
-    found, expected = list(found), list(expected)
+    found, expected = (
+        [unicodedata.normalize("NFC", name) for name in names]
+        for names in (found, expected)
+    )
     numbers = [str(k) for k in range(len(expected))]
     if found == expected or not found or not expected:
         return ""
