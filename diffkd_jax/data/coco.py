@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .coco_json import Table, read_table
-from .files_below import leads_out, place_below, size_as_shown
+from .doubts import note_same_files
+from .files_below import leads_out, places_below, size_as_shown
 from .folders import needed, picture_files, printable
 from .formats import existing
 from .objects import collect, object_split
 from .split import Dataset, Split, some_of
+from .texts import normal, same_names
 from .upright import as_annotated
 
 LOG = logging.getLogger(__name__)
@@ -32,13 +34,16 @@ def load_coco(
     box_area: bool = False,
     skip_missing: bool = False,
     turn: bool = True,
+    drop_doubles: bool = False,
 ) -> Dataset:
     """Pictures with boxes as COCO has them: one json a split, and a folder of files.
 
     Classes are the categories in order of their ids, which ``meta`` keeps as
     ``category_ids``. Where a picture has an EXIF orientation, the size in the json
     says whether it is turned. File names are taken as they are, then with backslashes
-    as slashes and ``%20`` as what it stands for, always below the folder.
+    as slashes and ``%20`` as what it stands for, then in another Unicode form, always
+    below the folder. A file under several ids, and annotations with the same picture,
+    class and box, are counted in the log.
 
     Args:
       path: folder of both.
@@ -54,6 +59,8 @@ def load_coco(
       skip_missing: whether pictures without a file are left out, not refused.
       turn: whether a picture is turned as its EXIF orientation says where its size fits
         both ways.
+      drop_doubles: whether of objects with the same image, class and box the first
+        alone is kept, where an export holds them twice.
 
     Raises:
       ValueError: a json that cannot be right, splits of other categories, pictures
@@ -74,7 +81,7 @@ def load_coco(
     }
     first = next(iter(tables.values()))
     for table in tables.values():
-        if table.categories != first.categories:
+        if not _same_categories(table, first):
             raise ValueError(
                 f"{table.file}: found other categories than in {first.file}, expected "
                 "one list of ids and names"
@@ -89,7 +96,8 @@ def load_coco(
         table = tables.pop(name)
         found = table.found._replace(classes=number[table.found.classes])
         table = table._replace(found=found)
-        made[name] = _split(table, folders[name], skip_missing, turn)
+        options = {"turn": turn, "drop_doubles": drop_doubles}
+        made[name] = _split(table, folders[name], skip_missing, **options)
     ids = [first.categories[k][0] for k in classes]
     return Dataset(made, names, {"category_ids": ids})
 
@@ -128,11 +136,17 @@ def _files(
     return {name: there[name] for name in needed(list(there), splits)}
 
 
+def _same_categories(first: Table, second: Table) -> bool:
+    ids, names = zip(*first.categories, strict=True)
+    other_ids, other_names = zip(*second.categories, strict=True)
+    return ids == other_ids and same_names(names, other_names)
+
+
 def _name_twins(table: Table) -> None:
     """Says in the log which categories have one name."""
     ids: dict[str, list[str]] = {}
     for own, name in table.categories:
-        ids.setdefault(name, []).append(str(own))
+        ids.setdefault(normal(name), []).append(str(own))
     twins = {name: found for name, found in ids.items() if len(found) > 1}
     if twins:
         LOG.warning(
@@ -164,8 +178,15 @@ def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:
     return list(range(len(categories)))
 
 
-def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -> Split:
-    found = [place_below(folder, name) for name in table.names]
+def _split(
+    table: Table,
+    folder: pathlib.Path,
+    skip_missing: bool,
+    *,
+    turn: bool,
+    drop_doubles: bool,
+) -> Split:
+    found = [*map(places_below(folder), table.names)]
     there = np.array([place is not None for place in found])
     if not there.all():
         texts = [n for n, ok in zip(table.names, there, strict=True) if not ok]
@@ -185,18 +206,24 @@ def _split(table: Table, folder: pathlib.Path, skip_missing: bool, turn: bool) -
             at,
             text,
         )
-    file, name = picture_files(folder, [p for p in found if p is not None])
-    rows, where = np.flatnonzero(there), table.file
+    where, rows = table.file, np.flatnonzero(there)
+    same = note_same_files(
+        [found[i] for i in rows], where, lambda i: f"picture {table.ids[rows[i]]}"
+    )
+    number = np.full(len(there), -1)
+    number[rows] = np.arange(len(rows))
+    file, name, stored = picture_files(folder, [found[i] or "" for i in rows])
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = size_as_shown(file(i))
-    number = np.full(len(there), -1)
-    number[rows] = np.arange(len(rows))
     kept = np.flatnonzero(there[table.found.picture])
     annotations = table.found.of(kept)
     annotations = annotations._replace(picture=number[annotations.picture])
     numbers = [table.numbers[i] for i in kept]
-    objects = collect(annotations, sides, where, lambda i: f"annotation {numbers[i]}")
+    objects, twice = collect(
+        annotations, sides, where, lambda i: f"annotation {numbers[i]}", drop_doubles
+    )
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
     read = lambda i: as_annotated(file(i), sides[i], turn)
-    return object_split(objects, sides, ids, where, read, name)
+    made = object_split(objects, sides, ids, where, read, name)
+    return made._replace(stored=stored, doubts=(*same, *twice))

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .split import Known, Split, some_of, subset
+from .doubts import note
+from .split import Doubt, Known, Split, some_of, subset
 
 LOG = logging.getLogger(__name__)
 LEAST_SIDE = 1.0  # pixels, of a box that is kept
@@ -95,18 +96,28 @@ class Read(NamedTuple):
 
 
 def collect(
-    found: Read, sides: np.ndarray, where: str, called: Callable[[int], str]
-) -> Objects:
+    found: Read,
+    sides: np.ndarray,
+    where: str,
+    called: Callable[[int], str],
+    drop_doubles: bool = False,
+) -> tuple[Objects, tuple[Doubt, ...]]:
     """The objects of a split: clipped to their pictures, counted, in order of those.
 
     Boxes without an area, outside of their picture or of less than a pixel on a side
-    are left out; the log has one line of each kind of change.
+    are left out; the log has one line of each kind of change. It also counts objects
+    with the same image, class, box and mark: a perfect detector would find each of them
+    once, and miss the others.
 
     Args:
       found: all annotations, numbers within :data:`MOST_NUMBER`.
       sides: int ``[n, 2]``, height and width of each picture.
       where: what to call the split in messages.
       called: what to call an annotation.
+      drop_doubles: whether of objects that stand twice the first alone is kept.
+
+    Returns:
+      The objects, and what cannot be right of them.
 
     Raises:
       ValueError: more than :data:`MOST_OBJECTS` in a picture.
@@ -118,6 +129,9 @@ def collect(
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     thin = (clipped[:, 2:] - clipped[:, :2] < LEAST_SIDE).any(1) & ~flat & ~outside
     kept = ~(flat | outside | thin)
+    twice, total = _twice(found, boxes, np.flatnonzero(kept)), int(kept.sum())
+    if drop_doubles:
+        kept[twice] = False
     moved = kept & (clipped != boxes).any(1)
     for rows, text in (
         (flat, "boxes of no area, left out"),
@@ -126,6 +140,9 @@ def collect(
         (moved, "boxes beyond the edge of their picture, clipped"),
     ):
         report(np.flatnonzero(rows), text, where, called)
+    done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
+    text = f"objects stand twice (same image, class and box), {done}"
+    doubts = note(twice, total, text, where, called)
     own = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     area = own if found.area is None else found.area
     none = kept & ~(area > 0)
@@ -143,13 +160,27 @@ def collect(
             f"{where}: found {counts.max()} objects in one picture, expected at most "
             f"{MOST_OBJECTS}"
         )
-    return Objects(
+    objects = Objects(
         clipped[order].astype(np.float32),
         found.classes[order].astype(np.int32),
         found.ignored[order].astype(bool),
         np.where(none, own, area)[order].astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+    return objects, () if drop_doubles else doubts
+
+
+def _twice(found: Read, boxes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns those of the rows whose image, class, box and mark an earlier one has.
+
+    Boxes are the same to a hundredth of a pixel, which is what texts of floats leave.
+    """
+    columns = np.round(boxes[rows], 2).T
+    others = found.classes[rows], found.ignored[rows], found.picture[rows]
+    keys = np.stack([*columns, *others])
+    order = np.lexsort([rows, *keys])
+    keys = keys[:, order]
+    return np.sort(rows[order[1:]][(keys[:, 1:] == keys[:, :-1]).all(0)])
 
 
 def report(

@@ -10,7 +10,7 @@ import numpy as np
 
 from .decoding import Encoded, UnreadablePicture, size_of
 from .objects import MOST_NUMBER, Read, collect, object_split
-from .split import Split, check_labels
+from .split import Split, Stored, check_labels
 
 LOG = logging.getLogger(__name__)
 MARKS = ("is_crowd", "is_difficult")  # of objects that are ignored
@@ -61,7 +61,9 @@ def check_objects(features: Any, where: str) -> tuple[str, ...]:
     return tuple(label.names)
 
 
-def box_split(source: Any, classes: int, where: str) -> Split:
+def box_split(
+    source: Any, classes: int, where: str, drop_doubles: bool = False
+) -> Split:
     """A split of pictures with objects; every record is read once, for its objects.
 
     Boxes are there top, left, bottom, right as shares of the picture's sides.
@@ -70,6 +72,7 @@ def box_split(source: Any, classes: int, where: str) -> Split:
       source: random access to records, pictures being files.
       classes: how many there are.
       where: name of the split, for messages.
+      drop_doubles: whether of objects that stand twice the first alone is kept.
 
     Raises:
       ValueError: no records, boxes or areas that no picture has, classes out of range,
@@ -119,7 +122,7 @@ def box_split(source: Any, classes: int, where: str) -> Split:
                 f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
             )
     read = Read(picture_of, boxes, label, flat["ignored"], area)
-    objects = collect(read, sides, where, text)
+    objects, doubts = collect(read, sides, where, text, drop_doubles)
     took = time.monotonic() - started
     LOG.info(
         "%s: read %d records with %d objects in %.0f s", where, count, len(label), took
@@ -134,7 +137,9 @@ def box_split(source: Any, classes: int, where: str) -> Split:
     def picture(index):
         return Encoded(source[index]["image"], name(index))
 
-    return object_split(objects, sides, ids, where, picture, name)
+    made = object_split(objects, sides, ids, where, picture, name)
+    stored = Stored(lambda i: source[i]["image"])
+    return made._replace(stored=stored, doubts=doubts)
 
 
 def called(record: Any, index: int, where: str) -> str:

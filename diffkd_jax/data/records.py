@@ -11,16 +11,23 @@ import numpy as np
 from .cityscapes import CLASSES, META, OF_IDS
 from .decoding import Encoded
 from .folders import needed
-from .formats import existing
+from .formats import MOST_JSON_BYTES, existing
 from .masks import EncodedMask
 from .record_boxes import box_split, check_objects, has_objects
-from .split import Dataset, Split, check_labels
+from .split import Dataset, Split, Stored, check_labels
+from .texts import read_text
 
 # The features of Cityscapes.
 STREETS: tuple[str, ...] = ("image_left", "segmentation_label")
 
 
-def load_tfds(path: str, name: str, splits: Sequence[str] = ()) -> Dataset:
+def load_tfds(
+    path: str,
+    name: str,
+    splits: Sequence[str] = (),
+    *,
+    drop_doubles: bool = False,
+) -> Dataset:
     """A prepared TFDS set, stored as array records; no TensorFlow.
 
     One of classification, Cityscapes with its masks (``image_left`` and
@@ -32,6 +39,8 @@ def load_tfds(path: str, name: str, splits: Sequence[str] = ()) -> Dataset:
       path: TFDS data directory, or "" for its default.
       name: registered name such as ``imagenet2012`` or ``cifar100:3.0.2``.
       splits: those that are needed of a set with objects, all by default.
+      drop_doubles: whether of objects with the same image, class and box the first
+        alone is kept.
 
     Raises:
       ValueError: nothing prepared; pictures that are not uint8 of one or three
@@ -63,7 +72,7 @@ def load_tfds(path: str, name: str, splits: Sequence[str] = ()) -> Dataset:
             source = builder.as_data_source(split=split, decoders=decoders)
             at = f"{where}: {split}"
             if boxed:
-                made[split] = box_split(source, len(classes), at)
+                made[split] = box_split(source, len(classes), at, drop_doubles)
             elif masked:
                 made[split] = _street_split(source, at)
             else:
@@ -88,7 +97,7 @@ def _check_features_files(path: str, name: str) -> None:
     folder = pathlib.Path(path) / re.split("[:/]", name)[0]
     for file in folder.rglob("features.json"):
         try:
-            named = _class_names(json.loads(file.read_text()))
+            named = _class_names(json.loads(read_text(file, MOST_JSON_BYTES)))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: not a JSON of features: {error}") from None
         if foreign := [n for n in named if not n.startswith("tensorflow_datasets.")]:
@@ -164,7 +173,11 @@ def _record_split(source, channels: int, classes: int, where: str) -> Split:
         check_labels(label, classes, where)
         return {"image": images, "target": {"label": label}}
 
-    return Split(len(source), fetch, name)
+    def stored(index):
+        image = source[int(index)]["image"]
+        return image if isinstance(image, bytes) else np.asarray(image).tobytes()
+
+    return Split(len(source), fetch, name, stored=Stored(stored))
 
 
 def _check_streets(features: Any, where: str) -> None:
@@ -201,4 +214,5 @@ def _street_split(source, where: str) -> Split:
             masks.append(EncodedMask(mask, f"{text} ({STREETS[1]})", OF_IDS))
         return {"image": images, "target": {"label": masks}}
 
-    return Split(len(source), fetch, name)
+    stored = Stored(lambda index: source[int(index)][STREETS[0]])
+    return Split(len(source), fetch, name, stored=stored)

@@ -1,20 +1,28 @@
 """Tar shards of pictures, read in place."""
 
+import itertools
 import json
+import os
 import pathlib
 import re
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .decoding import PICTURES, Encoded, reason
+from .doubts import note, repeated
+from .folders import OF_SYSTEMS, printable
 from .formats import existing
-from .split import MOST_CLASSES, Dataset, Split, check_labels
+from .kinds import refuse_pointer
+from .split import MOST_CLASSES, Dataset, Doubt, Split, Stored, check_labels
+from .texts import decode_text, finder, whole
 
-SHARD = re.compile(r"(?:.*-)?([A-Za-z]+)-\d+\.tar")
+SHARD = re.compile(r"(?:.*-)?([A-Za-z]+)-\d+\.(?i:tar)")
 MOST_LABEL_BYTES = 2**20
+MOST_LOOKED_AT = 500  # images of one key in two shards
 
 
 def load_tar(path: str) -> Dataset:
@@ -22,11 +30,19 @@ def load_tar(path: str) -> Dataset:
 
     An example is a picture ``<key>.jpg`` (or another of :data:`PICTURES`) and its label
     beside it, ``<key>.cls`` with a number as text, or ``<key>.json`` with ``label``.
-    The shards are indexed at start, by their headers, and read in any order.
+    Endings are taken in any case. Hidden members, and those that systems leave, are
+    left out as in folders. The shards are indexed at start, by their headers, and read
+    in any order.
+
+    Raises:
+      ValueError: a damaged shard, an image without a label, or a key that stands twice
+        in one shard; the message names shard and member.
     """
     root = existing(path)
     shards: dict[str, list[pathlib.Path]] = {}
-    for file in sorted(root.glob("*.tar")):
+    for file in sorted(root.iterdir() if root.is_dir() else ()):
+        if file.name[0] == "." or file.suffix.lower() != ".tar":
+            continue
         match = SHARD.fullmatch(file.name)
         if match is None:
             raise ValueError(
@@ -40,43 +56,90 @@ def load_tar(path: str) -> Dataset:
     for name, files in shards.items():
         with ThreadPoolExecutor() as pool:
             parts = list(pool.map(_index, files))
-        label = np.concatenate([part[0] for part in parts])
-        place = np.concatenate([part[1] for part in parts])
-        shard = np.repeat(np.arange(len(files)), [len(part[0]) for part in parts])
+        label = np.concatenate([part.label for part in parts])
+        place = np.concatenate([part.place for part in parts])
+        shard = np.repeat(np.arange(len(files)), [len(part.label) for part in parts])
         if not len(label):
             raise ValueError(f"{path}: {name}: found no pictures in its shards")
         classes = max(classes, int(label.max()) + 1)
         check_labels(label, classes, f"{path}: {name}")
-        splits[name] = _tar_split([str(f) for f in files], shard, place, label)
+        members = np.array([os.fsencode(n) for part in parts for n in part.names])
+        split = _tar_split([str(f) for f in files], shard, place, label, members)
+        splits[name] = split._replace(doubts=_copies(split, members, f"{path}: {name}"))
     return Dataset(splits, tuple(str(k) for k in range(classes)))
 
 
-def _index(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``[n]`` of a shard's examples, and where they lie, ``[n, 2]`` bytes."""
-    places, labels = {}, {}
+class _Examples(NamedTuple):
+    """The examples of a shard.
+
+    Attributes:
+      label: int ``[n]``.
+      place: int ``[n, 2]``, start and length of each image in the shard, bytes.
+      names: of the images in the shard.
+    """
+
+    label: np.ndarray
+    place: np.ndarray
+    names: list[str]
+
+
+def _index(file: pathlib.Path) -> _Examples:
+    """Reads which images and labels a shard holds, and where."""
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, tuple[str, int]] = {}
     end = file.stat().st_size
+    with file.open("rb") as stream:
+        refuse_pointer(stream.read(512), str(file))
     try:
         # Not compressed as a whole: examples are read from where they lie.
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 key, _, suffix = member.name.rpartition(".")
-                if not member.isreg():
+                suffix = suffix.lower()
+                if not member.isreg() or _is_hidden(member.name):
                     continue
                 if member.offset_data + member.size > end:
                     raise ValueError(f"{member.name!r} goes beyond the end of the file")
-                if f".{suffix.lower()}" in PICTURES:
-                    places[key] = (member.offset_data, member.size)
+                if f".{suffix}" in PICTURES:
+                    if key in images:
+                        raise _twice(images[key].name, member.name)
+                    images[key] = member
                 elif suffix in ("cls", "json"):
-                    labels[key] = _label(archive, member, suffix)
+                    number = _label(archive, member, suffix)
+                    name, other = labels.get(key, ("", number))
+                    # A label may stand in both forms, if they agree.
+                    if number != other or name.lower().endswith(f".{suffix}"):
+                        raise _twice(name, member.name)
+                    labels[key] = member.name, number
     except Exception as error:  # whatever a damaged archive makes of its reader
         raise ValueError(f"{file}: not a shard of pictures: {reason(error)}") from None
-    if unlabelled := [key for key in places if key not in labels]:
+    find = finder(labels)
+    of_images = {key: find(key) for key in images}
+    if unlabelled := [key for key, found in of_images.items() if found is None]:
         raise ValueError(
-            f"{file}: found no label of {unlabelled[0]}, expected {unlabelled[0]}.cls "
-            "or .json beside it"
+            f"{file}: found no label of {images[unlabelled[0]].name!r}, expected "
+            f"{unlabelled[0]}.cls or .json beside it"
         )
-    label = np.array([labels[key] for key in places], np.int32)
-    return label, np.array(list(places.values()), np.int64).reshape(-1, 2)
+    places = [(member.offset_data, member.size) for member in images.values()]
+    return _Examples(
+        np.array([labels[key or ""][1] for key in of_images.values()], np.int32),
+        np.array(places, np.int64).reshape(-1, 2),
+        [member.name for member in images.values()],
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a member is hidden, or left by a system, as folders leave it out."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return any(part[0] == "." or part in OF_SYSTEMS for part in parts)
+
+
+def _twice(first: str, second: str) -> ValueError:
+    return ValueError(
+        f"found {first!r} and {second!r}, which have one key, expected one image and "
+        "one label of each key (the name up to its last dot); put a folder or a number "
+        "in front of it"
+    )
 
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> int:
@@ -86,13 +149,17 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> in
             f"{MOST_LABEL_BYTES}"
         )
     stream = archive.extractfile(member)
-    content = stream.read() if stream else b""
-    value = content.decode() if suffix == "cls" else json.loads(content)["label"]
-    number = value
-    # Text may have zeros in front, which JSON refuses.
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,20}\s*", value):
-        number = int(value)
-    if type(number) is not int or not 0 <= number < MOST_CLASSES:
+    text = decode_text(stream.read() if stream else b"", repr(member.name))
+    value: Any = text.strip()
+    if suffix == "json":
+        try:
+            value = json.loads(text)["label"]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{member.name!r}: found no JSON object with a label: {reason(error)}"
+            ) from None
+    number = whole(value)
+    if number is None or not 0 <= number < MOST_CLASSES:
         raise ValueError(
             f"found label {str(value)[:40]!r} in {member.name!r}, expected a number "
             f"from 0 to {MOST_CLASSES - 1}"
@@ -101,18 +168,36 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> in
 
 
 def _tar_split(
-    files: Sequence[str], shard: np.ndarray, place: np.ndarray, label: np.ndarray
+    files: Sequence[str],
+    shard: np.ndarray,
+    place: np.ndarray,
+    label: np.ndarray,
+    members: np.ndarray,
 ) -> Split:
     def name(index):
-        return f"{files[shard[index]]} at byte {place[index, 0]}"
+        return f"{files[shard[index]]}: {printable(os.fsdecode(members[index]))}"
 
-    def read(index):
+    def content(index):
         with open(files[shard[index]], "rb") as stream:
             stream.seek(place[index, 0])
-            return Encoded(stream.read(place[index, 1]), name(index))
+            return stream.read(place[index, 1])
 
     def fetch(indices):
-        images = [read(i) for i in indices]
+        images = [Encoded(content(i), name(i)) for i in indices]
         return {"image": images, "target": {"label": label[indices]}}
 
-    return Split(len(label), fetch, name, label)
+    stored = Stored(content, lambda i: int(place[i, 1]))
+    return Split(len(label), fetch, name, label, stored=stored)
+
+
+def _copies(split: Split, members: np.ndarray, where: str) -> tuple[Doubt, ...]:
+    """Finds images that stand in two shards, with one key and the same bytes."""
+    assert split.stored is not None
+    assert split.stored.size is not None
+    sizes = map(split.stored.size, range(split.size))
+    again = repeated([*zip(members.tolist(), sizes, strict=True)])
+    looked_at = itertools.islice(again.items(), MOST_LOOKED_AT)
+    read = split.stored.read
+    rows = [row for row, first in looked_at if read(row) == read(first)]
+    text = "images stand in another shard too"
+    return note(rows, split.size, text, where, split.name)

@@ -33,6 +33,50 @@ class Known(NamedTuple):
         return Known(usable, ignored, self.sides[rows], self.ids[rows], self.where)
 
 
+class Stored(NamedTuple):
+    """How the images of a split are stored, to compare them without decoding.
+
+    Attributes:
+      read: row to the bytes of its file, or of its pixels.
+      size: row to the number of those bytes; None where only reading tells it.
+      files: bytes ``[n]``, paths of the images below ``folder``; None where they are
+        not files of their own.
+      folder: the folder of the files.
+      in_memory: whether they are arrays in memory.
+    """
+
+    read: Callable[[int], bytes]
+    size: Callable[[int], int] | None = None
+    files: np.ndarray | None = None
+    folder: bytes = b""
+    in_memory: bool = False
+
+    def of(self, rows: np.ndarray) -> "Stored":
+        """Returns how some of the images are stored."""
+        size = self.size
+        return Stored(
+            lambda i: self.read(int(rows[i])),
+            None if size is None else lambda i: size(int(rows[i])),
+            None if self.files is None else self.files[rows],
+            self.folder,
+            self.in_memory,
+        )
+
+
+class Doubt(NamedTuple):
+    """Examples or objects of a split that cannot be right.
+
+    Attributes:
+      number: how many.
+      total: how many there are in all.
+      text: what they are, with their place and the first of them, for messages.
+    """
+
+    number: int
+    total: int
+    text: str
+
+
 class Split(NamedTuple):
     """Random access to pictures and their targets.
 
@@ -50,6 +94,9 @@ class Split(NamedTuple):
         them.
       known: of pictures with boxes, likewise.
       group: int ``[size]``; all examples of a batch are of one group.
+      stored: how the images are stored; None where images are made when they are
+        fetched, or where it is not known.
+      doubts: what was found in it that cannot be right.
     """
 
     size: int
@@ -58,6 +105,8 @@ class Split(NamedTuple):
     label: np.ndarray | None = None
     known: Known | None = None
     group: np.ndarray | None = None
+    stored: Stored | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 class Dataset(NamedTuple):
@@ -86,7 +135,7 @@ def array_split(
     >>> split.fetch(np.array([1]))["image"].shape
     (1, 4, 4, 1)
     """
-    image = check_images(image, where)
+    image, label = check_images(image, where), whole_labels(label)
     if label.shape != image.shape[:1]:
         raise ValueError(
             f"{where}: found {len(image)} images and labels of shape {label.shape}, "
@@ -95,7 +144,13 @@ def array_split(
     check_labels(label, classes, where)
     label = label.astype(np.int32)
     fetch = lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
-    return Split(len(label), fetch, label=label)
+    return Split(len(label), fetch, label=label, stored=in_memory(image))
+
+
+def in_memory(image: np.ndarray) -> Stored:
+    """Returns how the rows of an array are stored."""
+    size = image[0].nbytes
+    return Stored(lambda i: image[i].tobytes(), lambda i: size, in_memory=True)
 
 
 def check_images(image: np.ndarray, where: str) -> np.ndarray:
@@ -135,13 +190,15 @@ def hold_out(split: Split, size: int) -> tuple[Split, Split]:
 
 def subset(split: Split, rows: np.ndarray) -> Split:
     """The examples ``rows`` of a split, in that order."""
+    fetch, name = split.fetch, split.name  # alone: workers get a copy of them
     return Split(
         len(rows),
-        lambda i: split.fetch(rows[i]),
-        lambda i: split.name(int(rows[i])),
+        lambda i: fetch(rows[i]),
+        lambda i: name(int(rows[i])),
         None if split.label is None else split.label[rows],
         None if split.known is None else split.known.of(rows),
         None if split.group is None else split.group[rows],
+        None if split.stored is None else split.stored.of(rows),
     )
 
 
@@ -163,6 +220,19 @@ def limited(split: Split, size: int) -> Split:
         order = order[np.argsort(split.label[order], kind="stable")]
         order = order[((np.arange(size) + 0.5) * split.size / size).astype(int)]
     return subset(split, np.sort(order[:size]))
+
+
+def whole_labels(label: np.ndarray) -> np.ndarray:
+    """Returns labels as integers where floats hold whole numbers alone, else as given.
+
+    Programs for tables write whole numbers as floats.
+
+    >>> whole_labels(np.array([3.0, 0.0])), whole_labels(np.array([0.5]))
+    (array([3, 0]), array([0.5]))
+    """
+    if label.dtype.kind != "f" or not (np.abs(label) < 2**31).all():  # NaN neither
+        return label
+    return label.astype(np.int64) if (label == np.rint(label)).all() else label
 
 
 def check_labels(label: np.ndarray, classes: int, where: str) -> None:

@@ -4,20 +4,24 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .decoding import PICTURES
-from .files_below import place_below, size_as_shown
+from .doubts import note_same_files
+from .files_below import places_below, size_as_shown
 from .folders import needed, picture_files, printable, visible_folders
 from .formats import existing
 from .objects import Read, collect, object_split
 from .pairs import class_list
-from .split import Dataset, Split, some_of
+from .split import Dataset, Doubt, Split, some_of
+from .texts import finder, one_form
 from .upright import as_annotated
-from .voc import CLASSES, names_in
+from .voc import CLASSES
+from .voc_lists import files_by_stem, read_lists
 from .voc_xml import MOST_BYTES, Entry, read_entry
 
 LOG = logging.getLogger(__name__)
@@ -41,13 +45,18 @@ def load_voc_boxes(
     crowd_objects: bool = False,
     skip_missing: bool = False,
     turn: bool = True,
+    drop_doubles: bool = False,
 ) -> Dataset:
     """VOC as it is unpacked, or pictures and xml files beside each other.
 
     Unpacked: ``ImageSets/Main/<split>.txt``, ``Annotations``, ``JPEGImages``, 20
-    classes. Else: folders ``<split>`` of ``NAME.xml`` with ``NAME.jpg`` (or what
-    ``filename`` says), or one such folder, which is the split "train"; the classes are
-    the names that are found, sorted, unless they are given.
+    classes. Else: folders ``<split>`` of ``NAME.xml`` with ``NAME.jpg``, or one such
+    folder, which is the split "train"; the classes are the names that are found,
+    sorted, unless they are given. Images have any of the endings of
+    :data:`diffkd_jax.data.decoding.PICTURES`, and the name of their xml file, or the
+    one that its ``filename`` says. An image that a list names twice is taken once;
+    an image that two xml files have, and objects that stand twice, are counted in the
+    log.
 
     Objects marked ``difficult`` are ignored. Pixels count from 1 in these files, and
     the last one is inside: one is subtracted from the left and the top.
@@ -62,6 +71,8 @@ def load_voc_boxes(
       skip_missing: whether xml files without a picture are left out, not refused.
       turn: whether a picture is turned as its EXIF orientation says where its size fits
         both ways.
+      drop_doubles: whether of objects with the same image, class and box the first
+        alone is kept, where an export holds them twice.
 
     Raises:
       ValueError: an xml that cannot be right, an unknown class, files without a
@@ -73,20 +84,24 @@ def load_voc_boxes(
     given = classes != "" or (root / "classes.txt").is_file()
     names = class_list(classes, root / "classes.txt") if given else ()
     found: dict[str, list[_File]] = {}
+    doubts: dict[str, tuple[Doubt, ...]] = {}
     if lists:
         wanted = needed([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
-        for file in (file for file in lists if file.stem in wanted):
-            found[file.stem] = [
-                _file(root, f"Annotations/{name}.xml", f"JPEGImages/{name}.jpg")
-                for name in names_in(file)
+        listed, doubts = read_lists([file for file in lists if file.stem in wanted])
+        xml = files_by_stem(root / "Annotations", (".xml",))
+        read = _reader(root, "JPEGImages")
+        for split, stems in listed.items():
+            found[split] = [
+                read(f"Annotations/{(xml(stem) or [f'{stem}.xml'])[0]}", stem)
+                for stem in stems
             ]
     else:
         folders = [name for name in visible_folders(root) if _xml(root / name)]
         places = {name: name for name in folders} or {"train": ""}
         for split in needed(list(places), splits) if names else places:
-            files = _xml(root / places[split])
-            found[split] = [_file(root, os.path.join(places[split], f)) for f in files]
+            files, read = _xml(root / places[split]), _reader(root, places[split])
+            found[split] = [read(os.path.join(places[split], f)) for f in files]
         if not any(found.values()):
             raise FileNotFoundError(
                 f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
@@ -99,11 +114,14 @@ def load_voc_boxes(
                 "expected some, or names of classes for a set without objects "
                 "(data.options.classes)"
             )
-        names = names or class_list(tuple(sorted(used)))
+        names = names or class_list(tuple(one_form(used)))
         found = {split: found[split] for split in needed(list(found), splits)}
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
+    options["drop_doubles"] = drop_doubles
     made = {
-        name: _split(root, name, files, names, skip_missing, **options)
+        name: _split(
+            root, name, files, names, skip_missing, doubts.get(name, ()), **options
+        )
         for name, files in found.items()
     }
     return Dataset(made, names)
@@ -122,20 +140,30 @@ def _xml(folder: pathlib.Path) -> list[str]:
     )
 
 
-def _file(root: pathlib.Path, xml: str, picture: str = "") -> _File:
-    where = printable(os.path.join(root, xml))
-    try:
-        with open(root / xml, "rb") as stream:
-            entry = read_entry(stream.read(MOST_BYTES + 1), where)
-    except OSError as error:
-        raise ValueError(f"{where}: {error.strerror or error}") from None
-    stem, folder = os.path.splitext(xml)[0], os.path.dirname(xml)
-    tried = [picture] if picture else [f"{stem}{ending}" for ending in PICTURES]
-    there = [name for name in tried if (root / name).is_file()]
-    if not there and not picture and entry.filename:
-        place = place_below(root / folder, entry.filename)
-        there = [] if place is None else [os.path.join(folder, place)]
-    return _File(xml, there[0] if there else None, entry)
+def _reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
+    """Returns a function that reads an xml file below the root and finds its image.
+
+    An image has the name of its xml file, or else the one that ``filename`` says. Of
+    several endings the one in ``filename`` comes first.
+    """
+    images = files_by_stem(root / folder, PICTURES)
+    named = places_below(root / folder)
+
+    def read(xml: str, stem: str = "") -> _File:
+        where = printable(os.path.join(root, xml))
+        try:
+            with open(root / xml, "rb") as stream:
+                entry = read_entry(stream.read(MOST_BYTES + 1), where)
+        except OSError as error:
+            raise ValueError(f"{where}: {error.strerror or error}") from None
+        there = images(stem or os.path.splitext(os.path.basename(xml))[0])
+        file = there[0] if there else named(entry.filename) if entry.filename else None
+        if len(there) > 1 and entry.filename:
+            own = finder(there)(posixpath.basename(entry.filename.replace("\\", "/")))
+            file = own or file
+        return _File(xml, None if file is None else os.path.join(folder, file), entry)
+
+    return read
 
 
 def _split(
@@ -144,10 +172,12 @@ def _split(
     files: list[_File],
     names: Sequence[str],
     skip_missing: bool,
+    doubts: tuple[Doubt, ...],
     *,
     from_zero: bool,
     crowd_objects: bool,
     turn: bool,
+    drop_doubles: bool,
 ) -> Split:
     where = f"{printable(str(root))}: {split}"
     lost = [file.xml for file in files if file.picture is None]
@@ -160,14 +190,18 @@ def _split(
             )
         LOG.warning("%s: no picture for %s, left out", where, text)
     files = [file for file in files if file.picture is not None]
-    number = {name: k for k, name in enumerate(names)}
+    same = note_same_files(
+        [file.picture for file in files], where, lambda i: printable(files[i].xml)
+    )
+    class_of = finder(names)
     for file in files:
-        if strange := [name for name in file.entry.names if name not in number]:
+        if strange := [name for name in file.entry.names if class_of(name) is None]:
             raise ValueError(
                 f"{printable(os.path.join(root, file.xml))}: found the class "
                 f"{strange[0][:60]!r}, expected one of {some_of(names, 20)}"
             )
-    picture, name = picture_files(root, [file.picture or "" for file in files])
+    number = {name: k for k, name in enumerate(names)}
+    picture, name, stored = picture_files(root, [file.picture or "" for file in files])
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = size_as_shown(picture(i))
@@ -179,7 +213,9 @@ def _split(
     read = Read(
         np.repeat(np.arange(len(files)), each),
         boxes,
-        np.array([number[n] for f in files for n in f.entry.names], np.int64),
+        np.array(
+            [number[class_of(n) or ""] for f in files for n in f.entry.names], np.int64
+        ),
         marked & (not crowd_objects),
         None,
     )
@@ -188,8 +224,10 @@ def _split(
         for file in files
         for k, name in enumerate(file.entry.names, 1)
     ]
-    objects = collect(read, sides, where, lambda i: printable(called[i]))
+    name_of = lambda i: printable(called[i])
+    objects, twice = collect(read, sides, where, name_of, drop_doubles)
     stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
     ids = [json.dumps(printable(stem)).encode() for stem in stems]
     upright = lambda i: as_annotated(picture(i), sides[i], turn)
-    return object_split(objects, sides, ids, where, upright, name)
+    split_of = object_split(objects, sides, ids, where, upright, name)
+    return split_of._replace(stored=stored, doubts=(*doubts, *same, *twice))
