@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .class_names import FASHION_CLASSES
 from .formats import read_npz
 from .masks import MOST_CLASSES as MOST_MASK_CLASSES
 from .masks import VOID, MaskRule, parse_rule, to_classes
@@ -16,19 +17,8 @@ from .split import (
     array_split,
     check_images,
     check_labels,
-)
-
-FASHION_CLASSES = (
-    "T-shirt",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Boot",
+    in_memory,
+    whole_labels,
 )
 
 
@@ -61,7 +51,7 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
             f"{path}: found arrays {sorted(arrays)}, expected '<split>/image' and "
             "'<split>/label', such as 'train/image'"
         )
-    labels = [arrays[f"{n}/label"] for n in names]
+    labels = [whole_labels(arrays[f"{n}/label"]) for n in names]
     masked = labels[0].ndim == 3
     if not masked:
         if mapping:
@@ -120,7 +110,7 @@ def mask_split(
         [to_classes(x, rule, f"{where}: example {i}") for i, x in enumerate(label)]
     )
     fetch = lambda rows: {"image": image[rows], "target": {"label": classes[rows]}}
-    return Split(len(classes), fetch)
+    return Split(len(classes), fetch, stored=in_memory(image))
 
 
 def _most(labels: Sequence[np.ndarray], mapping: Any) -> int:

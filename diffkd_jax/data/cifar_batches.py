@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .decoding import reason
+from .kinds import refuse_pointer
 
 
 def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +25,7 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
         raise FileNotFoundError(f"{file}: found nothing, expected a CIFAR python batch")
     try:
         data = file.read_bytes()
+        refuse_pointer(data, "content")
         _check_opcodes(data)
         batch = _Inert(io.BytesIO(data), encoding="bytes").load()
         image = _array(_field(batch, b"data"))
@@ -33,6 +35,34 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
         return np.ascontiguousarray(image), _array(_field(batch, label_key))
     except Exception as error:  # whatever a damaged pickle makes of its reader
         raise ValueError(f"{file}: not a CIFAR python batch: {reason(error)}") from None
+
+
+def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
+    """Reads the names of classes in the file beside the batches.
+
+    Args:
+      file: ``batches.meta`` or ``meta``; it need not be there.
+      key: of the list of names.
+      count: how many there should be.
+
+    Returns:
+      The names; () without the file.
+
+    Raises:
+      ValueError: a damaged file, or another number of names.
+    """
+    if not file.exists():
+        return ()
+    try:
+        data = file.read_bytes()
+        _check_opcodes(data)
+        stored = _field(_Inert(io.BytesIO(data), encoding="bytes").load(), key)
+        if not isinstance(stored, list) or len(stored) != count:
+            raise ValueError(f"expected a list of {count} names")
+        texts = (name if isinstance(name, str) else _bytes(name) for name in stored)
+        return tuple(text if isinstance(text, str) else text.decode() for text in texts)
+    except Exception as error:  # whatever a damaged pickle makes of its reader
+        raise ValueError(f"{file}: no names of classes: {reason(error)}") from None
 
 
 class _Stored:

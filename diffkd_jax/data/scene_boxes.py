@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import FASHION_CLASSES
+from .class_names import FASHION_CLASSES
 from .objects import Objects, padded
 from .scenes import PALETTE, Recipe, Scene, plan, scenes
 from .split import Dataset, Split

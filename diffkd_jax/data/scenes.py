@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .arrays import FASHION_CLASSES, load_embedded
+from .arrays import load_embedded
+from .class_names import FASHION_CLASSES
 from .masks import VOID
 from .pictures import mirror
 from .split import Dataset, Split

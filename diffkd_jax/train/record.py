@@ -11,6 +11,7 @@ from typing import Any
 from .. import __version__
 from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
 from ..methods import describe
+from ..tasks.classes import first_difference
 from .choose import make_method
 from .processes import as_first, is_primary, wait_for_all
 from .workdir import SUMMARY, has_checkpoints, read_json, write_json
@@ -80,7 +81,11 @@ def claim_workdir(
                 f"{record}: found {name} of {type(known).__name__}, expected a list"
             )
         # What either lacks is not known.
-        if known and data.get(name) and known != data[name] and not free:
+        other = known and data.get(name) and known != data[name]
+        if other and name == "classes" and len(known) == len(data[name]):
+            # What has names in one version may have numbers in another.
+            other = bool(first_difference(list(map(str, known)), data[name]))
+        if other and not free:
             raise ValueError(
                 f"workdir: {workdir} holds a run on data of {name} {_few(known)}, "
                 f"found {_few(data[name])}; set data.path or choose another --workdir"

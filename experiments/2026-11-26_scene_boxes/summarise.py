@@ -8,7 +8,7 @@
 import pathlib
 import sys
 
-from diffkd_jax.data.arrays import FASHION_CLASSES
+from diffkd_jax.data.class_names import FASHION_CLASSES
 from diffkd_jax.tasks.boxes_drawn import show
 from experiments.scene_study import write
 
