@@ -4,13 +4,15 @@ import collections
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from .decoding import PICTURES, Encoded
 from .formats import existing
-from .split import Dataset, Split, some_of
+from .split import Dataset, Split, Stored, some_of
+from .texts import normal, one_form
 
 LOG = logging.getLogger(__name__)
 # What systems and their tools leave beside the files of people.
@@ -22,11 +24,14 @@ MOST_COUNTED = 10_000  # of what is left out: the log needs no more
 def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
     """Pictures in ``<split>/<class>/<file>``; classes are sorted by name.
 
+    Folders are one class where their names differ in their Unicode form alone.
+
     A class is a directory with at least one file that ends in one of
     :data:`PICTURES`; other files, and directories below a class, are left out and
     counted in the log, those of directories below up to :data:`MOST_COUNTED` and no
     links followed. Hidden files and directories are left out silently. A file that
-    cannot be read later counts as a picture that does not decode.
+    cannot be read later, such as a link that leads nowhere, counts as a picture that
+    does not decode.
 
     Args:
       path: directory of the splits.
@@ -43,7 +48,7 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
     }
     for split, classes in found.items():
         _report_left_out(root / split, {k: other for k, (_, other) in classes.items()})
-    names = sorted({k for c in found.values() for k, (files, _) in c.items() if files})
+    names = one_form(k for c in found.values() for k, (files, _) in c.items() if files)
     if not names:
         raise ValueError(
             f"{path}: found no pictures, expected <split>/<class>/<file>, such as "
@@ -51,14 +56,31 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
         )
     made = {}
     for split, classes in found.items():
+        folders = _by_class(root / split, classes)
         pairs = [
-            (os.path.join(split, name, file), k)
+            (os.path.join(split, folder, file), k)
             for k, name in enumerate(names)
-            for file in classes.get(name, ([], {}))[0]
+            for folder in folders.get(normal(name), ())
+            for file in classes[folder][0]
         ]
         if pairs:
             made[split] = _file_split(root, *zip(*pairs, strict=True))
     return Dataset(made, tuple(printable(name) for name in names))
+
+
+def _by_class(where: pathlib.Path, folders: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the folders of each class, whose name is in normal form."""
+    classes: dict[str, list[str]] = {}
+    for folder in folders:
+        classes.setdefault(normal(folder), []).append(folder)
+    if twins := [name for name, found in classes.items() if len(found) > 1]:
+        LOG.warning(
+            "%s: several folders whose names differ in their Unicode form alone, taken "
+            "as one class each: %s",
+            printable(str(where)),
+            some_of(twins),
+        )
+    return classes
 
 
 def printable(name: str) -> str:
@@ -70,14 +92,26 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def picture_files(
-    root: pathlib.Path, paths: Sequence[str]
-) -> tuple[Callable[[int], Encoded], Callable[[int], str]]:
-    """``index -> file``, read when it is asked for, and ``index -> name``.
+class Files(NamedTuple):
+    """Image files, read when they are asked for.
+
+    Attributes:
+      read: row to the file.
+      name: row to its path, as a person would look for it.
+      stored: how they are stored.
+    """
+
+    read: Callable[[int], Encoded]
+    name: Callable[[int], str]
+    stored: Stored
+
+
+def picture_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
+    """Returns image files by their row.
 
     Args:
       root: what the paths are relative to.
-      paths: of the pictures.
+      paths: of the images.
     """
     # An array, since workers get a copy: a list of a million paths would be slow.
     places = np.array([os.fsencode(path) for path in paths])
@@ -88,17 +122,30 @@ def picture_files(
     def name(index):
         return printable(full(index))
 
-    return lambda index: Encoded(content(full(index)), name(index)), name
+    def read(index):
+        data, fault = content(full(index))
+        return Encoded(data, name(index), fault=fault)
+
+    def size(index):
+        try:
+            return os.stat(full(index)).st_size
+        except OSError:
+            return -1
+
+    bare = lambda index: content(full(index))[0]
+    return Files(read, name, Stored(bare, size, places, os.fsencode(root)))
 
 
-def content(file: str) -> bytes:
-    """Of a file; of one that cannot be read none, and the log says why."""
+def content(file: str) -> tuple[bytes, str]:
+    """Returns the bytes of a file, and "" or why it cannot be read."""
     try:
         with open(file, "rb") as stream:
-            return stream.read()
+            return stream.read(), ""
     except OSError as error:
-        LOG.warning("%s: %s", printable(file), error.strerror or error)
-        return b""
+        if os.path.islink(file) and not os.path.exists(file):
+            target = printable(os.readlink(file))
+            return b"", f"found a link to {target!r}, where no file is"
+        return b"", f"found no file that can be read: {error.strerror or error}"
 
 
 def needed(there: Sequence[str], splits: Sequence[str]) -> list[str]:
@@ -131,8 +178,10 @@ def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:
             if entry.is_dir():
                 if not entry.is_symlink() and others[BELOW] < MOST_COUNTED:
                     others[BELOW] += _count(entry.path, MOST_COUNTED - others[BELOW])
-            elif entry.name.lower().endswith(PICTURES) and entry.is_file():
-                pictures.append(entry.name)
+            elif entry.name.lower().endswith(PICTURES) and (
+                entry.is_file() or entry.is_symlink()
+            ):
+                pictures.append(entry.name)  # a link that leads nowhere is told later
             else:
                 others[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
     return sorted(pictures), +others
@@ -170,11 +219,11 @@ def _report_left_out(
 
 
 def _file_split(root: pathlib.Path, files: Sequence[str], labels) -> Split:
-    read, name = picture_files(root, files)
+    read, name, stored = picture_files(root, files)
     label = np.array(labels, np.int32)
 
     def fetch(indices):
         images = [read(i) for i in indices]
         return {"image": images, "target": {"label": label[indices]}}
 
-    return Split(len(label), fetch, name, label)
+    return Split(len(label), fetch, name, label, stored=stored)

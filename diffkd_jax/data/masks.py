@@ -47,11 +47,15 @@ class MaskRule(NamedTuple):
 
 
 class EncodedMask(NamedTuple):
-    """The content of a mask file (PNG), what to call it, and its rule."""
+    """The content of a mask file (PNG), what to call it, and its rule.
+
+    ``fault`` says why the file could not be read; it is "" if it was.
+    """
 
     data: bytes
     name: str
     rule: MaskRule
+    fault: str = ""
 
 
 def read_mask(mask: EncodedMask) -> np.ndarray:

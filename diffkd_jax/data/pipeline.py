@@ -1,6 +1,5 @@
 """Batches from splits, by Grain: deterministic, sharded, from any step on."""
 
-import logging
 from collections.abc import Callable
 
 import grain
@@ -14,8 +13,6 @@ from .reader import Batch, Batches, Waiting, patient, read_ahead
 from .split import Split, subset
 from .unreadable import readable, replace_failed
 from .worker import start_worker
-
-LOG = logging.getLogger(__name__)
 
 
 def train_batches(
@@ -218,28 +215,3 @@ def _prefetched(
     if handover.SUPPORTED:
         elements = elements.map(handover.receiver())
     return read_ahead(elements, waiting)
-
-
-def note_skipped(
-    skipped: np.ndarray, known: set[int], split: Split, most: float
-) -> None:
-    """Logs and collects what could not be decoded; stops when it is too much.
-
-    Args:
-      skipped: rows of a batch, -1 for none.
-      known: rows found so far, changed in place; each is logged once.
-      split: where they lie.
-      most: allowed share of the split.
-
-    Raises:
-      ValueError: a larger share was found by now.
-    """
-    for row in sorted(set(skipped[skipped >= 0].tolist()) - known):
-        known.add(row)
-        LOG.warning("skipped, does not decode: %s", split.name(row))
-    if len(known) > most * split.size:
-        raise ValueError(
-            f"data.max_unreadable: found {len(known)} of {split.size} pictures that do "
-            f"not decode, expected at most a share of {most}; the last one: "
-            f"{split.name(max(known))}"
-        )

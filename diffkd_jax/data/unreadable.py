@@ -1,17 +1,22 @@
-"""What takes the place of pictures that do not decode."""
+"""What takes the place of images that do not decode, and why they do not."""
 
+import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .decoding import UnreadablePicture
+from .decoding import NO_PICTURE, UnreadablePicture, decode
 from .draws import Draws
+from .masks import EncodedMask, read_mask
 from .orientation import alike
 from .split import Split
 
 Batch = dict[str, Any]
+LOG = logging.getLogger(__name__)
 MOST_TRIES = 10
+_NUMBERS = re.compile(r"b'[^']*'|b\"[^\"]*\"|'[^']*'|/\S+|[0-9]+")  # of one image alone
 
 
 def replace_failed(
@@ -36,7 +41,7 @@ def replace_failed(
         if len(skipped) > MOST_TRIES * len(rows):
             raise UnreadablePicture(
                 f"{split.name(skipped[0])} and others: found no picture that decodes "
-                f"in {len(skipped)} draws"
+                f"in {len(skipped)} draws; this one: {reason_of(split, skipped[0])}"
             )
         draws = draws.again(still)
         # The draw after those of a shift and a mirror.
@@ -83,7 +88,8 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
         if not batch.pop("failed", np.zeros(1, bool)).all():
             return batch
     raise UnreadablePicture(
-        f"{split.name(0)} and others: found no picture that decodes"
+        f"{split.name(0)} and others: found no picture that decodes; this one: "
+        f"{reason_of(split, 0)}"
     )
 
 
@@ -100,3 +106,58 @@ def _repeated(batch: Batch, count: int) -> Batch:
         else np.repeat(value, count, 0)
         for name, value in batch.items()
     }
+
+
+def note_skipped(
+    skipped: np.ndarray, known: dict[int, str], split: Split, most: float
+) -> None:
+    """Logs and collects the images that were skipped; stops when they are too many.
+
+    Images are named in the log with the reason: the first ten of each sort of reason,
+    then the hundredth, the thousandth and so on with their number.
+
+    Args:
+      skipped: rows of a batch, -1 for none.
+      known: sort of reason by row, of the rows found so far; changed in place.
+      split: where they lie.
+      most: allowed share of the split.
+
+    Raises:
+      ValueError: a larger share was found by now.
+    """
+    rows = sorted(set(skipped[skipped >= 0].tolist()) - known.keys())
+    for row in rows:
+        text = reason_of(split, row)
+        known[row] = _NUMBERS.sub("#", text)
+        count = sum(sort == known[row] for sort in known.values())
+        if count <= 10 or 10 ** (len(str(count)) - 1) == count:
+            number = f" {count} images, the last one" if count > 10 else ""
+            LOG.warning("skipped%s, %s: %s", number, text, split.name(row))
+    if len(known) > most * split.size:
+        last = rows[-1] if rows else max(known)
+        raise ValueError(
+            f"data.max_unreadable: found {len(known)} of {split.size} pictures that do "
+            f"not decode, expected at most a share of {most}; the last one: "
+            f"{split.name(last)}: {reason_of(split, last)}"
+        )
+
+
+def reason_of(split: Split, row: int) -> str:
+    """Returns why an example cannot be read, without its name."""
+    try:
+        example = split.fetch(np.array([row]))
+        label = example["target"].get("label", [None])[0]
+        image = example["image"][0]
+        pixels = decode(image)
+        if isinstance(label, EncodedMask):
+            read_mask(label)
+    except ValueError as error:
+        text = str(error).removeprefix(f"{split.name(row)}: ")
+        return text.replace(f"{NO_PICTURE}: ", "")
+    if isinstance(image, np.ndarray):
+        return "does not decode"
+    height, width = pixels.shape[:2]
+    return (
+        f"found {width}x{height} pixels, which are too many once resized, or a file "
+        "that could not be read for a moment"
+    )

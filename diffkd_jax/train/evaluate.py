@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..data import Data, Split, pipeline, transforms
+from ..data.unreadable import note_skipped
 from ..models.contract import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
@@ -235,7 +236,7 @@ def make_batches(
       split: to evaluate on.
       mesh: of the devices.
     """
-    transform, unreadable = transforms.eval_transform(options), set[int]()
+    transform, unreadable = transforms.eval_transform(options), dict[int, str]()
 
     def batches(asked):
         size = batch_size(
@@ -252,9 +253,7 @@ def make_batches(
         with closing(made):
             for batch in made:
                 skipped = batch.pop("skipped")
-                pipeline.note_skipped(
-                    skipped, unreadable, split, options["max_unreadable"]
-                )
+                note_skipped(skipped, unreadable, split, options["max_unreadable"])
                 yield batch
 
     return batches

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..core.step import TrainState
-from ..data import pipeline
+from ..data.unreadable import note_skipped
 from ..tasks import Evidence
 from . import checkpoint, first_step, processes, report, sharding
 from .build import Run, student_variables
@@ -86,7 +86,11 @@ def fit(
         teacher without variables.
     """
     plan, teacher_variables = run.plan, run.teacher_variables
-    state, history, unreadable = run.init(), dict[int, dict[str, float]](), set[int]()
+    state, history, unreadable = (
+        run.init(),
+        dict[int, dict[str, float]](),
+        dict[int, str](),
+    )
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
             checkpoint.manager(workdir, run.task, history)
@@ -241,11 +245,11 @@ def _numbers(metrics: Any) -> dict[str, float]:
     return {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
 
 
-def _next(run: Run, batches: Any, unreadable: set[int]) -> dict[str, Any]:
+def _next(run: Run, batches: Any, unreadable: dict[int, str]) -> dict[str, Any]:
     """The next batch without what it says of unreadable pictures."""
     batch = next(batches)
     skipped, split = batch.pop("skipped"), run.data.train
-    pipeline.note_skipped(skipped, unreadable, split, run.plan.max_unreadable)
+    note_skipped(skipped, unreadable, split, run.plan.max_unreadable)
     return batch
 
 

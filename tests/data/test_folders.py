@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import folders, open_data, sources, transforms
+from diffkd_jax.data.decoding import UnreadablePicture, decode
 from diffkd_jax.data.split import array_split, limited
 from tests.data.options import data_options
 
@@ -103,7 +104,7 @@ def test_of_many_classes_the_first_are_named(folder, caplog):
 def test_a_class_in_the_evaluation_split_alone_is_named(folder, caplog):
     write(folder, "test/owl/1.png")
     assert open_data(options(folder)).meta["class_names"] == ["cat", "dog", "owl"]
-    assert messages(caplog) == ["classes without a training picture: owl"]
+    assert "classes without a training picture: owl" in messages(caplog)
 
 
 def test_labels_from_1_are_named(tmp_path, caplog):
@@ -113,7 +114,7 @@ def test_labels_from_1_are_named(tmp_path, caplog):
         file, **{f"{s}/{k}": v for s in ("train", "test") for k, v in arrays.items()}
     )
     open_data(options(file, name="npz"))
-    assert messages(caplog) == ["classes without a training picture: 0"]
+    assert "classes without a training picture: 0" in messages(caplog)
 
 
 def test_all_listed_endings_are_read(tmp_path):
@@ -144,7 +145,7 @@ def test_names_that_are_no_utf_8_can_be_written(folder):
     assert all(picture.data for picture in split.fetch(np.arange(4))["image"])
 
 
-def test_a_file_that_is_gone_counts_as_one_that_does_not_decode(folder, caplog):
+def test_a_file_that_is_gone_counts_as_one_that_does_not_decode(folder):
     split = sources.load("folder", str(folder)).splits["train"]
     (folder / "train/cat/2.png").unlink()
     batch = split.fetch(np.arange(4))
@@ -154,7 +155,8 @@ def test_a_file_that_is_gone_counts_as_one_that_does_not_decode(folder, caplog):
         True,
         True,
     ]
-    assert messages(caplog) == [f"{folder}/train/cat/2.png: No such file or directory"]
+    with pytest.raises(UnreadablePicture, match=r"cat/2\.png: .*No such file"):
+        decode(batch["image"][1])
     batch = transforms.eval_transform(options(folder))(batch)
     assert batch["failed"].tolist() == [False, True, False, False]
 

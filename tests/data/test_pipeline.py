@@ -10,6 +10,7 @@ from diffkd_jax.data import pipeline, transforms
 from diffkd_jax.data import split as split_module
 from diffkd_jax.data.decoding import UnreadablePicture
 from diffkd_jax.data.draws import Draws
+from diffkd_jax.data.unreadable import note_skipped
 from tests.data.options import data_options
 
 SIZE = 50
@@ -182,15 +183,15 @@ def test_evaluation_masks_unreadable_pictures(split):
 
 
 def test_unreadable_pictures_are_named_once_and_limited(split, caplog):
-    known = set()
+    known = {}
     for rows in ([3, -1, -1], [3, 4, -1]):
-        pipeline.note_skipped(np.array(rows), known, split, 0.04)
+        note_skipped(np.array(rows), known, split, 0.04)
     assert [r.getMessage() for r in caplog.records] == [
         "skipped, does not decode: example 3",
         "skipped, does not decode: example 4",
     ]
     with pytest.raises(ValueError, match=r"max_unreadable: found 3 of 50 .* example 9"):
-        pipeline.note_skipped(np.array([9]), known, split, 0.04)
+        note_skipped(np.array([9]), known, split, 0.04)
 
 
 def test_worker_processes_change_nothing(split):
