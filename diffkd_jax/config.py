@@ -43,6 +43,7 @@ FREE_FIELDS = (
     "data.num_threads",
     "data.num_workers",
     "data.max_unreadable",
+    "data.max_doubtful",
     "data.stalled_seconds",
     "data.canvas",  # of evaluation
     "teacher.init",  # so can a teacher; its numbers are compared
@@ -158,6 +159,13 @@ def base() -> ConfigDict:
                 "num_threads": 2,
                 "num_workers": 0,  # processes that prepare batches, 0 for threads
                 "max_unreadable": 0.001,  # share of pictures that may not decode
+                # Share of what cannot be right: objects or files that stand twice, or
+                # evaluation images that are also in training. Below 100 it is only
+                # counted and named.
+                "max_doubtful": 0.01,
+                # The level of images of 16 bits that is white, such as 4095 for a
+                # camera of 12 bits; 0 for 65535.
+                "max_level": 0,
                 "stalled_seconds": 600.0,  # without a batch, after which a run ends
             },
             "student": {

@@ -6,12 +6,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import boxed, boxed_survey, dense, sources, survey, transforms
+from . import (
+    boxed,
+    boxed_survey,
+    dense,
+    doubts,
+    leaks,
+    levels,
+    sources,
+    survey,
+    transforms,
+)
 from .draws import Draws
 from .fields import check_fields
 from .objects import to_train_on
 from .orientation import grouped
 from .split import Split, hold_out, limited, some_of
+from .texts import finder
 from .unreadable import first_readable
 
 LOG = logging.getLogger(__name__)
@@ -62,8 +73,8 @@ def open_data(options) -> Data:
       options: the section ``data`` of a config.
 
     Raises:
-      ValueError: unknown names, fields out of range, or classes that are not
-        ``data.num_classes``.
+      ValueError: unknown names, fields out of range, classes that are not
+        ``data.num_classes``, or more that cannot be right than ``data.max_doubtful``.
     """
     check_fields(options)
     used = {options.train_split, options.eval_split} - {"holdout"}
@@ -71,6 +82,7 @@ def open_data(options) -> Data:
     dataset = sources.load(options.name, options.path, tuple(sorted(used)), own)
     names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
     splits = dict(dataset.splits)
+    _find_splits(splits, options)
     for field in ("train_split", "eval_split"):
         if options[field] not in {*splits, "holdout"}:
             raise ValueError(
@@ -91,6 +103,9 @@ def open_data(options) -> Data:
             f"classes of {options.name!r}"
         )
     _name_unseen_classes(splits[options.train_split], names)
+    for name in used:
+        doubts.refuse(splits[name].doubts, options.max_doubtful)
+    splits = {k: levels.with_white(v, options.max_level) for k, v in splits.items()}
     if options.holdout:
         rest, held = hold_out(splits[options.train_split], options.holdout)
         splits |= {options.train_split: rest, "holdout": held}
@@ -104,6 +119,11 @@ def open_data(options) -> Data:
         train = grouped(train)
         splits = {name: grouped(split) for name, split in splits.items()}
     evaluation = splits[options.eval_split]
+    if options.train_split != options.eval_split:
+        found = leaks.find_leaks(train, evaluation, options.name)
+        doubts.refuse(found, options.max_doubtful)
+    if not options.max_level:
+        levels.look_at_levels(train, f"{options.name} {options.train_split}")
     if train.known is not None:  # before pictures are read that may not fit
         boxed.check_boxed(options)
         boxed_survey.look_to_train(train, options, f"{options.name} train")
@@ -161,6 +181,16 @@ def make_normalised(options, channels: int) -> Callable[[Mapping], dict]:
         return {**batch, "image": image}
 
     return normalised
+
+
+def _find_splits(splits: dict[str, Split], options) -> None:
+    """Renames splits, in place, that a config names in another Unicode form."""
+    find = finder(list(splits))
+    for field in ("train_split", "eval_split"):
+        wanted = options[field]
+        name = find(wanted)
+        if name is not None and name != wanted:
+            splits[wanted] = splits.pop(name)
 
 
 def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:

@@ -11,12 +11,16 @@ import simplejpeg
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
+    Image,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
+
+from .deep import deep_colours, highest_level, is_deep, to_8_bits
+from .kinds import kind_of
 
 try:
     from PIL import AvifImagePlugin  # Pillow 11.3 and newer
@@ -25,6 +29,9 @@ except ImportError:
 
 # What a picture may declare, about 256 MiB of RGB: where Pillow begins to warn.
 MOST_PIXELS = 89_478_485
+
+
+NO_PICTURE = "not a picture that decodes"
 
 
 class UnreadablePicture(ValueError):
@@ -38,11 +45,16 @@ class Encoded(NamedTuple):
       data: the bytes of the file.
       name: for messages.
       channels: 3 for RGB, 1 for grey: what it is decoded to.
+      fault: why the file could not be read, "" if it was.
+      max_level: the level that is white in an image of 16 bits, such as 4095 for a
+        camera of 12 bits; 0 for the most that the file can hold.
     """
 
     data: bytes
     name: str
     channels: int = 3
+    fault: str = ""
+    max_level: int = 0
 
 
 Picture = np.ndarray | Encoded  # uint8 [h, w, c], or a file that decodes to that
@@ -72,15 +84,19 @@ _FORMATS = [
     _format(".webp", rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
 ]
 if AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED:
-    _FORMATS += [_format(".avif", rb"....ftyp", AvifImagePlugin.AvifImageFile)]
+    _FORMATS += [
+        _format(
+            ".avif",
+            rb"....ftyp(?:avi[fs]|mif1.{8,40}avi[fs])",
+            AvifImagePlugin.AvifImageFile,
+        )
+    ]
 
 PICTURES = tuple(ending for form in _FORMATS for ending in form.endings)
 # A progressive JPEG goes over its pixels once for each scan; encoders write about ten.
 # One of the most pixels may have this many, smaller ones more.
 MOST_SCANS = 32
 _HAS_EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")
-# Grey levels of 16 bits to those of 8, by table: no copy in a wider type.
-_LEVELS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 # Texts of a PNG, its colour profile and the frames after the first: none is needed,
 # and Pillow refuses a sound picture for the size of the first two.
 _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
@@ -89,7 +105,8 @@ _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 def decode(picture: Picture) -> np.ndarray:
     """All pixels, uint8 ``[h, w, c]``; a file is decoded to RGB, or grey if it says so.
 
-    Grey levels of 16 bits are divided by 257. Floats of 0 to 1 are multiplied by 255,
+    Grey levels of 16 bits are divided by 257, or by what makes ``max_level`` white.
+    Floats of 0 to 1 are multiplied by 255,
     those of 0 to 255 are kept; both are rounded. Transparency is dropped, of an
     animation the first frame is taken.
 
@@ -159,7 +176,24 @@ def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
             except ValueError:
                 pass  # CMYK, and small flaws that Pillow passes over
         with open_file(picture) as image:
-            return _pixels(image, picture.channels)
+            return _pixels(image, picture)
+
+
+def stored_levels(picture: Encoded) -> np.ndarray | None:
+    """Returns the levels of an image of 16 bits, ``[h, w]`` or ``[h, w, 3]``.
+
+    Returns None, without decoding it, for an image of another kind.
+
+    Raises:
+      UnreadablePicture: as :func:`decode`.
+    """
+    if is_jpeg(picture):
+        return None
+    with faults_of(picture), open_file(picture) as image:
+        if image.mode.startswith("I"):
+            image.load()
+            return np.asarray(image)
+        return deep_colours(picture.data) if is_deep(image) else None
 
 
 def is_jpeg(picture: Encoded) -> bool:
@@ -173,7 +207,7 @@ def faults_of(picture: Any) -> Iterator[None]:
         yield
     except Exception as error:
         raise UnreadablePicture(
-            f"{picture.name}: not a picture that decodes: {reason(error)}"
+            f"{picture.name}: {NO_PICTURE}: {reason(error)}"
         ) from None
 
 
@@ -214,12 +248,12 @@ def _check_scans(data: bytes, height: int, width: int) -> None:
 def open_file(picture: Any) -> Any:
     """Pillow's picture of a file's ``data``, not decoded yet, of a size that can be."""
     data = picture.data
+    if picture.fault:
+        raise ValueError(picture.fault)
     form = next((form for form in _FORMATS if form.start.match(data)), None)
     if form is None:
-        raise ValueError(
-            f"found {len(data)} bytes that begin with {data[:8]!r}, expected one of "
-            f"{', '.join(PICTURES)}"
-        )
+        kind = kind_of(data) or f"{len(data)} bytes that begin with {data[:8]!r}"
+        raise ValueError(f"found {kind}, expected one of {', '.join(PICTURES)}")
     if ".png" in form.endings:
         data = _without_extras(data)
     if ".webp" in form.endings:
@@ -233,17 +267,20 @@ def open_file(picture: Any) -> Any:
     return image
 
 
-def _pixels(image: Any, channels: int) -> np.ndarray:
+def _pixels(image: Any, picture: Encoded) -> np.ndarray:
+    channels, deep = picture.channels, picture.max_level and is_deep(image)
     image.load()
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"found levels {values.min()} to {values.max()}, expected 0 to 65535"
-            )
-        grey = np.empty(values.shape, np.uint8)
-        for row, levels in zip(grey, values, strict=True):
-            row[:] = _LEVELS[levels]  # by row: an index is copied as 64 bits
+        grey = to_8_bits(np.asarray(image), picture.max_level or highest_level(image))
+        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # white is zero
+            grey = 255 - grey
+    elif deep:
+        colours = deep_colours(picture.data)
+        rows = to_8_bits(colours.reshape(len(colours), -1), picture.max_level)
+        pixels = rows.reshape(colours.shape)
+        if channels == 3:
+            return pixels
+        grey = np.asarray(Image.fromarray(pixels).convert("L"))
     elif image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 255):  # NaN neither

@@ -23,6 +23,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_threads": (0, 1024),
     "num_workers": (0, 1024),
     "max_unreadable": (0, 1),
+    "max_doubtful": (0, 1),
+    "max_level": (0, 65535),
     "stalled_seconds": (1, math.inf),
 }
 

@@ -1,6 +1,7 @@
 """From a config to a run, as values."""
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ from .evaluate import Other, inferring, make_evaluate, make_others, reading
 from .optimizer import make_optimizer, make_schedule
 from .plan import Plan, make_plan
 from .stop import Asked, never
+
+LOG = logging.getLogger(__name__)
 
 
 def student_variables(state: TrainState) -> dict[str, Any]:
@@ -197,6 +200,12 @@ def build(config, data: Data | None = None) -> Run:
     """
     config = renamed(config)
     data, task, mesh, place, evaluate = build_scoring(config, data)
+    if config.mode == "train" and config.data.train_split == config.data.eval_split:
+        LOG.warning(
+            "data.eval_split: found %r, the training split, so scores are better than "
+            "on new examples",
+            config.data.eval_split,
+        )
     group = config.train.norm_group_size
     method = make_method(config, group)
     student = make_model("student", config.student, data, group)

@@ -38,6 +38,8 @@ ACCEPTED = {
     "predictions": "a folder, read where mode is predict",
     "data.path": "no file is read by the embedded set",
     "data.holdout": ZERO,
+    "data.max_doubtful": ZERO,
+    "data.max_level": ZERO,
     "data.limit": f"{ZERO}; more than there are is all",
     "data.num_classes": ZERO,
     "data.eval_batch_size": "rounded down to the split",

@@ -1,0 +1,62 @@
+"""Images of more than 8 bits for each level."""
+
+import functools
+from typing import Any
+
+import cv2
+import numpy as np
+
+
+def is_deep(image: Any) -> bool:
+    """Whether an image has colours of 16 bits, of which Pillow keeps the upper 8."""
+    return bool(image.tile) and ";16" in str(image.tile[0][3])
+
+
+def deep_colours(data: bytes) -> np.ndarray:
+    """Returns colours of 16 bits, uint16 ``[h, w, 3]``, without transparency.
+
+    Args:
+      data: content of an image file whose declared size was checked.
+
+    Raises:
+      ValueError: a file without such colours.
+    """
+    colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if colours is None or colours.dtype != np.uint16 or colours.ndim != 3:
+        raise ValueError("found colours of 16 bits that do not decode")
+    return colours[..., 2::-1]
+
+
+def to_8_bits(values: np.ndarray, white: int) -> np.ndarray:
+    """Returns levels of 16 bits as levels of 8, uint8 of the same shape.
+
+    Args:
+      values: integers ``[h, w]``.
+      white: the level that becomes 255.
+
+    Raises:
+      ValueError: a level below 0 or above ``white``.
+    """
+    if values.min() < 0 or values.max() > white:
+        hint = " (data.max_level)" if white < 65535 else ""
+        raise ValueError(
+            f"found levels {values.min()} to {values.max()}, expected 0 to {white}"
+            f"{hint}"
+        )
+    table = _levels(white)
+    grey = np.empty(values.shape, np.uint8)
+    for row, levels in zip(grey, values, strict=True):
+        row[:] = table[levels]  # by row: an index is copied as 64 bits
+    return grey
+
+
+@functools.lru_cache(8)
+def _levels(white: int) -> np.ndarray:
+    """Levels of 8 bits by those of up to 16: no copy in a wider type is needed."""
+    return np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
+
+
+def highest_level(image: Any) -> int:
+    """Returns the highest level that a file can hold; a TIFF of 12 bits says so."""
+    bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
+    return 2**bits - 1 if 8 < bits < 16 else 65535
