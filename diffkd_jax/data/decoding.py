@@ -19,7 +19,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from .deep import deep_colours, highest_level, is_deep, to_8_bits
+from .deep import deep_colours, highest_level, is_deep, to_8_bits, with_black_zero
 from .kinds import kind_of
 
 try:
@@ -256,9 +256,13 @@ def open_file(picture: Any) -> Any:
         raise ValueError(f"found {kind}, expected one of {', '.join(PICTURES)}")
     if ".png" in form.endings:
         data = _without_extras(data)
+    white_is_zero = False
+    if ".tiff" in form.endings:
+        data, white_is_zero = with_black_zero(data)
     if ".webp" in form.endings:
         _checked(*_webp_size(data))  # its decoder allocates when it is made
     image = form.open(io.BytesIO(data))
+    image.info["white_is_zero"] = white_is_zero
     _checked(image.height, image.width)
     if ".jpg" in form.endings:
         _check_scans(data, image.height, image.width)
@@ -272,8 +276,6 @@ def _pixels(image: Any, picture: Encoded) -> np.ndarray:
     image.load()
     if image.mode.startswith("I"):
         grey = to_8_bits(np.asarray(image), picture.max_level or highest_level(image))
-        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # white is zero
-            grey = 255 - grey
     elif deep:
         colours = deep_colours(picture.data)
         rows = to_8_bits(colours.reshape(len(colours), -1), picture.max_level)
@@ -293,6 +295,8 @@ def _pixels(image: Any, picture: Encoded) -> np.ndarray:
         image.info.pop("transparency", None)  # not used, and warned of
         pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
         return pixels if channels == 3 else pixels[..., None]
+    if image.info["white_is_zero"]:
+        grey = 255 - grey
     return np.repeat(grey[..., None], channels, -1)
 
 

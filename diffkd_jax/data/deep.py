@@ -1,10 +1,45 @@
 """Images of more than 8 bits for each level."""
 
 import functools
+import struct
 from typing import Any
 
 import cv2
 import numpy as np
+
+_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
+
+
+def with_black_zero(data: bytes) -> tuple[bytes, bool]:
+    """Returns a TIFF of more than 8 bits whose zero is declared black.
+
+    Pillow reads some files whose zero is white as negatives, and refuses others.
+
+    Args:
+      data: content of a file.
+
+    Returns:
+      The content, and whether its zero is white, so that levels must be inverted.
+    """
+    order = _TIFF.get(data[:4])
+    if order is None:
+        return data, False
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        places = range(start + 2, start + 2 + 12 * count, 12)
+        tags = {struct.unpack_from(f"{order}H", data, p)[0]: p + 8 for p in places}
+        bits, white_zero = (
+            struct.unpack_from(f"{order}H", data, tags[tag])[0] if tag in tags else 1
+            for tag in (_BITS, _PHOTOMETRIC)
+        )
+    except struct.error:  # damaged: its reader says how
+        return data, False
+    if white_zero or bits <= 8:
+        return data, False
+    place = tags[_PHOTOMETRIC]
+    return data[:place] + struct.pack(f"{order}H", 1) + data[place + 2 :], True
 
 
 def is_deep(image: Any) -> bool:

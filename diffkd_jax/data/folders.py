@@ -78,7 +78,7 @@ def _by_class(where: pathlib.Path, folders: Iterable[str]) -> dict[str, list[str
             "%s: several folders whose names differ in their Unicode form alone, taken "
             "as one class each: %s",
             printable(str(where)),
-            some_of(twins),
+            printable(some_of(twins)),
         )
     return classes
 

@@ -7,6 +7,7 @@ import pathlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from .decoding import PICTURES
 from .doubts import note, repeated
 from .pairs import MOST_LIST_BYTES
 from .split import Doubt, some_of
@@ -20,7 +21,8 @@ def files_by_stem(
 ) -> Callable[[str], list[str]]:
     """Returns a function that finds the files of a folder by their name without ending.
 
-    The name is taken as it is, then in another Unicode form. Of several files of one
+    The name is taken as it is, then in another Unicode form, then without the ending of
+    an image, which some lists have. Of several files of one
     name those come first whose ending comes first in ``endings``; its case does not
     matter.
     """
@@ -32,7 +34,14 @@ def files_by_stem(
     for names in stems.values():
         names.sort(key=lambda n: (endings.index(os.path.splitext(n)[1].lower()), n))
     find = finder(stems)
-    return lambda stem: stems.get(find(stem) or "", [])
+
+    def files_of(name: str) -> list[str]:
+        stem, ending = os.path.splitext(name)
+        stems_of_name = (name, stem) if ending.lower() in PICTURES else (name,)
+        keys = (find(own) for own in stems_of_name)
+        return next((stems[key] for key in keys if key is not None), [])
+
+    return files_of
 
 
 def read_lists(

@@ -6,6 +6,7 @@ from xml.parsers import expat
 from .decoding import reason
 from .kinds import refuse_pointer
 from .objects import MOST_NUMBER
+from .texts import whole
 
 MOST_BYTES = 2**22
 MOST_TEXT = 4096  # characters of a tag
@@ -19,8 +20,7 @@ READ = {
     *(("object", "bndbox", corner) for corner in CORNERS),
 }
 ONCE = READ | {("size",), ("object", "bndbox")}
-MARKS = {"": False, "0": False, "false": False, "1": True, "true": True}
-MARKS |= {"0.0": False, "1.0": True}
+MARKS = {"": False, "false": False, 0: False, "true": True, 1: True}
 
 
 class Entry(NamedTuple):
@@ -84,10 +84,11 @@ def read_entry(data: bytes, where: str) -> Entry:
                 )
             found.append(value)
         mark = one.get(("object", "difficult"), "").strip()
-        if mark.lower() not in MARKS:
+        marked = MARKS.get(mark.lower() if whole(mark) is None else whole(mark))
+        if marked is None:
             raise ValueError(f"{at}: found difficult {mark[:40]!r}, expected 0 or 1")
         names.append(name)
-        difficult.append(MARKS[mark.lower()])
+        difficult.append(marked)
         boxes.append(found)
     sides = [_number(top.get(("size", side), "0")) for side in ("height", "width")]
     height, width = (int(side) if side and 0 < side < 2**24 else 0 for side in sides)

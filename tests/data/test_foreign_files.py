@@ -121,6 +121,25 @@ def test_voc_takes_any_ending(tmp_path, name, file):
     assert first_image(name, tmp_path).endswith(f"JPEGImages/{file}")
 
 
+@pytest.mark.parametrize("name", ["voc", "voc_boxes"])
+def test_lists_may_hold_names_with_endings(tmp_path, name):
+    voc(tmp_path, ["a.png"])
+    for kind in ("Main", "Segmentation"):
+        write(tmp_path / f"ImageSets/{kind}/train.txt", "a.png\r\n")
+    assert first_image(name, tmp_path).endswith("JPEGImages/a.png")
+
+
+@pytest.mark.parametrize(
+    ("mark", "ignored"), [("1.0", 1), ("1.00", 1), ("0.0", 0), ("01", 1), ("True", 1)]
+)
+def test_marks_in_xml_are_numbers_in_any_form(tmp_path, mark, ignored):
+    text = xml("dog").replace("<bndbox>", f"<difficult>{mark}</difficult><bndbox>")
+    write(tmp_path / "a.xml", text)
+    write(tmp_path / "a.png", image_bytes())
+    split = sources.load("voc_boxes", str(tmp_path)).splits["train"]
+    assert split.known.ignored.tolist() == [ignored]
+
+
 def test_a_mask_of_voc_has_an_ending_in_any_case(tmp_path):
     voc(tmp_path, ["a.png"])
     masks = tmp_path / "SegmentationClass"

@@ -14,20 +14,23 @@ from tests.data.made import image_bytes, write, write_mask
 from tests.data.options import data_options
 
 
-def tiff(values, photometric, bits=16):
-    """A grey TIFF, little-endian, not compressed."""
+def tiff(values, photometric, bits=16, order="<"):
+    """A grey TIFF, not compressed."""
     height, width = values.shape
     if bits == 12:
         rows = ["".join(f"{v:012b}" for v in row) for row in values.tolist()]
         rows = [row + "0" * (-len(row) % 8) for row in rows]
         data = b"".join(int(r, 2).to_bytes(len(r) // 8, "big") for r in rows)
     else:
-        data = values.astype(f"<u{bits // 8}").tobytes()
+        kind = "u" if values.dtype.kind in "iu" else "f"
+        data = values.astype(f"{order}{kind}{bits // 8}").tobytes()
     short = {256: width, 257: height, 258: bits, 259: 1, 262: photometric}
     short |= {273: 8, 277: 1, 278: height, 279: len(data)}
-    tags = b"".join(struct.pack("<HHIHH", k, 3, 1, v, 0) for k, v in short.items())
-    entries = struct.pack("<H", len(short)) + tags + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + entries
+    short |= {} if values.dtype.kind in "iu" else {339: 3}
+    tags = [struct.pack(f"{order}HHIHH", k, 3, 1, v, 0) for k, v in short.items()]
+    entries = struct.pack(f"{order}H", len(short)) + b"".join(tags) + bytes(4)
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", 8 + len(data)) + data + entries
 
 
 def png(values):
@@ -46,11 +49,27 @@ def grey(data, **fields):
 RAMP = np.array([[0, 1000], [2048, 4095]])
 
 
-def test_white_that_is_zero_is_inverted_at_16_bits_as_at_8():
-    wide = np.array([[0, 257], [1285, 65535]])
-    assert grey(tiff(wide, 1)) == [[0, 1], [5, 255]]
-    assert grey(tiff(wide, 0)) == [[255, 254], [250, 0]]
-    assert grey(tiff(wide // 257, 0, 8)) == [[255, 254], [250, 0]]
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_white_that_is_zero_is_inverted_at_16_bits_as_at_8(order, bits):
+    values = np.array([[0, 257], [1285, 65535]]) // (257 if bits == 8 else 1)
+    if (bits, order) != (32, ">"):  # which Pillow does not read
+        assert grey(tiff(values, 1, bits, order)) == [[0, 1], [5, 255]]
+        assert grey(tiff(values, 0, bits, order)) == [[255, 254], [250, 0]]
+
+
+def test_white_that_is_zero_is_inverted_in_floats():
+    values = np.array([[0.0, 0.2], [0.4, 1.0]])
+    assert grey(tiff(values, 1, 32)) == [[0, 51], [102, 255]]
+    assert grey(tiff(values, 0, 32)) == [[255, 204], [153, 0]]
+
+
+@pytest.mark.parametrize(
+    "data", [b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08"]
+)
+def test_a_damaged_tiff_is_named(data):
+    with pytest.raises(UnreadablePicture, match="here: not a picture"):
+        decode(Encoded(data, "here"))
 
 
 def test_the_level_that_is_white_can_be_given():
@@ -68,6 +87,7 @@ def test_the_level_that_is_white_can_be_given():
 
 def test_a_tiff_of_12_bits_says_its_white():
     assert grey(tiff(RAMP, 1, 12)) == [[0, 62], [128, 255]]
+    assert grey(tiff(RAMP, 0, 12)) == [[255, 193], [127, 0]]
 
 
 def test_images_of_8_bits_do_not_change():
