@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .decoding import Encoded, UnreadablePicture, size_of
+from .doubts import note, repeated
 from .objects import MOST_NUMBER, Read, collect, object_split
 from .split import Split, Stored, check_labels
 
@@ -137,6 +138,10 @@ def box_split(
     def picture(index):
         return Encoded(source[index]["image"], name(index))
 
+    given = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
+    again = list(repeated(ids)) if given else []
+    same_id = "records have the id of an earlier one"
+    doubts += note(again, count, same_id, where, names.__getitem__)
     made = object_split(objects, sides, ids, where, picture, name)
     stored = Stored(lambda i: source[i]["image"])
     return made._replace(stored=stored, doubts=doubts)

@@ -66,10 +66,11 @@ def decode_text(data: bytes, where: str) -> str:
             raise UnicodeDecodeError(codec, data, data.index(b"\0"), len(data), "zero")
         return data.decode(codec)
     except UnicodeDecodeError as error:
-        start = data.rfind(b"\n", 0, error.start) + 1
-        number, line = data[:start].count(b"\n") + 1, data[start:].split(b"\n", 1)[0]
+        number = data[: error.start].count(b"\n") + 1
+        before = data[max(0, error.start - 30) : error.start].rpartition(b"\n")[2]
+        after = data[error.start : error.start + 30].partition(b"\n")[0]
         raise ValueError(
-            f"{where}: line {number}: found {line.strip()[:60]!r}, which is no "
+            f"{where}: line {number}: found {(before + after).strip()!r}, which is no "
             f"{codec.upper()[:6].rstrip('-S')}, expected a text in UTF-8 or UTF-16; "
             "save the file as UTF-8"
         ) from None

@@ -121,6 +121,17 @@ def test_voc_takes_any_ending(tmp_path, name, file):
     assert first_image(name, tmp_path).endswith(f"JPEGImages/{file}")
 
 
+def test_own_masks_in_the_layout_of_voc_have_no_names_of_voc(tmp_path):
+    voc(tmp_path, ["a.png"])
+    assert sources.load("voc", str(tmp_path)).class_names == tuple(map(str, range(21)))
+    write(tmp_path / "classes.txt", "sky\ntree\n")
+    data = sources.load("voc", str(tmp_path))
+    assert data.class_names == ("sky", "tree")
+    assert len(data.meta["palette"]) == 2
+    data = sources.load("voc", str(tmp_path), (), {"classes": "a, b, c"})
+    assert data.class_names == ("a", "b", "c")
+
+
 @pytest.mark.parametrize("name", ["voc", "voc_boxes"])
 def test_lists_may_hold_names_with_endings(tmp_path, name):
     voc(tmp_path, ["a.png"])
