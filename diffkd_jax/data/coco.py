@@ -127,7 +127,11 @@ def _files(
         }
     else:
         there = {"train": root / pattern}
-    there = {name: file for name, file in there.items() if file.is_file()}
+    there = {
+        name: file
+        for name, file in there.items()
+        if file.is_file() and not file.name.startswith("._")  # of a Mac
+    }
     if not there:
         raise FileNotFoundError(
             f"{root}: found no {pattern.replace('{split}', '<split>')}, expected the "

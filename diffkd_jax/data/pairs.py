@@ -22,7 +22,7 @@ from .folders import (
 from .formats import existing
 from .masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from .split import Dataset, Doubt, Split, some_of
-from .texts import finder, normal, read_text
+from .texts import finder, normal, read_text, whole
 
 LOG = logging.getLogger(__name__)
 MOST_LIST_BYTES = 2**20
@@ -100,6 +100,8 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
         given = [line.strip() for line in lines if line.strip()]
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
+    if isinstance(given, float):
+        given = whole(given)
     if isinstance(given, int) and 0 < given <= MOST_CLASSES:
         given = [str(k) for k in range(given)]
     if (

@@ -63,9 +63,14 @@ def load_tar(path: str) -> Dataset:
             raise ValueError(f"{path}: {name}: found no pictures in its shards")
         classes = max(classes, int(label.max()) + 1)
         check_labels(label, classes, f"{path}: {name}")
-        members = np.array([os.fsencode(n) for part in parts for n in part.names])
-        split = _tar_split([str(f) for f in files], shard, place, label, members)
-        splits[name] = split._replace(doubts=_copies(split, members, f"{path}: {name}"))
+        paths = (
+            os.path.join(file.name, name)
+            for file, part in zip(files, parts, strict=True)
+            for name in part.names
+        )
+        members = np.array([os.fsencode(path) for path in paths])
+        split = _tar_split(root, files, shard, place, label, members)
+        splits[name] = split._replace(doubts=_copies(split, f"{path}: {name}"))
     return Dataset(splits, tuple(str(k) for k in range(classes)))
 
 
@@ -168,17 +173,21 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> in
 
 
 def _tar_split(
-    files: Sequence[str],
+    root: pathlib.Path,
+    files: Sequence[pathlib.Path],
     shard: np.ndarray,
     place: np.ndarray,
     label: np.ndarray,
     members: np.ndarray,
 ) -> Split:
+    shards = [str(file) for file in files]
+
     def name(index):
-        return f"{files[shard[index]]}: {printable(os.fsdecode(members[index]))}"
+        member = os.fsdecode(members[index].partition(b"/")[2])
+        return f"{shards[shard[index]]}: {printable(member)}"
 
     def content(index):
-        with open(files[shard[index]], "rb") as stream:
+        with open(shards[shard[index]], "rb") as stream:
             stream.seek(place[index, 0])
             return stream.read(place[index, 1])
 
@@ -186,16 +195,19 @@ def _tar_split(
         images = [Encoded(content(i), name(i)) for i in indices]
         return {"image": images, "target": {"label": label[indices]}}
 
-    stored = Stored(content, lambda i: int(place[i, 1]))
+    size = lambda index: int(place[index, 1])
+    stored = Stored(content, size, members, os.fsencode(root))
     return Split(len(label), fetch, name, label, stored=stored)
 
 
-def _copies(split: Split, members: np.ndarray, where: str) -> tuple[Doubt, ...]:
+def _copies(split: Split, where: str) -> tuple[Doubt, ...]:
     """Finds images that stand in two shards, with one key and the same bytes."""
     assert split.stored is not None
     assert split.stored.size is not None
+    assert split.stored.files is not None
+    members = (path.partition(b"/")[2] for path in split.stored.files.tolist())
     sizes = map(split.stored.size, range(split.size))
-    again = repeated([*zip(members.tolist(), sizes, strict=True)])
+    again = repeated([*zip(members, sizes, strict=True)])
     looked_at = itertools.islice(again.items(), MOST_LOOKED_AT)
     read = split.stored.read
     rows = [row for row, first in looked_at if read(row) == read(first)]

@@ -10,7 +10,7 @@ from .formats import existing
 from .masks import VOID, MaskRule
 from .pairs import class_list, pair_split
 from .split import Dataset, some_of
-from .voc_lists import files_by_stem, read_lists
+from .voc_lists import files_by_stem, lists_in, read_lists
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),
@@ -54,7 +54,7 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
       FileNotFoundError: no lists.
     """
     root = existing(path)
-    lists = sorted((root / LISTS).glob("*.txt"))
+    lists = lists_in(root / LISTS)
     if not lists:
         raise FileNotFoundError(f"{root}: found no {LISTS}/*.txt, expected train.txt")
     wanted = needed([file.stem for file in lists], splits)

@@ -21,7 +21,7 @@ from .split import Dataset, Doubt, Split, some_of
 from .texts import finder, one_form
 from .upright import as_annotated
 from .voc import CLASSES
-from .voc_lists import files_by_stem, read_lists
+from .voc_lists import files_by_stem, lists_in, read_lists
 from .voc_xml import MOST_BYTES, Entry, read_entry
 
 LOG = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def load_voc_boxes(
       FileNotFoundError: no lists and no xml files.
     """
     root = existing(path)
-    lists = [f for f in sorted((root / LISTS).glob("*.txt")) if not _of_a_class(f.stem)]
+    lists = [f for f in lists_in(root / LISTS) if not _of_a_class(f.stem)]
     given = classes != "" or (root / "classes.txt").is_file()
     names = class_list(classes, root / "classes.txt") if given else ()
     found: dict[str, list[_File]] = {}

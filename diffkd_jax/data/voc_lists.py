@@ -44,6 +44,13 @@ def files_by_stem(
     return files_of
 
 
+def lists_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the lists in a folder, sorted; hidden files are left out."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    lists = (name for name in names if name.lower().endswith(".txt"))
+    return [folder / name for name in sorted(lists) if name[0] != "."]
+
+
 def read_lists(
     files: Sequence[pathlib.Path],
 ) -> tuple[dict[str, list[str]], dict[str, tuple[Doubt, ...]]]:

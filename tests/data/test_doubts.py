@@ -337,5 +337,19 @@ def test_each_reader_of_files_is_looked_at(tmp_path, caplog, name):
     assert "also in training" in caplog.text
 
 
+def test_large_shards_are_compared_by_their_names(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("diffkd_jax.data.leaks.MOST_FILES", 3)
+    for split, start in (("train", 0), ("test", 2)):
+        members = [
+            (f"{split}/{i}.{end}", data)
+            for i in range(start, start + 4)
+            for end, data in (("png", image_bytes(i)), ("cls", b"0"))
+        ]
+        write_shard(tmp_path / f"{split}-0.tar", members)
+    open_data(data_options(name="tar", path=str(tmp_path)))
+    assert "2 of 4 evaluation images are also in training" in caplog.text
+    assert "test-0.tar: test/2.png" in caplog.text
+
+
 def test_the_share_may_change_between_two_calls():
     assert "data.max_doubtful" in FREE_FIELDS

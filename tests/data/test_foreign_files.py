@@ -9,9 +9,12 @@ import pytest
 
 from diffkd_jax.data import class_names, sources
 from tests.data.made import (
+    COCO,
     POINTER,
+    coco_table,
     image_bytes,
     write,
+    write_coco,
     write_mask,
     write_shard,
     xml,
@@ -130,6 +133,23 @@ def test_own_masks_in_the_layout_of_voc_have_no_names_of_voc(tmp_path):
     assert len(data.meta["palette"]) == 2
     data = sources.load("voc", str(tmp_path), (), {"classes": "a, b, c"})
     assert data.class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("name", ["voc", "voc_boxes"])
+def test_what_a_mac_leaves_beside_lists_is_no_list(tmp_path, name):
+    voc(tmp_path, ["a.png"])
+    for kind in ("Main", "Segmentation"):
+        folder = tmp_path / f"ImageSets/{kind}"
+        write(folder / "._train.txt", bytes(range(200)))
+        (folder / "train.txt").rename(folder / "train.TXT")
+    assert list(sources.load(name, str(tmp_path)).splits) == ["train"]
+
+
+def test_what_a_mac_leaves_beside_a_json_is_no_split(tmp_path):
+    write_coco(tmp_path, coco_table())
+    write(tmp_path / "._train.json", bytes(range(200)))
+    data = sources.load("coco", str(tmp_path), (), COCO)
+    assert list(data.splits) == ["train"]
 
 
 @pytest.mark.parametrize("name", ["voc", "voc_boxes"])
