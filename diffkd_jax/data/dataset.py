@@ -122,8 +122,9 @@ def open_data(options) -> Data:
     if options.train_split != options.eval_split:
         found = leaks.find_leaks(train, evaluation, options.name)
         doubts.refuse(found, options.max_doubtful)
-    if not options.max_level:
-        levels.look_at_levels(train, f"{options.name} {options.train_split}")
+    # Workers get a copy of what is left.
+    train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
+    splits = {name: split._replace(stored=None) for name, split in splits.items()}
     if train.known is not None:  # before pictures are read that may not fit
         boxed.check_boxed(options)
         boxed_survey.look_to_train(train, options, f"{options.name} train")
@@ -145,6 +146,8 @@ def open_data(options) -> Data:
             survey.look(splits[name], shown, f"{options.name} {name}", canvas)
         splits = {k: dense.checked(split, classes) for k, split in splits.items()}
         train, evaluation = splits[options.train_split], splits[options.eval_split]
+    if not options.max_level:
+        levels.look_at_levels(train, f"{options.name} {options.train_split}")
     out = options.channels or channels
     return Data(
         train,

@@ -80,6 +80,14 @@ def test_the_record_says_version_and_classes(finished):
     assert len(record["classes"]) == 10
 
 
+def test_classes_that_have_names_in_one_version_alone_are_the_same(finished):
+    """As those of MNIST, which earlier versions called clothes."""
+    numbers = [str(k) for k in range(10)]
+    claim_workdir(tiny_config(), finished, {"classes": numbers})
+    with pytest.raises(ValueError, match="data of classes"):
+        claim_workdir(tiny_config(), finished, {"classes": numbers[:9]})
+
+
 def test_data_of_other_classes_is_called_that(finished):
     names = ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
