@@ -159,13 +159,20 @@ def needed(there: Sequence[str], splits: Sequence[str]) -> list[str]:
 
 
 def visible_folders(root: pathlib.Path) -> list[str]:
-    """Names of the folders in another one but for what systems leave there."""
+    """Names of the folders in another one but for what systems leave there.
+
+    The log names links that lead nowhere: they may have been folders.
+    """
     with os.scandir(root) as entries:
-        return sorted(
-            e.name
-            for e in entries
-            if e.is_dir() and e.name[0] != "." and e.name not in OF_SYSTEMS
+        seen = [e for e in entries if e.name[0] != "." and e.name not in OF_SYSTEMS]
+    lost = [e.name for e in seen if e.is_symlink() and not os.path.exists(e.path)]
+    if lost:
+        LOG.warning(
+            "%s: links that lead nowhere, left out: %s",
+            printable(str(root)),
+            printable(some_of(sorted(lost))),
         )
+    return sorted(e.name for e in seen if e.is_dir())
 
 
 def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:

@@ -31,12 +31,14 @@ def existing(path: str) -> pathlib.Path:
     except RuntimeError as error:  # a user who is not known
         raise ValueError(f"data.path: found {path!r}: {error}") from None
     if not found.exists():
+        where = repr(str(found.absolute()))
         # The disk may write a letter with an accent in another Unicode form.
         other = path_finder(found.anchor)(os.fspath(found.relative_to(found.anchor)))
-        if other is not None:
+        if other is not None and os.path.exists(os.path.join(found.anchor, other)):
             return pathlib.Path(found.anchor, other)
-        where = str(found.absolute())
-        raise FileNotFoundError(f"data.path: found nothing at {where!r}, {expected}")
+        if found.is_symlink():
+            where += f", a link to {os.readlink(found)!r}"
+        raise FileNotFoundError(f"data.path: found nothing at {where}, {expected}")
     return found
 
 

@@ -76,6 +76,20 @@ def test_links_that_lead_nowhere_are_named(tmp_path):
     assert reason_of(split, 3) == "found a link to '/nowhere/9.png', where no file is"
 
 
+def test_a_class_that_is_a_link_to_nowhere_is_named(tmp_path, caplog):
+    write_folders(tmp_path)
+    (tmp_path / "train/owl").symlink_to("/nowhere/owl")
+    sources.load("folder", str(tmp_path))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"{tmp_path}/train: links that lead nowhere, left out: owl"
+
+
+def test_a_path_that_is_a_link_to_nowhere_is_called_that(tmp_path):
+    (tmp_path / "data").symlink_to("/nowhere/data")
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*data', a link to '/now"):
+        sources.load("folder", str(tmp_path / "data"))
+
+
 def test_a_file_that_is_gone_or_closed_is_named(tmp_path):
     write_folders(tmp_path)
     split = sources.load("folder", str(tmp_path)).splits["train"]
