@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 
 from .decoding import (
@@ -11,6 +12,7 @@ from .decoding import (
     decode,
     orientation_of,
     size_of,
+    stored_levels,
 )
 from .geometry import turned
 
@@ -56,7 +58,17 @@ def as_annotated(picture: Encoded, size: Any, turn: bool) -> Picture:
                 f"expected {size[1]}x{size[0]} as its boxes have it (width x height)"
             )
         if orientation > 1 and shown == size and (turn or stored != size):
-            return turned(decode(picture), orientation)
+            return _turned(picture, orientation)
     except UnreadablePicture:
         pass
     return picture
+
+
+def _turned(picture: Encoded, orientation: int) -> Picture:
+    """Returns turned pixels; of 16 bits a file of them, since its white may be set."""
+    levels = stored_levels(picture)
+    if levels is None:
+        return turned(decode(picture), orientation)
+    levels = levels if levels.ndim == 3 else levels[..., None]
+    shown = turned(levels, orientation).astype(np.uint16)[..., ::-1]
+    return picture._replace(data=cv2.imencode(".png", shown)[1].tobytes())

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from diffkd_jax.data import Encoded, open_data
 from diffkd_jax.data.decoding import UnreadablePicture, decode
-from tests.data.made import image_bytes, write, write_mask
+from tests.data.made import COCO, coco_table, image_bytes, write, write_coco, write_mask
 from tests.data.options import data_options
 
 
@@ -150,6 +151,41 @@ def test_levels_of_masked_images_are_noticed(tmp_path, caplog):
     options.max_level = 0
     open_data(options)
     assert "data.max_level=1023 " in caplog.text
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_images_with_boxes_that_are_turned_are_white_at_that_level(tmp_path, colours):
+    values = np.zeros((16, 20), int)
+    values[0, 0], values[0, 1] = 4095, 2048
+    values = np.stack([values, values // 2, values], -1) if colours else values
+    exif = Image.Exif()
+    exif[274] = 6
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"eXIf" + block
+    data = png(values)
+    data = (
+        data[:33]
+        + struct.pack(">I", len(block))
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + data[33:]
+    )
+    table = coco_table(1)
+    table["images"][0] |= {"width": 16, "height": 20}
+    write_coco(tmp_path, table, ())
+    write(tmp_path / "images/0.png", data)
+    options = data_options(
+        name="coco",
+        path=str(tmp_path),
+        eval_split="train",
+        options=COCO,
+        max_level=4095,
+    )
+    split = open_data(options).train
+    image = decode(split.fetch(np.array([0]))["image"][0])
+    assert image.shape == (20, 16, 3)
+    assert image[0, 15].tolist() == ([255, 127, 255] if colours else [255] * 3)
+    assert image[1, 15, 0] == 128
 
 
 @pytest.mark.parametrize("most", [65535, 20_000, 0])
