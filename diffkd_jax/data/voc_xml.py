@@ -134,7 +134,9 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
             into = objects[-1] if place[0] == "object" else top
             into[place] = (into[place] + piece)[:MOST_TEXT]
 
-    parser = expat.ParserCreate()
+    # A byte order mark counts more than a declaration that was kept from before.
+    marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb": "utf-8"}
+    parser = expat.ParserCreate(marks.get(data[:2]))
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = text

@@ -158,6 +158,29 @@ def test_one_class_in_xml_of_two_forms(tmp_path):
     assert sources.load("voc_boxes", str(tmp_path)).class_names == (COMPOSED,)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "declared"),
+    [
+        *(("utf-8-sig", "utf-8"), ("utf-8-sig", "iso-8859-1"), ("utf-16", "utf-16")),
+        *(("utf-16", "utf-8"), ("utf-16-be", "utf-8"), ("latin-1", "iso-8859-1")),
+        ("cp1252", "windows-1252"),
+    ],
+)
+def test_xml_is_read_by_its_mark_or_declaration(tmp_path, encoding, declared):
+    text = f'<?xml version="1.0" encoding="{declared}"?>{xml(COMPOSED)}'
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    write(tmp_path / "a.xml", (mark + text).encode(encoding))
+    write(tmp_path / "a.png", image_bytes())
+    assert sources.load("voc_boxes", str(tmp_path)).class_names == (COMPOSED,)
+
+
+def test_xml_in_an_encoding_that_it_does_not_declare_is_refused(tmp_path):
+    write(tmp_path / "a.xml", xml(COMPOSED).encode("latin-1"))
+    write(tmp_path / "a.png", image_bytes())
+    with pytest.raises(ValueError, match=r"a\.xml: not an xml of VOC"):
+        sources.load("voc_boxes", str(tmp_path))
+
+
 @pytest.mark.parametrize(("first", "second"), FORMS)
 def test_keys_of_shards_are_compared_in_one_form(tmp_path, first, second):
     members = [(f"{first}.png", image_bytes()), (f"{second}.cls", b"1")]
