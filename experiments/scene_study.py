@@ -1,9 +1,8 @@
 """What the studies on scenes have in common: results, tables and pictures."""
 
-import json
-
 from PIL import Image
 
+from diffkd_jax import valid_json
 from diffkd_jax.train import plots
 from diffkd_jax.train.examples import compared_examples
 from experiments.tables import means, table
@@ -23,9 +22,10 @@ def write(here, runs, *, order, headline, fields, bases, show, meta):
       meta: of the data, for ``show``.
     """
     files = sorted(runs.glob("*-*/summary.json"))
-    rows = [json.loads(file.read_text()) for file in files]
+    read = lambda file: valid_json.undefined_as_nan(valid_json.loads(file.read_text()))
+    rows = [read(file) for file in files]
     keep = ["method", "seed", "steps", *(f"final_{name}" for name in fields)]
-    lines = [json.dumps({k: row[k] for k in keep}) for row in rows]
+    lines = [valid_json.dumps({k: row[k] for k in keep}) for row in rows]
     (here / "results.jsonl").write_text("\n".join(lines) + "\n")
     for name, text in fields.items():
         print(table(rows, f"final_{name}", order, text, bases))

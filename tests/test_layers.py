@@ -13,12 +13,13 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 ALLOWED = {
     "core": set(),
     "methods": {"bounds", "core", "named"},
-    "models": {"bounds", "core.convolution", "core.norm", "named", "ops"},
+    "models": {"bounds", "core.convolution", "core.norm", "named", "ops"}
+    | {"valid_json"},
     "ops": set(),
-    "tasks": {"bounds", "figures", "ops"},
+    "tasks": {"bounds", "figures", "ops", "valid_json"},
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
-    | {"config", "figures", "named", "__version__"},
+    | {"config", "figures", "named", "valid_json", "__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}

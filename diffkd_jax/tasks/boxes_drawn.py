@@ -1,14 +1,13 @@
 """What is drawn and written of detection: precision, boxes, lists of detections."""
 
 import csv
-import json
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from .. import figures
+from .. import figures, valid_json
 
 MOST_SHOWN = 6
 LEAST_SCORE, LEAST_DRAWN = 0.3, 3  # of a detection that is drawn, or the best few
@@ -128,7 +127,7 @@ def write(
     names = meta.get("class_names") or map(str, ids)
     categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
     for file, rows in (("detections", results), ("categories", categories)):
-        (folder / f"{file}.json").write_text(json.dumps(rows), encoding="utf-8")
+        (folder / f"{file}.json").write_text(valid_json.dumps(rows), encoding="utf-8")
 
 
 def stored_boxes(boxes: Any, target: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from .. import __version__
+from .. import __version__, valid_json
 from ..tasks import Task
 from . import processes, sharding, structure
 from .workdir import read_json
@@ -125,7 +125,8 @@ def save(
     taken = checkpoints.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+            state=ocp.args.StandardSave(state),
+            meta=ocp.args.JsonSave(valid_json.loads(valid_json.dumps(meta))),
         ),
         metrics=scored,
     )

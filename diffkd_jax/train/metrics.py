@@ -1,6 +1,5 @@
 """Where numbers go: a progress line, ``metrics.jsonl``, TensorBoard events."""
 
-import json
 import logging
 import math
 import pathlib
@@ -13,6 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
+from .. import valid_json
 from .processes import is_primary
 from .workdir import write_whole
 
@@ -33,7 +33,7 @@ class Writer:
         self.begun = {(step, name) for row in last for name in row}
         if not is_primary():
             return
-        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_whole(self.path, "".join(f"{valid_json.dumps(row)}\n" for row in kept))
         (workdir / "events").mkdir(exist_ok=True)
         # Not SummaryWriter, whose thread writes a traceback where the disk is full.
         self.events = EventsWriter(str(workdir / "events/events"))
@@ -50,7 +50,7 @@ class Writer:
             return
         values = {k: np.asarray(v).tolist() for k, v in values.items()}
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(f"{valid_json.dumps({'step': step, **values})}\n")
         for name, value in values.items():
             # TensorBoard complains of undefined scores and shows none.
             if not isinstance(value, list) and math.isfinite(value):
@@ -69,17 +69,18 @@ class Writer:
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; lines that are none are named and left out.
 
-    A last line cut short is one that was being written, and is not worth a word.
+    An undefined number, null in the file, is NaN. A last line cut short is one that
+    was being written, and is not worth a word.
     """
     lines = path.read_bytes().splitlines() if path.exists() else []
     rows, bad = [], []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = valid_json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if _is_row(row):
-            rows.append(row)
+            rows.append(valid_json.undefined_as_nan(row))
         else:
             bad.append(number)
     if bad and bad != [len(lines)]:
@@ -88,10 +89,10 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _is_row(row: Any) -> bool:
-    """Whether it is what a writer writes: numbers by name, lists for histograms."""
+    """Returns whether a row holds numbers or null by name, lists for histograms."""
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False
-    is_number = lambda value: type(value) in (int, float)
+    is_number = lambda value: value is None or type(value) in (int, float)
     return all(
         isinstance(value, list) and all(map(is_number, value))
         if name.endswith("histogram")

@@ -1,14 +1,13 @@
 """Whose a workdir is: the record of its config, data and teacher, ``config.json``."""
 
 import itertools
-import json
 import logging
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import __version__
+from .. import __version__, valid_json
 from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
 from ..methods import describe
 from ..tasks.classes import first_difference
@@ -164,7 +163,9 @@ def _check_method(
         known = expected["taps"].get(name, {}).get("options", {})
         taps[name] = {**tap, "options": known | tap["options"]}
     weights = {k: w for k, w in found.get("weights", {}).items() if w != 1.0}
-    if {"taps": taps, "weights": weights} != json.loads(json.dumps(expected)):
+    if {"taps": taps, "weights": weights} != valid_json.loads(
+        valid_json.dumps(expected)
+    ):
         raise ValueError(
             f"workdir: {record} is of another method (by version {version}, this is "
             f"{__version__}): found {found}, expected {expected}; choose another "
@@ -225,7 +226,7 @@ def _differences(
 
 def _as_json(config) -> dict[str, Any]:
     """A config as its record is read back: tuples become lists."""
-    return json.loads(json.dumps(config.to_dict(), default=str))
+    return valid_json.loads(valid_json.dumps(config.to_dict(), default=str))
 
 
 def _few(values: Sequence) -> str:

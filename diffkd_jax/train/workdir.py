@@ -1,7 +1,6 @@
 """The directory of a run: its lock, what is finished, files that appear whole."""
 
 import contextlib
-import json
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .. import valid_json
 from ..models.files import EMA_FILE, MODEL_FILE
 from ..models.tensors import read_metadata
 from .processes import everywhere, is_primary
@@ -59,8 +59,8 @@ def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
     result: dict[str, Any] = {}
     problems = []
     try:
-        result = read_json(file)
         compared = (f"final_{headline}", f"best_{headline}", "images_per_second")
+        result = valid_json.undefined_as_nan(read_json(file))
         lacking = [n for n in compared if not isinstance(result.get(n), int | float)]
         problems += [f"{file}: found no number {name}" for name in lacking]
     except ValueError as error:
@@ -98,13 +98,13 @@ def _is_whole(file: pathlib.Path) -> bool:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object.
+    """Reads a JSON object; numbers that were undefined when written are None.
 
     Raises:
       ValueError: a file that holds none, named.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = valid_json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: found no readable JSON: {error}") from None
     if not isinstance(value, dict):
@@ -113,8 +113,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a file that is never seen half-written."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
+    """Writes valid JSON to a file that is never seen half-written."""
+    write_whole(path, valid_json.dumps(value, indent=2) + "\n")
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:

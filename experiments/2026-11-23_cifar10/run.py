@@ -9,7 +9,6 @@ row a method to ``results.jsonl``; ``STEPS`` ends earlier, and writes nothing.
 """
 
 import functools
-import json
 import pathlib
 import sys
 import time
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 from config import get_config
 
+from diffkd_jax import valid_json
 from diffkd_jax.train import sharding
 from diffkd_jax.train.build import build
 from diffkd_jax.train.fit import student_variables
@@ -72,9 +72,9 @@ def main(directory, seed, most_steps=0):
         values, _ = run.evaluate(run.student, student_variables(states[name]))
         row = {"method": name, "seed": config.seed, "steps": total}
         row |= {f"final_{k}": v for k, v in values.items()}
-        print(json.dumps(row), flush=True)
+        print(valid_json.dumps(row), flush=True)
         with (HERE / "results.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+            stream.write(valid_json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

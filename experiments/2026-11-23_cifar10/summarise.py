@@ -3,11 +3,11 @@
 PYTHONPATH=. python experiments/2026-11-23_cifar10/summarise.py
 """
 
-import json
 import pathlib
 
 from run import METHODS
 
+from diffkd_jax import valid_json
 from diffkd_jax.train import plots
 from experiments.tables import means, table
 
@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 
 def main():
     lines = (HERE / "results.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [valid_json.undefined_as_nan(valid_json.loads(line)) for line in lines]
     print(table(rows, "final_top1", METHODS))
     plots.comparison(
         HERE / "plots/comparison.png", means(rows, "final_top1", METHODS), "top1"

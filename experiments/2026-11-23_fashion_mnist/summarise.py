@@ -8,11 +8,11 @@ Fashion-MNIST idx files, the exported students are also evaluated on the 8,000 o
 test pictures that are not in the embedded set, which no run has seen.
 """
 
-import json
 import pathlib
 import shutil
 import sys
 
+from diffkd_jax import valid_json
 from diffkd_jax.train import plots
 from experiments.fashion_unseen import accuracy, unseen_pictures
 from experiments.tables import means, table
@@ -24,7 +24,7 @@ ORDER = ["none", "kd", "mse", "dist", "diffkd_features", "diffkd_logits", "diffk
 def collect(runs, pictures):
     rows = []
     for file in sorted(runs.glob("*-*/summary.json")):
-        row = json.loads(file.read_text())
+        row = valid_json.undefined_as_nan(valid_json.loads(file.read_text()))
         if pictures is not None:
             row["unseen_top1"] = accuracy(file.parent, pictures)
         rows.append(row)
@@ -36,7 +36,7 @@ def main(runs, idx_directory=None):
     pictures = unseen_pictures(idx_directory) if idx_directory else None
     rows = collect(runs, pictures)
     keep = ["method", "seed", "final_top1", "final_loss", "best_top1", "unseen_top1"]
-    lines = [json.dumps({k: row[k] for k in keep if k in row}) for row in rows]
+    lines = [valid_json.dumps({k: row[k] for k in keep if k in row}) for row in rows]
     (HERE / "results.jsonl").write_text("\n".join(lines) + "\n")
     print("Embedded test set, 2,000 pictures\n\n" + table(rows, "final_top1", ORDER))
     if pictures is not None:

@@ -6,12 +6,12 @@
 files of full Fashion-MNIST.
 """
 
-import json
 import pathlib
 import sys
 
 from variants import VARIANTS
 
+from diffkd_jax import valid_json
 from experiments.fashion_unseen import accuracy, unseen_pictures
 from experiments.tables import table
 
@@ -23,9 +23,10 @@ def main(runs, idx_directory):
     rows, pictures = [], unseen_pictures(idx_directory)
     for file in sorted(pathlib.Path(runs).glob("*-*/summary.json")):
         variant = file.parent.name.rpartition("-")[0]
-        row = {**json.loads(file.read_text()), "variant": variant, "method": variant}
+        row = valid_json.undefined_as_nan(valid_json.loads(file.read_text()))
+        row |= {"variant": variant, "method": variant}
         rows.append(row | {"unseen_top1": accuracy(file.parent, pictures)})
-    lines = [json.dumps({name: row[name] for name in KEPT}) for row in rows]
+    lines = [valid_json.dumps({name: row[name] for name in KEPT}) for row in rows]
     (HERE / "results.jsonl").write_text("\n".join(lines) + "\n")
     for field, what in (("unseen_top1", "8,000 further"), ("final_top1", "2,000")):
         print(f"\n{what} test pictures\n")
