@@ -65,8 +65,13 @@ def expand(path: str | Path) -> Path:
     """The path with ``~`` replaced by the home directory.
 
     Raises:
-      ValueError: of a user who is not known.
+      ValueError: the home of a user who is not known, or a URL.
     """
+    if "://" in str(path):
+        raise ValueError(
+            f"{path}: found a URL, expected a path on this machine; download the file, "
+            "or mount the bucket"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -12,6 +12,7 @@ from flax.errors import FlaxError
 from . import MODELS, build, make
 from .checks import expand, fit
 from .contract import Model, by_path
+from .file_kinds import what_is_at, what_is_in
 from .import_torch import count_classes, export_state_dict, import_weights
 from .metadata import KEY, check_model_name, parse
 from .references import references
@@ -248,20 +249,23 @@ def model_file(path: str | Path, weights: str = "") -> Path:
         the average where it is alone there.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a home directory that is not known.
+      FileNotFoundError: no such file; a folder of several runs names them.
+      ValueError: a home directory that is not known, or a URL.
     """
     file = path = expand(path)
     if path.is_dir():
         file = path / (EMA_FILE if weights == "ema" else MODEL_FILE)
         if not file.exists() and (path / EMA_FILE).exists():
             file = path / EMA_FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file}: found nothing, expected a file of weights, or the workdir of a "
-            "finished run"
-        )
-    return file
+    if file.is_file():
+        return file
+    inside = what_is_in(path, file.name) if path.is_dir() else ""
+    if inside and what_is_at(file) == "nothing":
+        raise FileNotFoundError(f"{path}: {inside}")
+    raise FileNotFoundError(
+        f"{file}: found {what_is_at(file)}, expected a file of weights, or the workdir "
+        "of a finished run"
+    )
 
 
 def is_ours(file: Path) -> bool:

@@ -23,13 +23,16 @@ def parse(metadata: Mapping[str, str]) -> dict[str, Any]:
     Raises:
       ValueError: none, or not of the form that our exports have.
 
-    >>> parse({})
+    >>> parse({})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: found no model exported by diffkd_jax
+    ValueError: found no model exported by diffkd_jax, expected one; ...
     """
     if KEY not in metadata:
-        raise ValueError("found no model exported by diffkd_jax")
+        raise ValueError(
+            "found no model exported by diffkd_jax, expected one; weights of PyTorch "
+            "go to teacher.init, student.init or import_weights"
+        )
     try:
         meta = json.loads(metadata[KEY])
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from .file_kinds import SAFETENSORS, check_weights
+
 DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 DTYPES |= {"F16", "BF16", "F32", "F64", "C64"}
 
@@ -22,9 +24,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, "numpy") as tensors:
             return tensors.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path}: found {error}, expected weights in .safetensors"
-        ) from None
+        raise _refusal(path, error) from None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -45,9 +45,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                     )
             return {name: tensors.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path}: found {error}, expected weights in .safetensors"
-        ) from None
+        raise _refusal(path, error) from None
+
+
+def _refusal(path: Path, error: Exception) -> ValueError:
+    """What a file is that the library does not read."""
+    kind = check_weights(path)
+    if kind is not SAFETENSORS:
+        return ValueError(
+            f"{path}: found {kind.name}, expected a model exported by diffkd_jax; "
+            "weights that torch.save wrote go to teacher.init, student.init or "
+            "import_weights"
+        )
+    return ValueError(
+        f"{path}: found {error} in a file of {path.stat().st_size:,} bytes, expected "
+        "weights in .safetensors; it is damaged or truncated"
+    )
 
 
 def write_arrays(

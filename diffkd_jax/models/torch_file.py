@@ -6,13 +6,15 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from .checks import expand
+from .file_kinds import EXPECTED, SAFETENSORS, check_weights, what_is_at
 from .state_dicts import choose, strip
 from .tensors import read_arrays
 from .torch_pickle import Storage, Tensor, read_pickle
@@ -22,7 +24,6 @@ MOST_EXPANDED = 2**20  # numbers that a tensor may show of a smaller storage
 PICKLE_BYTES = 2**26
 # A zip may unpack to so many bytes, and so many times its size more.
 FREE_BYTES, MOST_GROWTH = 2**26, 20
-EXPECTED = "expected weights in a .safetensors or .pth file"
 
 Choose = Callable[[Any], Mapping[str, Any]]
 
@@ -48,12 +49,20 @@ def read_state_dict(path: str | Path, weights: str = "") -> dict[str, np.ndarray
       ValueError: not such a file, damaged, without a state dict, larger than it says,
         or a pickle that names anything but tensors and harmless values.
     """
-    path = Path(os.path.expanduser(path))
+    path = expand(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: found nothing, expected a file of weights")
+        raise FileNotFoundError(
+            f"{path}: found {what_is_at(path)}, expected a file of weights"
+        )
+    kind = check_weights(path)
     try:
+        pick = lambda content: choose(path, content, weights)
+        if kind is SAFETENSORS:
+            return strip(path, pick(read_arrays(path)))
         with path.open("rb") as file:
-            return strip(path, _read(path, file, lambda c: choose(path, c, weights)))
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            return strip(path, (_read_zip if is_zip else _read_legacy)(file, pick))
     except ValueError as error:
         text = str(error)
         known = text.startswith(str(path))
@@ -66,26 +75,18 @@ def read_state_dict(path: str | Path, weights: str = "") -> dict[str, np.ndarray
         raise ValueError(f"{path}: found {repr(error)[:200]}, {EXPECTED}") from None
 
 
-def _read(path: Path, file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
-    start = file.read(9)
-    file.seek(0)
-    if not start:
-        raise EOFError("the file is empty")
-    if start.startswith(b"PK"):
-        return _read_zip(file, choose)
-    if start[8:] == b"{":
-        return dict(choose(read_arrays(path)))
-    return _read_legacy(file, choose)
-
-
 def _read_zip(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
     size = file.seek(0, os.SEEK_END)
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"found {size:,} bytes of a zip archive without its end, {EXPECTED}; it is "
+            "truncated: download it again"
+        )
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [n for n in names if n.endswith("/data.pkl") and n.count("/") == 1]
         if not pickles:
-            shown = [name[:40] for name in names[:6]]
-            raise ValueError(f"found a zip of {shown}, expected */data.pkl")
+            raise ValueError(f"{_other_zip(names)}, {EXPECTED} (*/data.pkl)")
         root = pickles[0].removesuffix("data.pkl")
         order = "<"
         if f"{root}byteorder" in names:
@@ -106,6 +107,15 @@ def _read_zip(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
             raw = _entry(archive, name, exactly=_bytes(storage))
             flat[storage] = _array(raw, storage, order)
     return {name: _view(t, flat[t.storage]) for name, t in tensors.items()}
+
+
+def _other_zip(names: Sequence[str]) -> str:
+    """What an archive is that PyTorch did not write, by the names in it."""
+    if names and all(name.endswith(".npy") for name in names):
+        return "found arrays of NumPy (.npz)"
+    if "model.weights.h5" in names:
+        return "found a model of Keras"
+    return f"found a zip archive of {[name[:40] for name in names[:6]]}"
 
 
 def _entry(
@@ -134,9 +144,7 @@ def _entry(
 
 def _read_legacy(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
     if read_pickle(file)[0] != LEGACY_MAGIC:
-        raise ValueError(
-            f"found neither zip, safetensors nor the older format, {EXPECTED}"
-        )
+        raise ValueError(f"found a pickle that torch.save did not write, {EXPECTED}")
     read_pickle(file)  # version of the protocol
     system, _ = read_pickle(file)
     content, declared = read_pickle(file)
