@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from .models.checks import check_finite, expand
-from .models.files import export_torch, load_model
+from .models.files import export_torch, load_model, model_file
+from .models.output_files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,14 +18,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(usage, description="Exports PyTorch weights.")
     add = parser.add_argument
     add("--from", required=True, dest="source", help="workdir of a run, or its export")
-    add("--to", required=True, help="file to write, .safetensors")
+    add("--to", required=True, help="new file to write, .safetensors")
+    add("--force", action="store_true", help="replace a file that is there")
     add("--model", default="", help="of your own, package.module:name, as in --from")
     add("--reference", default="", help="whose names: torchvision, timm, ...")
     given = parser.parse_args(arguments)
     try:
-        model = load_model(given.source, given.model)
+        source, target = model_file(given.source), expand(given.to)
+        check_output(target, source, force=given.force)
+        model = load_model(source, given.model)
         check_finite(given.source, model.variables)
-        target = expand(given.to)
         reference = export_torch(target, model, given.reference)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,7 +4,8 @@ r"""Weights of a PyTorch definition to a file that runs take as teacher.
       --from=resnet50-0676ba61.pth --to=resnet50
 
 The file may be ``.safetensors`` or ``.pth``, of torchvision, timm or an official
-repository; PyTorch is not needed. The result is ``<to>/model.safetensors``. Of a file
+repository; PyTorch is not needed. The result is ``<to>/model.safetensors``, or ``<to>``
+itself if that ends in ``.safetensors``. Of a file
 with weights and their average ``--weights=ema`` takes the average. Networks of
 segmentation in torchvision's definition need ``--options='{"deep_stem": false,
 "align_corners": false, "head_dropout": 0.0}'``.
@@ -20,7 +21,8 @@ from typing import Any
 import jax
 
 from .models.checks import check_finite, expand
-from .models.files import MODEL_FILE, export_model, load_torch
+from .models.files import export_model, load_torch
+from .models.output_files import check_output, file_to_write
 
 
 def convert(
@@ -30,16 +32,19 @@ def convert(
     shape: tuple[int, int, int],
     weights: str = "",
     options: dict[str, Any] | None = None,
+    *,
+    force: bool = False,
 ) -> str:
-    """Imports ``source`` into ``model`` and writes it to the directory ``target``.
+    """Imports ``source`` into ``model`` and writes it to ``target``.
 
     Args:
       model: a key of :data:`diffkd_jax.models.MODELS`.
       source: file of weights.
-      target: directory, created if needed.
+      target: file that ends in .safetensors, or directory; created if needed.
       shape: of one picture, ``(h, w, c)``; only the channels bind.
       weights: which of several sets in the file, "" or "ema".
       options: of the model, those of its name by default.
+      force: whether a file that is there may be replaced.
 
     Returns:
       A line that says what was written.
@@ -47,11 +52,12 @@ def convert(
     Raises:
       FileNotFoundError: no such file.
       ValueError: a file that cannot be read, does not fit the model, or holds numbers
-        that are not finite.
+        that are not finite; a target that is there already or cannot be.
     """
+    file = file_to_write(target)
+    check_output(file, expand(source), force=force)
     loaded, reference = load_torch(source, model, options or {}, shape, weights=weights)
     check_finite(source, loaded.variables)
-    file = expand(target) / MODEL_FILE
     export_model(file, loaded)
     count = sum(x.size for x in jax.tree.leaves(loaded.variables["params"]))
     return (
@@ -77,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--model", required=True, help="name of the model, as in the model table")
     add("--from", required=True, dest="source", help="file, .safetensors or .pth")
-    add("--to", required=True, help="directory to write to")
+    add("--to", required=True, help="directory to write to, or file, .safetensors")
+    add("--force", action="store_true", help="replace a file that is there")
     add("--image_size", type=int, default=224, help="pixels; a note, does not bind")
     add("--channels", type=int, default=3, help="of the pictures")
     add("--weights", default="", help="'ema' for the average, where a file has both")
@@ -88,11 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("diffkd_jax").setLevel(logging.INFO)
     shape = (given.image_size, given.image_size, given.channels)
     try:
-        made = (given.weights, given.options)
-        print(convert(given.model, given.source, given.to, shape, *made))
+        line = convert(
+            given.model,
+            given.source,
+            given.to,
+            shape,
+            given.weights,
+            given.options,
+            force=given.force,
+        )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(line)
     return 0
 
 

@@ -27,11 +27,13 @@ class Kind(NamedTuple):
       name: a phrase for messages, "an empty file".
       advice: how to go on; "" where there is nothing to say.
       holds_weights: whether it may be weights that are read here.
+      is_damaged: whether it may be what a damaged disk leaves of any file.
     """
 
     name: str
     advice: str = ""
     holds_weights: bool = False
+    is_damaged: bool = False
 
 
 # Position of a mark in the file, the mark, and what has it there.
@@ -98,9 +100,8 @@ def kind_of_start(start: bytes) -> Kind:
     'a file that begins with the bytes 00 01 02 03 20 61 6e 64'
     """
     if not start.strip(b"\0"):
-        return Kind(
-            "a file that begins with zeros" if start else "an empty file", AGAIN
-        )
+        name = "a file that begins with zeros" if start else "an empty file"
+        return Kind(name, AGAIN, is_damaged=True)
     if start[8:9] == b"{" and b"\0" in start[:8]:
         return SAFETENSORS
     for position, mark, kind in MARKS:
@@ -112,7 +113,8 @@ def kind_of_start(start: bytes) -> Kind:
     # A number of a version, then a text or a message: how these files begin.
     if re.match(rb"\x08[\x01-\x20][\x12\x1a\x3a]", start):
         return PROTOBUF
-    return Kind(f"a file that begins with the bytes {start[:8].hex(' ')}")
+    shown = start[:8].hex(" ")
+    return Kind(f"a file that begins with the bytes {shown}", is_damaged=True)
 
 
 def what_is_in(folder: Path, wanted: str) -> str:

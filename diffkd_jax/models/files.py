@@ -15,12 +15,11 @@ from .contract import Model, by_path
 from .file_kinds import what_is_at, what_is_in
 from .import_torch import count_classes, export_state_dict, import_weights
 from .metadata import KEY, check_model_name, parse
+from .output_files import EMA_FILE, MODEL_FILE
 from .references import references
 from .tensors import read_arrays, read_metadata, write_arrays
 from .torch_file import read_state_dict
 
-MODEL_FILE = "model.safetensors"  # in the workdir of a run
-EMA_FILE = "model_ema.safetensors"  # its average, where one was kept
 LARGE_ENOUGH = 224  # side of a picture, pixels, that every built-in model takes
 # What a model raises that cannot be made with the options of a file.
 BUILD_ERRORS = (

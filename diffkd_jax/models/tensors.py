@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .file_kinds import SAFETENSORS, check_weights
+from .output_files import appearing
 
 DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 DTYPES |= {"F16", "BF16", "F32", "F64", "C64"}
@@ -70,12 +71,9 @@ def write_arrays(
     # save_file writes the memory of an array as it lies, whatever its strides.
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"")
-    mode = partial.stat().st_mode  # save_file replaces it by one for its owner alone
-    try:
+    with appearing(path) as partial:
+        partial.write_bytes(b"")
+        # save_file replaces it by a file for its owner alone.
+        mode = partial.stat().st_mode
         save_file(whole, partial, metadata=metadata)
         partial.chmod(mode)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,8 +12,8 @@ from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
 from ..methods import describe
 from ..tasks.classes import first_difference
 from .choose import make_method
-from .processes import as_first, is_primary, wait_for_all
-from .workdir import SUMMARY, has_checkpoints, read_json, write_json
+from .processes import as_first, everywhere, is_primary, wait_for_all
+from .workdir import SUMMARY, foreign_file, has_checkpoints, read_json, write_json
 
 LOG = logging.getLogger(__name__)
 KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
@@ -36,7 +36,8 @@ def claim_workdir(
 ) -> dict[str, Any]:
     """Records the config in a new workdir, or checks that an old one is the same.
 
-    A workdir without a checkpoint or a summary has nothing to lose and counts as new.
+    A workdir without a checkpoint or a summary counts as new. It is refused if it holds
+    a file that is not a run's and that a run would overwrite.
     A field that the record of an older version lacks counts as its default. A run that
     stopped at numbers that are not finite may go on with other :data:`STEERS`, once.
 
@@ -50,8 +51,9 @@ def claim_workdir(
       What fields that changed since the run began were then, "nothing" for none.
 
     Raises:
-      ValueError: the workdir holds a run of another config or on other data, or one
-        whose record cannot be read; nothing is changed.
+      ValueError: the workdir holds a run of another config or on other data, one
+        whose record cannot be read, or somebody else's file where a run writes its own;
+        nothing is changed.
     """
     record = workdir / "config.json"
     wanted, data = _as_json(config), dict(data or {})
@@ -59,6 +61,9 @@ def claim_workdir(
     finished = (workdir / SUMMARY).exists()
     free = not (finished or has_checkpoints(workdir))
     diverged = not finished and as_first((workdir / DIVERGED).exists())
+    problem = foreign_file(workdir, begun=not free) if is_primary() else ""
+    if not everywhere(not problem):  # all processes stop
+        raise ValueError(problem or f"workdir: {workdir}: found files of another kind")
     if free and not diverged:
         if write and is_primary():
             write_json(record, new)

@@ -44,6 +44,7 @@ from .workdir import (
     REPORT,
     SUMMARY,
     has_checkpoints,
+    refuse_single_run,
     locked,
     read_summary,
     write_json,
@@ -248,6 +249,7 @@ def compare(
     Returns:
       The summaries of the runs, in the order of ``config.compare``.
     """
+    refuse_single_run(workdir)
     runs, results = of_methods(config), []
     for own in runs.values():
         with own.unlocked():

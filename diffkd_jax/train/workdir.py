@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .. import valid_json
-from ..models.files import EMA_FILE, MODEL_FILE
+from ..models.file_kinds import SAFETENSORS, kind_of
+from ..models.files import EMA_FILE, MODEL_FILE, is_ours
+from ..models.output_files import appearing
 from ..models.tensors import read_metadata
-from .processes import everywhere, is_primary
+from .processes import as_first, everywhere, is_primary
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
+RECORD, ROWS = "config.json", "metrics.jsonl"
+RECORD_SECTIONS = {"data", "student", "train"}  # which every record of a run has
 
 
 @contextlib.contextmanager
@@ -82,6 +87,68 @@ def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
     return None if problems else result
 
 
+def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
+    """Returns what a run would overwrite that is not its own, in words; "" for nothing.
+
+    Args:
+      workdir: of the run.
+      begun: whether it holds a run with a checkpoint or a summary.
+    """
+    record = workdir / RECORD
+    for name in (MODEL_FILE, EMA_FILE):
+        file = workdir / name
+        if begun and (kind := _foreign_kind(file)):
+            return (
+                f"workdir: found {kind} in {file}, expected the model of the run; move "
+                "it away, and the same command writes the run's own"
+            )
+        if not begun and os.path.lexists(file):
+            return _in_the_way(file, "a model without a checkpoint or a summary")
+    if not begun and record.exists():
+        try:
+            known = set(read_json(record)) >= RECORD_SECTIONS
+        except ValueError:
+            known = False
+        if not known:
+            return _in_the_way(record, "a file that no run of diffkd_jax wrote")
+    if not (begun or record.exists()):
+        for name in (ROWS, REPORT):
+            if os.path.lexists(workdir / name):
+                return _in_the_way(workdir / name, f"a file without a {RECORD}")
+    return ""
+
+
+def refuse_single_run(workdir: pathlib.Path) -> None:
+    """Refuses the workdir of a single run for a comparison, which has its own report.
+
+    Raises:
+      ValueError: the workdir holds a run.
+    """
+    if as_first((workdir / RECORD).exists()):
+        raise ValueError(
+            f"workdir: {workdir} holds a run of its own, whose report a comparison "
+            "would overwrite; choose another --workdir"
+        )
+
+
+def _in_the_way(file: pathlib.Path, what: str) -> str:
+    return (
+        f"workdir: found {file}, {what}, expected none that a run would overwrite; "
+        "move it or choose another --workdir"
+    )
+
+
+def _foreign_kind(file: pathlib.Path) -> str:
+    """What else than a model of ours a file is; "" if it may be a damaged one."""
+    if not file.is_file():
+        return ""
+    kind = kind_of(file)
+    if kind is SAFETENSORS:
+        whole = _is_whole(file)
+        return "weights of another program" if whole and not is_ours(file) else ""
+    return "" if kind.is_damaged else kind.name
+
+
 def has_checkpoints(workdir: pathlib.Path) -> bool:
     """Whether it holds a checkpoint, finished or not."""
     return any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
@@ -119,7 +186,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def write_whole(path: pathlib.Path, text: str) -> None:
     """Writes text to a file, which appears when it is complete."""
-    partial = path.with_suffix(".partial")
-    # Names of files may hold bytes that are no text; no report is worth an error.
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    partial.replace(path)
+    with appearing(path) as partial:
+        # Names of files may hold bytes that are no text; no report is worth an error.
+        partial.write_text(text, encoding="utf-8", errors="replace")
