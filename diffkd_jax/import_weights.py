@@ -21,7 +21,10 @@ from typing import Any
 import jax
 
 from .models.checks import check_finite, expand
+from .models.contract import Model
 from .models.files import export_model, load_torch
+from .models.inputs import input_of
+from .models.metadata import INPUT_KEY, input_text, parse_input
 from .models.output_files import check_output, file_to_write
 
 
@@ -33,6 +36,8 @@ def convert(
     weights: str = "",
     options: dict[str, Any] | None = None,
     *,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
     force: bool = False,
 ) -> str:
     """Imports ``source`` into ``model`` and writes it to ``target``.
@@ -41,9 +46,12 @@ def convert(
       model: a key of :data:`diffkd_jax.models.MODELS`.
       source: file of weights.
       target: file that ends in .safetensors, or directory; created if needed.
-      shape: of one picture, ``(h, w, c)``; only the channels bind.
+      shape: of one image, ``(h, w, c)``; the size is a note unless ``mean`` is given.
       weights: which of several sets in the file, "" or "ema".
       options: of the model, those of its name by default.
+      mean: of the images that the weights were trained on, on the scale 0 to 1, one
+        number or one a channel; () if it is not known.
+      std: likewise.
       force: whether a file that is there may be replaced.
 
     Returns:
@@ -58,12 +66,36 @@ def convert(
     check_output(file, expand(source), force=force)
     loaded, reference = load_torch(source, model, options or {}, shape, weights=weights)
     check_finite(source, loaded.variables)
+    if mean or std:
+        loaded = _with_input(loaded, mean, std)
     export_model(file, loaded)
     count = sum(x.size for x in jax.tree.leaves(loaded.variables["params"]))
     return (
         f"{file}: {model}, {count:,} parameters, {loaded.meta['num_classes']} "
         f"classes, named as by {reference}"
     )
+
+
+def _with_input(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
+    """The model with a normalisation that its user states."""
+    given = input_of({"mean": mean, "std": std}, model.meta["input_shape"][-1])
+    meta = {**model.meta, **given}
+    try:
+        if not meta["mean"]:
+            raise ValueError("found one of them, expected both")
+        parse_input({INPUT_KEY: input_text(meta)})
+    except ValueError as error:
+        raise ValueError(f"--mean={mean}, --std={std}: {error}") from None
+    return model._replace(meta=meta)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.strip("()").split(",") if part)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"found {text[:80]!r}, expected numbers as in 0.485,0.456,0.406"
+        ) from None
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -85,8 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--from", required=True, dest="source", help="file, .safetensors or .pth")
     add("--to", required=True, help="directory to write to, or file, .safetensors")
     add("--force", action="store_true", help="replace a file that is there")
-    add("--image_size", type=int, default=224, help="pixels; a note, does not bind")
-    add("--channels", type=int, default=3, help="of the pictures")
+    add("--image_size", type=int, default=224, help="pixels; a note unless --mean is")
+    add("--channels", type=int, default=3, help="of the images")
+    add("--mean", type=_numbers, default=(), help="of its images, as 0.485,0.456,0.406")
+    add("--std", type=_numbers, default=(), help="likewise, as 0.229,0.224,0.225")
     add("--weights", default="", help="'ema' for the average, where a file has both")
     add("--options", default="{}", type=_options, help='as {"deep_stem": false}')
     given = parser.parse_args(arguments)
@@ -102,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shape,
             given.weights,
             given.options,
+            mean=given.mean,
+            std=given.std,
             force=given.force,
         )
     except (ValueError, OSError) as error:

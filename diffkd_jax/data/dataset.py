@@ -35,7 +35,8 @@ class Data(NamedTuple):
       train: the training split.
       evaluation: the evaluation split.
       meta: JSON values: ``num_classes``, ``class_names`` in label order, ``channels``
-        and ``image_size`` (height, width) of a normalised training picture; with masks
+        and ``image_size`` (height, width) of a normalised training picture, ``mean``
+        and ``std`` by which it is normalised; with masks
         ``ignore`` (the class that does not count) and maybe ``palette``.
       train_shape: of a normalised training picture, ``[h, w, c]``.
       eval_shape: of one to evaluate on.
@@ -158,6 +159,8 @@ def open_data(options) -> Data:
             "class_names": list(names),
             "channels": out,
             "image_size": list(size),
+            "mean": list(options.mean),
+            "std": list(options.std),
         },
         (*size, out),
         (*eval_size, out),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .fold import fold
+from .inputs import check_images, check_size, normalised
 
 PyTree = Any
 
@@ -29,7 +30,8 @@ class Model(NamedTuple):
       apply: ``(params, state, batch, *, train, key=None) -> (outputs, state)``;
         ``outputs`` are named arrays, ``key`` is for dropout and the like.
       meta: JSON values: ``model``, ``options``, ``num_classes``, ``input_shape``
-        (``[h, w, c]``), and ``class_names`` where they are known.
+        (``[h, w, c]``), and where they are known ``class_names``, ``mean``, ``std``
+        (one number a channel, on the scale 0 to 1) and ``channel_order``.
       freeze: ``(params, state, batch) -> (params, state)``, the same function in
         inference by fewer operations.
       module: the Flax Linen module, where it is one.
@@ -48,9 +50,44 @@ class Model(NamedTuple):
         params, state = split(variables)
         return self.apply(params, state, batch, train=False)[0]
 
-    def __call__(self, image: jax.Array) -> Mapping:
-        """Outputs of a trained model for normalised pictures ``[b, h, w, c]``."""
-        return self.infer(self.variables, {"image": image})
+    def __call__(self, image: Any) -> Mapping:
+        """Returns the outputs of a trained model for images.
+
+        Args:
+          image: ``[b, h, w, c]``, floating point, as :meth:`normalise` gives them.
+
+        Raises:
+          ValueError: integers, other axes or channels than the model's, or of a
+            classifier another size than it was trained for.
+        """
+        image = check_images(image, self.meta)
+        if self.variables is None:
+            raise ValueError(
+                "model: found no variables, expected a trained model, as load_model "
+                "returns it"
+            )
+        try:
+            outputs = self.infer(self.variables, {"image": image})
+        except Exception:  # of whatever library; the size may explain it
+            check_size(image, self.meta, None)
+            raise
+        check_size(image, self.meta, outputs)
+        return outputs
+
+    def normalise(self, images: Any) -> Any:
+        """Returns uint8 images as the model takes them, by its own mean and std.
+
+        Args:
+          images: ``[b, h, w, c]``, whole numbers of 0 to 255.
+
+        Returns:
+          float32 ``[b, h, w, c]``, an array of numpy or of JAX as ``images`` are.
+
+        Raises:
+          ValueError: a model that does not know its mean and std, or images of another
+            type or shape.
+        """
+        return normalised(images, self.meta)
 
 
 def split(variables: Mapping) -> tuple[PyTree, dict]:

@@ -9,12 +9,22 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
+from .. import valid_json
 from . import MODELS, build, make
 from .checks import expand, fit
 from .contract import Model, by_path
-from .file_kinds import what_is_at, what_is_in
+from .file_kinds import SAFETENSORS, kind_of, what_is_at, what_is_in
 from .import_torch import count_classes, export_state_dict, import_weights
-from .metadata import KEY, check_model_name, parse
+from .inputs import input_of
+from .metadata import (
+    INPUT_KEY,
+    KEY,
+    UNKNOWN,
+    check_model_name,
+    input_text,
+    parse,
+    parse_input,
+)
 from .output_files import EMA_FILE, MODEL_FILE
 from .references import references
 from .tensors import read_arrays, read_metadata, write_arrays
@@ -39,7 +49,8 @@ def describe(
     Args:
       name: see :func:`diffkd_jax.models.build`.
       options: further arguments of the model.
-      data_meta: of the data; ``num_classes``, and ``class_names`` where they are known.
+      data_meta: of the data; ``num_classes``, and ``class_names``, ``mean``, ``std``
+        and ``channel_order`` where they are known.
       input_shape: of one picture, ``(h, w, c)``.
 
     Raises:
@@ -55,9 +66,15 @@ def describe(
         "num_classes": data_meta["num_classes"],
         "class_names": list(data_meta.get("class_names", ())),
         "input_shape": list(input_shape),
+        **input_of(data_meta, input_shape[-1]),
     }
-    # As it is read back from a file: tuples become lists.
-    meta = json.loads(json.dumps(meta))
+    try:
+        # As it is read back from a file: tuples become lists.
+        meta = json.loads(json.dumps(meta, allow_nan=False))
+    except ValueError:
+        raise ValueError(
+            f"options: found {options}, expected finite numbers, which a file can hold"
+        ) from None
     h, w, c = input_shape
     given = {**data_meta, "channels": c, "image_size": [h, w]}
     return make(name, options, given)._replace(meta=meta)
@@ -81,8 +98,8 @@ def with_head(data_meta: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
 
 
 def described(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's description, what tells its classes."""
-    return {"class_names": meta["class_names"]}
+    """Returns of a model's description what tells its classes and its normalisation."""
+    return {field: meta[field] for field in UNKNOWN}
 
 
 def export_model(path: Path, model: Model) -> None:
@@ -93,7 +110,7 @@ def export_model(path: Path, model: Model) -> None:
       model: with variables ``{"params": ..., "batch_stats": ...}``.
     """
     arrays = {name: np.asarray(x) for name, x in by_path(model.variables).items()}
-    write_arrays(path, arrays, {KEY: json.dumps(model.meta)})
+    write_arrays(path, arrays, {KEY: valid_json.dumps(model.meta)})
 
 
 def export_torch(path: Path, model: Model, reference: str = "") -> str:
@@ -123,7 +140,8 @@ def export_torch(path: Path, model: Model, reference: str = "") -> str:
         )
     reference = reference or next(iter(tables))
     arrays = export_state_dict(model.variables, tables[reference])
-    write_arrays(path, arrays, {"format": "pt"})
+    metadata = {"format": "pt", INPUT_KEY: input_text(model.meta)}
+    write_arrays(path, arrays, metadata)
     return reference
 
 
@@ -236,7 +254,26 @@ def load_torch(
         variables, reference = import_weights(model.module, state_dict, template)
     except ValueError as error:
         raise ValueError(f"{path}, as {name!r}: {error}") from None
-    return model._replace(variables=variables), reference
+    meta = {**model.meta, **read_input(expand(path))}
+    return model._replace(variables=variables, meta=meta), reference
+
+
+def read_input(file: Path) -> dict[str, Any]:
+    """Returns what a file says of the images that its model takes, if it says it.
+
+    Returns:
+      ``input_shape``, ``mean``, ``std`` and ``channel_order``, or nothing.
+
+    Raises:
+      ValueError: it says what cannot be.
+    """
+    if kind_of(file) is not SAFETENSORS:
+        return {}
+    metadata = read_metadata(file)
+    try:
+        return parse_input(metadata)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def model_file(path: str | Path, weights: str = "") -> Path:

@@ -5,9 +5,11 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from .. import valid_json
 from . import GIVEN, MODELS
 
 KEY = "diffkd_jax"  # in the metadata of a .safetensors file
+INPUT_KEY = "diffkd_jax_input"  # in that of a file for PyTorch
 LARGEST_SIDE = 2**16  # of a picture, pixels; and of its channels
 LARGEST_HEAD = 2**24
 
@@ -16,9 +18,10 @@ def parse(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The description of a model in the metadata of a ``.safetensors`` file.
 
     Returns:
-      ``model``, ``options``, ``num_classes``, ``input_shape`` and ``class_names`` (a
-      list, empty where they are not known), each of its kind. Only values: the model is
-      not looked up, see :func:`check_model_name`.
+      ``model``, ``options``, ``num_classes``, ``input_shape``, ``class_names``,
+      ``mean``, ``std`` (lists, empty where they are not known) and ``channel_order``
+      ("" where it is not known), each of its kind. Only values: the model is not looked
+      up, see :func:`check_model_name`.
 
     Raises:
       ValueError: none, or not of the form that our exports have.
@@ -33,25 +36,65 @@ def parse(metadata: Mapping[str, str]) -> dict[str, Any]:
             "found no model exported by diffkd_jax, expected one; weights of PyTorch "
             "go to teacher.init, student.init or import_weights"
         )
-    try:
-        meta = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"metadata: found no JSON, {error}") from None
-    if not isinstance(meta, dict):
-        raise ValueError(f"metadata: found {reprlib.repr(meta)}, expected an object")
-    meta.setdefault("class_names", [])
-    for field, (is_good, expected) in FIELDS.items():
-        value = meta.get(field)
-        if not is_good(value):
-            raise ValueError(
-                f"metadata.{field}: found {reprlib.repr(value)}, expected {expected}"
-            )
+    meta = _checked(metadata[KEY], FIELDS | INPUT_FIELDS)
     names, classes = meta["class_names"], meta["num_classes"]
     if names and len(names) != classes:
         raise ValueError(
             f"metadata.class_names: found {len(names)} names, expected {classes}"
         )
-    return {field: meta[field] for field in FIELDS}
+    return meta
+
+
+def parse_input(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what the metadata of a file say of the images that its model takes.
+
+    Args:
+      metadata: of a file of ours, or of one that ``export_weights`` wrote.
+
+    Returns:
+      ``input_shape``, ``mean``, ``std`` and ``channel_order``; nothing for other files.
+
+    Raises:
+      ValueError: they are not of the form that our files have.
+
+    >>> parse_input({"format": "pt"})
+    {}
+    """
+    if KEY in metadata:
+        meta = parse(metadata)
+        return {field: meta[field] for field in INPUT_FIELDS}
+    if INPUT_KEY in metadata:
+        return _checked(metadata[INPUT_KEY], INPUT_FIELDS)
+    return {}
+
+
+def input_text(meta: Mapping[str, Any]) -> str:
+    """Returns what :func:`parse_input` reads under :data:`INPUT_KEY`."""
+    return valid_json.dumps({field: meta[field] for field in INPUT_FIELDS})
+
+
+def _checked(text: str, fields: Mapping[str, tuple]) -> dict[str, Any]:
+    """The fields in a text of JSON, each of its kind, and no others."""
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"metadata: found no JSON, {error}") from None
+    if not isinstance(meta, dict):
+        raise ValueError(f"metadata: found {reprlib.repr(meta)}, expected an object")
+    meta = UNKNOWN | meta
+    for field, (is_good, expected) in fields.items():
+        value = meta.get(field)
+        if not is_good(value):
+            raise ValueError(
+                f"metadata.{field}: found {reprlib.repr(value)}, expected {expected}"
+            )
+    lengths = len(meta["mean"]), len(meta["std"])
+    if lengths not in ((0, 0), (meta["input_shape"][2],) * 2):
+        raise ValueError(
+            f"metadata: found mean and std of {lengths[0]} and {lengths[1]} numbers, "
+            f"expected {meta['input_shape'][2]}, one a channel, or none"
+        )
+    return {field: meta[field] for field in fields}
 
 
 def check_model_name(found: str, given: str) -> None:
@@ -94,10 +137,38 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_mean(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_number(v) for v in value)
+
+
+def _is_std(value: Any) -> bool:
+    return _is_mean(value) and all(value)
+
+
+def _is_order(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 32 and value.isprintable()
+
+
+# What exports of earlier versions do not say.
+UNKNOWN: dict[str, Any] = {
+    "class_names": [],
+    "mean": [],
+    "std": [],
+    "channel_order": "",
+}
+INPUT_FIELDS = {
+    "input_shape": (_is_shape, f"[h, w, c], each 1 to {LARGEST_SIDE}"),
+    "mean": (_is_mean, "a list of numbers 0 to 1, one a channel"),
+    "std": (_is_std, "a list of numbers above 0 and up to 1, one a channel"),
+    "channel_order": (_is_order, "a name of up to 32 letters, such as RGB"),
+}
 FIELDS = {
     "model": (lambda v: isinstance(v, str), "a name"),
     "options": (lambda v: isinstance(v, dict), "an object"),
     "num_classes": (_is_head, f"0 to {LARGEST_HEAD}"),
     "class_names": (_is_names, "a list of names"),
-    "input_shape": (_is_shape, f"[h, w, c], each 1 to {LARGEST_SIDE}"),
 }

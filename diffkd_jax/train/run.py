@@ -19,6 +19,7 @@ from ..models.files import (
     load_model,
     model_file,
 )
+from ..models.inputs import check_input
 from . import processes, report, sharding, summary
 from .build import Run, build, build_scoring, check_teacher, student_variables
 from .check import check_comparison, check_run
@@ -323,6 +324,7 @@ def use_student(
     data, task = scoring.data, scoring.task
     model = load_model(workdir, own.student.model)
     check_finite(f"workdir: {workdir}", model.variables)
+    check_input(f"workdir: {workdir}", model.meta, image_meta(data))
     if task.check is not None:
         task.check(f"workdir: {workdir}", model.meta, data.meta)
     variables = jax.device_put(model.variables, scoring.place(model.variables))

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from ..core.step import TrainState
 from ..models.checks import check_finite
 from ..models.contract import Model, split
-from ..models.files import model_file
+from ..models.files import model_file, read_input
+from ..models.inputs import input_difference
 from ..models.parts import load_into
 from ..models.start import inherit, inherited, start_from
 from . import sharding
@@ -86,6 +87,10 @@ def check_start(options, run: Run) -> None:
 def _from_file(options, student: Model, variables: Any) -> Any:
     """Returns variables, or their shapes, with those of ``student.init``."""
     file = model_file(options.init)
+    if known := read_input(file):  # training on may change it on purpose
+        difference = input_difference(known, student.meta)
+        if difference:
+            LOG.warning("student.init: %s: %s", file, difference)
     found, spare = load_into(file, student, options.init_into)
     check_finite(f"student.init: {file}", found)
     return start_from(

@@ -18,7 +18,9 @@ from ..models.files import (
     load_torch,
     model_file,
     read_description,
+    read_input,
 )
+from ..models.inputs import check_input
 from .checkpoint import checksum
 
 LOG = logging.getLogger(__name__)
@@ -119,12 +121,13 @@ def load_teacher(
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another architecture, class count or channels than expected, or
-        numbers that are not finite.
+      ValueError: another architecture, class count, channels or normalisation than
+        expected, or numbers that are not finite.
     """
     file, meta = model_file(path, weights), expected.meta
     if is_ours(file):
-        _check_fits(file, read_description(file), meta)
+        found = read_description(file)
+        _check_fits(file, found, meta)
         if weights == "ema" and file.name != EMA_FILE:
             raise ValueError(
                 f"teacher.weights: found 'ema' for {file}, expected a workdir with "
@@ -142,12 +145,14 @@ def load_teacher(
             weights,
         )
         LOG.info("teacher: %s, named as by %s", file, reference)
+        found = {**meta, **read_input(file)}
+    check_input(f"teacher.init: {file}", found, meta)
     check_finite(f"teacher.init: {file}", loaded.variables)
     image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
     params, state = split(loaded.variables)
     if freeze:
         params, state = expected.freeze(params, state, {"image": image})
-    # What its own file says of its classes; they need not be those of the data.
+    # What its own file says; its classes need not be those of the data.
     own = described(loaded.meta) | {"checksum": checksum(loaded.variables)}
     variables = {"params": params, **state}
     return expected._replace(variables=variables, meta={**meta, **own})

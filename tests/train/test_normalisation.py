@@ -1,0 +1,124 @@
+"""Models whose images are normalised in another way than those of the data."""
+
+import logging
+
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.data import open_data
+from diffkd_jax.models.files import MODEL_FILE, export_model, export_torch, load_model
+from diffkd_jax.train.build import build
+from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.teacher import load_teacher
+from tests.models.test_fold import random_variables
+from tests.train.conftest import resnet_config
+
+OTHER = {"mean": [0.1307], "std": [0.3081]}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return resnet_config(method="kd", **{"train.max_steps": 1})
+
+
+@pytest.fixture(scope="module")
+def data(config):
+    return open_data(config.data)
+
+
+@pytest.fixture
+def export(config, data, tmp_path):
+    """Writes the export of a teacher whose description has some values changed."""
+
+    def write(name="model", write=export_model, **meta):
+        model = make_model("teacher", config.teacher, data)
+        variables = random_variables(model.module, data.eval_shape)
+        path = tmp_path / name / MODEL_FILE
+        write(path, model._replace(variables=variables, meta={**model.meta, **meta}))
+        return path
+
+    return write
+
+
+def with_teacher(config, path, **fields):
+    own = config.copy_and_resolve_references()
+    own.teacher.init = str(path)
+    own.update_from_flattened_dict(fields)
+    return own
+
+
+def test_a_run_exports_its_normalisation(finished):
+    meta = load_model(finished, "tests.train.own_model:make").meta
+    assert (meta["mean"], meta["std"]) == ([0.286], [0.353])
+    assert (meta["channel_order"], meta["input_shape"]) == ("L", [28, 28, 1])
+
+
+def test_own_models_are_told_it(config):
+    meta = build(config).data.meta
+    assert (meta["mean"], meta["std"]) == ([0.286], [0.353])
+
+
+@pytest.mark.parametrize("write", [export_model, export_torch])
+def test_a_teacher_of_another_normalisation_is_refused(config, export, write, tmp_path):
+    path = export(write=write, **OTHER)
+    message = (
+        r"^teacher\.init: .*mean \(0\.1307,\) and std \(0\.3081,\), expected "
+        r"\(0\.286,\) and \(0\.353,\).*--config\.data\.mean=\"\(0\.1307,\)\""
+    )
+    for fields in ({}, {"dry_run": True}):
+        with pytest.raises(ValueError, match=message):
+            main.run(with_teacher(config, path, **fields), str(tmp_path / "run"))
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_with_the_flags_of_the_message_it_is_taken(config, export, tmp_path):
+    flags = {"data.mean": (0.1307,), "data.std": (0.3081,)}
+    own = with_teacher(config, export(**OTHER), dry_run=True, **flags)
+    main.run(own, str(tmp_path / "run"))
+
+
+def test_what_is_rounded_or_not_known_is_taken(config, data, export):
+    expected = make_model("teacher", config.teacher, data)
+    for values in (
+        {"mean": [0.28604], "std": [0.3530242445]},
+        {"mean": [], "std": [], "channel_order": ""},
+    ):
+        taken = load_teacher(export(**values), expected)
+        assert taken.meta["mean"] == values["mean"]
+
+
+def test_a_teacher_of_another_size_is_a_warning(config, data, export, caplog):
+    expected = make_model("teacher", config.teacher, data)
+    path = export(input_shape=[32, 32, 1])
+    load_teacher(path, expected)
+    assert "a model for images of 32x32, evaluated here on 28x28" in caplog.text
+    caplog.clear()
+    load_teacher(export(), expected)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_a_student_of_another_normalisation_is_refused(config, export, mode):
+    own = config.copy_and_resolve_references()
+    own.mode = mode
+    own.student.model, own.student.options = "resnet8", config.teacher.options
+    path = export(**OTHER)
+    with pytest.raises(ValueError, match=r"^workdir: .*mean \(0\.1307,\) and std"):
+        main.run(own, str(path.parent))
+    assert [file.name for file in path.parent.iterdir()] == [MODEL_FILE]
+
+
+@pytest.mark.parametrize("write", [export_model, export_torch])
+def test_a_student_may_start_from_another_normalisation(
+    config, export, write, tmp_path, caplog
+):
+    own = config.copy_and_resolve_references()
+    own.method = "none"
+    own.student.model, own.student.options = "resnet8", config.teacher.options
+    for name, values in (("same", {}), ("other", OTHER)):
+        caplog.clear()
+        own.student.init = str(export(name, write, **values))
+        main.run(own, str(tmp_path / f"run_{name}"))
+        said = "student.init: " in caplog.text
+        assert said == (name == "other")
+    assert "mean (0.1307,) and std (0.3081,), expected (0.286,)" in caplog.text
