@@ -145,6 +145,18 @@ def what_is_in(folder: Path, wanted: str) -> str:
     return ""
 
 
+def shard_note(path: Path) -> str:
+    """Returns a remark for messages if a file's name says that it is one of several.
+
+    >>> shard_note(Path("model-00001-of-00002.safetensors"))
+    '\\nit is one of several shards; save them as one file'
+    >>> shard_note(Path("resnet50-0676ba61.pth"))
+    ''
+    """
+    is_shard = re.search(r"-\d+-of-\d+\.", path.name)
+    return "\nit is one of several shards; save them as one file" if is_shard else ""
+
+
 def what_is_at(path: Path) -> str:
     """Returns a phrase for a path at which there is no file to read.
 

@@ -13,7 +13,7 @@ from .. import valid_json
 from . import MODELS, build, make
 from .checks import expand, fit
 from .contract import Model, by_path
-from .file_kinds import SAFETENSORS, kind_of, what_is_at, what_is_in
+from .file_kinds import SAFETENSORS, kind_of, shard_note, what_is_at, what_is_in
 from .import_torch import count_classes, export_state_dict, import_weights
 from .inputs import input_of
 from .metadata import (
@@ -253,7 +253,8 @@ def load_torch(
     try:
         variables, reference = import_weights(model.module, state_dict, template)
     except ValueError as error:
-        raise ValueError(f"{path}, as {name!r}: {error}") from None
+        note = shard_note(expand(path))
+        raise ValueError(f"{path}, as {name!r}: {error}{note}") from None
     meta = {**model.meta, **read_input(expand(path))}
     return model._replace(variables=variables, meta=meta), reference
 

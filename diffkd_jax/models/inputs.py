@@ -148,13 +148,8 @@ def check_images(images: Any, meta: Mapping[str, Any]) -> Any:
             + _advice(meta)
         )
     _check_shape(images, meta)
-    largest = _limit(meta)
-    if largest and (found := _largest(images)) > FAR * largest:
-        LOG.warning(
-            "images: found values of up to %.4g, where normalised ones are at most "
-            "%.3g; %s",
-            *(found, largest, _advice(meta)),
-        )
+    if fault := _range_fault(images, meta):
+        LOG.warning("images: %s; %s", fault, _advice(meta))
     return images
 
 
@@ -211,10 +206,25 @@ def _advice(meta: Mapping[str, Any]) -> str:
     return "(images / 255 - mean) / std, by data.mean and data.std of its run"
 
 
-def _limit(meta: Mapping[str, Any]) -> float:
-    """The largest absolute value of a normalised image, 0 if it is not known."""
-    pairs = zip(meta.get("mean") or (), meta.get("std") or (), strict=True)
-    return max((max(mean, 1 - mean) / std for mean, std in pairs), default=0.0)
+def _range_fault(images: Any, meta: Mapping[str, Any]) -> str:
+    """Why values can hardly be those of normalised images, "" if they may be.
+
+    Values of a traced array are not known.
+    """
+    pairs = list(zip(meta.get("mean") or (), meta.get("std") or (), strict=True))
+    if not pairs or isinstance(images, jax.core.Tracer) or not images.size:
+        return ""
+    limit = max(max(mean, 1 - mean) / std for mean, std in pairs)
+    darkest = max(-mean / std for mean, std in pairs)
+    least, largest = float(images.min()), float(images.max())
+    if max(-least, largest) > FAR * limit:
+        return (
+            f"found values of {least:.4g} to {largest:.4g}, where those of normalised "
+            f"images are within {limit:.3g} of 0"
+        )
+    if darkest < -0.5 and least >= 0 and 0.5 < largest <= 1:
+        return "found values of 0 to 1, as those of images that are not normalised"
+    return ""
 
 
 def _largest(images: Any) -> float:

@@ -65,13 +65,13 @@ def check_output(path: Path, source: Path, *, force: bool = False) -> None:
       ValueError: another ending than .safetensors, a directory, the source, a file of a
         run, or a file that exists and ``force`` is not given.
     """
-    if path.suffix.lower() != OURS:
-        raise _other_format(path)
     if path.is_dir():
         raise ValueError(
             f"--to: found the directory {path}, expected a file; name one in it, such "
             f"as {path / 'student.safetensors'}"
         )
+    if path.suffix.lower() != OURS:
+        raise _other_format(path)
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise ValueError(f"--to: found the file {above}, expected a directory there")

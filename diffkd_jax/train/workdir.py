@@ -112,9 +112,11 @@ def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
         if not known:
             return _in_the_way(record, "a file that no run of diffkd_jax wrote")
     if not (begun or record.exists()):
-        for name in (ROWS, REPORT):
-            if os.path.lexists(workdir / name):
-                return _in_the_way(workdir / name, f"a file without a {RECORD}")
+        for name in (ROWS, REPORT, "examples.npz", "plots"):
+            file = workdir / name
+            empty = file.is_dir() and not any(file.iterdir())
+            if os.path.lexists(file) and not empty:
+                return _in_the_way(file, f"which lies there without a {RECORD}")
     return ""
 
 

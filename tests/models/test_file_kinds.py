@@ -184,3 +184,10 @@ def test_folders_without_a_model_say_what_they_hold(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="expected a finished run"):
         load_model(tmp_path)
+
+
+def test_a_shard_is_called_one(tmp_path):
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    save_file({"conv1.weight": np.ones((1, 1, 1, 1), np.float32)}, path)
+    with pytest.raises(ValueError, match="one of several shards"):
+        load_torch(path, "resnet8", {}, SHAPE)

@@ -236,7 +236,14 @@ def test_floats_of_0_to_255_are_said(student, caplog):
     student(np.random.default_rng(0).normal(size=(4, 8, 8, 3)))
     assert not caplog.records
     student(images(4, 8, 8, 3, dtype=np.float32))
-    assert "values of up to 255, where normalised ones are at most 2" in caplog.text
+    assert "values of 0 to 255, where those of normalised images are" in caplog.text
+    caplog.clear()
+    student(images(4, 8, 8, 3) / 255)
+    assert "values of 0 to 1, as those of images that are not normal" in caplog.text
+    plain = small(mean=[0.0], std=[1.0])
+    caplog.clear()
+    plain(plain.normalise(images(4, 8, 8, 3)))
+    assert not caplog.records
 
 
 def test_a_traced_call_checks_types_and_shapes_alone(student):

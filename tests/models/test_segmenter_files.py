@@ -115,7 +115,7 @@ def test_the_import_command_takes_options(tmp_path, capsys):
         with pytest.raises(SystemExit):
             import_weights.main([*command, f"--options={wrong}"])
         assert "expected JSON {...}" in capsys.readouterr().err
-    assert import_weights.main([*command, '--options={"deep": 1}']) == 1
+    assert import_weights.main([*command, '--options={"deep": 1}', "--force"]) == 1
     assert "options: found 'deep', expected any of" in capsys.readouterr().err
 
 
