@@ -1,5 +1,6 @@
 """Where numbers go: a progress line, ``metrics.jsonl``, TensorBoard events."""
 
+import json
 import logging
 import math
 import pathlib
@@ -76,7 +77,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     rows, bad = [], []
     for number, line in enumerate(lines, 1):
         try:
-            row = valid_json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if _is_row(row):

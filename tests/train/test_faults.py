@@ -132,7 +132,7 @@ def test_the_average_belongs_to_a_finished_run_that_has_one(done, caplog):
         '{"step": 2.5}',
         '{"step": "2"}',
         '{"step": true}',
-        '{"step": 2, "loss/total": null}',
+        '{"step": null, "loss/total": 1.0}',
         '{"step": 2, "loss/total": "low"}',
         '{"step": 2, "eval/top1": [1]}',
         '{"step": 2, "gamma/t/histogram": 1}',
