@@ -57,6 +57,12 @@ MARKS = (
     (0, b"\xff\xd8\xff", Kind("an image (JPEG)")),
     (0, b"%PDF", Kind("a PDF document")),
 )
+# Endings of formats whose files begin with nothing to know them by.
+NAMES = (
+    (r"\.msgpack$", Kind("a file of MessagePack, as Flax writes it", CONVERT)),
+    (r"\.(index|data-\d+-of-\d+)$", Kind("a checkpoint of TensorFlow", CONVERT)),
+    (r"\.(onnx|pb)$", Kind("a model of ONNX or TensorFlow", CONVERT)),
+)
 SAFETENSORS = Kind("a .safetensors file", holds_weights=True)
 PROTOBUF = Kind("a model of ONNX or TensorFlow (protobuf)", CONVERT)
 INDEX = Kind(
@@ -86,7 +92,11 @@ def kind_of(path: Path) -> Kind:
       OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        return kind_of_start(file.read(START))
+        kind = kind_of_start(file.read(START))
+    if kind.is_damaged and not kind.advice:  # bytes that are not known
+        named = (kind for ending, kind in NAMES if re.search(ending, path.name))
+        kind = next(named, kind)
+    return kind
 
 
 def kind_of_start(start: bytes) -> Kind:
@@ -125,7 +135,7 @@ def what_is_in(folder: Path, wanted: str) -> str:
       wanted: name of the file that is not there.
     """
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    runs = [path.name for path in inside if any((path / n).exists() for n in RUN)]
+    runs = [path.name for path in inside if any(os.path.exists(path / n) for n in RUN)]
     if runs:
         return (
             f"found no {wanted}, but the runs {runs[:MOST_NAMED]}, expected one run; "

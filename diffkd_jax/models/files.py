@@ -313,6 +313,18 @@ def is_ours(file: Path) -> bool:
         return False
 
 
+def is_classifier(model: Model) -> bool:
+    """Returns whether a model gives one vector of logits an image.
+
+    >>> is_classifier(describe("resnet8", {}, {"num_classes": 10}, (8, 8, 3)))
+    True
+    """
+    shape = model.meta["input_shape"]
+    batch = {"image": jax.ShapeDtypeStruct((1, *shape), np.float32)}
+    outputs = jax.eval_shape(model.infer, shapes_of(model, shape), batch)
+    return getattr(outputs.get("logits"), "ndim", 0) == 2
+
+
 def shapes_of(model: Model, input_shape: Sequence[int]) -> dict[str, Any]:
     """Shapes of the variables of a model, of pictures ``(h, w, c)``."""
     image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)

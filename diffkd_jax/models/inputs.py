@@ -1,7 +1,7 @@
 """What images a model takes: their normalisation, their channels and their size."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,29 +72,38 @@ def input_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> s
 
 
 def check_input(
-    source: str, found: Mapping[str, Any], expected: Mapping[str, Any]
+    source: str,
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    is_classifier: Callable[[], bool],
 ) -> None:
-    """Refuses a model that was trained on images of another normalisation.
+    """Refuses a model that was trained on other images than those of a run.
 
-    Another size is a warning: networks of convolutions take any, and teachers are used
-    so on purpose.
+    Another size is a warning for networks that give maps or boxes: they are trained on
+    crops and used on whole images.
 
     Args:
       source: where the model is from, for messages.
       found: description of the model.
       expected: description of a model for the data of the run.
+      is_classifier: returns whether it gives one vector of logits an image.
 
     Raises:
-      ValueError: other channels, or another mean or std.
+      ValueError: other channels, another mean or std, or for a classifier another size.
     """
     if difference := input_difference(found, expected):
         raise ValueError(f"{source}: {difference}")
     sizes = [list(meta["input_shape"][:2]) for meta in (found, expected)]
-    if found.get("mean") and sizes[0] != sizes[1]:
-        LOG.warning(
-            "%s: a model for images of %dx%d, evaluated here on %dx%d",
-            *(source, *sizes[0], *sizes[1]),
+    if not found.get("mean") or sizes[0] == sizes[1]:  # else its size is a note
+        return
+    (height, width), data_size = sizes[0], "x".join(map(str, sizes[1]))
+    text = f"found a model for images of {height}x{width}"
+    if is_classifier():
+        raise ValueError(
+            f"{source}: {text}, expected {data_size}, those of the data; with its own "
+            f"size the flags are --config.data.image_size={height} and data.resize"
         )
+    LOG.warning("%s: %s, those of the data are %s", source, text, data_size)
 
 
 def normalised(images: Any, meta: Mapping[str, Any]) -> Any:

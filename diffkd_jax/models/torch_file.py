@@ -85,6 +85,10 @@ def _read_zip(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [n for n in names if n.endswith("/data.pkl") and n.count("/") == 1]
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise ValueError(
+                f"found a module of TorchScript, {EXPECTED}; save its state_dict()"
+            )
         if not pickles:
             raise ValueError(f"{_other_zip(names)}, {EXPECTED} (*/data.pkl)")
         root = pickles[0].removesuffix("data.pkl")

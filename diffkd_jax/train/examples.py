@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..core.platform import compiler_options
 from ..core.step import TrainState
+from ..models.output_files import appearing
 from . import sharding
 from .build import Run, student_variables
 from .evaluate import inferring
@@ -66,9 +67,9 @@ def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
 
 def save_examples(workdir: pathlib.Path, examples: Mapping[str, Any]) -> None:
     """Writes what :func:`shown` gave, so that a comparison can show it again."""
-    partial = workdir / "examples.partial.npz"
-    np.savez_compressed(partial, **flatten_dict(dict(examples), sep="/"))
-    partial.replace(workdir / EXAMPLES)
+    arrays = flatten_dict(dict(examples), sep="/")
+    with appearing(workdir / EXAMPLES) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_examples(workdir: pathlib.Path) -> dict[str, Any]:

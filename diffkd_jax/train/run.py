@@ -16,10 +16,11 @@ from ..models.files import (
     EMA_FILE,
     MODEL_FILE,
     export_model,
+    is_classifier,
     load_model,
     model_file,
 )
-from ..models.inputs import check_input
+from ..models.inputs import check_input, input_of
 from . import processes, report, sharding, summary
 from .build import Run, build, build_scoring, check_teacher, student_variables
 from .check import check_comparison, check_run
@@ -324,7 +325,12 @@ def use_student(
     data, task = scoring.data, scoring.task
     model = load_model(workdir, own.student.model)
     check_finite(f"workdir: {workdir}", model.variables)
-    check_input(f"workdir: {workdir}", model.meta, image_meta(data))
+    check_input(
+        f"workdir: {workdir}",
+        model.meta,
+        {**input_of(data.meta, data.eval_shape[-1]), "input_shape": data.eval_shape},
+        lambda: is_classifier(model),
+    )
     if task.check is not None:
         task.check(f"workdir: {workdir}", model.meta, data.meta)
     variables = jax.device_put(model.variables, scoring.place(model.variables))

@@ -13,6 +13,7 @@ from ..models.contract import Model, split
 from ..models.files import (
     EMA_FILE,
     described,
+    is_classifier,
     is_ours,
     load_model,
     load_torch,
@@ -121,8 +122,8 @@ def load_teacher(
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another architecture, class count, channels or normalisation than
-        expected, or numbers that are not finite.
+      ValueError: another architecture, class count, channels, normalisation or size
+        than expected, or numbers that are not finite.
     """
     file, meta = model_file(path, weights), expected.meta
     if is_ours(file):
@@ -146,7 +147,7 @@ def load_teacher(
         )
         LOG.info("teacher: %s, named as by %s", file, reference)
         found = {**meta, **read_input(file)}
-    check_input(f"teacher.init: {file}", found, meta)
+    check_input(f"teacher.init: {file}", found, meta, lambda: is_classifier(expected))
     check_finite(f"teacher.init: {file}", loaded.variables)
     image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
     params, state = split(loaded.variables)

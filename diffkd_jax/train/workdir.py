@@ -19,6 +19,7 @@ from .processes import as_first, everywhere, is_primary
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
 RECORD, ROWS = "config.json", "metrics.jsonl"
+FOLDERS = ("checkpoints", "events", "plots")
 RECORD_SECTIONS = {"data", "student", "train"}  # which every record of a run has
 
 
@@ -95,6 +96,12 @@ def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
       begun: whether it holds a run with a checkpoint or a summary.
     """
     record = workdir / RECORD
+    for name in FOLDERS:
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            return _in_the_way(workdir / name, "not a directory")
+    for name in (RECORD, SUMMARY, MODEL_FILE, EMA_FILE, ROWS, REPORT):
+        if (workdir / name).is_dir():
+            return _in_the_way(workdir / name, "a directory")
     for name in (MODEL_FILE, EMA_FILE):
         file = workdir / name
         if begun and (kind := _foreign_kind(file)):

@@ -72,6 +72,10 @@ KINDS = {
     "npz": (saved(np.savez, a=np.ones(3)), r"arrays of NumPy \(\.npz\)"),
     "zip": (zipped("readme.txt"), r"a zip archive of \['readme\.txt'\]"),
     "empty_zip": (zipped(), "a zip archive without entries"),
+    "torchscript": (
+        zipped("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"),
+        r"a module of TorchScript.*state_dict\(\)",
+    ),
     "cut_zip": (TORCH.read_bytes()[:900], "without its end.* truncated"),
     "empty": (b"", "an empty file.*download it again"),
     "zeros": (bytes(5000), "begins with zeros"),
@@ -184,6 +188,20 @@ def test_folders_without_a_model_say_what_they_hold(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="expected a finished run"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("flax_model.msgpack", "a file of MessagePack, as Flax writes it"),
+        ("model.ckpt.data-00000-of-00001", "a checkpoint of TensorFlow"),
+        ("model.ckpt.index", "a checkpoint of TensorFlow"),
+    ],
+)
+def test_formats_that_only_their_name_tells(name, kind, tmp_path):
+    (tmp_path / name).write_bytes(b"\x84\xa6\xff\x01" * 99)
+    with pytest.raises(ValueError, match=f"found {kind}, expected weights"):
+        read_state_dict(tmp_path / name)
 
 
 def test_a_shard_is_called_one(tmp_path):

@@ -84,6 +84,24 @@ def test_other_files_of_the_user_are_refused(name, content, tmp_path, no_trainin
     assert (tmp_path / name).read_text() == content
 
 
+@pytest.mark.parametrize(
+    "name", ["report.html", "summary.json", MODEL_FILE, "plots", "checkpoints"]
+)
+def test_a_file_and_a_folder_are_not_mixed_up(name, finished, tmp_path, no_training):
+    """Else it is found at the end of a run."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    if (run / name).is_dir():
+        shutil.rmtree(run / name)
+        (run / name).write_text("mine")
+    else:
+        (run / name).unlink()
+        (run / name).mkdir()
+    with pytest.raises(
+        ValueError, match=rf"^workdir: found {run / name}, (a|not a) di"
+    ):
+        main.run(tiny_config(), str(run))
+
+
 @pytest.mark.parametrize("write", FOREIGN)
 @pytest.mark.parametrize("removed", [(), ("summary.json",)])
 def test_a_foreign_model_makes_no_run_finished(

@@ -6,7 +6,13 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.data import open_data
-from diffkd_jax.models.files import MODEL_FILE, export_model, export_torch, load_model
+from diffkd_jax.models.files import (
+    MODEL_FILE,
+    describe,
+    export_model,
+    export_torch,
+    load_model,
+)
 from diffkd_jax.train.build import build
 from diffkd_jax.train.choose import make_model
 from diffkd_jax.train.teacher import load_teacher
@@ -87,14 +93,36 @@ def test_what_is_rounded_or_not_known_is_taken(config, data, export):
         assert taken.meta["mean"] == values["mean"]
 
 
-def test_a_teacher_of_another_size_is_a_warning(config, data, export, caplog):
-    expected = make_model("teacher", config.teacher, data)
+def test_a_classifier_of_another_size_is_refused(config, data, export, tmp_path):
     path = export(input_shape=[32, 32, 1])
-    load_teacher(path, expected)
-    assert "a model for images of 32x32, evaluated here on 28x28" in caplog.text
-    caplog.clear()
-    load_teacher(export(), expected)
+    message = r"found a model for images of 32x32, expected 28x28.*image_size=32"
+    with pytest.raises(ValueError, match=rf"^teacher\.init: .*{message}"):
+        load_teacher(path, make_model("teacher", config.teacher, data))
+    own = config.copy_and_resolve_references()
+    own.mode = "evaluate"
+    own.student.model, own.student.options = "resnet8", config.teacher.options
+    with pytest.raises(ValueError, match=rf"^workdir: .*{message}"):
+        main.run(own, str(path.parent))
+
+
+def test_the_size_is_a_note_where_the_rest_is_not_known(config, data, export):
+    """As in what import_weights writes, unless it is told."""
+    expected = make_model("teacher", config.teacher, data)
+    load_teacher(export(input_shape=[224, 224, 1], mean=[], std=[]), expected)
+
+
+def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
+    """They are trained on crops and evaluated on whole images."""
+    known = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
+    small, large = (
+        describe("deeplabv3_resnet8", {}, known, (side, side, 3)) for side in (32, 48)
+    )
+    variables = random_variables(small.module, (32, 32, 3))
+    export_model(tmp_path / MODEL_FILE, small._replace(variables=variables))
+    load_teacher(tmp_path, small)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    load_teacher(tmp_path, large)
+    assert "a model for images of 32x32, those of the data are 48x48" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
