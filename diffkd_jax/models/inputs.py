@@ -199,7 +199,11 @@ def _check_shape(images: Any, meta: Mapping[str, Any]) -> None:
     shape, (h, w, c) = tuple(images.shape), meta["input_shape"]
     found = f"images: found the shape {shape}, expected [b, {h}, {w}, {c}]"
     if len(shape) != 4:
-        advice = "; images[None] is a batch of one" if len(shape) == 3 else ""
+        advice = ""
+        if len(shape) == 3 and c == 1 and shape[2] != 1:
+            advice = "; images[..., None] has an axis of channels"
+        elif len(shape) == 3:
+            advice = "; images[None] is a batch of one"
         raise ValueError(f"{found}{advice}")
     if shape[3] != c and shape[1] == c:
         raise ValueError(

@@ -284,3 +284,11 @@ def test_export_weights_writes_what_it_knows(student, tmp_path):
     target = tmp_path / "torch.safetensors"
     assert export_weights.main([f"--from={tmp_path}", f"--to={target}"]) == 0
     assert read_input(target)["std"] == STD
+
+
+def test_grey_images_without_an_axis_of_channels():
+    grey = small((8, 8, 1), mean=[0.5], std=[0.25])
+    with pytest.raises(ValueError, match=r"images\[\.\.\., None\] has an axis"):
+        grey(np.zeros((4, 8, 8)))
+    with pytest.raises(ValueError, match=r"images\[None\] is a batch of one"):
+        grey(np.zeros((8, 8, 1)))
