@@ -138,7 +138,7 @@ def what_is_in(folder: Path, wanted: str) -> str:
     runs = [path.name for path in inside if any(os.path.exists(path / n) for n in RUN)]
     if runs:
         return (
-            f"found no {wanted}, but the runs {runs[:MOST_NAMED]}, expected one run; "
+            f"found no {wanted}, but the runs {_few(runs)}, expected one run; "
             f"name it, such as {folder / runs[0]}"
         )
     if (folder / "checkpoints").is_dir():
@@ -149,10 +149,15 @@ def what_is_in(folder: Path, wanted: str) -> str:
     files = sorted(p.name for p in folder.iterdir() if p.suffix in ENDINGS)
     if files := [name for name in files if name not in OF_RUNS]:
         return (
-            f"found no {wanted}, but {files[:MOST_NAMED]}, expected the workdir of a "
+            f"found no {wanted}, but {_few(files)}, expected the workdir of a "
             "run; a file of weights is named itself"
         )
     return ""
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return f"{names[:MOST_NAMED]}" + (f" and {more} more" if more > 0 else "")
 
 
 def shard_note(path: Path) -> str:

@@ -71,9 +71,10 @@ def describe(
     try:
         # As it is read back from a file: tuples become lists.
         meta = json.loads(json.dumps(meta, allow_nan=False))
-    except ValueError:
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"options: found {options}, expected finite numbers, which a file can hold"
+            f"options: found {options}, expected finite numbers, texts and lists, "
+            f"which a file can hold ({error})"
         ) from None
     h, w, c = input_shape
     given = {**data_meta, "channels": c, "image_size": [h, w]}

@@ -175,8 +175,8 @@ def check_size(images: Any, meta: Mapping[str, Any], outputs: Any) -> None:
     Raises:
       ValueError: they have another size.
     """
-    if not meta.get("mean"):  # the size is a note there
-        return
+    if "input_shape" not in meta or (outputs is not None and not meta.get("mean")):
+        return  # the size is a note there
     size, expected = tuple(images.shape[1:3]), tuple(meta["input_shape"][:2])
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
     if size != expected and (outputs is None or getattr(logits, "ndim", 0) == 2):

@@ -81,7 +81,7 @@ def _checked(text: str, fields: Mapping[str, tuple]) -> dict[str, Any]:
         raise ValueError(f"metadata: found no JSON, {error}") from None
     if not isinstance(meta, dict):
         raise ValueError(f"metadata: found {reprlib.repr(meta)}, expected an object")
-    meta = UNKNOWN | meta
+    meta = {name: type(value)() for name, value in UNKNOWN.items()} | meta
     for field, (is_good, expected) in fields.items():
         value = meta.get(field)
         if not is_good(value):

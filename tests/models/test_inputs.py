@@ -269,15 +269,20 @@ def test_a_model_that_fails_at_another_size_says_so():
     assert model(np.zeros((2, 8, 8, 3)))["logits"].shape == (2, 3)
     with pytest.raises(ValueError, match="found 9x8 pixels, expected 8x8"):
         model(np.zeros((2, 9, 8, 3)))
+    earlier = model._replace(meta={**meta, "mean": [], "std": []})
+    with pytest.raises(ValueError, match="found 9x8 pixels, expected 8x8"):
+        earlier(np.zeros((2, 9, 8, 3)))
     with pytest.raises(ValueError, match="found no variables, expected a trained"):
         model._replace(variables=None)(np.zeros((2, 8, 8, 3)))
 
 
 def test_options_that_no_file_can_hold_are_refused_before_training():
-    with pytest.raises(ValueError, match=r"options: found \{'clip': inf\}, expected f"):
-        describe(
-            "tests.train.own_model:make", {"clip": np.inf}, {"num_classes": 3}, SHAPE
-        )
+    own = "tests.train.own_model:make"
+    for value in (np.inf, float("nan"), print):
+        with pytest.raises(
+            ValueError, match=r"options: found \{'clip': .*, expected f"
+        ):
+            describe(own, {"clip": value}, {"num_classes": 3}, SHAPE)
 
 
 def test_export_weights_writes_what_it_knows(student, tmp_path):
