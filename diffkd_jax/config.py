@@ -27,6 +27,7 @@ FREE_FIELDS = (
     "dry_run",
     "log_every_steps",
     "train.max_skipped",
+    "train.chance_evaluations",
     "checkpoint.every_minutes",
     "compare",
     "num_devices",
@@ -206,6 +207,9 @@ def base() -> ConfigDict:
                 # cheaper one. What is logged is a mean over the steps that have it,
                 # loss/total over all of them.
                 "distill_every": 1,
+                # Evaluations in a row no better than a guess, after which the log says
+                # so; 0 for never.
+                "chance_evaluations": 3,
             },
             "mix": {
                 "mixup": 0.0,  # alpha, 0 for never

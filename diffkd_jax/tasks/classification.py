@@ -1,6 +1,8 @@
 """Image classification: cross-entropy, top-1 and top-5 accuracy, confusion."""
 
 import csv
+import functools
+import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -67,6 +69,7 @@ def classification(
         score=score,
         headline="top1",
         target=TARGET,
+        chance=functools.partial(chance, classes=classes),
         prepare=prepare,
         draw=draw,
         write=write,
@@ -187,6 +190,26 @@ def score(seen: Evidence) -> dict[str, float]:
     """
     names = [name for name in ("top1", "top5", "loss") if name in seen.sums]
     return {name: float(seen.sums[name]) / float(seen.sums["count"]) for name in names}
+
+
+def chance(seen: Evidence, *, classes: int) -> float:
+    """Returns the top-1 that naming the commonest class has, and its sampling error.
+
+    Two standard deviations are added. Without counts by class, all are as common.
+
+    Args:
+      seen: of a split.
+      classes: of the data.
+
+    >>> counts = np.array([[30, 20], [10, 40]])
+    >>> round(chance(Evidence({"count": 100.0, "confusion": counts}), classes=2), 3)
+    0.6
+    """
+    count, counts = float(seen.sums["count"]), seen.sums.get("confusion")
+    share = 1 / classes
+    if counts is not None and count:
+        share = float(np.asarray(counts).sum(1).max()) / count
+    return min(share + 2 * math.sqrt(share * (1 - share) / max(count, 1.0)), 1.0)
 
 
 def draw(

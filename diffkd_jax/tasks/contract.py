@@ -52,6 +52,8 @@ class Task(NamedTuple):
       higher_is_better: its direction.
       target: rank of each array that the target of one example must hold, by name; or
         None for whatever the data have.
+      chance: ``(Evidence of a split) -> headline`` up to which a model is no better
+        than a guess; or None where that is not known.
       prepare: ``(key, batch) -> batch``, what a training step does to a batch first,
         such as mixup; or None.
       infer: ``(apply, batch) -> outputs`` where one call ``apply(batch)`` is not
@@ -77,6 +79,7 @@ class Task(NamedTuple):
     headline: str
     higher_is_better: bool = True
     target: Mapping[str, int] | None = None
+    chance: Callable[[Evidence], float] | None = None
     prepare: Callable[[Any, Mapping], Mapping] | None = None
     infer: Callable[..., Mapping] | None = None
     draw: Callable[..., list] | None = None

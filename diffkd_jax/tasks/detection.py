@@ -28,6 +28,7 @@ OF_KIND = {"by_batch": "retinanet", "to_truth": "retinanet", "beta": "two_stage"
 Number = Annotated[int, Field(ge=1, le=100_000)]
 NEEDED = ("box_codes", "anchors")
 DETECTIONS = ("boxes", "scores", "classes", "valid")
+CHANCE = 1e-3  # AP of boxes that are drawn at random, at most
 TARGET = {"boxes": 2, "classes": 1, "valid": 1}  # rank of each array of an example
 
 
@@ -135,6 +136,7 @@ def detection(
         score=lambda seen: figures(matched(seen)),
         headline="ap",
         target=TARGET,
+        chance=lambda seen: CHANCE,
         draw=lambda folder, seen, meta: draw(folder, *each(matched(seen)), meta),
         show=show,
         write=write,

@@ -17,6 +17,7 @@ from .build import Run, student_variables
 from .finite import Finite
 from .metrics import Progress, Writer, print_line, print_values
 from .plan import Plan
+from .stalling import Stalling
 from .stop import Asked, Stalled, Stopped, never, stop_here
 
 LOOK_EVERY = 100  # steps between two looks at the clock, at most
@@ -107,6 +108,7 @@ def fit(
         found = report.evaluations(workdir, run.task.headline)
         history |= {at: scores for at, scores in found.items() if at <= first}
         log = Log(writer, history, events)
+        stalling = Stalling(run.task, plan.chance_evaluations)
         finite = Finite(checkpoints, workdir, plan.max_skipped, first)
         progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
         seen, clock, begun = None, time.monotonic(), list[Callable]()
@@ -150,10 +152,13 @@ def fit(
                     values["images_per_second"] = progress.images_per_second(step)
                     writer.write(step, values)
                     progress.show(step, values)
+                    stalling.look_at_losses(values)
                     pending = []
                 stop_here(asked)
                 fresh = score(run, state, step, teacher_variables, log, asked)
-                seen = seen if fresh is None else fresh
+                if fresh is not None:
+                    seen = fresh
+                    stalling.look_at_scores(history, fresh)
                 if due or _is_late(plan, step, clock):
                     events("save", step)
                     rows = finite.rows(pending)

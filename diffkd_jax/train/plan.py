@@ -19,6 +19,7 @@ class Plan(NamedTuple):
       max_unreadable: share of the pictures that may not decode.
       max_skipped: steps whose update may be left out, for it is not finite.
       distill_every: steps of which the first is distilled.
+      chance_evaluations: evaluations in a row at chance after which the log says so.
     """
 
     steps_per_epoch: int
@@ -30,6 +31,7 @@ class Plan(NamedTuple):
     max_unreadable: float
     max_skipped: int
     distill_every: int
+    chance_evaluations: int
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether what is due every so many steps, and at the end, is so at a step."""
@@ -71,5 +73,6 @@ def make_plan(recipe, data: Data) -> tuple[Plan, int]:
         max_unreadable=recipe.data.max_unreadable,
         max_skipped=recipe.train.max_skipped,
         distill_every=recipe.train.distill_every,
+        chance_evaluations=recipe.train.chance_evaluations,
     )
     return plan, planned

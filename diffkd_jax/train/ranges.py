@@ -88,6 +88,7 @@ RANGES = RECIPE | {
     "train.norm_group_size": ANY,
     "train.max_skipped": Range(0, 1e9),
     "train.distill_every": Range(1, 1e9),
+    "train.chance_evaluations": Range(0, 1e9),
 }
 WEIGHT = Range(0, 1e6)
 # Sections of a teacher's own recipe.

@@ -46,9 +46,9 @@ from .workdir import (
     REPORT,
     SUMMARY,
     has_checkpoints,
-    refuse_single_run,
     locked,
     read_summary,
+    refuse_single_run,
     write_json,
 )
 

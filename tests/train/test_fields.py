@@ -62,6 +62,7 @@ ACCEPTED = {
     "data.channels": ZERO,
     "data.mean": "zero is the middle of nothing",
     "train.max_skipped": ZERO,
+    "train.chance_evaluations": f"{ZERO}; a large one says nothing",
     "train.distill_every": "a large one distils the first step alone",
     "teacher.num_classes": ZERO,
     "teacher.epochs": f"{ZERO}; read where a teacher is trained",

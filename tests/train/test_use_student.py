@@ -96,7 +96,7 @@ def test_from_python_every_field_off_its_default_is_given(trained, caplog):
     config.student.model = "tests.train.own_networks:gated"
     config.data.limit, config.data.mean = 0, (0.4,)
     main.run(config, str(trained))
-    assert "data.limit" not in caplog.text  # at its default: the run's is taken
+    assert "data.limit: the run had" not in caplog.text  # it is at its default
     config.data.limit = 8
     main.run(config, str(trained))
     assert "data.limit: the run had 48, this call gives 8" in caplog.text
