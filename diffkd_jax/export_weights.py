@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from . import console
 from .models.checks import check_finite, expand
 from .models.files import export_torch, load_model
 
@@ -27,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = expand(given.to)
         reference = export_torch(target, model, given.reference)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.say(f"error: {error}", error=True)
         return 1
-    print(f"{target}: {model.meta['model']}, named as by {reference}")
+    console.say(f"{target}: {model.meta['model']}, named as by {reference}")
     return 0
 
 
 if __name__ == "__main__":
+    console.guard_streams()
     sys.exit(main())

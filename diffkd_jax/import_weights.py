@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+from . import console
 from .models.checks import check_finite, expand
 from .models.files import MODEL_FILE, export_model, load_torch
 
@@ -89,12 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = (given.image_size, given.image_size, given.channels)
     try:
         made = (given.weights, given.options)
-        print(convert(given.model, given.source, given.to, shape, *made))
+        console.say(convert(given.model, given.source, given.to, shape, *made))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.say(f"error: {error}", error=True)
         return 1
     return 0
 
 
 if __name__ == "__main__":
+    console.guard_streams()
     sys.exit(main())

@@ -17,7 +17,7 @@ ALLOWED = {
     "tasks": {"figures", "ops"},
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
-    | {"config", "figures", "named", "__version__"},
+    | {"attempts", "config", "console", "figures", "named", "__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}
