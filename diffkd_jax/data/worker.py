@@ -13,7 +13,15 @@ from typing import Any
 
 import cv2
 
-TO_END = {signal.SIGINT, signal.SIGTERM}
+# Signals that ask a process to end and leave it time, where the system has them.
+TO_END = {
+    getattr(signal, name)
+    for name in (
+        *("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"),
+        "SIGBREAK",  # Ctrl-Break of Windows
+    )
+    if hasattr(signal, name)
+}
 
 
 @contextlib.contextmanager
