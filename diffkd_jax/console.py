@@ -16,6 +16,7 @@ from typing import Any
 from absl import logging
 
 USUAL_COLUMNS = 80  # where the terminal does not say
+NAME_COLUMNS = 24  # of a name before progress, so that progress is in sight
 _drawn: list[Any] = []  # the progress line that is on the screen, at most one
 
 
@@ -80,23 +81,26 @@ def say(text: str, *, error: bool = False) -> None:
         stream.flush()
 
 
-def draw(text: str, done: int, total: int) -> None:
+def draw(name: str, text: str, done: int, total: int) -> None:
     """Shows progress as one line, which the next line overwrites.
 
     On a terminal the line is cut to its width. In a notebook it stands beside a bar.
     Elsewhere it is an ordinary line.
 
     Args:
-      text: to show.
+      name: of what makes progress; on a terminal its first letters.
+      text: to show after it.
       done: steps, of ``total``.
       total: steps.
     """
     notebook = "ipykernel" in sys.modules and _has_widgets()
     if not (notebook or is_terminal(sys.stdout)):
-        say(text)
+        say(f"{name}  {text}")
         return
+    if len(name) > NAME_COLUMNS:
+        name = f"{name[: NAME_COLUMNS - 3]}..."
     with _refusals_ignored():
-        text = "".join(c if c.isprintable() else "?" for c in text)
+        text = "".join(c if c.isprintable() else "?" for c in f"{name}  {text}")
         text = _encodable(text, sys.stdout)
         columns = None if notebook else _columns()
         if not _drawn:

@@ -255,6 +255,7 @@ def _stop(message: str) -> None:
 
 def entry() -> None:
     """Parses flags and runs."""
+    os.environ["MPLBACKEND"] = "agg"  # for figures of users' tasks: no window is asked
     define_flags(FLAGS)
     app.run(main, flags_parser=parse)
 

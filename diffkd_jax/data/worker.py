@@ -34,9 +34,11 @@ def left_to_the_caller() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # which would let them through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
     try:
+        # It must not end either. It lets SIGINT and SIGTERM through, and ignores them.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -33,9 +33,9 @@ def check_devices() -> None:
     except Exception as error:  # of several types, by platform and by what is missing
         asked = _settings.jax_platforms
         named = f"JAX_PLATFORMS: found {asked!r}" if asked else "JAX"
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or "no plugin for it, or no driver"
         raise ValueError(
-            f"{named}, but no device of it ({reason or type(error).__name__:.300}), "
+            f"{named}, but no device of it ({reason:.300}), "
             "expected a platform of this machine; install its plugin and driver, as in "
             "diffkd_jax[cuda], or unset JAX_PLATFORMS to run on what there is"
         ) from error

@@ -125,13 +125,13 @@ class Progress:
             if name.startswith("loss/")
         )
         text = (
-            f"{self.name}  step {step}/{self.total}  {rate:.0f} images/s  "
+            f"step {step}/{self.total}  {rate:.0f} images/s  "
             f"ETA {'?' if left is None else _clock(left)}  {losses}"
         )
         if step >= self.total:
-            print_line(text)
+            print_line(f"{self.name}  {text}")
         elif is_primary():
-            console.draw(text, step, self.total)
+            console.draw(self.name, text, step, self.total)
 
 
 def print_line(text: str) -> None:
