@@ -52,10 +52,11 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
     Args:
       config: of the run.
       workdir: its directory, ``runs/<name>`` by default.
-      signals: save and stop on SIGTERM and SIGINT, which are the caller's otherwise.
+      signals: save and stop on SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU,
+        which are the caller's otherwise.
 
     Raises:
-      Stopped: a signal came; the same call goes on.
+      Stopped: a signal came, which it names; the same call goes on.
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """

@@ -1,4 +1,8 @@
-"""Ends a run early and in order, on a signal or a notice of the platform."""
+"""Ends a run early and in order, on a signal or a notice of the platform.
+
+The exit code of a command is then 128 and the signal's number, so that schedulers such
+as Kubernetes and Slurm start it again.
+"""
 
 import contextlib
 import itertools

@@ -12,8 +12,10 @@ import time
 
 import pytest
 
-from diffkd_jax.train import workdir
-from tests.train.conftest import ROOT, tiny_command
+from diffkd_jax.train import report, workdir
+from diffkd_jax.train import run as runs
+from diffkd_jax.train.stop import Stopped
+from tests.train.conftest import ROOT, tiny_command, tiny_config
 
 # Two classes have letters of no font here, or of Noto CJK; one has an accent.
 TWO_STEPS = {
@@ -141,7 +143,9 @@ def test_nohup_is_kept_and_another_signal_saves(tmp_path):
 
 HOLDER = """
 import os, pathlib, sys
-from diffkd_jax.train import workdir
+from diffkd_jax.train import report, workdir
+from diffkd_jax.train import run as runs
+from diffkd_jax.train.stop import Stopped
 from tests.train import test_surroundings
 test_surroundings.fcntl.flock = test_surroundings.without_locks
 held = workdir.locked(pathlib.Path(sys.argv[1]))
@@ -190,3 +194,52 @@ def test_a_file_as_lock_keeps_others_out_and_ends_with_its_process(
     assert (tmp_path / workdir.SOFT_LOCK).exists()  # nobody took it away
     with workdir.locked(tmp_path):
         pass
+
+
+def test_a_run_that_died_while_it_drew_makes_its_report_again(
+    tmp_path, monkeypatch, caplog
+):
+    """Summary and export are there before, so nothing is trained again."""
+    config = tiny_config(**{"method": "none", "train.max_steps": 2})
+
+    def dies(*given, **options):
+        assert (tmp_path / workdir.SUMMARY).exists()
+        assert (tmp_path / "model.safetensors").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_run", dies)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(config, tmp_path)
+    assert not (tmp_path / workdir.REPORT).exists()
+    with pytest.raises(Stopped) as stopped:
+        runs.train(config, tmp_path, lambda: signal.SIGHUP)
+    assert stopped.value.exit_code == 129
+    first = json.loads((tmp_path / workdir.SUMMARY).read_text())
+    result = runs.train(config, tmp_path)
+    assert "made again" in caplog.text
+    assert result["final_top1"] == first["final_top1"]
+    is_finished(tmp_path)
+
+
+def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
+    config = tiny_config(**{"method": "none", "train.max_steps": 2})
+
+    def fails(*given):
+        raise MemoryError("of 256 images at once")
+
+    monkeypatch.setattr(report, "denoising", fails)
+    monkeypatch.setattr(runs, "shown", fails)
+    assert runs.train(config, tmp_path)["steps"] == 2
+    page = is_finished(tmp_path)
+    assert "denoising: not drawn, for MemoryError: of 256 images at once" in page
+    assert "examples: not drawn, for MemoryError" in page
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_a_stop_of_the_other_modes_has_its_number(mode, finished):
+    config = tiny_config(mode=mode)
+    with pytest.raises(Stopped) as stopped:
+        runs.use_student(config, finished, lambda: signal.SIGUSR1)
+    assert stopped.value.exit_code == 128 + signal.SIGUSR1
+    assert not (finished / "predictions").exists()
