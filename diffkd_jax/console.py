@@ -10,13 +10,15 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
 
 USUAL_COLUMNS = 80  # where the terminal does not say
 NAME_COLUMNS = 24  # of a name before progress, so that progress is in sight
+# What a caller's stream raises when it cannot take a line can be of any type: those of
+# notebooks have errors of their own.
+REFUSALS = (Exception,)
 _drawn: list[Any] = []  # the progress line that is on the screen, at most one
 
 
@@ -38,13 +40,13 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Writes what the descriptor takes; returns the length of the text."""
-        with _refusals_ignored():
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
         """Does nothing that can fail."""
-        with _refusals_ignored():
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             super().flush()
 
 
@@ -76,7 +78,7 @@ def say(text: str, *, error: bool = False) -> None:
     if stream is None:
         return
     clear()
-    with _refusals_ignored():
+    with contextlib.suppress(*REFUSALS):
         stream.write(_encodable(text, stream) + "\n")
         stream.flush()
 
@@ -99,7 +101,7 @@ def draw(name: str, text: str, done: int, total: int) -> None:
         return
     if len(name) > NAME_COLUMNS:
         name = f"{name[: NAME_COLUMNS - 3]}..."
-    with _refusals_ignored():
+    with contextlib.suppress(*REFUSALS):
         text = "".join(c if c.isprintable() else "?" for c in f"{name}  {text}")
         text = _encodable(text, sys.stdout)
         columns = None if notebook else _columns()
@@ -111,7 +113,7 @@ def draw(name: str, text: str, done: int, total: int) -> None:
                 file=sys.stdout,
                 ncols=columns,
                 bar_format="{desc} |{bar}|",
-                leave=notebook,
+                leave=False,
                 mininterval=0,
             )
             _drawn.append(bar)
@@ -125,7 +127,7 @@ def draw(name: str, text: str, done: int, total: int) -> None:
 def clear() -> None:
     """Takes the progress line off the screen, if there is one."""
     while _drawn:
-        with _refusals_ignored():
+        with contextlib.suppress(*REFUSALS):
             _drawn.pop().close()
 
 
@@ -133,7 +135,7 @@ def flush() -> None:
     """Flushes stdout and stderr, if they are there."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            with _refusals_ignored():
+            with contextlib.suppress(*REFUSALS):
                 stream.flush()
 
 
@@ -141,15 +143,8 @@ def is_terminal(stream: Any) -> bool:
     """Whether a stream is a terminal; one that is absent or closed is not."""
     try:
         return stream is not None and stream.isatty()
-    except (OSError, ValueError, AttributeError):
+    except REFUSALS:
         return False
-
-
-@contextlib.contextmanager
-def _refusals_ignored() -> Iterator[None]:
-    """Ignores what a stream raises: OSError, and ValueError if it is closed."""
-    with contextlib.suppress(OSError, ValueError):
-        yield
 
 
 def _encodable(text: str, stream: Any) -> str:
@@ -162,7 +157,7 @@ def _columns() -> int:
     """Returns the width of a line: one less than the terminal's, some would wrap."""
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError, AttributeError):
+    except REFUSALS:
         columns = 0
     return (columns or USUAL_COLUMNS) - 1
 

@@ -33,6 +33,7 @@ REFUSALS = [
     OSError(errno.EBADF, os.strerror(errno.EBADF)),
     OSError(errno.ENXIO, os.strerror(errno.ENXIO)),
     ValueError("I/O operation on closed file"),
+    RuntimeError("of a notebook's own stream"),
 ]
 
 
