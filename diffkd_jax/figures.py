@@ -44,7 +44,7 @@ def defaults() -> Iterator[None]:
         matplotlib = _import_matplotlib()
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
-            matplotlib.rcParams["font.family"] = list(_fonts())
+            matplotlib.rcParams["font.family"] = list(_fonts()) or ["sans-serif"]
             yield
 
 

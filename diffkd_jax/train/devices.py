@@ -1,12 +1,19 @@
 """What JAX and its devices cannot do, in a line, and JAX's settings during a run."""
 
 import contextlib
+import errno
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
+# What XLA and the libraries of GPUs say, as errors of one type.
+NO_MEMORY = re.compile(
+    "RESOURCE_EXHAUSTED|OUT_OF_MEMORY|out of memory|ALLOC_FAILED|bad_alloc",
+    re.IGNORECASE,
+)
 LOG = logging.getLogger(__name__)
 _settings: Any = jax.config  # the names of its settings are not declared
 # Settings of the environment or the caller that would change what a config computes or
@@ -70,12 +77,24 @@ def describe_fault(error: BaseException, data: Any) -> str:
     cause: BaseException | None = error
     while cause is not None:
         text = " ".join(str(cause).split())
-        if isinstance(cause, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        if _lacks_memory(cause, text):
             return _out_of_memory(text, data)
-        if isinstance(cause, FloatingPointError) and _settings.jax_debug_nans:
-            return f"JAX_DEBUG_NANS: found {text:.300}; unset it to run without"
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, FloatingPointError):
+            for name in ("jax_debug_nans", "jax_debug_infs"):
+                if getattr(_settings, name):
+                    return f"{name.upper()}: found {text:.300}; unset it to go on"
+        # An error from None is in words already.
+        hidden = cause.__suppress_context__
+        cause = cause.__cause__ or (None if hidden else cause.__context__)
     return ""
+
+
+def _lacks_memory(error: BaseException, text: str) -> bool:
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return bool(NO_MEMORY.search(text))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    )
 
 
 def _out_of_memory(text: str, data: Any) -> str:

@@ -45,7 +45,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
             if pathlib.Path(error.lock_file).name == SOFT_LOCK:
                 way = f"if none runs, on any host, remove its {SOFT_LOCK}; else {way}"
         except OSError as error:
-            problem = f"found {error}, expected a directory that can be written to"
+            problem = f"found {error}, expected a directory to write to and to lock"
     # All processes stop, or the others would wait for the first one.
     if not everywhere(not problem):
         what = problem or "is in use or cannot be written to"

@@ -1,5 +1,7 @@
 """Faults of JAX and its devices in a line, and settings that do not count in a run."""
 
+import errno
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,8 @@ FAULTS = [
     (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9"), "9"),
     (MemoryError("Unable to allocate 12. GiB for an array"), "12. GiB"),
     (MemoryError(), "MemoryError"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate"),
+    (jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: x"), "CUDA_"),
 ]
 
 
@@ -73,7 +77,27 @@ def test_a_lack_of_memory_names_what_to_lower(error, found):
         assert "data.batch_size=16" in line
         assert "data.eval_batch_size=32" in line
         assert "data.image_size=96" in line
-    assert devices.describe_fault(RuntimeError("a bug"), data) == ""
+
+
+def test_other_errors_are_no_lack_of_memory():
+    """Of a disk that is full TensorStore says RESOURCE_EXHAUSTED too."""
+    data = tiny_config().data
+    in_words = OSError("workdir: found No space left on device")
+    in_words.__context__ = FAULTS[0][0]
+    in_words.__suppress_context__ = True
+    for error in (
+        RuntimeError("a bug"),
+        ValueError("RESOURCE_EXHAUSTED: No space left"),
+        FloatingPointError("of the user's own"),
+        in_words,
+    ):
+        assert devices.describe_fault(error, data) == ""
+
+
+def test_a_debugging_setting_that_ends_a_run_is_named():
+    with jax.debug_nans(True):
+        line = devices.describe_fault(FloatingPointError("nan in mul"), None)
+    assert line.startswith("JAX_DEBUG_NANS: found nan in mul")
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no\ndriver")])
