@@ -35,7 +35,7 @@ class BadConfig(Exception):
 
 
 class ConfigParser(flags.ArgumentParser):
-    """Reads the value of ``--config``: a file, and after a colon its argument."""
+    """A parser of the value of ``--config``: a file, and after a colon its argument."""
 
     def parse(self, argument: Any) -> Any:
         """Returns the config, locked."""

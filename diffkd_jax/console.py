@@ -12,8 +12,6 @@ import sys
 import threading
 from typing import Any
 
-from absl import logging
-
 USUAL_COLUMNS = 80  # where the terminal does not say
 NAME_COLUMNS = 24  # of a name before progress, so that progress is in sight
 # What a caller's stream raises when it cannot take a line can be of any type: those of
@@ -57,6 +55,8 @@ def guard_streams() -> None:
     to 2 that are closed are opened on the null device; otherwise the next file that is
     opened would get one of these numbers, and with it the messages of libraries.
     """
+    from absl import logging
+
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -84,7 +84,7 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def draw(name: str, text: str, done: int, total: int) -> None:
-    """Shows progress as one line, which the next line overwrites.
+    """Shows progress as one line, which the next line overwrites. The last one stays.
 
     On a terminal the line is cut to its width. In a notebook it stands beside a bar.
     Elsewhere it is an ordinary line.
@@ -117,15 +117,18 @@ def draw(name: str, text: str, done: int, total: int) -> None:
                 mininterval=0,
             )
             _drawn.append(bar)
-            return
-        bar = _drawn[0]
-        bar.n, bar.ncols = done, columns
-        bar.set_description_str(text, refresh=False)
-        bar.refresh()
+        else:
+            bar = _drawn[0]
+            bar.n, bar.ncols = done, columns
+            bar.set_description_str(text, refresh=False)
+            bar.refresh()
+        if done >= total:
+            bar.leave = True
+            clear()
 
 
 def clear() -> None:
-    """Takes the progress line off the screen, if there is one."""
+    """Takes the progress line off the screen, if there is one that need not stay."""
     while _drawn:
         with contextlib.suppress(*REFUSALS):
             _drawn.pop().close()

@@ -106,11 +106,7 @@ def main(argv: list[str]) -> int:
     # and again would delay the first step.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    try:
-        import jax  # noqa: F401  # after the flags too; it reads its own settings
-    except (ValueError, RuntimeError) as error:
-        _stop(f"environment: JAX does not start: {' '.join(str(error).split())}")
-    from .compilation_cache import keep_programs
+    from .compilation_cache import keep_programs  # after the flags too
     from .data.reader import is_stuck
     from .data.worker import give_back_memory
     from .train.devices import describe_fault

@@ -138,7 +138,9 @@ def test_the_next_line_takes_the_place_of_progress(terminal):
     assert (wiped.strip(), shown, end) == ("", "a result", "\n")
     assert len(wiped) > 70
     console.draw("run", "step 2/2", 2, 2)
-    assert "step 2/2" in read()
+    console.say("another")
+    *_, last, shown, end = read().split("\r")
+    assert (last.split("|")[0], shown, end) == ("run  step 2/2 ", "\nanother", "\n")
 
 
 def test_a_terminal_that_went_away_is_no_error(terminal, monkeypatch):

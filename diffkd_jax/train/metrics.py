@@ -128,9 +128,7 @@ class Progress:
             f"step {step}/{self.total}  {rate:.0f} images/s  "
             f"ETA {'?' if left is None else _clock(left)}  {losses}"
         )
-        if step >= self.total:
-            print_line(f"{self.name}  {text}")
-        elif is_primary():
+        if is_primary():
             console.draw(self.name, text, step, self.total)
 
 

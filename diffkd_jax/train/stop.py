@@ -110,7 +110,8 @@ def on_signals() -> Iterator[Asked]:
         if several:  # JAX's handler tells the others
             os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(OSError):
-            os.write(2, b"stopping after this step\n")
+            # Below the progress line of a terminal.
+            os.write(2, b"\n" * os.isatty(2) + b"stopping after this step\n")
 
     def asked() -> int:
         if not several:
