@@ -100,9 +100,10 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
 def _out_of_memory(text: str, data: Any) -> str:
     sizes = ("image_size", "train_size", "train_resize", "canvas", "resize")
     given = [f"data.{name}={data[name]}" for name in sizes if data[name]]
-    images = f" or the images ({', '.join(given)})" if given else ""
+    images = ", ".join(given) or "data.image_size"
     return (
         f"memory: found too little ({text or 'MemoryError':.200}), expected room for "
         f"data.batch_size={data.batch_size} and "
-        f"data.eval_batch_size={data.eval_batch_size}; lower them{images}"
+        f"data.eval_batch_size={data.eval_batch_size}; lower them, or the size of "
+        f"images ({images})"
     )

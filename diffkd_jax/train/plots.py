@@ -124,7 +124,9 @@ def comparison(
     bars = axis.bar(range(len(names)), values, color=COLOURS["denoised"])
     axis.set_xticks(range(len(names)), names)
     axis.bar_label(bars, fmt="%.4g")
-    spread = max(values) - min(values) or 0.01 * abs(values[0]) or 0.01
-    axis.set_ylim(min(values) - 0.5 * spread, max(values) + 0.3 * spread)
+    # A score that is undefined has no bar.
+    low, high = (f([v for v in values if np.isfinite(v)] or [0.0]) for f in (min, max))
+    spread = high - low or 0.01 * abs(low) or 0.01
+    axis.set_ylim(low - 0.5 * spread, high + 0.3 * spread)
     axis.set_ylabel(literal(headline))
     save(figure, path)

@@ -172,6 +172,8 @@ def write_comparison(
       results: their summaries.
       show: writes the figures of examples to a folder, and returns the files.
     """
+    # JSON has null for what is undefined.
+    results = [{k: np.nan if v is None else v for k, v in r.items()} for r in results]
     headline = results[0]["headline"]
     final, best = f"final_{headline}", f"best_{headline}"
     curves = {
@@ -223,6 +225,8 @@ def _pool(x: np.ndarray) -> np.ndarray:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "undefined"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

@@ -136,6 +136,20 @@ def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
     assert "figures of examples: not drawn" in page
 
 
+@pytest.mark.parametrize("undefined", [None, float("nan")])
+def test_undefined_scores_of_a_comparison_have_no_bar(undefined, tmp_path):
+    results = [
+        {"name": "n", "method": name, "final_ap": score, "best_ap": score}
+        | {"headline": "ap", "images_per_second": 1.0}
+        for name, score in (("none", undefined), ("kd", 0.25), ("mse", 0.5))
+    ]
+    text = report.write_comparison(tmp_path, results, lambda *given: [])
+    assert text.splitlines()[1].split()[:2] == ["none", "nan"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2
+    assert "not drawn" not in page
+
+
 def test_a_full_disk_is_no_matter_of_a_figure(workdir):
     def draw(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
