@@ -6,6 +6,7 @@ import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
 from typing import Any
@@ -254,7 +255,11 @@ def entry() -> None:
     """Parses flags and runs."""
     os.environ["MPLBACKEND"] = "agg"  # for figures of users' tasks: no window is asked
     define_flags(FLAGS)
-    app.run(main, flags_parser=parse)
+    try:
+        app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:  # the second one, or one before anything was trained
+        console.say("interrupted; what was saved stays", error=True)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,19 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_interruption_is_a_line(monkeypatch, capsys):
+    def run(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.app, "run", run)
+    monkeypatch.setattr(main, "FLAGS", flags.FlagValues())
+    monkeypatch.setenv("MPLBACKEND", "")
+    with pytest.raises(SystemExit) as end:
+        main.entry()
+    assert end.value.code == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_options_of_a_model_are_flags():
     """Beside those that the recipe gives, which are kept."""
     done = command(
