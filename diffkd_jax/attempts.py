@@ -65,7 +65,7 @@ def attempt(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(f"{type(error).__name__}: {error}".split())
         what = (
-            f"{name}: not drawn, for {text:.300} "
+            f"{name}: left out after {text:.300} "
             f"({pathlib.Path(frame.filename).name}, line {frame.lineno})"
         )
         LOG.warning("figures: %s", what)

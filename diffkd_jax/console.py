@@ -43,7 +43,7 @@ class Stream(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing that can fail."""
+        """Writes nothing more, for nothing is buffered; does not raise."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             super().flush()
 

@@ -61,12 +61,9 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
-    from .config import renamed
-    from .models.checks import expand  # after the flags, so that --help is quick
-    from .train import run as runs
+    from .config import renamed  # after the flags, so that --help is quick
     from .train.devices import check_devices, own_settings
-    from .train.processes import ending_together, start_processes
-    from .train.stop import never, on_signals
+    from .train.processes import start_processes
 
     if "://" in workdir:
         # pathlib would make a local directory of that name.
@@ -75,14 +72,23 @@ def run(config, workdir: str = "", *, signals: bool = False) -> None:
             "gcsfuse or the like"
         )
     config = renamed(config)
-    start_processes(config.distributed)
-    check_devices()
+    with own_settings():
+        start_processes(config.distributed)
+        check_devices()
+        _run(config, workdir, signals)
+
+
+def _run(config, workdir: str, signals: bool) -> None:
+    from .models.checks import expand
+    from .train import run as runs
+    from .train.processes import ending_together
+    from .train.stop import never, on_signals
+
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.mode not in MODES:
         raise ValueError(f"mode: found {config.mode!r}, expected one of {list(MODES)}")
     catch = signals and not config.dry_run
     with (
-        own_settings(),
         ending_together(config.distributed.lost_seconds),
         on_signals() if catch else contextlib.nullcontext(never) as asked,
     ):

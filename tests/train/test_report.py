@@ -119,11 +119,11 @@ def test_a_figure_that_fails_is_a_line_of_the_page(workdir, monkeypatch, caplog)
     for draw in (failing, lambda folder: ["no such file"], lambda folder: 3):
         report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
         page = (workdir / "report.html").read_text(encoding="utf-8")
-        assert "plot score: not drawn, for TypeError: a slip of the user" in page
+        assert "plot score: left out after TypeError: a slip of the user" in page
         assert "figures of the task: not drawn, for" in page
         assert "data:image/png" not in page
     assert "test_report.py, line" in page
-    assert caplog.text.count("plot score: not drawn") == 3
+    assert caplog.text.count("plot score: left out") == 3
 
 
 def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
@@ -132,8 +132,8 @@ def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
     result |= {"headline": "top1", "images_per_second": 1.0}
     assert "0.5000" in report.write_comparison(tmp_path, [result], failing)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "plot comparison: not drawn" in page
-    assert "figures of examples: not drawn" in page
+    assert "plot comparison: left out" in page
+    assert "figures of examples: left out" in page
 
 
 @pytest.mark.parametrize("undefined", [None, float("nan")])
@@ -147,7 +147,7 @@ def test_undefined_scores_of_a_comparison_have_no_bar(undefined, tmp_path):
     assert text.splitlines()[1].split()[:2] == ["none", "nan"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2
-    assert "not drawn" not in page
+    assert "left out" not in page
 
 
 def test_a_full_disk_is_no_matter_of_a_figure(workdir):

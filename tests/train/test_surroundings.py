@@ -86,7 +86,7 @@ def test_settings_of_plots_and_a_draw_that_fails_cost_at_most_a_figure(tmp_path)
     page = is_finished(tmp_path / "run")
     assert page.count("data:image/png") == 2  # score and losses, large ones
     assert (tmp_path / "run/plots/score.png").stat().st_size > 5000
-    note = "draw of the task: not drawn, for ZeroDivisionError: division by zero"
+    note = "draw of the task: left out after ZeroDivisionError: division by zero"
     assert note in page
     assert [line for line in done.stderr.splitlines() if note in line]
     assert "Traceback" not in done.stderr
@@ -232,8 +232,8 @@ def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "shown", fails)
     assert runs.train(config, tmp_path)["steps"] == 2
     page = is_finished(tmp_path)
-    assert "denoising: not drawn, for MemoryError: of 256 images at once" in page
-    assert "examples: not drawn, for MemoryError" in page
+    assert "denoising: left out after MemoryError: of 256 images at once" in page
+    assert "examples: left out after MemoryError" in page
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
