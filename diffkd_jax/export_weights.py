@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from . import console
 from .models.checks import check_finite, expand
 from .models.files import export_torch, load_model
+from .train.devices import run_tool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,5 +36,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.guard_streams()
-    sys.exit(main())
+    sys.exit(run_tool(main))

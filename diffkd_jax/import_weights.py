@@ -22,6 +22,7 @@ import jax
 from . import console
 from .models.checks import check_finite, expand
 from .models.files import MODEL_FILE, export_model, load_torch
+from .train.devices import run_tool
 
 
 def convert(
@@ -98,5 +99,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.guard_streams()
-    sys.exit(main())
+    sys.exit(run_tool(main))

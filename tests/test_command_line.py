@@ -90,6 +90,20 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_tools_name_a_platform_that_is_not_there(tmp_path):
+    command = [sys.executable, "-m", "diffkd_jax.export_weights"]
+    done = subprocess.run(
+        [*command, f"--from={tmp_path}", "--to=x.safetensors"],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "no", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: JAX_PLATFORMS: found 'no', but no device")
+
+
 def test_an_interruption_is_a_line(monkeypatch, capsys):
     def run(*given, **options):
         raise KeyboardInterrupt

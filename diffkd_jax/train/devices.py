@@ -4,10 +4,12 @@ import contextlib
 import errno
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+
+from .. import console
 
 # What XLA and the libraries of GPUs say, as errors of one type.
 NO_MEMORY = re.compile(
@@ -65,6 +67,25 @@ def own_settings() -> Iterator[None]:
             jax.config.update(name, OWN_SETTINGS[name])
             stack.callback(jax.config.update, name, before[name])
         yield
+
+
+def run_tool(main: Callable[[], int]) -> int:
+    """Runs a small command as a run is run: its streams, settings and devices.
+
+    Args:
+      main: the command; it returns its exit code.
+
+    Returns:
+      The exit code, 1 if there is no device.
+    """
+    console.guard_streams()
+    with own_settings():
+        try:
+            check_devices()
+        except ValueError as error:
+            console.say(f"error: {error}", error=True)
+            return 1
+        return main()
 
 
 def describe_fault(error: BaseException, data: Any) -> str:

@@ -120,7 +120,7 @@ def test_a_figure_that_fails_is_a_line_of_the_page(workdir, monkeypatch, caplog)
         report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
         page = (workdir / "report.html").read_text(encoding="utf-8")
         assert "plot score: left out after TypeError: a slip of the user" in page
-        assert "figures of the task: not drawn, for" in page
+        assert "figures of the task: left out after" in page
         assert "data:image/png" not in page
     assert "test_report.py, line" in page
     assert caplog.text.count("plot score: left out") == 3
