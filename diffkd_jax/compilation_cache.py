@@ -5,37 +5,66 @@ import logging
 import os
 import pathlib
 import platform
+import warnings
 import zlib
 from typing import Any
 
 import jax
 
+LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31  # beyond, the oldest go
 
 
 def keep_programs(folder: str) -> None:
     """Lets JAX read and write compiled programs below ``folder``, small ones too.
 
-    A cache that the environment or the caller has set up stays as it is. What an entry
-    that is damaged held is compiled anew, with a warning. Machines of other processors
-    have folders of their own, since a program may use instructions that others lack.
+    A cache that the environment or the caller has set up stays as it is. Entries that
+    are damaged, or that cannot be read, written or removed, cost time only: the first
+    one is a line in the log. Machines of other processors have folders of their own,
+    since a program may use instructions that others lack.
 
     Args:
       folder: made if needed, ``~`` allowed; empty for no cache.
     """
     set_up: Any = jax.config
+    warnings.showwarning = _first_fault_only(warnings.showwarning)
     if not folder or set_up.jax_compilation_cache_dir:
         return
     try:
         path = pathlib.Path(folder).expanduser() / _machine()
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        logging.getLogger(__name__).info("no compiled programs are kept: %s", error)
+        LOG.info("no compiled programs are kept: %s", error)
         return
-    _prune(path)
+    try:
+        _prune(path)
+    except OSError as error:
+        LOG.info("old compiled programs stay: %s", error)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_raise_persistent_cache_errors", False)
+
+
+def _first_fault_only(show: Any) -> Any:
+    """Returns a ``warnings.showwarning`` that logs the first fault of the cache alone.
+
+    JAX warns of each program, in two lines.
+
+    Args:
+      show: the function for other warnings.
+    """
+    faults: list[str] = []
+
+    def show_warning(message: Any, *rest: Any, **options: Any) -> None:
+        text = " ".join(str(message).split())
+        if "persistent compilation cache entry" not in text:
+            show(message, *rest, **options)
+        elif not faults:
+            LOG.info("compiled programs are not all kept: %.300s", text)
+        faults.append(text)
+
+    return show_warning
 
 
 def _prune(path: pathlib.Path) -> None:

@@ -7,9 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from . import console
 from .models.checks import check_finite, expand
 from .models.files import export_torch, load_model, model_file
 from .models.output_files import check_output
+from .train.devices import run_tool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_finite(given.source, model.variables)
         reference = export_torch(target, model, given.reference)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.say(f"error: {error}", error=True)
         return 1
-    print(f"{target}: {model.meta['model']}, named as by {reference}")
+    console.say(f"{target}: {model.meta['model']}, named as by {reference}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

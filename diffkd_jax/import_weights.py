@@ -20,12 +20,14 @@ from typing import Any
 
 import jax
 
+from . import console
 from .models.checks import check_finite, expand
 from .models.contract import Model
 from .models.files import export_model, load_torch
 from .models.inputs import input_of
 from .models.metadata import INPUT_KEY, input_text, parse_input
 from .models.output_files import check_output, file_to_write
+from .train.devices import run_tool
 
 
 def convert(
@@ -141,11 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             force=given.force,
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.say(f"error: {error}", error=True)
         return 1
-    print(line)
+    console.say(line)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

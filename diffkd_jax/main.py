@@ -6,15 +6,19 @@ import gc
 import logging as python_logging
 import os
 import pathlib
+import re
+import signal
 import sys
+import traceback
 from collections.abc import Collection
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from . import huge_pages
-from .recipes import recipe_file, recipes, take_options
+from . import console, huge_pages
+from .config_file import BadConfig, ConfigParser
+from .recipes import recipes, take_options
 
 MODES = ("train", "evaluate", "predict")
 FLAGS = flags.FLAGS
@@ -29,6 +33,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "after a colon where it takes one.",
         flag_values=values,
     )
+    # ml_collections' own parser splits at the first colon, and hides a file's errors.
+    values["config"].parser = ConfigParser()
     flags.DEFINE_string(
         "workdir",
         "",
@@ -55,21 +61,20 @@ def run(
     Args:
       config: of the run.
       workdir: its directory, ``runs/<name>`` by default.
-      signals: save and stop on SIGTERM and SIGINT, which are the caller's otherwise.
+      signals: save and stop on SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU,
+        which are the caller's otherwise.
       given: paths of the fields that were set by hand, such as ``data.limit``: to
         evaluate or predict, the others are those of the run in ``workdir``. None for
         all that are not at their default.
 
     Raises:
-      Stopped: a signal came; the same call goes on.
+      Stopped: a signal came, which it names; the same call goes on.
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
-    from .config import renamed
-    from .models.checks import expand  # after the flags, so that --help is quick
-    from .train import run as runs
-    from .train.processes import ending_together, start_processes
-    from .train.stop import never, on_signals
+    from .config import renamed  # after the flags, so that --help is quick
+    from .train.devices import check_devices, own_settings
+    from .train.processes import start_processes
 
     if "://" in workdir:
         # pathlib would make a local directory of that name.
@@ -78,7 +83,18 @@ def run(
             "gcsfuse or the like"
         )
     config = renamed(config)
-    start_processes(config.distributed)
+    with own_settings():
+        start_processes(config.distributed)
+        check_devices()
+        _run(config, workdir, signals, given)
+
+
+def _run(config, workdir: str, signals: bool, given: Collection[str] | None) -> None:
+    from .models.checks import expand
+    from .train import run as runs
+    from .train.processes import ending_together
+    from .train.stop import never, on_signals
+
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.mode not in MODES:
         raise ValueError(f"mode: found {config.mode!r}, expected one of {list(MODES)}")
@@ -97,8 +113,13 @@ def run(
             runs.train(config, directory, asked)
 
 
-def main(argv: list[str], *, given: Collection[str] | None = None) -> None:
-    """Runs; an expected error is one screen and exit code 1, a stop is one line."""
+def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
+    """Runs, and returns the exit code.
+
+    Returns:
+      0 for a finished run, 128 and the signal's number for one that was asked to stop
+      and saved its state, and 1 for an expected error, which is one line.
+    """
     # Tracing makes objects by the million, which stay: going through all of them again
     # and again would delay the first step.
     gc.freeze()
@@ -106,6 +127,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> None:
     from .compilation_cache import keep_programs  # after the flags too
     from .data.reader import is_stuck
     from .data.worker import give_back_memory
+    from .train.devices import describe_fault
     from .train.metrics import print_line
     from .train.processes import leave
     from .train.stop import Stopped
@@ -114,21 +136,30 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> None:
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
         _silence_orbax()
-    python_logging.getLogger("diffkd_jax").setLevel(python_logging.INFO)
-    failed = False
+    level = python_logging.DEBUG if FLAGS.verbosity > 0 else python_logging.INFO
+    python_logging.getLogger("diffkd_jax").setLevel(level)
+    code = 0
     try:
         keep_programs(FLAGS.compilation_cache)
         run(FLAGS.config, FLAGS.workdir, signals=True, given=given)
     except Stopped as stopped:
         print_line(str(stopped))
-    except (ValueError, OSError) as error:
+        code = stopped.exit_code
+    except Exception as error:
+        expected = isinstance(error, ValueError | OSError)
+        text = describe_fault(error, FLAGS.config.data) or (
+            str(error) if expected else ""
+        )
+        if not text:
+            raise
         logging.debug("the error in full", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
-        failed = True
+        console.say(f"error: {text}", error=True)
+        code = 1
     finally:
         give_back_memory()
-    if failed or is_stuck():
-        leave(int(failed))
+    if code == 1 or is_stuck():
+        leave(code)
+    return code
 
 
 def _silence_orbax() -> None:
@@ -163,9 +194,9 @@ def parse(
       given: receives the paths of the config's fields that the arguments set.
     """
     try:
+        argv = _with_flag_files(argv, values)
         arguments, options = take_options(argv)
-        # ml_collections looks for fields of the config there.
-        sys.argv = _with_recipe_file(arguments)
+        sys.argv = arguments  # ml_collections looks for fields of the config there
         rest = values(sys.argv)
         if values.config is None:
             raise ValueError(
@@ -189,11 +220,15 @@ def parse(
                     if key in own:
                         del own[key]
                 values.config.update_from_flattened_dict({field: value})
+    except BadConfig as error:
+        if _is_verbose(argv):
+            traceback.print_exception(error.__cause__ or error)
+        _stop(str(error))
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config.py")
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
-        _stop(_in_one_line(error))
+        _stop(" ".join(str(error).split()))
     return rest
 
 
@@ -215,46 +250,55 @@ def _drop_options(config: Any, arguments: list[str]) -> None:
             for name in left:
                 del section.options[name]
         if left:
-            print(f"{where}.options: left out {left}, which {section[field]!r} lacks")
+            console.say(
+                f"{where}.options: left out {left}, which {section[field]!r} lacks"
+            )
 
 
-def _with_recipe_file(arguments: list[str]) -> list[str]:
-    """The arguments with the file of a recipe that is named without its path."""
-    result: list[str] = []
-    for argument in arguments:
-        flag, separator, given = argument.partition("=")
-        if result and result[-1] in ("--config", "-config"):
-            result[-1] = f"--config={recipe_file(argument)}"
-        elif separator and flag in ("--config", "-config"):
-            result.append(f"{flag}={recipe_file(given)}")
-        else:
-            result.append(argument)
-    return result
+def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str]:
+    """Returns the arguments, with the lines of files in the place of ``--flagfile``.
+
+    Options of models can stand in such a file too.
+
+    Raises:
+      ValueError: a file that cannot be read.
+    """
+    program, *rest = arguments
+    try:
+        return [program, *values.read_flags_from_files(rest)]
+    except (flags.Error, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"--flagfile: found {text}; expected a text file, one flag on each line"
+        ) from None
 
 
-def _in_one_line(error: Exception) -> str:
-    """Without the traceback that ml_collections puts around a recipe's own error."""
-    text = str(error)
-    if "Error whilst parsing config file" in text:
-        text = text.rpartition(f"\n{type(error.__context__).__name__}: ")[2]
-    return " ".join(text.split())
+def _is_verbose(arguments: list[str]) -> bool:
+    """Whether ``--verbosity`` asks for whole tracebacks, before flags are parsed."""
+    return any(re.match(r"--?(v|verbosity)=[1-9]", a) for a in arguments)
 
 
 def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    console.say(f"error: {message}", error=True)
     sys.exit(1)
 
 
 def entry() -> None:
     """Parses flags and runs."""
+    os.environ["MPLBACKEND"] = "agg"  # for figures of users' tasks: no window is asked
     define_flags(FLAGS)
     given: set[str] = set()
-    app.run(
-        functools.partial(main, given=given),
-        flags_parser=functools.partial(parse, given=given),
-    )
+    try:
+        app.run(
+            functools.partial(main, given=given),
+            flags_parser=functools.partial(parse, given=given),
+        )
+    except KeyboardInterrupt:  # the second one, or one before anything was trained
+        console.say("interrupted; what was saved stays", error=True)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":
+    console.guard_streams()
     huge_pages.restart()
     entry()

@@ -40,26 +40,36 @@ def recipes() -> dict[str, pathlib.Path]:
     return {file.stem: file for file in files}
 
 
-def recipe_file(given: str) -> str:
-    """``<name>[:argument]`` of a packaged recipe to its file; a path stays as it is.
+def recipe_file(given: str) -> tuple[pathlib.Path, list[str]]:
+    """Finds the file that ``--config`` names, and its argument, if there is one.
+
+    A colon may be part of the path: the longest part that is a file, or the name of a
+    packaged recipe, is taken, and what follows its colon is the argument.
 
     Raises:
       ValueError: neither a packaged recipe nor an existing file.
 
-    >>> recipe_file("quickstart:smoke").endswith("configs/quickstart.py:smoke")
-    True
+    >>> file, arguments = recipe_file("quickstart:smoke")
+    >>> file.name, arguments
+    ('quickstart.py', ['smoke'])
     """
-    name, separator, argument = given.partition(":")
-    try:
-        file = recipes().get(name) or pathlib.Path(name).expanduser()
-    except RuntimeError as error:  # a user who is not known
-        raise ValueError(f"--config: found {name!r}: {error}") from None
-    if not file.is_file():
-        raise ValueError(
-            f"--config: found nothing at {str(file.absolute())!r}, expected a file or "
-            f"one of {list(recipes())}"
-        )
-    return f"{file}{separator}{argument}"
+    known, name = recipes(), given
+    while True:
+        try:
+            file = known.get(name) or pathlib.Path(name).expanduser()
+            if file.is_file():
+                rest = given[len(name) :]
+                return file, [rest[1:]] if rest else []
+        except (RuntimeError, OSError, ValueError) as error:  # of no user, too long
+            raise ValueError(f"--config: found {name!r}: {error}") from None
+        name, colon, _ = name.rpartition(":")
+        if not colon:
+            break
+    name = given.partition(":")[0]
+    raise ValueError(
+        f"--config: found nothing at {str(pathlib.Path(name).absolute())!r}, expected "
+        f"a file or one of {list(known)}"
+    )
 
 
 def as_tuple_of_words(argument: str) -> str:

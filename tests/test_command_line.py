@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes and one-screen errors."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from diffkd_jax import main
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def command(*arguments):
+def command(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "diffkd_jax.main", *arguments],
         cwd=ROOT,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -77,6 +79,42 @@ def test_bad_runs_end_with_one_line(arguments, message, tmp_path):
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+    done = command(
+        "--config=quickstart:smoke", f"--workdir={tmp_path / 'run'}", JAX_PLATFORMS="no"
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: JAX_PLATFORMS: found 'no', but no device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_tools_name_a_platform_that_is_not_there(tmp_path):
+    command = [sys.executable, "-m", "diffkd_jax.export_weights"]
+    done = subprocess.run(
+        [*command, f"--from={tmp_path}", "--to=x.safetensors"],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "no", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: JAX_PLATFORMS: found 'no', but no device")
+
+
+def test_an_interruption_is_a_line(monkeypatch, capsys):
+    def run(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.app, "run", run)
+    monkeypatch.setattr(main, "FLAGS", flags.FlagValues())
+    monkeypatch.setenv("MPLBACKEND", "")
+    with pytest.raises(SystemExit) as end:
+        main.entry()
+    assert end.value.code == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_options_of_a_model_are_flags():

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import warnings
+
+import jax
 
 from diffkd_jax import compilation_cache
 
@@ -61,3 +64,45 @@ def test_no_cache_is_made_where_none_is_wanted_or_possible(tmp_path):
     (tmp_path / "file").write_text("")
     assert compute(tmp_path, "", "~/file/below") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def refuse(path, *arguments, **options):
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_old_programs_of_somebody_else_stay(tmp_path, monkeypatch, caplog):
+    names = ("compilation_cache_dir", "raise_persistent_cache_errors")
+    names += tuple(
+        f"persistent_cache_min_{name}"
+        for name in ("compile_time_secs", "entry_size_bytes")
+    )
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(compilation_cache, "MOST_BYTES", 0)
+    folder = tmp_path / compilation_cache._machine()
+    folder.mkdir()
+    (folder / "0-cache").write_bytes(bytes(10))
+    monkeypatch.setattr(os, "unlink", refuse)
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        with caplog.at_level("INFO", "diffkd_jax"):
+            compilation_cache.keep_programs(str(tmp_path))
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert (folder / "0-cache").exists()
+    assert caplog.text.count("Permission denied") == 1
+
+
+def test_entries_that_cannot_be_read_or_written_are_one_line(monkeypatch, caplog):
+    shown = []
+    show = compilation_cache._first_fault_only(lambda *given: shown.append(given))
+    with caplog.at_level("INFO", "diffkd_jax"):
+        for name in "abc":
+            for what in ("reading", "writing"):
+                text = f"Error {what} persistent compilation cache entry for '{name}'"
+                show(UserWarning(text), UserWarning, "file", 1)
+        show(UserWarning("another"), UserWarning, "file", 1)
+    assert caplog.text.count("persistent compilation cache entry") == 1
+    assert [str(message) for message, *_ in shown] == ["another"]

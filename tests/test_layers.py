@@ -19,7 +19,8 @@ ALLOWED = {
     "tasks": {"bounds", "figures", "ops", "valid_json"},
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
-    | {"config", "figures", "named", "valid_json", "__version__"},
+    | {"attempts", "config", "console", "figures", "named", "valid_json"}
+    | {"__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}

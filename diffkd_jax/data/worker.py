@@ -13,7 +13,15 @@ from typing import Any
 
 import cv2
 
-TO_END = {signal.SIGINT, signal.SIGTERM}
+# Signals that ask a process to end and leave it time, where the system has them.
+TO_END = {
+    getattr(signal, name)
+    for name in (
+        *("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"),
+        "SIGBREAK",  # Ctrl-Break of Windows
+    )
+    if hasattr(signal, name)
+}
 
 
 @contextlib.contextmanager
@@ -26,9 +34,11 @@ def left_to_the_caller() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # which would let them through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
     try:
+        # It must not end either. It lets SIGINT and SIGTERM through, and ignores them.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -14,6 +14,7 @@ LEAST_SCORE, LEAST_DRAWN = 0.3, 3  # of a detection that is drawn, or the best f
 CURVES = {"iou 0.50": 0, "iou 0.75": 5}  # of thresholds from 0.50 on, by 0.05
 
 
+@figures.defaults()
 def draw(
     folder: pathlib.Path,
     each: np.ndarray,
@@ -43,7 +44,7 @@ def draw(
     for row, (value, half) in enumerate(zip(each, at_half, strict=True)):
         text = "no object" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(half) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(each)), [figures.literal(name) for name in names])
+    axis.set_yticks(range(len(each)), figures.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
     axis.legend(loc="lower right", fontsize=8)
@@ -64,6 +65,7 @@ def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
     return figures.save(figure, folder / "precision.png")
 
 
+@figures.defaults()
 def show(
     folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> list[pathlib.Path]:
@@ -80,6 +82,7 @@ def show(
     image = np.asarray(examples["image"])[:MOST_SHOWN]
     image = image.repeat(3, -1) if image.shape[-1] == 1 else image
     names = list(meta.get("class_names") or map(str, range(meta["num_classes"])))
+    names = figures.labels(names, 14)
     columns = {"truth": examples["target"], **examples["predicted"]}
     rows = len(image)
     figure, axes = figures.subplots(
@@ -162,6 +165,6 @@ def _boxes(axis: Any, found: Mapping[str, np.ndarray], names: list[str]) -> None
         colour = colormaps["tab20"](k % 20)
         score = f" {found['scores'][row]:.2f}" if "scores" in found else ""
         axis.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec=colour))
-        text = f"{figures.literal(names[k], 14)}{score}"
+        text = f"{names[k]}{score}"
         box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
         axis.text(x, max(y, 4), text, color="white", size=6, clip_on=True, bbox=box)

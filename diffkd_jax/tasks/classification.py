@@ -238,6 +238,7 @@ def write(
             writer.writerow((name, names[label], float(found["probability"][label])))
 
 
+@figures.defaults()
 def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Path:
     """Share of each label's examples by prediction, in percent."""
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -249,7 +250,7 @@ def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Pat
             colour = "white" if share > 60 else "black"
             text = f"{share:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
-    ticks, names = range(len(names)), [figures.literal(name) for name in names]
+    ticks, names = range(len(names)), figures.labels(names)
     axis.set_xticks(ticks, names, rotation=60, ha="right")
     axis.set_yticks(ticks, names)
     axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")

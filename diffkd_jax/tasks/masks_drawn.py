@@ -30,6 +30,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
+@figures.defaults()
 def draw(
     folder: pathlib.Path, seen: Evidence, meta: Mapping[str, Any]
 ) -> list[pathlib.Path]:
@@ -53,12 +54,13 @@ def draw(
     for row, value in enumerate(each):
         text = "nowhere" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(value) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(each)), [figures.literal(name) for name in names])
+    axis.set_yticks(range(len(each)), figures.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.1), xlabel="intersection over union", title="by class")
     return [figures.save(figure, folder / "iou.png")]
 
 
+@figures.defaults()
 def show(
     folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> list[pathlib.Path]:

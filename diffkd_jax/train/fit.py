@@ -176,12 +176,13 @@ def fit(
                 rows = finite.rows(pending)
                 checkpoint.save(checkpoints, step, state, {}, rows)
             checkpoints.wait_until_finished()
-            if stalled:
+            if isinstance(end, Stalled):
                 raise
             where = f"saved in {workdir}" if step else "nothing to save"
             raise Stopped(
                 f"{run.title}: stopped at step {step} of {plan.total_steps}, {where}; "
-                "the same command goes on"
+                "the same command goes on",
+                end.number,
             ) from None
         checkpoints.wait_until_finished()
         rate = progress.images_per_second(plan.total_steps)

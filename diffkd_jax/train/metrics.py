@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -13,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-from .. import valid_json
+from .. import console, valid_json
 from .processes import is_primary
 from .workdir import write_whole
 
@@ -126,25 +125,18 @@ class Progress:
             for name, value in values.items()
             if name.startswith("loss/")
         )
-        print_line(
-            f"{self.name}  step {step}/{self.total}  {rate:.0f} images/s  "
-            f"ETA {'?' if left is None else _clock(left)}  {losses}",
-            passing=step < self.total,
+        text = (
+            f"step {step}/{self.total}  {rate:.0f} images/s  "
+            f"ETA {'?' if left is None else _clock(left)}  {losses}"
         )
+        if is_primary():
+            console.draw(self.name, text, step, self.total)
 
 
-def print_line(text: str, *, passing: bool = False) -> None:
-    """Prints a line; a passing one is overwritten by the next on a terminal.
-
-    Of several processes the first one prints.
-    """
-    if not is_primary():
-        return
-    if sys.stdout.isatty():
-        sys.stdout.write("\r\x1b[2K" + text + ("" if passing else "\n"))
-        sys.stdout.flush()
-    else:
-        print(text, flush=True)
+def print_line(text: str) -> None:
+    """Prints a line; of several processes the first one does."""
+    if is_primary():
+        console.say(text)
 
 
 def print_values(label: str, values: dict[str, float]) -> None:

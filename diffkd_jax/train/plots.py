@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..figures import COLOURS, literal, save, subplots
+from ..figures import COLOURS, defaults, literal, save, subplots
 
 
+@defaults()
 def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One panel for each loss term against the step."""
     names = dict.fromkeys(n for row in rows for n in row if n.startswith("loss/"))
@@ -27,6 +28,7 @@ def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     save(figure, path)
 
 
+@defaults()
 def scores(
     path: pathlib.Path,
     curves: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -49,6 +51,7 @@ def scores(
     save(figure, path)
 
 
+@defaults()
 def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
     """Share of examples by gamma over time, with the mean on top (paper fig. 5)."""
     counts = np.array([row[f"gamma/{tap}/histogram"] for row in rows], float)
@@ -68,6 +71,7 @@ def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> No
     save(figure, path)
 
 
+@defaults()
 def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -> None:
     """Denoising of test features in the plane of the teacher's first components.
 
@@ -109,6 +113,7 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
     save(figure, path)
 
 
+@defaults()
 def comparison(
     path: pathlib.Path, results: Sequence[Mapping[str, Any]], headline: str
 ) -> None:
@@ -119,7 +124,9 @@ def comparison(
     bars = axis.bar(range(len(names)), values, color=COLOURS["denoised"])
     axis.set_xticks(range(len(names)), names)
     axis.bar_label(bars, fmt="%.4g")
-    spread = max(values) - min(values) or 0.01 * abs(values[0]) or 0.01
-    axis.set_ylim(min(values) - 0.5 * spread, max(values) + 0.3 * spread)
+    # A score that is undefined has no bar.
+    low, high = (f([v for v in values if np.isfinite(v)] or [0.0]) for f in (min, max))
+    spread = high - low or 0.01 * abs(low) or 0.01
+    axis.set_ylim(low - 0.5 * spread, high + 0.3 * spread)
     axis.set_ylabel(literal(headline))
     save(figure, path)

@@ -16,6 +16,7 @@ import numpy as np
 from jax._src import distributed  # no public way to the store that all processes share
 from jax.experimental import multihost_utils
 
+from .. import console
 from ..data.reader import is_stuck
 from .stop import Stopped
 
@@ -264,7 +265,7 @@ def _watch(heard: Heard, count: int, seconds: float, done: threading.Event) -> N
 
 def _end(what: str) -> None:
     """At once: to leave in order, all processes would have to."""
-    print(f"error: {what}", file=sys.stderr, flush=True)
+    console.say(f"error: {what}", error=True)
     os._exit(1)
 
 
@@ -278,8 +279,7 @@ def leave(code: int) -> NoReturn:
             worker.kill()
     elif distributed.global_state.num_processes == 1:
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    console.flush()
     os._exit(code)
 
 

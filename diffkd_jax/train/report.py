@@ -12,9 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..attempts import noting
 from ..core.distill import refine
 from ..core.step import TrainState
 from ..core.taps import lookup
+from ..figures import draw_files
 from . import plots
 from .build import Run, student_variables
 from .examples import compared_examples, few, once
@@ -119,6 +121,8 @@ def write_run(
 ) -> None:
     """Draws the plots of a finished run and writes its ``report.html``.
 
+    A figure that fails is a line in the report.
+
     Args:
       workdir: of the run.
       result: its summary.
@@ -129,28 +133,27 @@ def write_run(
     folder, headline = workdir / "plots", result["headline"]
     rows = rows_with(workdir, "loss/total")
     figures: list[pathlib.Path] = []
-    notes: list[str] = []
 
     def add(name, draw, *arguments):
-        draw(folder / f"{name}.png", *arguments)
-        figures.append(folder / f"{name}.png")
+        figures.extend(_plot(folder, name, draw, *arguments))
 
     curve = {result["method"]: rows_with(workdir, f"eval/{headline}")}
-    add("score", plots.scores, curve, headline, result.get(f"teacher_{headline}"))
-    if rows:
-        add("losses", plots.losses, rows)
-    for tap, points in trajectories.items():
-        if seen := [row for row in rows if f"gamma/{tap}/histogram" in row]:
-            add(f"gamma_{tap}", plots.gamma, seen, tap)
-        if all(np.isfinite(p).all() for p in points.values()):
-            add(f"trajectory_{tap}", plots.trajectory, points, tap)
-        else:
-            notes.append(f"<p>{tap}: denoising is not finite and not drawn.</p>")
-    figures += draw(folder)
+    with noting() as notes:
+        add("score", plots.scores, curve, headline, result.get(f"teacher_{headline}"))
+        if rows:
+            add("losses", plots.losses, rows)
+        for tap, points in trajectories.items():
+            if seen := [row for row in rows if f"gamma/{tap}/histogram" in row]:
+                add(f"gamma_{tap}", plots.gamma, seen, tap)
+            if all(np.isfinite(p).all() for p in points.values()):
+                add(f"trajectory_{tap}", plots.trajectory, points, tap)
+            else:
+                notes.append(f"{tap}: denoising is not finite and not drawn.")
+        figures += draw_files("figures of the task", draw, folder)
     body = [
         _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
         *map(_image, figures),
-        *notes,
+        *map(_line, notes),
         f"<h2>Sizes and taps</h2><pre>{html.escape(summary_text)}</pre>",
         _config(workdir),
     ]
@@ -169,6 +172,8 @@ def write_comparison(
       results: their summaries.
       show: writes the figures of examples to a folder, and returns the files.
     """
+    # JSON has null for what is undefined.
+    results = [{k: np.nan if v is None else v for k, v in r.items()} for r in results]
     headline = results[0]["headline"]
     final, best = f"final_{headline}", f"best_{headline}"
     curves = {
@@ -178,8 +183,6 @@ def write_comparison(
     of_teacher = f"teacher_{headline}"
     teacher = next((r[of_teacher] for r in results if of_teacher in r), None)
     folder = workdir / "plots"
-    plots.comparison(folder / "comparison.png", results, headline)
-    plots.scores(folder / "score.png", curves, headline, teacher)
     base = next((r[final] for r in results if r["method"] == "none"), None)
     rows = [("method", headline, "best", "minus none", "images/s")]
     for r in results:
@@ -188,12 +191,16 @@ def write_comparison(
         rows.append((r["method"], f"{r[final]:.4f}", f"{r[best]:.4f}", gain, rate))
     if teacher is not None:
         rows.append(("teacher", f"{teacher:.4f}", "", "", ""))
-    figures = [folder / "comparison.png", folder / "score.png"]
-    figures += show(folder, compared_examples(workdir, [r["method"] for r in results]))
+    examples = compared_examples(workdir, [r["method"] for r in results])
+    with noting() as notes:
+        figures = _plot(folder, "comparison", plots.comparison, results, headline)
+        figures += _plot(folder, "score", plots.scores, curves, headline, teacher)
+        figures += draw_files("figures of examples", show, folder, examples)
     links = "".join(map(_link, (r["method"] for r in results)))
     body = [
         _table(rows),
         *map(_image, figures),
+        *map(_line, notes),
         f"<h2>Runs</h2><ul>{links}</ul>",
         "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]
@@ -201,11 +208,25 @@ def write_comparison(
     return text_table(rows)
 
 
+def _plot(
+    folder: pathlib.Path, name: str, draw: Callable[..., None], *arguments: Any
+) -> list[pathlib.Path]:
+    """Draws one plot and returns its file, or nothing where that failed."""
+
+    def drawn() -> list[pathlib.Path]:
+        draw(folder / f"{name}.png", *arguments)
+        return [folder / f"{name}.png"]
+
+    return draw_files(f"plot {name}", drawn)
+
+
 def _pool(x: np.ndarray) -> np.ndarray:
     return x.mean((1, 2)) if x.ndim == 4 else x
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "undefined"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
@@ -220,6 +241,10 @@ def _image(path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     name = html.escape(path.stem)
     return f'<p><img alt="{name}" src="data:image/png;base64,{data}"></p>'
+
+
+def _line(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
 
 
 def _link(method: str) -> str:

@@ -3,13 +3,15 @@
 import functools
 import logging
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 
+from ..attempts import attempt, noting
 from ..config import renamed
 from ..data import stand_in
+from ..figures import draw_files
 from ..models.checks import check_finite, expand
 from ..models.contract import Model
 from ..models.files import (
@@ -132,21 +134,24 @@ def _train(
         "images_per_second": fitted.images_per_second,
     }
     export(run, fitted, workdir)
-    stop_here(asked)
-    trajectories = report.denoising(run, fitted.state)
-    examples = shown(run, fitted.state, bool(teacher_scores))
-    stop_here(asked)
-    if processes.is_primary():
-        if examples:
-            save_examples(workdir, examples)
-        report.write_run(
-            workdir,
-            result,
-            summary_text=text,
-            trajectories=trajectories,
-            draw=functools.partial(figures_of, run, fitted.seen, examples),
-        )
+    if processes.is_primary():  # before all that is for the report alone
         write_json(workdir / SUMMARY, result)
+    stop_here(asked)
+    with noting():
+        trajectories = _for_figures("denoising", report.denoising, run, fitted.state)
+        given = (run, fitted.state, bool(teacher_scores))
+        examples = _for_figures("examples", shown, *given)
+        stop_here(asked)
+        if processes.is_primary():
+            if examples:
+                save_examples(workdir, examples)
+            report.write_run(
+                workdir,
+                result,
+                summary_text=text,
+                trajectories=trajectories,
+                draw=functools.partial(figures_of, run, fitted.seen, examples),
+            )
     processes.wait_for_all("the run is written")
     print_line(
         f"{config.name} ({config.method}): {headline} "
@@ -155,15 +160,25 @@ def _train(
     return result
 
 
+def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> dict:
+    """Computes what is drawn, {} where that fails.
+
+    Several processes compute together, so an error ends them all.
+    """
+    if jax.process_count() > 1:
+        return compute(*arguments)
+    return attempt(name, compute, *arguments) or {}
+
+
 def figures_of(
     run: Run, seen: Any, examples: Mapping, folder: pathlib.Path
 ) -> list[pathlib.Path]:
-    """What the task draws, of evidence and of examples, where there are any."""
+    """Draws figures of the task, of evidence and of examples, where there are any."""
     task, meta, files = run.task, run.data.meta, []
     if seen is not None and task.draw is not None:
-        files += task.draw(folder, seen, meta)
+        files += draw_files("draw of the task", task.draw, folder, seen, meta)
     if examples and task.show is not None:
-        files += task.show(folder, examples, meta)
+        files += draw_files("show of the task", task.show, folder, examples, meta)
     return files
 
 

@@ -1,13 +1,14 @@
 """The directory of a run: its lock, what is finished, files that appear whole."""
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from .. import valid_json
 from ..models.file_kinds import SAFETENSORS, kind_of
@@ -21,32 +22,67 @@ SUMMARY, REPORT = "summary.json", "report.html"
 RECORD, ROWS = "config.json", "metrics.jsonl"
 FOLDERS = ("checkpoints", "events", "plots")
 RECORD_SECTIONS = {"data", "student", "train"}  # which every record of a run has
+LOCK, SOFT_LOCK = "lock", "lock.soft"
+# What file systems without locks answer: some of NFS, FUSE and clusters.
+NO_LOCKS = {
+    getattr(errno, name)
+    for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
+    if hasattr(errno, name)
+}
 
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps other runs out of a workdir; the lock of a process that died is free.
 
+    Where the file system has no locks, a file that names the process is the lock.
+
     Raises:
       OSError: another run is in it, or it cannot be made or written to.
     """
-    lock, problem = FileLock(workdir / "lock"), ""
+    lock: BaseFileLock | None = None
+    problem, way = "", "choose another --workdir"
     if is_primary():
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock = _lock(workdir)
+        except Timeout as error:
             problem = "is in use by another run, expected one at a time"
+            if pathlib.Path(error.lock_file).name == SOFT_LOCK:
+                way = f"if none runs, on any host, remove its {SOFT_LOCK}; else {way}"
         except OSError as error:
-            problem = f"found {error}, expected a directory that can be written to"
+            problem = f"found {error}, expected a directory to write to and to lock"
     # All processes stop, or the others would wait for the first one.
     if not everywhere(not problem):
         what = problem or "is in use or cannot be written to"
-        raise OSError(f"workdir: {workdir}: {what}; choose another --workdir")
+        raise OSError(f"workdir: {workdir}: {what}; {way}")
     try:
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
+
+
+def _lock(workdir: pathlib.Path) -> BaseFileLock:
+    """Returns the lock of a workdir, held.
+
+    Raises:
+      Timeout: another process holds it.
+      OSError: its file cannot be made.
+    """
+    lock: BaseFileLock = FileLock(workdir / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        LOG.info(
+            "%s: its file system has no locks (%s): the file %s serves as one",
+            *(workdir, error.strerror, SOFT_LOCK),
+        )
+        lock = SoftFileLock(workdir / SOFT_LOCK)
+        lock.acquire(timeout=0)
+    return lock
 
 
 def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:

@@ -86,7 +86,8 @@ def signals(place, undisturbed, rng, seconds):
             run.send(getattr(signal, name))
             codes, last = run.end(60), run.said()
             problems = [] if met else ["the phase was not met"]
-            if codes != [0] or run.traceback():
+            # 0 where the signal came after the last question.
+            if codes not in ([128 + getattr(signal, name)], [0]) or run.traceback():
                 problems.append(f"exit {codes}: {last}")
             again = finished(workdir, undisturbed)
             yield result(f"{name}, {phase}", problems + again, last)
@@ -130,7 +131,8 @@ def two_processes(place, undisturbed, rng, seconds):
         took = time.monotonic() - began
         if number in (signal.SIGTERM, signal.SIGINT):
             stopped = "stopped at step" in run.outputs[0].read_text()
-            if codes != [0] * len(others) or not stopped:
+            told = {128 + signal.SIGTERM, 128 + number}
+            if not set(codes) <= told or not stopped:
                 problems.append(f"exit {codes}, {'' if stopped else 'not '}stopped")
         last = run.said(others[0])
         run.send(signal.SIGKILL)
@@ -327,7 +329,9 @@ def decoders(place, undisturbed, rng, seconds):
                 run.send(number, 0)
             codes, last = run.end(60), run.said()
             problems = (
-                [] if codes == [0 if number else 1] else [f"exit {codes}: {last}"]
+                []
+                if codes == [128 + number if number else 1]
+                else [f"exit {codes}: {last}"]
             )
             problems += ["a traceback"] if run.traceback() else []
             (place / "hang").unlink()

@@ -202,3 +202,16 @@ class Nothing(NamedTuple):
 
 def nothing(meta):
     return Nothing()
+
+
+def named_in_three_scripts(path):
+    """The same, with names of classes in three scripts."""
+    data = load(path)
+    return data._replace(meta=data.meta | {"class_names": ("café", "猫", "犬")})
+
+
+def classification_that_draws(meta, **options):
+    """Classification whose ``draw`` has a slip."""
+    from diffkd_jax.tasks.classification import classification
+
+    return classification(meta, **options)._replace(draw=lambda *given: [1 / 0])

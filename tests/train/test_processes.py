@@ -145,11 +145,13 @@ def test_what_other_processes_hold_is_drawn_and_written_too(started, tmp_path):
 
 
 def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
+    """By SIGHUP, of a connection that is lost; the other one is told as by SIGTERM."""
     running = started(2, 2, LONG, tmp_path)
     wait_for(running[0], "step 10/")
-    running[1].send_signal(signal.SIGTERM)
+    running[1].send_signal(signal.SIGHUP)
     (out, _), (_, err) = ended(running)
-    assert [process.returncode for process in running] == [0, 0], err
+    codes = [128 + signal.SIGTERM, 128 + signal.SIGHUP]
+    assert [process.returncode for process in running] == codes, err
     step = int(out.split("stopped at step ")[1].split()[0])
     config = tiny_config(**LONG)
     with manager(tmp_path, build(config).task) as checkpoints:
@@ -158,7 +160,7 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
     wait_for(alone, f"resuming at step {step}")
     alone.send_signal(signal.SIGINT)
     assert "the same command goes on" in alone.communicate(timeout=60)[0]
-    assert alone.returncode == 0
+    assert alone.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """The pages of a run: any name is shown as it is, and nothing else is touched."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from diffkd_jax import figures
+from diffkd_jax.attempts import noting
 from diffkd_jax.figures import literal
 from diffkd_jax.tasks.classification import draw_confusion
 from diffkd_jax.train import examples, plots, report
@@ -35,6 +39,158 @@ def test_names_that_are_no_formulas_are_drawn(tmp_path):
     plots.losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
     drawn = [path.read_bytes()[:4] for path in tmp_path.iterdir()]
     assert drawn == [b"\x89PNG"] * 4
+
+
+FOREIGN = {
+    "chinese and japanese": ("猫", "いぬ", "cat"),
+    "emoji": ("🦔", "hedgehog"),
+}
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Those of other families, instead of what is installed here."""
+
+    def choose(*families):
+        monkeypatch.setattr(figures, "OTHER_FONTS", families)
+        figures._fonts.cache_clear()
+        figures._tell_of_letters.cache_clear()
+
+    yield choose
+    figures._fonts.cache_clear()
+    figures._tell_of_letters.cache_clear()
+
+
+@pytest.mark.parametrize("names", FOREIGN.values(), ids=FOREIGN)
+def test_names_in_letters_that_no_font_has_are_in_the_page(
+    names, fonts, workdir, caplog
+):
+    fonts()
+    result = {"name": "a", "method": "方法", "headline": "top1", "final_top1": 0.5}
+    report.write_run(
+        workdir,
+        result,
+        summary_text="",
+        trajectories={},
+        draw=lambda folder: [
+            draw_confusion(folder / f"{i}.png", np.eye(len(names)), names)
+            for i in range(2)
+        ],
+    )
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    listed = ", ".join(f"{k}: {name}" for k, name in enumerate(names))
+    assert page.count(f"in the figures: {listed}") == 1
+    assert page.count("data:image/png") == 3
+    assert caplog.text.count("letters that no installed font has") == 1
+
+
+def test_a_font_that_has_the_letters_is_used(fonts, tmp_path):
+    letter = "\u20e4"  # which DejaVu Sans lacks and STIX has, like CJK and Noto
+    fonts()
+    assert figures.labels(["a", letter]) == ["0", "1"]
+    fonts("Not Installed", "STIXGeneral")
+    assert figures.labels(["a", letter]) == ["a", letter]
+    with noting() as notes:
+        draw_confusion(tmp_path / "confusion.png", np.eye(2), ("a", letter))
+    assert notes == []
+
+
+def test_other_settings_change_no_figure(tmp_path):
+    import matplotlib
+
+    rows = [{"step": 1, "eval/top1": 0.5}]
+    plots.scores(tmp_path / "a.png", {"a": rows}, "top1", None)
+    settings = {"text.usetex": True, "figure.constrained_layout.use": True}
+    settings |= {"savefig.dpi": 3, "font.family": "Nowhere", "lines.linewidth": 9}
+    with matplotlib.rc_context(settings):
+        plots.scores(tmp_path / "b.png", {"a": rows}, "top1", None)
+        assert matplotlib.rcParams["text.usetex"]
+    first, second = ((tmp_path / f"{n}.png").read_bytes() for n in "ab")
+    assert first == second
+
+
+def failing(folder, *rest):
+    raise TypeError("a slip of the user")
+
+
+def test_a_figure_that_fails_is_a_line_of_the_page(workdir, monkeypatch, caplog):
+    monkeypatch.setattr(plots, "scores", failing)
+    result = {"name": "a", "method": "kd", "headline": "top1", "final_top1": 0.5}
+    for draw in (failing, lambda folder: ["no such file"], lambda folder: 3):
+        report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
+        page = (workdir / "report.html").read_text(encoding="utf-8")
+        assert "plot score: left out after TypeError: a slip of the user" in page
+        assert "figures of the task: left out after" in page
+        assert "data:image/png" not in page
+    assert "test_report.py, line" in page
+    assert caplog.text.count("plot score: left out") == 3
+
+
+def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "comparison", failing)
+    result = {"name": "n", "method": "kd", "final_top1": 0.5, "best_top1": 0.5}
+    result |= {"headline": "top1", "images_per_second": 1.0}
+    assert "0.5000" in report.write_comparison(tmp_path, [result], failing)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "plot comparison: left out" in page
+    assert "figures of examples: left out" in page
+
+
+@pytest.mark.parametrize("undefined", [None, float("nan")])
+def test_undefined_scores_of_a_comparison_have_no_bar(undefined, tmp_path):
+    results = [
+        {"name": "n", "method": name, "final_ap": score, "best_ap": score}
+        | {"headline": "ap", "images_per_second": 1.0}
+        for name, score in (("none", undefined), ("kd", 0.25), ("mse", 0.5))
+    ]
+    text = report.write_comparison(tmp_path, results, lambda *given: [])
+    assert text.splitlines()[1].split()[:2] == ["none", "nan"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2
+    assert "left out" not in page
+
+
+def test_a_full_disk_is_no_matter_of_a_figure(workdir):
+    def draw(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    result = {"name": "a", "method": "kd", "headline": "top1", "final_top1": 0.5}
+    with pytest.raises(OSError, match="No space"):
+        report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
+
+
+SETTINGS = {
+    "backend": {"MPLBACKEND": "nowhere"},
+    "bytes": {"MATPLOTLIBRC": "bytes"},
+    "both": {"MPLBACKEND": "nowhere", "MATPLOTLIBRC": "bytes"},
+    "folder": {"MPLCONFIGDIR": "/proc/nowhere"},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_settings_that_matplotlib_refuses_do_not_count(settings, tmp_path):
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\xe9")
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe\xe9")  # of this directory
+    code = """
+import logging, os, pathlib
+logging.basicConfig()
+from diffkd_jax.train import plots
+rows = [{"step": 1, "eval/top1": 0.5}]
+before = dict(os.environ)
+plots.scores(pathlib.Path("a.png"), {"a": rows}, "top1", None)
+changed = {k for k, v in os.environ.items() if before.get(k) != v}
+assert changed <= {"MPLCONFIGDIR"}, changed  # matplotlib's own, of a folder it made
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_a_dollar_is_a_dollar():

@@ -1,5 +1,6 @@
 """A run that is asked to stop saves, says so, and goes on as if nothing had been."""
 
+import errno
 import itertools
 import os
 import signal
@@ -12,12 +13,13 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.data import reader
+from diffkd_jax.data.worker import TO_END
 from diffkd_jax.train import run as runs
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
 from diffkd_jax.train.fit import fit
 from diffkd_jax.train.metrics import read_rows
-from diffkd_jax.train.stop import Stalled, Stopped, never, on_signals
+from diffkd_jax.train.stop import Stalled, Stopped, never, on_signals, stop_here
 from tests.train import own_code
 from tests.train.conftest import ROOT, tiny_command, tiny_config
 
@@ -101,24 +103,62 @@ def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_pa
 
 
 def test_signals_are_noted_and_handed_back():
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    for number in (signal.SIGTERM, signal.SIGINT):
+    before = {n: signal.getsignal(n) for n in TO_END}
+    assert len(before) >= 6
+    for number in TO_END:
         with on_signals() as asked:
             assert not asked()
             os.kill(os.getpid(), number)
-            assert asked()
-            assert asked()
+            assert asked() == number
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked() == number
+            with pytest.raises(Stopped) as stopped:
+                stop_here(asked)
+            assert stopped.value.exit_code == 128 + number
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    assert {n: signal.getsignal(n) for n in TO_END} == before
     assert not never()
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    """As of a job in the background, which Ctrl-C of another one is not meant for."""
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in TO_END - {signal.SIGTERM}}
+    try:
+        with on_signals() as asked:
+            for number in before:
+                os.kill(os.getpid(), number)
+            assert not asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # neither the second nor the first
+            assert asked() == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("code", [errno.EPIPE, errno.EIO, errno.EBADF, errno.ENOSPC])
+def test_a_stop_is_noted_though_nobody_can_be_told(code, monkeypatch):
+    def write(descriptor, text):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "write", write)
+    with on_signals() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+
+
+SLOW = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU]
+
+
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGUSR1, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)],
 )
 def test_a_command_saves_and_ends_well(number, tmp_path, finished):
     fields = {"method": "none", "train.epochs": 500.0, "data.num_workers": 1}
+    # The workers get the signal too, and must outlive it.
     started = subprocess.Popen(
         tiny_command(tmp_path, fields),
         cwd=ROOT,
@@ -132,7 +172,7 @@ def test_a_command_saves_and_ends_well(number, tmp_path, finished):
             break
     os.killpg(started.pid, number)  # as a shell or a scheduler does
     out, err = started.communicate(timeout=60)
-    assert started.returncode == 0, err
+    assert started.returncode == 128 + number, err
     assert "Traceback" not in err
     last = out.splitlines()[-1]
     assert "stopped at step " in last

@@ -1,0 +1,142 @@
+"""Config files of users: which file ``--config`` names, and what is wrong in it.
+
+A config file is a Python program of the user. What it raises is reported with the file
+and line in which it was raised.
+"""
+
+import importlib.machinery
+import importlib.util
+import inspect
+import pathlib
+import sys
+import sysconfig
+import traceback
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from .recipes import recipe_file, recipe_folder
+
+MODULE = "config_file_of_the_command_line"
+MOST_FRAMES = 3  # of the user's that are named, the innermost ones
+# Frames in these are Python's, a library's or ours.
+OTHERS = (
+    pathlib.Path(__file__).parent,
+    *(pathlib.Path(sysconfig.get_path(n)) for n in ("stdlib", "purelib", "platlib")),
+)
+
+
+class BadConfig(Exception):
+    """A config file that cannot be read, or that raises; the message is one line.
+
+    It is no ValueError, for absl would put the flag and its value in front.
+    """
+
+
+class ConfigParser(flags.ArgumentParser):
+    """A parser of the value of ``--config``: a file, and after a colon its argument."""
+
+    def parse(self, argument: Any) -> Any:
+        """Returns the config, locked."""
+        return read_config(argument).lock()
+
+    def flag_type(self) -> str:
+        """Returns what the help says."""
+        return "config file"
+
+
+def read_config(given: str) -> ConfigDict:
+    """Runs a config file and returns its config.
+
+    Args:
+      given: ``<path>`` or ``<path>:<argument>``, or a recipe's name as the path.
+
+    Raises:
+      BadConfig: the file cannot be read or run, or returns no config.
+      ValueError: there is no such file.
+    """
+    file, arguments = recipe_file(given)
+    try:
+        module = _load(file)
+        make = getattr(module, "get_config", None)
+        if not callable(make):
+            raise BadConfig(
+                f"--config: found no function get_config in {file}, expected "
+                "get_config(argument='') that returns a config"
+            )
+        _check_arguments(make, arguments, file)
+        config = make(*arguments)
+    except BadConfig:
+        raise
+    except Exception as error:
+        raise BadConfig(describe_error(error, file)) from error
+    if not isinstance(config, ConfigDict):
+        raise BadConfig(
+            f"--config: found get_config of {file} to return "
+            f"{type(config).__name__}, expected a ConfigDict, as of "
+            "diffkd_jax.config.base(); is there a return statement?"
+        )
+    _check_fields(config, file)
+    return config
+
+
+def describe_error(error: BaseException, file: pathlib.Path) -> str:
+    """Returns one line: what was raised and where, by the frames of the user's files.
+
+    A recipe of ours says in words what is wrong with its argument; that is all then.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and file.parent.resolve() == (
+        recipe_folder().resolve()
+    ):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [
+        f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+        for frame in frames
+        if _is_users(frame.filename)
+    ][-MOST_FRAMES:]
+    if isinstance(error, SyntaxError):
+        text = error.msg
+        places.append(f"{error.filename or file}, line {error.lineno or 1}")
+    where = ", then ".join(places) or str(file)
+    return f"--config: found {type(error).__name__} in {where}: {text}"
+
+
+def _load(file: pathlib.Path) -> Any:
+    loader = importlib.machinery.SourceFileLoader(MODULE, str(file))
+    spec = importlib.util.spec_from_loader(MODULE, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module  # dataclasses look for their module there
+    loader.exec_module(module)
+    return module
+
+
+def _is_users(name: str) -> bool:
+    path = pathlib.Path(name)
+    return not name.startswith("<") and not any(map(path.is_relative_to, OTHERS))
+
+
+def _check_arguments(make: Any, arguments: list[str], file: pathlib.Path) -> None:
+    signature = inspect.signature(make)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        given = f"the argument {arguments[0]!r}" if arguments else "no argument"
+        raise BadConfig(
+            f"--config: found {given} for get_config{signature} of {file}: {error}; an "
+            "argument follows the file after a colon"
+        ) from None
+
+
+def _check_fields(config: ConfigDict, file: pathlib.Path) -> None:
+    from .config import base  # imports JAX
+
+    missing = sorted(set(base()) - set(config))
+    if missing:
+        raise BadConfig(
+            f"--config: found no fields {missing} in the config of {file}, expected "
+            "all of diffkd_jax.config.base(); start from it"
+        )
