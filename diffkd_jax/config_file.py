@@ -11,12 +11,14 @@ import pathlib
 import sys
 import sysconfig
 import traceback
+from collections.abc import Collection
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from .recipes import recipe_file, recipe_folder
+from .recorded_config import check_named, import_paths, read_record
 
 MODULE = "config_file_of_the_command_line"
 MOST_FRAMES = 3  # of the user's that are named, the innermost ones
@@ -37,26 +39,49 @@ class BadConfig(Exception):
 class ConfigParser(flags.ArgumentParser):
     """A parser of the value of ``--config``: a file, and after a colon its argument."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Import paths of a run's record, by field: the command line must name them too.
+        self.recorded: dict[str, str] = {}
+
     def parse(self, argument: Any) -> Any:
         """Returns the config, locked."""
-        return read_config(argument).lock()
+        file, _ = recipe_file(argument)
+        config = _read(argument)
+        self.recorded = import_paths(config) if file.suffix == ".json" else {}
+        return config.lock()
 
     def flag_type(self) -> str:
         """Returns what the help says."""
         return "config file"
 
 
-def read_config(given: str) -> ConfigDict:
-    """Runs a config file and returns its config.
+def read_config(given: str, named: Collection[str] = ()) -> ConfigDict:
+    """Returns the config of a file: runs a Python file, or reads a run's record.
 
     Args:
-      given: ``<path>`` or ``<path>:<argument>``, or a recipe's name as the path.
+      given: ``<path>`` or ``<path>:<argument>``, or a recipe's name as the path. A path
+        that ends in ``.json`` is the ``config.json`` of a run.
+      named: import paths that a record may hold.
 
     Raises:
       BadConfig: the file cannot be read or run, or returns no config.
-      ValueError: there is no such file.
+      ValueError: there is no such file, or an import path that is not in ``named``.
     """
+    config = _read(given)
+    if recipe_file(given)[0].suffix == ".json":
+        paths = import_paths(config)
+        check_named({k: path for k, path in paths.items() if path not in named}, ())
+    return config
+
+
+def _read(given: str) -> ConfigDict:
     file, arguments = recipe_file(given)
+    if file.suffix == ".json":
+        try:
+            return read_record(file)
+        except (ValueError, OSError) as error:
+            raise BadConfig(f"--config: {error}") from error
     try:
         module = _load(file)
         make = getattr(module, "get_config", None)

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from . import console, huge_pages
 from .config_file import BadConfig, ConfigParser
 from .recipes import recipes, take_options
+from .recorded_config import check_named
 
 MODES = ("train", "evaluate", "predict")
 FLAGS = flags.FLAGS
@@ -205,9 +206,11 @@ def parse(
             )
         if rest[1:]:
             raise ValueError(f"command line: found {rest[1:]}, expected flags only")
-        if given is not None:
-            set_by_flags = config_flags.get_override_values(values["config"])
-            given |= {*set_by_flags, *options}
+        given = set() if given is None else given
+        given |= {*config_flags.get_override_values(values["config"]), *options}
+        parser = values["config"].parser
+        assert isinstance(parser, ConfigParser)
+        check_named(parser.recorded, given)
         _drop_options(values.config, arguments)
         with values.config.unlocked():
             for field, value in options.items():

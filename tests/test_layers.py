@@ -20,7 +20,7 @@ ALLOWED = {
     "data": {"named"},
     "train": {"core", "models", "tasks", "data", "methods"}
     | {"attempts", "config", "console", "figures", "named", "valid_json"}
-    | {"__version__"},
+    | {"recorded_config", "__version__"},
 }
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
 CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}

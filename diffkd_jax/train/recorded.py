@@ -8,7 +8,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from ..config import base
-from .workdir import read_json
+from ..recorded_config import as_tuples, check_named, import_paths, read_record
 
 LOG = logging.getLogger(__name__)
 # What the score of a student depends on.
@@ -56,7 +56,8 @@ def as_trained(
     if given is None:
         defaults = _flat(base().to_dict())
         given = {k for k, v in ours.items() if k not in defaults or defaults[k] != v}
-    of_run = _sections(file, read_json(file))
+    recorded = read_record(file, SECTIONS)
+    of_run = _flat({name: recorded[name].to_dict() for name in SECTIONS})
     merged = config.copy_and_resolve_references()
     for section, name in NAMES.items():
         field = f"{section}.{name}"
@@ -64,11 +65,12 @@ def as_trained(
             others = tuple(f"{section}.{n}" for n in (*OF_NAMED[section], "options"))
             of_run = {k: v for k, v in of_run.items() if not k.startswith(others)}
         else:
-            _check_import_path(file, field, of_run.get(field, ""), ours[field])
             _keep_options(merged[section].options, f"{section}.options.", given)
-    for field, value in of_run.items():
-        if field not in {*given, *OF_MACHINE}:
-            _set(merged, file, field, value)
+    taken = {k: v for k, v in of_run.items() if k not in {*given, *OF_MACHINE}}
+    paths = import_paths(recorded)
+    check_named({k: v for k, v in paths.items() if k in taken and ours.get(k) != v}, ())
+    for field, value in taken.items():
+        _set(merged, field, value)
     _log_differences(of_run, ours, given)
     return merged
 
@@ -94,44 +96,12 @@ def _log_differences(
             LOG.info("%s: %r as in the run, not %r", field, *pair)
 
 
-def _sections(file: pathlib.Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the recorded fields of :data:`SECTIONS` by path."""
-    sections = {name: record.get(name, {}) for name in SECTIONS}
-    dicts = dict(sections)
-    for name in NAMES:
-        if isinstance(sections[name], dict):
-            dicts[f"{name}.options"] = sections[name].get("options", {})
-    for name, value in dicts.items():
-        if not isinstance(value, dict):
-            raise ValueError(f"{file}: found {name} {value!r}, expected an object")
-    return _flat(sections)
-
-
-def _check_import_path(
-    file: pathlib.Path, field: str, recorded: Any, named: str
-) -> None:
-    """Raises ValueError for an import path that only the file names."""
-    is_path = ":" in str(recorded).partition("/")[0]
-    if is_path and recorded != named:
-        raise ValueError(
-            f"{field}: found the import path {recorded!r} in {file}, expected the "
-            f"command to name it too, for to import is to run code: add "
-            f"--config.{field}={recorded}"
-        )
-
-
-def _set(config, file: pathlib.Path, field: str, value: Any) -> None:
-    """Sets a recorded value, of a field that there is and of its type."""
-    section, name, *rest = field.split(".")
-    is_option = name == "options"
-    if not is_option and (rest or name not in config[section]):
-        raise ValueError(f"{file}: found the field {field}, expected no such field")
-    target = config[section].options if is_option else config[section]
-    try:
-        with target.unlocked():
-            target[rest[0] if is_option else name] = value
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {field}: found {value!r}: {error}") from None
+def _set(config, field: str, value: Any) -> None:
+    """Sets a field, or an option that may be new."""
+    section, name, *option = field.split(".", 2)
+    target = config[section].options if option else config[section]
+    with target.unlocked():
+        target[option[0] if option else name] = value
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,16 +112,7 @@ def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for field, value in flat.items():
         if field.endswith(".options") and isinstance(value, Mapping):
-            result |= {f"{field}.{k}": _as_tuples(v) for k, v in value.items()}
+            result |= {f"{field}.{k}": as_tuples(v) for k, v in value.items()}
         else:
-            result[field] = _as_tuples(value)
+            result[field] = as_tuples(value)
     return result
-
-
-def _as_tuples(value: Any) -> Any:
-    """Turns lists into tuples, in which a config holds several values."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_as_tuples, value))
-    if isinstance(value, Mapping):
-        return {k: _as_tuples(v) for k, v in value.items()}
-    return value

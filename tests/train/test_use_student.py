@@ -131,7 +131,7 @@ def test_an_import_path_of_a_record_alone_is_not_imported(
         (lambda r: r["data"].update(batch_size="x"), "data.batch_size: found 'x'"),
         (lambda r: r["data"].update(limit=-3), "data.limit: found -3"),
         (lambda r: r["data"].update(sise=3), "found the field data.sise"),
-        (lambda r: r["student"].update(model=["a"]), r"student.model: found \('a',\)"),
+        (lambda r: r["student"].update(model=["a"]), r"student.model: found \['a'\]"),
     ],
 )
 def test_a_record_that_cannot_be_is_refused(change, message, trained, tmp_path):

@@ -1,0 +1,130 @@
+"""A run's ``config.json`` as a config, and the import paths that stand in it."""
+
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from . import valid_json
+
+# Keys of a record that are no fields of a config.
+FACTS = ("version", "classes", "pictures", "teacher_checksum", "changed")
+# Sections whose names are those of functions' arguments, of losses or of evaluations.
+OPEN = (
+    *("student.options", "teacher.options", "task.options", "data.options"),
+    *("method_options", "weights", "evaluations"),
+)
+# Fields whose texts may hold a colon, and that nothing is imported by.
+NOT_IMPORTED = (
+    *("name", "predictions", "data.path", "teacher.init", "teacher.workdir"),
+    *("student.init", "distributed.coordinator", "data.options"),
+)
+
+
+def read_record(
+    file: pathlib.Path, sections: Collection[str] | None = None
+) -> ConfigDict:
+    """Returns the config that a run recorded; imports nothing that it names.
+
+    Args:
+      file: the ``config.json`` of a workdir.
+      sections: those to read, None for all; the others are at their defaults.
+
+    Raises:
+      ValueError: no record of a run, fields that there are not, or values of another
+        type.
+      OSError: a file that cannot be read.
+    """
+    from .config import base  # imports JAX
+
+    try:
+        record = valid_json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: found no readable JSON: {error}") from None
+    config = base()
+    if not isinstance(record, dict) or not {"data", "student", "train"} <= set(record):
+        raise ValueError(
+            f"{file}: found no fields data, student and train, expected the "
+            "config.json of a run"
+        )
+    for key, value in record.items():
+        if key not in FACTS and (sections is None or key in sections):
+            _set(config, file, key, value)
+    return config
+
+
+def _set(section: ConfigDict, file: pathlib.Path, path: str, value: Any) -> None:
+    """Sets a field, or the fields of a section."""
+    name = path.rpartition(".")[2]
+    if name not in section:
+        raise ValueError(f"{file}: found the field {path}, expected no such field")
+    if isinstance(section[name], ConfigDict) and not isinstance(value, dict):
+        raise ValueError(f"{file}: found {path} {value!r}, expected an object")
+    if path in OPEN:
+        with section.unlocked():
+            section[name] = ConfigDict(as_tuples(value))
+    elif isinstance(section[name], ConfigDict):
+        for key, inner in value.items():
+            _set(section[name], file, f"{path}.{key}", inner)
+    else:
+        try:
+            section[name] = as_tuples(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file}: {path}: found {value!r}: {error}") from None
+
+
+def as_tuples(value: Any) -> Any:
+    """Turns lists into tuples, in which a config holds several values.
+
+    >>> as_tuples({"a": [1, [2]]})
+    {'a': (1, (2,))}
+    """
+    if isinstance(value, list | tuple):
+        return tuple(map(as_tuples, value))
+    if isinstance(value, Mapping):
+        return {k: as_tuples(v) for k, v in value.items()}
+    return value
+
+
+def import_paths(config: ConfigDict) -> dict[str, str]:
+    """Returns the import paths in a config, by field.
+
+    >>> import_paths(ConfigDict({"student": {"model": "pkg.nets:make"}, "seed": 0}))
+    {'student.model': 'pkg.nets:make'}
+    """
+    return dict(_paths(config.to_dict(), ""))
+
+
+def _paths(value: Any, at: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            field = f"{at}.{key}" if at else str(key)
+            if ":" in str(key):  # an evaluation is named by its key
+                yield field, str(key)
+            if field not in NOT_IMPORTED:
+                yield from _paths(inner, field)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _paths(inner, at)
+    elif isinstance(value, str) and ":" in value.partition("/")[0]:
+        yield at, value
+
+
+def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:
+    """Refuses import paths that only a file names, for to import is to run code.
+
+    Args:
+      paths: those of a record, by field.
+      given: fields that the command line or the caller sets.
+
+    Raises:
+      ValueError: names the flag to add.
+    """
+    for field, path in paths.items():
+        if not any(name == field or name.startswith(f"{field}.") for name in given):
+            raise ValueError(
+                f"{field}: found the import path {path!r} in a config.json, expected "
+                "the command to name it too, for to import is to run code: add "
+                f"--config.{field}={path}"
+            )
