@@ -8,6 +8,7 @@ from typing import Any
 from . import sharding
 from .build import Run, build
 from .memory import check_memory
+from .processes import as_first
 from .record import claim_workdir
 from .start import check_start, starting
 from .teacher import check_source, directory_of, load_teacher, teacher_config
@@ -35,13 +36,14 @@ def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
         data, place = run.data, workdir / name
         claim_workdir(config, place, data.record(), write=False)
         teacher = f"{config.teacher.init} {config.teacher.weights}"
-        if (place / SUMMARY).exists():
+        # The first process says what is there: others may see a file later.
+        if as_first((place / SUMMARY).exists()):
             continue
         check_run(
             config,
             run,
             place,
-            starts=not has_checkpoints(place),
+            starts=not as_first(has_checkpoints(place)),
             teacher=run.teacher is not None and teacher not in seen,
         )
         if run.teacher is not None:
