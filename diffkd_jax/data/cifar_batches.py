@@ -55,6 +55,7 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
         return ()
     try:
         data = file.read_bytes()
+        refuse_pointer(data, "content")
         _check_opcodes(data)
         stored = _field(_Inert(io.BytesIO(data), encoding="bytes").load(), key)
         if not isinstance(stored, list) or len(stored) != count:
@@ -138,7 +139,9 @@ def _field(batch: Any, name: bytes) -> Any:
         raise ValueError(f"found {type(batch).__name__}, expected a dictionary")
     written = (name.decode(), "latin1")
     for key, value in batch.items():
-        if key == name or (isinstance(key, _Stored) and key.arguments == written):
+        if key in (name, name.decode()) or (
+            isinstance(key, _Stored) and key.arguments == written
+        ):
             return value
     raise ValueError(f"found no {name.decode()!r}")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -17,9 +18,18 @@ from .doubts import note, repeated
 from .folders import OF_SYSTEMS, printable
 from .formats import existing
 from .kinds import refuse_pointer
-from .split import MOST_CLASSES, Dataset, Doubt, Split, Stored, check_labels
+from .split import (
+    MOST_CLASSES,
+    Dataset,
+    Doubt,
+    Split,
+    Stored,
+    check_labels,
+    some_of,
+)
 from .texts import decode_text, finder, whole
 
+LOG = logging.getLogger(__name__)
 SHARD = re.compile(r"(?:.*-)?([A-Za-z]+)-\d+\.(?i:tar)")
 MOST_LABEL_BYTES = 2**20
 MOST_LOOKED_AT = 500  # images of one key in two shards
@@ -31,8 +41,8 @@ def load_tar(path: str) -> Dataset:
     An example is a picture ``<key>.jpg`` (or another of :data:`PICTURES`) and its label
     beside it, ``<key>.cls`` with a number as text, or ``<key>.json`` with ``label``.
     Endings are taken in any case. Hidden members, and those that systems leave, are
-    left out as in folders. The shards are indexed at start, by their headers, and read
-    in any order.
+    left out as in folders. Labels without an image are counted in the log. The shards
+    are indexed at start, by their headers, and read in any order.
 
     Raises:
       ValueError: a damaged shard, an image without a label, or a key that stands twice
@@ -125,12 +135,27 @@ def _index(file: pathlib.Path) -> _Examples:
             f"{file}: found no label of {images[unlabelled[0]].name!r}, expected "
             f"{unlabelled[0]}.cls or .json beside it"
         )
+    used = set(of_images.values())
+    _report_lonely([name for key, (name, _) in labels.items() if key not in used], file)
     places = [(member.offset_data, member.size) for member in images.values()]
     return _Examples(
         np.array([labels[key or ""][1] for key in of_images.values()], np.int32),
         np.array(places, np.int64).reshape(-1, 2),
         [member.name for member in images.values()],
     )
+
+
+def _report_lonely(names: Sequence[str], file: pathlib.Path) -> None:
+    """Counts and names in the log the labels that have no image."""
+    if names:
+        LOG.warning(
+            "%s: %d labels without an image, left out: %s; expected beside each a "
+            "file, not a link, that ends in one of %s",
+            file,
+            len(names),
+            printable(some_of(names, 3)),
+            " ".join(PICTURES),
+        )
 
 
 def _is_hidden(name: str) -> bool:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -61,6 +62,20 @@ def test_hidden_members_are_left_out(tmp_path, name):
     split = load_shard(tmp_path, [(name, b"x"), *examples("./x/a")])
     assert split.size == 1
     assert "train-0.tar: ./x/a.png" in split.name(0)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, b"0", None])
+def test_labels_without_an_image_are_named(tmp_path, kind, caplog):
+    """Links are not read, nor are images of another ending, or of none."""
+    shard = tmp_path / "train-0.tar"
+    write_shard(shard, [*examples("a"), ("b.cls", b"1")])
+    if kind:
+        with tarfile.open(shard, "a") as archive:
+            member = tarfile.TarInfo("b.heic" if kind == b"0" else "b.png")
+            member.type, member.linkname = kind, "a.png"
+            archive.addfile(member)
+    assert sources.load("tar", str(tmp_path)).splits["train"].size == 1
+    assert "train-0.tar: 1 labels without an image, left out: b.cls" in caplog.text
 
 
 def test_hidden_shards_are_left_out(tmp_path):
@@ -271,6 +286,8 @@ def test_names_of_cifar_are_those_in_its_files(tmp_path, name):
     names = [f"class {k}" for k in range(count)]
     write(tmp_path / meta, pickle.dumps({key: [n.encode() for n in names]}, protocol=2))
     assert sources.load(name, str(tmp_path)).class_names == tuple(names)
+    write(tmp_path / meta, pickle.dumps({key.decode(): names}))  # by Python 3
+    assert sources.load(name, str(tmp_path)).class_names == tuple(names)
     own = tuple(f"own {k}" for k in range(count))
     data = sources.load(name, str(tmp_path), (), {"classes": own})
     assert data.class_names == own
@@ -283,6 +300,13 @@ def test_names_of_cifar_that_cannot_be_are_refused(tmp_path, value):
     write_batches(tmp_path, b"labels", FILES["cifar10"])
     write(tmp_path / "batches.meta", pickle.dumps({b"label_names": value}, protocol=2))
     with pytest.raises(ValueError, match=r"batches\.meta: no names of classes"):
+        sources.load("cifar10", str(tmp_path))
+
+
+def test_a_pointer_in_place_of_names_is_named(tmp_path):
+    write_batches(tmp_path, b"labels", FILES["cifar10"])
+    write(tmp_path / "batches.meta", POINTER)
+    with pytest.raises(ValueError, match=r"batches\.meta: .*a pointer of Git LFS"):
         sources.load("cifar10", str(tmp_path))
 
 
