@@ -130,10 +130,11 @@ def normalised(images: Any, meta: Mapping[str, Any]) -> Any:
             "are normalised already are given to the model itself"
         )
     _check_shape(images, meta)
-    if images.dtype != np.uint8 and _largest(images) > 255:
+    least, largest = _extremes(images)
+    if least < 0 or largest > 255:
         raise ValueError(
-            f"images: found {images.dtype} of up to {_largest(images):g}, expected "
-            "values of 0 to 255; scale them first"
+            f"images: found {images.dtype} of {least} to {largest}, expected values of "
+            "0 to 255; scale them first"
         )
     std = np.asarray(meta["std"], np.float32)
     scale, shift = 1.0 / (255.0 * std), np.asarray(meta["mean"], np.float32) / std
@@ -240,11 +241,11 @@ def _range_fault(images: Any, meta: Mapping[str, Any]) -> str:
     return ""
 
 
-def _largest(images: Any) -> float:
-    """The largest absolute value, 0 while it is traced and not known."""
+def _extremes(images: Any) -> tuple[int, int]:
+    """Returns the least and the largest value, 0 while they are traced and unknown."""
     if isinstance(images, jax.core.Tracer) or not images.size:
-        return 0.0
-    return float(abs(images).max())
+        return 0, 0
+    return int(images.min()), int(images.max())
 
 
 def _shown(values: Sequence[float]) -> str:
