@@ -1,6 +1,7 @@
 """A run's ``config.json`` as a config, and the import paths that stand in it."""
 
 import pathlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -67,6 +68,9 @@ def _set(section: ConfigDict, file: pathlib.Path, path: str, value: Any) -> None
     elif isinstance(section[name], ConfigDict):
         for key, inner in value.items():
             _set(section[name], file, f"{path}.{key}", inner)
+    elif value is None and section[name] is not None:
+        kind = type(section[name]).__name__
+        raise ValueError(f"{file}: {path}: found null, expected {kind}")
     else:
         try:
             section[name] = as_tuples(value)
@@ -107,8 +111,15 @@ def _paths(value: Any, at: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _paths(inner, at)
-    elif isinstance(value, str) and ":" in value.partition("/")[0]:
+    elif isinstance(value, str) and _is_path(value):
         yield at, value
+
+
+def _is_path(text: str) -> bool:
+    # TFDS downloads and imports the code of a data set in a namespace. What follows a
+    # colon in another name there is a version.
+    in_namespace = re.match(r"tfds/[^/:]*:(?![0-9*])", text) is not None
+    return ":" in text.partition("/")[0] or in_namespace
 
 
 def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:

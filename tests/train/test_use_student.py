@@ -111,6 +111,22 @@ def changed(trained, folder, change):
     return folder
 
 
+@pytest.mark.parametrize("name", ["tfds/kubric:movi", "tfds/huggingface:mnist/plain"])
+def test_a_data_set_in_a_namespace_of_tfds_is_an_import_path(name, trained, tmp_path):
+    """Its code would be downloaded and run."""
+    run = changed(trained, tmp_path, lambda r: r["data"].update(name=name))
+    with pytest.raises(ValueError, match=f"add --config.data.name={name}"):
+        evaluated(run)
+
+
+def test_a_version_of_a_data_set_is_no_import_path(trained, tmp_path):
+    run = changed(
+        trained, tmp_path, lambda r: r["data"].update(name="tfds/mnist:3.0.1")
+    )
+    with pytest.raises(FileNotFoundError, match=r"data\.path"):
+        evaluated(run, **{"data.path": str(tmp_path / "nothing")})
+
+
 @pytest.mark.parametrize("field", ["data.name", "task.name", "student.model"])
 def test_an_import_path_of_a_record_alone_is_not_imported(
     field, trained, tmp_path, payload
@@ -130,6 +146,9 @@ def test_an_import_path_of_a_record_alone_is_not_imported(
         (lambda r: r["data"].update(options=[1]), r"found data.options \[1\]"),
         (lambda r: r["data"].update(batch_size="x"), "data.batch_size: found 'x'"),
         (lambda r: r["data"].update(limit=-3), "data.limit: found -3"),
+        (lambda r: r["data"].update(name=None), "data.name: found None, expected str"),
+        (lambda r: r["data"].update(mean=None), "data.mean: found None, expected tu"),
+        (lambda r: r["train"].update(epochs=None), "train.epochs: found None"),
         (lambda r: r["data"].update(sise=3), "found the field data.sise"),
         (lambda r: r["student"].update(model=["a"]), r"student.model: found \['a'\]"),
     ],
