@@ -45,19 +45,24 @@ def as_trained(
 
     Raises:
       ValueError: a record that cannot be read, fields that there are not, values of
-        another type, or an import path that ``config`` does not name too. To import
-        is to run code, and the name would be the file's.
+        another type, a student that is set by hand and is not the run's, or an import
+        path that ``config`` does not name too. To import is to run code, and the name
+        would be the file's.
     """
     file = workdir / "config.json"
     if not file.exists():
         LOG.info("%s: found none, data and student are those of this config", file)
         return config.copy_and_resolve_references()
     ours = _flat(config.to_dict())
+    by_hand: set[str] = set()
     if given is None:
         defaults = _flat(base().to_dict())
         given = {k for k, v in ours.items() if k not in defaults or defaults[k] != v}
+    else:
+        by_hand = set(given)
     recorded = read_record(file, SECTIONS)
     of_run = _flat({name: recorded[name].to_dict() for name in SECTIONS})
+    _check_student(file, of_run, ours, by_hand)
     merged = config.copy_and_resolve_references()
     for section, name in NAMES.items():
         field = f"{section}.{name}"
@@ -73,6 +78,28 @@ def as_trained(
         _set(merged, field, value)
     _log_differences(of_run, ours, given)
     return merged
+
+
+def _check_student(
+    file: pathlib.Path,
+    of_run: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    by_hand: Collection[str],
+) -> None:
+    """Refuses a student that is set by hand and is not the one that was trained.
+
+    An import path may be another one, of code that was moved.
+    """
+    for field in sorted(by_hand):
+        is_moved = field == "student.model" and ":" in str(ours.get(field))
+        if not field.startswith(("student.model", "student.options.")) or is_moved:
+            continue
+        trained, value = of_run.get(field, "nothing"), ours.get(field, "nothing")
+        if value != trained:
+            raise ValueError(
+                f"{field}: found {value!r}, expected {trained!r}, as in {file}: the "
+                "student is trained already; leave the flag out"
+            )
 
 
 def _keep_options(options, prefix: str, given: Collection[str]) -> None:

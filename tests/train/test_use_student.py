@@ -90,6 +90,25 @@ def test_what_is_given_takes_the_place_of_the_run(trained, caplog):
     assert "data.mean" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "trained_with"),
+    [
+        ("student.model", "resnet14", "tests.train.own_networks:gated"),
+        ("student.options.channels", (8, 8, 8, 8), (4, 4, 4, 8)),
+        ("student.options.deep", 3, "nothing"),
+    ],
+)
+def test_a_student_by_hand_is_that_of_the_run(field, value, trained_with, trained):
+    config = load_config("quickstart", "smoke")
+    config.mode, config.student.model = "evaluate", "tests.train.own_networks:gated"
+    with config.unlocked():
+        config.update_from_flattened_dict({field: value})
+        config.student.options.deep = 3
+    with pytest.raises(ValueError, match=f"^{field}: found .*expected") as error:
+        use_student(config, trained, given={field})
+    assert repr(trained_with) in str(error.value)
+
+
 def test_from_python_every_field_off_its_default_is_given(trained, caplog):
     config = load_config("quickstart", "smoke")
     config.num_devices, config.mode = 1, "evaluate"
@@ -146,9 +165,9 @@ def test_an_import_path_of_a_record_alone_is_not_imported(
         (lambda r: r["data"].update(options=[1]), r"found data.options \[1\]"),
         (lambda r: r["data"].update(batch_size="x"), "data.batch_size: found 'x'"),
         (lambda r: r["data"].update(limit=-3), "data.limit: found -3"),
-        (lambda r: r["data"].update(name=None), "data.name: found None, expected str"),
-        (lambda r: r["data"].update(mean=None), "data.mean: found None, expected tu"),
-        (lambda r: r["train"].update(epochs=None), "train.epochs: found None"),
+        (lambda r: r["data"].update(name=None), "data.name: found null, expected str"),
+        (lambda r: r["data"].update(mean=None), "data.mean: found null, expected tu"),
+        (lambda r: r["train"].update(epochs=None), "train.epochs: found null"),
         (lambda r: r["data"].update(sise=3), "found the field data.sise"),
         (lambda r: r["student"].update(model=["a"]), r"student.model: found \['a'\]"),
     ],
