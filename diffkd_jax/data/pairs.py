@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from .decoding import PICTURES
+from .doubts import repeated
 from .folders import (
     OF_SYSTEMS,
     content,
@@ -88,6 +89,8 @@ def load_masks(
 def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
     """Names of classes from an option of a data set, or from the lines of a file.
 
+    The log says which names stand twice, in any Unicode form.
+
     Raises:
       ValueError: none, or more than masks can hold.
 
@@ -113,6 +116,12 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
         raise ValueError(
             f"data.options.classes: found {option!r}, expected 1 to {MOST_CLASSES} "
             f"names with commas between, or how many there are{at}"
+        )
+    if again := repeated([normal(name) for name in given]):
+        LOG.warning(
+            "%s: names of classes that stand twice, kept as classes of their own: %s",
+            file if option == "" else "data.options.classes",
+            some_of(given[place] for place in again),
         )
     return tuple(given)
 

@@ -246,3 +246,18 @@ def test_labels_of_arrays_are_whole_numbers_in_any_form(tmp_path):
     )
     with pytest.raises(ValueError, match="found labels float64"):
         sources.load("npz", str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("names", [("sky", "sky"), (COMPOSED, DECOMPOSED)])
+@pytest.mark.parametrize("as_option", [True, False])
+def test_names_of_classes_that_stand_twice_are_named(
+    tmp_path, names, as_option, caplog
+):
+    write(tmp_path / "images/train/a.png", image_bytes())
+    write_mask(tmp_path / "masks/train/a.png")
+    write(tmp_path / "classes.txt", "\n".join(names))
+    options = {"classes": names} if as_option else {}
+    data = sources.load("masks", str(tmp_path), (), options)
+    assert data.class_names == names
+    where = "data.options.classes" if as_option else "classes.txt"
+    assert f"{where}: names of classes that stand twice" in caplog.text
