@@ -394,8 +394,22 @@ def test_a_path_that_is_wrong_is_no_reason_to_look_at_nothing():
         main.run(config)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "argument", "shapes"),
+    [("tree_crowns", "", "320x320x3 and"), ("detection_quickstart", "own", "256x256")],
+)
+def test_a_dry_run_of_boxes_without_a_number_of_classes(
+    recipe, argument, shapes, capsys, caplog
+):
+    config = load_config(recipe, argument)
+    config.dry_run, config.num_devices, config.method = True, 1, "none"
+    main.run(config)
+    assert f"as the config states, {shapes}" in capsys.readouterr().out
+    assert "data.num_classes: found 0, so sizes are those of 1 class" in caplog.text
+
+
 def test_data_of_which_too_little_is_stated_are_needed():
-    config = load_config("tree_crowns")
-    config.dry_run = True
+    config = load_config("segmentation_quickstart")
+    config.dry_run, config.data.name, config.data.options = True, "masks", {}
     with pytest.raises(ValueError, match=r"data\.num_classes: found 0, expected the"):
         main.run(config)

@@ -1,5 +1,7 @@
 """What a config states of data that are not there, for a dry run."""
 
+import logging
+
 import numpy as np
 
 from . import transforms
@@ -10,6 +12,7 @@ from .scenes import load_scenes
 from .sources import DATASETS
 from .split import Split, array_split
 
+LOG = logging.getLogger(__name__)
 # Data sets whose targets are masks, or boxes; all others have a class for each image.
 MASKS = ("cityscapes", "masks", "voc", "scenes", "tfds/cityscapes")
 BOXES = ("coco", "voc_boxes", "scene_boxes", "tfds/coco", "tfds/voc")
@@ -36,7 +39,8 @@ def stand_in(options) -> Data:
       targets are those that the data would have. ``assumed`` is True.
 
     Raises:
-      ValueError: the config does not state the number of classes or the image size.
+      ValueError: the config does not state the image size, or the number of classes;
+        without the latter a detector is one of 1 class.
 
     >>> from diffkd_jax.config import base
     >>> options = base().data
@@ -44,7 +48,14 @@ def stand_in(options) -> Data:
     >>> stand_in(options).train_shape
     (32, 32, 3)
     """
-    if not options.num_classes:
+    classes = options.num_classes
+    if not classes and _kind(options.name) in BOXES:
+        LOG.warning(
+            "data.num_classes: found 0, so sizes are those of 1 class; set the number "
+            "for those of a model of more"
+        )
+        classes = 1
+    if not classes:
         raise ValueError(
             "data.num_classes: found 0, expected the number of classes, for the data "
             "are not there to count them"
@@ -64,7 +75,7 @@ def stand_in(options) -> Data:
         train=split,
         evaluation=split,
         meta={
-            "num_classes": options.num_classes,
+            "num_classes": classes,
             "class_names": [],
             "channels": channels,
             "image_size": list(train_shape[:2]),
@@ -88,7 +99,7 @@ def known_target(name: str) -> dict[str, int] | None:
     >>> known_target("coco"), known_target("my_package:load")
     ({'boxes': 2, 'classes': 1, 'valid': 1}, None)
     """
-    key = "/".join(name.split("/")[:2])
+    key = _kind(name)
     if key in BOXES:
         return {"boxes": 2, "classes": 1, "valid": 1}
     if key in MASKS:
@@ -96,9 +107,14 @@ def known_target(name: str) -> dict[str, int] | None:
     return {"label": 0} if name in DATASETS else None
 
 
+def _kind(name: str) -> str:
+    """Returns the name of a data set without the config of one of TFDS."""
+    return "/".join(name.split("/")[:2])
+
+
 def _blank(options) -> Split:
     """Returns a split of one example with a target of the right kind."""
-    name = "/".join(options.name.split("/")[:2])
+    name = _kind(options.name)
     if name in MASKS:
         return load_scenes(count=4, size=32).splits["train"]
     if name in BOXES:
