@@ -13,7 +13,7 @@ import numpy as np
 from .decoding import PICTURES
 from .doubts import note_same_files
 from .files_below import places_below, size_as_shown
-from .folders import needed, picture_files, printable, visible_folders
+from .folders import content, needed, picture_files, printable, visible_folders
 from .formats import existing
 from .objects import Read, collect, object_split
 from .pairs import class_list
@@ -155,7 +155,8 @@ def _reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
             with open(root / xml, "rb") as stream:
                 entry = read_entry(stream.read(MOST_BYTES + 1), where)
         except OSError as error:
-            raise ValueError(f"{where}: {error.strerror or error}") from None
+            fault = content(os.path.join(root, xml))[1]  # such as a link to nowhere
+            raise ValueError(f"{where}: {fault or error}") from None
         there = images(stem or os.path.splitext(os.path.basename(xml))[0])
         file = there[0] if there else named(entry.filename) if entry.filename else None
         if len(there) > 1 and entry.filename:

@@ -217,6 +217,12 @@ def test_images_beside_xml_have_endings_in_any_case(tmp_path):
     assert first_image("voc_boxes", tmp_path).endswith("a.JPG")
 
 
+def test_an_xml_that_is_a_link_to_nowhere_is_named(tmp_path):
+    (tmp_path / "a.xml").symlink_to("/nowhere/a.xml")
+    with pytest.raises(ValueError, match=r"a\.xml: found a link to '/nowhere/a\.xml'"):
+        sources.load("voc_boxes", str(tmp_path))
+
+
 def test_cityscapes_takes_any_ending(tmp_path):
     write(tmp_path / "leftImg8bit/train/x/x_0_leftImg8bit.jpg", image_bytes())
     write_mask(tmp_path / "gtFine/train/x/x_0_gtFine_labelTrainIds.PNG")
