@@ -12,7 +12,7 @@ from .processes import as_first
 from .record import claim_workdir
 from .start import check_start, starting
 from .teacher import check_source, directory_of, load_teacher, teacher_config
-from .workdir import SUMMARY, has_checkpoints
+from .workdir import SUMMARY, check_directory, has_checkpoints
 
 LOG = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
         # The first process says what is there: others may see a file later.
         if as_first((place / SUMMARY).exists()):
             continue
+        check_directory(place)
         check_run(
             config,
             run,
@@ -83,10 +84,14 @@ def check_run(
         return
     if config.teacher.init:
         load_teacher(config.teacher.init, expected, config.teacher.weights)
-    elif workdir is not None:
-        check_source(config)
-        own, place = teacher_config(config), directory_of(config, workdir)
-        claim_workdir(own, place, run.data.record(), write=False)
-        build(own, run.data)
-    elif not config.teacher.epochs:
+    elif workdir is None and not config.teacher.epochs:
         LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
+    else:
+        check_source(config)
+        own = teacher_config(config)
+        if workdir is not None:
+            place = directory_of(config, workdir)
+            claim_workdir(own, place, run.data.record(), write=False)
+            if not (place / SUMMARY).exists():
+                check_directory(place)
+        build(own, run.data)

@@ -291,7 +291,7 @@ def compare(
 
 def of_methods(config) -> dict[str, Any]:
     """The config of each method that ``config.compare`` names."""
-    runs = {}
+    runs, unused = {}, set(config.weights)
     for method in config.compare:
         own = config.copy_and_resolve_references()
         with own.unlocked():
@@ -302,7 +302,13 @@ def of_methods(config) -> dict[str, Any]:
             for name in list(own.weights):
                 if name.partition("/")[0] not in {"task", *taps}:
                     del own.weights[name]
+            unused -= set(own.weights)
         runs[method] = own
+    if unused:
+        LOG.warning(
+            "weights: %s: found in no method of %s, left out",
+            *(sorted(unused), config.compare),
+        )
     return runs
 
 

@@ -164,15 +164,40 @@ def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
 
 
 def refuse_single_run(workdir: pathlib.Path) -> None:
-    """Refuses the workdir of a single run for a comparison, which has its own report.
+    """Refuses a workdir for a comparison in which its report would replace another.
 
     Raises:
-      ValueError: the workdir holds a run.
+      ValueError: the workdir holds a run, or a report and no runs that it is of.
     """
     if as_first((workdir / RECORD).exists()):
         raise ValueError(
             f"workdir: {workdir} holds a run of its own, whose report a comparison "
             "would overwrite; choose another --workdir"
+        )
+    report = workdir / REPORT
+    is_foreign = os.path.lexists(report) and not any(workdir.glob(f"*/{RECORD}"))
+    if as_first(is_foreign):
+        raise ValueError(_in_the_way(report, "which is not of a comparison"))
+
+
+def check_directory(workdir: pathlib.Path) -> None:
+    """Refuses a workdir that cannot be made, without making it.
+
+    Raises:
+      ValueError: a file in its place or above it, or no right to write.
+    """
+    above = next(
+        p for p in (workdir, *workdir.absolute().parents) if os.path.lexists(p)
+    )
+    if not above.is_dir():
+        raise ValueError(
+            f"workdir: {workdir}: found the file {above}, expected a directory; choose "
+            "another --workdir"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"workdir: {workdir}: found no right to write in {above}, expected a "
+            "directory that can be written to; choose another --workdir"
         )
 
 

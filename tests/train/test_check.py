@@ -3,6 +3,7 @@
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.train.run import of_methods
 from tests.train.conftest import tiny_config
 
 
@@ -33,6 +34,34 @@ def test_a_workdir_of_a_later_method_is_looked_at_first(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_file_where_a_later_directory_is_due_is_looked_at_first(tmp_path):
+    """The directory of a later method, or that of the teacher."""
+    file, runs = tmp_path / "file", tmp_path / "runs"
+    file.write_text("x")
+    config = tiny_config(compare=("none", "kd"), **{"teacher.workdir": str(file / "t")})
+    with pytest.raises(ValueError, match=f"found the file {file}, expected a direct"):
+        main.run(config, str(runs))
+    assert not runs.exists()
+    runs.mkdir()
+    (runs / "kd").write_text("x")
+    with pytest.raises(ValueError, match="runs/kd, expected a directory"):
+        main.run(tiny_config(compare=("none", "kd")), str(runs))
+    assert not (runs / "none").exists()
+
+
+def test_a_report_of_somebody_else_stays(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"report\.html, which is not of a comparison"):
+        main.run(tiny_config(compare=("none",)), str(tmp_path))
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_weights_that_no_method_of_a_comparison_has_are_named(caplog):
+    weights = {"logits": 2.0, "logitz": 3.0}
+    of_methods(tiny_config(compare=("none", "kd"), weights=weights))
+    assert "weights: ['logitz']: found in no method of ('none', 'kd')" in caplog.text
+
+
 def test_a_run_without_a_teacher_takes_no_notice_of_one(tmp_path, capsys):
     """Whoever mends ``teacher.options`` must not lose what trained without it."""
     fields = {"method": "none", "train.max_steps": 1}
@@ -48,6 +77,8 @@ def test_a_run_without_a_teacher_takes_no_notice_of_one(tmp_path, capsys):
         ({"student.init": "/nowhere"}, "/nowhere: found nothing"),
         ({"num_devices": 8, "data.batch_size": 12}, "data.batch_size: found 12"),
         ({"teacher.weights": "mean"}, "teacher.weights: found 'mean'"),
+        ({"teacher.weights": "ema"}, "teacher.weights: found 'ema'"),
+        ({"teacher.optimizer.name": "lion"}, "optimizer.name: found 'lion'"),
     ],
 )
 def test_what_a_run_refuses_a_dry_run_refuses(fields, message, tmp_path):
