@@ -180,7 +180,10 @@ def check_target(
     if not wanted or found is None:
         return
     if any(found.get(name) != rank for name, rank in wanted.items()):
-        axes = lambda ranks: ", ".join(f"{k} of {n} axes" for k, n in ranks.items())
+        ending = lambda rank: "is" if rank == 1 else "es"
+        axes = lambda ranks: ", ".join(
+            f"{name} of {rank} ax{ending(rank)}" for name, rank in ranks.items()
+        )
         raise ValueError(
             f"data.name: found {config.data.name!r}, whose targets are {axes(found)}; "
             f"expected {axes(wanted)} for task.name {config.task.name!r}"

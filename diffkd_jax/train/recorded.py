@@ -94,10 +94,11 @@ def _check_student(
         is_moved = field == "student.model" and ":" in str(ours.get(field))
         if not field.startswith(("student.model", "student.options.")) or is_moved:
             continue
-        trained, value = of_run.get(field, "nothing"), ours.get(field, "nothing")
-        if value != trained:
+        value, known = ours.get(field, "nothing"), field in of_run
+        if not known or value != of_run[field]:
+            trained = repr(of_run[field]) if known else "no such option"
             raise ValueError(
-                f"{field}: found {value!r}, expected {trained!r}, as in {file}: the "
+                f"{field}: found {value!r}, expected {trained}, as in {file}: the "
                 "student is trained already; leave the flag out"
             )
 
