@@ -10,7 +10,6 @@ every argument of a model, a task or a data set, as in
 ``--config.student.options.width=0.5``.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -262,8 +261,8 @@ def renamed(config: ConfigDict) -> ConfigDict:
         value = config[section][field]
         if value == none:
             continue
-        if value is None or not math.isfinite(value):
-            raise ValueError(f"{old}: found {value}, expected a finite number")
+        if value is None or not 0 <= value <= 1:
+            raise ValueError(f"{old}: found {value}, expected a number from 0 to 1")
         if config[section][new.rpartition(".")[2]] is not None:
             raise ValueError(f"{old}: found {value} beside {new}, expected one of them")
         config.update_from_flattened_dict({new: value, old: none})

@@ -290,7 +290,14 @@ def compare(
 
 
 def of_methods(config) -> dict[str, Any]:
-    """The config of each method that ``config.compare`` names."""
+    """Returns the config of each method that ``config.compare`` names.
+
+    Raises:
+      ValueError: a method that is named twice.
+    """
+    methods = tuple(config.compare)
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"compare: found {methods}, expected each method once")
     runs, unused = {}, set(config.weights)
     for method in config.compare:
         own = config.copy_and_resolve_references()

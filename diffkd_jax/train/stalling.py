@@ -43,9 +43,9 @@ class Stalling:
         if at_chance[-most:] == [True] * most and before != [True]:
             last = history[max(history)][task.headline]
             LOG.warning(
-                "%s: found %.4g, no better than a guess (%.4g), in %d evaluations in a "
-                "row; check the learning rate, data.mean and data.std, the weights of "
-                "the losses and the order of the classes",
+                "%s of the student: found %.4g, no better than a guess (%.4g), in %d "
+                "evaluations in a row; check the learning rate, data.mean and data.std, "
+                "the weights of the losses and the order of the classes",
                 *(task.headline, last, chance, most),
             )
 
