@@ -44,7 +44,7 @@ class Stalling:
             last = history[max(history)][task.headline]
             LOG.warning(
                 "%s of the student: found %.4g, no better than a guess (%.4g), in %d "
-                "evaluations in a row; check the learning rate, data.mean and data.std, "
+                "evaluations in a row; check the learning rate, data.mean, data.std, "
                 "the weights of the losses and the order of the classes",
                 *(task.headline, last, chance, most),
             )
