@@ -18,10 +18,10 @@ _notes: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[str]]:
-    """Collects what is to be said of the figures that are drawn inside.
+    """Collects notes about the figures that are drawn inside.
 
     Yields:
-      A list of plain sentences, the outer one where there is one already.
+      A list of plain sentences. Nested calls share the list of the outer one.
     """
     notes = _notes.get()
     if notes is not None:
@@ -36,7 +36,7 @@ def noting() -> Iterator[list[str]]:
 
 
 def note(text: str) -> None:
-    """Adds a sentence to the notes of :func:`noting`, once."""
+    """Adds a sentence to the notes of :func:`noting`, once; outside it does nothing."""
     notes = _notes.get()
     if notes is not None and text not in notes:
         notes.append(text)

@@ -47,7 +47,7 @@ def _adapter(kind: Any) -> pydantic.TypeAdapter:
 def problem(kind: Any, value: Any) -> str:
     """Returns what was expected in place of a value, or "".
 
-    Lists count as tuples, which they are in a file.
+    Lists are accepted as tuples, because JSON has no tuples.
 
     Args:
       kind: a type, maybe with its range.
@@ -70,7 +70,7 @@ def problem(kind: Any, value: Any) -> str:
 
 
 def problems(kinds: Mapping[str, Any], values: Mapping[str, Any], at: str) -> list[str]:
-    """Returns a line for each value that is none of its type.
+    """Returns a line for each value that is not of its type.
 
     Args:
       kinds: types by name.

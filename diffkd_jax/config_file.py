@@ -32,7 +32,7 @@ OTHERS = (
 class BadConfig(Exception):
     """A config file that cannot be read, or that raises; the message is one line.
 
-    It is no ValueError, for absl would put the flag and its value in front.
+    It is not a ValueError, because absl would put the flag and its value in front.
     """
 
 
@@ -43,12 +43,15 @@ class ConfigParser(flags.ArgumentParser):
         super().__init__()
         # Import paths of a run's record, by field: the command line must name them too.
         self.recorded: dict[str, str] = {}
+        self.workdir = ""  # of that run
 
     def parse(self, argument: Any) -> Any:
         """Returns the config, locked."""
         file, _ = recipe_file(argument)
         config = _read(argument)
-        self.recorded = import_paths(config) if file.suffix == ".json" else {}
+        is_record = file.suffix == ".json"
+        self.recorded = import_paths(config) if is_record else {}
+        self.workdir = str(file.parent) if is_record else ""
         return config.lock()
 
     def flag_type(self) -> str:
@@ -78,6 +81,11 @@ def read_config(given: str, named: Collection[str] = ()) -> ConfigDict:
 def _read(given: str) -> ConfigDict:
     file, arguments = recipe_file(given)
     if file.suffix == ".json":
+        if arguments:
+            raise BadConfig(
+                f"--config: found the argument {arguments[0]!r} for {file}, expected "
+                "none: a run's record takes no argument"
+            )
         try:
             return read_record(file)
         except (ValueError, OSError) as error:

@@ -142,7 +142,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     code = 0
     try:
         keep_programs(FLAGS.compilation_cache)
-        run(FLAGS.config, FLAGS.workdir, signals=True, given=given)
+        run(FLAGS.config, _workdir(), signals=True, given=given)
     except Stopped as stopped:
         print_line(str(stopped))
         code = stopped.exit_code
@@ -161,6 +161,14 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     if code == 1 or is_stuck():
         leave(code)
     return code
+
+
+def _workdir() -> str:
+    """Returns ``--workdir``, or that of the run whose student is used by its record."""
+    parser = FLAGS["config"].parser
+    assert isinstance(parser, ConfigParser)
+    uses_student = FLAGS.config.mode in ("evaluate", "predict")
+    return FLAGS.workdir or (parser.workdir if uses_student else "")
 
 
 def _silence_orbax() -> None:

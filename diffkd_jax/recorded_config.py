@@ -33,8 +33,7 @@ def read_record(
       sections: those to read, None for all; the others are at their defaults.
 
     Raises:
-      ValueError: no record of a run, fields that there are not, or values of another
-        type.
+      ValueError: not the record of a run, unknown fields, or values of another type.
       OSError: a file that cannot be read.
     """
     from .config import base  # imports JAX
@@ -123,7 +122,7 @@ def _is_path(text: str) -> bool:
 
 
 def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:
-    """Refuses import paths that only a file names, for to import is to run code.
+    """Refuses import paths that only a file names, because importing runs code.
 
     Args:
       paths: those of a record, by field.
@@ -136,6 +135,6 @@ def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:
         if not any(name == field or name.startswith(f"{field}.") for name in given):
             raise ValueError(
                 f"{field}: found the import path {path!r} in a config.json, expected "
-                "the command to name it too, for to import is to run code: add "
+                "the command to name it too, because importing runs code: add "
                 f"--config.{field}={path}"
             )

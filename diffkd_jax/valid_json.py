@@ -37,7 +37,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def undefined_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a dict in which null stands for NaN, in lists too.
+    """Replaces None by NaN in the values of a dict, and in lists among them.
 
     >>> undefined_as_nan({"step": 1, "ap": None, "counts": [1, None]})
     {'step': 1, 'ap': nan, 'counts': [1, nan]}

@@ -84,7 +84,7 @@ def open_data(options) -> Data:
     names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
     splits = dict(dataset.splits)
     _find_splits(splits, options)
-    for field in ("train_split", "eval_split"):
+    for field in ("eval_split", "train_split"):
         if options[field] not in {*splits, "holdout"}:
             raise ValueError(
                 f"data.{field}: found {options[field]!r}, expected one of "

@@ -42,7 +42,7 @@ def note(
 def refuse(doubts: Iterable[Doubt], most: float) -> None:
     """Refuses what is doubtful in a larger share than is allowed.
 
-    Fewer than :data:`FEWEST` examples or objects are not refused.
+    Data of fewer than :data:`FEWEST` examples or objects in all are never refused.
 
     Args:
       doubts: of a split.
@@ -61,7 +61,7 @@ def refuse(doubts: Iterable[Doubt], most: float) -> None:
 
 
 def repeated(values: Sequence[Hashable]) -> dict[int, int]:
-    """Returns the places of values that stood before, and where they stood first.
+    """Maps the index of each repeated value to the index of its first occurrence.
 
     >>> repeated(["a", "b", "a", "a"])
     {2: 0, 3: 0}

@@ -29,7 +29,7 @@ NATIVE = {
 
 
 def stand_in(options) -> Data:
-    """Describes data by what a config states; reads nothing.
+    """Describes the data that a config states, without opening ``data.path``.
 
     Args:
       options: the section ``data`` of a config.

@@ -50,7 +50,8 @@ def decode_text(data: bytes, where: str) -> str:
       where: name of the file, for messages.
 
     Raises:
-      ValueError: bytes of another encoding, with ``where`` in front.
+      ValueError: bytes of another encoding, or a pointer of Git LFS, with ``where`` in
+        front.
 
     >>> decode_text("sky".encode("utf-16"), "here"), decode_text(b"s\0k\0", "here")
     ('sky', 'sk')
@@ -64,7 +65,10 @@ def decode_text(data: bytes, where: str) -> str:
     try:
         if codec == "utf-8" and b"\0" in data:
             raise UnicodeDecodeError(codec, data, data.index(b"\0"), len(data), "zero")
-        return data.decode(codec)
+        text = data.decode(codec)
+        if "\0" in text:  # UTF-32 without a mark
+            raise UnicodeDecodeError(codec, data, 0, len(data), "zero")
+        return text
     except UnicodeDecodeError as error:
         number = data[: error.start].count(b"\n") + 1
         before = data[max(0, error.start - 30) : error.start].rpartition(b"\n")[2]
@@ -99,8 +103,8 @@ def normal(name: str) -> str:
 def finder(names: Iterable[str]) -> Callable[[str], str | None]:
     r"""Returns a function that finds a name as it is, or else in another normal form.
 
-    The function returns None for a name that is not there, and for one that several
-    names have as their normal form.
+    The function returns None for a name that is not there, or if several names share
+    its normal form.
 
     >>> find = finder(["cafe\u0301", "dog"])
     >>> find("dog"), find("caf\u00e9") == "cafe\u0301", find("cat")

@@ -123,7 +123,11 @@ def from_linen(module: nn.Module) -> Model:
 
     def init(key, batch):
         # One picture: drawing does not look at it.
-        variables = dict(module.init(key, jnp.zeros((1, *batch["image"].shape[1:]))))
+        image = jnp.zeros((1, *batch["image"].shape[1:]))
+        options: dict[str, Any] = {}
+        if "train" in takes:
+            options["train"] = False
+        variables = dict(module.init(key, image, **options))
         return variables.pop("params", {}), variables
 
     def apply(params, state, batch, *, train, key=None):

@@ -128,7 +128,7 @@ def kind_of_start(start: bytes) -> Kind:
 
 
 def what_is_in(folder: Path, wanted: str) -> str:
-    """Returns a phrase for a folder without the file of a model: what it holds instead.
+    """Returns what a folder holds in place of the file of a model, "" for nothing.
 
     Args:
       folder: it exists.
@@ -136,6 +136,11 @@ def what_is_in(folder: Path, wanted: str) -> str:
     """
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
     runs = [path.name for path in inside if any(os.path.exists(path / n) for n in RUN)]
+    if runs and (folder / "config.json").exists():
+        return (
+            f"found no {wanted} and a config.json, of a run that is not finished; the "
+            "command that began it finishes it"
+        )
     if runs:
         return (
             f"found no {wanted}, but the runs {_few(runs)}, expected one run; "

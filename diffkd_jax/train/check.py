@@ -20,7 +20,8 @@ LOG = logging.getLogger(__name__)
 def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
     """Builds the run of each config and looks at all that it will read.
 
-    Nothing is written. Data are opened once, and so is each teacher.
+    Nothing is written. Of a finished run only the config is looked at. Data are opened
+    once, and so is each teacher.
 
     Args:
       runs: config by name. All have the same data.
@@ -66,7 +67,7 @@ def check_run(
       run: built from it.
       workdir: of the run, None for one that will not train.
       starts: False for a run that goes on from a checkpoint.
-      teacher: False for a teacher that was looked at.
+      teacher: False if the teacher was already looked at.
 
     Raises:
       ValueError: weights that do not fit, or a batch or a state that the devices

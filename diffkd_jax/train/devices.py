@@ -32,10 +32,10 @@ OWN_SETTINGS: dict[str, Any] = {
 
 
 def check_devices() -> None:
-    """Looks for devices.
+    """Raises if JAX has no device of the requested platform.
 
     Raises:
-      ValueError: JAX finds none of the platform that is asked for.
+      ValueError: names the platform, and what to do.
     """
     try:
         jax.devices()
@@ -70,7 +70,7 @@ def own_settings() -> Iterator[None]:
 
 
 def run_tool(main: Callable[[], int]) -> int:
-    """Runs a small command as a run is run: its streams, settings and devices.
+    """Runs a command with guarded streams, a run's JAX settings and a device.
 
     Args:
       main: the command; it returns its exit code.
@@ -89,7 +89,7 @@ def run_tool(main: Callable[[], int]) -> int:
 
 
 def describe_fault(error: BaseException, data: Any) -> str:
-    """Returns one line for a fault of JAX or of memory, "" for any other error.
+    """Returns one line for too little memory or a debugging check of JAX, else "".
 
     Args:
       error: as raised; its causes are looked at too.

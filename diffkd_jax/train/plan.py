@@ -60,7 +60,8 @@ def make_plan(recipe, data: Data) -> tuple[Plan, int]:
     if total < 1:
         raise ValueError(
             f"train.epochs, data.batch_size: found {recipe.train.epochs} and {size}, "
-            f"no step on {data.train.size} pictures, expected at least one"
+            f"no step on {data.train.size} images, expected at least one; lower "
+            f"data.batch_size to at most {data.train.size}"
         )
     eval_every = max(1, round(recipe.eval_every_epochs * per_epoch))
     plan = Plan(

@@ -54,7 +54,14 @@ def write_predictions(
             f"predictions: found {folder}, expected no such folder; choose another by "
             "--config.predictions=FOLDER"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name).cleanup()
+    except OSError as error:
+        raise OSError(
+            f"predictions: found {folder}, where no folder can be made "
+            f"({error.strerror}), expected a place that can be written to"
+        ) from error
     with (
         disk_faults_named(folder.parent),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as made,

@@ -31,9 +31,11 @@ OF_NAMED: dict[str, tuple[str, ...]] = {
 def as_trained(
     config, workdir: pathlib.Path, given: Collection[str] | None = None
 ) -> Any:
-    """Returns a config whose data, task and student are those of a finished run.
+    """Returns a config with the data, task and student of a run.
 
-    The log names each field of these in which config and run differ.
+    So are the sections ``mix`` and ``train``, from which a task may take arguments.
+    Fields of the machine, such as ``data.num_threads``, stay as they are. The log names
+    each field of data, task and student in which config and run differ.
 
     Args:
       config: of the command that uses the student.
@@ -44,10 +46,10 @@ def as_trained(
         default.
 
     Raises:
-      ValueError: a record that cannot be read, fields that there are not, values of
-        another type, a student that is set by hand and is not the run's, or an import
-        path that ``config`` does not name too. To import is to run code, and the name
-        would be the file's.
+      ValueError: a record that cannot be read, unknown fields, values of another type,
+        a student that is set by hand and is not the run's, or an import
+        path that ``config`` does not name too: importing runs code, and the name would
+        be the file's.
     """
     file = workdir / "config.json"
     if not file.exists():

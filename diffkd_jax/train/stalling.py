@@ -1,4 +1,4 @@
-"""Says when a training goes nowhere: scores at chance, one loss that is most of all."""
+"""Warnings of a student that stays at chance, and of one loss that is most of all."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ LOGS = 3  # logged means in a row in which it is
 
 
 class Stalling:
-    """Watches the scores and losses of a run; each warning is logged once.
+    """A watch over the scores and losses of a run.
+
+    It warns each time that the scores fall back to chance, and once of a loss.
 
     Args:
       task: of the run.

@@ -261,3 +261,8 @@ def test_names_of_classes_that_stand_twice_are_named(
     assert data.class_names == names
     where = "data.options.classes" if as_option else "classes.txt"
     assert f"{where}: names of classes that stand twice" in caplog.text
+
+
+def test_utf_32_without_a_mark_is_refused():
+    with pytest.raises(ValueError, match="expected a text in UTF-8 or UTF-16"):
+        decode_text("sky\n".encode("utf-32-le"), "here")

@@ -1,7 +1,10 @@
 """Every mode that uses a trained student, for every task."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from diffkd_jax.tasks import Evidence
 from diffkd_jax.train.evaluate import compile_evidence
 from diffkd_jax.train.run import use_student
 from diffkd_jax.train.sharding import make_mesh
-from tests.train.conftest import load_config
+from tests.train.conftest import ROOT, load_config
 
 RECIPES = {
     "classification": "quickstart",
@@ -193,3 +196,22 @@ def test_an_output_that_the_task_lacks_is_named():
     forward = compile_evidence(evidence, apply, lambda batch: batch, mesh)
     with pytest.raises(ValueError, match=r"outputs \['logits'\], expected 'depth'"):
         forward({}, {"image": np.zeros((1, 2)), "mask": np.ones(1)})
+
+
+def test_a_record_as_config_uses_the_student_beside_it(trained, tmp_path):
+    """Without ``--workdir``: ``runs/<name>`` may be another run of the same recipe."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "diffkd_jax.main"),
+            *(f"--config={trained}/config.json", "--config.mode=evaluate"),
+            "--config.student.model=tests.train.own_networks:gated",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    summary = json.loads((trained / "summary.json").read_text())
+    assert f"top1 {summary['final_top1']:.4f}" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
