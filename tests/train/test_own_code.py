@@ -3,14 +3,16 @@
 import functools
 import json
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from diffkd_jax import main
 from diffkd_jax.models import from_nnx
-from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.contract import by_path, from_linen
 from diffkd_jax.models.files import load_model
 from diffkd_jax.tasks import classification
 from diffkd_jax.train import fit, metrics, run
@@ -265,3 +267,18 @@ def test_an_optimizer_of_ones_own(tmp_path):
     fields = {"optimizer.name": f"{OWN}:lion", "method": "none"}
     main.run(config("plain", **fields), str(tmp_path))
     assert len(losses(tmp_path)) == 6
+
+
+def test_a_network_need_not_say_how_it_is_called_first():
+    """As the README has it, ``__call__(x, *, train)``, without a default."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.BatchNorm(not train)(x.mean((1, 2)))
+            return {"logits": nn.Dense(3)(x)}
+
+    model, batch = from_linen(Net()), {"image": jnp.ones((2, 4, 4, 3))}
+    params, state = model.init(jax.random.key(0), batch)
+    outputs, _ = model.apply(params, state, batch, train=True)
+    assert outputs["logits"].shape == (2, 3)
