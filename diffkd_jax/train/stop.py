@@ -103,7 +103,7 @@ def on_signals() -> Iterator[Asked]:
         del frame
         told_before = bool(told)
         told.append(number)  # first: no word may cost the state
-        if signal.SIGINT in free:
+        if number == signal.SIGINT:  # one after another signal is the first of its kind
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if told_before:
             return

@@ -115,6 +115,9 @@ def test_signals_are_noted_and_handed_back():
             with pytest.raises(Stopped) as stopped:
                 stop_here(asked)
             assert stopped.value.exit_code == 128 + number
+            if number != signal.SIGINT:  # the first one, which asks to save too
+                os.kill(os.getpid(), signal.SIGINT)
+                assert asked() == number
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     assert {n: signal.getsignal(n) for n in TO_END} == before
