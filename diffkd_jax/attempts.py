@@ -59,7 +59,7 @@ def attempt(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's function may exit
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]

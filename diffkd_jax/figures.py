@@ -64,7 +64,7 @@ def draw_files(name: str, draw: Callable[..., Any], *arguments: Any) -> list[Any
         with defaults():
             files = [pathlib.Path(file) for file in draw(*arguments) or ()]
         for file in files:
-            file.stat()
+            file.open("rb").close()  # a folder or a file that is absent is no figure
         return files
 
     return attempt(name, drawn) or []

@@ -126,6 +126,25 @@ def test_a_figure_that_fails_is_a_line_of_the_page(workdir, monkeypatch, caplog)
     assert caplog.text.count("plot score: left out") == 3
 
 
+@pytest.mark.parametrize("end", [SystemExit(0), SystemExit("no figure today")])
+def test_a_draw_that_exits_costs_its_figure(end, workdir):
+    def draw(*given):
+        raise end
+
+    result = {"name": "a", "method": "kd", "headline": "top1", "final_top1": 0.5}
+    report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    assert "figures of the task: left out after SystemExit" in page
+
+
+def test_a_folder_is_no_figure(workdir):
+    result = {"name": "a", "method": "kd", "headline": "top1", "final_top1": 0.5}
+    draw = lambda folder: [folder]
+    report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    assert "figures of the task: left out after IsADirectoryError" in page
+
+
 def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "comparison", failing)
     result = {"name": "n", "method": "kd", "final_top1": 0.5, "best_top1": 0.5}
