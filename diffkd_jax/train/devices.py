@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ NO_MEMORY = re.compile(
     "RESOURCE_EXHAUSTED|OUT_OF_MEMORY|out of memory|ALLOC_FAILED|bad_alloc",
     re.IGNORECASE,
 )
+NO_THREAD = "can't start new thread"  # of Python
 LOG = logging.getLogger(__name__)
 _settings: Any = jax.config  # the names of its settings are not declared
 # Settings of the environment or the caller that would change what a config computes or
@@ -28,7 +30,10 @@ OWN_SETTINGS: dict[str, Any] = {
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
     "jax_enable_x64": False,
+    "jax_no_tracing": False,
 }
+# Settings that ask for a device, as far as they are set.
+PLATFORM_SETTINGS = ("jax_platforms", "jax_platform_name", "jax_default_device")
 
 
 def check_devices() -> None:
@@ -39,14 +44,20 @@ def check_devices() -> None:
     """
     try:
         jax.devices()
+        jax.device_put(0).block_until_ready()  # JAX_DEFAULT_DEVICE is looked at here
     except Exception as error:  # of several types, by platform and by what is missing
-        asked = _settings.jax_platforms
-        named = f"JAX_PLATFORMS: found {asked!r}" if asked else "JAX"
+        asked = {
+            name.upper(): getattr(_settings, name, None) or os.environ.get(name.upper())
+            for name in PLATFORM_SETTINGS
+        }
+        named = {name: str(value) for name, value in asked.items() if value}
+        found = ", ".join(f"{name}: found {value!r}" for name, value in named.items())
         reason = " ".join(str(error).split()) or "no plugin for it, or no driver"
         raise ValueError(
-            f"{named}, but no device of it ({reason:.300}), "
+            f"{found or 'JAX'}, but no device to use ({reason:.300}), "
             "expected a platform of this machine; install its plugin and driver, as in "
-            "diffkd_jax[cuda], or unset JAX_PLATFORMS to run on what there is"
+            f"diffkd_jax[cuda], or unset {' and '.join(named) or 'JAX_PLATFORMS'} to "
+            "run on what there is"
         ) from error
 
 
@@ -100,6 +111,12 @@ def describe_fault(error: BaseException, data: Any) -> str:
         text = " ".join(str(cause).split())
         if _lacks_memory(cause, text):
             return _out_of_memory(text, data)
+        if isinstance(cause, RuntimeError) and NO_THREAD in text:
+            return (
+                f"memory: found no room for another thread ({text:.100}); raise the "
+                "limits on memory, processes and threads (ulimit -v, ulimit -u, or the "
+                "container's), or lower data.num_workers"
+            )
         if isinstance(cause, FloatingPointError):
             for name in ("jax_debug_nans", "jax_debug_infs"):
                 if getattr(_settings, name):

@@ -94,6 +94,12 @@ def test_other_errors_are_no_lack_of_memory():
         assert devices.describe_fault(error, data) == ""
 
 
+def test_a_lack_of_threads_is_named():
+    error = RuntimeError("can't start new thread")
+    line = devices.describe_fault(error, tiny_config().data)
+    assert line.startswith("memory: found no room for another thread (can't start")
+
+
 def test_a_debugging_setting_that_ends_a_run_is_named():
     with jax.debug_nans(True):
         line = devices.describe_fault(FloatingPointError("nan in mul"), None)
@@ -110,9 +116,25 @@ def test_a_platform_without_a_device_is_named(error, monkeypatch):
         devices.check_devices()
 
 
+def test_a_default_device_that_is_not_there_is_named(monkeypatch):
+    before = jax.config.jax_default_device
+    monkeypatch.setenv("JAX_PLATFORM_NAME", "gpu")
+    try:
+        jax.config.update("jax_default_device", "gpu")
+        with pytest.raises(ValueError, match="JAX_DEFAULT_DEVICE: found 'gpu'") as info:
+            devices.check_devices()
+    finally:
+        jax.config.update("jax_default_device", before)
+    assert "unset JAX_PLATFORMS and JAX_PLATFORM_NAME and" in str(info.value)
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(MemoryError("12 GiB"), "error: memory: found too little (12 GiB)"), (None, "")],
+    [
+        (MemoryError("12 GiB"), "error: memory: found too little (12 GiB)"),
+        (SystemExit(0), "error: found SystemExit(0) in "),
+        (None, ""),
+    ],
 )
 def test_an_error_of_others_is_a_line_and_a_bug_is_none(
     error, line, monkeypatch, capsys
