@@ -15,7 +15,7 @@ from collections.abc import Collection
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from .recipes import recipe_file, recipe_folder
 from .recorded_config import check_named, import_paths, read_record
@@ -102,8 +102,10 @@ def _read(given: str) -> ConfigDict:
         config = make(*arguments)
     except BadConfig:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that exits has made no run
         raise BadConfig(describe_error(error, file)) from error
+    if isinstance(config, FrozenConfigDict):
+        config = ConfigDict(config)
     if not isinstance(config, ConfigDict):
         raise BadConfig(
             f"--config: found get_config of {file} to return "

@@ -27,13 +27,18 @@ FLAGS = flags.FLAGS
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags; not on import, for a caller may have some of these names."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "A packaged recipe, such as quickstart, or a config file; an argument goes "
-        "after a colon where it takes one.",
-        flag_values=values,
-    )
+    # ml_collections reads files of --flagfile here, whose errors are ours to report.
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        config_flags.DEFINE_config_file(
+            "config",
+            None,
+            "A packaged recipe, such as quickstart, or a config file; an argument goes "
+            "after a colon where it takes one.",
+            flag_values=values,
+        )
+    finally:
+        sys.argv = arguments
     # ml_collections' own parser splits at the first colon, and hides a file's errors.
     values["config"].parser = ConfigParser()
     flags.DEFINE_string(
@@ -146,6 +151,14 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     except Stopped as stopped:
         print_line(str(stopped))
         code = stopped.exit_code
+    except SystemExit as error:  # of a user's model, data or task, which may say 0
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        console.say(
+            f"error: found SystemExit({error.code!r}) in {frame.filename}, line "
+            f"{frame.lineno}, before the run was finished",
+            error=True,
+        )
+        code = 1
     except Exception as error:
         expected = isinstance(error, ValueError | OSError)
         text = describe_fault(error, FLAGS.config.data) or (
@@ -306,7 +319,11 @@ def entry() -> None:
         )
     except KeyboardInterrupt:  # the second one, or one before anything was trained
         console.say("interrupted; what was saved stays", error=True)
-        sys.exit(128 + signal.SIGINT)
+        code = 128 + signal.SIGINT
+        # An exit in order would wait for other processes, or for data that hang.
+        if processes := sys.modules.get(f"{__package__}.train.processes"):
+            processes.leave(code)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

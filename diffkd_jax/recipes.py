@@ -65,10 +65,11 @@ def recipe_file(given: str) -> tuple[pathlib.Path, list[str]]:
         name, colon, _ = name.rpartition(":")
         if not colon:
             break
-    name = given.partition(":")[0]
+    path = pathlib.Path(given.partition(":")[0]).expanduser().absolute()
+    what = "no file" if path.exists() and given else "nothing"
     raise ValueError(
-        f"--config: found nothing at {str(pathlib.Path(name).absolute())!r}, expected "
-        f"a file or one of {list(known)}"
+        f"--config: found {what} at {str(path)!r}, expected a file or one of "
+        f"{list(known)}"
     )
 
 

@@ -26,11 +26,12 @@ def parse(monkeypatch, capsys):
 
     def parsed(*arguments):
         values = flags.FlagValues()
+        argv = ["main", *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", argv)  # as a command has it from the start
         main.define_flags(values)
-        monkeypatch.setattr("sys.argv", [])
         code = 0
         try:
-            main.parse(["main", *map(str, arguments)], values)
+            main.parse(argv, values)
         except SystemExit as end:
             code = end.code
         return values, code, capsys.readouterr().err.splitlines()
@@ -122,6 +123,10 @@ FAULTS = {
     ),
     "absent": ("config = 3\n", "found no function get_config in .*mine.py"),
     "number": ("get_config = 3\n", "found no function get_config in .*mine.py"),
+    "exit": (
+        "import sys\ndef get_config():\n    sys.exit()\n",
+        r"SystemExit in .*mine\.py, line 3, in get_config",
+    ),
     "required": (
         "def get_config(argument):\n    return argument\n",
         r"found no argument for get_config\(argument\) of .*mine\.py",
@@ -146,6 +151,19 @@ def test_an_argument_that_is_not_taken_is_named(parse, tmp_path):
     _, code, (line,) = parse(f"--config={file}:fast")
     assert code == 1
     assert "found the argument 'fast' for get_config() of" in line
+
+
+def test_a_frozen_config_is_taken(parse, tmp_path):
+    frozen = GOOD.replace("return config", "return FrozenConfigDict(config)")
+    frozen = f"from ml_collections import FrozenConfigDict\n{frozen}"
+    file = written(tmp_path / "mine.py", frozen)
+    values, code, lines = parse(f"--config={file}", "--config.seed=3")
+    assert (code, lines, values.config.seed) == (0, [], 3)
+
+
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(ValueError, match="found no file at "):
+        recipe_file(f"{tmp_path}:x")
 
 
 def test_the_traceback_is_there_for_who_asks(parse, tmp_path):
@@ -176,6 +194,7 @@ def test_a_flag_file_that_cannot_be_read_is_named(parse, tmp_path, content):
     file = pathlib.Path(tmp_path / "flags")
     if content:
         file.write_bytes(content)
-    _, code, (line,) = parse(f"--flagfile={file}")
-    assert code == 1
-    assert line.startswith("error: --flagfile: found ")
+    for arguments in ([f"--flagfile={file}"], ["--flagfile"], ["--flagfile=/"]):
+        _, code, (line,) = parse(*arguments)
+        assert code == 1
+        assert line.startswith("error: --flagfile: found ")

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import jax
 import numpy as np
@@ -161,6 +162,16 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
     alone.send_signal(signal.SIGINT)
     assert "the same command goes on" in alone.communicate(timeout=60)[0]
     assert alone.returncode == 128 + signal.SIGINT
+
+
+def test_a_second_ctrl_c_ends_the_first_process_at_once(started, tmp_path):
+    running = started(2, 1, LONG | {"distributed.lost_seconds": 15}, tmp_path)
+    wait_for(running[0], "step 10/")
+    running[0].send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    running[0].send_signal(signal.SIGINT)
+    _, err = running[0].communicate(timeout=30)
+    assert running[0].returncode == 128 + signal.SIGINT, err
 
 
 @pytest.mark.parametrize(
