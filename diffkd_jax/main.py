@@ -133,9 +133,9 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     from .compilation_cache import keep_programs  # after the flags too
     from .data.reader import is_stuck
     from .data.worker import give_back_memory
+    from .train import processes
     from .train.devices import describe_fault
     from .train.metrics import print_line
-    from .train.processes import leave
     from .train.stop import Stopped
 
     del argv
@@ -165,6 +165,9 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
             str(error) if expected else ""
         )
         if not text:
+            if processes.count() > 1:  # an exit in order would wait for the others
+                sys.excepthook(type(error), error, error.__traceback__)
+                processes.leave(1)
             raise
         logging.debug("the error in full", exc_info=True)
         console.say(f"error: {text}", error=True)
@@ -172,7 +175,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     finally:
         give_back_memory()
     if code == 1 or is_stuck():
-        leave(code)
+        processes.leave(code)
     return code
 
 

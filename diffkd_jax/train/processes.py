@@ -283,6 +283,11 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def count() -> int:
+    """Returns the number of processes of this run; asks no device."""
+    return distributed.global_state.num_processes or 1
+
+
 def is_primary() -> bool:
     """Whether this process writes files and progress for all."""
     return jax.process_index() == 0

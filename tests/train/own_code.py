@@ -1,5 +1,6 @@
 """A data set, a method, a task and models of one's own, as a user writes them."""
 
+import itertools
 import threading
 from typing import NamedTuple
 
@@ -215,3 +216,18 @@ def classification_that_draws(meta, **options):
     from diffkd_jax.tasks.classification import classification
 
     return classification(meta, **options)._replace(draw=lambda *given: [1 / 0])
+
+
+def broken_on_the_first(path):
+    """A data set with a slip that process 0 alone runs into, after some batches."""
+    splits = dict(load(path, size=64, side=28).splits)
+    fetch = splits["train"].fetch
+    calls = itertools.count()
+
+    def fails(rows):
+        if next(calls) > 60 and jax.process_index() == 0:
+            raise LookupError("a slip")
+        return fetch(rows)
+
+    splits["train"] = Split(64, fails)
+    return Dataset(splits, meta={"class_names": CLASSES})

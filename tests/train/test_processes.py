@@ -164,6 +164,16 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
     assert alone.returncode == 128 + signal.SIGINT
 
 
+def test_a_bug_of_the_first_process_ends_all_with_its_traceback(started, tmp_path):
+    own = {"data.name": "tests.train.own_code:broken_on_the_first"}
+    own |= {"data.num_classes": 0, "data.limit": 0, "distributed.lost_seconds": 15}
+    (_, err), (_, other) = ended(running := started(2, 1, LONG | own, tmp_path), 100)
+    assert [process.returncode for process in running] == [1, 1]
+    assert "LookupError: a slip" in err
+    assert "Traceback" in err
+    assert "error: process 0 ended: a slip" in other
+
+
 def test_a_second_ctrl_c_ends_the_first_process_at_once(started, tmp_path):
     running = started(2, 1, LONG | {"distributed.lost_seconds": 15}, tmp_path)
     wait_for(running[0], "step 10/")
