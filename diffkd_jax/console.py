@@ -84,13 +84,13 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def draw(name: str, text: str, done: int, total: int) -> None:
-    """Shows progress as one line, which the next line overwrites. The last one stays.
+    """Shows progress as one line, which the next one overwrites; that of the end stays.
 
     On a terminal the line is cut to its width. In a notebook it stands beside a bar.
     Elsewhere it is an ordinary line.
 
     Args:
-      name: of what makes progress; on a terminal its first letters.
+      name: name of the run; on a terminal it is cut to :data:`NAME_COLUMNS`.
       text: to show after it.
       done: steps, of ``total``.
       total: steps.
@@ -112,6 +112,7 @@ def draw(name: str, text: str, done: int, total: int) -> None:
                 total=total,
                 file=sys.stdout,
                 ncols=columns,
+                nrows=20,  # a terminal may say that it has none
                 bar_format="{desc} |{bar}|",
                 leave=False,
                 mininterval=0,
@@ -128,7 +129,7 @@ def draw(name: str, text: str, done: int, total: int) -> None:
 
 
 def clear() -> None:
-    """Takes the progress line off the screen, if there is one that need not stay."""
+    """Erases the progress line, if there is one that is not finished."""
     while _drawn:
         with contextlib.suppress(*REFUSALS):
             _drawn.pop().close()

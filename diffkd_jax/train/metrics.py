@@ -120,14 +120,13 @@ class Progress:
     def show(self, step: int, values: dict[str, float]) -> None:
         rate = self.images_per_second(step)
         left = (self.total - step) * self.batch_size / rate if rate else None
-        losses = "  ".join(
-            f"{name.removeprefix('loss/')} {value:.4g}"
-            for name, value in values.items()
-            if name.startswith("loss/")
-        )
+        losses = {k[5:]: value for k, value in values.items() if k.startswith("loss/")}
+        # A terminal cuts the line, so what matters most comes first.
+        first = lambda name: (name != "total", not name.startswith("task"))
+        shown = "  ".join(f"{k} {losses[k]:.4g}" for k in sorted(losses, key=first))
         text = (
             f"step {step}/{self.total}  {rate:.0f} images/s  "
-            f"ETA {'?' if left is None else _clock(left)}  {losses}"
+            f"ETA {'?' if left is None else _clock(left)}  {shown}"
         )
         if is_primary():
             console.draw(self.name, text, step, self.total)
