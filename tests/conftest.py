@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import pathlib
+import signal
 import sys
 
 # Eight simulated devices, so that sharded runs are tested everywhere.
@@ -21,6 +22,14 @@ import jax
 import jaxtyping
 import pytest
 from jax._src import compiler  # no public way to give options to every program
+
+# A runner in the background, or under nohup, may have these ignored, and so would every
+# run that a test starts and tells to stop.
+for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        signal.signal(number, usual)
 
 # Traces are many small objects that live long: collecting them finds next to nothing.
 gc.set_threshold(50_000, 20, 50)
