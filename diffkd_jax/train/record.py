@@ -63,7 +63,10 @@ def claim_workdir(
     diverged = not finished and as_first((workdir / DIVERGED).exists())
     problem = foreign_file(workdir, begun=not free) if is_primary() else ""
     if not everywhere(not problem):  # all processes stop
-        raise ValueError(problem or f"workdir: {workdir}: found files of another kind")
+        raise ValueError(
+            problem
+            or f"workdir: {workdir}: process 0 found a file in the way, see its message"
+        )
     if free and not diverged:
         if write and is_primary():
             write_json(record, new)

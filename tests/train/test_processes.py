@@ -210,12 +210,13 @@ def test_the_first_that_dies_ends_the_others(started, tmp_path):
 @pytest.mark.slow
 def test_one_that_fails_ends_the_others(started, tmp_path):
     """Here the first one, which cannot write; the other would wait for it."""
-    (tmp_path / "events").write_text("no folder")
+    blocked = tmp_path / ".metrics.jsonl.partial"
+    blocked.mkdir()
     running = started(2, 1, LONG, tmp_path)
     texts = ended(running, 90)
     assert [process.returncode for process in running] == [1, 1], texts
     assert "error: process 0 ended: " in texts[1][1]
-    assert all(str(tmp_path / "events") in err for _, err in texts)
+    assert all(str(blocked) in err for _, err in texts)
 
 
 OPTIONS = tiny_config().distributed
