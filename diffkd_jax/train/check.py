@@ -34,18 +34,18 @@ def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
     data, seen = None, set[str]()
     for name, config in runs.items():
         run = build(config, data)
-        data, place = run.data, workdir / name
-        claim_workdir(config, place, data.record(), write=False)
+        data, directory = run.data, workdir / name
+        claim_workdir(config, directory, data.record(), write=False)
         teacher = f"{config.teacher.init} {config.teacher.weights}"
         # The first process says what is there: others may see a file later.
-        if as_first((place / SUMMARY).exists()):
+        if as_first((directory / SUMMARY).exists()):
             continue
-        check_directory(place)
+        check_directory(directory)
         check_run(
             config,
             run,
-            place,
-            starts=not as_first(has_checkpoints(place)),
+            directory,
+            starts=not as_first(has_checkpoints(directory)),
             teacher=run.teacher is not None and teacher not in seen,
         )
         if run.teacher is not None:
@@ -63,9 +63,9 @@ def check_run(
     """Looks at the devices of a run, and at the weights that it will read.
 
     Args:
-      config: of the run.
-      run: built from it.
-      workdir: of the run, None for one that will not train.
+      config: see :mod:`diffkd_jax.config`.
+      run: what ``config`` names, from :func:`diffkd_jax.train.build.build`.
+      workdir: where the run will train; None for a dry run.
       starts: False for a run that goes on from a checkpoint.
       teacher: False if the teacher was already looked at.
 
@@ -91,8 +91,8 @@ def check_run(
         check_source(config)
         own = teacher_config(config)
         if workdir is not None:
-            place = directory_of(config, workdir)
-            claim_workdir(own, place, run.data.record(), write=False)
-            if not (place / SUMMARY).exists():
-                check_directory(place)
+            directory = directory_of(config, workdir)
+            claim_workdir(own, directory, run.data.record(), write=False)
+            if not (directory / SUMMARY).exists():
+                check_directory(directory)
         build(own, run.data)

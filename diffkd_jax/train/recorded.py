@@ -56,15 +56,12 @@ def as_trained(
         LOG.info("%s: found none, data and student are those of this config", file)
         return config.copy_and_resolve_references()
     ours = _flat(config.to_dict())
-    by_hand: set[str] = set()
+    recorded = read_record(file, SECTIONS)
+    of_run = _flat({name: recorded[name].to_dict() for name in SECTIONS})
+    _check_student(file, of_run, ours, by_hand=given or ())
     if given is None:
         defaults = _flat(base().to_dict())
         given = {k for k, v in ours.items() if k not in defaults or defaults[k] != v}
-    else:
-        by_hand = set(given)
-    recorded = read_record(file, SECTIONS)
-    of_run = _flat({name: recorded[name].to_dict() for name in SECTIONS})
-    _check_student(file, of_run, ours, by_hand)
     merged = config.copy_and_resolve_references()
     for section, name in NAMES.items():
         field = f"{section}.{name}"
