@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffkd_jax import Tap, diffkd_step, distillation, init_state, main
+from diffkd_jax import DiffKD, Tap, diffkd_step, distillation, init_state, main
 from diffkd_jax.core.distances import kl
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.models.files import MODEL_FILE
@@ -60,13 +60,13 @@ def step_rows():
     def teacher_apply(variables, batch):
         return teacher.apply(variables, batch["image"])
 
-    denoise = {"num_steps": 2, "norm": _norm}
+    block = DiffKD(num_steps=2, norm=_norm)
     distill = distillation(
         {
             "features": Tap(
-                "features", "features", denoise=denoise | {"latent_channels": 5}
+                "features", "features", block=block.clone(latent_channels=5)
             ),
-            "logits": Tap("logits", "logits", kl, denoise=denoise),
+            "logits": Tap("logits", "logits", kl, block=block),
         }
     )
     optimizer = optax.sgd(0.05, momentum=0.9)

@@ -48,7 +48,8 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         ``init`` or ``loss``: an output that is not there, shapes that cannot match, a
         block or distance that returns something else; the message names the tap.
 
-    >>> d = distillation({"logits": Tap("logits", "logits", denoise={})})
+    >>> from diffkd_jax import DiffKD
+    >>> d = distillation({"logits": Tap("logits", "logits", block=DiffKD())})
     >>> out, key = {"logits": jnp.ones((4, 10))}, jax.random.key(0)
     >>> params, state = jax.eval_shape(d.init, key, out, out)  # shapes, to be quick
     >>> losses, state, info = jax.eval_shape(d.loss, params, state, key, out, out)

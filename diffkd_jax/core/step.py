@@ -78,9 +78,9 @@ def init_state(
     Raises:
       ValueError: taps that do not fit the outputs, or a seed out of range.
 
-    >>> from diffkd_jax.core.distill import Tap, distillation
+    >>> from diffkd_jax import DiffKD, Tap, distillation
     >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
-    >>> distill = distillation({"logits": Tap("logits", "logits", denoise={})})
+    >>> distill = distillation({"logits": Tap("logits", "logits", block=DiffKD())})
     >>> state = jax.jit(lambda key: init_state(key, {"w": jnp.ones(3)}, {}, out, out,
     ...     distillation=distill, optimizer=optax.sgd(0.1)))(jax.random.key(0))
     >>> sorted(state.params), int(state.step)

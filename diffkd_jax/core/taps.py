@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from .diffkd import DiffKD
 from .distances import mse
 from .modules import conv_layer
 from .shapes import as_map, check_ranks, match_spatial, spatial_rule
@@ -71,9 +70,6 @@ class Projection(nn.Module):
         return Refined(student, teacher)
 
 
-DIRECT = Projection()
-
-
 @dataclasses.dataclass(frozen=True)
 class Tap:
     """One matched pair of outputs and how to match it.
@@ -91,11 +87,11 @@ class Tap:
         MSE), :class:`diffkd_jax.DiffKD` denoises the student before. A block draws
         from the stream ``diffusion``.
       share: taps of one such name have one block together.
-      denoise: keyword arguments of a :class:`diffkd_jax.DiffKD` to be the block.
 
     Raises:
-      ValueError: both ``denoise`` and a block, or a block that is no module.
+      ValueError: The block is not a Flax module, or the distance not a function.
 
+    >>> from diffkd_jax import DiffKD
     >>> Tap("features", "features", block=DiffKD(latent_channels=64)).distance.__name__
     'mse'
     """
@@ -103,17 +99,10 @@ class Tap:
     student: str
     teacher: str
     distance: Callable[..., jax.Array] = mse
-    block: nn.Module | None = DIRECT
+    block: nn.Module | None = dataclasses.field(default_factory=Projection)
     share: str = ""
-    denoise: dataclasses.InitVar[Mapping[str, Any] | None] = None
 
-    def __post_init__(self, denoise: Mapping[str, Any] | None):
-        if denoise is not None:
-            if self.block is not DIRECT:
-                raise ValueError(
-                    f"Tap.denoise: found {denoise} beside a block, expected one of them"
-                )
-            object.__setattr__(self, "block", DiffKD(**denoise))
+    def __post_init__(self):
         if not isinstance(self.block, nn.Module | None):
             raise ValueError(
                 f"Tap.block: found {self.block!r}, expected a Flax module such as "

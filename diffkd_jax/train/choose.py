@@ -78,7 +78,7 @@ def make_method(recipe, norm_group_size: int = 0) -> Method:
     for key, tap in taps.items():
         if group and tap.block is not None and hasattr(tap.block, "norm"):
             grouped = tap.block.clone(norm=norm)
-            taps[key] = dataclasses.replace(tap, block=grouped, denoise=None)
+            taps[key] = dataclasses.replace(tap, block=grouped)
     weights = {**method.weights, **recipe.weights.to_dict()}
     return Method(taps, weights)
 
@@ -259,7 +259,7 @@ def compared(
             refined[name] = Refined(*pair)
             return tap.distance(student, teacher, target)
 
-        return dataclasses.replace(tap, distance=distance, denoise=None)
+        return dataclasses.replace(tap, distance=distance)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)

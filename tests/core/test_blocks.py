@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from diffkd_jax import (
-    DiffKD,
     Projection,
     Refined,
     Tap,
@@ -103,7 +102,6 @@ def test_a_shared_block_of_two_shapes_is_refused():
             "Tap.distance: found 'mse', expected a function",
         ),
         (lambda: Tap("a", "b", block={"num_steps": 1}), "Tap.block: found .*DiffKD"),
-        (lambda: Tap("a", "b", block=Scaled(), denoise={}), "Tap.denoise: .* beside a"),
     ],
 )
 def test_what_a_tap_cannot_hold(make, message):
@@ -111,8 +109,7 @@ def test_what_a_tap_cannot_hold(make, message):
         make()
 
 
-def test_denoise_is_short_for_a_block():
-    assert Tap("a", "b", denoise={"num_steps": 2}).block == DiffKD(num_steps=2)
+def test_a_tap_compares_directly_by_default():
     assert Tap("a", "b").block == Projection()
 
 

@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 def losses(num_steps, batch):
     """Sum of a denoising tap's losses, as a function of its params and the outputs."""
-    tap = Tap("logits", "logits", denoise={"num_steps": num_steps})
+    tap = Tap("logits", "logits", block=DiffKD(num_steps=num_steps))
     distill = distillation({"logits": tap})
     outputs = {"logits": jax.random.normal(KEY, (batch, 3))}
     params, state = jax.eval_shape(lambda: distill.init(KEY, outputs, outputs))

@@ -23,7 +23,7 @@ def convolutions(function, *args):
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_convolutions_are_in_the_dtype_of_the_features(shapes, dtype):
-    tap = Tap("x", "x", denoise={"latent_channels": 6, "num_steps": 2})
+    tap = Tap("x", "x", block=DiffKD(latent_channels=6, num_steps=2))
     distill = distillation({"tap": tap})
     outputs = [{"x": jax.ShapeDtypeStruct(shape, dtype)} for shape in shapes]
     key = jax.random.key(0)

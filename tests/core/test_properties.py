@@ -304,10 +304,10 @@ BAD_TAPS = [
     (Tap("a", "deep"), "tap 'x': teacher output: found a group at 'deep'"),
     (Tap("a", "flat"), r"tap 'x': found shapes \(4, 2, 2, 8\).*\(4, 8\).*same rank"),
     (Tap("a", "tall"), "tap 'x': found maps of 2x2 .* and 1x4"),
-    (Tap("a", "b", denoise={"num_steps": 0}), "tap 'x': num_steps: found 0"),
-    (Tap("a", "b", denoise={"gradient": "no"}), "tap 'x': gradient: found 'no'"),
-    (Tap("a", "b", denoise={"kernel_size": 5}), "tap 'x': kernel_size: found 5"),
-    (Tap("tokens", "tokens", denoise={}), "tap 'x': found 5 tokens"),
+    (Tap("a", "b", block=DiffKD(num_steps=0)), "tap 'x': num_steps: found 0"),
+    (Tap("a", "b", block=DiffKD(gradient="no")), "tap 'x': gradient: found 'no'"),
+    (Tap("a", "b", block=DiffKD(kernel_size=5)), "tap 'x': kernel_size: found 5"),
+    (Tap("tokens", "tokens", block=DiffKD()), "tap 'x': found 5 tokens"),
     (Tap("a", "small"), "tap 'x': found batches of 4"),
     (Tap("flat", "flat", distances.dkd), "tap 'x': dkd: found no 'label'"),
 ]
@@ -334,7 +334,7 @@ def test_bad_taps_are_named(tap, message):
 
 
 def test_gamma_is_shown_and_not_carried():
-    distill = distillation({"x": Tap("a", "a", denoise={"num_steps": 1})})
+    distill = distillation({"x": Tap("a", "a", block=DiffKD(num_steps=1))})
     out = {"a": STUDENT}
 
     def both():

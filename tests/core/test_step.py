@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffkd_jax import Tap, diffkd_step, distillation, init_state
+from diffkd_jax import DiffKD, Tap, diffkd_step, distillation, init_state
 from diffkd_jax.core import distances
 
 KEY = jax.random.key(0)
@@ -49,7 +49,7 @@ def task_loss(outputs, batch):
 
 TEACHER = params_of(12, jax.random.key(1))
 TAPS = {
-    "features": Tap("features", "features", denoise={"num_steps": 2}),
+    "features": Tap("features", "features", block=DiffKD(num_steps=2)),
     "logits": Tap("logits", "logits", functools.partial(distances.dkd, tau=2.0)),
 }
 
