@@ -128,16 +128,16 @@ def diffkd_step(
     task_loss: Callable[..., dict[str, jax.Array]],
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, Weight],
-    seed: int | jax.Array | None = None,
     prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
     ema_decay: float = 0.0,
     skip_nonfinite: bool = False,
     distill: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of student and distiller: eq. 9, gradient, optimizer.
+    """Updates student and distiller once: eq. 9, gradient, optimizer.
 
     To be jitted by the caller, with everything after ``batch`` bound. The teacher is
-    an argument, never trained and never part of the compiled program.
+    an argument, never trained and never part of the compiled program. All randomness of
+    the step is a function of ``state.seed`` and ``state.step``.
 
     Args:
       state: from :func:`init_state`.
@@ -150,8 +150,6 @@ def diffkd_step(
       optimizer: the one given to :func:`init_state`.
       weights: factor of each loss, a number or a schedule of ``state.step``; see
         :func:`diffkd_jax.core.losses.weigh`. Those not named count 1.
-      seed: in place of ``state.seed``; all randomness of the step is a function of
-        ``(seed, state.step)``.
       prepare: ``(key, batch) -> batch`` for teacher and student alike, such as mixup.
       ema_decay: share of the old average of the student that is kept, for a state that
         carries one. Batch statistics are averaged too; what is no float (counters,
@@ -174,8 +172,8 @@ def diffkd_step(
       root mean squares of what is compared.
 
     Raises:
-      ValueError: a weight for a loss that does not exist, a loss named twice, a seed
-        out of range, ``ema_decay`` for a state without an average, or a function that
+      ValueError: a weight for a loss that does not exist, a loss named twice,
+        ``ema_decay`` for a state without an average, or a function that
         returns something else than said here.
 
     Complete loops around it are in the README and in :mod:`diffkd_jax.train.fit`.
@@ -190,7 +188,7 @@ def diffkd_step(
     ...     apply(teacher, batch), **kwargs)
     >>> state, metrics = diffkd_step(state, teacher, batch, **kwargs,
     ...     student_apply=lambda w, s, batch, key: (apply(w, batch), s),
-    ...     teacher_apply=apply, task_loss=lambda out, batch: {}, weights={}, seed=0)
+    ...     teacher_apply=apply, task_loss=lambda out, batch: {}, weights={})
     >>> float(metrics["loss/logits/distance"])
     0.25
     """
@@ -199,8 +197,7 @@ def diffkd_step(
             f"ema_decay: found {ema_decay} for a state without an average, expected "
             "one from init_state(..., ema=True), or 0"
         )
-    seed = state.seed if seed is None else as_seed(seed)
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     key_student, key_distill = jax.random.split(key)
     if prepare is not None:
         # Folded in, so that the other draws are those without it.
