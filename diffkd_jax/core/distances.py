@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .attention import attention
-
 Features = Float[Array, "*dims c"]
 Target = Any  # a dict, or None
 Scalar = Float[Array, ""]
@@ -45,6 +43,27 @@ def l1(student: Features, teacher: Features, target: Target = None) -> Scalar:
     del target
     student, teacher = _check(student, teacher)
     return jnp.mean(jnp.abs(student - teacher))
+
+
+def attention(x: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """Weighs positions and channels by their magnitude, as FGD does (Yang et al. 2022).
+
+    Args:
+      x: [b, h, w, c], a feature map.
+      temperature: of both softmaxes; a lower one gives sharper weights.
+
+    Returns:
+      Weights of positions ``[b, h, w]`` and of channels ``[b, c]``, each of mean 1.
+
+    >>> positions, channels = attention(jnp.ones((1, 2, 2, 3)), 0.5)
+    >>> float(positions.sum()), round(float(channels.sum()), 4)
+    (4.0, 3.0)
+    """
+    b, h, w, c = x.shape
+    size = jnp.abs(x)
+    logits = size.mean(-1).reshape(b, -1) / temperature
+    positions = h * w * jax.nn.softmax(logits).reshape(b, h, w)
+    return positions, c * jax.nn.softmax(size.mean((1, 2)) / temperature)
 
 
 def attention_mse(

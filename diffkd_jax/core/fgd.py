@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .attention import attention
+from .distances import attention
 from .modules import conv
 from .taps import Projection, Refined
 
