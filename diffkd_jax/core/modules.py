@@ -20,6 +20,7 @@ KERNEL_SIZES = (1, 3)
 # The official table holds 1280 rows of which the first num_train_steps are read.
 TIME_ROWS = 1280
 
+# PyTorch's default initialisation of linear layers and convolutions.
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 

@@ -1,6 +1,5 @@
 """Faster R-CNN (Ren et al. 2015) on a feature pyramid (Lin et al. 2017)."""
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ..bounds import Channels, Positive, Share
+from ..core.modules import uniform_bias, uniform_fan_in
 from ..ops.anchors import grid_anchors
 from ..ops.proposals import propose, sample_anchors, sample_proposals
 from ..ops.roi_align import multiscale
 from .fpn import Extra, Level, pyramid_of
-from .layers import uniform, uniform_fan_in
 from .retinanet import Tower, check_sizes, covered, predict
 
 # Levels that boxes are pooled from; a coarser one is for proposals alone.
@@ -228,7 +227,7 @@ def _dense(x: jax.Array, channels: int, dtype: Any, name: str) -> jax.Array:
     return nn.Dense(
         channels,
         kernel_init=uniform_fan_in,
-        bias_init=uniform(1 / math.sqrt(x.shape[-1])),
+        bias_init=uniform_bias(x.shape[-1]),
         dtype=dtype,
         name=name,
     )(x)

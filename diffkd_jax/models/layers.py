@@ -9,13 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..core.modules import uniform_bias, uniform_fan_in
 from ..core.norm import BatchNorm
 from .convolution import conv_general_dilated
 from .depthwise import depthwise
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# PyTorch's default initialisation of linear layers and convolutions.
-uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 # ``ConvNorm`` with the options that all layers of a model share.
 Layer = Callable[..., Any]
@@ -168,7 +167,7 @@ def pool_and_classify(
     logits = nn.Dense(
         num_classes,
         kernel_init=uniform_fan_in,
-        bias_init=uniform(1 / math.sqrt(pooled.shape[-1])),
+        bias_init=uniform_bias(pooled.shape[-1]),
         name="head",
     )(kept)
     return {"pooled": pooled, "logits": logits}
@@ -302,12 +301,3 @@ def dilate(strides: Sequence[int], output_stride: int) -> list[tuple[int, int, i
             dilation, stride = dilation * stride, 1
         plan.append((stride, before, dilation))
     return plan
-
-
-def uniform(bound: float) -> Callable:
-    """An initialisation, evenly from ``-bound`` to ``bound``."""
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init

@@ -1,6 +1,5 @@
 """Semantic segmentation: DeepLabV3 (Chen et al. 2017) and PSPNet (Zhao et al. 2017)."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ..bounds import Channels, Dilation, Factor, Part
+from ..core.modules import uniform_bias, uniform_fan_in
 from ..ops.resize import adaptive_mean, bilinear
 from .backbones import backbone_of
-from .layers import Layer, layer_of, uniform, uniform_fan_in
+from .layers import Layer, layer_of
 from .options import option_names
 
 OF_ASPP = ("rates", "aspp_dropout")
@@ -165,6 +165,6 @@ class Segmenter(nn.Module):
             self.num_classes,
             (1, 1),
             kernel_init=uniform_fan_in,
-            bias_init=uniform(1 / math.sqrt(x.shape[-1])),
+            bias_init=uniform_bias(x.shape[-1]),
             name=name,
         )(x.astype(jnp.float32))
