@@ -12,8 +12,9 @@ from flax.traverse_util import flatten_dict
 
 from diffkd_jax import DiffKD, DiffKDNoise
 from diffkd_jax.core import diffkd, diffusion, distances
-from diffkd_jax.models import diffkd_names, import_torch
+from diffkd_jax.models import import_torch
 from tests.conftest import GOLDEN
+from tests.helpers import diffkd_names
 
 BLOCKS = ["feature_autoencoder", "feature_plain", "feature_expand_3steps", "logits"]
 OUT_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}

@@ -1,6 +1,6 @@
-"""How the official DiffKD code names what the blocks of a tap name."""
+"""Names that the official DiffKD code has for the layers of the blocks."""
 
-from .renaming import Rename
+from diffkd_jax.models.renaming import Rename
 
 # Convolutions and norms share one sequence there.
 _BOTTLENECK: Rename = (
