@@ -13,8 +13,7 @@ from ..models.checks import check_finite
 from ..models.contract import Model, split
 from ..models.files import model_file, read_input
 from ..models.inputs import input_difference
-from ..models.parts import load_into
-from ..models.start import inherit, inherited, start_from
+from ..models.start import inherit, inherited, load_into, start_from
 from . import sharding
 from .build import Run, student_variables
 

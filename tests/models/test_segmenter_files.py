@@ -17,8 +17,7 @@ from diffkd_jax.models.files import (
     load_model,
     load_torch,
 )
-from diffkd_jax.models.parts import load_into
-from diffkd_jax.models.start import start_from
+from diffkd_jax.models.start import load_into, start_from
 from tests.models.test_fold import random_variables
 
 SHAPE = (32, 32, 3)
