@@ -1,6 +1,7 @@
-"""Stops a run whose numbers are no longer finite, before they are saved."""
+"""Checks of a run's numbers: whether they are finite, and what the first step shows."""
 
 import logging
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from . import processes
 from .metrics import read_rows
 
 LOG = logging.getLogger(__name__)
+LARGE = 1000.0  # times the task's loss: a tap whose loss is above gets a warning
 Steps = Sequence[tuple[int, Mapping[str, Any]]]  # with their metrics
 
 
@@ -140,6 +142,51 @@ class Finite:
         return rows, require_finite(
             dict(rows), saved, self.workdir, self.skipped, self.most
         )
+
+
+def log_first_step(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
+    """Logs the size of both sides of each tap and their distance after the first step.
+
+    A tap gets a warning if a loss is not finite, if the distance is exactly 0, or if
+    the weighted loss is over :data:`LARGE` times that of the task. Each of these is
+    usually a mistake, but may be meant.
+
+    Args:
+      metrics: numbers of the first step by name.
+      taps: names of the taps.
+
+    >>> sizes = {"rms/x/student": 1.0, "rms/x/teacher": 1.0}
+    >>> log_first_step({"loss/task": 1.0, "loss/x/distance": 0.0, **sizes}, ["x"])
+    """
+    weighted = {
+        name: metrics.get(f"weighted/{name}", value)
+        for name, value in ((k.removeprefix("loss/"), v) for k, v in metrics.items())
+        if f"loss/{name}" in metrics
+    }
+    task = sum(v for name, v in weighted.items() if name.partition("/")[0] == "task")
+    for tap in taps:
+        name = f"{tap}/distance"
+        distance = metrics[f"loss/{name}"]
+        student, teacher = (metrics[f"rms/{tap}/{x}"] for x in ("student", "teacher"))
+        text = (
+            f"tap {tap!r}: first distance {distance:.4g} between a student of "
+            f"{student:.4g} and a teacher of {teacher:.4g}, root mean squares"
+        )
+        if not math.isfinite(weighted[name] + task):
+            LOG.warning("%s, and losses of %.4g beside the task's %.4g", text,
+                        weighted[name], task)  # fmt: skip
+        elif distance == 0:
+            LOG.warning("%s: both sides are the same, or nothing is compared", text)
+        elif 0 < LARGE * task < weighted[name]:
+            LOG.warning(
+                "%s; its weighted loss of %.4g is over %d times the task's, %.4g",
+                text,
+                weighted[name],
+                LARGE,
+                task,
+            )
+        else:
+            LOG.info(text)
 
 
 def _broken(

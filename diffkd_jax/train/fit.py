@@ -12,9 +12,9 @@ import jax
 from ..core.step import TrainState
 from ..data.unreadable import note_skipped
 from ..tasks import Evidence
-from . import checkpoint, first_step, processes, report, sharding
+from . import checkpoint, processes, report, sharding
 from .build import Run, student_variables
-from .finite import Finite
+from .finite import Finite, log_first_step
 from .metrics import Progress, Writer, print_line, print_values
 from .plan import Plan
 from .stalling import Stalling
@@ -128,7 +128,7 @@ def fit(
                     # The rate is that of steps, compilation is left out.
                     jax.block_until_ready(metrics)
                     if step == 1 and processes.is_primary():
-                        first_step.look(_numbers(metrics), run.method.taps)
+                        log_first_step(_numbers(metrics), run.method.taps)
                     if begun:
                         progress.leave_out(time.monotonic() - asked_at)
                     else:

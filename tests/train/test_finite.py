@@ -1,6 +1,7 @@
-"""A run stops at the first step whose numbers are not finite."""
+"""A run stops at numbers that are not finite, and says what the first step shows."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.models.files import MODEL_FILE, load_model
 from diffkd_jax.train import run as runs
-from diffkd_jax.train.finite import require_finite
+from diffkd_jax.train.finite import log_first_step, require_finite
 from diffkd_jax.train.metrics import read_rows
 from diffkd_jax.train.record import record_divergence
 from diffkd_jax.train.stop import Stopped
@@ -142,3 +143,58 @@ def test_a_run_that_diverged_before_a_checkpoint_may_change_all_of_it(tmp_path):
     main.run(tiny_config(**fields | {"method_options": {"at": 9}}), str(tmp_path))
     record = read_json(tmp_path / "config.json")
     assert (record["method_options"], "changed" in record) == ({"at": 9}, False)
+
+
+USUAL = {
+    "loss/task": 2.0,
+    "loss/x/distance": 0.5,
+    "loss/x/diffusion": 1.0,
+    "loss/total": 3.5,
+    "rms/x/student": 0.25,
+    "rms/x/teacher": 4.0,
+    "gamma/x/mean": 0.5,
+}
+
+
+def said(caplog, **changed):
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "diffkd_jax"):
+        log_first_step(USUAL | changed, ["x"])
+    (record,) = caplog.records
+    return record.levelname, record.getMessage()
+
+
+def test_sizes_of_both_sides_and_their_distance_are_said(caplog):
+    level, text = said(caplog)
+    assert level == "INFO"
+    assert "tap 'x': first distance 0.5 between a student of 0.25 and a teacher" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"loss/x/distance": 0.0}, "both sides are the same, or nothing is compared"),
+        ({"weighted/x/distance": 2001.0}, "of 2001 is over 1000 times the task's, 2"),
+        ({"loss/x/distance": float("nan")}, "losses of nan beside the task's 2"),
+        ({"loss/task": float("inf")}, "losses of 0.5 beside the task's inf"),
+        ({"loss/task": 4e-4}, "of 0.5 is over 1000 times the task's, 0.0004"),
+    ],
+)
+def test_what_is_strange_is_a_warning(changed, message, caplog):
+    level, text = said(caplog, **changed)
+    assert level == "WARNING"
+    assert message in text
+
+
+def test_a_run_says_it_once(finished, tmp_path, caplog):
+    config = tiny_config(method="mse", **{"teacher.init": str(finished / "teacher")})
+    with caplog.at_level(logging.INFO, "diffkd_jax"):
+        main.run(config, str(tmp_path))
+    assert caplog.text.count("tap 'features': first distance") == 1
+
+
+def test_taps_that_count_for_nothing_are_refused():
+    config = tiny_config(method="mse", dry_run=True)
+    config.methods.mse.weight = 0.0
+    with pytest.raises(ValueError, match=r"found 0 for all of \['features/distance'\]"):
+        main.run(config)
