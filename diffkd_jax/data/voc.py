@@ -22,18 +22,6 @@ LISTS = "ImageSets/Segmentation"
 FOLDERS = {"JPEGImages": ".jpg", "SegmentationClass": ".png"}
 
 
-def palette(count: int) -> list[list[int]]:
-    """Colours of VOC, in which each three bits of a class are one bit of a level.
-
-    >>> palette(3)
-    [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
-    """
-    return [
-        [sum((k >> 3 * bit + c & 1) << 7 - bit for bit in range(8)) for c in range(3)]
-        for k in range(count)
-    ]
-
-
 def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dataset:
     """VOC as it is unpacked: ``JPEGImages``, ``SegmentationClass``, ``ImageSets``.
 
@@ -88,4 +76,4 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
             rule=MaskRule(len(called)),
             doubts=doubts[file.stem],
         )
-    return Dataset(made, called, {"ignore": VOID, "palette": palette(len(called))})
+    return Dataset(made, called, {"ignore": VOID})

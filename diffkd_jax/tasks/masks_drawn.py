@@ -121,18 +121,21 @@ def write(
 
 
 def colours(palette: Sequence[Sequence[int]], classes: int) -> np.ndarray:
-    """A colour for each of 256 labels, uint8 ``[256, 3]``; white where none counts.
+    """Returns a colour for each of 256 labels, uint8 ``[256, 3]``.
 
     Args:
-      palette: of the first classes; the others get colours of their own.
-      classes: how many there are.
+      palette: red, green and blue, 0 to 255, of the first classes. The other classes
+        have the colours of PASCAL VOC. Labels that are no class are white.
+      classes: number of classes.
 
     >>> colours([(1, 2, 3)], 2)[[0, 255]].tolist()
     [[1, 2, 3], [255, 255, 255]]
+    >>> colours((), 21)[[1, 20]].tolist()
+    [[128, 0, 0], [0, 64, 128]]
     """
     table = np.full((256, 3), IGNORED_COLOUR, np.uint8)
     for k in range(classes):
-        # The colours of PASCAL VOC: the bits of a number, spread over three channels.
+        # PASCAL VOC spreads the bits of a class over the three channels.
         bits = [(k >> (3 * i + c)) & 1 for c in range(3) for i in range(3)]
         channels = [bits[3 * c : 3 * c + 3] for c in range(3)]
         table[k] = [sum(bit << (7 - i) for i, bit in enumerate(x)) for x in channels]
