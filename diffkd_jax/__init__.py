@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .core.taps import Projection, Refined, Tap
     from .methods import Method
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "DISTANCES",
