@@ -49,9 +49,6 @@ FREE_FIELDS = (
     "teacher.init",  # so can a teacher; its numbers are compared
     "teacher.workdir",
 )
-# Fields of earlier versions to the default they had. A record that holds another value
-# is one of a run that this version cannot continue.
-RETIRED_FIELDS: dict[str, Any] = {}
 # Of a teacher that is trained here; its epochs are ``teacher.epochs``.
 OF_TEACHER = {
     "train": ("max_steps", "label_smoothing", "ema_decay"),
@@ -60,10 +57,6 @@ OF_TEACHER = {
         *("rand_augment", "rand_augment_std", "color_jitter"),
         *("scale", "scale_step"),
     ),
-}
-# Fields that have another name now, and the value that meant none.
-RENAMED_FIELDS: dict[str, tuple[str, Any]] = {
-    "teacher.min_top1": ("teacher.min_score", 0.0),
 }
 
 
@@ -188,7 +181,6 @@ def base() -> ConfigDict:
                 "workdir": "",  # where to train it; <workdir>/teacher by default
                 # Worst headline score to start with, in its direction.
                 "min_score": placeholder(float),
-                "min_top1": 0.0,  # its name before 0.3.0, 0 for none
             },
             "train": {
                 "epochs": 0.0,
@@ -246,26 +238,6 @@ def base() -> ConfigDict:
     del config.teacher.optimizer.frozen
     config.teacher.train = unset({k: config.train[k] for k in OF_TEACHER["train"]})
     config.teacher.data = unset({k: config.data[k] for k in OF_TEACHER["data"]})
-    return config
-
-
-def renamed(config: ConfigDict) -> ConfigDict:
-    """A copy in which what stands under an old name stands under the new one.
-
-    Raises:
-      ValueError: both are set.
-    """
-    config = config.copy_and_resolve_references()
-    for old, (new, none) in RENAMED_FIELDS.items():
-        section, _, field = old.rpartition(".")
-        value = config[section][field]
-        if value == none:
-            continue
-        if value is None or not 0 <= value <= 1:
-            raise ValueError(f"{old}: found {value}, expected a number from 0 to 1")
-        if config[section][new.rpartition(".")[2]] is not None:
-            raise ValueError(f"{old}: found {value} beside {new}, expected one of them")
-        config.update_from_flattened_dict({new: value, old: none})
     return config
 
 

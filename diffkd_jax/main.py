@@ -78,7 +78,6 @@ def run(
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
-    from .config import renamed  # after the flags, so that --help is quick
     from .train.devices import check_devices, own_settings
     from .train.processes import start_processes
 
@@ -88,7 +87,6 @@ def run(
             f"workdir: found {workdir!r}, expected a directory; mount the bucket, with "
             "gcsfuse or the like"
         )
-    config = renamed(config)
     with own_settings():
         start_processes(config.distributed)
         check_devices()

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-OLD_METHOD = re.compile(r"--?config\.methods\.[^.]*\.(taps\.|weights\b)")
+# Fields of earlier versions, and the field that replaces each.
+REPLACED = {"teacher.min_top1": "teacher.min_score"}
 # Whose names are those of functions that a config names, or of losses.
 OPTION = re.compile(
     r"--?config\.((?:student|teacher|task)\.options\.[^.]*"
@@ -99,7 +100,7 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
       The other arguments, and the values by field.
 
     Raises:
-      ValueError: a field without a value.
+      ValueError: An option has no value, or a field belongs to an earlier version.
 
     >>> take_options(["--a=1", "--config.student.options.width=0.5"])
     (['--a=1'], {'student.options.width': 0.5})
@@ -108,11 +109,11 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     options: dict[str, Any] = {}
     for argument in arguments:
         flag, separator, value = argument.partition("=")
-        if OLD_METHOD.match(flag):
+        field = flag.lstrip("-").removeprefix("config.")
+        if flag.startswith("-") and field in REPLACED:
             raise ValueError(
-                f"{flag.lstrip('-')}: found the form of 0.2.0, expected an option of "
-                "the method, as in --config.methods.diffkd.num_steps=3, or a weight, "
-                "as in --config.weights.logits/distance=0.5"
+                f"{flag}: found a field of an earlier version, expected "
+                f"--config.{REPLACED[field]}; use that one instead"
             )
         match = OPTION.fullmatch(flag)
         if not match:

@@ -11,6 +11,7 @@ from . import valid_json
 
 # Keys of a record that are no fields of a config.
 FACTS = ("version", "classes", "pictures", "teacher_checksum", "changed")
+OLDEST = (0, 4)  # version whose runs this one can read
 # Sections whose names are those of functions' arguments, of losses or of evaluations.
 OPEN = (
     *("student.options", "teacher.options", "task.options", "data.options"),
@@ -33,7 +34,8 @@ def read_record(
       sections: those to read, None for all; the others are at their defaults.
 
     Raises:
-      ValueError: not the record of a run, unknown fields, or values of another type.
+      ValueError: not the record of a run, one of a version before :data:`OLDEST`,
+        unknown fields, or values of another type.
       OSError: a file that cannot be read.
     """
     from .config import base  # imports JAX
@@ -48,10 +50,40 @@ def read_record(
             f"{file}: found no fields data, student and train, expected the "
             "config.json of a run"
         )
+    check_version(file, record)
     for key, value in record.items():
         if key not in FACTS and (sections is None or key in sections):
             _set(config, file, key, value)
     return config
+
+
+def check_version(file: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """Refuses the record of a run that an earlier version began.
+
+    Args:
+      file: the ``config.json`` of a workdir, for the message.
+      record: what it holds.
+
+    Raises:
+      ValueError: The version is missing, or before :data:`OLDEST`.
+
+    >>> check_version(pathlib.Path("run/config.json"), {"version": "0.4.1"})
+    >>> check_version(  # doctest: +ELLIPSIS
+    ...     pathlib.Path("run/config.json"), {"version": "0.3.0"})
+    Traceback (most recent call last):
+        ...
+    ValueError: run/config.json: found version 0.3.0, expected 0.4 or later; choose ...
+    """
+    version = record.get("version", "none")
+    numbers = re.match(r"(\d+)\.(\d+)", str(version))
+    if numbers and tuple(map(int, numbers.groups())) >= OLDEST:
+        return
+    oldest = ".".join(map(str, OLDEST))
+    raise ValueError(
+        f"{file}: found version {version}, expected {oldest} or later; choose another "
+        "--workdir, or go on with the version that began this run; weights that it "
+        "exported still load"
+    )
 
 
 def _set(section: ConfigDict, file: pathlib.Path, path: str, value: Any) -> None:

@@ -36,6 +36,11 @@ BAD = [
     (["--config=quickstart", "--config.seed=x"], "--config.seed=x"),
     (["--config=quickstart", "--wrkdir=x"], "wrkdir"),
     (["--config=quickstart", "--config.student.options.width"], "found no value"),
+    (
+        ["--config=quickstart", "--config.teacher.min_top1=0.7"],
+        "--config.teacher.min_top1: found a field of an earlier version, expected "
+        "--config.teacher.min_score",
+    ),
 ]
 
 

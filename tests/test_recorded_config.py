@@ -78,16 +78,31 @@ def test_every_import_path_of_a_record_counts(recorded, tmp_path, payload):
     assert not proof.exists()
 
 
+RUN = '{"version": "0.4.0", "student": {}, "train": {}, '
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "found no readable JSON"),
         ("[1]", "expected the config.json of a run"),
         ("{}", "expected the config.json of a run"),
-        ('{"data": 3, "student": {}, "train": {}}', "found data 3, expected an object"),
-        ('{"data": {"a": 1}, "student": {}, "train": {}}', "found the field data.a"),
-        ('{"data": {}, "student": {}, "train": {}, "seed": "x"}', "seed: found 'x'"),
-        ('{"data": {}, "student": {}, "train": {}, "sead": 1}', "the field sead"),
+        (
+            RUN + '"data": 3}',
+            "found data 3, expected an object",
+        ),
+        (
+            RUN + '"data": {"a": 1}}',
+            "found the field data.a",
+        ),
+        (
+            RUN + '"data": {}, "seed": "x"}',
+            "seed: found 'x'",
+        ),
+        (
+            RUN + '"data": {}, "sead": 1}',
+            "the field sead",
+        ),
     ],
 )
 def test_other_json_is_one_line(text, message, tmp_path):

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 
 from . import pyramid
-from .contract import Method, describe
+from .contract import Method
 from .single import (
     cwd,
     diffkd,
@@ -21,7 +21,7 @@ from .single import (
     none,
 )
 
-__all__ = ["METHODS", "Method", "describe"]
+__all__ = ["METHODS", "Method"]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "none": none,

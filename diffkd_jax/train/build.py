@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from ..config import base, renamed
+from ..config import base
 from ..core.distill import distillation
 from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
@@ -201,7 +201,6 @@ def build(config, data: Data | None = None) -> Run:
       ValueError: fields that cannot be, or do not fit each other or the data.
       FileNotFoundError: missing data.
     """
-    config = renamed(config)
     data, task, mesh, place, evaluate = build_scoring(config, data)
     if config.mode == "train" and config.data.train_split == config.data.eval_split:
         LOG.warning(

@@ -57,7 +57,7 @@ class KeepBestAndNewest:
         if info.metrics:
             return info.metrics
         try:
-            return _read_meta(self.directory / str(info.step))
+            return _read_meta(self.directory / str(info.step))["scores"]
         except (ValueError, OSError):
             return {}  # restoring says so
 
@@ -187,7 +187,7 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     # Before restoring, which all processes do together.
     if not processes.everywhere(bool(found)):
         return None
-    target = structure.target_of(state, found)
+    target = structure.target_of(state)
     structure.check_fits(directory, meta, found, structure.of(target))
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
@@ -202,12 +202,8 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
     if restored is None or not there:
         return None
     try:
-        if earlier := isinstance(restored, dict):  # of another version
-            restored = state.replace(**restored)
-        if meta and checksum(restored) != meta["checksum"]:
+        if checksum(restored) != meta["checksum"]:
             raise ValueError("its checksum is another")
-        if earlier:
-            restored = structure.without_shown(restored)
         if (held := int(restored.step)) != step:
             raise ValueError(f"it holds step {held}")
     except ValueError as error:
@@ -243,23 +239,18 @@ def checksum(tree: Any) -> int:
 
 
 def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
-    """The item ``meta``, which checkpoints of 0.1.0 do not have; scores at its top.
+    """Reads the item ``meta`` of a checkpoint.
 
     Raises:
-      ValueError: it holds something else.
-      OSError: it cannot be read.
+      ValueError: It holds something else.
+      OSError: It cannot be read.
     """
-    if not (directory / "meta").exists():
-        return {}
     meta = read_json(directory / "meta/metadata")
-    scores = meta.pop("scores", {})  # before 0.3.0 one, among the others
+    scores = meta.get("scores")
     if not isinstance(scores, dict):
         raise ValueError(f"{directory}: found scores {scores!r}, expected an object")
-    meta |= scores
-    known = ("version", "checksum", "pending")
-    numbers = [v for k, v in meta.items() if k not in known]
     if type(meta.get("checksum")) is not int or not all(
-        isinstance(value, int | float | None) for value in numbers
+        isinstance(value, int | float | None) for value in scores.values()
     ):
         raise ValueError(f"{directory}: found no checksum and scores, expected them")
     return meta

@@ -83,7 +83,6 @@ RANGES = RECIPE | {
     "teacher.num_classes": Range(0, 2**24),
     "teacher.epochs": Range(0, 1e6),
     "teacher.min_score": Range(-math.inf),
-    "teacher.min_top1": SHARE,
     "train.epochs": Range(0, 1e6),
     "train.norm_group_size": ANY,
     "train.max_skipped": Range(0, 1e9),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import __version__, valid_json
-from ..config import FREE_FIELDS, RENAMED_FIELDS, RETIRED_FIELDS, base
-from ..methods import describe
+from ..config import FREE_FIELDS, base
+from ..recorded_config import check_version
 from ..tasks.classes import first_difference
 from .choose import make_method
 from .processes import as_first, everywhere, is_primary, wait_for_all
@@ -38,7 +38,8 @@ def claim_workdir(
 
     A workdir without a checkpoint or a summary counts as new. It is refused if it holds
     a file that is not a run's and that a run would overwrite.
-    A field that the record of an older version lacks counts as its default. A run that
+    A run that a version before 0.4 began is refused. A field that the record of an
+    older version lacks counts as its default. A run that
     stopped at numbers that are not finite may go on with other :data:`STEERS`, once.
 
     Args:
@@ -78,7 +79,8 @@ def claim_workdir(
         )
     found = read_json(record)
     kept = {k: v for k, v in found.items() if k in ("version", TEACHER, *KNOWN_BY)}
-    version = found.pop("version", "0.1.0")
+    check_version(record, found)
+    version = found.pop("version")
     found.pop(TEACHER, None)
     changed = _changes(record, found.pop(CHANGED, []))
     for name in {*data, *KNOWN_BY}:
@@ -99,14 +101,10 @@ def claim_workdir(
             )
     if write and version != __version__:
         LOG.warning(
-            "%s: begun by version %s, goes on in %s, whose pictures and rounding may "
-            "differ (data.limit draws others since 0.2.0)",
+            "%s: begun by version %s, goes on in %s, whose images and rounding may "
+            "differ",
             *(workdir, version, __version__),
         )
-    own = found.get("methods", {}).get(config.method, {})
-    if isinstance(own, dict) and "taps" in own:  # before 0.3.0
-        _check_method(record, version, own, describe(make_method(config)))
-        found["methods"], wanted["methods"], wanted["weights"] = {}, {}, {}
     if not make_method(config).taps:  # then what is set of a teacher has no effect
         found["teacher"], wanted["teacher"] = {}, {}
     different = _differences(_flat(found), _flat(wanted))
@@ -162,32 +160,12 @@ def record_divergence(workdir: pathlib.Path, step: int, text: str) -> None:
         write_json(workdir / DIVERGED, {"step": step, "found": text})
 
 
-def _check_method(
-    record: pathlib.Path, version: str, found: dict, expected: dict[str, Any]
-) -> None:
-    """Refuses a run of a version before 0.3.0 whose method was another one."""
-    taps = {}
-    for name, tap in found["taps"].items():
-        known = expected["taps"].get(name, {}).get("options", {})
-        taps[name] = {**tap, "options": known | tap["options"]}
-    weights = {k: w for k, w in found.get("weights", {}).items() if w != 1.0}
-    if {"taps": taps, "weights": weights} != valid_json.loads(
-        valid_json.dumps(expected)
-    ):
-        raise ValueError(
-            f"workdir: {record} is of another method (by version {version}, this is "
-            f"{__version__}): found {found}, expected {expected}; choose another "
-            "--workdir"
-        )
-
-
 def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
     """Records which teacher a run has, or checks that it is still the same.
 
     Args:
       workdir: claimed by :func:`claim_workdir`.
-      checksum: of the teacher's numbers; where they lie does not matter. A record of
-        an older version, which has none, takes any.
+      checksum: of the teacher's numbers; where they lie does not matter.
 
     Raises:
       ValueError: the run had another teacher.
@@ -217,16 +195,10 @@ def _differences(
         for name in [n for n in flat if n.startswith("methods.")]:
             if not name.startswith(chosen):
                 del flat[name]
-    for old, (new, default) in RENAMED_FIELDS.items():
-        if old in found:
-            value = found.pop(old)
-            if value != default:
-                found[new] = value
-            expected.pop(old, None)
     different = {}
     for name in sorted({*found, *expected} - set(FREE_FIELDS)):
         theirs = found.get(name, defaults.get(name, "nothing"))
-        ours = expected.get(name, RETIRED_FIELDS.get(name, "nothing"))
+        ours = expected.get(name, "nothing")
         if theirs != ours:
             different[name] = [theirs, ours]
     return different

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from ..attempts import attempt, noting
-from ..config import renamed
 from ..data import stand_in
 from ..figures import draw_files
 from ..models.checks import check_finite, expand
@@ -74,7 +73,6 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
       FileNotFoundError: missing data or teacher.
       Stopped: it was asked for; the same call goes on.
     """
-    config = renamed(config)
     run = build(config)
     stop_here(asked)
     if processes.as_first(

@@ -90,7 +90,7 @@ def teacher_config(config) -> Any:
         # What the teacher does not depend on must not keep runs from sharing it.
         undistilled(own)
         own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
-        own.teacher.min_score, own.teacher.min_top1 = None, 0.0
+        own.teacher.min_score = None
     return own
 
 

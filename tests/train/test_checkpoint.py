@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, unfinished, of another model or of an older version."""
+"""Checkpoints that are damaged, unfinished or of another model."""
 
 import gc
 import json
@@ -77,26 +77,6 @@ def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     with checkpoint.manager(workdir, TASK) as checkpoints:
         checkpoint.save(checkpoints, 32, state(32), {"score": 0.95})
     assert kept(workdir) == [28, 32]
-
-
-def test_a_state_that_still_holds_gamma_is_taken_without(tmp_path):
-    """As versions up to 0.2.0 carried it, of the last batch."""
-    gamma = {"mean": jnp.zeros(()), "histogram": jnp.ones(20)}
-    stats = {"diffkd": {"mean": jnp.arange(3.0)}}
-    now = state(4)
-
-    def with_distiller(**features):
-        distiller = {"features": features, "logits": {}}
-        made = now.replace(model_state=now.model_state | {"distiller": distiller})
-        return jax.device_put(made, sharding.replicated(sharding.make_mesh(1)))
-
-    with checkpoint.manager(tmp_path, TASK) as checkpoints:
-        old = with_distiller(batch_stats=stats, gamma=gamma)
-        checkpoint.save(checkpoints, 4, old, {"score": 0.1})
-    with checkpoint.manager(tmp_path, TASK) as checkpoints:
-        expected = with_distiller(batch_stats=stats)
-        found = checkpoint.restore(checkpoints, expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
@@ -208,16 +188,6 @@ def test_the_best_is_the_least_where_less_is_better(tmp_path):
         for step, score in {4: 0.3, 8: 0.1, 12: 0.5, 16: 0.4}.items():
             checkpoint.save(checkpoints, step, state(step), {"score": score})
     assert kept(tmp_path) == [8, 12, 16]
-
-
-def test_a_score_of_0_2_0_still_counts(workdir):
-    file = workdir / "checkpoints/8/meta/metadata"
-    meta = json.loads(file.read_text())
-    file.write_text(json.dumps(meta.pop("scores") | meta))
-    with checkpoint.manager(workdir, TASK) as checkpoints:
-        checkpoint.save(checkpoints, 24, state(24), {"score": 0.5})
-        checkpoint.save(checkpoints, 28, state(28), {"score": 0.6})
-    assert kept(workdir) == [8, 24, 28]
 
 
 def test_scores_are_on_disk(workdir):

@@ -68,7 +68,6 @@ ACCEPTED = {
     "teacher.epochs": f"{ZERO}; read where a teacher is trained",
     "teacher.init": "read where a method has a teacher",
     "teacher.workdir": "likewise",
-    "teacher.min_top1": ZERO,
     "teacher.model": "likewise",
     "teacher.weights": "likewise",
     "teacher.min_score": "any number may be a score",

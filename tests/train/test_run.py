@@ -322,9 +322,8 @@ def test_a_teacher_of_another_architecture_is_refused(resnet, tmp_path):
         main.run(resnet_config(**fields), str(tmp_path))
 
 
-@pytest.mark.parametrize("field", ["min_score", "min_top1"])  # its name before 0.3.0
-def test_a_poor_teacher_is_refused(finished, tmp_path, field):
-    config = with_teacher(finished, **{f"teacher.{field}": 0.99})
+def test_a_poor_teacher_is_refused(finished, tmp_path):
+    config = with_teacher(finished, **{"teacher.min_score": 0.99})
     with pytest.raises(ValueError, match=r"teacher\.min_score: found a teacher of 0\."):
         main.run(config, str(tmp_path))
 

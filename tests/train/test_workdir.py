@@ -4,74 +4,82 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 
 import numpy as np
 import pytest
 
 from diffkd_jax import __version__, main
-from diffkd_jax.config import RETIRED_FIELDS
 from diffkd_jax.models.files import MODEL_FILE, load_model
 from diffkd_jax.train import disk, metrics, workdir
 from diffkd_jax.train import run as runs
 from diffkd_jax.train.record import claim_workdir
-from tests.conftest import GOLDEN
-from tests.train.conftest import tiny_config
+from tests.train.conftest import ROOT, tiny_config
 
 
 @pytest.fixture
-def old(tmp_path):
-    """A run of version 0.1.0, stopped after 4 of its 8 steps, and a finished export."""
-    with tarfile.open(GOLDEN / "run_0.1.0.tar.gz") as archive:
-        archive.extractall(tmp_path / "old", filter="data")
-    return tmp_path / "old"
+def copied(finished, tmp_path):
+    """``(**changes) -> workdir`` of a finished run, with changes in its record."""
+
+    def copy(**changes):
+        run = shutil.copytree(finished, tmp_path / "copied")
+        record = json.loads((run / "config.json").read_text()) | changes
+        kept = {name: value for name, value in record.items() if value is not None}
+        (run / "config.json").write_text(json.dumps(kept))
+        return run
+
+    return copy
 
 
-def old_config(**fields):
-    config = tiny_config(method="none")
-    with config.unlocked():
-        config.student.model = config.teacher.model = "resnet8"
-        config.student.options = {"channels": (2, 2, 2, 4)}
-        config.teacher.options = {"channels": (4, 4, 4, 12)}
-    config.update_from_flattened_dict(fields)
-    return config
+def contents(folder):
+    """Returns all files but the locks, which a run that holds one removes."""
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "lock"]
+    return {file.relative_to(folder): file.read_bytes() for file in files}
 
 
-def test_a_run_of_an_older_version_goes_on(old, capsys):
-    main.run(old_config(), str(old))
-    assert "resuming at step 4" in capsys.readouterr().out
-    rows = metrics.read_rows(old / "metrics.jsonl")
-    assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
-    assert [r["step"] for r in rows if "eval/top1" in r] == [4, 8]
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("version", [None, "0.1.0", "0.2.0", "0.3.0", "mine"])
+def test_a_run_of_a_version_before_0_4_is_refused(copied, version, stopped):
+    run = copied(version=version)
+    if stopped:
+        (run / "summary.json").unlink()
+    before = contents(run)
+    message = f"found version {version or 'none'}, expected 0.4 or later; choose anoth"
+    with pytest.raises(ValueError, match=message):
+        main.run(tiny_config(), str(run))
+    for mode in ("evaluate", "predict"):
+        with pytest.raises(ValueError, match=message):
+            main.run(tiny_config(mode=mode), str(run))
+    assert contents(run) == before
 
 
-def test_an_export_of_an_older_version_loads(old):
-    model = load_model(old / "finished.safetensors")
-    assert model.meta["model"] == "resnet8"
-    out = model(np.zeros((2, 28, 28, 1), np.float32))
-    assert out["logits"].shape == (2, 10)
+def test_a_run_of_another_later_version_goes_on(copied, caplog):
+    claim_workdir(tiny_config(), copied(version="0.4.99"))
+    assert f"begun by version 0.4.99, goes on in {__version__}" in caplog.text
 
 
-def test_a_field_that_a_record_lacks_counts_as_its_default(old):
-    """``train.distill_every`` is newer than the record."""
+def test_a_field_that_a_record_lacks_counts_as_its_default(copied):
+    train = tiny_config().train.to_dict()
+    del train["distill_every"]
+    run = copied(version="0.4.99", train=train)
     message = (
-        r"version 0\.1\.0, this is .*\n  train\.distill_every: found 1, expected 2"
+        r"version 0\.4\.99, this is .*\n  train\.distill_every: found 1, expected 2"
     )
     with pytest.raises(ValueError, match=message):
-        claim_workdir(old_config(**{"train.distill_every": 2}), old)
-    claim_workdir(old_config(), old)
+        claim_workdir(tiny_config(**{"train.distill_every": 2}), run)
+    claim_workdir(tiny_config(), run)
 
 
-def test_a_field_that_is_gone_is_an_error_if_it_was_used(old, monkeypatch):
-    record = json.loads((old / "config.json").read_text())
-    (old / "config.json").write_text(json.dumps(record | {"gone": 3}))
+def test_a_field_that_is_gone_is_an_error_if_it_was_used(copied):
     with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
-        claim_workdir(old_config(), old)
-    monkeypatch.setitem(RETIRED_FIELDS, "gone", 2)
-    with pytest.raises(ValueError, match="gone: found 3, expected 2"):
-        claim_workdir(old_config(), old)
-    monkeypatch.setitem(RETIRED_FIELDS, "gone", 3)
-    claim_workdir(old_config(), old)
+        claim_workdir(tiny_config(), copied(gone=3))
+
+
+@pytest.mark.parametrize("folder", ["2026-11-23_cifar10", "2026-11-23_fashion_mnist"])
+def test_weights_that_earlier_versions_exported_load(folder):
+    model = load_model(ROOT / "experiments" / folder / "teacher.safetensors")
+    logits = model(np.zeros((2, *model.meta["input_shape"]), np.float32))["logits"]
+    assert logits.shape == (2, 10)
+    assert np.isfinite(logits).all()
 
 
 def test_the_record_says_version_and_classes(finished):
@@ -141,13 +149,14 @@ def test_data_that_moved_is_taken(finished):
         ("[1]", r"config\.json: found list, expected an object"),
     ],
 )
-def test_a_record_that_is_missing_or_cut_is_refused(old, content, message):
-    record = old / "config.json"
+def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
+    run = copied()
+    record = run / "config.json"
     record.unlink()
     if content is not None:
         record.write_text(content)
     with pytest.raises(ValueError, match=message):
-        claim_workdir(old_config(**{"optimizer.learning_rate": 0.3}), old)
+        claim_workdir(tiny_config(**{"optimizer.learning_rate": 0.3}), run)
 
 
 def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):
