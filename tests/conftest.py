@@ -43,7 +43,7 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 # the quickstart, commands and everything marked "optimised" keep what users run.
 COMPILED_CHEAPLY = (
     *("tests/train/", "tests/core/", "tests/test_"),
-    *("README.md", "diffkd_jax/"),
+    *("README.md", "docs/", "diffkd_jax/"),
     *("tests/models/test_fold.py", "tests/models/test_segmenter"),
     *("tests/models/test_detector", "tests/models/test_faster_rcnn"),
 )

@@ -176,7 +176,8 @@ def diffkd_step(
         ``ema_decay`` for a state without an average, or a function that
         returns something else than said here.
 
-    Complete loops around it are in the README and in :mod:`diffkd_jax.train.fit`.
+    Complete loops around it are in ``docs/training-loop.md`` and in
+    :mod:`diffkd_jax.train.fit`.
 
     >>> from diffkd_jax.core.distill import Tap, distillation
     >>> batch = {"image": jnp.eye(4), "target": {"label": jnp.array([0, 1, 2, 0])}}

@@ -270,7 +270,7 @@ def test_an_optimizer_of_ones_own(tmp_path):
 
 
 def test_a_network_need_not_say_how_it_is_called_first():
-    """As the README has it, ``__call__(x, *, train)``, without a default."""
+    """As ``docs/extend.md`` has it, ``__call__(x, *, train)``, without a default."""
 
     class Net(nn.Module):
         @nn.compact
