@@ -312,6 +312,8 @@ def entry() -> None:
     """Parses flags and runs."""
     os.environ["MPLBACKEND"] = "agg"  # for figures of users' tasks: no window is asked
     define_flags(FLAGS)
+    for name in ("config", "workdir", "compilation_cache"):
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     given: set[str] = set()
     try:
         app.run(
@@ -327,7 +329,16 @@ def entry() -> None:
         sys.exit(code)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the command line in a process of its own, as the script ``diffkd-jax`` does.
+
+    ``--help`` of absl shows what belongs to ``__main__``, which may be that script.
+    """
+    sys.modules["__main__"].__doc__ = __doc__
     console.guard_streams()
     huge_pages.restart()
     entry()
+
+
+if __name__ == "__main__":
+    command()

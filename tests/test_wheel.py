@@ -74,6 +74,36 @@ def test_recipes_run_from_an_empty_directory(installed, tmp_path):
     assert [path.name for path in empty.iterdir()] == ["runs"]
 
 
+def test_the_script_is_the_command_line(installed, tmp_path):
+    """Its help, its errors and its exit codes are those of ``-m diffkd_jax.main``."""
+    script = installed / "bin/diffkd-jax"
+    module = [sys.executable, "-m", "diffkd_jax.main"]
+    for flags in (["--help"], ["--config=nowhere.py"], ["--config=quickstart", "x"]):
+        ends = [
+            subprocess.run(
+                [*start, *flags],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(installed)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for start in ([sys.executable, str(script)], module)
+        ]
+        lines = [
+            [line for line in end.stdout.splitlines() if not line.endswith(":")]
+            for end in ends
+        ]  # without the path of the program, which heads the flags
+        assert lines[0] == lines[1]
+        assert ends[0].stderr == ends[1].stderr
+        assert ends[0].returncode == ends[1].returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_wheel_says_that_it_has_types(installed):
+    assert (installed / "diffkd_jax/py.typed").is_file()
+
+
 def test_the_wheel_has_every_folder_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = set(project["tool"]["setuptools"]["packages"]) - {"diffkd_jax.configs"}
