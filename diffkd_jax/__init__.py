@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backend.compiler import compiler_options
     from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
     from .core.distances import DISTANCES
     from .core.distill import Distillation, distillation
-    from .core.platform import compiler_options
     from .core.step import TrainState, diffkd_step, init_state
     from .core.taps import Projection, Refined, Tap
     from .methods import Method

@@ -16,7 +16,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from . import console, huge_pages
+from . import console
+from .backend import huge_pages
 from .config_file import BadConfig, ConfigParser
 from .recipes import recipes, take_options
 from .recorded_config import check_named
@@ -128,7 +129,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     # and again would delay the first step.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    from .compilation_cache import keep_programs  # after the flags too
+    from .backend.compilation_cache import keep_programs  # after the flags too
     from .data.reader import is_stuck
     from .data.worker import give_back_memory
     from .train import processes

@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from diffkd_jax import compilation_cache, recipes
+from diffkd_jax import recipes
+from diffkd_jax.backend import compilation_cache
 from diffkd_jax.data import formats
 
 UNKNOWN = "~nobody_of_this_name/x"

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..backend.compiler import scan_unroll
 from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, match_noise
 from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, conv
 from .norm import BatchNorm
-from .platform import scan_unroll
 from .shapes import as_map, check_ranks, match_spatial
 
 GAMMA_BINS = 20

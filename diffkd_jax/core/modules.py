@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .convolution import conv_general_dilated
+from ..backend.small_convolution import conv_general_dilated
 from .norm import BatchNorm
 
 KERNEL_SIZES = (1, 3)

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from ..backend.compiler import compiler_options
 from ..config import base
 from ..core.distill import distillation
-from ..core.platform import compiler_options
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined
 from ..data import Data, known_target, open_data, pipeline, transforms

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ..core.platform import compiler_options
+from ..backend.compiler import compiler_options
 from ..core.step import TrainState
 from ..models.output_files import appearing
 from . import sharding

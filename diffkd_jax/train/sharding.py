@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ..core.platform import compiler_options
+from ..backend.compiler import compiler_options
 
 LOG = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from pairs import config_of, data_of, shapes_for
 
-from diffkd_jax.core.platform import compiler_options
+from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.train.build import build
 
 PARTS = ("trace", "lower", "compile")

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from pairs import ALL, drawn_teacher, first_batch, freeze, run_of, shapes_for
 from turns import in_turn
 
-from diffkd_jax.core.platform import compiler_options
+from diffkd_jax.backend.compiler import compiler_options
 
 PARTS = (
     "teacher, forward",

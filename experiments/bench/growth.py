@@ -24,9 +24,9 @@ from pairs import drawn_teacher, first_batch, freeze, run_of
 from turns import in_turn
 
 from diffkd_jax import figures
+from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.core.diffkd import DiffKD
 from diffkd_jax.core.distill import distillation
-from diffkd_jax.core.platform import compiler_options
 from diffkd_jax.core.taps import Tap
 
 HERE = pathlib.Path(__file__).parent

@@ -13,9 +13,9 @@ import optax
 from pairs import config_of, data_of, drawn_teacher, first_batch, freeze, stepping
 from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 
+from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.core import distances
 from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
-from diffkd_jax.core.platform import compiler_options
 from diffkd_jax.models.import_torch import export_state_dict
 from diffkd_jax.models.references import references
 from diffkd_jax.train.build import build, student_variables

@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from diffkd_jax.core.platform import compiler_options
+from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.train.build import build
 from diffkd_jax.train.choose import batch_shapes
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from diffkd_jax.core.platform import compiler_options
+from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.models import build, layers
 from diffkd_jax.models.fold import fold
 

@@ -10,7 +10,7 @@ of the gradient are compared first. Teachers have their norms folded on both sid
 
 Ratios are ours by the best of PyTorch's medians, medians over rounds with quartiles, by
 wall clock and by CPU time of all threads. Both sides ask for huge pages, as the trainer
-does (``diffkd_jax/huge_pages.py``); ``--pages=small`` leaves them out.
+does (``diffkd_jax/backend/huge_pages.py``); ``--pages=small`` leaves them out.
 """
 
 import argparse

@@ -7,12 +7,12 @@ import warnings
 
 import jax
 
-from diffkd_jax import compilation_cache
+from diffkd_jax.backend import compilation_cache
 
 CODE = """
 import sys
 import jax
-from diffkd_jax.compilation_cache import keep_programs
+from diffkd_jax.backend.compilation_cache import keep_programs
 
 for folder in sys.argv[1:]:
     keep_programs(folder)

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.models import convolution
-from diffkd_jax.models.convolution import in_parts
+from diffkd_jax.backend import wide_convolution
+from diffkd_jax.backend.wide_convolution import in_parts
 from diffkd_jax.models.layers import conv
 from tests.jaxprs import find_equations
 
@@ -44,9 +44,9 @@ def test_a_single_device_takes_parts(dtype, monkeypatch):
     variables = jax.jit(layer.init)(jax.random.key(1), x)
     loss = lambda variables, x: jax.numpy.sin(layer.apply(variables, x)).sum()
     plain = jax.jit(jax.grad(loss, (0, 1)))(variables, x)
-    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(wide_convolution.jax, "device_count", lambda: 1)
     taken = jax.make_jaxpr(jax.grad(lambda *a: loss(*a), (0, 1)))(variables, x)
-    assert str(taken).count("conv_general_dilated") == 2 + 64 // convolution.PART
+    assert str(taken).count("conv_general_dilated") == 2 + 64 // wide_convolution.PART
     parts = jax.jit(jax.grad(lambda *a: loss(*a), (0, 1)))(variables, x)
     rtol = {"float32": 1e-5, "bfloat16": 2**-7}[dtype]
     for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(plain), strict=True):
@@ -57,7 +57,9 @@ def test_a_narrow_map_is_one_product_first():
     """However large the batch, of which parts could be made."""
     x, kernel = np.ones((32, 16, 2, 4), np.float32), np.ones((3, 3, 4, 8), np.float32)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    assert convolution.pays(x.shape, 1)
-    run = lambda *a: convolution.conv_general_dilated(*a, (1, 1), "SAME", **options)
+    assert wide_convolution.pays(x.shape, 1)
+    run = lambda *a: wide_convolution.conv_general_dilated(
+        *a, (1, 1), "SAME", **options
+    )
     program = jax.make_jaxpr(run)(x, kernel).jaxpr
     assert not find_equations(program, "conv_general_dilated")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from diffkd_jax.huge_pages import with_huge_pages
+from diffkd_jax.backend.huge_pages import with_huge_pages
 
 ASKED = "always [madvise] never"
 GLIBC = ("glibc", "2.36")

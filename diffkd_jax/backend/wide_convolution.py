@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core.convolution import conv_general_dilated as convolve
-from ..core.convolution import is_small
+from .small_convolution import conv_general_dilated as convolve
+from .small_convolution import is_small
 
 PART = 16  # examples
 WIDE = 16  # rows of a map from which on parts pay
@@ -17,7 +17,7 @@ WIDE = 16  # rows of a map from which on parts pay
 def conv_general_dilated(
     x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
-    """:func:`diffkd_jax.core.convolution.conv_general_dilated`, its gradient in parts.
+    """Convolves wide maps; the gradient of the kernel is summed over parts of a batch.
 
     On one CPU device XLA lays the maps out anew, examples last, to find the gradient of
     the kernel. On wide maps a pixel lies a power of two from that of the next picture,

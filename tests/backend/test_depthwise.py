@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax.models.depthwise import depthwise
+from diffkd_jax.backend.depthwise import depthwise
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 PADDINGS = ("SAME", "VALID", ((1, 1), (1, 1)), ((2, 0), (0, 3)))

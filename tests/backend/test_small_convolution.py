@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.core.convolution import conv_general_dilated, is_small
+from diffkd_jax.backend.small_convolution import conv_general_dilated, is_small
 from diffkd_jax.core.diffkd import DiffKD
 from tests.jaxprs import find_equations
 
