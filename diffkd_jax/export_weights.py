@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import console
+from .io import console
 from .models.checks import check_finite, expand
 from .models.files import export_torch, load_model, model_file
 from .models.output_files import check_output

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from . import console
+from .io import console
 from .models.checks import check_finite, expand
 from .models.contract import Model
 from .models.files import export_model, load_torch

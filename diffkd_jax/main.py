@@ -16,9 +16,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from . import console
 from .backend import huge_pages
 from .config_file import BadConfig, ConfigParser
+from .io import console
 from .recipes import recipes, take_options
 from .recorded_config import check_named
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from . import valid_json
+from .io import valid_json
 
 # Keys of a record that are no fields of a config.
 FACTS = ("version", "classes", "pictures", "teacher_checksum", "changed")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
-from .. import valid_json
+from ..io import valid_json
 from . import MODELS, build, make
 from .checks import expand, fit
 from .contract import Model, by_path

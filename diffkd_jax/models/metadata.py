@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from .. import valid_json
+from ..io import valid_json
 from . import GIVEN, MODELS
 
 KEY = "diffkd_jax"  # in the metadata of a .safetensors file

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import figures, valid_json
+from ..io import drawing, valid_json
 
 MOST_SHOWN = 6
 LEAST_SCORE, LEAST_DRAWN = 0.3, 3  # of a detection that is drawn, or the best few
 CURVES = {"iou 0.50": 0, "iou 0.75": 5}  # of thresholds from 0.50 on, by 0.05
 
 
-@figures.defaults()
+@drawing.defaults()
 def draw(
     folder: pathlib.Path,
     each: np.ndarray,
@@ -38,21 +38,21 @@ def draw(
         writer = csv.writer(file)
         writer.writerow(("class", "ap", "ap50"))
         writer.writerows(zip(names, each.tolist(), at_half.tolist(), strict=True))
-    figure, axis = figures.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
+    figure, axis = drawing.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
     axis.barh(range(len(each)), np.nan_to_num(at_half), color="#c5d5e8", label="AP50")
     axis.barh(range(len(each)), np.nan_to_num(each), color="#4c78a8", label="AP")
     for row, (value, half) in enumerate(zip(each, at_half, strict=True)):
         text = "no object" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(half) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(each)), figures.labels(names))
+    axis.set_yticks(range(len(each)), drawing.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
     axis.legend(loc="lower right", fontsize=8)
-    return [figures.save(figure, folder / "ap.png"), _precision(folder, precision)]
+    return [drawing.save(figure, folder / "ap.png"), _precision(folder, precision)]
 
 
 def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
-    figure, axis = figures.subplots(figsize=(5.0, 4.0))
+    figure, axis = drawing.subplots(figsize=(5.0, 4.0))
     there = ~np.isnan(precision).any((0, 1))
     recall = np.linspace(0, 1, precision.shape[1])
     for name, at in CURVES.items():
@@ -62,10 +62,10 @@ def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
     axis.set_ylim(0, 1.02)
     if there.any():
         axis.legend(fontsize=8)
-    return figures.save(figure, folder / "precision.png")
+    return drawing.save(figure, folder / "precision.png")
 
 
-@figures.defaults()
+@drawing.defaults()
 def show(
     folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> list[pathlib.Path]:
@@ -82,19 +82,19 @@ def show(
     image = np.asarray(examples["image"])[:MOST_SHOWN]
     image = image.repeat(3, -1) if image.shape[-1] == 1 else image
     names = list(meta.get("class_names") or map(str, range(meta["num_classes"])))
-    names = figures.labels(names, 14)
+    names = drawing.labels(names, 14)
     columns = {"truth": examples["target"], **examples["predicted"]}
     rows = len(image)
-    figure, axes = figures.subplots(
+    figure, axes = drawing.subplots(
         rows, len(columns), figsize=(2.6 * len(columns), 2.6 * rows), squeeze=False
     )
     for column, (title, found) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(figures.literal(title), size=9)
+        column[0].set_title(drawing.literal(title), size=9)
         for at, axis in enumerate(column):
             axis.imshow(image[at])
             axis.set_axis_off()
             _boxes(axis, {k: np.asarray(v)[at] for k, v in found.items()}, names)
-    return [figures.save(figure, folder / "boxes.png")]
+    return [drawing.save(figure, folder / "boxes.png")]
 
 
 def write(

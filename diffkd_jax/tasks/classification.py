@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import figures
+from ..io import drawing
 from .classes import check
 from .contract import Evidence, Task
 from .mix import make_prepare
@@ -238,20 +238,20 @@ def write(
             writer.writerow((name, names[label], float(found["probability"][label])))
 
 
-@figures.defaults()
+@drawing.defaults()
 def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Path:
     """Share of each label's examples by prediction, in percent."""
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 2.5 + 0.45 * len(counts)
-    figure, axis = figures.subplots(figsize=(side, side))
+    figure, axis = drawing.subplots(figsize=(side, side))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:
             colour = "white" if share > 60 else "black"
             text = f"{share:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
-    ticks, names = range(len(names)), figures.labels(names)
+    ticks, names = range(len(names)), drawing.labels(names)
     axis.set_xticks(ticks, names, rotation=60, ha="right")
     axis.set_yticks(ticks, names)
     axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")
-    return figures.save(figure, path)
+    return drawing.save(figure, path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import figures
+from ..io import drawing
 from .contract import Evidence
 
 IGNORED_COLOUR = (255, 255, 255)
@@ -30,7 +30,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
-@figures.defaults()
+@drawing.defaults()
 def draw(
     folder: pathlib.Path, seen: Evidence, meta: Mapping[str, Any]
 ) -> list[pathlib.Path]:
@@ -49,18 +49,18 @@ def draw(
         writer = csv.writer(file)
         writer.writerow(("class", "iou", "pixels"))
         writer.writerows(zip(names, each.tolist(), pixels.tolist(), strict=True))
-    figure, axis = figures.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
+    figure, axis = drawing.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
     axis.barh(range(len(each)), np.nan_to_num(each), color="#4c78a8")
     for row, value in enumerate(each):
         text = "nowhere" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(value) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(each)), figures.labels(names))
+    axis.set_yticks(range(len(each)), drawing.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.1), xlabel="intersection over union", title="by class")
-    return [figures.save(figure, folder / "iou.png")]
+    return [drawing.save(figure, folder / "iou.png")]
 
 
-@figures.defaults()
+@drawing.defaults()
 def show(
     folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> list[pathlib.Path]:
@@ -79,15 +79,15 @@ def show(
     for name, predicted in examples["predicted"].items():
         columns[name] = palette[np.asarray(predicted["label"])]
     rows = len(image)
-    figure, axes = figures.subplots(
+    figure, axes = drawing.subplots(
         rows, len(columns), figsize=(2.2 * len(columns), 2.2 * rows), squeeze=False
     )
     for column, (name, pixels) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(figures.literal(name), size=9)
+        column[0].set_title(drawing.literal(name), size=9)
         for axis, picture in zip(column, pixels, strict=False):
             axis.imshow(picture)
             axis.set_axis_off()
-    return [figures.save(figure, folder / "masks.png")]
+    return [drawing.save(figure, folder / "masks.png")]
 
 
 def write(

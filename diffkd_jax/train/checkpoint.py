@@ -19,7 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from .. import __version__, valid_json
+from .. import __version__
+from ..io import valid_json
 from ..tasks import Task
 from . import processes, sharding, structure
 from .workdir import read_json

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from .. import console
+from ..io import console
 
 # What XLA and the libraries of GPUs say, as errors of one type.
 NO_MEMORY = re.compile(

@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-from .. import console, valid_json
+from ..io import console, valid_json
 from .processes import is_primary
 from .workdir import write_whole
 

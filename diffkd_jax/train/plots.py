@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..figures import COLOURS, defaults, literal, save, subplots
+from ..io.drawing import COLOURS, defaults, literal, save, subplots
 
 
 @defaults()

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import __version__, valid_json
+from .. import __version__
 from ..config import FREE_FIELDS, base
+from ..io import valid_json
 from ..recorded_config import check_version
 from ..tasks.classes import first_difference
 from .choose import make_method

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..attempts import noting
 from ..core.distill import refine
 from ..core.step import TrainState
 from ..core.taps import lookup
-from ..figures import draw_files
+from ..io.best_effort import noting
+from ..io.drawing import draw_files
 from . import plots
 from .build import Run, student_variables
 from .examples import compared_examples, few, once

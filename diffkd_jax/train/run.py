@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from ..attempts import attempt, noting
 from ..data import stand_in
-from ..figures import draw_files
+from ..io.best_effort import attempt, noting
+from ..io.drawing import draw_files
 from ..models.checks import check_finite, expand
 from ..models.contract import Model
 from ..models.files import (

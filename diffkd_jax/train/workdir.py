@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from .. import valid_json
+from ..io import valid_json
 from ..models.file_kinds import SAFETENSORS, kind_of
 from ..models.files import EMA_FILE, MODEL_FILE, is_ours
 from ..models.output_files import appearing

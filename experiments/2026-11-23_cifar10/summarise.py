@@ -7,7 +7,7 @@ import pathlib
 
 from run import METHODS
 
-from diffkd_jax import valid_json
+from diffkd_jax.io import valid_json
 from diffkd_jax.train import plots
 from experiments.tables import means, table
 

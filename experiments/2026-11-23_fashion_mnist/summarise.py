@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import sys
 
-from diffkd_jax import valid_json
+from diffkd_jax.io import valid_json
 from diffkd_jax.train import plots
 from experiments.fashion_unseen import accuracy, unseen_pictures
 from experiments.tables import means, table

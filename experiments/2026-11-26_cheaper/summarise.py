@@ -11,7 +11,7 @@ import sys
 
 from variants import VARIANTS
 
-from diffkd_jax import valid_json
+from diffkd_jax.io import valid_json
 from experiments.fashion_unseen import accuracy, unseen_pictures
 from experiments.tables import table
 

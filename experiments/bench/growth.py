@@ -23,11 +23,11 @@ import numpy as np
 from pairs import drawn_teacher, first_batch, freeze, run_of
 from turns import in_turn
 
-from diffkd_jax import figures
 from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.core.diffkd import DiffKD
 from diffkd_jax.core.distill import distillation
 from diffkd_jax.core.taps import Tap
+from diffkd_jax.io import drawing
 
 HERE = pathlib.Path(__file__).parent
 KEPT = HERE / "growth.jsonl"
@@ -157,7 +157,7 @@ def table(sweep, records):
 def draw(found):
     """Cost of each sweep relative to its first point, ``growth.png``."""
     kinds = {"gflop": "GFLOP", "ms": "time", "temporary_mib": "temporary memory"}
-    figure, axes = figures.subplots(1, len(found), figsize=(3.1 * len(found), 2.9))
+    figure, axes = drawing.subplots(1, len(found), figsize=(3.1 * len(found), 2.9))
     for axis, (sweep, records) in zip(np.atleast_1d(axes), found.items(), strict=True):
         x = [r["x"] for r in records]
         for (name, label), marker in zip(kinds.items(), "os^", strict=True):
@@ -171,7 +171,7 @@ def draw(found):
         axis.set_yticks(ticks, map(str, ticks))
     np.atleast_1d(axes)[0].set_ylabel("cost, first point is 1")
     np.atleast_1d(axes)[0].legend(fontsize=7)
-    figures.save(figure, HERE / "growth.png")
+    drawing.save(figure, HERE / "growth.png")
 
 
 def main():

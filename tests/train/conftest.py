@@ -51,11 +51,11 @@ def blank(figure, path):
 @pytest.fixture(autouse=True)
 def quickly_drawn(request, monkeypatch):
     """Plots are made and not rendered, but for ``finished`` and the report's tests."""
-    from diffkd_jax import figures
+    from diffkd_jax.io import drawing
     from diffkd_jax.train import plots
 
     if request.module.__name__ != "tests.train.test_report":
-        for module in (figures, plots):
+        for module in (drawing, plots):
             monkeypatch.setattr(module, "save", blank)
 
 

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from diffkd_jax import figures
-from diffkd_jax.attempts import noting
-from diffkd_jax.figures import literal
+from diffkd_jax.io import drawing
+from diffkd_jax.io.best_effort import noting
+from diffkd_jax.io.drawing import literal
 from diffkd_jax.tasks.classification import draw_confusion
 from diffkd_jax.train import examples, plots, report
 
@@ -52,13 +52,13 @@ def fonts(monkeypatch):
     """Those of other families, instead of what is installed here."""
 
     def choose(*families):
-        monkeypatch.setattr(figures, "OTHER_FONTS", families)
-        figures._fonts.cache_clear()
-        figures._tell_of_letters.cache_clear()
+        monkeypatch.setattr(drawing, "OTHER_FONTS", families)
+        drawing._fonts.cache_clear()
+        drawing._tell_of_letters.cache_clear()
 
     yield choose
-    figures._fonts.cache_clear()
-    figures._tell_of_letters.cache_clear()
+    drawing._fonts.cache_clear()
+    drawing._tell_of_letters.cache_clear()
 
 
 @pytest.mark.parametrize("names", FOREIGN.values(), ids=FOREIGN)
@@ -87,9 +87,9 @@ def test_names_in_letters_that_no_font_has_are_in_the_page(
 def test_a_font_that_has_the_letters_is_used(fonts, tmp_path):
     letter = "\u20e4"  # which DejaVu Sans lacks and STIX has, like CJK and Noto
     fonts()
-    assert figures.labels(["a", letter]) == ["0", "1"]
+    assert drawing.labels(["a", letter]) == ["0", "1"]
     fonts("Not Installed", "STIXGeneral")
-    assert figures.labels(["a", letter]) == ["a", letter]
+    assert drawing.labels(["a", letter]) == ["a", letter]
     with noting() as notes:
         draw_confusion(tmp_path / "confusion.png", np.eye(2), ("a", letter))
     assert notes == []

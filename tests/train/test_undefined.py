@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax import valid_json
+from diffkd_jax.io import valid_json
 from diffkd_jax.tasks import TASKS
 from diffkd_jax.tasks.boxes_drawn import write
 from diffkd_jax.train import checkpoint, report, run, workdir

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .attempts import attempt, note
+from .best_effort import attempt, note
 
 LOG = logging.getLogger(__name__)
 COLOURS = {"teacher": "#444444", "student": "#d1495b", "denoised": "#00798c"}
@@ -107,7 +107,7 @@ def labels(names: Sequence[str], most: int = 40) -> list[str]:
     """Returns the names of classes for a figure, or their numbers.
 
     Numbers stand where no font that is installed has the letters of the names. The page
-    then lists the names, see :func:`diffkd_jax.attempts.noting`.
+    then lists the names, see :func:`diffkd_jax.io.best_effort.noting`.
 
     Args:
       names: of all classes, in order.

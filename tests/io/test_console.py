@@ -12,7 +12,7 @@ import termios
 
 import pytest
 
-from diffkd_jax import console
+from diffkd_jax.io import console
 
 
 class Refusing(io.StringIO):
