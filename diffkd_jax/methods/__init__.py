@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 
 from . import pyramid
-from .contract import Method
+from .method import Method
 from .single import (
     cwd,
     diffkd,

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from ..bounds import Channels, Positive, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES, l1
-from ..core.fgd import Relation
-from ..core.fgd import fgd as fgd_distance
 from ..core.losses import Weight as LossWeight
 from ..core.taps import Tap
 from ..named import find
-from .contract import Method
+from .fgd_blocks import Relation
+from .fgd_blocks import fgd as fgd_distance
+from .method import Method
 from .single import Gradient, Steps, TrainSteps
 
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
@@ -109,7 +109,7 @@ def fgd(
     gamma: Weight = 5e-4,
     relation: Weight = 5e-6,
 ) -> Method:
-    """Focal and global distillation of a pyramid, see :mod:`diffkd_jax.core.fgd`.
+    """Focal and global distillation of a pyramid, by :mod:`.fgd_blocks`.
 
     The weights are those of RetinaNet. Faster R-CNN, on ``p2`` to ``p5``, has 5e-5,
     2.5e-5, 5e-5 and 5e-7; FCOS, at a temperature of 0.8, 1.6e-3, 8e-4, 8e-4 and 8e-6.

@@ -10,7 +10,7 @@ from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.taps import Tap
 from ..named import find
-from .contract import Method
+from .method import Method
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 TrainSteps = Annotated[int, Field(ge=1, le=1280)]

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffkd_jax import diffkd_step, distillation, init_state
-from diffkd_jax.core.fgd import Context, Relation, fgd, masks, terms
+from diffkd_jax.methods.fgd_blocks import Context, Relation, fgd, masks, terms
 from diffkd_jax.methods.pyramid import fgd as method
 from tests.conftest import GOLDEN
 

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .distances import attention
-from .modules import conv
-from .taps import Projection, Refined
+from ..core.distances import attention
+from ..core.modules import conv
+from ..core.taps import Projection, Refined
 
 
 def fgd(
