@@ -17,8 +17,8 @@ from diffkd_jax import DiffKD, Tap, diffkd_step, distillation, init_state, main
 from diffkd_jax.core.distances import kl
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.models.files import MODEL_FILE
-from diffkd_jax.tasks import classification
-from diffkd_jax.tasks.mix import make_prepare
+from diffkd_jax.tasks.classification import task
+from diffkd_jax.tasks.classification.mix import make_prepare
 from diffkd_jax.train.metrics import read_rows
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
@@ -96,7 +96,7 @@ def step_rows():
             student_apply=student_apply,
             teacher_apply=teacher_apply,
             distillation=distill,
-            task_loss=classification.loss,
+            task_loss=task.loss,
             optimizer=optimizer,
             weights={"features/autoencoder": 0.5},
             seed=5,

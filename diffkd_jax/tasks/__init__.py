@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from . import classification, detection, segmentation
 from .agreement import agreement
-from .contract import Evaluation, Evidence, Task
+from .classification import task as classification
+from .detection import task as detection
+from .segmentation import task as segmentation
+from .task import Evaluation, Evidence, Task
 
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": classification.classification,

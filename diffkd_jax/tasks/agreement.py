@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .contract import Evaluation, Evidence
+from .task import Evaluation, Evidence
 
 
 def agreement(meta: Mapping[str, Any]) -> Evaluation:

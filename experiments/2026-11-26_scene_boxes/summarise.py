@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from diffkd_jax.data.class_names import FASHION_CLASSES
-from diffkd_jax.tasks.boxes_drawn import show
+from diffkd_jax.tasks.detection.plots import show
 from experiments.scene_study import write
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from diffkd_jax.data.scenes import CLASSES, PALETTE
-from diffkd_jax.tasks.masks_drawn import show
+from diffkd_jax.tasks.segmentation.plots import show
 from experiments.scene_study import write
 
 if __name__ == "__main__":

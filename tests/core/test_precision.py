@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import DiffKD, Tap, distillation
-from diffkd_jax.tasks.mix import random_erase
+from diffkd_jax.tasks.classification.mix import random_erase
 from tests.jaxprs import find_equations
 
 RNGS = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}

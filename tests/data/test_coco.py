@@ -17,7 +17,7 @@ from diffkd_jax.data.draws import Draws
 from diffkd_jax.data.files_below import place_below
 from diffkd_jax.data.split import hold_out
 from diffkd_jax.data.upright import WrongBoxes
-from diffkd_jax.tasks.boxes_drawn import write
+from diffkd_jax.tasks.detection.plots import write
 from tests.data.options import data_options
 from tests.data.test_boxes import EXPECTED, ODD
 

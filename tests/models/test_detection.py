@@ -12,8 +12,8 @@ from diffkd_jax.models.fpn import Fpn
 from diffkd_jax.models.import_torch import import_state_dict
 from diffkd_jax.models.references import references
 from diffkd_jax.ops.roi_align import multiscale
-from diffkd_jax.tasks import two_stage
-from diffkd_jax.tasks.one_stage import Kept
+from diffkd_jax.tasks.detection import two_stage
+from diffkd_jax.tasks.detection.one_stage import Kept
 from tests.conftest import GOLDEN
 from tests.models.test_golden import relative_error
 from tests.models.test_segmentation import loaded, nchw, nhwc, read, regenerated

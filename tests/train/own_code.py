@@ -213,7 +213,7 @@ def named_in_three_scripts(path):
 
 def classification_that_draws(meta, **options):
     """Classification whose ``draw`` has a slip."""
-    from diffkd_jax.tasks.classification import classification
+    from diffkd_jax.tasks.classification.task import classification
 
     return classification(meta, **options)._replace(draw=lambda *given: [1 / 0])
 

@@ -11,7 +11,7 @@ import pytest
 
 from diffkd_jax.io import valid_json
 from diffkd_jax.tasks import TASKS
-from diffkd_jax.tasks.boxes_drawn import write
+from diffkd_jax.tasks.detection.plots import write
 from diffkd_jax.train import checkpoint, report, run, workdir
 from diffkd_jax.train.metrics import Writer, read_rows
 from diffkd_jax.train.record import claim_workdir

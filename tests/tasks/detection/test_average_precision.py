@@ -11,8 +11,8 @@ from pycocotools.cocoeval import COCOeval
 
 from diffkd_jax.data import pipeline, transforms
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.tasks import coco_ap
-from diffkd_jax.tasks.boxes_drawn import write
+from diffkd_jax.tasks.detection import average_precision
+from diffkd_jax.tasks.detection.plots import write
 from tests.conftest import GOLDEN
 from tests.data.options import data_options
 from tests.data.test_coco import write_coco
@@ -121,7 +121,7 @@ def by_reference(reference, detected):
 
 
 def figures_of(truth, found, **options):
-    return coco_ap.figures(coco_ap.curves(truth, found, **options))
+    return average_precision.figures(average_precision.curves(truth, found, **options))
 
 
 def values(figures):
@@ -145,14 +145,14 @@ def test_golden_figures_and_curves():
     result = figures_of(truth, found)
     expected = np.where(golden["stats"] < 0, np.nan, golden["stats"])
     np.testing.assert_array_equal(values(result), expected)
-    curves = coco_ap.curves(truth, found)
+    curves = average_precision.curves(truth, found)
     for ours, theirs in (
         (curves.precision[..., -1], golden["precision"]),
         (curves.recall[..., -1], golden["recall"]),
     ):
         theirs = np.where(theirs < 0, np.nan, theirs)
         np.testing.assert_array_equal(ours, theirs)
-    each = coco_ap.by_class(curves)
+    each = average_precision.by_class(curves)
     np.testing.assert_allclose(np.nanmean(each), result["ap"], rtol=1e-12)
     assert np.isnan(each).sum() == 1
 
@@ -189,7 +189,7 @@ def test_equal_to_the_reference(seed):
     expected, curves = by_reference(*as_coco(truth, found, classes))
     result = figures_of(truth, found)
     np.testing.assert_array_equal(values(result), expected)
-    ours = coco_ap.curves(truth, found).precision
+    ours = average_precision.curves(truth, found).precision
     theirs = curves["precision"]
     np.testing.assert_array_equal(ours, np.where(theirs < 0, np.nan, theirs))
     # The order of pictures is of no account where no scores are equal.
@@ -244,7 +244,7 @@ def test_what_is_undefined_is_no_number():
     expected = EXPECTED[name]["expected"]
     truth, found = odd(name, "detections_with_class_b.json")
     assert figures_of(truth, found)["ap"] == expected["ap"]
-    each = coco_ap.by_class(coco_ap.curves(truth, found, classes=2))
+    each = average_precision.by_class(average_precision.curves(truth, found, classes=2))
     assert each[0] == 1.0
     assert np.isnan(each[1])
     truth, found = odd(name, "no_detections.json")
@@ -273,15 +273,17 @@ def test_more_objects_than_detections_count(caplog):
     result = figures_of(truth, found)
     assert result["ap"] == pytest.approx(expected["ap_at_100"], abs=1e-5)
     assert result["ar_100"] == pytest.approx(expected["ar_at_100"], abs=1e-5)
-    assert coco_ap.best_ap(truth, 100)[0] == pytest.approx(result["ap"], abs=1e-12)
+    assert average_precision.best_ap(truth, 100)[0] == pytest.approx(
+        result["ap"], abs=1e-12
+    )
     more = figures_of(truth, found, limits=(1, 10, 130))
     assert more["ap"] == expected["ap_at_130"]
     assert more["ar_130"] == 1.0
-    coco_ap.warn_of_limit(truth, 100, None, "val")
+    average_precision.warn_of_limit(truth, 100, None, "val")
     assert "val: 1 pictures have more than 100 objects" in caplog.text
     assert "0.76238" in caplog.text
     caplog.clear()
-    coco_ap.warn_of_limit(truth, 130, 130, "val")
+    average_precision.warn_of_limit(truth, 130, 130, "val")
     assert not caplog.text
 
 
@@ -292,18 +294,20 @@ def test_more_objects_than_are_kept_of_all_classes(caplog):
     ignored[0, :2] = True  # so that six are left
     classes = np.broadcast_to(np.arange(12), valid.shape)
     truth = {"classes": classes, "valid": valid, "ignored": ignored}
-    coco_ap.warn_of_limit(truth, 2, 6, "val")
+    average_precision.warn_of_limit(truth, 2, 6, "val")
     (record,) = caplog.records
     assert record.getMessage() == (
         "val: 1 pictures have more than 6 objects of all classes, up to 12; no more "
         "than 6 detections of a picture are kept (task.options.most)"
     )
     caplog.clear()
-    coco_ap.warn_of_limit(truth, 2, 12, "val")
-    coco_ap.warn_of_limit(truth, 2, None, "val")
+    average_precision.warn_of_limit(truth, 2, 12, "val")
+    average_precision.warn_of_limit(truth, 2, None, "val")
     assert not caplog.records
     # A task may keep more than count of a class.
-    coco_ap.warn_of_limit(truth | {"classes": np.zeros_like(classes)}, 4, 5, "val")
+    average_precision.warn_of_limit(
+        truth | {"classes": np.zeros_like(classes)}, 4, 5, "val"
+    )
     assert len(caplog.records) == 2
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..io import drawing
-from .contract import Evidence
+from ...io import drawing
+from ..task import Evidence
 
 IGNORED_COLOUR = (255, 255, 255)
 MOST_SHOWN = 6

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..ops.assign import assign_fcos, match
-from ..ops.box_losses import focal
-from ..ops.boxes import (
+from ...ops.assign import assign_fcos, match
+from ...ops.box_losses import focal
+from ...ops.boxes import (
     clip,
     decode,
     decode_distances,
@@ -24,7 +24,7 @@ from ..ops.boxes import (
     giou,
     iou,
 )
-from ..ops.nms import greedy
+from ...ops.nms import greedy
 
 
 class Kept(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax.tasks.mix import mix, random_erase
+from diffkd_jax.tasks.classification.mix import mix, random_erase
 
 SHAPE = (6, 16, 12, 3)
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..io import drawing
-from .classes import check
-from .contract import Evidence, Task
+from ...io import drawing
+from ..classes import check
+from ..task import Evidence, Task
 from .mix import make_prepare
 
 MOST_CLASSES_DRAWN = 30

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..bounds import Size, Weight
-from ..ops.resize import bilinear
-from .classes import check
-from .contract import Evidence, Task
-from .masks_drawn import draw, iou, show, write
+from ...bounds import Size, Weight
+from ...ops.resize import bilinear
+from ..classes import check
+from ..task import Evidence, Task
+from .plots import draw, iou, show, write
 
 IGNORED = 255
 TARGET = {"label": 2}  # rank of each array of an example

@@ -10,8 +10,8 @@ import pytest
 from diffkd_jax.ops.assign import match
 from diffkd_jax.ops.boxes import iou
 from diffkd_jax.ops.proposals import sample_anchors
-from diffkd_jax.tasks.one_stage import Kept, joined
-from diffkd_jax.tasks.two_stage import (
+from diffkd_jax.tasks.detection.one_stage import Kept, joined
+from diffkd_jax.tasks.detection.two_stage import (
     detections,
     first_losses,
     losses,

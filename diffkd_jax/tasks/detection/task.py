@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from ..bounds import Part, Share, Weight
+from ...bounds import Part, Share, Weight
+from ..classes import check
+from ..task import Evidence, Task
 from . import one_stage, two_stage
-from .boxes_drawn import draw, show, stored_boxes, write
-from .classes import check
-from .coco_ap import LIMITS, Curves, by_class, curves, figures, warn_of_limit
-from .contract import Evidence, Task
+from .average_precision import LIMITS, Curves, by_class, curves, figures, warn_of_limit
 from .one_stage import Kept
+from .plots import draw, show, stored_boxes, write
 
 # As torchvision keeps them, but for 100 of RetinaNet in place of 300, and without boxes
 # of no area in one stage.

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..ops.box_losses import smooth_l1
-from ..ops.boxes import decode, encode
+from ...ops.box_losses import smooth_l1
+from ...ops.boxes import decode, encode
 from .one_stage import Kept, joined, suppressed
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -111,7 +111,7 @@ def detections(
       clamp_below: of :func:`diffkd_jax.ops.boxes.decode`.
 
     Returns:
-      As of :func:`diffkd_jax.tasks.one_stage.detections`.
+      As of :func:`diffkd_jax.tasks.detection.one_stage.detections`.
     """
     roi = outputs["roi"]
 

@@ -9,9 +9,9 @@ import pytest
 
 from diffkd_jax.models import build, from_linen
 from diffkd_jax.named import call
-from diffkd_jax.tasks.boxes_drawn import write
-from diffkd_jax.tasks.contract import Evidence
-from diffkd_jax.tasks.detection import detection, evidence_of
+from diffkd_jax.tasks.detection.plots import write
+from diffkd_jax.tasks.detection.task import detection, evidence_of
+from diffkd_jax.tasks.task import Evidence
 from diffkd_jax.train.evaluate import compile_evidence, gather
 from diffkd_jax.train.sharding import make_mesh
 

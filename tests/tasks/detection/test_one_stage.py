@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax.tasks import one_stage
-from diffkd_jax.tasks.one_stage import Kept
+from diffkd_jax.tasks.detection import one_stage
+from diffkd_jax.tasks.detection.one_stage import Kept
 from tests.conftest import GOLDEN
 
 NAMES = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..io import drawing, valid_json
+from ...io import drawing, valid_json
 
 MOST_SHOWN = 6
 LEAST_SCORE, LEAST_DRAWN = 0.3, 3  # of a detection that is drawn, or the best few

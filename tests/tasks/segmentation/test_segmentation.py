@@ -9,8 +9,9 @@ import pytest
 
 from diffkd_jax.named import call
 from diffkd_jax.ops.resize import bilinear
-from diffkd_jax.tasks import Evidence, masks_drawn
-from diffkd_jax.tasks.segmentation import (
+from diffkd_jax.tasks import Evidence
+from diffkd_jax.tasks.segmentation import plots
+from diffkd_jax.tasks.segmentation.task import (
     evidence,
     iou,
     pixel_loss,
@@ -214,7 +215,7 @@ def test_figures(tmp_path):
     meta = {"num_classes": 3, "class_names": ["sky", "$_^$", "tree"]}
     label = np.array([[[0, 1], [2, 255]]], np.uint8)
     seen = counted(label, label, 3)
-    files = masks_drawn.draw(tmp_path, seen, meta)
+    files = plots.draw(tmp_path, seen, meta)
     rows = (tmp_path / "iou.csv").read_text().splitlines()
     assert rows[1] == "sky,1.0,1"
     examples = {
@@ -222,6 +223,6 @@ def test_figures(tmp_path):
         "target": {"label": label},
         "predicted": {"teacher": {"label": label}, "diffkd": {"label": label}},
     }
-    files += masks_drawn.show(tmp_path, examples, meta)
+    files += plots.show(tmp_path, examples, meta)
     assert [file.name for file in files] == ["iou.png", "masks.png"]
     assert all(file.stat().st_size > 1000 for file in files)
