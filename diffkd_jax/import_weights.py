@@ -22,10 +22,10 @@ import jax
 
 from .io import console
 from .models.checks import check_finite, expand
-from .models.contract import Model
 from .models.files import export_model, load_torch
 from .models.inputs import input_of
 from .models.metadata import INPUT_KEY, input_text, parse_input
+from .models.model import Model
 from .models.output_files import check_output, file_to_write
 from .train.devices import run_tool
 

@@ -267,7 +267,7 @@ def _drop_options(config: Any, arguments: list[str]) -> None:
         if where == "data":  # slow to import, both
             from .data.sources import options_taken
         else:
-            from .models import options_taken
+            from .models.registry import options_taken
 
         section = config[where]
         taken = options_taken(section[field])

@@ -16,7 +16,7 @@ from .models import (
     SEGMENTATION_MODELS,
     build,
 )
-from .models.contract import by_path
+from .models.model import by_path
 from .models.options import option_names
 from .models.references import references
 from .train.summary import count_parameters, multiply_adds

@@ -89,7 +89,7 @@ def pytest_runtest_protocol(item):
 @pytest.fixture
 def payload(tmp_path, monkeypatch):
     """Name of a module that leaves a file behind when it is imported, and that file."""
-    from diffkd_jax.models import GIVEN  # not before the hook above
+    from diffkd_jax.models.registry import GIVEN  # not before the hook above
 
     proof = tmp_path / "ran"
     text = (

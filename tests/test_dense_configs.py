@@ -11,8 +11,8 @@ from PIL import Image
 
 from diffkd_jax import main
 from diffkd_jax.models import build
-from diffkd_jax.models.contract import by_path
 from diffkd_jax.models.files import MODEL_FILE, describe, export_model
+from diffkd_jax.models.model import by_path
 from diffkd_jax.models.start import frozen_mask
 from tests.train.conftest import load_config
 

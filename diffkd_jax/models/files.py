@@ -12,7 +12,6 @@ from flax.errors import FlaxError
 from ..io import valid_json
 from . import MODELS, build, make
 from .checks import expand, fit
-from .contract import Model, by_path
 from .file_kinds import SAFETENSORS, kind_of, shard_note, what_is_at, what_is_in
 from .import_torch import count_classes, export_state_dict, import_weights
 from .inputs import input_of
@@ -25,6 +24,7 @@ from .metadata import (
     parse,
     parse_input,
 )
+from .model import Model, by_path
 from .output_files import EMA_FILE, MODEL_FILE
 from .references import references
 from .tensors import read_arrays, read_metadata, write_arrays

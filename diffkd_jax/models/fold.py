@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from .layers import ConvNorm
+from .backbones.layers import ConvNorm
 
 
 def fold(module: nn.Module, variables: dict, input_shape: tuple[int, ...]) -> dict:
     """Variables of the same function in inference, with fewer operations.
 
-    The norm of every :class:`diffkd_jax.models.layers.ConvNorm` is multiplied into its
-    convolution; the module is applied to the result as before, with ``train=False``.
-    Norms elsewhere are left alone, so any module may be given.
+    The norm of every :class:`diffkd_jax.models.backbones.layers.ConvNorm` is multiplied
+    into its convolution; the module is applied to the result as before, with
+    ``train=False``. Norms elsewhere are left alone, so any module may be given.
 
     Args:
       module: a backbone.

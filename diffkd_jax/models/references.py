@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 
-from .cifar_resnet import CifarResNet
+from .backbones.cifar_resnet import CifarResNet
+from .backbones.efficientnet import EfficientNet
+from .backbones.mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
+from .backbones.resnet import ResNet
+from .backbones.shufflenet import ShuffleNetV1, ShuffleNetV2
+from .backbones.swin import Swin
+from .backbones.vgg import Vgg
+from .backbones.wrn import WideResNet
+from .dense.faster_rcnn import FasterRcnn
+from .dense.fcos import Fcos
+from .dense.retinanet import RetinaNet
+from .dense.segmenter import Segmenter
 from .detector_names import detector_names
-from .efficientnet import EfficientNet
-from .faster_rcnn import FasterRcnn
-from .fcos import Fcos
-from .mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
 from .renaming import Rename
-from .resnet import ResNet
-from .retinanet import RetinaNet
-from .segmenter import Segmenter
 from .segmenter_names import segmenter_names
-from .shufflenet import ShuffleNetV1, ShuffleNetV2
-from .swin import Swin
-from .vgg import Vgg
-from .wrn import WideResNet
 
 
 def references(module: nn.Module) -> dict[str, Rename]:

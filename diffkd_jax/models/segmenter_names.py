@@ -6,11 +6,11 @@
 from collections.abc import Container
 from typing import Any
 
-from .backbones import backbone_of
-from .mobilenet import MobileNetV2
+from .backbones.mobilenet import MobileNetV2
+from .backbones.resnet import ResNet
+from .dense.backbone import backbone_of
+from .dense.segmenter import Segmenter
 from .renaming import Rename, renamed, within
-from .resnet import ResNet
-from .segmenter import Segmenter
 
 
 def _conv_norm(path: str, conv: str, norm: str) -> Rename:

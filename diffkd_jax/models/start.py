@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from .backbones import backbone_of
-from .contract import Model, by_path, from_linen
+from .dense.backbone import backbone_of
 from .files import is_ours, load_variables, shapes_of
 from .import_torch import count_classes, import_weights
+from .model import Model, by_path, from_linen
 from .torch_file import read_state_dict
 
 

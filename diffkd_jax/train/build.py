@@ -17,7 +17,7 @@ from ..core.taps import Refined
 from ..data import Data, known_target, open_data, pipeline, transforms
 from ..data.orientation import alike
 from ..methods import Method
-from ..models.contract import Model, by_path
+from ..models.model import Model, by_path
 from ..models.start import frozen_mask
 from ..tasks import TARGETS, Evidence, Task
 from . import ranges, sharding

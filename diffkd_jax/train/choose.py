@@ -16,8 +16,8 @@ from ..core.norm import BatchNorm
 from ..core.taps import Refined, Tap
 from ..data import Data
 from ..methods import METHODS, Method
-from ..models.contract import Model, from_linen
 from ..models.files import describe, with_head
+from ..models.model import Model, from_linen
 from ..named import call, find, keywords
 from ..tasks import TASKS, Evidence, Task
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data import Data, Split, pipeline, transforms
 from ..data.unreadable import note_skipped
-from ..models.contract import Model
+from ..models.model import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
 from . import sharding

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ..models.contract import Model
+from ..models.model import Model
 from . import sharding
 from .build import Scoring
 from .choose import missing_output_named

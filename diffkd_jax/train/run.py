@@ -12,7 +12,6 @@ from ..data import stand_in
 from ..io.best_effort import attempt, noting
 from ..io.drawing import draw_files
 from ..models.checks import check_finite, expand
-from ..models.contract import Model
 from ..models.files import (
     EMA_FILE,
     MODEL_FILE,
@@ -22,6 +21,7 @@ from ..models.files import (
     model_file,
 )
 from ..models.inputs import check_input, input_of
+from ..models.model import Model
 from . import processes, report, sharding, summary
 from .build import Run, build, build_scoring, check_teacher, student_variables
 from .check import check_comparison, check_run

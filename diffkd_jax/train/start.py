@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from ..core.step import TrainState
 from ..models.checks import check_finite
-from ..models.contract import Model, split
 from ..models.files import model_file, read_input
 from ..models.inputs import input_difference
+from ..models.model import Model, split
 from ..models.start import inherit, inherited, load_into, start_from
 from . import sharding
 from .build import Run, student_variables

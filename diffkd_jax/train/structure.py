@@ -8,7 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from .. import __version__
-from ..models.contract import by_path
+from ..models.model import by_path
 
 
 def of(tree: Any) -> dict[str, str]:

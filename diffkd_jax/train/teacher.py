@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from ..models.checks import check_finite, expand
-from ..models.contract import Model, split
 from ..models.files import (
     EMA_FILE,
     described,
@@ -22,6 +21,7 @@ from ..models.files import (
     read_input,
 )
 from ..models.inputs import check_input
+from ..models.model import Model, split
 from .checkpoint import checksum
 
 LOG = logging.getLogger(__name__)

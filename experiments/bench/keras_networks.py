@@ -50,7 +50,7 @@ def relu(x, name=None):
 
 
 def cifar_resnet(depth, widths=(16, 16, 32, 64)):
-    """From pictures to ``features``, as ``diffkd_jax.models.cifar_resnet``."""
+    """From images to ``features``, as our ``cifar_resnet``."""
     picture = keras.Input((32, 32, 3))
     x = relu(conv_norm(picture, "stem", widths[0], 3))
     count = (depth - 2) // 6
@@ -67,7 +67,7 @@ def cifar_resnet(depth, widths=(16, 16, 32, 64)):
 
 
 def wide_resnet(depth, width):
-    """From pictures to ``features``, as ``diffkd_jax.models.wrn``."""
+    """From pictures to ``features``, as ``diffkd_jax.models.backbones.wrn``."""
     picture = keras.Input((32, 32, 3))
     x = convolve(picture, "stem", 16, 3)
     for i, channels in enumerate((16 * width, 32 * width, 64 * width), 1):

@@ -20,7 +20,8 @@ import numpy as np
 from absl import app, flags
 
 from diffkd_jax.backend.compiler import compiler_options
-from diffkd_jax.models import build, layers
+from diffkd_jax.models import build
+from diffkd_jax.models.backbones import layers
 from diffkd_jax.models.fold import fold
 
 MODEL = flags.DEFINE_string("model", "resnet34", "Name of the teacher.")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffkd_jax.models.contract import by_path
 from diffkd_jax.models.files import export_model, export_torch, load_model, load_torch
+from diffkd_jax.models.model import by_path
 from tests.models.test_segmenter_files import SHAPE, started, trained
 
 SMALL = {"width": 8, "fpn_channels": 32, "tower_depth": 1}

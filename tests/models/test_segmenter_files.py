@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import import_weights
-from diffkd_jax.models.contract import by_path
 from diffkd_jax.models.files import (
     describe,
     export_model,
@@ -17,6 +16,7 @@ from diffkd_jax.models.files import (
     load_model,
     load_torch,
 )
+from diffkd_jax.models.model import by_path
 from diffkd_jax.models.start import load_into, start_from
 from tests.models.test_fold import random_variables
 

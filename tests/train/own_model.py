@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from diffkd_jax.models.swin import Swin
+from diffkd_jax.models.backbones.swin import Swin
 
 
 class Own(nn.Module):

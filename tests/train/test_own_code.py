@@ -12,8 +12,8 @@ from flax import nnx
 
 from diffkd_jax import main
 from diffkd_jax.models import from_nnx
-from diffkd_jax.models.contract import by_path, from_linen
 from diffkd_jax.models.files import load_model
+from diffkd_jax.models.model import by_path, from_linen
 from diffkd_jax.tasks.classification import task as classification
 from diffkd_jax.train import fit, metrics, run
 from tests.train.conftest import tiny_config

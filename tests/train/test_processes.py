@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.models.contract import by_path
 from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, load_model
+from diffkd_jax.models.model import by_path
 from diffkd_jax.train import processes
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager

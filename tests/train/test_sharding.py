@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.model import by_path
 from diffkd_jax.train import sharding
 from diffkd_jax.train.build import build, student_variables
 from diffkd_jax.train.teacher import load_teacher

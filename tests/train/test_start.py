@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.models.contract import by_path
 from diffkd_jax.models.files import (
     MODEL_FILE,
     describe,
@@ -12,6 +11,7 @@ from diffkd_jax.models.files import (
     export_torch,
     load_model,
 )
+from diffkd_jax.models.model import by_path
 from diffkd_jax.train import fit, metrics, run
 from diffkd_jax.train.build import build
 from diffkd_jax.train.start import starting

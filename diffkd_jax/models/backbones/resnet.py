@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ..bounds import Channels, Part
+from ...bounds import Channels, Part
 from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_classify
 
 

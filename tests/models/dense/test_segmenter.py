@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
+from tests.models.backbones.test_golden import relative_error
 from tests.models.test_fold import random_variables
-from tests.models.test_golden import relative_error
 
 
 @pytest.mark.parametrize("name", models.SEGMENTATION_MODELS)

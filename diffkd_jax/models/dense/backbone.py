@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from .options import option_names
+from ..options import option_names
 
 # Options that are handed on to the backbone, where it and the network have them.
 OF_BACKBONES = (

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ..core.norm import BatchNorm
+from ...core.norm import BatchNorm
 from .layers import ConvNorm, conv, pool_and_classify
 
 
@@ -17,7 +17,7 @@ class PreActivationBlock(nn.Module):
     Attributes:
       channels: output channels.
       stride: of the first convolution and the shortcut.
-      train: as in :class:`diffkd_jax.models.layers.ConvNorm`.
+      train: as in :class:`diffkd_jax.models.backbones.layers.ConvNorm`.
       group_size: likewise.
       dtype: likewise.
     """

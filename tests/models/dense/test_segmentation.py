@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
+from diffkd_jax.models.backbones.layers import ConvNorm
+from diffkd_jax.models.dense.segmenter import Aspp
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
-from diffkd_jax.models.layers import ConvNorm
 from diffkd_jax.models.references import references
-from diffkd_jax.models.segmenter import Aspp
 from diffkd_jax.models.segmenter_names import TORCHVISION_HEADS
 from diffkd_jax.ops.resize import bilinear
 from diffkd_jax.train.summary import count_parameters, multiply_adds
 from tests.conftest import GOLDEN
-from tests.models.test_golden import relative_error
+from tests.models.backbones.test_golden import relative_error
 
 TORCHVISION = {"deep_stem": False, "align_corners": False, "head_dropout": 0.0}
 NO_DROPOUT = {"head_dropout": 0.0, "aux_dropout": 0.0}

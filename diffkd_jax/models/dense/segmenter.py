@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ..bounds import Channels, Dilation, Factor, Part
-from ..core.modules import uniform_bias, uniform_fan_in
-from ..ops.resize import adaptive_mean, bilinear
-from .backbones import backbone_of
-from .layers import Layer, layer_of
-from .options import option_names
+from ...bounds import Channels, Dilation, Factor, Part
+from ...core.modules import uniform_bias, uniform_fan_in
+from ...ops.resize import adaptive_mean, bilinear
+from ..backbones.layers import Layer, layer_of
+from ..options import option_names
+from .backbone import backbone_of
 
 OF_ASPP = ("rates", "aspp_dropout")
 BINS = (1, 2, 3, 6)  # of the pyramid, on each side
@@ -24,10 +24,11 @@ class Aspp(nn.Module):
     Attributes:
       channels: of each branch and of the result.
       rates: dilations of the 3x3 convolutions.
-      layer: :class:`diffkd_jax.models.layers.ConvNorm` with the model's options.
+      layer: :class:`diffkd_jax.models.backbones.layers.ConvNorm` with the model's
+        options.
 
     >>> from functools import partial
-    >>> from diffkd_jax.models.layers import ConvNorm
+    >>> from diffkd_jax.models.backbones.layers import ConvNorm
     >>> net = Aspp(8, (2, 4), partial(ConvNorm, train=False))
     >>> y, _ = net.init_with_output(jax.random.key(0), jnp.ones((1, 9, 7, 3)))
     >>> y.shape
@@ -55,7 +56,8 @@ class Pyramid(nn.Module):
     """A map with its means over 1, 2, 3, 6 bins a side, each reduced to a quarter.
 
     Attributes:
-      layer: :class:`diffkd_jax.models.layers.ConvNorm` with the model's options.
+      layer: :class:`diffkd_jax.models.backbones.layers.ConvNorm` with the model's
+        options.
       align_corners: of the resizing of the means.
     """
 

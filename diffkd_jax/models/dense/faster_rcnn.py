@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ..bounds import Channels, Positive, Share
-from ..core.modules import uniform_bias, uniform_fan_in
-from ..ops.anchors import grid_anchors
-from ..ops.proposals import propose, sample_anchors, sample_proposals
-from ..ops.roi_align import multiscale
+from ...bounds import Channels, Positive, Share
+from ...core.modules import uniform_bias, uniform_fan_in
+from ...ops.anchors import grid_anchors
+from ...ops.proposals import propose, sample_anchors, sample_proposals
+from ...ops.roi_align import multiscale
 from .fpn import Extra, Level, pyramid_of
 from .retinanet import Tower, check_sizes, covered, predict
 
@@ -52,8 +52,8 @@ class FasterRcnn(nn.Module):
         training.
       stride_in_first: of the backbone's bottlenecks.
       fpn_channels: of the pyramid and the network for proposals.
-      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.fpn.Fpn`; boxes
-        are pooled from those up to p5.
+      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`;
+        boxes are pooled from those up to p5.
       anchor_sizes: side of a square anchor of each level, pixels.
       ratios: of height to width.
       rounded_anchors: sides and corners in whole pixels.

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 
-from ..ops.resize import nearest
-from .backbones import backbone_of
-from .layers import conv
+from ...ops.resize import nearest
+from ..backbones.layers import conv
+from .backbone import backbone_of
 
 Level = Literal["p2", "p3", "p4", "p5", "p6", "p7"]  # 1/4, 1/8, ... of the picture
 LEVELS = get_args(Level)

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ..bounds import Factor, Part
+from ...bounds import Factor, Part
 from .inverted_residual import InvertedResidual, round_channels
 from .layers import dilate, layer_of, pool_and_classify
 

@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ..backend.depthwise import depthwise
-from ..backend.wide_convolution import conv_general_dilated
-from ..core.modules import uniform_bias, uniform_fan_in
-from ..core.norm import BatchNorm
+from ...backend.depthwise import depthwise
+from ...backend.wide_convolution import conv_general_dilated
+from ...core.modules import uniform_bias, uniform_fan_in
+from ...core.norm import BatchNorm
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from ..bounds import Channels, Share
-from ..ops.anchors import points
+from ...bounds import Channels, Share
+from ...ops.anchors import points
 from .fpn import Extra, Level, pyramid_of
 from .retinanet import Tower, covered, predict, rare
 
@@ -36,7 +36,7 @@ class Fcos(nn.Module):
         training.
       stride_in_first: of the backbone's bottlenecks.
       fpn_channels: of the pyramid and the towers, a multiple of 32.
-      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.fpn.Fpn`.
+      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
       tower_depth: convolutions, each with a group norm, before the last of each head.
       point_offset: of the points from the top left corners of positions, strides.
       level_scales: a trained factor of the distances for every level.

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
-from diffkd_jax.models.contract import from_linen, split
 from diffkd_jax.models.files import export_model, export_torch, load_model, load_torch
 from diffkd_jax.models.fold import fold
-from tests.models.test_detector import shapes
+from diffkd_jax.models.model import from_linen, split
+from tests.models.backbones.test_golden import relative_error
+from tests.models.dense.test_detector import shapes
 from tests.models.test_fold import paths, random_variables
-from tests.models.test_golden import relative_error
 from tests.models.test_segmenter_files import SHAPE, trained
 
 OPTIONS = {

@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ..bounds import Factor, Part
-from ..core.norm import BatchNorm
+from ...bounds import Factor, Part
+from ...core.norm import BatchNorm
 from .inverted_residual import InvertedResidual, round_channels
 from .layers import conv, layer_of, pool_and_classify
 

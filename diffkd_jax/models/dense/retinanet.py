@@ -7,10 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ..bounds import Channels, Positive
-from ..ops.anchors import grid_anchors
+from ...bounds import Channels, Positive
+from ...ops.anchors import grid_anchors
+from ..backbones.layers import conv
 from .fpn import Extra, Level, pyramid_of
-from .layers import conv
 
 normal = nn.initializers.normal(0.01)
 # So that at first every position says "no object" with probability 0.99.
@@ -108,7 +108,7 @@ class RetinaNet(nn.Module):
         training.
       stride_in_first: of the backbone's bottlenecks.
       fpn_channels: of the pyramid and the towers.
-      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.fpn.Fpn`.
+      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
       tower_depth: convolutions before the last of each head.
       anchor_sizes: side of a square anchor of each level, pixels.
       scales: factors of these.

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
+from diffkd_jax.models.backbones.cifar_resnet import CifarResNet
+from diffkd_jax.models.backbones.layers import conv
+from diffkd_jax.models.backbones.swin import Swin
 from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
-from diffkd_jax.models.layers import conv
 from diffkd_jax.models.references import references
 from tests.conftest import GOLDEN
 from tests.models.test_fold import random_variables
@@ -140,7 +142,7 @@ SLOW_TO_COMPILE = [
 
 
 # One of each kind of layer; the goldens have the whole of it.
-SMALL_SWIN = functools.partial(models.Swin, (1, 1, 2, 1), 32)
+SMALL_SWIN = functools.partial(Swin, (1, 1, 2, 1), 32)
 BUILD = {"small_swin": SMALL_SWIN}
 
 
@@ -206,7 +208,7 @@ def test_unknown_names_are_listed():
     with pytest.raises(ValueError, match=r"wrn_16_1.*depht"):
         models.build("wrn_16_1", num_classes=2, depht=3)
     with pytest.raises(ValueError, match="depth: found 9"):
-        models.CifarResNet(9, 2).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+        CifarResNet(9, 2).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ..bounds import Channels
+from ...bounds import Channels
 from .layers import Stage, layer_of, pool_and_classify
 
 NARROW = (16, 16, 32, 64)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..bounds import Part
+from ...bounds import Part
 from .layers import drop_path, pool_and_classify
 
 normal = nn.initializers.truncated_normal(0.02)

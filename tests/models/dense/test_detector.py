@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
-from diffkd_jax.models.contract import by_path
+from diffkd_jax.models.backbones.layers import Bottleneck, ConvNorm
+from diffkd_jax.models.dense.fpn import Fpn
 from diffkd_jax.models.fold import fold
-from diffkd_jax.models.fpn import Fpn
-from diffkd_jax.models.layers import Bottleneck, ConvNorm
+from diffkd_jax.models.model import by_path
 from diffkd_jax.train.summary import count_parameters
+from tests.models.backbones.test_golden import relative_error
 from tests.models.test_fold import paths, random_variables
-from tests.models.test_golden import relative_error
 
 FCOS, RETINANET = "fcos_resnet18", "retinanet_resnet18"
 KINDS = [models.RetinaNet, models.Fcos]

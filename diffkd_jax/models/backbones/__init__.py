@@ -1,0 +1,1 @@
+"""Classifiers, which also serve as backbones of networks for dense tasks."""

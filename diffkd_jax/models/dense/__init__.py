@@ -1,0 +1,1 @@
+"""Networks for segmentation and detection on top of a backbone."""
