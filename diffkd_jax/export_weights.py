@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from .io import console
-from .models.checks import check_finite, expand
-from .models.files import export_torch, load_model, model_file
-from .models.output_files import check_output
 from .train.devices import run_tool
+from .weights.checks import check_finite, expand
+from .weights.files import export_torch, load_model, model_file
+from .weights.output_files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

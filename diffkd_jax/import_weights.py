@@ -21,13 +21,13 @@ from typing import Any
 import jax
 
 from .io import console
-from .models.checks import check_finite, expand
-from .models.files import export_model, load_torch
 from .models.inputs import input_of
-from .models.metadata import INPUT_KEY, input_text, parse_input
 from .models.model import Model
-from .models.output_files import check_output, file_to_write
 from .train.devices import run_tool
+from .weights.checks import check_finite, expand
+from .weights.files import export_model, load_torch
+from .weights.metadata import INPUT_KEY, input_text, parse_input
+from .weights.output_files import check_output, file_to_write
 
 
 def convert(

@@ -95,10 +95,10 @@ def run(
 
 
 def _run(config, workdir: str, signals: bool, given: Collection[str] | None) -> None:
-    from .models.checks import expand
     from .train import run as runs
     from .train.processes import ending_together
     from .train.stop import never, on_signals
+    from .weights.checks import expand
 
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     if config.mode not in MODES:

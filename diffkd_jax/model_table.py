@@ -18,8 +18,8 @@ from .models import (
 )
 from .models.model import by_path
 from .models.options import option_names
-from .models.references import references
 from .train.summary import count_parameters, multiply_adds
+from .weights.torch.names.classifiers import references
 
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published
 # it (torchvision 0.29: its metadata; Swin-L: DiffKD, table 3; EfficientNet-Lite:

@@ -5,7 +5,7 @@ import numpy as np
 
 from diffkd_jax.data.sources import load_idx
 from diffkd_jax.data.transforms import normalise
-from diffkd_jax.models.files import load_model
+from diffkd_jax.weights.files import load_model
 
 
 def unseen_pictures(directory):

@@ -16,10 +16,10 @@ import optax
 from diffkd_jax import DiffKD, Tap, diffkd_step, distillation, init_state, main
 from diffkd_jax.core.distances import kl
 from diffkd_jax.core.norm import BatchNorm
-from diffkd_jax.models.files import MODEL_FILE
 from diffkd_jax.tasks.classification import task
 from diffkd_jax.tasks.classification.mix import make_prepare
 from diffkd_jax.train.metrics import read_rows
+from diffkd_jax.weights.files import MODEL_FILE
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
 from tests.train.own_model import Own

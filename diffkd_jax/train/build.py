@@ -18,8 +18,8 @@ from ..data import Data, known_target, open_data, pipeline, transforms
 from ..data.orientation import alike
 from ..methods import Method
 from ..models.model import Model, by_path
-from ..models.start import frozen_mask
 from ..tasks import TARGETS, Evidence, Task
+from ..weights.initial import frozen_mask
 from . import ranges, sharding
 from .choose import (
     batch_shapes,

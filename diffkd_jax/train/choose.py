@@ -16,10 +16,10 @@ from ..core.norm import BatchNorm
 from ..core.taps import Refined, Tap
 from ..data import Data
 from ..methods import METHODS, Method
-from ..models.files import describe, with_head
 from ..models.model import Model, from_linen
 from ..named import call, find, keywords
 from ..tasks import TASKS, Evidence, Task
+from ..weights.files import describe, with_head
 
 
 def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..backend.compiler import compiler_options
 from ..core.step import TrainState
-from ..models.output_files import appearing
+from ..weights.output_files import appearing
 from . import sharding
 from .build import Run, student_variables
 from .evaluate import inferring

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..models.start import frozen_mask
 from ..named import call, find
+from ..weights.initial import frozen_mask
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "cosine", "poly")

@@ -11,8 +11,10 @@ import jax
 from ..data import stand_in
 from ..io.best_effort import attempt, noting
 from ..io.drawing import draw_files
-from ..models.checks import check_finite, expand
-from ..models.files import (
+from ..models.inputs import check_input, input_of
+from ..models.model import Model
+from ..weights.checks import check_finite, expand
+from ..weights.files import (
     EMA_FILE,
     MODEL_FILE,
     export_model,
@@ -20,8 +22,6 @@ from ..models.files import (
     load_model,
     model_file,
 )
-from ..models.inputs import check_input, input_of
-from ..models.model import Model
 from . import processes, report, sharding, summary
 from .build import Run, build, build_scoring, check_teacher, student_variables
 from .check import check_comparison, check_run

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ..core.step import TrainState
-from ..models.checks import check_finite
-from ..models.files import model_file, read_input
 from ..models.inputs import input_difference
 from ..models.model import Model, split
-from ..models.start import inherit, inherited, load_into, start_from
+from ..weights.checks import check_finite
+from ..weights.files import model_file, read_input
+from ..weights.initial import inherit, inherited, load_into, start_from
 from . import sharding
 from .build import Run, student_variables
 

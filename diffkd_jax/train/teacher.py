@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..models.checks import check_finite, expand
-from ..models.files import (
+from ..models.inputs import check_input
+from ..models.model import Model, split
+from ..weights.checks import check_finite, expand
+from ..weights.files import (
     EMA_FILE,
     described,
     is_classifier,
@@ -20,8 +22,6 @@ from ..models.files import (
     read_description,
     read_input,
 )
-from ..models.inputs import check_input
-from ..models.model import Model, split
 from .checkpoint import checksum
 
 LOG = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def load_teacher(
 
     Args:
       path: workdir of a finished run, a file that we exported, or weights of a PyTorch
-        definition, see :mod:`diffkd_jax.models.torch_file`.
+        definition, see :mod:`diffkd_jax.weights.torch.reader`.
       expected: the teacher of the run, untrained.
       weights: which of several sets, "" or "ema".
       freeze: false for its variables as they are in the file.

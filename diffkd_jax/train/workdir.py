@@ -11,10 +11,10 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..io import valid_json
-from ..models.file_kinds import SAFETENSORS, kind_of
-from ..models.files import EMA_FILE, MODEL_FILE, is_ours
-from ..models.output_files import appearing
-from ..models.tensors import read_metadata
+from ..weights.file_kinds import SAFETENSORS, kind_of
+from ..weights.files import EMA_FILE, MODEL_FILE, is_ours
+from ..weights.output_files import appearing
+from ..weights.tensors import read_metadata
 from .processes import as_first, everywhere, is_primary
 
 LOG = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from configs import imagenet
 from diffkd_jax.data import Data
 from diffkd_jax.data.split import array_split
 from diffkd_jax.data.transforms import make_normalise
-from diffkd_jax.models.files import shapes_of
 from diffkd_jax.models.model import split as split_variables
 from diffkd_jax.train import sharding
 from diffkd_jax.train.build import Run, build
 from diffkd_jax.train.choose import batch_shapes
+from diffkd_jax.weights.files import shapes_of
 
 CIFAR = [
     "wrn_40_2-wrn_40_1",

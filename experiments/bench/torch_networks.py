@@ -1,7 +1,7 @@
 """What is compared, stated plainly in PyTorch: two ResNets, and the blocks of DiffKD.
 
 Modules have the names of the definitions whose weights we read, so that
-``diffkd_jax.models.import_torch.export_state_dict`` fills them.
+``diffkd_jax.weights.torch.convert.export_state_dict`` fills them.
 """
 
 import torch

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from diffkd_jax import DiffKD, DiffKDNoise
 from diffkd_jax.core import diffkd, diffusion, distances
-from diffkd_jax.models import import_torch
+from diffkd_jax.weights.torch import convert
 from tests.conftest import GOLDEN
 from tests.helpers import diffkd_names
 
@@ -92,7 +92,7 @@ def load_block(name, dtype):
     rename = diffkd_names.DIFFKD_LOGITS if vectors else diffkd_names.DIFFKD_FEATURES
     state_dict = {k[6:]: v for k, v in golden.items() if k.startswith("param/")}
     state_dict |= fresh_statistics(golden)
-    variables = import_torch.import_state_dict(state_dict, template, rename)
+    variables = convert.import_state_dict(state_dict, template, rename)
     return (
         golden,
         module,
@@ -181,7 +181,7 @@ def test_outputs_losses_and_statistics(block):
     assert set(terms) == set(expected)
     for term, value in expected.items():
         assert relative_error(terms[term], value) < tolerance, term
-    stats = import_torch.export_state_dict(updates, rename)
+    stats = convert.export_state_dict(updates, rename)
     expected = {
         k.removeprefix("stats_after/"): v
         for k, v in golden.items()
@@ -201,7 +201,7 @@ def test_gradients_of_each_loss_term(block):
     )
     for term in terms:
         by_params, by_student = gradients[term]
-        found = import_torch.export_state_dict({"params": by_params}, rename)
+        found = convert.export_state_dict({"params": by_params}, rename)
         found["student"] = np.asarray(
             by_student[:, None, None] if by_student.ndim == 2 else by_student
         ).transpose(0, 3, 1, 2)
@@ -271,12 +271,12 @@ def test_distances(schedule, dtype, name, tau):
 @pytest.mark.parametrize("name", ["feature_autoencoder", "logits"])
 def test_block_import_is_strict(name):
     _, _, rename, variables, *_ = load_block(name, "float32")
-    state_dict = import_torch.export_state_dict(variables, rename)
+    state_dict = convert.export_state_dict(variables, rename)
     state_dict["surprise.weight"] = np.zeros(1)
     state_dict["trans.weight"] = np.zeros((3, 3))
     del state_dict["trans.bias"]
     with pytest.raises(ValueError, match="does not fit") as error:
-        import_torch.import_state_dict(state_dict, variables, rename)
+        convert.import_state_dict(state_dict, variables, rename)
     text = str(error.value)
     assert "missing (1):\n  trans.bias" in text
     assert "unexpected (1):\n  surprise.weight" in text
@@ -285,7 +285,7 @@ def test_block_import_is_strict(name):
 
 def test_block_export_is_the_inverse():
     golden, _, rename, variables, *_ = load_block("feature_autoencoder", "float32")
-    exported = import_torch.export_state_dict(variables, rename)
+    exported = convert.export_state_dict(variables, rename)
     for key, value in golden.items():
         if key.startswith("param/"):
             np.testing.assert_array_equal(

@@ -1,6 +1,6 @@
 """Names that the official DiffKD code has for the layers of the blocks."""
 
-from diffkd_jax.models.renaming import Rename
+from diffkd_jax.weights.torch.renaming import Rename
 
 # Convolutions and norms share one sequence there.
 _BOTTLENECK: Rename = (

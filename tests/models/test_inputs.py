@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from diffkd_jax import export_weights, import_weights
 from diffkd_jax.data.transforms import normalise
 from diffkd_jax.models import Model
-from diffkd_jax.models.files import (
+from diffkd_jax.models.inputs import input_difference, input_of
+from diffkd_jax.weights.files import (
     describe,
     export_model,
     export_torch,
@@ -21,7 +22,6 @@ from diffkd_jax.models.files import (
     load_torch,
     read_input,
 )
-from diffkd_jax.models.inputs import input_difference, input_of
 from tests.conftest import GOLDEN
 from tests.models.test_fold import random_variables
 

@@ -88,7 +88,7 @@ def resnet_config(**fields):
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory):
     """Workdir with the export of a ResNet of drawn weights, as ``RESNET`` names it."""
-    from diffkd_jax.models.files import MODEL_FILE, describe, export_model
+    from diffkd_jax.weights.files import MODEL_FILE, describe, export_model
     from tests.models.test_fold import random_variables
 
     model = describe(

@@ -12,11 +12,11 @@ from absl import logging
 from diffkd_jax import main
 from diffkd_jax.config import FREE_FIELDS
 from diffkd_jax.data import open_data
-from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, export_model
 from diffkd_jax.train import checkpoint, disk, metrics, workdir
 from diffkd_jax.train.choose import make_model
 from diffkd_jax.train.record import claim_workdir, record_teacher
 from diffkd_jax.train.teacher import load_teacher
+from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, export_model
 from tests.models.test_fold import random_variables
 from tests.train.conftest import tiny_config
 

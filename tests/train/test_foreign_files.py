@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffkd_jax import main
-from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, export_torch, load_model
 from diffkd_jax.train import build
+from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, export_torch, load_model
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config
 

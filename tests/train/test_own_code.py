@@ -12,10 +12,10 @@ from flax import nnx
 
 from diffkd_jax import main
 from diffkd_jax.models import from_nnx
-from diffkd_jax.models.files import load_model
 from diffkd_jax.models.model import by_path, from_linen
 from diffkd_jax.tasks.classification import task as classification
 from diffkd_jax.train import fit, metrics, run
+from diffkd_jax.weights.files import load_model
 from tests.train.conftest import tiny_config
 
 OWN = "tests.train.own_code"

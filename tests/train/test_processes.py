@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.models.files import EMA_FILE, MODEL_FILE, load_model
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train import processes
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
 from diffkd_jax.train.metrics import read_rows
+from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, load_model
 from tests.train.conftest import ROOT, tiny_command, tiny_config
 
 LONG = {"method": "none", "train.epochs": 500.0, "eval_every_epochs": 100.0}

@@ -12,16 +12,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from diffkd_jax import main
 from diffkd_jax.data import open_data
-from diffkd_jax.models.files import (
+from diffkd_jax.train import fit, metrics, report, run
+from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.teacher import load_teacher
+from diffkd_jax.weights.files import (
     EMA_FILE,
     MODEL_FILE,
     describe,
     export_torch,
     load_model,
 )
-from diffkd_jax.train import fit, metrics, report, run
-from diffkd_jax.train.choose import make_model
-from diffkd_jax.train.teacher import load_teacher
 from tests.train.conftest import RESNET, load_config, resnet_config, tiny_config
 
 OWN = tiny_config().student.model

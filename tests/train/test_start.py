@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.models.files import (
+from diffkd_jax.models.model import by_path
+from diffkd_jax.train import fit, metrics, run
+from diffkd_jax.train.build import build
+from diffkd_jax.train.start import starting
+from diffkd_jax.weights.files import (
     MODEL_FILE,
     describe,
     export_model,
     export_torch,
     load_model,
 )
-from diffkd_jax.models.model import by_path
-from diffkd_jax.train import fit, metrics, run
-from diffkd_jax.train.build import build
-from diffkd_jax.train.start import starting
 from tests.models.test_fold import random_variables
 from tests.train.conftest import tiny_config
 
@@ -76,7 +76,7 @@ def test_a_head_can_be_left_out(tmp_path, monkeypatch):
 
 
 def test_weights_go_into_a_subtree_strictly():
-    from diffkd_jax.models.start import start_from
+    from diffkd_jax.weights.initial import start_from
 
     own = {"params": {"backbone": {"w": np.zeros(2)}, "neck": {"w": np.zeros(2)}}}
     out = start_from(own, {"params": {"w": np.ones(2)}}, source="f", into="backbone")

@@ -9,16 +9,16 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.data import open_data
-from diffkd_jax.models.files import (
+from diffkd_jax.train import run
+from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.teacher import load_teacher
+from diffkd_jax.weights.files import (
     EMA_FILE,
     MODEL_FILE,
     export_model,
     export_torch,
     load_model,
 )
-from diffkd_jax.train import run
-from diffkd_jax.train.choose import make_model
-from diffkd_jax.train.teacher import load_teacher
 from tests.models.test_fold import random_variables
 from tests.train.conftest import resnet_config
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from diffkd_jax import __version__, main
-from diffkd_jax.models.files import MODEL_FILE, load_model
 from diffkd_jax.train import disk, metrics, workdir
 from diffkd_jax.train import run as runs
 from diffkd_jax.train.record import claim_workdir
+from diffkd_jax.weights.files import MODEL_FILE, load_model
 from tests.train.conftest import ROOT, tiny_config
 
 

@@ -14,8 +14,8 @@ from diffkd_jax import models
 from diffkd_jax.models.backbones.cifar_resnet import CifarResNet
 from diffkd_jax.models.backbones.layers import conv
 from diffkd_jax.models.backbones.swin import Swin
-from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
-from diffkd_jax.models.references import references
+from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
+from diffkd_jax.weights.torch.names.classifiers import references
 from tests.conftest import GOLDEN
 from tests.models.test_fold import random_variables
 

@@ -9,11 +9,11 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.dense.fpn import Fpn
-from diffkd_jax.models.import_torch import import_state_dict
-from diffkd_jax.models.references import references
 from diffkd_jax.ops.roi_align import multiscale
 from diffkd_jax.tasks.detection import two_stage
 from diffkd_jax.tasks.detection.one_stage import Kept
+from diffkd_jax.weights.torch.convert import import_state_dict
+from diffkd_jax.weights.torch.names.classifiers import references
 from tests.conftest import GOLDEN
 from tests.models.backbones.test_golden import relative_error
 from tests.models.dense.test_segmentation import loaded, nchw, nhwc, read, regenerated

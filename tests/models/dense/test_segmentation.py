@@ -13,11 +13,11 @@ import pytest
 from diffkd_jax import models
 from diffkd_jax.models.backbones.layers import ConvNorm
 from diffkd_jax.models.dense.segmenter import Aspp
-from diffkd_jax.models.import_torch import export_state_dict, import_state_dict
-from diffkd_jax.models.references import references
-from diffkd_jax.models.segmenter_names import TORCHVISION_HEADS
 from diffkd_jax.ops.resize import bilinear
 from diffkd_jax.train.summary import count_parameters, multiply_adds
+from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
+from diffkd_jax.weights.torch.names.classifiers import references
+from diffkd_jax.weights.torch.names.segmenters import TORCHVISION_HEADS
 from tests.conftest import GOLDEN
 from tests.models.backbones.test_golden import relative_error
 

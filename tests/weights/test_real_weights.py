@@ -16,8 +16,8 @@ from PIL import Image
 
 from diffkd_jax import import_weights
 from diffkd_jax.data.transforms import center_crop, normalise
-from diffkd_jax.models.files import load_model
 from diffkd_jax.models.fold import fold
+from diffkd_jax.weights.files import load_model
 from tests.train.conftest import load_config
 
 pytestmark = pytest.mark.download

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffkd_jax.models.files import export_model, export_torch, load_model, load_torch
 from diffkd_jax.models.model import by_path
-from tests.models.test_segmenter_files import SHAPE, started, trained
+from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
+from tests.weights.test_segmenter_files import SHAPE, started, trained
 
 SMALL = {"width": 8, "fpn_channels": 32, "tower_depth": 1}
 CASES = [

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import export_weights, import_weights
 from diffkd_jax.models import MODELS, build
-from diffkd_jax.models.checks import check_finite
-from diffkd_jax.models.files import (
+from diffkd_jax.weights.checks import check_finite
+from diffkd_jax.weights.files import (
     describe,
     export_model,
     export_torch,

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import import_weights
-from diffkd_jax.models.files import (
+from diffkd_jax.weights.files import (
     describe,
     export_model,
     export_torch,
@@ -18,7 +18,7 @@ from diffkd_jax.models.files import (
     load_model,
     load_torch,
 )
-from diffkd_jax.models.references import references
+from diffkd_jax.weights.torch.names.classifiers import references
 from tests.models.test_fold import random_variables
 
 SHAPE = (32, 32, 3)

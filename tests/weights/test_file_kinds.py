@@ -12,14 +12,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.models.files import (
+from diffkd_jax.weights.files import (
     describe,
     export_model,
     load_model,
     load_torch,
     model_file,
 )
-from diffkd_jax.models.torch_file import read_state_dict
+from diffkd_jax.weights.torch.reader import read_state_dict
 from tests.conftest import GOLDEN
 from tests.models.test_fold import random_variables
 

@@ -13,11 +13,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .checks import expand
-from .file_kinds import EXPECTED, SAFETENSORS, check_weights, what_is_at
+from ..checks import expand
+from ..file_kinds import EXPECTED, SAFETENSORS, check_weights, what_is_at
+from ..tensors import read_arrays
+from .pickle_machine import Storage, Tensor, read_pickle
 from .state_dicts import choose, strip
-from .tensors import read_arrays
-from .torch_pickle import Storage, Tensor, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MOST_EXPANDED = 2**20  # numbers that a tensor may show of a smaller storage
@@ -32,8 +32,8 @@ def read_state_dict(path: str | Path, weights: str = "") -> dict[str, np.ndarray
     """The state dict in a ``.safetensors`` or (zip or older) ``.pth`` file.
 
     Wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.`` are taken
-    off, see :mod:`diffkd_jax.models.state_dicts`; the log says which. ``_diff.*``, the
-    DiffKD blocks in checkpoints of the official code, are left out.
+    off, see :mod:`diffkd_jax.weights.torch.state_dicts`; the log says which.
+    ``_diff.*``, the DiffKD blocks in checkpoints of the official code, are left out.
 
     Args:
       path: the file; its kind is found from its content.

@@ -1,6 +1,6 @@
 """How PyTorch's definitions of the models name what ours name.
 
-By rename tables, see :mod:`diffkd_jax.models.renaming`.
+By rename tables, see :mod:`diffkd_jax.weights.torch.renaming`.
 """
 
 import re
@@ -8,21 +8,26 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 
-from .backbones.cifar_resnet import CifarResNet
-from .backbones.efficientnet import EfficientNet
-from .backbones.mobilenet import V1_BLOCKS, V2_STAGES, MobileNetV1, MobileNetV2
-from .backbones.resnet import ResNet
-from .backbones.shufflenet import ShuffleNetV1, ShuffleNetV2
-from .backbones.swin import Swin
-from .backbones.vgg import Vgg
-from .backbones.wrn import WideResNet
-from .dense.faster_rcnn import FasterRcnn
-from .dense.fcos import Fcos
-from .dense.retinanet import RetinaNet
-from .dense.segmenter import Segmenter
-from .detector_names import detector_names
-from .renaming import Rename
-from .segmenter_names import segmenter_names
+from ....models.backbones.cifar_resnet import CifarResNet
+from ....models.backbones.efficientnet import EfficientNet
+from ....models.backbones.mobilenet import (
+    V1_BLOCKS,
+    V2_STAGES,
+    MobileNetV1,
+    MobileNetV2,
+)
+from ....models.backbones.resnet import ResNet
+from ....models.backbones.shufflenet import ShuffleNetV1, ShuffleNetV2
+from ....models.backbones.swin import Swin
+from ....models.backbones.vgg import Vgg
+from ....models.backbones.wrn import WideResNet
+from ....models.dense.faster_rcnn import FasterRcnn
+from ....models.dense.fcos import Fcos
+from ....models.dense.retinanet import RetinaNet
+from ....models.dense.segmenter import Segmenter
+from ..renaming import Rename
+from .detectors import detector_names
+from .segmenters import segmenter_names
 
 
 def references(module: nn.Module) -> dict[str, Rename]:

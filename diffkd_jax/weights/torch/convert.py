@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from .detector_names import class_rows
-from .references import references
+from .names.classifiers import references
+from .names.detectors import class_rows
+from .names.segmenters import check_parts
 from .renaming import Rename, renamed
-from .segmenter_names import check_parts
 
 LEAVES = {
     "kernel": "weight",
@@ -37,7 +37,8 @@ def import_state_dict(
         counters are left out.
       template: variables with the wanted shapes and dtypes, arrays or
         ``jax.ShapeDtypeStruct`` (``{"params": ..., "batch_stats": ...}``).
-      rename: rename table of the model, see :mod:`diffkd_jax.models.references`.
+      rename: rename table of the model, see
+        :mod:`diffkd_jax.weights.torch.names.classifiers`.
 
     Returns:
       numpy arrays in the structure and dtypes of ``template``.

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .model import by_path
+from ..models.model import by_path
 
 
 def check_finite(source: str | Path, variables: Any) -> None:

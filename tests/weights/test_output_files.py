@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.models.files import describe, export_model, is_ours, load_model
-from diffkd_jax.models.output_files import appearing
+from diffkd_jax.weights.files import describe, export_model, is_ours, load_model
+from diffkd_jax.weights.output_files import appearing
 from tests.models.test_fold import random_variables
 
 SHAPE = (8, 8, 3)

@@ -10,7 +10,7 @@ import pickletools
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from .torch_names import DTYPES, NAMES, PARAMETERS
+from .pickle_names import DTYPES, NAMES, PARAMETERS
 
 MOST_OPERATIONS = 2_000_000  # a checkpoint with its optimizer has some 100,000
 MOST_AXES = 32

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .torch_pickle import Tensor
+from .pickle_machine import Tensor
 
 LOG = logging.getLogger(__name__)
 

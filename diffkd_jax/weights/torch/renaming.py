@@ -3,7 +3,7 @@
 A table is a tuple of ``(pattern, replacement)`` regular expressions, applied in order
 to the module path of a variable (``stage1/block0/conv0/norm``) to give the module name
 of the reference (``layer1.0.bn1``). Leaf names and layouts follow one rule, see
-:mod:`diffkd_jax.models.import_torch`.
+:mod:`diffkd_jax.weights.torch.convert`.
 """
 
 import re

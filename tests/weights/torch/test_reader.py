@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from diffkd_jax.models.torch_file import read_state_dict
+from diffkd_jax.weights.torch.reader import read_state_dict
 from tests.conftest import GOLDEN
 
 FOLDER = GOLDEN / "torch_files"

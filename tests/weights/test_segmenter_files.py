@@ -9,15 +9,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import import_weights
-from diffkd_jax.models.files import (
+from diffkd_jax.models.model import by_path
+from diffkd_jax.weights.files import (
     describe,
     export_model,
     export_torch,
     load_model,
     load_torch,
 )
-from diffkd_jax.models.model import by_path
-from diffkd_jax.models.start import load_into, start_from
+from diffkd_jax.weights.initial import load_into, start_from
 from tests.models.test_fold import random_variables
 
 SHAPE = (32, 32, 3)

@@ -6,10 +6,10 @@ them when it loads them.
 
 import flax.linen as nn
 
-from .dense.faster_rcnn import FasterRcnn
-from .dense.fcos import Fcos
-from .dense.retinanet import RetinaNet
-from .renaming import Rename, within
+from ....models.dense.faster_rcnn import FasterRcnn
+from ....models.dense.fcos import Fcos
+from ....models.dense.retinanet import RetinaNet
+from ..renaming import Rename, within
 
 _HEADS: Rename = (
     (r"^class_head$", "head.classification_head.cls_logits"),

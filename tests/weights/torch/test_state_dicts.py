@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from diffkd_jax.models import DETECTION_MODELS, MODELS, SEGMENTATION_MODELS, build
-from diffkd_jax.models.import_torch import import_state_dict
-from diffkd_jax.models.references import references
-from diffkd_jax.models.renaming import renamed
-from diffkd_jax.models.state_dicts import PREFIXES, choose, strip
+from diffkd_jax.weights.torch.convert import import_state_dict
+from diffkd_jax.weights.torch.names.classifiers import references
+from diffkd_jax.weights.torch.renaming import renamed
+from diffkd_jax.weights.torch.state_dicts import PREFIXES, choose, strip
 
 PATH = pathlib.Path("file.pth")
 RAW, AVERAGE = {"w": np.zeros(1)}, {"w": np.ones(1)}

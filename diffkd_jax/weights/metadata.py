@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..io import valid_json
-from . import MODELS
-from .registry import GIVEN
+from ..models import MODELS
+from ..models.registry import GIVEN
 
 KEY = "diffkd_jax"  # in the metadata of a .safetensors file
 INPUT_KEY = "diffkd_jax_input"  # in that of a file for PyTorch

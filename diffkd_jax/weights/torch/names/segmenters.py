@@ -6,11 +6,11 @@
 from collections.abc import Container
 from typing import Any
 
-from .backbones.mobilenet import MobileNetV2
-from .backbones.resnet import ResNet
-from .dense.backbone import backbone_of
-from .dense.segmenter import Segmenter
-from .renaming import Rename, renamed, within
+from ....models.backbones.mobilenet import MobileNetV2
+from ....models.backbones.resnet import ResNet
+from ....models.dense.backbone import backbone_of
+from ....models.dense.segmenter import Segmenter
+from ..renaming import Rename, renamed, within
 
 
 def _conv_norm(path: str, conv: str, norm: str) -> Rename:

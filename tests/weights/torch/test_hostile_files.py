@@ -13,8 +13,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from diffkd_jax.models import torch_pickle
-from diffkd_jax.models.torch_file import read_state_dict
+from diffkd_jax.weights.torch import pickle_machine
+from diffkd_jax.weights.torch.reader import read_state_dict
 from tests.conftest import GOLDEN
 
 FOUR = np.arange(4, dtype="<f4").tobytes()
@@ -166,7 +166,7 @@ def test_pickles_that_would_cost_or_break(code, archive):
 
 
 def test_pickles_without_end(archive, monkeypatch):
-    monkeypatch.setattr(torch_pickle, "MOST_OPERATIONS", 1000)
+    monkeypatch.setattr(pickle_machine, "MOST_OPERATIONS", 1000)
     refused(archive(b"]" * 2000), "more than 1,000 operations")
 
 
@@ -247,11 +247,21 @@ def test_harmless_values_beside_the_weights_hold_nothing(protocol, archive):
     path = archive(whole)
     np.testing.assert_array_equal(read_state_dict(path)["w"], [[0, 1], [2, 3]])
     with zipfile.ZipFile(path) as opened, opened.open("archive/data.pkl") as stream:
-        content, _ = torch_pickle.read_pickle(stream)
-    plain = {int, float, str, bytes, list, dict, tuple, torch_pickle.Inert, type(None)}
+        content, _ = pickle_machine.read_pickle(stream)
+    plain = {
+        int,
+        float,
+        str,
+        bytes,
+        list,
+        dict,
+        tuple,
+        pickle_machine.Inert,
+        type(None),
+    }
     assert {type(value) for value in content["other"].values()} <= plain
     for name in ("counter", "default", "set", "namespace", "path", "array", "dtype"):
-        assert isinstance(content["other"][name], torch_pickle.Inert), name
+        assert isinstance(content["other"][name], pickle_machine.Inert), name
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from .dense.backbone import backbone_of
+from ..models.dense.backbone import backbone_of
+from ..models.model import Model, by_path, from_linen
 from .files import is_ours, load_variables, shapes_of
-from .import_torch import count_classes, import_weights
-from .model import Model, by_path, from_linen
-from .torch_file import read_state_dict
+from .torch.convert import count_classes, import_weights
+from .torch.reader import read_state_dict
 
 
 def load_into(file: Path, model: Model, into: str) -> tuple[dict[str, Any], set[str]]:

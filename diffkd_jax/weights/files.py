@@ -10,11 +10,11 @@ import numpy as np
 from flax.errors import FlaxError
 
 from ..io import valid_json
-from . import MODELS, build, make
+from ..models import MODELS, build, make
+from ..models.inputs import input_of
+from ..models.model import Model, by_path
 from .checks import expand, fit
 from .file_kinds import SAFETENSORS, kind_of, shard_note, what_is_at, what_is_in
-from .import_torch import count_classes, export_state_dict, import_weights
-from .inputs import input_of
 from .metadata import (
     INPUT_KEY,
     KEY,
@@ -24,11 +24,11 @@ from .metadata import (
     parse,
     parse_input,
 )
-from .model import Model, by_path
 from .output_files import EMA_FILE, MODEL_FILE
-from .references import references
 from .tensors import read_arrays, read_metadata, write_arrays
-from .torch_file import read_state_dict
+from .torch.convert import count_classes, export_state_dict, import_weights
+from .torch.names.classifiers import references
+from .torch.reader import read_state_dict
 
 LARGE_ENOUGH = 224  # side of a picture, pixels, that every built-in model takes
 # What a model raises that cannot be made with the options of a file.
@@ -124,8 +124,8 @@ def export_torch(path: Path, model: Model, reference: str = "") -> str:
     Args:
       path: target file, replaced only when the new one is complete.
       model: of an architecture that a reference defines.
-      reference: a key of :func:`diffkd_jax.models.references.references`; the first
-        by default.
+      reference: a key of :func:`diffkd_jax.weights.torch.names.classifiers.references`;
+        the first by default.
 
     Returns:
       The reference whose names were written.
@@ -226,7 +226,7 @@ def load_torch(
 
     Args:
       path: ``.safetensors`` or ``.pth`` file, see
-        :func:`diffkd_jax.models.torch_file.read_state_dict`.
+        :func:`diffkd_jax.weights.torch.reader.read_state_dict`.
       name: a key of :data:`diffkd_jax.models.MODELS`.
       options: fields of the model.
       input_shape: of one picture, ``(h, w, c)``; only the channels bind.

@@ -1,0 +1,1 @@
+"""Files that hold weights: our exports, and those of PyTorch definitions."""

@@ -1,0 +1,1 @@
+"""Names of parameters in PyTorch's definitions of the networks."""
