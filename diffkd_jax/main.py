@@ -130,8 +130,8 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     from .backend.compilation_cache import keep_programs  # after the flags too
-    from .data.reader import is_stuck
-    from .data.worker import give_back_memory
+    from .data.pipeline.read_ahead import is_stuck
+    from .data.pipeline.workers import give_back_memory
     from .train import processes
     from .train.devices import describe_fault
     from .train.metrics import print_line
@@ -265,7 +265,7 @@ def _drop_options(config: Any, arguments: list[str]) -> None:
         if not any(a.partition("=")[0] in given for a in arguments):
             continue
         if where == "data":  # slow to import, both
-            from .data.sources import options_taken
+            from .data.sources.registry import options_taken
         else:
             from .models.registry import options_taken
 

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from diffkd_jax.data.sources import load_idx
-from diffkd_jax.data.transforms import normalise
+from diffkd_jax.data.sources.arrays import load_idx
+from diffkd_jax.data.transforms.images import normalise
 from diffkd_jax.weights.files import load_model
 
 

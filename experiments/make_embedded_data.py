@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from diffkd_jax.data.sources import load_idx
+from diffkd_jax.data.sources.arrays import load_idx
 
 
 def main(directory: str) -> None:

@@ -5,14 +5,14 @@ import pytest
 
 from diffkd_jax import recipes
 from diffkd_jax.backend import compilation_cache
-from diffkd_jax.data import formats
+from diffkd_jax.data.formats import single_files
 
 UNKNOWN = "~nobody_of_this_name/x"
 
 
 def test_an_unknown_home_is_named():
     with pytest.raises(ValueError, match=r"^data\.path: found '~nobody"):
-        formats.existing(UNKNOWN)
+        single_files.existing(UNKNOWN)
     with pytest.raises(ValueError, match=r"^--config: found '~nobody"):
         recipes.recipe_file(UNKNOWN)
 

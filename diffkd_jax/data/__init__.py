@@ -1,9 +1,9 @@
 """Pictures and their targets: data sets, and what a run takes of them."""
 
 from .dataset import Data, open_data
-from .decoding import Encoded
-from .masks import EncodedMask, MaskRule
-from .sources import DATASETS
+from .images.decoding import Encoded
+from .images.masks import EncodedMask, MaskRule
+from .sources.registry import DATASETS
 from .split import Dataset, Split
 from .stand_in import known_target, stand_in
 

@@ -6,24 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import (
-    boxed,
-    boxed_survey,
-    dense,
-    doubts,
-    leaks,
-    levels,
-    sources,
-    survey,
-    transforms,
-)
-from .draws import Draws
+from . import box_survey, leaks, survey, suspects
 from .fields import check_fields
-from .objects import to_train_on
-from .orientation import grouped
+from .formats.text import finder
+from .images import white_level
+from .images.objects import to_train_on
+from .pipeline.groups import grouped
+from .pipeline.unreadable import first_readable
+from .sources import registry
 from .split import Split, hold_out, limited, some_of
-from .texts import finder
-from .unreadable import first_readable
+from .transforms import boxes, dense, images
+from .transforms.draws import Draws
 
 LOG = logging.getLogger(__name__)
 
@@ -80,7 +73,7 @@ def open_data(options) -> Data:
     check_fields(options)
     used = {options.train_split, options.eval_split} - {"holdout"}
     own = options.options.to_dict()
-    dataset = sources.load(options.name, options.path, tuple(sorted(used)), own)
+    dataset = registry.load(options.name, options.path, tuple(sorted(used)), own)
     names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
     splits = dict(dataset.splits)
     _find_splits(splits, options)
@@ -105,8 +98,10 @@ def open_data(options) -> Data:
         )
     _name_unseen_classes(splits[options.train_split], names)
     for name in used:
-        doubts.refuse(splits[name].doubts, options.max_doubtful)
-    splits = {k: levels.with_white(v, options.max_level) for k, v in splits.items()}
+        suspects.refuse(splits[name].doubts, options.max_doubtful)
+    splits = {
+        k: white_level.with_white(v, options.max_level) for k, v in splits.items()
+    }
     if options.holdout:
         rest, held = hold_out(splits[options.train_split], options.holdout)
         splits |= {options.train_split: rest, "holdout": held}
@@ -122,21 +117,21 @@ def open_data(options) -> Data:
     evaluation = splits[options.eval_split]
     if options.train_split != options.eval_split:
         found = leaks.find_leaks(train, evaluation, options.name)
-        doubts.refuse(found, options.max_doubtful)
+        suspects.refuse(found, options.max_doubtful)
     # Workers get a copy of what is left.
     train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
     splits = {name: split._replace(stored=None) for name, split in splits.items()}
     if train.known is not None:  # before pictures are read that may not fit
-        boxed.check_boxed(options)
-        boxed_survey.look_to_train(train, options, f"{options.name} train")
-        boxed_survey.look_to_evaluate(evaluation, options, f"{options.name} evaluation")
-    augment = transforms.train_transform(options)  # checks the fields that it reads
-    sample = first_readable(evaluation, transforms.eval_transform(options))
+        boxes.check_boxed(options)
+        box_survey.look_to_train(train, options, f"{options.name} train")
+        box_survey.look_to_evaluate(evaluation, options, f"{options.name} evaluation")
+    augment = images.train_transform(options)  # checks the fields that it reads
+    sample = first_readable(evaluation, images.eval_transform(options))
     *eval_size, channels = sample["image"].shape[1:]
     _check_picture(options, eval_size, channels)
     size = (options.image_size,) * 2 if options.image_size else tuple(eval_size)
     first_draws = Draws(0, 0, np.zeros(1, int))
-    of_maps = dense.has_masks(sample) or boxed.has_boxes(sample)
+    of_maps = dense.has_masks(sample) or boxes.has_boxes(sample)
     if of_maps or options.train_size or options.canvas:
         sample = first_readable(train, lambda b: augment(b, first_draws))
         size = sample["image"].shape[1:3]
@@ -148,7 +143,7 @@ def open_data(options) -> Data:
         splits = {k: dense.checked(split, classes) for k, split in splits.items()}
         train, evaluation = splits[options.train_split], splits[options.eval_split]
     if not options.max_level:
-        levels.look_at_levels(train, f"{options.name} {options.train_split}")
+        white_level.look_at_levels(train, f"{options.name} {options.train_split}")
     out = options.channels or channels
     return Data(
         train,
@@ -178,12 +173,12 @@ def make_normalised(options, channels: int) -> Callable[[Mapping], dict]:
       options: the section ``data`` of a config.
       channels: of a stored image.
     """
-    normalise = transforms.make_normalise(options, channels)
+    normalise = images.make_normalise(options, channels)
 
     def normalised(batch):
         image = normalise(batch["image"])
         if "size" in batch:
-            image = transforms.without_padding(image, batch["size"])
+            image = images.without_padding(image, batch["size"])
         return {**batch, "image": image}
 
     return normalised

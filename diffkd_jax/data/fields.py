@@ -99,7 +99,7 @@ def check_fields(data) -> None:
 
 
 def _check_views(data) -> None:
-    """Fields of :mod:`diffkd_jax.data.geometry` that need or exclude each other."""
+    """Fields of views that need or exclude each other."""
     train_size = tuple(data.get("train_size", ()))
     if (data.get("augment") in ON_A_CANVAS) != bool(train_size):
         expected = "()" if train_size else "a height and a width"

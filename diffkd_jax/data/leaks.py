@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
+from .formats.text import normal
 from .split import Doubt, Split, Stored, some_of
-from .texts import normal
 
 LOG = logging.getLogger(__name__)
 MOST_FILES = 5000  # of both splits, all of which are compared by their content

@@ -85,8 +85,8 @@ class Split(NamedTuple):
       fetch: indices ``[n]`` to ``{"image": uint8 [n, h, w, c], "target": {...}}``, the
         target's arrays being ``[n, ...]``: ``{"label": int32 [n]}`` for classes,
         ``{"label": uint8 [n, h, w]}`` for masks, or a list of
-        :class:`diffkd_jax.data.masks.EncodedMask`; for boxes see
-        :func:`diffkd_jax.data.objects.padded`.
+        :class:`diffkd_jax.data.images.masks.EncodedMask`; for boxes see
+        :func:`diffkd_jax.data.images.objects.padded`.
         Pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
         that are not decoded yet.
       name: index to what a person would look for: a path, or a number.

@@ -4,13 +4,13 @@ import logging
 
 import numpy as np
 
-from . import transforms
 from .dataset import Data, make_normalised
-from .draws import Draws
-from .scene_boxes import load_scene_boxes
-from .scenes import load_scenes
-from .sources import DATASETS
+from .sources.registry import DATASETS
+from .sources.scene_boxes import load_scene_boxes
+from .sources.scenes import load_scenes
 from .split import Split, array_split
+from .transforms import images
+from .transforms.draws import Draws
 
 LOG = logging.getLogger(__name__)
 # Data sets whose targets are masks, or boxes; all others have a class for each image.
@@ -60,8 +60,8 @@ def stand_in(options) -> Data:
             "data.num_classes: found 0, expected the number of classes, for the data "
             "are not there to count them"
         )
-    augment = transforms.train_transform(options)
-    evaluate = transforms.eval_transform(options)
+    augment = images.train_transform(options)
+    evaluate = images.eval_transform(options)
     blank = _blank(options)
     row, draws = np.zeros(1, int), Draws(0, 0, np.zeros(1, int))
     trained, seen = augment(blank.fetch(row), draws), evaluate(blank.fetch(row))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .decoding import UnreadablePicture, decode, orientation_of
-from .dense import called
-from .masks import VOID, EncodedMask, WrongMask, read_mask
+from .images.decoding import UnreadablePicture, decode, orientation_of
+from .images.masks import VOID, EncodedMask, WrongMask, read_mask
 from .split import Split, some_of
+from .transforms.dense import called
 
 LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # masks, all over the split

@@ -14,8 +14,10 @@ from ..config import base
 from ..core.distill import distillation
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined
-from ..data import Data, known_target, open_data, pipeline, transforms
-from ..data.orientation import alike
+from ..data import Data, known_target, open_data
+from ..data.pipeline import batches as pipeline
+from ..data.pipeline.groups import alike
+from ..data.transforms import images
 from ..methods import Method
 from ..models.model import Model, by_path
 from ..tasks import TARGETS, Evidence, Task
@@ -226,7 +228,7 @@ def build(config, data: Data | None = None) -> Run:
     weighed = (distill, method.weights)
     pure_step = make_step(config, data, task, weighed, (student, teacher), schedule)
     init, shapes = make_init(config, batch, pure_step, student, outputs, place)
-    transform = transforms.train_transform(config.data)
+    transform = images.train_transform(config.data)
     models = (student, teacher)
     infers = tuple(None if m is None else inferring(task, m) for m in models)
 
@@ -246,7 +248,7 @@ def build(config, data: Data | None = None) -> Run:
         rows = rows[: len(rows) - len(rows) % max(group, 1)]
         if not len(rows):
             return {"image": np.zeros((0, *data.eval_shape), np.uint8)}
-        return transforms.eval_transform(config.data)(data.evaluation.fetch(rows))
+        return images.eval_transform(config.data)(data.evaluation.fetch(rows))
 
     return Run(
         title=f"{config.name} {config.method}",

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..data import Data, Split, pipeline, transforms
-from ..data.unreadable import note_skipped
+from ..data import Data, Split
+from ..data.pipeline import batches as pipeline
+from ..data.pipeline.unreadable import note_skipped
+from ..data.transforms import images
 from ..models.model import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
@@ -114,7 +116,7 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
 
 
 def reading(options: Mapping, asked: Asked) -> dict[str, Any]:
-    """How this process reads batches, arguments of :mod:`diffkd_jax.data.pipeline`.
+    """How this process reads batches: arguments of :mod:`diffkd_jax.data.pipeline`.
 
     Args:
       options: the section ``data`` of a config.
@@ -236,7 +238,7 @@ def make_batches(
       split: to evaluate on.
       mesh: of the devices.
     """
-    transform, unreadable = transforms.eval_transform(options), dict[int, str]()
+    transform, unreadable = images.eval_transform(options), dict[int, str]()
 
     def batches(asked):
         size = batch_size(

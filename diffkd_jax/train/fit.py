@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..core.step import TrainState
-from ..data.unreadable import note_skipped
+from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
 from . import checkpoint, processes, report, sharding
 from .build import Run, student_variables

@@ -16,7 +16,7 @@ import numpy as np
 from jax._src import distributed  # no public way to the store that all processes share
 from jax.experimental import multihost_utils
 
-from ..data.reader import is_stuck
+from ..data.pipeline.read_ahead import is_stuck
 from ..io import console
 from .stop import Stopped
 

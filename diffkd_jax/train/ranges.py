@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..core.step import MAX_SEED
 from ..data.fields import RANGES as OF_DATA
 from ..data.fields import tuple_fault
-from ..data.transforms import AUGMENTS
+from ..data.transforms.images import AUGMENTS
 from .optimizer import SCHEDULES
 
 

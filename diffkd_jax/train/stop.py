@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from ..data.reader import LOOK_EVERY, Waiting
-from ..data.worker import TO_END
+from ..data.pipeline.read_ahead import LOOK_EVERY, Waiting
+from ..data.pipeline.workers import TO_END
 
 LOG = logging.getLogger(__name__)
 # ``() -> the signal to stop for, or 0``. All processes stop at the same question, so

@@ -8,7 +8,7 @@
 import pathlib
 import sys
 
-from diffkd_jax.data.scenes import CLASSES, PALETTE
+from diffkd_jax.data.sources.scenes import CLASSES, PALETTE
 from diffkd_jax.tasks.segmentation.plots import show
 from experiments.scene_study import write
 

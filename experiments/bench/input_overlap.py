@@ -17,7 +17,7 @@ from absl import app, logging
 from step_time import CONFIG, ROUNDS
 from trainer_overhead import LOG_EVERY, STEPS, prepared, trainer
 
-from diffkd_jax.data import pipeline
+from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.train import evaluate
 from diffkd_jax.train.build import student_variables
 

@@ -74,8 +74,9 @@ def options(rand_augment, **changes):
 
 def limit(folder, rand_augment):
     """Batches of nothing but decoded crops, in a loop."""
-    from diffkd_jax.data import pictures, transforms
-    from diffkd_jax.data.randaugment import rand_augment as augment
+    from diffkd_jax.data.images import resize
+    from diffkd_jax.data.transforms import images
+    from diffkd_jax.data.transforms.randaugment import rand_augment as augment
 
     names = [str(file) for file in sorted(folder.glob("train/*/*"))]
     rng = np.random.default_rng(0)
@@ -83,19 +84,21 @@ def limit(folder, rand_augment):
         for _ in range(len(names) // BATCH):
             for name in rng.choice(names, BATCH):
                 with open(name, "rb") as stream:
-                    file = pictures.Encoded(stream.read(), name)
-                crop = transforms.random_resized_crop(file, rng, size=SIZE, flip=False)
+                    file = resize.Encoded(stream.read(), name)
+                crop = images.random_resized_crop(file, rng, size=SIZE, flip=False)
                 if rand_augment:
                     augment(crop, rng)
             yield BATCH
 
 
 def ours(folder, rand_augment, workers=0, exact=False):
-    from diffkd_jax.data import pipeline, sources, transforms
+    from diffkd_jax.data.pipeline import batches as pipeline
+    from diffkd_jax.data.sources import registry
+    from diffkd_jax.data.transforms import images
 
     batches = pipeline.train_batches(
-        sources.load("folder", str(folder)).splits["train"],
-        transforms.train_transform(options(rand_augment, exact_crops=exact)),
+        registry.load("folder", str(folder)).splits["train"],
+        images.train_transform(options(rand_augment, exact_crops=exact)),
         batch_size=BATCH,
         seed=0,
         num_epochs=1000,
@@ -109,8 +112,8 @@ def ours(folder, rand_augment, workers=0, exact=False):
 def torch_loader(folder, rand_augment):
     import torch
 
-    from diffkd_jax.data import transforms
-    from diffkd_jax.data.randaugment import rand_augment as augment
+    from diffkd_jax.data.transforms import images
+    from diffkd_jax.data.transforms.randaugment import rand_augment as augment
 
     torch.set_num_threads(1)
 
@@ -127,7 +130,7 @@ def torch_loader(folder, rand_augment):
             rng = np.random.default_rng(torch.randint(2**31, ()).item())
             with Image.open(self.files[index]) as file:
                 image = file.convert("RGB")
-            box = transforms._random_box(image.height, image.width, rng)
+            box = images._random_box(image.height, image.width, rng)
             image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
             if rng.random() < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -3,7 +3,7 @@
 import pathlib
 import time
 
-from diffkd_jax.data.sources import load as load_named
+from diffkd_jax.data.sources.registry import load as load_named
 
 
 def load(path):

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from diffkd_jax.config import base
-from diffkd_jax.data import sources
+from diffkd_jax.data.sources import registry
 from diffkd_jax.train.build import build
 from tests.train.conftest import load_config, tiny_config
 
@@ -21,7 +21,7 @@ SENSELESS = {
     str: ("", "nonsense", 3),
     tuple: ((), (-1.0,), (math.nan,), ("a",), 5),
 }
-LOAD_EMBEDDED = functools.cache(sources.load_embedded)
+LOAD_EMBEDDED = functools.cache(registry.load_embedded)
 ZERO = "zero is off, all, or the default"
 # What stays accepted, and why.
 ACCEPTED = {
@@ -135,7 +135,7 @@ def outcome(config, field, value):
 @pytest.fixture(autouse=True)
 def read_once(monkeypatch):
     """The embedded pictures, hundreds of times."""
-    monkeypatch.setitem(sources.DATASETS, "fashion_mnist_embedded", LOAD_EMBEDDED)
+    monkeypatch.setitem(registry.DATASETS, "fashion_mnist_embedded", LOAD_EMBEDDED)
 
 
 @pytest.mark.parametrize("recipe", ["quickstart", "cifar10", "imagenet"])

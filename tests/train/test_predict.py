@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffkd_jax import main
 from diffkd_jax.data import open_data
-from diffkd_jax.data.cityscapes import IDS
+from diffkd_jax.data.sources.cityscapes import IDS
 from diffkd_jax.tasks.segmentation.task import segmentation
 from diffkd_jax.train.predict import short_names
 from tests.train.conftest import tiny_config

@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.data import reader
-from diffkd_jax.data.worker import TO_END
+from diffkd_jax.data.pipeline import read_ahead
+from diffkd_jax.data.pipeline.workers import TO_END
 from diffkd_jax.train import run as runs
 from diffkd_jax.train.build import build
 from diffkd_jax.train.checkpoint import manager
@@ -221,7 +221,7 @@ HANGING = {
 def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(reader, "LOOK_EVERY", 0.3)
+    monkeypatch.setattr(read_ahead, "LOOK_EVERY", 0.3)
     config = tiny_config(**HANGING, **{"data.stalled_seconds": 1})
     try:
         with pytest.raises(Stalled, match=r"data\.stalled_seconds: found no batch in"):
@@ -237,7 +237,7 @@ def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
 
         with pytest.raises(Stopped, match=f"stopped at step {done} of 8, saved"):
             runs.train(config, tmp_path / "b", asked)
-        assert reader.is_stuck()
+        assert read_ahead.is_stuck()
     finally:
         own_code.STUCK.set()
 

@@ -9,13 +9,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from diffkd_jax.data import pipeline, transforms
 from diffkd_jax.data.dataset import open_data
+from diffkd_jax.data.pipeline import batches
+from diffkd_jax.data.transforms import images
 from diffkd_jax.tasks.detection import average_precision
 from diffkd_jax.tasks.detection.plots import write
 from tests.conftest import GOLDEN
 from tests.data.options import data_options
-from tests.data.test_coco import write_coco
+from tests.data.sources.test_coco import write_coco
 
 NAMES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
@@ -325,9 +326,9 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
         resize_longest=41,
     )
     split = open_data(options).evaluation
-    transform = transforms.eval_transform(options)
+    transform = images.eval_transform(options)
     rows = []
-    for batch in pipeline.eval_batches(split, transform, batch_size=4):
+    for batch in batches.eval_batches(split, transform, batch_size=4):
         real, target = batch["mask"] > 0, batch["target"]
         back = target["boxes"] / np.tile(target["scale"][:, None, ::-1], 2)
         own = target | {"index": batch["index"], "back": back}

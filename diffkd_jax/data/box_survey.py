@@ -1,0 +1,114 @@
+"""A look at a split with boxes before anything is trained on it."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from .images.decoding import Encoded, UnreadablePicture, orientation_of
+from .split import Split, some_of
+from .transforms import views
+from .transforms.dense import canvas_of
+
+LOG = logging.getLogger(__name__)
+MOST_LOOKED_AT = 16  # pictures, all over the split
+
+
+def look_to_train(split: Split, data, where: str) -> None:
+    """Says what is lost of a split in training: objects beyond the most, and padding.
+
+    Args:
+      split: with boxes.
+      data: section ``data`` of a config.
+      where: name of the split, for messages.
+
+    Raises:
+      ValueError: pictures that do not fit ``data.train_size``.
+    """
+    _look_at_orientations(split, where)
+    if split.known is None:
+        return
+    over = np.flatnonzero(split.known.usable > data.max_objects)
+    if over.size:
+        LOG.warning(
+            "%s: %d pictures have more than %d objects, up to %d; training keeps the "
+            "largest (data.max_objects)",
+            where,
+            over.size,
+            data.max_objects,
+            split.known.usable.max(),
+        )
+    if data.augment == "resize_flip":
+        sides = tuple(data.train_resize) or (data.resize,)
+        _look_at_canvas(split, data, sides, "train_size", where)
+
+
+def look_to_evaluate(split: Split, data, where: str) -> None:
+    """Says what share of the pictures of a split is padding in evaluation.
+
+    Args:
+      split: with boxes.
+      data: section ``data`` of a config.
+      where: name of the split, for messages.
+
+    Raises:
+      ValueError: pictures that do not fit ``data.canvas``, or that need one.
+    """
+    _look_at_orientations(split, where)
+    if split.known is not None:
+        _look_at_canvas(split, data, (data.resize,), "canvas", where)
+
+
+def _look_at_canvas(
+    split: Split, data, shorter: Sequence[int], field: str, where: str
+) -> None:
+    assert split.known is not None
+    sizes, counts = np.unique(split.known.sides, axis=0, return_counts=True)
+    used = whole = 0.0
+    results = set()
+    for side in shorter:
+        for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+            shown = tuple(size)
+            if side:
+                try:
+                    shown = views.fit(shown, side, data.resize_longest).whole
+                except UnreadablePicture:
+                    continue  # named where it is read
+            canvas = canvas_of(shown, data[field], data.two_canvases) or shown
+            results.add(canvas)
+            if shown[0] > canvas[0] or shown[1] > canvas[1]:
+                raise ValueError(
+                    f"data.{field}: found {canvas}, expected at least {shown}, height "
+                    f"and width of {count} pictures of {where}"
+                )
+            used += count * shown[0] * shown[1]
+            whole += count * canvas[0] * canvas[1]
+    if not data[field] and len(results) > 1:
+        raise ValueError(
+            f"data.{field}: found () for pictures of sizes {sorted(results)[:4]} in "
+            f"{where}, expected a height and a width"
+        )
+    if whole > used:
+        LOG.info(
+            "%s: %.0f %% of the pictures is padding", where, 100 - 100 * used / whole
+        )
+
+
+def _look_at_orientations(split: Split, where: str) -> None:
+    rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
+    stored = []
+    for picture in split.fetch(rows)["image"]:
+        try:
+            if isinstance(picture, Encoded) and orientation_of(picture) > 4:
+                stored.append(picture.name)
+        except UnreadablePicture:
+            continue  # named where it is used
+    if stored:
+        LOG.warning(
+            "%s: %d of %d pictures have the size of their boxes as stored, and are not "
+            "turned as their EXIF orientation says: %s",
+            where,
+            len(stored),
+            len(rows),
+            some_of(stored, 3),
+        )

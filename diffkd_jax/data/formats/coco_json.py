@@ -1,0 +1,272 @@
+"""Tables of COCO's json: read whole, checked once, as a few arrays."""
+
+import collections
+import json
+import logging
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..images.decoding import reason
+from ..images.objects import MOST_NUMBER, Read, report
+from ..split import MOST_CLASSES, some_of
+from .text import decode_text, printable, whole
+
+LOG = logging.getLogger(__name__)
+MOST_BYTES = 2**31
+MOST_SIDE = 1_000_000
+NUMBERS = f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
+Id = int | str
+
+
+class Table(NamedTuple):
+    """A file of COCO's annotations.
+
+    Attributes:
+      file: its path, for messages.
+      names: of the picture files.
+      ids: of the pictures, as in the file.
+      sides: int32 ``[n, 2]``, height and width; 0 where the file does not say.
+      categories: ``(id, name)``, sorted by id.
+      found: the annotations, classes being places in ``categories``.
+      numbers: ids of the annotations, or their places.
+    """
+
+    file: str
+    names: list[str]
+    ids: list[Id]
+    sides: np.ndarray
+    categories: list[tuple[Id, str]]
+    found: Read
+    numbers: list[Any]
+
+    def called(self, row: int) -> str:
+        """An annotation in a message."""
+        return f"annotation {self.numbers[row]}"
+
+
+def read_table(
+    file: pathlib.Path, *, crowd_objects: bool, corners: bool, box_area: bool
+) -> Table:
+    """A file of COCO's annotations; ``segmentation`` is never kept.
+
+    Numbers are ours afterwards: pictures, classes and annotations count from 0. What
+    ``iscrowd`` marks is ignored, missing means 0.
+
+    Args:
+      file: to read.
+      crowd_objects: whether crowds are objects like others.
+      corners: whether a box is left, top, right, bottom and not left, top, width,
+        height.
+      box_area: whether areas are those of the boxes, whatever the file says.
+
+    Raises:
+      ValueError: in one line that names the file: not such a json, ids that are no ids
+        or are not listed, boxes that are not four numbers, or that seem to be corners.
+    """
+    where = printable(str(file))
+    data = _read_json(file, where)
+    entries = {}
+    for key in ("images", "annotations", "categories"):
+        rows = data.get(key)
+        if not isinstance(rows, list) or not all(isinstance(x, dict) for x in rows):
+            kind = f"a {type(rows).__name__}" if key in data else "none"
+            raise ValueError(
+                f"{where}: {key}: found {kind}, expected a list of objects"
+            )
+        entries[key] = rows
+    names, ids, sides = _pictures(entries["images"], where)
+    categories = _categories(entries["categories"], where)
+    found, numbers = _annotations(entries["annotations"], ids, categories, where)
+    table = Table(where, names, ids, sides, categories, found, numbers)
+    boxes, area = found.boxes, None if box_area else found.area
+    if not corners:
+        _check_corners(table)
+        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    ignored = found.ignored & (not crowd_objects)
+    return table._replace(found=found._replace(boxes=boxes, area=area, ignored=ignored))
+
+
+def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{where}: found {size} bytes, expected at most {MOST_BYTES}")
+    text = decode_text(file.read_bytes(), where)
+    try:
+        # Polygons are most of such a file: they go as soon as they are read.
+        data = json.loads(text, object_hook=_without_masks)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not a json of COCO: {reason(error)}") from None
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{where}: found a {type(data).__name__}, expected an object with images, "
+            "annotations and categories"
+        )
+    return data
+
+
+def _without_masks(entry: dict) -> dict:
+    entry.pop("segmentation", None)
+    return entry
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) in (int, str)
+
+
+def _as_id(value: Any) -> Any:
+    """Returns a whole number as such that a table has as a float."""
+    return whole(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _key(own: Id) -> Id:
+    """Returns what an id is compared by: of texts such as "3.0" the whole number."""
+    number = whole(own) if isinstance(own, str) and "." in own else None
+    return own if number is None else str(number)
+
+
+def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.ndarray]:
+    names: list[str] = []
+    ids: list[Id] = []
+    sides = np.zeros((len(rows), 2), np.int32)
+    for i, row in enumerate(rows):
+        own: Any = _as_id(row.get("id"))
+        name = row.get("file_name")
+        at = f"{where}: picture {own if _is_id(own) else f'at place {i}'}"
+        if not _is_id(own):
+            raise ValueError(f"{at}: found id {_short(own)}, expected a number or text")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{at}: found file_name {_short(name)}, expected a path")
+        for j, key in enumerate(("height", "width")):
+            side = whole(row.get(key) or 0)
+            if side is None or not 0 <= side <= MOST_SIDE:
+                shown = _short(row[key])
+                raise ValueError(
+                    f"{at}: found {key} {shown}, expected 1 to {MOST_SIDE}"
+                )
+            sides[i, j] = side
+        names.append(name)
+        ids.append(own)
+    if twice := _twice([*map(_key, ids)]):
+        raise ValueError(f"{where}: found picture {_short(twice[0])} twice")
+    if not rows:
+        raise ValueError(f"{where}: found no images, expected some")
+    sides[(sides == 0).any(1)] = 0
+    return names, ids, sides
+
+
+def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
+    found: list[tuple[Id, str]] = []
+    for row in rows:
+        own: Any = _as_id(row.get("id"))
+        name = row.get("name")
+        if not _is_id(own) or not isinstance(name, str):
+            raise ValueError(
+                f"{where}: categories: found id {_short(own)} and name {_short(name)}, "
+                "expected a number or text, and text"
+            )
+        found.append((own, name))
+    if not 0 < len(found) <= MOST_CLASSES:
+        raise ValueError(
+            f"{where}: found {len(found)} categories, expected 1 to {MOST_CLASSES}"
+        )
+    if twice := _twice([_key(own) for own, _ in found]):
+        raise ValueError(f"{where}: found category {_short(twice[0])} twice")
+    return sorted(found, key=lambda one: (isinstance(one[0], str), one[0]))
+
+
+def _annotations(
+    rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
+) -> tuple[Read, list[Any]]:
+    place = {_key(own): i for i, own in enumerate(ids)}
+    classes = {_key(own): k for k, (own, _) in enumerate(categories)}
+    kinds = {type(own) for own in ids}
+    numbers: list[Any] = []
+    picture, kind, crowd, area, boxes = [], [], [], [], []
+    orphans = []
+    for i, row in enumerate(rows):
+        number = _as_id(row.get("id"))
+        number = number if _is_id(number) else f"at place {i}"
+        at = f"{where}: annotation {str(number)[:40]}"
+        own = _as_id(row.get("image_id"))
+        if type(own) not in kinds:
+            texts = "strings" if kinds == {str} else "numbers"
+            raise ValueError(
+                f"{at}: found image_id {_short(own)}, expected one of the pictures' "
+                f"ids, which are {texts} such as {_short(ids[0])}"
+            )
+        if (own := _key(own)) not in place:
+            orphans.append(number)
+            continue
+        group = _as_id(row.get("category_id"))
+        if not _is_id(group) or (group := _key(group)) not in classes:
+            raise ValueError(
+                f"{at}: found category_id {_short(group)}, expected one of "
+                f"{some_of((str(k) for k in classes), 8)}"
+            )
+        box = row.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+            raise ValueError(f"{at}: found bbox {_short(box)}, expected four {NUMBERS}")
+        marked = row.get("iscrowd") or 0
+        marked = 1 if marked is True else whole(marked)
+        if marked not in (0, 1):
+            shown = _short(row["iscrowd"])
+            raise ValueError(f"{at}: found iscrowd {shown}, expected 0 or 1")
+        size = row.get("area") or 0
+        if not _is_number(size):
+            raise ValueError(
+                f"{at}: found area {_short(size)}, expected one of {NUMBERS}"
+            )
+        numbers.append(number)
+        picture.append(place[own])
+        kind.append(classes[group])
+        crowd.append(bool(marked))
+        area.append(float(size))
+        boxes.append([float(v) for v in box])
+    if orphans and not numbers:
+        raise ValueError(
+            f"{where}: found image_id of no picture in all {len(orphans)} annotations, "
+            "expected ids that images lists"
+        )
+    lost = np.arange(len(orphans))
+    text = "annotations of pictures that are not listed, left out"
+    report(lost, text, where, lambda i: str(orphans[i]))
+    if len(set(numbers)) < len(numbers):
+        LOG.warning("%s: ids of annotations repeat; they are numbered anew", where)
+    found = Read(
+        np.array(picture, np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(kind, np.int64),
+        np.array(crowd, bool),
+        np.array(area, np.float64),
+    )
+    return found, numbers
+
+
+def _check_corners(table: Table) -> None:
+    """Refuses boxes that leave their pictures where they would fit as corners."""
+    first, second = table.found.boxes[:, :2], table.found.boxes[:, 2:]
+    limit = table.sides[table.found.picture][:, ::-1]
+    known = (limit > 0).all(1)
+    leave = known & (first + second > limit + 1).any(1)
+    fit = leave & (second > first).all(1) & (second <= limit + 1).all(1)
+    if 2 * leave.sum() > known.sum() and fit.sum() > 0.9 * leave.sum():
+        raise ValueError(
+            f"{table.file}: found {leave.sum()} of {known.sum()} boxes that leave "
+            f"their picture, {fit.sum()} of which fit as left, top, right, bottom; "
+            "expected left, top, width, height (data.options.corners?)"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= MOST_NUMBER
+
+
+def _twice(values: list) -> list:
+    return [v for v, count in collections.Counter(values).items() if count > 1]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

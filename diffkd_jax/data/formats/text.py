@@ -1,0 +1,167 @@
+"""Texts, names and whole numbers as other programs and systems write them."""
+
+import codecs
+import os
+import pathlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..images.signatures import refuse_pointer
+
+MOST_LIST_BYTES = 2**20  # of a list of names
+
+# The longer marks first: that of UTF-32 begins as that of UTF-16 does.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,20})(?:\.0*)?\s*")
+
+
+def read_text(file: pathlib.Path, most_bytes: int) -> str:
+    """Reads a text file in whichever Unicode encoding it is.
+
+    Args:
+      file: its path.
+      most_bytes: largest size of the file.
+
+    Raises:
+      ValueError: a larger file, or one of another encoding; the message names it.
+    """
+    with open(file, "rb") as stream:
+        data = stream.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(
+            f"{file}: found more than {most_bytes} bytes, expected at most {most_bytes}"
+        )
+    return decode_text(data, str(file))
+
+
+def decode_text(data: bytes, where: str) -> str:
+    r"""Decodes UTF-8, UTF-16 or UTF-32, and removes the byte order mark, if any.
+
+    Older encodings such as Latin-1 are refused: which one it is would be a guess, and
+    a wrong guess gives wrong names without any error.
+
+    Args:
+      data: content of a text file.
+      where: name of the file, for messages.
+
+    Raises:
+      ValueError: bytes of another encoding, or a pointer of Git LFS, with ``where`` in
+        front.
+
+    >>> decode_text("sky".encode("utf-16"), "here"), decode_text(b"s\0k\0", "here")
+    ('sky', 'sk')
+    >>> decode_text(b"sky\ncaf\xe9\n", "here")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: here: line 2: found b'caf\xe9', which is no UTF-8, expected a text ...
+    """
+    refuse_pointer(data, where)
+    marked = (codec for mark, codec in _MARKS if data.startswith(mark))
+    codec = next(marked, None) or _unmarked(data)
+    try:
+        if codec == "utf-8" and b"\0" in data:
+            raise UnicodeDecodeError(codec, data, data.index(b"\0"), len(data), "zero")
+        text = data.decode(codec)
+        if "\0" in text:  # UTF-32 without a mark
+            raise UnicodeDecodeError(codec, data, 0, len(data), "zero")
+        return text
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        before = data[max(0, error.start - 30) : error.start].rpartition(b"\n")[2]
+        after = data[error.start : error.start + 30].partition(b"\n")[0]
+        raise ValueError(
+            f"{where}: line {number}: found {(before + after).strip()!r}, which is no "
+            f"{codec.upper()[:6].rstrip('-S')}, expected a text in UTF-8 or UTF-16; "
+            "save the file as UTF-8"
+        ) from None
+
+
+def _unmarked(data: bytes) -> str:
+    """Returns the encoding of a text without a mark.
+
+    A text of mostly Latin letters has a zero in every second byte of UTF-16.
+    """
+    for codec, zeros in (("utf-16-le", data[1::2]), ("utf-16-be", data[::2])):
+        if len(data) > 1 and len(data) % 2 == 0 and 2 * zeros.count(0) > len(zeros):
+            return codec
+    return "utf-8"
+
+
+def normal(name: str) -> str:
+    r"""Returns a name in Unicode's normal form NFC, in which names are compared.
+
+    >>> normal("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def finder(names: Iterable[str]) -> Callable[[str], str | None]:
+    r"""Returns a function that finds a name as it is, or else in another normal form.
+
+    The function returns None for a name that is not there, or if several names share
+    its normal form.
+
+    >>> find = finder(["cafe\u0301", "dog"])
+    >>> find("dog"), find("caf\u00e9") == "cafe\u0301", find("cat")
+    ('dog', True, None)
+    """
+    known = set(names)
+    forms: dict[str, list[str]] = {}
+    for name in known:
+        forms.setdefault(normal(name), []).append(name)
+
+    def find(name: str) -> str | None:
+        if name in known:
+            return name
+        alike = forms.get(normal(name), [])
+        return alike[0] if len(alike) == 1 else None
+
+    return find
+
+
+def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two lists hold the same names in the same order, in any normal form."""
+    return [*map(normal, first)] == [*map(normal, second)]
+
+
+def one_form(names: Iterable[str]) -> list[str]:
+    r"""Returns each name once, sorted; one that comes in several normal forms in NFC.
+
+    >>> one_form(["dog", "cafe\u0301", "dog", "caf\u00e9"]) == ["caf\u00e9", "dog"]
+    True
+    """
+    forms: dict[str, set[str]] = {}
+    for name in names:
+        forms.setdefault(normal(name), set()).add(name)
+    return sorted(form if len(s) > 1 else min(s) for form, s in forms.items())
+
+
+def whole(value: Any) -> int | None:
+    """Returns a whole number, which may be written as a float or a text; else None.
+
+    >>> whole(3), whole(3.0), whole("007"), whole(" 3.0"), whole(3.5), whole(True)
+    (3, 3, 7, 3, None, None)
+    """
+    if isinstance(value, str):
+        match = _WHOLE.fullmatch(value)
+        return int(match[1]) if match else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that can be written: bytes that are no UTF-8 as ``\xff``.
+
+    >>> printable("caf\udce9")
+    'caf\\xe9'
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

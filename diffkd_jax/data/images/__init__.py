@@ -1,0 +1,1 @@
+"""Image and mask files, and the objects of images, as arrays."""

@@ -1,0 +1,241 @@
+"""Masks of classes: their files, and how values become classes.
+
+:func:`diffkd_jax.data.images.decoding.decode` is not for masks: it makes colours of
+palettes, and classes of neither.
+"""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from ..split import some_of
+from .decoding import faults_of, open_file
+
+VOID = 255  # the class of pixels that do not count
+MOST_CLASSES = 255
+PART = 2**20  # pixels that are looked up at once: their places take 64 bits each
+GREY = ("1", "L", "I;16", "I")
+Pairs = tuple[tuple[int, int], ...]
+
+
+class WrongMask(ValueError):
+    """A mask that cannot be right; the message names its file."""
+
+
+class MaskRule(NamedTuple):
+    """How the values of mask files become classes.
+
+    Values of files that ``mapping`` does not name stay as they are.
+
+    Attributes:
+      classes: how many there are, 1 to 255.
+      mapping: ``(value in the file, class or 255)`` for each value that changes.
+      colours: ``(0xRRGGBB, class or 255)`` for files in colours or with a palette;
+        without them colours are refused, and palettes give their indices.
+      turn: whether a picture is turned as its EXIF orientation says where its mask
+        fits both ways.
+    """
+
+    classes: int
+    mapping: Pairs = ()
+    colours: Pairs = ()
+    turn: bool = True
+
+
+class EncodedMask(NamedTuple):
+    """The content of a mask file (PNG), what to call it, and its rule.
+
+    ``fault`` says why the file could not be read; it is "" if it was.
+    """
+
+    data: bytes
+    name: str
+    rule: MaskRule
+    fault: str = ""
+
+
+def read_mask(mask: EncodedMask) -> np.ndarray:
+    """Classes of all pixels, uint8 ``[h, w]``, 255 where they do not count.
+
+    Read are PNG files of grey levels (1 to 16 bits), with a palette, whose indices
+    count, and in RGB where the rule has colours.
+
+    Raises:
+      UnreadablePicture: a file that does not decode.
+      WrongMask: another kind of file, or a value that is no class.
+    """
+    with faults_of(mask), open_file(mask) as image:
+        kind = f"{image.format} of {len(image.getbands())} channels"
+        mode, raw = image.mode, str(image.tile[0][3]) if image.tile else ""
+        if image.format == "PNG":
+            image.load()
+            values = np.asarray(image)
+            palette = image.getpalette("RGB") if mode == "P" else None
+        else:
+            mode = ""
+    if mode not in (*GREY, "P") and not (mode == "RGB" and mask.rule.colours):
+        hint = " (of a mask in colours: data.options.colours)" if mode == "RGB" else ""
+        raise WrongMask(
+            f"{mask.name}: found {kind}, expected a PNG of grey levels or "
+            f"with a palette{hint}"
+        )
+    if mode == "RGB":
+        return _by_colour(values, mask)
+    if palette is not None and mask.rule.colours:
+        table = np.zeros((256, 3), np.uint8)
+        table.flat[: len(palette)] = palette
+        used = np.unique(values)
+        classes = np.zeros(256, np.uint8)
+        classes[used] = _by_colour(table[used][None], mask)[0]
+        return classes[values]
+    if raw in ("L;2", "L;4"):  # which Pillow spreads over 0 to 255
+        values = values // (85 if raw == "L;2" else 17)
+    return to_classes(values, mask.rule, mask.name)
+
+
+def to_classes(values: np.ndarray, rule: MaskRule, name: str) -> np.ndarray:
+    """Integers or truths of any shape to classes, uint8, 255 for void.
+
+    Raises:
+      WrongMask: a value that is no class, with ``name`` in front.
+
+    >>> to_classes(np.array([-1, 0, 2]), MaskRule(3, mapping=((-1, 255),)), "here")
+    array([255,   0,   2], dtype=uint8)
+    >>> to_classes(np.array([0, 38]), MaskRule(3), "here")
+    Traceback (most recent call last):
+    diffkd_jax.data.images.masks.WrongMask: here: found the value 38, expected 0 to 2 \
+for 3 classes, or 255 for void
+    """
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise WrongMask(f"{name}: found values {values.dtype}, expected integers")
+    if not values.size:
+        return values.astype(np.uint8)
+    if values.dtype == np.uint8:
+        classes, wrong = _tables(rule, 0, 255)
+        if not cv2.LUT(values, wrong).any():
+            return cv2.LUT(values, classes).reshape(values.shape)
+        bad = np.unique(values[wrong[values] > 0])
+    else:
+        least, most = int(values.min()), int(values.max())
+        if most - least > 2**16:
+            bad = np.array([least, most])
+        else:
+            classes, wrong = _tables(rule, least, most)
+            flat, found, strange = values.reshape(-1), [], set()
+            for start in range(0, flat.size, PART):
+                places = flat[start : start + PART].astype(np.int64) - least
+                found.append(classes[places])
+                strange |= set(np.unique(places[wrong[places] > 0]).tolist())
+            if not strange:
+                return np.concatenate(found).reshape(values.shape)
+            bad = np.array(sorted(strange)) + least
+    shown = some_of((str(v) for v in bad), 8)
+    also = " and those of the mapping" if rule.mapping else ""
+    raise WrongMask(
+        f"{name}: found the value{'s' * (len(bad) > 1)} {shown}, expected 0 to "
+        f"{rule.classes - 1} for {rule.classes} classes, or 255 for void{also}"
+    )
+
+
+@functools.lru_cache(64)
+def _tables(rule: MaskRule, least: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class of each value from ``least`` to ``most``, and 1 for those without one."""
+    values = np.arange(least, most + 1)
+    # A value that stays where another was mapped to would be two classes in one.
+    taken = [c for v, c in rule.mapping if c not in (VOID, v)]
+    wrong = (values < 0) | (values >= rule.classes) | np.isin(values, taken)
+    wrong &= values != VOID
+    classes = np.where(wrong, 0, np.minimum(values, VOID))
+    for value, to in rule.mapping:
+        if least <= value <= most:
+            classes[value - least], wrong[value - least] = to, False
+    return classes.astype(np.uint8), wrong.astype(np.uint8)
+
+
+def _by_colour(colours: np.ndarray, mask: EncodedMask) -> np.ndarray:
+    known, classes = np.array(sorted(mask.rule.colours)).T
+    flat, seen, strange = colours.reshape(-1, 3), [], set()
+    for start in range(0, len(flat), PART):
+        r, g, b = flat[start : start + PART].astype(np.int32).T
+        codes = r << 16 | g << 8 | b
+        place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        seen.append(classes.astype(np.uint8)[place])
+        strange |= set(np.unique(codes[known[place] != codes]).tolist())
+    if strange:
+        found = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in sorted(strange)]
+        raise WrongMask(
+            f"{mask.name}: found the colours {some_of(found)}, expected those of the "
+            "colour table"
+        )
+    return np.concatenate(seen).reshape(colours.shape[:-1])
+
+
+def parse_rule(
+    classes: int, mapping: Any = "", colours: Any = "", turn: Any = True
+) -> MaskRule:
+    """A rule from options of a data set.
+
+    Args:
+      classes: how many there are.
+      mapping: ``"<value>:<class> ..."``, or a dict; class 255 is void.
+      colours: ``"<red>,<green>,<blue>:<class> ..."``, or a dict.
+      turn: see :class:`MaskRule`.
+
+    Raises:
+      ValueError: neither of these, or classes out of range.
+
+    >>> parse_rule(2, "0:0 255:1").mapping
+    ((0, 0), (255, 1))
+    """
+    if not 1 <= classes <= MOST_CLASSES:
+        raise ValueError(
+            f"data.options.classes: found {classes}, expected 1 to {MOST_CLASSES}"
+        )
+    if not isinstance(turn, bool):
+        raise ValueError(f"data.options.turn: found {turn!r}, expected True or False")
+    values = _pairs("mapping", mapping, r"-?\d{1,6}", "0:255 1:0", classes)
+    by_colour = _pairs(
+        "colours", colours, r"\d{1,3}(?:\s*,\s*\d{1,3}){2}", "128,0,0:1", classes
+    )
+    packed = []
+    for key, to in by_colour:
+        r, g, b = (int(part) for part in key.split(","))
+        if max(r, g, b) > 255:
+            raise ValueError(
+                f"data.options.colours: found {key!r}, expected levels 0 to 255"
+            )
+        packed.append((r << 16 | g << 8 | b, to))
+    return MaskRule(
+        classes, tuple((int(v), to) for v, to in values), tuple(packed), turn
+    )
+
+
+def _pairs(
+    option: str, given: Any, key: str, like: str, classes: int
+) -> list[tuple[str, int]]:
+    """What ``<key>:<class> ...`` names, each key once."""
+    if isinstance(given, Mapping):
+        words = [f"{k}:{v}" for k, v in given.items()]
+    else:
+        words = given.split() if isinstance(given, str) else [given]
+    found = []
+    for word in words:
+        match = re.fullmatch(rf"\s*({key})\s*:\s*(\d{{1,3}})\s*", str(word))
+        if not match or not (int(match[2]) < classes or int(match[2]) == VOID):
+            raise ValueError(
+                f"data.options.{option}: found {str(word)[:40]!r}, expected "
+                f"{like!r} and the like, classes 0 to {classes - 1} or 255 for void"
+            )
+        found.append((match[1], int(match[2])))
+    if len({k for k, _ in found}) < len(found):
+        raise ValueError(
+            f"data.options.{option}: found {str(given)[:60]!r}, expected each value "
+            "once"
+        )
+    return found

@@ -1,0 +1,261 @@
+"""Objects of the pictures of a split: boxes and classes in a few flat arrays."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..split import Doubt, Known, Split, some_of, subset
+from ..suspects import note
+
+LOG = logging.getLogger(__name__)
+LEAST_SIDE = 1.0  # pixels, of a box that is kept
+MOST_NUMBER = 1e9  # of a coordinate or an area, on either side of 0
+MOST_OBJECTS = 10_000  # of a picture: each batch has so many rows for all of its own
+
+
+class Objects(NamedTuple):
+    """The objects of all pictures, one picture after the other.
+
+    Flat, so that a worker process gets a few arrays and no list of a million dicts.
+
+    Attributes:
+      boxes: float32 ``[m, 4]``: left, top, right, bottom in pixels of the picture.
+      classes: int32 ``[m]``, from 0.
+      ignored: bool ``[m]``: crowds and difficult ones, never trained on, and neither
+        hit nor miss in evaluation.
+      area: float32 ``[m]``, pixels.
+      offsets: int64 ``[n + 1]``: those of picture i are ``offsets[i]`` to
+        ``offsets[i + 1]``.
+    """
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    ignored: np.ndarray
+    area: np.ndarray
+    offsets: np.ndarray
+
+
+def padded(objects: Objects, rows: np.ndarray, most: int) -> dict[str, np.ndarray]:
+    """The target of some pictures, each with as many rows, those of padding zero.
+
+    Args:
+      objects: of a split.
+      rows: int ``[n]``, pictures.
+      most: rows, no fewer than the objects of any of them.
+
+    Returns:
+      ``boxes`` float32 ``[n, most, 4]``, ``classes`` int32, ``valid`` and ``ignored``
+      bool, ``area`` float32, all ``[n, most]``.
+
+    >>> one = Objects(np.ones((1, 4), np.float32), np.array([3]), np.array([False]),
+    ...     np.ones(1), np.array([0, 0, 1]))
+    >>> padded(one, np.array([1, 0]), 2)["classes"].tolist()
+    [[3, 0], [0, 0]]
+    """
+    shape = len(rows), most
+    target = {
+        "boxes": np.zeros((*shape, 4), np.float32),
+        "classes": np.zeros(shape, np.int32),
+        "valid": np.zeros(shape, bool),
+        "ignored": np.zeros(shape, bool),
+        "area": np.zeros(shape, np.float32),
+    }
+    for i, row in enumerate(rows):
+        start, stop = objects.offsets[row], objects.offsets[row + 1]
+        target["valid"][i, : stop - start] = True
+        for name in ("boxes", "classes", "ignored", "area"):
+            target[name][i, : stop - start] = getattr(objects, name)[start:stop]
+    return target
+
+
+class Read(NamedTuple):
+    """Annotations as they are read, in any order.
+
+    Attributes:
+      picture: int ``[m]``, the picture of each.
+      boxes: float64 ``[m, 4]``: left, top, right, bottom in pixels.
+      classes: int ``[m]``.
+      ignored: bool ``[m]``.
+      area: float64 ``[m]``, pixels; what is not above 0 is that of the box inside of
+        its picture, and so are all where there is None.
+    """
+
+    picture: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    ignored: np.ndarray
+    area: np.ndarray | None
+
+    def of(self, rows: np.ndarray) -> "Read":
+        """Some of the annotations."""
+        picture, boxes, classes = self.picture, self.boxes, self.classes
+        area = None if self.area is None else self.area[rows]
+        return Read(picture[rows], boxes[rows], classes[rows], self.ignored[rows], area)
+
+
+def collect(
+    found: Read,
+    sides: np.ndarray,
+    where: str,
+    called: Callable[[int], str],
+    drop_doubles: bool = False,
+) -> tuple[Objects, tuple[Doubt, ...]]:
+    """The objects of a split: clipped to their pictures, counted, in order of those.
+
+    Boxes without an area, outside of their picture or of less than a pixel on a side
+    are left out; the log has one line of each kind of change. It also counts objects
+    with the same image, class, box and mark: a perfect detector would find each of them
+    once, and miss the others.
+
+    Args:
+      found: all annotations, numbers within :data:`MOST_NUMBER`.
+      sides: int ``[n, 2]``, height and width of each picture.
+      where: what to call the split in messages.
+      called: what to call an annotation.
+      drop_doubles: whether of objects that stand twice the first alone is kept.
+
+    Returns:
+      The objects, and what cannot be right of them.
+
+    Raises:
+      ValueError: more than :data:`MOST_OBJECTS` in a picture.
+    """
+    boxes = found.boxes.reshape(-1, 4)
+    limit = np.tile(sides[found.picture][:, ::-1], 2)
+    clipped = np.clip(boxes, 0, limit)
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
+    thin = (clipped[:, 2:] - clipped[:, :2] < LEAST_SIDE).any(1) & ~flat & ~outside
+    kept = ~(flat | outside | thin)
+    twice, total = _twice(found, boxes, np.flatnonzero(kept)), int(kept.sum())
+    if drop_doubles:
+        kept[twice] = False
+    moved = kept & (clipped != boxes).any(1)
+    for rows, text in (
+        (flat, "boxes of no area, left out"),
+        (outside, "boxes outside of their picture, left out"),
+        (thin, "boxes with a side below 1 pixel, left out"),
+        (moved, "boxes beyond the edge of their picture, clipped"),
+    ):
+        report(np.flatnonzero(rows), text, where, called)
+    done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
+    text = f"objects stand twice (same image, class and box), {done}"
+    doubts = note(twice, total, text, where, called)
+    own = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
+    area = own if found.area is None else found.area
+    none = kept & ~(area > 0)
+    report(
+        np.flatnonzero(none), "areas missing or 0, taken from the box", where, called
+    )
+    given = area[kept & ~none]
+    if len(given) > 1 and (given == given[0]).all() and (own[kept] != given[0]).any():
+        LOG.warning("%s: the area of all %d objects is %g", where, len(given), given[0])
+    order = np.flatnonzero(kept)
+    order = order[np.argsort(found.picture[order], kind="stable")]
+    counts = np.bincount(found.picture[order], minlength=len(sides))
+    if counts.max(initial=0) > MOST_OBJECTS:
+        raise ValueError(
+            f"{where}: found {counts.max()} objects in one picture, expected at most "
+            f"{MOST_OBJECTS}"
+        )
+    objects = Objects(
+        clipped[order].astype(np.float32),
+        found.classes[order].astype(np.int32),
+        found.ignored[order].astype(bool),
+        np.where(none, own, area)[order].astype(np.float32),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+    return objects, () if drop_doubles else doubts
+
+
+def _twice(found: Read, boxes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns those of the rows whose image, class, box and mark an earlier one has.
+
+    Boxes are the same to a hundredth of a pixel, which is what texts of floats leave.
+    """
+    columns = np.round(boxes[rows], 2).T
+    others = found.classes[rows], found.ignored[rows], found.picture[rows]
+    keys = np.stack([*columns, *others])
+    order = np.lexsort([rows, *keys])
+    keys = keys[:, order]
+    return np.sort(rows[order[1:]][(keys[:, 1:] == keys[:, :-1]).all(0)])
+
+
+def report(
+    which: Sequence[int] | np.ndarray,
+    text: str,
+    where: str,
+    called: Callable[[int], str],
+) -> None:
+    """One line of the log for what is odd about some annotations, if any are."""
+    if len(which):
+        shown = some_of((called(int(i)) for i in which), 3)
+        LOG.warning("%s: %d %s: %s", where, len(which), text, shown)
+
+
+def object_split(
+    objects: Objects,
+    sides: np.ndarray,
+    ids: Sequence[Any] | np.ndarray,
+    where: str,
+    picture: Callable[[int], Any],
+    name: Callable[[int], str],
+) -> Split:
+    """A split of pictures, read when they are asked for, and of their objects.
+
+    Args:
+      objects: of all pictures.
+      sides: int ``[n, 2]``, height and width of each.
+      ids: bytes, what the file calls them, as JSON.
+      where: what to call the split in messages.
+      picture: row to pixels, or to a file.
+      name: row to what a person would look for.
+    """
+    each = np.diff(objects.offsets)
+    before = np.concatenate([[0], np.cumsum(objects.ignored)])
+    ignored = np.diff(before[objects.offsets]).astype(np.int32)
+    usable = (each - ignored).astype(np.int32)
+    most = max(1, int(each.max(initial=0)))
+
+    def fetch(rows):
+        target = padded(objects, np.asarray(rows), most)
+        return {"image": [picture(int(i)) for i in rows], "target": target}
+
+    known = Known(usable, ignored, np.asarray(sides, np.int32), np.array(ids), where)
+    return Split(len(each), fetch, name, known=known)
+
+
+def to_train_on(split: Split, keep_empty: bool) -> Split:
+    """A split without the pictures that have no object to train on.
+
+    Args:
+      split: with boxes or without; where nothing is known of it, it stays.
+      keep_empty: whether those pictures stay.
+
+    Raises:
+      ValueError: no object at all.
+    """
+    known = split.known
+    if known is None:
+        return split
+    if not known.usable.any():
+        ignored = int(known.ignored.sum())
+        if ignored:
+            raise ValueError(
+                f"{known.where}: found iscrowd (or difficult) at {ignored} of {ignored}"
+                " objects, expected some to train on (data.options.crowd_objects takes "
+                "them as objects)"
+            )
+        raise ValueError(f"{known.where}: found no objects, expected some to train on")
+    full = np.flatnonzero(known.usable)
+    if len(full) < split.size:
+        LOG.warning(
+            "%s: %d of %d pictures have no usable object, %s",
+            known.where,
+            split.size - len(full),
+            split.size,
+            "kept" if keep_empty else "left out of training (data.keep_empty)",
+        )
+    return split if keep_empty else subset(split, full)

@@ -1,0 +1,188 @@
+"""Batches of worker processes, handed over in memory that is used again and again.
+
+Fresh shared memory costs more than the copy into it: the system clears its pages and
+maps them one by one, on either side, batch after batch.
+"""
+
+import dataclasses
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .read_ahead import Batch
+
+ALIGN = 64  # bytes; jax takes such an array on a CPU without a copy
+# Files without a name: nothing is left of them, however the processes end.
+SUPPORTED = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+
+
+@dataclasses.dataclass
+class Buffer:
+    """Memory of a worker; its first byte is 1 while a batch in it is in use.
+
+    Attributes:
+      file: descriptor, in the worker.
+      number: counts the worker's buffers; descriptors are used again.
+      memory: the worker's own view of it.
+    """
+
+    file: int
+    number: int
+    memory: mmap.mmap
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an array is in a buffer."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Handed:
+    """A batch on its way, in place of its arrays.
+
+    Attributes:
+      process: of the worker.
+      file: of its buffer.
+      number: of its buffer.
+      kept: numbers of all buffers that the worker has by now.
+      batch: with a :class:`Place` for each array.
+    """
+
+    process: int
+    file: int
+    number: int
+    kept: frozenset[int]
+    batch: Batch
+
+
+def sender() -> Callable[[Batch], Handed]:
+    """``batch -> Handed``, the only one of a worker, for one thread of it.
+
+    A buffer is written again when no array in it is left on the other side, however
+    long that takes; until then others are, as many as it needs.
+    """
+    buffers: list[Buffer] = []
+    made = 0
+
+    def send(batch: Batch) -> Handed:
+        nonlocal made
+        size, placed = _placed(batch, ALIGN)
+        buffer = _free(buffers, size)
+        if buffer is None:
+            made += 1
+            buffer = _new(size, made)
+            buffers.append(buffer)
+        buffer.memory[0] = 1
+        _copy(batch, placed, buffer.memory)
+        kept = frozenset(b.number for b in buffers)
+        return Handed(os.getpid(), buffer.file, buffer.number, kept, placed)
+
+    return send
+
+
+def receiver() -> Callable[[Handed], Batch]:
+    """``Handed -> batch``, for one thread of the process that started the workers.
+
+    A worker that is gone raises ``ChildProcessError``.
+    """
+    known: dict[tuple[int, int], mmap.mmap] = {}
+
+    def receive(handed: Handed) -> Batch:
+        key = handed.process, handed.number
+        if key not in known:
+            for process, number in list(known):
+                if process == handed.process and number not in handed.kept:
+                    del known[process, number]  # the worker has dropped it
+            known[key] = _opened(handed)
+        memory = known[key]
+        whole = np.frombuffer(memory, np.uint8)
+        # All arrays of the batch are views of this one, and keep it. So does jax,
+        # which on a CPU may compute with them where they are.
+        weakref.finalize(whole, _give_back, memory).atexit = False
+        return _read(handed.batch, whole)
+
+    return receive
+
+
+def _give_back(memory: mmap.mmap) -> None:
+    memory[0] = 0
+
+
+def _free(buffers: list[Buffer], size: int) -> Buffer | None:
+    """One that is not in use and large enough; smaller ones are dropped."""
+    for buffer in [b for b in buffers if not b.memory[0]]:
+        if len(buffer.memory) >= size:
+            return buffer
+        buffers.remove(buffer)
+        buffer.memory.close()
+        os.close(buffer.file)
+    return None
+
+
+def _new(size: int, number: int) -> Buffer:
+    file = os.memfd_create("diffkd_jax batch")
+    os.ftruncate(file, size)
+    return Buffer(file, number, mmap.mmap(file, size))
+
+
+def _opened(handed: Handed) -> mmap.mmap:
+    try:
+        file = os.open(f"/proc/{handed.process}/fd/{handed.file}", os.O_RDWR)
+    except FileNotFoundError:
+        raise ChildProcessError(
+            f"data.num_workers: found worker process {handed.process} gone, expected "
+            "it to prepare batches; was it killed for the memory that it takes?"
+        ) from None
+    except PermissionError as error:  # where a system hides processes from each other
+        raise ChildProcessError(
+            f"data.num_workers: found the memory of worker process {handed.process} "
+            f"closed to this one ({error}), expected to share it; 0 prepares batches "
+            "in threads"
+        ) from None
+    try:
+        return mmap.mmap(file, 0)
+    finally:
+        os.close(file)
+
+
+def _placed(batch: Batch, start: int) -> tuple[int, Batch]:
+    """The batch with places from ``start`` on, and where the last one ends."""
+    placed: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            start, placed[name] = _placed(value, start)
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            placed[name] = Place(start, value.shape, value.dtype)
+            start += -(-value.nbytes // ALIGN) * ALIGN
+        else:
+            placed[name] = value
+    return start, placed
+
+
+def _copy(batch: Batch, placed: Batch, memory: mmap.mmap) -> None:
+    for name, place in placed.items():
+        if isinstance(place, dict):
+            _copy(batch[name], place, memory)
+        elif isinstance(place, Place):
+            there = np.ndarray(place.shape, place.dtype, memory, place.offset)
+            np.copyto(there, batch[name])
+
+
+def _read(placed: Batch, whole: np.ndarray) -> Batch:
+    batch: dict[str, Any] = {}
+    for name, place in placed.items():
+        if isinstance(place, dict):
+            batch[name] = _read(place, whole)
+        elif isinstance(place, Place):
+            batch[name] = np.ndarray(place.shape, place.dtype, whole, place.offset)
+        else:
+            batch[name] = place
+    return batch

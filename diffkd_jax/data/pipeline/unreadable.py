@@ -1,0 +1,163 @@
+"""What takes the place of images that do not decode, and why they do not."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..images.decoding import NO_PICTURE, UnreadablePicture, decode
+from ..images.masks import EncodedMask, read_mask
+from ..split import Split
+from ..transforms.draws import Draws
+from .groups import alike
+
+Batch = dict[str, Any]
+LOG = logging.getLogger(__name__)
+MOST_TRIES = 10
+_NUMBERS = re.compile(r"b'[^']*'|b\"[^\"]*\"|'[^']*'|/\S+|[0-9]+")  # of one image alone
+
+
+def replace_failed(
+    split: Split, transform: Callable[[Batch, Draws], Batch], draws: Draws
+) -> Batch:
+    """The examples ``draws.rows``, transformed; others for those that fail.
+
+    Which ones do is what ``transform`` reports as ``failed``.
+
+    ``index``, int ``[n]``, says which rows are in it, ``mask`` is 1; ``skipped``, int
+    ``[n]``, names up to ``n`` of those that failed, followed by -1.
+
+    Raises:
+      UnreadablePicture: nothing decodes in ten times as many draws.
+      ValueError: pictures of different sizes.
+    """
+    rows = draws.rows
+    batch = transform(split.fetch(rows), draws)
+    failed = batch.pop("failed", np.zeros(len(rows), bool))
+    skipped, index, still = list(rows[failed]), np.array(rows), failed
+    while failed.any():
+        if len(skipped) > MOST_TRIES * len(rows):
+            raise UnreadablePicture(
+                f"{split.name(skipped[0])} and others: found no picture that decodes "
+                f"in {len(skipped)} draws; this one: {reason_of(split, skipped[0])}"
+            )
+        draws = draws.again(still)
+        # The draw after those of a shift and a mirror.
+        pool = alike(split, int(rows[0]))
+        others = pool[(draws.uniform(4)[:, 3] * len(pool)).astype(int)]
+        other = transform(split.fetch(others), draws)
+        still = other.pop("failed")
+        if failed.all():
+            batch = other  # whose pictures may have a size, where these have none
+        elif not still.all():
+            _write_rows(batch, failed, other)
+        index[failed] = others
+        skipped += list(others[still])
+        failed[failed] = still
+    listed = np.full(len(rows), -1)
+    listed[: len(skipped)] = skipped[: len(rows)]
+    mask = np.ones(len(rows), np.float32)
+    return batch | {"index": index, "mask": mask, "skipped": listed}
+
+
+def _write_rows(batch: Batch, where: np.ndarray, other: Batch) -> None:
+    """Puts the rows of ``other`` where ``where`` is true, in place, targets too."""
+    for name, value in other.items():
+        if isinstance(value, dict):
+            _write_rows(batch[name], where, value)
+            continue
+        if value.shape[1:] != batch[name].shape[1:]:
+            raise ValueError(
+                f"data.image_size: found 0 for pictures of {value.shape[1:]} "
+                f"and {batch[name].shape[1:]}, expected a size in pixels "
+                "(data.train_size for masks)"
+            )
+        batch[name][where] = value
+
+
+def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
+    """The first example that decodes, as a batch of one.
+
+    Raises:
+      UnreadablePicture: none of the first thousand does.
+    """
+    for row in range(min(split.size, 1000)):
+        batch = transform(split.fetch(np.array([row])))
+        if not batch.pop("failed", np.zeros(1, bool)).all():
+            return batch
+    raise UnreadablePicture(
+        f"{split.name(0)} and others: found no picture that decodes; this one: "
+        f"{reason_of(split, 0)}"
+    )
+
+
+def readable(split: Split, transform: Callable[[Batch], Batch], count: int) -> Batch:
+    """The first example that decodes, so many times: to have arrays of its size."""
+    first = first_readable(split, transform)
+    return _repeated({k: v for k, v in first.items() if k != "failed"}, count)
+
+
+def _repeated(batch: Batch, count: int) -> Batch:
+    return {
+        name: _repeated(value, count)
+        if isinstance(value, dict)
+        else np.repeat(value, count, 0)
+        for name, value in batch.items()
+    }
+
+
+def note_skipped(
+    skipped: np.ndarray, known: dict[int, str], split: Split, most: float
+) -> None:
+    """Logs and collects the images that were skipped; stops when they are too many.
+
+    Images are named in the log with the reason: the first ten of each sort of reason,
+    then the hundredth, the thousandth and so on with their number.
+
+    Args:
+      skipped: rows of a batch, -1 for none.
+      known: sort of reason by row, of the rows found so far; changed in place.
+      split: where they lie.
+      most: allowed share of the split.
+
+    Raises:
+      ValueError: a larger share was found by now.
+    """
+    rows = sorted(set(skipped[skipped >= 0].tolist()) - known.keys())
+    for row in rows:
+        text = reason_of(split, row)
+        known[row] = _NUMBERS.sub("#", text)
+        count = sum(sort == known[row] for sort in known.values())
+        if count <= 10 or 10 ** (len(str(count)) - 1) == count:
+            number = f" {count} images, the last one" if count > 10 else ""
+            LOG.warning("skipped%s, %s: %s", number, text, split.name(row))
+    if len(known) > most * split.size:
+        last = rows[-1] if rows else max(known)
+        raise ValueError(
+            f"data.max_unreadable: found {len(known)} of {split.size} pictures that do "
+            f"not decode, expected at most a share of {most}; the last one: "
+            f"{split.name(last)}: {reason_of(split, last)}"
+        )
+
+
+def reason_of(split: Split, row: int) -> str:
+    """Returns why an example cannot be read, without its name."""
+    try:
+        example = split.fetch(np.array([row]))
+        label = example["target"].get("label", [None])[0]
+        image = example["image"][0]
+        pixels = decode(image)
+        if isinstance(label, EncodedMask):
+            read_mask(label)
+    except ValueError as error:
+        text = str(error).removeprefix(f"{split.name(row)}: ")
+        return text.replace(f"{NO_PICTURE}: ", "")
+    if isinstance(image, np.ndarray):
+        return "does not decode"
+    height, width = pixels.shape[:2]
+    return (
+        f"found {width}x{height} pixels, which are too many once resized, or a file "
+        "that could not be read for a moment"
+    )

@@ -1,0 +1,5 @@
+"""Data sets, one file for each format on disk."""
+
+from .registry import DATASETS, load
+
+__all__ = ["DATASETS", "load"]

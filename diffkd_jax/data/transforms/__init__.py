@@ -1,0 +1,1 @@
+"""Augmentation of training examples, and what evaluation does in its place."""

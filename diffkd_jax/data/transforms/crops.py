@@ -1,0 +1,133 @@
+"""Crops of training and evaluation, from uint8 pictures or files."""
+
+import numpy as np
+
+from ..images.decoding import MOST_PIXELS, Picture, UnreadablePicture, decode, size_of
+from ..images.resize import (
+    INTERPOLATIONS,
+    Box,
+    crop_exact,
+    crop_fast,
+    mirror,
+    to_array,
+    to_picture,
+)
+
+
+def crop_flip(
+    image: np.ndarray, drawn: np.ndarray, *, padding: int, flip: bool
+) -> np.ndarray:
+    """Random shifts by zero padding and cropping, and random mirroring.
+
+    The augmentation of CIFAR (recipe A1: ``padding=4``, flip).
+
+    Args:
+      image: uint8 ``[n, h, w, c]``.
+      drawn: numbers in [0, 1) for the shift down, right and the mirror, ``[n, 3]``.
+      padding: pixels by which a picture can move, at least 0.
+      flip: mirror each picture with probability one half.
+
+    Returns:
+      A new array of the same shape and dtype.
+
+    >>> x = np.ones((2, 4, 4, 1), np.uint8)
+    >>> crop_flip(x, np.random.rand(2, 3), padding=1, flip=True).shape
+    (2, 4, 4, 1)
+    """
+    n, h, w, _ = image.shape
+    pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(image, pad)
+    top, left = (drawn[:, :2] * (2 * padding + 1)).astype(int).T
+    rows = (top[:, None] + np.arange(h))[:, :, None]
+    columns = (left[:, None] + np.arange(w))[:, None, :]
+    if flip:
+        mirrored = drawn[:, 2] < 0.5
+        columns = np.where(mirrored[:, None, None], columns[:, :, ::-1], columns)
+    return padded[np.arange(n)[:, None, None], rows, columns]
+
+
+def random_resized_crop(
+    picture: Picture,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    flip: bool,
+    interpolation: str = "bilinear",
+    exact: bool = False,
+) -> np.ndarray:
+    """Random area (8 to 100 %) and aspect (3/4 to 4/3), resized.
+
+    The augmentation of ImageNet (recipe B1). Falls back to the central crop when ten
+    draws do not fit.
+
+    Args:
+      picture: uint8 ``[h, w, c]`` or a file.
+      rng: source of the draws.
+      size: side of the result, pixels.
+      flip: mirror with probability one half.
+      interpolation: a key of :data:`INTERPOLATIONS`.
+      exact: resize by :func:`crop_exact`, not by :func:`crop_fast`.
+
+    Returns:
+      uint8 ``[size, size, c]``.
+
+    Raises:
+      UnreadablePicture: a file that does not decode.
+    """
+    box = _random_box(*size_of(picture), rng)
+    crop = (crop_exact if exact else crop_fast)(picture, box, size, interpolation)
+    return mirror(crop) if flip and rng.random() < 0.5 else crop
+
+
+def center_crop(
+    picture: Picture, *, size: int, resize: int, interpolation: str = "bilinear"
+) -> np.ndarray:
+    """Shorter side to ``resize`` pixels, then the central square of ``size``.
+
+    To the bit what torchvision's ``Resize`` and ``CenterCrop`` make of a picture of
+    Pillow: the longer side is cut to whole pixels, the offset of the crop is rounded
+    to even, and where the resized picture is smaller than ``size``, black is around it.
+
+    Raises:
+      UnreadablePicture: a file that does not decode, or one so narrow that it would be
+        resized to more than :data:`MOST_PIXELS`.
+
+    >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
+    (28, 28, 3)
+    """
+    image = to_picture(decode(picture))
+    width, height = image.size
+    scaled = resize * max(width, height) // min(width, height)
+    if resize * scaled > MOST_PIXELS:
+        raise UnreadablePicture(
+            f"{getattr(picture, 'name', 'picture')}: found {width}x{height} pixels, "
+            f"too narrow to be resized to {resize}"
+        )
+    shape = (resize, scaled) if width <= height else (scaled, resize)
+    pixels = to_array(image.resize(shape, INTERPOLATIONS[interpolation][1]))
+    rows, columns = (_centre(length, size) for length in pixels.shape[:2])
+    crop = np.zeros((size, size, pixels.shape[-1]), np.uint8)
+    crop[rows[1], columns[1]] = pixels[rows[0], columns[0]]
+    return crop
+
+
+def _centre(length: int, size: int) -> tuple[slice, slice]:
+    """The middle of a side, and where it lies in the middle of ``size`` pixels."""
+    if length < size:
+        start = (size - length) // 2
+        return slice(None), slice(start, start + length)
+    start = round((length - size) / 2)
+    return slice(start, start + size), slice(None)
+
+
+def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
+    for _ in range(10):
+        area = h * w * rng.uniform(0.08, 1.0)
+        aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        bw, bh = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < bw <= w and 0 < bh <= h:
+            left, top = rng.integers(0, w - bw + 1), rng.integers(0, h - bh + 1)
+            return float(left), float(top), float(left + bw), float(top + bh)
+    bw, bh = min(w, h * 4 / 3), min(h, w * 4 / 3)
+    left, top = (w - bw) / 2, (h - bh) / 2
+    return left, top, left + bw, top + bh
