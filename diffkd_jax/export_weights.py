@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from .io import console
-from .train.devices import run_tool
+from .train.cluster.devices import run_tool
 from .weights.checks import check_finite, expand
 from .weights.files import export_torch, load_model, model_file
 from .weights.output_files import check_output

@@ -23,7 +23,7 @@ import jax
 from .io import console
 from .models.inputs import input_of
 from .models.model import Model
-from .train.devices import run_tool
+from .train.cluster.devices import run_tool
 from .weights.checks import check_finite, expand
 from .weights.files import export_model, load_torch
 from .weights.metadata import INPUT_KEY, input_text, parse_input

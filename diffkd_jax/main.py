@@ -79,8 +79,8 @@ def run(
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
-    from .train.devices import check_devices, own_settings
-    from .train.processes import start_processes
+    from .train.cluster.devices import check_devices, own_settings
+    from .train.cluster.processes import start_processes
 
     if "://" in workdir:
         # pathlib would make a local directory of that name.
@@ -95,9 +95,9 @@ def run(
 
 
 def _run(config, workdir: str, signals: bool, given: Collection[str] | None) -> None:
-    from .train import run as runs
-    from .train.processes import ending_together
-    from .train.stop import never, on_signals
+    from .train import commands as runs
+    from .train.cluster.processes import ending_together
+    from .train.cluster.signals import never, on_signals
     from .weights.checks import expand
 
     directory = expand(workdir or pathlib.Path("runs") / config.name)
@@ -132,10 +132,10 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     from .backend.compilation_cache import keep_programs  # after the flags too
     from .data.pipeline.read_ahead import is_stuck
     from .data.pipeline.workers import give_back_memory
-    from .train import processes
-    from .train.devices import describe_fault
-    from .train.metrics import print_line
-    from .train.stop import Stopped
+    from .train.cluster import processes
+    from .train.cluster.devices import describe_fault
+    from .train.cluster.signals import Stopped
+    from .train.outputs.metrics import print_line
 
     del argv
     if not FLAGS["verbosity"].present:

@@ -18,7 +18,7 @@ from .models import (
 )
 from .models.model import by_path
 from .models.options import option_names
-from .train.summary import count_parameters, multiply_adds
+from .train.outputs.summary import count_parameters, multiply_adds
 from .weights.torch.names.classifiers import references
 
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published

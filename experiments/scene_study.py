@@ -3,8 +3,8 @@
 from PIL import Image
 
 from diffkd_jax.io import valid_json
-from diffkd_jax.train import plots
-from diffkd_jax.train.examples import compared_examples
+from diffkd_jax.train.outputs import plots
+from diffkd_jax.train.outputs.examples import compared_examples
 from experiments.tables import means, table
 
 

@@ -18,7 +18,7 @@ from diffkd_jax.core.distances import kl
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.tasks.classification import task
 from diffkd_jax.tasks.classification.mix import make_prepare
-from diffkd_jax.train.metrics import read_rows
+from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.weights.files import MODEL_FILE
 from tests.conftest import GOLDEN
 from tests.train.conftest import tiny_config

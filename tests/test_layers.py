@@ -37,8 +37,9 @@ def imports(file):
 TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
 # What belongs to a task alone, as texts and attributes.
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
-READS_A_CONFIG = {"build.py", "check.py", "record.py", "recorded.py", "run.py"} | {
-    "teacher.py"
+READS_A_CONFIG = {"build.py", "check.py", "identity.py", "finished_run.py"} | {
+    "commands.py",
+    "teacher.py",
 }
 
 

@@ -22,8 +22,10 @@ from ..methods import Method
 from ..models.model import Model, by_path
 from ..tasks import TARGETS, Evidence, Task
 from ..weights.initial import frozen_mask
-from . import ranges, sharding
-from .choose import (
+from . import ranges
+from .cluster import sharding
+from .cluster.signals import Asked, never
+from .components import (
     batch_shapes,
     check_student,
     compared,
@@ -35,7 +37,6 @@ from .choose import (
 from .evaluate import Other, inferring, make_evaluate, make_others, reading
 from .optimizer import make_optimizer, make_schedule
 from .plan import Plan, make_plan
-from .stop import Asked, never
 
 LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class Scoring(NamedTuple):
       mesh: the devices.
       place: ``tree -> shardings``, for states and for variables.
       evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
-        evaluation split, one program per model; see :mod:`diffkd_jax.train.stop`.
+        evaluation split, one program per model; see
+        :mod:`diffkd_jax.train.cluster.signals`.
     """
 
     data: Data
@@ -88,7 +90,8 @@ class Run(NamedTuple):
       pure_step: ``step`` for a loop of one's own to compile; ``teacher_apply`` and the
         like can be replaced by ``functools.partial``.
       evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
-        evaluation split, one program a model; see :mod:`diffkd_jax.train.stop`.
+        evaluation split, one program a model; see
+        :mod:`diffkd_jax.train.cluster.signals`.
       others: further evaluations by name.
       batches: ``(first step, asked) -> generator`` of this process's training batches,
         to be closed where it is not used up.

@@ -5,14 +5,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from . import sharding
 from .build import Run, build
+from .cluster import sharding
+from .cluster.processes import as_first
+from .initial_state import check_start, starting
 from .memory import check_memory
-from .processes import as_first
-from .record import claim_workdir
-from .start import check_start, starting
 from .teacher import check_source, directory_of, load_teacher, teacher_config
-from .workdir import SUMMARY, check_directory, has_checkpoints
+from .workdir.directory import SUMMARY, check_directory, has_checkpoints
+from .workdir.identity import claim_workdir
 
 LOG = logging.getLogger(__name__)
 

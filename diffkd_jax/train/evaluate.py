@@ -15,10 +15,10 @@ from ..data.transforms import images
 from ..models.model import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
-from . import sharding
-from .choose import missing_output_named
+from .cluster import sharding
+from .cluster.signals import Asked, never, stop_here, while_waiting
+from .components import missing_output_named
 from .plan import Plan
-from .stop import Asked, never, stop_here, while_waiting
 
 
 class Other(NamedTuple):
@@ -75,7 +75,7 @@ def gather(
       variables: what it is applied to.
       batches: of this process, from :func:`make_batches`.
       mesh: of the devices.
-      asked: see :mod:`diffkd_jax.train.stop`.
+      asked: see :mod:`diffkd_jax.train.cluster.signals`.
 
     Returns:
       Sums as float64 or int64, or None where no example counts.

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import processes
-from .metrics import read_rows
+from .cluster import processes
+from .outputs.metrics import read_rows
 
 LOG = logging.getLogger(__name__)
 LARGE = 1000.0  # times the task's loss: a tap whose loss is above gets a warning

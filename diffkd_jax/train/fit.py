@@ -12,13 +12,15 @@ import jax
 from ..core.step import TrainState
 from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
-from . import checkpoint, processes, report, sharding
 from .build import Run, student_variables
+from .cluster import processes, sharding
+from .cluster.signals import Asked, Stalled, Stopped, never, stop_here
 from .finite import Finite, log_first_step
-from .metrics import Progress, Writer, print_line, print_values
+from .outputs import report
+from .outputs.metrics import Progress, Writer, print_line, print_values
 from .plan import Plan
 from .stalling import Stalling
-from .stop import Asked, Stalled, Stopped, never, stop_here
+from .workdir import checkpoint
 
 LOOK_EVERY = 100  # steps between two looks at the clock, at most
 
@@ -78,8 +80,8 @@ def fit(
       start: makes of a fresh state the one to begin with, where nothing is restored.
       events: called with ``"log"``, ``"evaluate"`` and ``"save"`` and the step, before
         each.
-      asked: whether to stop, see :mod:`diffkd_jax.train.stop`; asked after each step
-        and between the batches of an evaluation.
+      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`; asked after
+        each step and between the batches of an evaluation.
 
     Raises:
       Stopped: it was asked for, and all that was done is saved.

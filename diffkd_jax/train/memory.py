@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from .build import Run
-from .choose import batch_shapes
+from .components import batch_shapes
 
 
 def least_bytes(run: Run) -> dict[str, int]:

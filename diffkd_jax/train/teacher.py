@@ -22,7 +22,7 @@ from ..weights.files import (
     read_description,
     read_input,
 )
-from .checkpoint import checksum
+from .workdir.checkpoint import checksum
 
 LOG = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import numpy as np
 from config import get_config
 
 from diffkd_jax.io import valid_json
-from diffkd_jax.train import sharding
 from diffkd_jax.train.build import build
+from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.fit import student_variables
 from diffkd_jax.train.teacher import load_teacher
 

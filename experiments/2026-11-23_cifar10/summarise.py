@@ -8,7 +8,7 @@ import pathlib
 from run import METHODS
 
 from diffkd_jax.io import valid_json
-from diffkd_jax.train import plots
+from diffkd_jax.train.outputs import plots
 from experiments.tables import means, table
 
 HERE = pathlib.Path(__file__).parent

@@ -13,7 +13,7 @@ import shutil
 import sys
 
 from diffkd_jax.io import valid_json
-from diffkd_jax.train import plots
+from diffkd_jax.train.outputs import plots
 from experiments.fashion_unseen import accuracy, unseen_pictures
 from experiments.tables import means, table
 

@@ -12,9 +12,9 @@ from diffkd_jax.data import Data
 from diffkd_jax.data.split import array_split
 from diffkd_jax.data.transforms.images import make_normalise
 from diffkd_jax.models.model import split as split_variables
-from diffkd_jax.train import sharding
 from diffkd_jax.train.build import Run, build
-from diffkd_jax.train.choose import batch_shapes
+from diffkd_jax.train.cluster import sharding
+from diffkd_jax.train.components import batch_shapes
 from diffkd_jax.weights.files import shapes_of
 
 CIFAR = [

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.train.build import build
-from diffkd_jax.train.choose import batch_shapes
+from diffkd_jax.train.components import batch_shapes
 
 CONFIG = config_flags.DEFINE_config_file("config")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed rounds of all parts.")

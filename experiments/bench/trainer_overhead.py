@@ -25,9 +25,11 @@ import numpy as np
 from absl import app, flags, logging
 from step_time import CONFIG, ROUNDS, run_of
 
-from diffkd_jax.train import checkpoint, fit, sharding
+from diffkd_jax.train import fit
+from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.finite import Finite
-from diffkd_jax.train.metrics import Progress, Writer
+from diffkd_jax.train.outputs.metrics import Progress, Writer
+from diffkd_jax.train.workdir import checkpoint
 
 METHODS = flags.DEFINE_list("methods", ["none", "diffkd"], "Timed one by one.")
 STEPS = flags.DEFINE_integer("steps", 100, "Timed steps of a round.")

@@ -27,8 +27,8 @@ from keras_networks import copy_variables, network
 from pairs import config_of, data_of, drawn_teacher, first_batch, freeze
 from turns import in_turn
 
-from diffkd_jax.train import sharding
 from diffkd_jax.train.build import build, student_variables
+from diffkd_jax.train.cluster import sharding
 
 RATE, TAU, STEPS = 0.05, 4.0, 3
 # Share of the task in both losses; Keras gives the rest to the distillation.

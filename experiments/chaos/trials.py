@@ -154,8 +154,8 @@ def damaged_checkpoints(place, undisturbed, rng, seconds):
     os.environ["JAX_PLATFORMS"] = "cpu"
     from config import get_config
 
-    from diffkd_jax.train import checkpoint
     from diffkd_jax.train.build import build
+    from diffkd_jax.train.workdir import checkpoint
 
     run, workdir = build(get_config()), place / "run"
     state = run.init()

@@ -52,9 +52,9 @@ def blank(figure, path):
 def quickly_drawn(request, monkeypatch):
     """Plots are made and not rendered, but for ``finished`` and the report's tests."""
     from diffkd_jax.io import drawing
-    from diffkd_jax.train import plots
+    from diffkd_jax.train.outputs import plots
 
-    if request.module.__name__ != "tests.train.test_report":
+    if request.module.__name__ != "tests.train.outputs.test_report":
         for module in (drawing, plots):
             monkeypatch.setattr(module, "save", blank)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.train.run import of_methods
+from diffkd_jax.train.commands import of_methods
 from tests.train.conftest import tiny_config
 
 

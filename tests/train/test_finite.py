@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.train import run as runs
+from diffkd_jax.train import commands as runs
+from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.finite import log_first_step, require_finite
-from diffkd_jax.train.metrics import read_rows
-from diffkd_jax.train.record import record_divergence
-from diffkd_jax.train.stop import Stopped
-from diffkd_jax.train.workdir import read_json
+from diffkd_jax.train.outputs.metrics import read_rows
+from diffkd_jax.train.workdir.directory import read_json
+from diffkd_jax.train.workdir.identity import record_divergence
 from diffkd_jax.weights.files import MODEL_FILE, load_model
 from tests.train.conftest import tiny_config
 

@@ -10,7 +10,7 @@ from diffkd_jax import main
 from diffkd_jax.core.diffkd import DiffKDNoise
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.data import open_data
-from diffkd_jax.train.choose import make_method, make_model
+from diffkd_jax.train.components import make_method, make_model
 from diffkd_jax.weights.files import load_model
 from tests.train.conftest import tiny_config
 

@@ -7,7 +7,7 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.data import open_data
 from diffkd_jax.train.build import build
-from diffkd_jax.train.choose import make_model
+from diffkd_jax.train.components import make_model
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import (
     MODEL_FILE,

@@ -14,7 +14,8 @@ from diffkd_jax import main
 from diffkd_jax.models import from_nnx
 from diffkd_jax.models.model import by_path, from_linen
 from diffkd_jax.tasks.classification import task as classification
-from diffkd_jax.train import fit, metrics, run
+from diffkd_jax.train import commands, fit
+from diffkd_jax.train.outputs import metrics
 from diffkd_jax.weights.files import load_model
 from tests.train.conftest import tiny_config
 
@@ -83,10 +84,10 @@ def test_models_of_any_library_train_resume_and_load(
     parts = config(
         student, teacher, **{"teacher.init": str(tmp_path / "whole/teacher")}
     )
-    monkeypatch.setattr(run, "fit", functools.partial(fit.fit, events=interrupt))
+    monkeypatch.setattr(commands, "fit", functools.partial(fit.fit, events=interrupt))
     with pytest.raises(KeyboardInterrupt):
         main.run(parts, str(tmp_path / "parts"))
-    monkeypatch.setattr(run, "fit", fit.fit)
+    monkeypatch.setattr(commands, "fit", fit.fit)
     main.run(parts, str(tmp_path / "parts"))
     assert "own: resuming at step 3" in capsys.readouterr().out
     whole, resumed = (

@@ -9,8 +9,8 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.data import open_data
-from diffkd_jax.train import run
-from diffkd_jax.train.choose import make_model
+from diffkd_jax.train import commands
+from diffkd_jax.train.components import make_model
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import (
     EMA_FILE,
@@ -72,12 +72,12 @@ def test_weights_that_nothing_will_have(config, data, tmp_path):
     own = config.copy_and_resolve_references()
     own.teacher.weights = "ema"
     with pytest.raises(ValueError, match=r"teacher.weights: .*train.ema_decay above 0"):
-        run.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
+        commands.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
     own.teacher.weights = "best"
     with pytest.raises(ValueError, match=r"teacher.weights: found 'best', expected ''"):
-        run.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
+        commands.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
     own.train.distill_every = 5
-    alone = run.teacher_config(own)
+    alone = commands.teacher_config(own)
     assert (alone.teacher.weights, alone.train.distill_every) == ("", 1)
 
 
@@ -149,9 +149,9 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
     assert str(tmp_path / "nothing") in str(found.value)
     seen = []
     note = lambda config, workdir, asked: seen.append(workdir)
-    monkeypatch.setattr(run, "train", note)
+    monkeypatch.setattr(commands, "train", note)
     own.teacher.workdir = "~/teacher"
-    model = run.get_teacher(
+    model = commands.get_teacher(
         own, make_model("teacher", own.teacher, data), pathlib.Path("anything")
     )
     assert seen == [tmp_path / "teacher"]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax import main
-from diffkd_jax.train.metrics import read_rows
+from diffkd_jax.train.outputs.metrics import read_rows
 from tests.train.conftest import tiny_config
 
 

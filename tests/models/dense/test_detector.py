@@ -12,7 +12,7 @@ from diffkd_jax.models.backbones.layers import Bottleneck, ConvNorm
 from diffkd_jax.models.dense.fpn import Fpn
 from diffkd_jax.models.fold import fold
 from diffkd_jax.models.model import by_path
-from diffkd_jax.train.summary import count_parameters
+from diffkd_jax.train.outputs.summary import count_parameters
 from tests.models.backbones.test_golden import relative_error
 from tests.models.test_fold import paths, random_variables
 

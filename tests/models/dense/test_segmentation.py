@@ -14,7 +14,7 @@ from diffkd_jax import models
 from diffkd_jax.models.backbones.layers import ConvNorm
 from diffkd_jax.models.dense.segmenter import Aspp
 from diffkd_jax.ops.resize import bilinear
-from diffkd_jax.train.summary import count_parameters, multiply_adds
+from diffkd_jax.train.outputs.summary import count_parameters, multiply_adds
 from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from diffkd_jax.weights.torch.names.segmenters import TORCHVISION_HEADS

@@ -12,8 +12,8 @@ from diffkd_jax.named import call
 from diffkd_jax.tasks.detection.plots import write
 from diffkd_jax.tasks.detection.task import detection, evidence_of
 from diffkd_jax.tasks.task import Evidence
+from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence, gather
-from diffkd_jax.train.sharding import make_mesh
 
 META = {"num_classes": 3, "class_names": ["a", "b", "c"]}
 TRUTH = [[[4.0, 4, 24, 30], [30, 2, 60, 40]], [[1, 1, 9, 9], [0, 0, 0, 0]]]

@@ -19,8 +19,8 @@ from diffkd_jax.tasks.segmentation.task import (
     segmentation,
     slide,
 )
+from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence, gather
-from diffkd_jax.train.sharding import make_mesh
 from tests.conftest import GOLDEN
 
 ODD = GOLDEN / "dense/odd"

@@ -1,0 +1,1 @@
+"""Devices and processes: mesh, memory, signals, and how processes end together."""

@@ -1,0 +1,399 @@
+"""The commands: train (the teacher first), compare, evaluate, describe."""
+
+import functools
+import logging
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+
+from ..data import stand_in
+from ..io.best_effort import attempt, noting
+from ..io.drawing import draw_files
+from ..models.inputs import check_input, input_of
+from ..models.model import Model
+from ..weights.checks import check_finite, expand
+from ..weights.files import (
+    EMA_FILE,
+    MODEL_FILE,
+    export_model,
+    is_classifier,
+    load_model,
+    model_file,
+)
+from .build import Run, build, build_scoring, check_teacher, student_variables
+from .check import check_comparison, check_run
+from .cluster import processes, sharding
+from .cluster.signals import Asked, never, stop_here
+from .components import make_method
+from .finished_run import as_trained
+from .finite import NotFinite
+from .fit import Fitted, ema_variables, fit
+from .initial_state import check_start, starting
+from .memory import check_memory
+from .outputs import report, summary
+from .outputs.examples import save_examples, shown
+from .outputs.metrics import print_line, print_values
+from .outputs.predictions import write_predictions
+from .teacher import check_source, directory_of, load_teacher, teacher_config
+from .workdir.directory import (
+    REPORT,
+    SUMMARY,
+    has_checkpoints,
+    locked,
+    read_summary,
+    refuse_single_run,
+    write_json,
+)
+from .workdir.disk_errors import disk_faults_named, moving_named
+from .workdir.identity import claim_workdir, record_divergence, record_teacher
+
+LOG = logging.getLogger(__name__)
+
+
+def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
+    """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
+
+    Args:
+      config: see :mod:`diffkd_jax.config`.
+      workdir: directory of the run, created if needed.
+      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
+
+    Returns:
+      The content of ``summary.json``: method, final and best scores, and so on.
+
+    Raises:
+      ValueError: bad config or data, a workdir of another config, or a number that is
+        not finite.
+      FileNotFoundError: missing data or teacher.
+      Stopped: it was asked for; the same call goes on.
+    """
+    run = build(config)
+    stop_here(asked)
+    if processes.as_first(
+        (workdir / SUMMARY).exists()
+    ):  # which may be somebody else's, to be read alone
+        claim_workdir(config, workdir, run.data.record())
+        if finished := read_summary(workdir, run.task.headline):
+            print_line(f"{config.name}: finished already, see {workdir / REPORT}")
+            return {"headline": run.task.headline, **finished}
+    with disk_faults_named(workdir), locked(workdir):
+        began = claim_workdir(config, workdir, run.data.record())
+        with moving_named(workdir):
+            return _train(config, began, workdir, run, asked)
+
+
+def _train(
+    config, began: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
+) -> dict[str, Any]:
+    as_in_file, of_teacher = None, config.copy_and_resolve_references()
+    # The teacher was trained before anything changed.
+    rates = {k: v for k, v in began.items() if k.startswith("optimizer.")}
+    of_teacher.update_from_flattened_dict(rates)
+    if run.teacher is not None:
+        as_in_file = functools.partial(
+            get_teacher, of_teacher, run.teacher, workdir, freeze=False
+        )
+    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
+    check_memory(run)
+    # Before a teacher is trained.
+    begin = starting(config.student, run, as_in_file, config.optimizer.frozen)
+    if not processes.as_first(has_checkpoints(workdir)):  # else nothing starts anew
+        check_start(config.student, run)
+    if run.teacher is not None:
+        teacher = get_teacher(of_teacher, run.teacher, workdir, asked)
+        check_teacher(run.task, run.data, teacher, run.compared)
+        record_teacher(workdir, teacher.meta["checksum"])
+        run = run._replace(teacher=teacher)
+    text = summary.describe(run)
+    print_line(text)
+    teacher_scores = score_teacher(run, config.teacher.min_score, asked)
+    try:
+        fitted = fit(run, workdir, start=begin, asked=asked)
+    except NotFinite as error:
+        record_divergence(workdir, error.step, str(error))
+        raise
+    stop_here(asked)
+    headline, history = run.task.headline, fitted.history
+    result = {
+        "name": config.name,
+        "method": config.method,
+        "headline": headline,
+        "seed": config.seed,
+        "steps": int(fitted.state.step),
+        **{f"final_{k}": v for k, v in history[-1].items()},
+        f"best_{headline}": max(history, key=run.task.goodness)[headline],
+        **{f"teacher_{k}": v for k, v in teacher_scores.items()},
+        "images_per_second": fitted.images_per_second,
+    }
+    export(run, fitted, workdir)
+    if processes.is_primary():  # before all that is for the report alone
+        write_json(workdir / SUMMARY, result)
+    stop_here(asked)
+    with noting():
+        trajectories = _for_figures("denoising", report.denoising, run, fitted.state)
+        given = (run, fitted.state, bool(teacher_scores))
+        examples = _for_figures("examples", shown, *given)
+        stop_here(asked)
+        if processes.is_primary():
+            if examples:
+                save_examples(workdir, examples)
+            report.write_run(
+                workdir,
+                result,
+                summary_text=text,
+                trajectories=trajectories,
+                draw=functools.partial(figures_of, run, fitted.seen, examples),
+            )
+    processes.wait_for_all("the run is written")
+    print_line(
+        f"{config.name} ({config.method}): {headline} "
+        f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
+    )
+    return result
+
+
+def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> dict:
+    """Computes what is drawn, {} where that fails.
+
+    Several processes compute together, so an error ends them all.
+    """
+    if jax.process_count() > 1:
+        return compute(*arguments)
+    return attempt(name, compute, *arguments) or {}
+
+
+def figures_of(
+    run: Run, seen: Any, examples: Mapping, folder: pathlib.Path
+) -> list[pathlib.Path]:
+    """Draws figures of the task, of evidence and of examples, where there are any."""
+    task, meta, files = run.task, run.data.meta, []
+    if seen is not None and task.draw is not None:
+        files += draw_files("draw of the task", task.draw, folder, seen, meta)
+    if examples and task.show is not None:
+        files += draw_files("show of the task", task.show, folder, examples, meta)
+    return files
+
+
+def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
+    """Writes the student, and its average where there is one.
+
+    Raises:
+      ValueError: numbers that are not finite.
+    """
+    state = fitted.state
+    exports = {MODEL_FILE: sharding.gathered(student_variables(state))}
+    if state.ema:
+        exports[EMA_FILE] = sharding.gathered(ema_variables(state))
+    for name, trained in exports.items():
+        check_finite(workdir / name, trained)
+    if processes.is_primary():
+        for name, trained in exports.items():
+            export_model(workdir / name, run.student._replace(variables=trained))
+
+
+def get_teacher(
+    config,
+    expected: Model,
+    workdir: pathlib.Path,
+    asked: Asked = never,
+    *,
+    freeze: bool = True,
+) -> Model:
+    """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
+    weights = config.teacher.weights
+    check_source(config)
+    if config.teacher.init:
+        return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
+    directory, own = directory_of(config, workdir), teacher_config(config)
+    train(own, directory, asked)
+    return load_teacher(directory, expected, weights, freeze=freeze)
+
+
+def score_teacher(
+    run: Run, worst: float | None, asked: Asked = never
+) -> dict[str, float]:
+    """Scores of the teacher before any training, if its classes are the data's.
+
+    Args:
+      run: with a loaded teacher, or none.
+      worst: the worst headline score that is accepted, None for any.
+      asked: whether to stop.
+
+    Raises:
+      ValueError: it is worse.
+    """
+    if run.teacher is None:
+        return {}
+    task = run.task
+    expected, own = run.data.meta["num_classes"], run.teacher.meta["num_classes"]
+    if own != expected:
+        if worst is not None:
+            raise ValueError(
+                f"teacher.min_score: found {worst} for a teacher of {own} classes on "
+                f"data of {expected}, expected none: it cannot be checked"
+            )
+        print_line(f"teacher  {own} classes, the data {expected}: not evaluated")
+        return {}
+    values, _ = run.evaluate(run.teacher, run.teacher_variables, asked=asked)
+    print_values("teacher", values)
+    wanted = {} if worst is None else {task.headline: worst}
+    if task.goodness(values) < task.goodness(wanted):
+        raise ValueError(
+            f"teacher.min_score: found a teacher of {values[task.headline]:.4f}, "
+            f"expected {worst} or better; check data.mean, data.std, the picture "
+            "size and the order of the classes"
+        )
+    return values
+
+
+def compare(
+    config, workdir: pathlib.Path, asked: Asked = never
+) -> list[dict[str, Any]]:
+    """Trains each method of ``config.compare`` and writes a comparison.
+
+    What ``weights`` and ``evaluations`` say counts for the methods that have it. Each
+    run has its own directory ``<workdir>/<method>``; the teacher is trained once, in
+    ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
+
+    Returns:
+      The summaries of the runs, in the order of ``config.compare``.
+    """
+    refuse_single_run(workdir)
+    runs, results = of_methods(config), []
+    for own in runs.values():
+        with own.unlocked():
+            own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
+    check_comparison(runs, workdir)  # all of them, before the first one takes hours
+    for method, own in runs.items():
+        try:
+            results.append(train(own, workdir / method, asked))
+        except NotFinite as error:
+            raise ValueError(
+                f"{method}: {error}; all methods of a comparison have one config: for "
+                "another rate choose another --workdir"
+            ) from error
+    if processes.is_primary():
+        with disk_faults_named(workdir):
+            show = lambda folder, examples: (
+                figures_of(build(own), None, examples, folder) if examples else []
+            )
+            print_line(report.write_comparison(workdir, results, show))
+    return results
+
+
+def of_methods(config) -> dict[str, Any]:
+    """Returns the config of each method that ``config.compare`` names.
+
+    Raises:
+      ValueError: a method that is named twice.
+    """
+    methods = tuple(config.compare)
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"compare: found {methods}, expected each method once")
+    runs, unused = {}, set(config.weights)
+    for method in config.compare:
+        own = config.copy_and_resolve_references()
+        with own.unlocked():
+            own.method, own.compare = method, ()
+            taps = make_method(own).taps
+            if not taps:
+                own.evaluations = {}
+            for name in list(own.weights):
+                if name.partition("/")[0] not in {"task", *taps}:
+                    del own.weights[name]
+            unused -= set(own.weights)
+        runs[method] = own
+    if unused:
+        LOG.warning(
+            "weights: %s: found in no method of %s, left out",
+            *(sorted(unused), config.compare),
+        )
+    return runs
+
+
+def use_student(
+    config,
+    workdir: pathlib.Path,
+    asked: Asked = never,
+    *,
+    given: Collection[str] | None = None,
+) -> dict[str, float]:
+    """Evaluates the exported student of a workdir; trains and changes nothing.
+
+    With ``config.mode`` "predict" it writes what the student predicts instead. Data,
+    task and student are those of the run, as far as the caller does not give others.
+
+    Args:
+      config: see :mod:`diffkd_jax.config`.
+      workdir: of a finished run.
+      asked: whether to stop.
+      given: see :func:`diffkd_jax.train.finished_run.as_trained`.
+
+    Returns:
+      The scores; none of predictions.
+
+    Raises:
+      ValueError: a student or a record that does not fit.
+      FileNotFoundError: no student, or missing data.
+      Stopped: it was asked for.
+    """
+    model_file(workdir)  # before data are opened
+    own = as_trained(config, workdir, given)
+    with own.unlocked():
+        to_evaluate_alone(own)
+    scoring = build_scoring(own)
+    data, task = scoring.data, scoring.task
+    model = load_model(workdir, own.student.model)
+    check_finite(f"workdir: {workdir}", model.variables)
+    check_input(
+        f"workdir: {workdir}",
+        model.meta,
+        {**input_of(data.meta, data.eval_shape[-1]), "input_shape": data.eval_shape},
+        lambda: is_classifier(model),
+    )
+    if task.check is not None:
+        task.check(f"workdir: {workdir}", model.meta, data.meta)
+    variables = jax.device_put(model.variables, scoring.place(model.variables))
+    if config.mode == "predict":
+        folder = expand(config.predictions or workdir / "predictions")
+        write_predictions(scoring, model, variables, own.data, folder, asked)
+        print_line(f"{config.name}: predictions in {folder}")
+        return {}
+    values, _ = scoring.evaluate(model, variables, asked=asked)
+    print_values("student", values)
+    return values
+
+
+def to_evaluate_alone(config) -> None:
+    """Makes a config ask nothing of a training split, which need not be there."""
+    if config.data.eval_split != "holdout":
+        config.data.train_split = config.data.eval_split
+    config.data.keep_empty = True
+    if config.data.canvas:  # on which what is evaluated fits
+        config.data.train_size, config.data.train_resize = config.data.canvas, ()
+
+
+def dry_run(config) -> str:
+    """Prints and returns the tables of taps and sizes; touches no workdir.
+
+    Without ``data.path`` data that are not there are not needed: sizes and classes are
+    those that the config states.
+    """
+    runs = of_methods(config) if config.compare else {config.method: config}
+    texts, data = [], None
+    for own in runs.values():
+        try:
+            run = build(own, data)
+        except FileNotFoundError as error:
+            if config.data.path:  # a path that is wrong
+                raise
+            LOG.warning("the data are not looked at: %s", error)
+            run = build(own, stand_in(config.data))
+        check_run(own, run)
+        texts.append(summary.describe(run))
+        data = run.data
+    text = "\n\n".join(texts)
+    print_line(text)
+    return text

@@ -1,0 +1,132 @@
+"""Figures of a run, drawn with matplotlib into PNG files."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...io.drawing import COLOURS, defaults, literal, save, subplots
+
+
+@defaults()
+def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One panel for each loss term against the step."""
+    names = dict.fromkeys(n for row in rows for n in row if n.startswith("loss/"))
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure, axes = subplots(
+        lines, columns, figsize=(3.6 * columns, 2.5 * lines), squeeze=False
+    )
+    for axis, name in zip(axes.flat, names, strict=False):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axis.plot(*zip(*points, strict=True), color=COLOURS["denoised"])
+        axis.set(title=literal(name.removeprefix("loss/")), xlabel="step", yscale="log")
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    save(figure, path)
+
+
+@defaults()
+def scores(
+    path: pathlib.Path,
+    curves: Mapping[str, Sequence[Mapping[str, Any]]],
+    headline: str,
+    teacher: float | None,
+) -> None:
+    """The headline score of each run's student by step, the teacher's as a line."""
+    figure, axis = subplots(figsize=(6.4, 3.8))
+    for name, rows in curves.items():
+        steps = [row["step"] for row in rows]
+        values = [row[f"eval/{headline}"] for row in rows]
+        axis.plot(
+            steps, values, marker="." if len(rows) < 40 else "", label=literal(name)
+        )
+    if teacher is not None:
+        axis.axhline(teacher, color=COLOURS["teacher"], ls="--", label="teacher")
+    axis.set(xlabel="step", ylabel=literal(headline))
+    axis.legend()
+    axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+@defaults()
+def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
+    """Share of examples by gamma over time, with the mean on top (paper fig. 5)."""
+    counts = np.array([row[f"gamma/{tap}/histogram"] for row in rows], float)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1e-9)
+    steps = np.array([row["step"] for row in rows], float)
+    edges = np.concatenate([[0.0], steps])
+    figure, axis = subplots(figsize=(6.4, 3.4))
+    levels = np.linspace(0, 1, counts.shape[1] + 1)
+    mesh = axis.pcolormesh(edges, levels, shares.T, cmap="Blues", vmin=0)
+    means = [row[f"gamma/{tap}/mean"] for row in rows]
+    axis.plot(steps, means, color=COLOURS["student"], label="mean")
+    axis.set(
+        xlabel="step", ylabel="gamma", title=f"{literal(tap)}: share of student kept"
+    )
+    axis.legend(loc="lower left")
+    figure.colorbar(mesh, label="share of examples")
+    save(figure, path)
+
+
+@defaults()
+def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -> None:
+    """Denoising of test features in the plane of the teacher's first components.
+
+    Args:
+      path: PNG file to write.
+      points: ``teacher`` ``[n, 2]``, ``denoised`` ``[n, 2]``, ``steps``
+        ``[num_steps + 1, n, 2]``, from the noise-matched student to the last step.
+      tap: name of the tap.
+    """
+    steps = points["steps"]
+    panels = [("noise-matched student", steps[0])]
+    panels += [(f"step {i}", step) for i, step in enumerate(steps[1:], 1)]
+    panels.append(("after projection", points["denoised"]))
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, axes = subplots(
+        lines,
+        columns,
+        figsize=(3 * columns, 2.9 * lines),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    # A few examples far out would otherwise squeeze everything else.
+    everything = np.concatenate([points["teacher"], *(p for _, p in panels)])
+    low, high = np.percentile(everything, [1, 99], axis=0)
+    # Of one example, or one channel, all lie on a line.
+    margin = np.maximum(0.1 * (high - low), 1e-6 + 1e-3 * np.abs(high))
+    for axis, (title, at) in zip(axes.flat, panels, strict=False):
+        axis.scatter(*points["teacher"].T, s=6, color=COLOURS["teacher"], alpha=0.35)
+        axis.scatter(*at.T, s=6, color=COLOURS["denoised"], alpha=0.7)
+        distance = np.linalg.norm(at - points["teacher"], axis=1).mean()
+        axis.set_title(f"{title}, distance {distance:.2f}", fontsize=9)
+        axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(f"{literal(tap)}: denoising (colour) towards the teacher (grey)")
+    save(figure, path)
+
+
+@defaults()
+def comparison(
+    path: pathlib.Path, results: Sequence[Mapping[str, Any]], headline: str
+) -> None:
+    """Final headline score of each method as bars."""
+    figure, axis = subplots(figsize=(6.4, 3.4))
+    names = [literal(r["method"]) for r in results]
+    values = [r[f"final_{headline}"] for r in results]
+    bars = axis.bar(range(len(names)), values, color=COLOURS["denoised"])
+    axis.set_xticks(range(len(names)), names)
+    axis.bar_label(bars, fmt="%.4g")
+    # A score that is undefined has no bar.
+    low, high = (f([v for v in values if np.isfinite(v)] or [0.0]) for f in (min, max))
+    spread = high - low or 0.01 * abs(low) or 0.01
+    axis.set_ylim(low - 0.5 * spread, high + 0.3 * spread)
+    axis.set_ylabel(literal(headline))
+    save(figure, path)

@@ -1,0 +1,127 @@
+"""What a trained student predicts for a split, written as its task writes it."""
+
+import itertools
+import json
+import pathlib
+import re
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import jax
+
+from ...models.model import Model
+from ..build import Scoring
+from ..cluster import sharding
+from ..cluster.signals import Asked, never, stop_here
+from ..components import missing_output_named
+from ..evaluate import inferring, make_batches
+from ..workdir.disk_errors import disk_faults_named
+
+
+def write_predictions(
+    scoring: Scoring,
+    model: Model,
+    variables: Any,
+    options: Mapping,
+    folder: pathlib.Path,
+    asked: Asked = never,
+) -> None:
+    """Writes predictions to a folder, which appears when it is complete.
+
+    Args:
+      scoring: the data and the task.
+      model: the student.
+      variables: its, on the devices.
+      options: the section ``data`` of a config.
+      folder: to write, not there yet.
+      asked: see :mod:`diffkd_jax.train.cluster.signals`.
+
+    Raises:
+      ValueError: predictions are there already, several processes, or a task that
+        writes none.
+      Stopped: it was asked for; what was written is taken away again.
+    """
+    if scoring.task.write is None:
+        raise ValueError("mode: found 'predict' for a task that writes no predictions")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"mode: found 'predict' in {jax.process_count()} processes, expected one"
+        )
+    if folder.exists():
+        raise ValueError(
+            f"predictions: found {folder}, expected no such folder; choose another by "
+            "--config.predictions=FOLDER"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name).cleanup()
+    except OSError as error:
+        raise OSError(
+            f"predictions: found {folder}, where no folder can be made "
+            f"({error.strerror}), expected a place that can be written to"
+        ) from error
+    with (
+        disk_faults_named(folder.parent),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as made,
+        closing(predictions(scoring, model, variables, options, asked)) as found,
+    ):
+        partial = pathlib.Path(made) / folder.name
+        partial.mkdir()
+        scoring.task.write(partial, found, scoring.data.meta)
+        partial.replace(folder)
+
+
+def predictions(
+    scoring: Scoring,
+    model: Model,
+    variables: Any,
+    options: Mapping,
+    asked: Asked = never,
+) -> Generator[tuple[str, dict, dict]]:
+    """For each example its name, what is predicted, and itself; without batch axis."""
+    infer, task = inferring(scoring.task, model), scoring.task
+
+    def forward(variables, batch):
+        batch = scoring.data.normalise(batch)
+        outputs = infer(variables, batch)
+        with missing_output_named(outputs):
+            return task.predict(outputs, batch)
+
+    compiled = sharding.jit_forward(forward, scoring.mesh)
+    split = scoring.data.evaluation
+    ids = None if split.known is None else split.known.ids
+    names = short_names([split.name(i) for i in range(split.size)])
+    with closing(make_batches(options, split, scoring.mesh)(asked)) as batches:
+        for batch in batches:
+            stop_here(asked)
+            given = sharding.put_batch(batch, scoring.mesh)
+            found = jax.device_get(compiled(variables, given))
+            for row, index in enumerate(batch["index"]):
+                if batch["mask"][row]:
+                    one = lambda tree, row=row: jax.tree.map(lambda x: x[row], tree)
+                    known = {} if ids is None else {"id": json.loads(ids[index])}
+                    yield names[index], one(found), one(batch) | known
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Relative paths to write to, without endings, of the names of examples.
+
+    They keep the folders in which the examples differ, and are as distinct.
+
+    >>> short_names(["/data/val/a/1.png", "/data/val/b/1.png"])
+    ['a/1', 'b/1']
+    >>> short_names(["example 0", "example 1"])
+    ['example_0', 'example_1']
+    """
+    whole = [name.split("/") for name in names]
+    folders = zip(*(parts[:-1] for parts in whole), strict=False)
+    shared = len(list(itertools.takewhile(lambda same: len(set(same)) == 1, folders)))
+    short = ["/".join(parts[shared:]) for parts in whole]
+    short = [re.sub(r"[^\w./-]|\.\.+", "_", name) for name in short]
+    plain = [re.sub(r"\.\w{1,5}$", "", name) for name in short]
+    for chosen in (plain, short):
+        if len(set(chosen)) == len(chosen):
+            return chosen
+    return [f"{i}_{name}" for i, name in enumerate(plain)]

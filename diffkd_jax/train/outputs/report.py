@@ -1,0 +1,266 @@
+"""The report of a run: plots, and one HTML page that needs no network."""
+
+import base64
+import functools
+import html
+import json
+import pathlib
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...core.distill import refine
+from ...core.step import TrainState
+from ...core.taps import lookup
+from ...io.best_effort import noting
+from ...io.drawing import draw_files
+from ..build import Run, student_variables
+from ..workdir.directory import read_json, write_whole
+from . import plots
+from .examples import compared_examples, few, once
+from .metrics import read_rows
+from .summary import text_table
+
+MOST_EXAMPLES_DRAWN = 256
+STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
+padding: 0 1em; color: #222 } img { max-width: 100% } pre { overflow-x: auto;
+background: #f6f6f6; padding: 1em; font-size: 13px } table { border-collapse: collapse }
+td, th { padding: .3em 1em; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left }"""
+
+
+def rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl`` that hold ``name``."""
+    return [row for row in read_rows(workdir / "metrics.jsonl") if name in row]
+
+
+def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, float]]:
+    """Scores by step of a run's evaluations."""
+    return {
+        row["step"]: {
+            name.removeprefix("eval/"): value
+            for name, value in row.items()
+            if name.startswith("eval/")
+        }
+        for row in rows_with(workdir, f"eval/{headline}")
+    }
+
+
+def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
+    """Denoising of each tap that has one, averaged over space, in two components.
+
+    Of the first examples to evaluate on. The plane is that of the teacher's features;
+    see :func:`plots.trajectory`.
+    """
+    if run.teacher is None:
+        return {}
+    image = {"image": run.data.normalise(few(run, MOST_EXAMPLES_DRAWN))["image"]}
+    if not len(image["image"]):
+        return {}
+    compiled, key = once(run), jax.random.key(state.seed)
+    sides = (
+        (run.student.infer, student_variables(state), "student"),
+        (run.teacher.infer, run.teacher_variables, "teacher"),
+    )
+
+    def block(name, tap, outputs):
+        place = tap.share or name
+        return (
+            functools.partial(refine, tap),
+            state.params["distiller"][place],
+            state.model_state["distiller"][place],
+            key,
+            *outputs,
+        )
+
+    shapes = [jax.eval_shape(infer, variables, image) for infer, variables, _ in sides]
+    taps = {}
+    for name, tap in run.method.taps.items():
+        pair = lookup(shapes[0], tap.student), lookup(shapes[1], tap.teacher)
+        if jax.eval_shape(*block(name, tap, pair))[1]:  # it denoises
+            taps[name] = tap
+    if not taps:
+        return {}
+    outputs = []
+    for infer, variables, side in sides:
+        tapped = lambda v, b, infer=infer, side=side: {
+            name: lookup(infer(v, b), getattr(tap, side)) for name, tap in taps.items()
+        }
+        outputs.append(compiled(tapped)(variables, image))
+    drawn = {}
+    for name, tap in taps.items():
+        function, *given = block(name, tap, [of_side[name] for of_side in outputs])
+        refined, sown = compiled(function)(*given)
+        refined, steps = jax.tree.map(
+            lambda x: np.asarray(x, float), (refined, sown[0])
+        )
+        teacher = np.nan_to_num(_pool(refined.teacher))
+        centre = teacher.mean(0)
+        _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
+        # One example, or one channel, spans no plane: the second component is 0.
+        axes = np.concatenate([axes, np.zeros((1, axes.shape[1]))])[:2]
+        project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a.T
+        drawn[name] = {
+            "teacher": project(refined.teacher),
+            "denoised": project(refined.student),
+            "steps": np.stack([project(step) for step in steps]),
+        }
+    return drawn
+
+
+def write_run(
+    workdir: pathlib.Path,
+    result: Mapping[str, Any],
+    *,
+    summary_text: str,
+    trajectories: Mapping[str, Mapping[str, np.ndarray]],
+    draw: Callable[[pathlib.Path], Sequence[pathlib.Path]],
+) -> None:
+    """Draws the plots of a finished run and writes its ``report.html``.
+
+    A figure that fails is a line in the report.
+
+    Args:
+      workdir: of the run.
+      result: its summary.
+      summary_text: its table of sizes and taps.
+      trajectories: from :func:`denoising`.
+      draw: writes the figures of the task to a folder, and returns the files.
+    """
+    folder, headline = workdir / "plots", result["headline"]
+    rows = rows_with(workdir, "loss/total")
+    figures: list[pathlib.Path] = []
+
+    def add(name, draw, *arguments):
+        figures.extend(_plot(folder, name, draw, *arguments))
+
+    curve = {result["method"]: rows_with(workdir, f"eval/{headline}")}
+    with noting() as notes:
+        add("score", plots.scores, curve, headline, result.get(f"teacher_{headline}"))
+        if rows:
+            add("losses", plots.losses, rows)
+        for tap, points in trajectories.items():
+            if seen := [row for row in rows if f"gamma/{tap}/histogram" in row]:
+                add(f"gamma_{tap}", plots.gamma, seen, tap)
+            if all(np.isfinite(p).all() for p in points.values()):
+                add(f"trajectory_{tap}", plots.trajectory, points, tap)
+            else:
+                notes.append(f"{tap}: denoising is not finite and not drawn.")
+        figures += draw_files("figures of the task", draw, folder)
+    body = [
+        _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
+        *map(_image, figures),
+        *map(_line, notes),
+        f"<h2>Sizes and taps</h2><pre>{html.escape(summary_text)}</pre>",
+        _config(workdir),
+    ]
+    _page(workdir / "report.html", f"{result['name']}: {result['method']}", body)
+
+
+def write_comparison(
+    workdir: pathlib.Path,
+    results: Sequence[Mapping[str, Any]],
+    show: Callable[[pathlib.Path, Mapping], Sequence[pathlib.Path]],
+) -> str:
+    """Draws and tabulates several methods of one study; returns the table as text.
+
+    Args:
+      workdir: of the study, with one of each method inside.
+      results: their summaries.
+      show: writes the figures of examples to a folder, and returns the files.
+    """
+    # JSON has null for what is undefined.
+    results = [{k: np.nan if v is None else v for k, v in r.items()} for r in results]
+    headline = results[0]["headline"]
+    final, best = f"final_{headline}", f"best_{headline}"
+    curves = {
+        r["method"]: rows_with(workdir / r["method"], f"eval/{headline}")
+        for r in results
+    }
+    of_teacher = f"teacher_{headline}"
+    teacher = next((r[of_teacher] for r in results if of_teacher in r), None)
+    folder = workdir / "plots"
+    base = next((r[final] for r in results if r["method"] == "none"), None)
+    rows = [("method", headline, "best", "minus none", "images/s")]
+    for r in results:
+        gain = "" if base is None else f"{r[final] - base:+.4f}"
+        rate = f"{r['images_per_second']:.0f}"
+        rows.append((r["method"], f"{r[final]:.4f}", f"{r[best]:.4f}", gain, rate))
+    if teacher is not None:
+        rows.append(("teacher", f"{teacher:.4f}", "", "", ""))
+    examples = compared_examples(workdir, [r["method"] for r in results])
+    with noting() as notes:
+        figures = _plot(folder, "comparison", plots.comparison, results, headline)
+        figures += _plot(folder, "score", plots.scores, curves, headline, teacher)
+        figures += draw_files("figures of examples", show, folder, examples)
+    links = "".join(map(_link, (r["method"] for r in results)))
+    body = [
+        _table(rows),
+        *map(_image, figures),
+        *map(_line, notes),
+        f"<h2>Runs</h2><ul>{links}</ul>",
+        "<p>One seed: repeat with others before reading much into small gaps.</p>",
+    ]
+    _page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
+    return text_table(rows)
+
+
+def _plot(
+    folder: pathlib.Path, name: str, draw: Callable[..., None], *arguments: Any
+) -> list[pathlib.Path]:
+    """Draws one plot and returns its file, or nothing where that failed."""
+
+    def drawn() -> list[pathlib.Path]:
+        draw(folder / f"{name}.png", *arguments)
+        return [folder / f"{name}.png"]
+
+    return draw_files(f"plot {name}", drawn)
+
+
+def _pool(x: np.ndarray) -> np.ndarray:
+    return x.mean((1, 2)) if x.ndim == 4 else x
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    line = lambda cells, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rest)
+    return f"<table><tr>{line(head, 'th')}</tr>{body}</table>"
+
+
+def _image(path: pathlib.Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(path.stem)
+    return f'<p><img alt="{name}" src="data:image/png;base64,{data}"></p>'
+
+
+def _line(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _link(method: str) -> str:
+    target = html.escape(urllib.parse.quote(method, errors="replace"))
+    return f'<li><a href="{target}/report.html">{html.escape(method)}</a></li>'
+
+
+def _config(workdir: pathlib.Path) -> str:
+    text = json.dumps(read_json(workdir / "config.json"), indent=2)
+    return f"<details><summary>Config</summary><pre>{html.escape(text)}</pre></details>"
+
+
+def _page(path: pathlib.Path, title: str, body: Sequence[str]) -> None:
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{html.escape(title)}</h1>{''.join(body)}</body></html>\n"
+    )
+    write_whole(path, page)

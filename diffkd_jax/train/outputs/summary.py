@@ -1,0 +1,159 @@
+"""The dry run: taps, parameters and multiply-adds, without training."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np  # noqa: F401  for the example
+
+from ...core.taps import lookup, resizing
+from ..build import Run
+from ..components import batch_shapes
+from ..memory import gibibytes, least_bytes
+
+
+def multiply_adds(function: Callable, *args: Any) -> int:
+    """Multiply-adds of the convolutions and matrix products in a function.
+
+    Counted on the jaxpr; loops count each of their steps.
+
+    >>> multiply_adds(lambda x: x @ x, np.ones((2, 2)))
+    8
+    """
+    return _traced(function, *args)[0]
+
+
+def _traced(function: Callable, *args: Any) -> tuple[int, Any]:
+    """Multiply-adds and shapes of the results, of one trace."""
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return _count(jaxpr.jaxpr), shapes
+
+
+def _count(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += equation.outvars[0].aval.size * math.prod(
+                shape[d] for d in contracted
+            )
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            spec = equation.params["dimension_numbers"].rhs_spec
+            total += (
+                equation.outvars[0].aval.size * math.prod(kernel) // kernel[spec[0]]
+            )
+        elif equation.primitive.name == "cond":
+            # One branch is taken; where they differ by platform, only one is counted.
+            total += max(_count(b.jaxpr) for b in equation.params["branches"])
+        times = equation.params.get("length", 1)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += times * _count(inner)
+    return total
+
+
+def count_parameters(tree: Any) -> int:
+    """Number of values in a tree of arrays."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def describe(run: Run) -> str:
+    """The dry run's text: sizes of all parts, then a table of taps.
+
+    Multiply-adds are forward, per picture.
+    """
+    data, size = run.data, run.plan.batch_size
+    batch, taps = batch_shapes(data, size), run.method.taps
+    sizes = ["x".join(map(str, s)) for s in (data.train_shape, data.eval_shape)]
+    counts = f"{data.train.size:,} to train, {data.evaluation.size:,} to evaluate"
+    if data.assumed:
+        counts = "not looked at; as the config states"
+    least = {name: gibibytes(count) for name, count in least_bytes(run).items()}
+    lines = [
+        f"pictures   {counts}, {' and '.join(dict.fromkeys(sizes))}, "
+        f"{data.meta['num_classes']} classes",
+        f"memory     state {least['state']}, teacher {least['teacher']}, batch of "
+        f"{size} {least['batch']} per device ({run.mesh.size} in all); activations and "
+        "gradients come on top",
+    ]
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    outputs = {}
+    for role, model in (("student", run.student), ("teacher", run.teacher)):
+        if model is None:
+            continue
+        params, state = jax.eval_shape(model.init, key, batch)
+        variables = {"params": params, **state}
+        count, outputs[role] = _traced(model.infer, variables, batch)
+        lines.append(
+            f"{role:10} {model.meta['model']}: {count_parameters(params):,} parameters,"
+            f" {_millions(count, size)}"
+        )
+    if run.teacher is None:
+        return "\n".join([*lines, "distiller  none"])
+    # The run's own functions, which are traced already.
+    distill = run.pure_step.keywords["distillation"]
+    pair = (outputs["student"], outputs["teacher"])
+    params, state = jax.eval_shape(distill.init, key, *pair)
+    given = (params, state, key, *pair, batch["target"])
+    count, (losses, _, _) = _traced(distill.loss, *given)
+    lines.append(
+        f"distiller  {count_parameters(params):,} parameters, {_millions(count, size)}"
+    )
+    rows = [("tap", "student", "teacher", "compared", "parameters", "losses x weight")]
+    for name, tap in taps.items():
+        terms = [n for n in losses if n.startswith(f"{name}/")]
+        place = tap.share or name
+        rows.append(
+            (
+                name,
+                _shape(pair[0], tap.student),
+                _shape(pair[1], tap.teacher),
+                "x".join(map(str, run.refined[name].teacher.shape[1:])),
+                f"{count_parameters(params[place]):,}",
+                ", ".join(
+                    f"{n.split('/')[-1]} x {_weight(run.method.weights, n)}"
+                    for n in terms
+                ),
+            )
+        )
+    every = run.plan.distill_every
+    often = [f"distilled at one step of {every}, from step 1 on"] if every > 1 else []
+    rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
+    notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
+    return "\n".join([*lines, "", text_table(rows), *notes, *often])
+
+
+def _weight(weights: Mapping[str, Any], name: str) -> str:
+    parts = [weights[k] for k in (name, name.partition("/")[0]) if k in weights]
+    if any(map(callable, parts)):
+        return "a schedule"
+    return f"{math.prod(parts):g}"
+
+
+def _shape(outputs: Mapping, path: str) -> str:
+    shape = lookup(outputs, path).shape[1:]
+    return f"{path} {'x'.join(map(str, shape))}"
+
+
+def _millions(count: int, batch_size: int) -> str:
+    return f"{count / batch_size / 1e6:.2f} M multiply-adds a picture"
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the columns aligned by blanks.
+
+    >>> print(text_table([("tap", "x"), ("features", "y")]))
+    tap       x
+    features  y
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,261 @@
+"""The directory of a run: its lock, what is finished, files that appear whole."""
+
+import contextlib
+import errno
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from ...io import valid_json
+from ...weights.file_kinds import SAFETENSORS, kind_of
+from ...weights.files import EMA_FILE, MODEL_FILE, is_ours
+from ...weights.output_files import appearing
+from ...weights.tensors import read_metadata
+from ..cluster.processes import as_first, everywhere, is_primary
+
+LOG = logging.getLogger(__name__)
+SUMMARY, REPORT = "summary.json", "report.html"
+RECORD, ROWS = "config.json", "metrics.jsonl"
+FOLDERS = ("checkpoints", "events", "plots")
+RECORD_SECTIONS = {"data", "student", "train"}  # which every record of a run has
+LOCK, SOFT_LOCK = "lock", "lock.soft"
+# What file systems without locks answer: some of NFS, FUSE and clusters.
+NO_LOCKS = {
+    getattr(errno, name)
+    for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
+    if hasattr(errno, name)
+}
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of a workdir; the lock of a process that died is free.
+
+    Where the file system has no locks, a file that names the process is the lock.
+
+    Raises:
+      OSError: another run is in it, or it cannot be made or written to.
+    """
+    lock: BaseFileLock | None = None
+    problem, way = "", "choose another --workdir"
+    if is_primary():
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = _lock(workdir)
+        except Timeout as error:
+            problem = "is in use by another run, expected one at a time"
+            if pathlib.Path(error.lock_file).name == SOFT_LOCK:
+                way = f"if none runs, on any host, remove its {SOFT_LOCK}; else {way}"
+        except OSError as error:
+            problem = f"found {error}, expected a directory to write to and to lock"
+    # All processes stop, or the others would wait for the first one.
+    if not everywhere(not problem):
+        what = problem or "is in use or cannot be written to"
+        raise OSError(f"workdir: {workdir}: {what}; {way}")
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _lock(workdir: pathlib.Path) -> BaseFileLock:
+    """Returns the lock of a workdir, held.
+
+    Raises:
+      Timeout: another process holds it.
+      OSError: its file cannot be made.
+    """
+    lock: BaseFileLock = FileLock(workdir / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        LOG.info(
+            "%s: its file system has no locks (%s): the file %s serves as one",
+            *(workdir, error.strerror, SOFT_LOCK),
+        )
+        lock = SoftFileLock(workdir / SOFT_LOCK)
+        lock.acquire(timeout=0)
+    return lock
+
+
+def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
+    """What a finished run wrote last; None if anything of it is to be made again.
+
+    Args:
+      workdir: of the run.
+      headline: the score that comparisons read.
+
+    Raises:
+      ValueError: something is missing, and no checkpoint is there to make it from.
+    """
+    file = workdir / SUMMARY
+    if not file.exists():
+        return None
+    result: dict[str, Any] = {}
+    problems = []
+    try:
+        compared = (f"final_{headline}", f"best_{headline}", "images_per_second")
+        result = valid_json.undefined_as_nan(read_json(file))
+        lacking = [n for n in compared if not isinstance(result.get(n), int | float)]
+        problems += [f"{file}: found no number {name}" for name in lacking]
+    except ValueError as error:
+        problems.append(str(error))
+    averaged = f"final_ema_{headline}" in result
+    names = [MODEL_FILE, *([EMA_FILE] if averaged else [])]
+    broken = [n for n in names if not _is_whole(workdir / n)]
+    problems += [f"{workdir / name}: found no whole file" for name in broken]
+    kept = has_checkpoints(workdir)
+    if problems and not kept:
+        raise ValueError(
+            f"{problems[0]}, of a finished run without checkpoints to make it from; "
+            "put it back or choose another --workdir"
+        )
+    if kept and not _is_whole(workdir / REPORT):
+        problems.append(f"{workdir / REPORT}: found no whole file")
+    for problem in problems:
+        LOG.warning("made again: %s", problem)
+    return None if problems else result
+
+
+def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
+    """Returns what a run would overwrite that is not its own, in words; "" for nothing.
+
+    Args:
+      workdir: of the run.
+      begun: whether it holds a run with a checkpoint or a summary.
+    """
+    record = workdir / RECORD
+    for name in FOLDERS:
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            return _in_the_way(workdir / name, "not a directory")
+    for name in (RECORD, SUMMARY, MODEL_FILE, EMA_FILE, ROWS, REPORT):
+        if (workdir / name).is_dir():
+            return _in_the_way(workdir / name, "a directory")
+    for name in (MODEL_FILE, EMA_FILE):
+        file = workdir / name
+        if begun and (kind := _foreign_kind(file)):
+            return (
+                f"workdir: found {kind} in {file}, expected the model of the run; move "
+                "it away, and the same command writes the run's own"
+            )
+        if not begun and os.path.lexists(file):
+            return _in_the_way(file, "a model without a checkpoint or a summary")
+    if not begun and record.exists():
+        try:
+            known = set(read_json(record)) >= RECORD_SECTIONS
+        except ValueError:
+            known = False
+        if not known:
+            return _in_the_way(record, "a file that no run of diffkd_jax wrote")
+    if not (begun or record.exists()):
+        for name in (ROWS, REPORT, "examples.npz", "plots"):
+            file = workdir / name
+            empty = file.is_dir() and not any(file.iterdir())
+            if os.path.lexists(file) and not empty:
+                return _in_the_way(file, f"which lies there without a {RECORD}")
+    return ""
+
+
+def refuse_single_run(workdir: pathlib.Path) -> None:
+    """Refuses a workdir for a comparison in which its report would replace another.
+
+    Raises:
+      ValueError: the workdir holds a run, or a report and no runs that it is of.
+    """
+    if as_first((workdir / RECORD).exists()):
+        raise ValueError(
+            f"workdir: {workdir} holds a run of its own, whose report a comparison "
+            "would overwrite; choose another --workdir"
+        )
+    report = workdir / REPORT
+    is_foreign = os.path.lexists(report) and not any(workdir.glob(f"*/{RECORD}"))
+    if as_first(is_foreign):
+        raise ValueError(_in_the_way(report, "which is not of a comparison"))
+
+
+def check_directory(workdir: pathlib.Path) -> None:
+    """Refuses a workdir that cannot be made, without making it.
+
+    Raises:
+      ValueError: a file in its place or above it, or no right to write.
+    """
+    above = next(
+        p for p in (workdir, *workdir.absolute().parents) if os.path.lexists(p)
+    )
+    if not above.is_dir():
+        raise ValueError(
+            f"workdir: {workdir}: found the file {above}, expected a directory; choose "
+            "another --workdir"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"workdir: {workdir}: found no right to write in {above}, expected a "
+            "directory that can be written to; choose another --workdir"
+        )
+
+
+def _in_the_way(file: pathlib.Path, what: str) -> str:
+    return (
+        f"workdir: found {file}, {what}, expected none that a run would overwrite; "
+        "move it or choose another --workdir"
+    )
+
+
+def _foreign_kind(file: pathlib.Path) -> str:
+    """What else than a model of ours a file is; "" if it may be a damaged one."""
+    if not file.is_file():
+        return ""
+    kind = kind_of(file)
+    if kind is SAFETENSORS:
+        whole = _is_whole(file)
+        return "weights of another program" if whole and not is_ours(file) else ""
+    return "" if kind.is_damaged else kind.name
+
+
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+    """Whether it holds a checkpoint, finished or not."""
+    return any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
+
+
+def _is_whole(file: pathlib.Path) -> bool:
+    if file.suffix != ".safetensors":
+        return file.exists() and file.stat().st_size > 0
+    try:
+        read_metadata(file)  # which compares the length with the header
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object; numbers that were undefined when written are None.
+
+    Raises:
+      ValueError: a file that holds none, named.
+    """
+    try:
+        value = valid_json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: found no readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: found {type(value).__name__}, expected an object")
+    return value
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes valid JSON to a file that is never seen half-written."""
+    write_whole(path, valid_json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes text to a file, which appears when it is complete."""
+    with appearing(path) as partial:
+        # Names of files may hold bytes that are no text; no report is worth an error.
+        partial.write_text(text, encoding="utf-8", errors="replace")

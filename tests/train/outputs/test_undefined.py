@@ -1,0 +1,154 @@
+"""What is written as JSON is JSON, and an undefined number comes back as NaN."""
+
+import functools
+import json
+import math
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffkd_jax.io import valid_json
+from diffkd_jax.tasks import TASKS
+from diffkd_jax.tasks.detection.plots import write
+from diffkd_jax.train import commands
+from diffkd_jax.train.outputs import report
+from diffkd_jax.train.outputs.metrics import Writer, read_rows
+from diffkd_jax.train.workdir import checkpoint, directory
+from diffkd_jax.train.workdir.identity import claim_workdir
+from tests.train.conftest import tiny_config
+
+NAN, INF = float("nan"), float("inf")
+
+
+def refuse(word):
+    raise AssertionError(f"found {word}, which is not JSON")
+
+
+def strictly(path):
+    """The values in a file of JSON, or of one JSON value a line."""
+    text = path.read_text()
+    parts = text.splitlines() if path.suffix == ".jsonl" else [text]
+    return [json.loads(part, parse_constant=refuse) for part in parts]
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, np.float64("nan")])
+def test_numbers_that_are_not_finite_are_null(value):
+    text = valid_json.dumps({"a": value, "b": [1.5, (value,)], "c": {"d": value}})
+    assert json.loads(text) == {"a": None, "b": [1.5, [None]], "c": {"d": None}}
+
+
+def test_metrics_are_json_and_read_back(tmp_path):
+    path, writer = tmp_path / "metrics.jsonl", Writer(tmp_path)
+    values = {"eval/ap": NAN, "eval/loss": np.float32(INF), "loss/task": 0.5}
+    writer.write(3, values | {"gamma/histogram": np.array([1.0, NAN])})
+    writer.close()
+    assert strictly(path) == [
+        {
+            **{"step": 3, "eval/ap": None, "eval/loss": None, "loss/task": 0.5},
+            "gamma/histogram": [1.0, None],
+        }
+    ]
+    (row,) = read_rows(path)
+    assert math.isnan(row["eval/ap"])
+    assert math.isnan(row["gamma/histogram"][1])
+    assert math.isnan(report.evaluations(tmp_path, "ap")[3]["ap"])
+    # Rows of earlier versions, which are written again where a run goes on.
+    path.write_text('{"step": 1, "eval/ap": NaN, "loss/x": -Infinity}\n')
+    Writer(tmp_path, step=1).close()
+    assert strictly(path) == [{"step": 1, "eval/ap": None, "loss/x": None}]
+
+
+def test_rows_without_a_step_are_still_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": null, "eval/ap": 1.0}\n{"step": 1, "eval/ap": null}\n')
+    assert [row["step"] for row in read_rows(path)] == [1]
+
+
+@pytest.fixture
+def undefined(monkeypatch):
+    """A task whose headline is never defined."""
+    make = TASKS["classification"]
+
+    @functools.wraps(make)
+    def undefined(meta, **options):
+        task = make(meta, **options)
+        return task._replace(score=lambda seen: task.score(seen) | {"top1": NAN})
+
+    monkeypatch.setitem(TASKS, "classification", undefined)
+
+
+def test_a_run_whose_scores_are_undefined_is_finished(undefined, tmp_path, capsys):
+    config = tiny_config(method="none")
+    result = commands.train(config, tmp_path)
+    assert math.isnan(result["final_top1"])
+    for name in ("metrics.jsonl", "summary.json", "config.json"):
+        assert strictly(tmp_path / name), name
+    for file in (tmp_path / "checkpoints").rglob("*"):
+        if file.name == "metadata" and file.parent.name in ("meta", "metrics"):
+            assert strictly(file)
+    (summary,) = strictly(tmp_path / "summary.json")
+    assert summary["final_top1"] is None
+    again = commands.train(config, tmp_path)
+    assert "finished already" in capsys.readouterr().out
+    assert math.isnan(again["final_top1"])
+    assert math.isnan(again["best_top1"])
+    # What is missing is made again, from the history in the log.
+    (tmp_path / "summary.json").unlink()
+    assert math.isnan(commands.train(config, tmp_path)["best_top1"])
+
+
+def test_a_summary_without_its_score_is_still_named(finished, tmp_path):
+    for name in ("model.safetensors", "report.html"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    found = directory.read_json(finished / "summary.json")
+    del found["final_top1"]
+    directory.write_json(tmp_path / "summary.json", found)
+    with pytest.raises(ValueError, match="found no number final_top1"):
+        directory.read_summary(tmp_path, "top1")
+
+
+def test_a_config_with_an_undefined_number_is_its_own(tmp_path):
+    """NaN differs from NaN; the record of a run must not differ from its config."""
+    config = tiny_config(method="none")
+    with config.unlocked():
+        config.student.options.clip = INF
+        config.student.options.fill = NAN
+    claim_workdir(config, tmp_path)
+    assert strictly(tmp_path / "config.json")
+    (tmp_path / "summary.json").write_text("{}")
+    claim_workdir(config, tmp_path)
+    with config.unlocked():
+        config.student.options.clip = 1.0
+    with pytest.raises(
+        ValueError, match=r"student\.options\.clip: found None, expected"
+    ):
+        claim_workdir(config, tmp_path)
+
+
+def test_detections_are_json(tmp_path):
+    found = {
+        "boxes": np.array([[0.0, 0.0, NAN, 4.0]]),
+        "valid": np.array([True]),
+        "classes": np.array([0]),
+        "scores": np.array([INF]),
+    }
+    write(tmp_path, [("a", found, {"target": {}})], {"num_classes": 1})
+    (rows,) = strictly(tmp_path / "detections.json")
+    assert (rows[0]["score"], rows[0]["bbox"][2]) == (None, None)
+
+
+def test_metrics_that_wait_in_a_checkpoint_keep_undefined_numbers(tmp_path):
+    task = TASKS["classification"]({"num_classes": 2, "class_names": []})
+    state = {"w": jnp.ones(2)}
+    with checkpoint.manager(tmp_path, task) as checkpoints:
+        waiting = [(1, {"share": np.float32(NAN), "counts": np.array([1.0, INF])})]
+        checkpoint.save(checkpoints, 2, state, {"top1": NAN}, waiting)
+        checkpoints.wait_until_finished()
+        (file,) = pathlib.Path(tmp_path).rglob("meta/metadata")
+        assert strictly(file)[0]["scores"]["top1"] is None
+        ((at, row),) = checkpoint.pending(checkpoints, 2)
+    assert at == 1
+    assert np.isnan(row["share"])
+    assert np.isnan(row["counts"][1])

@@ -1,0 +1,218 @@
+"""Weights that a student starts from, parts that do not train, the teacher's recipe."""
+
+import numpy as np
+import pytest
+
+from diffkd_jax import main
+from diffkd_jax.models.model import by_path
+from diffkd_jax.train import commands, fit
+from diffkd_jax.train.build import build
+from diffkd_jax.train.initial_state import starting
+from diffkd_jax.train.outputs import metrics
+from diffkd_jax.weights.files import (
+    MODEL_FILE,
+    describe,
+    export_model,
+    export_torch,
+    load_model,
+)
+from tests.models.test_fold import random_variables
+from tests.train.conftest import tiny_config
+
+OWN = tiny_config().student.model
+SHAPE = (28, 28, 1)
+
+
+def config(**fields):
+    own = {"method": "none", "train.max_steps": 2, "train.epochs": 1.0}
+    return tiny_config(**own | fields)
+
+
+def first_state(made, monkeypatch, workdir):
+    """The student's variables before the first step."""
+    seen = []
+
+    def stop(ready, workdir, start, asked):
+        seen.append(by_path(fit.student_variables(start(ready.init()))))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        main.run(made, str(workdir))
+    monkeypatch.setattr(commands, "fit", fit.fit)
+    return seen[0]
+
+
+def test_a_run_starts_from_an_export(tmp_path, monkeypatch):
+    main.run(config(), str(tmp_path / "first"))
+    known = by_path(load_model(tmp_path / "first", OWN).variables)
+    again = config(**{"student.init": str(tmp_path / "first"), "seed": 5})
+    found = first_state(again, monkeypatch, tmp_path / "second")
+    assert found.keys() == known.keys()
+    for path, array in known.items():
+        np.testing.assert_array_equal(found[path], array)
+    main.run(again, str(tmp_path / "second"))
+
+
+def test_a_head_can_be_left_out(tmp_path, monkeypatch):
+    """Of other classes, which would not fit."""
+    made = describe("resnet8", {"channels": [2, 2, 2, 4]}, {"num_classes": 7}, SHAPE)
+    variables = random_variables(made.module, SHAPE)
+    trained = made._replace(variables=variables)
+    export_model(tmp_path / MODEL_FILE, trained)
+    export_torch(tmp_path / "torch.safetensors", trained)
+    for init in (tmp_path, tmp_path / "torch.safetensors"):
+        fields = {"student.init": str(init), "student.model": "resnet8"}
+        own = config(**fields)
+        with own.unlocked():
+            own.student.options = {"channels": (2, 2, 2, 4)}
+        with pytest.raises(ValueError, match=r"student.init: .*params/head/bias \[7\]"):
+            main.run(own, str(tmp_path / "run"))
+        own.student.init_leave_out = ("head/*",)
+        found = first_state(own, monkeypatch, tmp_path / "run")
+        known = by_path(variables)
+        for path in found:
+            same = np.array_equal(found[path], known[path])
+            assert same == ("head" not in path), path
+
+
+def test_weights_go_into_a_subtree_strictly():
+    from diffkd_jax.weights.initial import start_from
+
+    own = {"params": {"backbone": {"w": np.zeros(2)}, "neck": {"w": np.zeros(2)}}}
+    out = start_from(own, {"params": {"w": np.ones(2)}}, source="f", into="backbone")
+    assert out["params"]["backbone"]["w"].tolist() == [1.0, 1.0]
+    assert out["params"]["neck"]["w"].tolist() == [0.0, 0.0]
+    for wrong in ({"w": np.ones(3)}, {"v": np.ones(2)}, {}):
+        with pytest.raises(ValueError, match=r"student\.init: f does not fit backbone"):
+            start_from(own, {"params": wrong}, source="f", into="backbone")
+
+
+def test_the_average_starts_there_too(tmp_path):
+    main.run(config(), str(tmp_path / "first"))
+    made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
+    ready = build(made)
+    state = starting(made.student, ready, None)(ready.init())
+    for a, b in zip(
+        *(
+            by_path(f(state)).values()
+            for f in (fit.student_variables, fit.ema_variables)
+        ),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+        assert a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer()
+
+
+def test_a_head_is_inherited_from_the_teacher(finished, tmp_path, monkeypatch):
+    fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
+    made = config(**fields, **{"student.inherit": ("head/*",)})
+    with made.unlocked():
+        made.student.options = {"width": 6}
+    found = first_state(made, monkeypatch, tmp_path)
+    teacher = by_path(load_model(finished / "teacher", OWN).variables)
+    for path in found:
+        same = np.array_equal(found[path], teacher[path])
+        assert same or "head" not in path
+    assert not np.array_equal(
+        found["params/conv/kernel"], teacher["params/conv/kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("neck/*",), r"student.inherit: found 'neck/\*', expected paths of the"),
+        (("conv/*",), r"found params/conv/bias \[6\] of the teacher, expected .*\[4\]"),
+    ],
+)
+def test_what_cannot_be_inherited(finished, tmp_path, patterns, message):
+    fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
+    with pytest.raises(ValueError, match=message):
+        main.run(config(**fields, **{"student.inherit": patterns}), str(tmp_path))
+
+
+def test_inheriting_needs_a_teacher(tmp_path):
+    with pytest.raises(ValueError, match=r"student.inherit: .* without a teacher"):
+        main.run(config(**{"student.inherit": ("head/*",)}), str(tmp_path))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_frozen_parts_stay_as_they_are(optimizer, tmp_path):
+    fields = {"optimizer.frozen": ("conv/*",), "optimizer.name": optimizer}
+    made = config(**fields)
+    before = by_path(build(made).init().params["student"])
+    main.run(made, str(tmp_path))
+    after = by_path(load_model(tmp_path, OWN).variables["params"])
+    for path, array in after.items():
+        same = np.array_equal(array, before[path])
+        assert same == path.startswith("conv/"), path
+
+
+def test_a_pattern_that_freezes_nothing_is_named():
+    with pytest.raises(ValueError, match=r"optimizer.frozen: found 'cnv/\*', expected"):
+        build(config(**{"optimizer.frozen": ("cnv/*",)}))
+
+
+def test_the_teacher_trains_by_its_own_recipe(tmp_path):
+    made = tiny_config(
+        **{
+            "method": "kd",
+            "train.max_steps": 1,
+            "train.ema_decay": 0.9,
+            "mix.mixup": 0.8,
+            "optimizer.learning_rate": 0.3,
+            "teacher.optimizer.learning_rate": 0.01,
+            "teacher.schedule.name": "constant",
+            "teacher.train.max_steps": 3,
+            "teacher.train.ema_decay": 0.0,
+            "teacher.mix.mixup": 0.0,
+        }
+    )
+    main.run(made, str(tmp_path))
+    rate = lambda folder: [
+        row["learning_rate"]
+        for row in metrics.read_rows(folder / "metrics.jsonl")
+        if "learning_rate" in row
+    ]
+    assert rate(tmp_path / "teacher") == pytest.approx([0.01] * 3)
+    assert rate(tmp_path) == pytest.approx([0.3])
+    names = {p.name for p in (tmp_path / "teacher").iterdir()}
+    assert "model_ema.safetensors" not in names
+    assert (tmp_path / "model_ema.safetensors").exists()
+
+
+def test_agreement_is_a_second_evaluation(finished, tmp_path):
+    """On the training split and at a period of its own."""
+    fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
+    made = tiny_config(**fields)
+    with made.unlocked():
+        made.evaluations = {"agreement": {"every_epochs": 0.5, "split": "train"}}
+    main.run(made, str(tmp_path))
+    rows = metrics.read_rows(tmp_path / "metrics.jsonl")
+    found = {
+        r["step"]: r["eval/agreement/same"] for r in rows if "eval/agreement/same" in r
+    }
+    assert list(found) == [2, 4, 6, 8]
+    assert all(0 <= v <= 1 for v in found.values())
+    ready = build(made)
+    other = ready.others["agreement"].evaluate
+    model = load_model(finished / "teacher", OWN)
+    assert other(load_model(tmp_path, OWN).variables, model.variables)["same"] == (
+        pytest.approx(found[8])
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "message"),
+    [
+        ({"agreement": {"split": "val"}}, r"evaluations.agreement.split: found 'val'"),
+        ({"accord": {}}, r"evaluations: found 'accord', expected one of \['agreement'"),
+    ],
+)
+def test_evaluations_that_cannot_be(evaluations, message):
+    made = tiny_config(method="kd")
+    with made.unlocked():
+        made.evaluations = evaluations
+    with pytest.raises(ValueError, match=message):
+        build(made)

@@ -1,0 +1,185 @@
+"""What a run meets on disk: another teacher, odd records, a disk that fails."""
+
+import errno
+import json
+import logging as python_logging
+import os
+import sys
+
+import pytest
+from absl import logging
+
+from diffkd_jax import main
+from diffkd_jax.config import FREE_FIELDS
+from diffkd_jax.data import open_data
+from diffkd_jax.train.components import make_model
+from diffkd_jax.train.outputs import metrics
+from diffkd_jax.train.teacher import load_teacher
+from diffkd_jax.train.workdir import checkpoint, directory, disk_errors
+from diffkd_jax.train.workdir.identity import claim_workdir, record_teacher
+from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, export_model
+from tests.models.test_fold import random_variables
+from tests.train.conftest import tiny_config
+
+
+def claimed(path, **fields):
+    path.mkdir(exist_ok=True)
+    claim_workdir(tiny_config(**fields), path, {"classes": ["a", "b"]})
+    return path
+
+
+def test_a_teacher_may_move_and_be_no_other_one(tmp_path):
+    run = claimed(tmp_path / "run", **{"teacher.init": "/here"})
+    record_teacher(run, 7)
+    (run / "checkpoints/4").mkdir(parents=True)
+    claimed(run, **{"teacher.init": "/there"})
+    record_teacher(run, 7)
+    with pytest.raises(ValueError, match=r"teacher\.init: .*checksum 8, expected 7"):
+        record_teacher(run, 8)
+    record = directory.read_json(run / "config.json")
+    del record["teacher_checksum"]  # as of an older version
+    directory.write_json(run / "config.json", record)
+    record_teacher(run, 8)
+    with pytest.raises(ValueError, match="checksum 7, expected 8"):
+        record_teacher(run, 7)
+    assert "teacher.init" in FREE_FIELDS
+
+
+def test_a_new_run_in_an_unused_workdir_takes_its_own_teacher(tmp_path):
+    run = claimed(tmp_path / "run")
+    record_teacher(run, 7)
+    record_teacher(claimed(run), 8)
+
+
+def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
+    config = tiny_config(method="kd")
+    data = open_data(config.data)
+    model = make_model("teacher", config.teacher, data)
+    variables = random_variables(model.module, data.eval_shape)
+    found = []
+    for name, added in (("a", 0), ("b", 0), ("c", 1)):
+        variables["params"]["head"]["bias"] += added
+        file = tmp_path / f"{name}.safetensors"
+        export_model(file, model._replace(variables=variables))
+        found.append(load_teacher(file, model).meta["checksum"])
+    assert found[0] == found[1] != found[2] == checkpoint.checksum(variables)
+
+
+def test_the_record_of_a_run_holds_its_teacher(finished):
+    record = directory.read_json(finished / "config.json")
+    config = tiny_config()
+    data = open_data(config.data)
+    teacher = load_teacher(
+        finished / "teacher", make_model("teacher", config.teacher, data)
+    )
+    assert record["teacher_checksum"] == teacher.meta["checksum"]
+    assert "teacher_checksum" not in directory.read_json(
+        finished / "teacher/config.json"
+    )
+
+
+def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
+    run = claimed(tmp_path / "run")
+    (run / "checkpoints/4").mkdir(parents=True)
+    record = directory.read_json(run / "config.json")
+    directory.write_json(run / "config.json", record | {"classes": 5})
+    with pytest.raises(ValueError, match=r"config\.json: found classes of int"):
+        claimed(run)
+
+
+@pytest.fixture
+def done(tmp_path):
+    """A finished run, as far as its summary and what belongs to it go."""
+    config = tiny_config()
+    model = make_model("student", config.student, open_data(config.data))
+    variables = random_variables(model.module, (28, 28, 1))
+    export_model(tmp_path / MODEL_FILE, model._replace(variables=variables))
+    (tmp_path / "report.html").write_text("<p>")
+    summary = {"final_top1": 0.5, "best_top1": 1.0, "images_per_second": 3.0}
+    directory.write_json(tmp_path / "summary.json", summary)
+    (tmp_path / "checkpoints/4").mkdir(parents=True)  # to make the rest from
+    assert directory.read_summary(tmp_path, "top1") == summary
+    return tmp_path
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (MODEL_FILE, cut),
+        ("report.html", lambda file: file.write_text("")),
+        ("summary.json", lambda file: file.write_text('{"final_top1": "high"}')),
+        ("summary.json", lambda file: file.write_text('{"final_top1": 0.5}')),
+    ],
+)
+def test_what_is_broken_of_a_finished_run_is_made_again(done, caplog, name, damage):
+    damage(done / name)
+    assert directory.read_summary(done, "top1") is None
+    assert name in caplog.text
+
+
+def test_the_average_belongs_to_a_finished_run_that_has_one(done, caplog):
+    summary = directory.read_json(done / "summary.json")
+    directory.write_json(done / "summary.json", summary | {"final_ema_top1": 0.5})
+    assert directory.read_summary(done, "top1") is None
+    assert EMA_FILE in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1e999}',
+        '{"step": 2.5}',
+        '{"step": "2"}',
+        '{"step": true}',
+        '{"step": null, "loss/total": 1.0}',
+        '{"step": 2, "loss/total": "low"}',
+        '{"step": 2, "eval/top1": [1]}',
+        '{"step": 2, "gamma/t/histogram": 1}',
+        '{"step": 2, "gamma/t/histogram": [[1]]}',
+    ],
+)
+def test_a_line_that_no_writer_writes_is_no_row(tmp_path, caplog, line):
+    file = tmp_path / "metrics.jsonl"
+    good = {"step": 1, "loss/total": float("inf"), "gamma/t/histogram": [1, 2.0]}
+    file.write_text(f"{line}\n{json.dumps(good)}\n")
+    assert metrics.read_rows(file) == [good]
+    assert "left out 1 lines" in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_fails_is_named_once_and_by_its_own_run(tmp_path, code):
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    message = rf"workdir: found {os.strerror(code)} at {inner} \(.* free.*expected"
+    with (
+        pytest.raises(OSError, match=message),
+        disk_errors.disk_faults_named(outer),
+        disk_errors.disk_faults_named(inner),
+    ):
+        raise OSError(code, os.strerror(code), "a file")
+
+
+def test_a_workdir_that_is_a_file_is_refused_in_words(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    message = r"workdir: .*run: found .*File exists.*expected a directory"
+    with pytest.raises(OSError, match=message), directory.locked(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_what_orbax_also_raises_is_not_logged(monkeypatch):
+    logger = logging.get_absl_logger()
+    before = list(logger.filters)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    try:
+        main._silence_orbax()
+        record = lambda path: python_logging.LogRecord(
+            "absl", 40, path, 1, "x", (), None
+        )
+        assert not logger.filter(record("/site-packages/orbax/checkpoint/future.py"))
+        assert logger.filter(record("/somewhere/else.py"))
+    finally:
+        logger.filters[:] = before

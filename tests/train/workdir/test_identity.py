@@ -1,0 +1,238 @@
+"""Whose a workdir is, and records that are old, cut, missing or in use."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from diffkd_jax import __version__, main
+from diffkd_jax.train import commands as runs
+from diffkd_jax.train.outputs import metrics
+from diffkd_jax.train.workdir import directory, disk_errors
+from diffkd_jax.train.workdir.identity import claim_workdir
+from diffkd_jax.weights.files import MODEL_FILE, load_model
+from tests.train.conftest import ROOT, tiny_config
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """``(**changes) -> workdir`` of a finished run, with changes in its record."""
+
+    def copy(**changes):
+        run = shutil.copytree(finished, tmp_path / "copied")
+        record = json.loads((run / "config.json").read_text()) | changes
+        kept = {name: value for name, value in record.items() if value is not None}
+        (run / "config.json").write_text(json.dumps(kept))
+        return run
+
+    return copy
+
+
+def contents(folder):
+    """Returns all files but the locks, which a run that holds one removes."""
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "lock"]
+    return {file.relative_to(folder): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("version", [None, "0.1.0", "0.2.0", "0.3.0", "mine"])
+def test_a_run_of_a_version_before_0_4_is_refused(copied, version, stopped):
+    run = copied(version=version)
+    if stopped:
+        (run / "summary.json").unlink()
+    before = contents(run)
+    message = f"found version {version or 'none'}, expected 0.4 or later; choose anoth"
+    with pytest.raises(ValueError, match=message):
+        main.run(tiny_config(), str(run))
+    for mode in ("evaluate", "predict"):
+        with pytest.raises(ValueError, match=message):
+            main.run(tiny_config(mode=mode), str(run))
+    assert contents(run) == before
+
+
+def test_a_run_of_another_later_version_goes_on(copied, caplog):
+    claim_workdir(tiny_config(), copied(version="0.4.99"))
+    assert f"begun by version 0.4.99, goes on in {__version__}" in caplog.text
+
+
+def test_a_field_that_a_record_lacks_counts_as_its_default(copied):
+    train = tiny_config().train.to_dict()
+    del train["distill_every"]
+    run = copied(version="0.4.99", train=train)
+    message = (
+        r"version 0\.4\.99, this is .*\n  train\.distill_every: found 1, expected 2"
+    )
+    with pytest.raises(ValueError, match=message):
+        claim_workdir(tiny_config(**{"train.distill_every": 2}), run)
+    claim_workdir(tiny_config(), run)
+
+
+def test_a_field_that_is_gone_is_an_error_if_it_was_used(copied):
+    with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
+        claim_workdir(tiny_config(), copied(gone=3))
+
+
+@pytest.mark.parametrize("folder", ["2026-11-23_cifar10", "2026-11-23_fashion_mnist"])
+def test_weights_that_earlier_versions_exported_load(folder):
+    model = load_model(ROOT / "experiments" / folder / "teacher.safetensors")
+    logits = model(np.zeros((2, *model.meta["input_shape"]), np.float32))["logits"]
+    assert logits.shape == (2, 10)
+    assert np.isfinite(logits).all()
+
+
+def test_the_record_says_version_and_classes(finished):
+    record = directory.read_json(finished / "config.json")
+    assert record["version"] == __version__
+    assert len(record["classes"]) == 10
+
+
+def test_classes_that_have_names_in_one_version_alone_are_the_same(finished):
+    """As those of MNIST, which earlier versions called clothes."""
+    numbers = [str(k) for k in range(10)]
+    claim_workdir(tiny_config(), finished, {"classes": numbers})
+    with pytest.raises(ValueError, match="data of classes"):
+        claim_workdir(tiny_config(), finished, {"classes": numbers[:9]})
+
+
+def test_data_of_other_classes_is_called_that(finished):
+    names = ["a", "b", "c"]
+    with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
+        claim_workdir(tiny_config(), finished, {"classes": names})
+
+
+def test_data_of_other_sizes_is_called_that(finished):
+    with pytest.raises(
+        ValueError, match=r"data of pictures \(64, 64\), found \(65, 64"
+    ):
+        claim_workdir(tiny_config(), finished, {"pictures": [65, 64]})
+    claim_workdir(tiny_config(), finished, {"pictures": [64, 64]})
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"), [("report.html", True), (MODEL_FILE, False)]
+)
+def test_a_finished_run_without_checkpoints_is_not_trained_again(
+    finished, tmp_path, name, taken
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    (run / name).unlink()
+    if taken:
+        assert directory.read_summary(run, "top1")["steps"] == 8
+        main.run(tiny_config(), str(run))
+    else:
+        with pytest.raises(ValueError, match="without checkpoints to make it from"):
+            main.run(tiny_config(), str(run))
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(directory.FileLock, "acquire", refuse)
+    main.run(tiny_config(), str(finished))
+
+
+def test_data_that_moved_is_taken(finished):
+    config = tiny_config(**{"data.path": "/elsewhere"})
+    claim_workdir(config, finished)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"found a run in .* and no config\.json"),
+        ('{"name": ', r"config\.json: found no readable JSON"),
+        ("[1]", r"config\.json: found list, expected an object"),
+    ],
+)
+def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
+    run = copied()
+    record = run / "config.json"
+    record.unlink()
+    if content is not None:
+        record.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        claim_workdir(tiny_config(**{"optimizer.learning_rate": 0.3}), run)
+
+
+def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):
+    run = shutil.copytree(finished, tmp_path / "run")
+    wanted = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text('{"name": ')
+    (run / MODEL_FILE).unlink()
+    lines = (run / "metrics.jsonl").read_bytes().splitlines()
+    lines[2:2] = [b"\xff\xfe not text", b"[1, 2]", b'{"no": "step"}']
+    (run / "metrics.jsonl").write_bytes(b"\n".join(lines[:-1]) + b"\n")
+    main.run(tiny_config(), str(run))
+    found = json.loads((run / "summary.json").read_text())
+    for name in wanted.keys() - {"images_per_second"}:
+        assert found[name] == wanted[name], name
+    assert "left out 3 lines that are no rows: [3, 4, 5]" in caplog.text
+    assert "summary.json: found no readable JSON" in caplog.text
+    rows = metrics.read_rows(run / "metrics.jsonl")
+    assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
+
+
+HOLD = """
+import pathlib, sys
+from diffkd_jax.train import workdir
+with workdir.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        message = r"is in use by another run"
+        with pytest.raises(OSError, match=message), directory.locked(tmp_path):
+            pass
+        other.kill()
+    with directory.locked(tmp_path):
+        pass
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    message = f"workdir: found No space left on device at {tmp_path}"
+    error = RuntimeError("in a thread")
+    error.__cause__ = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match=message), disk_errors.disk_faults_named(tmp_path):
+        raise error
+    with pytest.raises(KeyError), disk_errors.disk_faults_named(tmp_path):
+        raise KeyError("something else")
+
+
+def test_a_workdir_that_is_moved_away_is_named(tmp_path):
+    """What was saved before goes on where it is put back."""
+    run, away = tmp_path / "run", tmp_path / "away"
+
+    def asked():
+        if (run / "checkpoints/4").exists():
+            run.rename(away)
+        return False
+
+    config = tiny_config(method="none", log_every_steps=1)
+    with pytest.raises(OSError, match=f"workdir: found {run} moved or removed while"):
+        runs.train(config, run, asked)
+    shutil.rmtree(run, ignore_errors=True)
+    away.rename(run)
+    assert runs.train(config, run)["steps"] == 8
+
+
+def test_an_error_in_a_workdir_that_never_was_seen_is_its_own(tmp_path):
+    with pytest.raises(KeyError), disk_errors.moving_named(tmp_path):
+        raise KeyError("mine")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(KeyError), disk_errors.moving_named(tmp_path):
+        raise KeyError("mine")
