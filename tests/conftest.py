@@ -38,14 +38,16 @@ jaxtyping.install_import_hook(
     ["diffkd_jax.core.diffusion", "diffkd_jax.core.distances"], "beartype.beartype"
 )
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Small nets run for a moment, so compiling is most of their tests' time. The goldens,
 # the quickstart, commands and everything marked "optimised" keep what users run.
 COMPILED_CHEAPLY = (
-    *("tests/train/", "tests/core/", "tests/test_"),
-    *("README.md", "docs/", "diffkd_jax/"),
-    *("tests/models/test_fold.py", "tests/models/test_segmenter"),
-    *("tests/models/test_detector", "tests/models/test_faster_rcnn"),
+    *("tests/train/", "tests/core/", "tests/config/", "tests/methods/", "tests/tasks/"),
+    *("tests/io/", "tests/test_", "README.md", "docs/", "diffkd_jax/"),
+    *("tests/backend/test_small", "tests/backend/test_comp", "tests/backend/test_huge"),
+    *("tests/models/test_fold.py", "tests/models/dense/test_segmenter"),
+    *("tests/models/dense/test_detector", "tests/models/dense/test_faster_rcnn"),
+    *("tests/weights/test_segmenter", "tests/weights/test_detector"),
+    "tests/weights/test_real_weights.py",
 )
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"
@@ -93,7 +95,8 @@ def payload(tmp_path, monkeypatch):
 
     proof = tmp_path / "ran"
     text = (
-        f"import os\nos.mkdir({str(proof)!r})\nfrom tests.train.own_model import make\n"
+        f"import os\nos.mkdir({str(proof)!r})\n"
+        "from tests.helpers.own_model import make\n"
     )
     (tmp_path / "payload_of_a_file.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

@@ -20,9 +20,9 @@ from diffkd_jax.tasks.classification import task
 from diffkd_jax.tasks.classification.mix import make_prepare
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.weights.files import MODEL_FILE
-from tests.conftest import GOLDEN
-from tests.train.conftest import tiny_config
-from tests.train.own_model import Own
+from tests.helpers.configs import tiny_config
+from tests.helpers.goldens import GOLDEN
+from tests.helpers.own_model import Own
 
 FILE = GOLDEN / "record.json"
 STEPS = 8

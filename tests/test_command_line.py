@@ -70,7 +70,7 @@ BAD_RUNS = [
     ),
     (["--config=quickstart", "--config.student.options.widht=3"], "'widht'"),
     (
-        ["--config=tests/train/tiny.py", "--config.student.options.widht=3"],
+        ["--config=tests/helpers/tiny.py", "--config.student.options.widht=3"],
         "found ['widht'], expected any of ['dtype', 'width']",
     ),
 ]

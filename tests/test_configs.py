@@ -7,7 +7,7 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.methods import METHODS
-from tests.train.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 
 ALL = {p.stem for p in (ROOT / "configs").glob("[!_]*.py")}
 DENSE = {  # in test_dense_configs.py
@@ -216,7 +216,7 @@ def test_imagenet_pairs_follow_their_recipe(pair):
     ("pair", "student"),
     [
         ("r50-r34", "resnet8"),
-        ("swin_l-swin_t", "tests.train.own_model:small_swin"),
+        ("swin_l-swin_t", "tests.helpers.own_model:small_swin"),
     ],
 )
 def test_smoke_of_recipes_b2_and_b3(pair, student, tmp_path):

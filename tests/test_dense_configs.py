@@ -14,7 +14,7 @@ from diffkd_jax.models import build
 from diffkd_jax.models.model import by_path
 from diffkd_jax.weights.files import MODEL_FILE, describe, export_model
 from diffkd_jax.weights.initial import frozen_mask
-from tests.train.conftest import load_config
+from tests.helpers.configs import load_config
 
 IDS = (7, 8, 11, 21, 23, 26, 0)  # road, sidewalk, building, ..., not labelled
 

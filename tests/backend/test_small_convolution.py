@@ -6,7 +6,7 @@ import pytest
 
 from diffkd_jax.backend.small_convolution import conv_general_dilated, is_small
 from diffkd_jax.core.diffkd import DiffKD
-from tests.jaxprs import find_equations
+from tests.helpers.jaxprs import find_equations
 
 NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 

@@ -9,7 +9,7 @@ import pytest
 from diffkd_jax.backend import wide_convolution
 from diffkd_jax.backend.wide_convolution import in_parts
 from diffkd_jax.models.backbones.layers import conv
-from tests.jaxprs import find_equations
+from tests.helpers.jaxprs import find_equations
 
 
 @pytest.mark.parametrize("options", [

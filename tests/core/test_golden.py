@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict
 from diffkd_jax import DiffKD, DiffKDNoise
 from diffkd_jax.core import diffkd, diffusion, distances
 from diffkd_jax.weights.torch import convert
-from tests.conftest import GOLDEN
 from tests.helpers import diffkd_names
+from tests.helpers.goldens import GOLDEN
 
 BLOCKS = ["feature_autoencoder", "feature_plain", "feature_expand_3steps", "logits"]
 OUT_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}

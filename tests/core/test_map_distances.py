@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.core.distances import DISTANCES, cwd
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/map_distances.npz")
 OTHERS = {"dist": "dist/loss", "mse": "mse/loss", "kl": "pixel_kl/loss"}

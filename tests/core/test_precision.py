@@ -7,7 +7,7 @@ import pytest
 
 from diffkd_jax import DiffKD, Tap, distillation
 from diffkd_jax.tasks.classification.mix import random_erase
-from tests.jaxprs import find_equations
+from tests.helpers.jaxprs import find_equations
 
 RNGS = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
 SHAPES = [((4, 4, 4, 8), (4, 4, 4, 12)), ((4, 8), (4, 12))]

@@ -16,7 +16,7 @@ from diffkd_jax.core import diffusion, distances
 from diffkd_jax.core.diffkd import denoise
 from diffkd_jax.core.modules import AutoEncoder, NoiseAdapter, NoisePredictor
 from diffkd_jax.core.norm import BatchNorm
-from tests.jaxprs import find_scans
+from tests.helpers.jaxprs import find_scans
 
 STUDENT = jax.random.normal(jax.random.key(10), (6, 4, 4, 8))
 TEACHER = jax.random.normal(jax.random.key(11), (6, 4, 4, 12))

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from diffkd_jax.config import FREE_FIELDS
 from diffkd_jax.data import open_data
 from diffkd_jax.data.sources import registry
-from tests.data.made import (
+from tests.helpers.data_on_disk import (
     COCO,
     COMPOSED,
     DECOMPOSED,
@@ -24,7 +24,7 @@ from tests.data.made import (
     write_shard,
     xml,
 )
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 
 def messages(caplog):

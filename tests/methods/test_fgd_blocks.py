@@ -11,7 +11,7 @@ import pytest
 from diffkd_jax import diffkd_step, distillation, init_state
 from diffkd_jax.methods.fgd_blocks import Context, Relation, fgd, masks, terms
 from diffkd_jax.methods.pyramid import fgd as method
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/map_distances.npz")
 STRIDE = 8  # a picture of 72x88 and maps of 9x11

@@ -7,26 +7,10 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.fold import fold
+from tests.helpers.variables import paths, random_variables
 
 NAMES = ["resnet8", "wrn_16_1", "vgg8", "shufflenet_v1", "mobilenet_v2"]
 NAMES += ["tf_efficientnet_b0"]
-
-
-def random_variables(model, shape, seed=0):
-    """Random norms too, so that no part of them is the identity."""
-    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    rng = np.random.default_rng(seed)
-
-    def draw(path, x):
-        name, normal = path[-1].key, rng.standard_normal(x.shape)
-        if name in ("scale", "var"):
-            normal = 0.5 + rng.random(x.shape)
-        elif name == "kernel":
-            normal = normal / np.sqrt(np.prod(x.shape[:-1]))
-        return normal.astype(x.dtype)
-
-    template = jax.eval_shape(model.init, jax.random.key(0), image)
-    return jax.tree_util.tree_map_with_path(draw, template)
 
 
 SEGMENTERS = {
@@ -57,11 +41,6 @@ def test_networks_of_segmentation_keep_no_norm(name):
     assert any("norm" in path for path in paths(variables))
     assert not [path for path in folded if "norm" in path or "batch_stats" in path]
     assert {"params/head/bias", "params/aux_head/kernel"} <= set(folded)
-
-
-def paths(tree):
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return ["/".join(k.key for k in path) for path, _ in flat]
 
 
 def test_folded_variables_do_not_train():

@@ -22,8 +22,8 @@ from diffkd_jax.weights.files import (
     load_torch,
     read_input,
 )
-from tests.conftest import GOLDEN
-from tests.models.test_fold import random_variables
+from tests.helpers.goldens import GOLDEN
+from tests.helpers.variables import random_variables
 
 SHAPE = (8, 8, 3)
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
@@ -278,7 +278,7 @@ def test_a_model_that_fails_at_another_size_says_so():
 
 
 def test_options_that_no_file_can_hold_are_refused_before_training():
-    own = "tests.train.own_model:make"
+    own = "tests.helpers.own_model:make"
     for value in (np.inf, float("nan"), print):
         with pytest.raises(
             ValueError, match=r"options: found \{'clip': .*, expected f"

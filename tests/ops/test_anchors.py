@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.ops.anchors import grid_anchors, points
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/anchors_and_matcher.npz")
 IMAGE = (160, 192)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from diffkd_jax.ops.anchors import points
 from diffkd_jax.ops.assign import assign_fcos, match, sample
 from diffkd_jax.ops.boxes import iou
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 DENSE = GOLDEN / "dense"
 SETTINGS = [(0.7, 0.3, True), (0.5, 0.4, True), (0.5, 0.5, False)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffkd_jax.ops import boxes as ops
 from diffkd_jax.ops.box_losses import focal, smooth_l1
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/boxes_and_losses.npz")
 CODERS = {"1x1x1x1": (1, 1, 1, 1), "10x10x5x5": (10, 10, 5, 5)}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffkd_jax.ops.nms import greedy, keep_mask
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/batched_nms.npz")
 # One shape, so that two programs serve all cases.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.ops.proposals import label_proposals, propose, sample_proposals
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/faster_rcnn_losses.npz")
 ENDS = np.cumsum([2304, 576, 144, 36, 12])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.ops.resize import adaptive_mean, bilinear, nearest
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.ops.roi_align import level_of, multiscale, roi_align
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/roi_align.npz")
 PYRAMID = np.load(GOLDEN / "dense/multiscale_roi_align.npz")

@@ -4,7 +4,7 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.train.commands import of_methods
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 def test_all_of_a_comparison_is_looked_at_before_the_first_trains(tmp_path):

@@ -23,7 +23,7 @@ from diffkd_jax.weights.files import (
     export_torch,
     load_model,
 )
-from tests.train.conftest import RESNET, load_config, resnet_config, tiny_config
+from tests.helpers.configs import RESNET, load_config, resnet_config, tiny_config
 
 OWN = tiny_config().student.model
 

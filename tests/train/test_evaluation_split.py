@@ -3,7 +3,7 @@
 import pytest
 
 from diffkd_jax.train.build import build
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.directory import read_json
 from diffkd_jax.train.workdir.identity import record_divergence
 from diffkd_jax.weights.files import MODEL_FILE, load_model
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 GOOD = {"loss/total": 1.0, "norm/params": 2.0, "gamma/loss/histogram": np.ones(20)}
 
@@ -62,13 +62,13 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
     config = tiny_config(
         **{
             "method": "none",
-            "optimizer.name": "tests.train.own_code:exploding",
+            "optimizer.name": "tests.helpers.own_code:exploding",
             "schedule.name": "constant",
             "train.max_steps": 1,
         }
     )
     with config.unlocked():
-        config.student.model = "tests.train.own_model:make"
+        config.student.model = "tests.helpers.own_model:make"
         config.student.options = {"width": 4}
     with pytest.raises(ValueError, match=r"step 1: found norm/params = inf.*step none"):
         main.run(config, str(tmp_path))
@@ -76,7 +76,7 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
-BAD = {"method": "tests.train.own_code:one_bad_step", "log_every_steps": 1}
+BAD = {"method": "tests.helpers.own_code:one_bad_step", "log_every_steps": 1}
 
 
 def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
@@ -92,14 +92,14 @@ def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
     assert [row["skipped"] for row in rows] == [1, 1, 1, 1]  # from step 5 on
     assert "loss/task" not in rows[0]
     assert np.isfinite([row["loss/task"] for row in rows[1:]]).all()
-    assert load_model(tmp_path, "tests.train.own_model:make").variables
+    assert load_model(tmp_path, "tests.helpers.own_model:make").variables
 
 
 def test_more_bad_steps_than_allowed_stop_the_run(tmp_path):
     """Counted over a resume, and over steps that are logged together."""
     fields = {"method": "none", "train.max_skipped": 5, "log_every_steps": 3}
     config = tiny_config(
-        **fields, **{"optimizer.name": "tests.train.own_code:exploding"}
+        **fields, **{"optimizer.name": "tests.helpers.own_code:exploding"}
     )
     for _ in range(2):
         with pytest.raises(

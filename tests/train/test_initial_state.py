@@ -16,8 +16,8 @@ from diffkd_jax.weights.files import (
     export_torch,
     load_model,
 )
-from tests.models.test_fold import random_variables
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
+from tests.helpers.variables import random_variables
 
 OWN = tiny_config().student.model
 SHAPE = (28, 28, 1)

@@ -7,7 +7,7 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.train.build import build
 from diffkd_jax.train.memory import least_bytes
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 def test_bytes_are_those_of_the_arrays():

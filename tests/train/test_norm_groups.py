@@ -12,7 +12,7 @@ from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.data import open_data
 from diffkd_jax.train.components import make_method, make_model
 from diffkd_jax.weights.files import load_model
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 def test_a_tap_treats_groups_as_batches_of_their_own():

@@ -16,8 +16,8 @@ from diffkd_jax.weights.files import (
     export_torch,
     load_model,
 )
-from tests.models.test_fold import random_variables
-from tests.train.conftest import resnet_config
+from tests.helpers.configs import resnet_config
+from tests.helpers.variables import random_variables
 
 OTHER = {"mean": [0.1307], "std": [0.3081]}
 
@@ -54,7 +54,7 @@ def with_teacher(config, path, **fields):
 
 
 def test_a_run_exports_its_normalisation(finished):
-    meta = load_model(finished, "tests.train.own_model:make").meta
+    meta = load_model(finished, "tests.helpers.own_model:make").meta
     assert (meta["mean"], meta["std"]) == ([0.286], [0.353])
     assert (meta["channel_order"], meta["input_shape"]) == ("L", [28, 28, 1])
 

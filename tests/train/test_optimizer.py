@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffkd_jax.train.optimizer import make_optimizer, make_schedule
-from tests.train.conftest import load_config
+from tests.helpers.configs import load_config
 
 
 def config(**fields):

@@ -17,11 +17,11 @@ from diffkd_jax.tasks.classification import task as classification
 from diffkd_jax.train import commands, fit
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.weights.files import load_model
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
-OWN = "tests.train.own_code"
+OWN = "tests.helpers.own_code"
 LIBRARIES = {
-    "linen": "tests.train.own_model:make",
+    "linen": "tests.helpers.own_model:make",
     "nnx": f"{OWN}:in_nnx",
     "equinox": f"{OWN}:in_equinox",
     "plain": f"{OWN}:plain",

@@ -8,7 +8,7 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.tasks import TASKS, Evidence
 from diffkd_jax.train.stalling import Stalling
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 def of_classes(hits, count=2000, classes=10):

@@ -19,8 +19,8 @@ from diffkd_jax.weights.files import (
     export_torch,
     load_model,
 )
-from tests.models.test_fold import random_variables
-from tests.train.conftest import resnet_config
+from tests.helpers.configs import resnet_config
+from tests.helpers.variables import random_variables
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffkd_jax import main
 from diffkd_jax.train.outputs.metrics import read_rows
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 @pytest.fixture(scope="module")

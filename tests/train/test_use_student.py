@@ -14,7 +14,7 @@ from diffkd_jax.tasks import Evidence
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.commands import use_student
 from diffkd_jax.train.evaluate import compile_evidence
-from tests.train.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 
 RECIPES = {
     "classification": "quickstart",
@@ -33,7 +33,7 @@ def smoke_config(task, own):
     config.method, config.num_devices, config.train.max_steps = "none", 1, 1
     if own:
         options = {**config.student.options, "network": config.student.model}
-        config.student.model = "tests.train.own_networks:gated"
+        config.student.model = "tests.helpers.own_networks:gated"
         with config.unlocked():
             config.student.options = options
     return config
@@ -71,7 +71,7 @@ def evaluated(workdir, given=(), **fields):
     """Scores of a run's student, by the recipe with the import path of its network."""
     config = load_config("quickstart", "smoke")
     config.num_devices, config.mode = 1, "evaluate"
-    config.student.model = "tests.train.own_networks:gated"
+    config.student.model = "tests.helpers.own_networks:gated"
     config.update_from_flattened_dict(fields)
     return use_student(config, workdir, given={*given, *fields})
 
@@ -96,14 +96,14 @@ def test_what_is_given_takes_the_place_of_the_run(trained, caplog):
 @pytest.mark.parametrize(
     ("field", "value", "trained_with"),
     [
-        ("student.model", "resnet14", "'tests.train.own_networks:gated'"),
+        ("student.model", "resnet14", "'tests.helpers.own_networks:gated'"),
         ("student.options.channels", (8, 8, 8, 8), (4, 4, 4, 8)),
         ("student.options.deep", 3, "no such option"),
     ],
 )
 def test_a_student_by_hand_is_that_of_the_run(field, value, trained_with, trained):
     config = load_config("quickstart", "smoke")
-    config.mode, config.student.model = "evaluate", "tests.train.own_networks:gated"
+    config.mode, config.student.model = "evaluate", "tests.helpers.own_networks:gated"
     with config.unlocked():
         config.update_from_flattened_dict({field: value})
         config.student.options.deep = 3
@@ -115,7 +115,7 @@ def test_a_student_by_hand_is_that_of_the_run(field, value, trained_with, traine
 def test_from_python_every_field_off_its_default_is_given(trained, caplog):
     config = load_config("quickstart", "smoke")
     config.num_devices, config.mode = 1, "evaluate"
-    config.student.model = "tests.train.own_networks:gated"
+    config.student.model = "tests.helpers.own_networks:gated"
     config.data.limit, config.data.mean = 0, (0.4,)
     main.run(config, str(trained))
     assert "data.limit: the run had" not in caplog.text  # it is at its default
@@ -186,7 +186,7 @@ def test_options_of_the_run_stay_with_what_they_are_for(trained, tmp_path):
     with pytest.raises(ValueError, match=r"data.options: found \['deep'\]"):
         evaluated(run)
     with pytest.raises(ValueError, match=r"data\.num_classes: found 10"):
-        evaluated(run, **{"data.name": "tests.train.own_code:load"})
+        evaluated(run, **{"data.name": "tests.helpers.own_code:load"})
 
 
 def test_an_output_that_the_task_lacks_is_named():
@@ -204,7 +204,7 @@ def test_a_record_as_config_uses_the_student_beside_it(trained, tmp_path):
         [
             *(sys.executable, "-m", "diffkd_jax.main"),
             *(f"--config={trained}/config.json", "--config.mode=evaluate"),
-            "--config.student.model=tests.train.own_networks:gated",
+            "--config.student.model=tests.helpers.own_networks:gated",
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

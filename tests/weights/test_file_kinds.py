@@ -20,8 +20,8 @@ from diffkd_jax.weights.files import (
     model_file,
 )
 from diffkd_jax.weights.torch.reader import read_state_dict
-from tests.conftest import GOLDEN
-from tests.models.test_fold import random_variables
+from tests.helpers.goldens import GOLDEN
+from tests.helpers.variables import random_variables
 
 TORCH = GOLDEN / "torch_files/zip.pth"
 SHAPE = (32, 32, 3)

@@ -19,7 +19,7 @@ from diffkd_jax.weights.files import (
     load_torch,
 )
 from diffkd_jax.weights.torch.names.classifiers import references
-from tests.models.test_fold import random_variables
+from tests.helpers.variables import random_variables
 
 SHAPE = (32, 32, 3)
 

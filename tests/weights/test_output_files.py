@@ -8,7 +8,7 @@ import pytest
 from diffkd_jax import export_weights, import_weights
 from diffkd_jax.weights.files import describe, export_model, is_ours, load_model
 from diffkd_jax.weights.output_files import appearing
-from tests.models.test_fold import random_variables
+from tests.helpers.variables import random_variables
 
 SHAPE = (8, 8, 3)
 

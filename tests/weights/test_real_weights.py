@@ -18,7 +18,7 @@ from diffkd_jax import import_weights
 from diffkd_jax.data.transforms.images import center_crop, normalise
 from diffkd_jax.models.fold import fold
 from diffkd_jax.weights.files import load_model
-from tests.train.conftest import load_config
+from tests.helpers.configs import load_config
 
 pytestmark = pytest.mark.download
 WHEELS = {

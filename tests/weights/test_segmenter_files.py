@@ -18,7 +18,7 @@ from diffkd_jax.weights.files import (
     load_torch,
 )
 from diffkd_jax.weights.initial import load_into, start_from
-from tests.models.test_fold import random_variables
+from tests.helpers.variables import random_variables
 
 SHAPE = (32, 32, 3)
 SMALL = {"aspp_channels": 4}

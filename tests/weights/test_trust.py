@@ -18,7 +18,7 @@ from diffkd_jax.weights.files import (
     load_model,
     model_file,
 )
-from tests.models.test_fold import random_variables
+from tests.helpers.variables import random_variables
 
 SHAPE = (8, 8, 3)
 META = {
@@ -59,9 +59,9 @@ def test_a_name_in_a_file_is_not_imported(payload, tmp_path, capsys):
 
 def test_a_model_that_the_caller_names_is_loaded(payload, tmp_path):
     name, proof = payload
-    made = small("tests.train.own_model:make", {"width": 2})
+    made = small("tests.helpers.own_model:make", {"width": 2})
     export_model(tmp_path / "model.safetensors", made)
-    loaded = load_model(tmp_path, "tests.train.own_model:make")
+    loaded = load_model(tmp_path, "tests.helpers.own_model:make")
     chex.assert_trees_all_equal(loaded.variables, made.variables)
     assert loaded.module == made.module
     meta = made.meta | {"model": name}
@@ -211,7 +211,7 @@ def test_the_export_command_takes_the_name_of_an_own_model(payload, tmp_path, ca
     name, _ = payload
     made = small()
     meta = made.meta | {"model": name, "options": {"width": 2}}
-    variables = small("tests.train.own_model:make", {"width": 2}).variables
+    variables = small("tests.helpers.own_model:make", {"width": 2}).variables
     made = made._replace(meta=meta, variables=variables)
     export_model(tmp_path / "model.safetensors", made)
     command = [f"--from={tmp_path}", f"--to={tmp_path / 'out.safetensors'}"]

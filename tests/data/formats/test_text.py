@@ -9,7 +9,7 @@ from diffkd_jax.data import open_data
 from diffkd_jax.data.formats.text import decode_text, read_text, whole
 from diffkd_jax.data.sources import registry
 from diffkd_jax.tasks import classes
-from tests.data.made import (
+from tests.helpers.data_on_disk import (
     COCO,
     COMPOSED,
     DECOMPOSED,
@@ -23,7 +23,7 @@ from tests.data.made import (
     write_shard,
     xml,
 )
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 FORMS = [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)]
 

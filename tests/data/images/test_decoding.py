@@ -14,7 +14,7 @@ from diffkd_jax.data.images import decoding
 from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode, size_of
 from diffkd_jax.data.transforms import images
 from diffkd_jax.data.transforms.draws import Draws
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 

@@ -25,8 +25,8 @@ from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.arrays import mask_split
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import dense
-from tests.conftest import GOLDEN
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
+from tests.helpers.goldens import GOLDEN
 
 ODD = GOLDEN / "dense/odd"
 EXPECTED = json.loads((ODD / "index.json").read_text())

@@ -11,8 +11,15 @@ from PIL import Image
 
 from diffkd_jax.data import Encoded, open_data
 from diffkd_jax.data.images.decoding import UnreadablePicture, decode
-from tests.data.made import COCO, coco_table, image_bytes, write, write_coco, write_mask
-from tests.data.options import data_options
+from tests.helpers.data_on_disk import (
+    COCO,
+    coco_table,
+    image_bytes,
+    write,
+    write_coco,
+    write_mask,
+)
+from tests.helpers.data_options import data_options
 
 
 def tiff(values, photometric, bits=16, order="<"):

@@ -12,7 +12,7 @@ from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.unreadable import note_skipped
 from diffkd_jax.data.transforms import images as transforms
 from diffkd_jax.data.transforms.draws import Draws
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 SIZE = 50
 

@@ -8,8 +8,8 @@ from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.groups import eval_rows, train_rows
 from diffkd_jax.data.split import Split, subset
 from diffkd_jax.data.transforms import images
-from tests.data.options import data_options
 from tests.data.sources.test_coco import write_coco
+from tests.helpers.data_options import data_options
 
 GROUP = (np.arange(37) % 5 == 0).astype(int)  # 8 of 37
 

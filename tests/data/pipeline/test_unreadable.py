@@ -10,7 +10,7 @@ from diffkd_jax.data import open_data
 from diffkd_jax.data.images.signatures import kind_of
 from diffkd_jax.data.pipeline.unreadable import first_readable, note_skipped, reason_of
 from diffkd_jax.data.sources import registry
-from tests.data.made import (
+from tests.helpers.data_on_disk import (
     COCO,
     POINTER,
     coco_table,
@@ -20,7 +20,7 @@ from tests.data.made import (
     write_folders,
     write_mask,
 )
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 
 def png_of_size(width, height):

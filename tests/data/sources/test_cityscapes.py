@@ -16,7 +16,7 @@ from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.cityscapes import CLASSES, IDS, PALETTE, rule_of
 from diffkd_jax.data.transforms import dense
 from tests.data.images.test_masks import ODD, right
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 LABEL_IDS = "city_000000_000019_gtFine_labelIds.png"
 TRAIN_IDS = "city_000000_000019_gtFine_labelTrainIds.png"

@@ -20,8 +20,8 @@ from diffkd_jax.data.split import hold_out
 from diffkd_jax.data.transforms import images as transforms
 from diffkd_jax.data.transforms.draws import Draws
 from diffkd_jax.tasks.detection.plots import write
-from tests.data.options import data_options
 from tests.data.transforms.test_boxes import EXPECTED, ODD
+from tests.helpers.data_options import data_options
 
 KINDS = {
     name: entry["expected"]

@@ -11,7 +11,7 @@ from diffkd_jax.data.images.decoding import UnreadablePicture, decode
 from diffkd_jax.data.sources import folders, registry
 from diffkd_jax.data.split import array_split, limited
 from diffkd_jax.data.transforms import images
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 
 def write(root, *files):

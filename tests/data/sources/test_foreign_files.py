@@ -10,7 +10,7 @@ import pytest
 
 from diffkd_jax.data import class_names
 from diffkd_jax.data.sources import registry
-from tests.data.made import (
+from tests.helpers.data_on_disk import (
     COCO,
     POINTER,
     coco_table,

@@ -8,7 +8,7 @@ import pytest
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.scenes import Recipe, _classes_seen, compose
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 # Of picture and mask; a change of these is another data set.
 CHECKSUMS = {

@@ -18,8 +18,8 @@ from diffkd_jax.data.transforms import images as transforms
 from diffkd_jax.data.transforms import views
 from diffkd_jax.data.transforms.draws import Draws
 from diffkd_jax.data.transforms.views import View
-from tests.conftest import GOLDEN
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
+from tests.helpers.goldens import GOLDEN
 
 ODD = GOLDEN / "dense/odd"
 EXPECTED = json.loads((ODD / "index.json").read_text())

@@ -7,7 +7,7 @@ from PIL import Image
 from diffkd_jax.data import fields
 from diffkd_jax.data.images.decoding import UnreadablePicture
 from diffkd_jax.data.transforms import images
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 
 def resized_then_cropped(picture, resize, size):

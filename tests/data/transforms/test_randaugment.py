@@ -11,8 +11,8 @@ from diffkd_jax.data.transforms.randaugment import (
     color_jitter,
     rand_augment,
 )
-from tests.conftest import GOLDEN
 from tests.data.pipeline.test_batches import OPTIONS
+from tests.helpers.goldens import GOLDEN
 
 FILL = (124, 116, 104)
 

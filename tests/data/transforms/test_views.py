@@ -24,7 +24,7 @@ from diffkd_jax.data.transforms import dense, images
 from diffkd_jax.data.transforms import views as geometry
 from diffkd_jax.data.transforms.draws import Draws
 from tests.data.images.test_masks import ODD, masked_options, write_folders
-from tests.data.options import data_options
+from tests.helpers.data_options import data_options
 
 RECIPE = {"scale": (0.5, 2.0), "step": 0.1}
 

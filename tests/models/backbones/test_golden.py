@@ -16,8 +16,8 @@ from diffkd_jax.models.backbones.layers import conv
 from diffkd_jax.models.backbones.swin import Swin
 from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
-from tests.conftest import GOLDEN
-from tests.models.test_fold import random_variables
+from tests.helpers.goldens import GOLDEN, relative_error
+from tests.helpers.variables import random_variables
 
 # Names of the references that are not those of our models.
 MODEL = {
@@ -50,10 +50,6 @@ def regenerated(name, shape):
     else:
         value = r.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
     return value.astype(np.float32)
-
-
-def relative_error(found, expected):
-    return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 def slice_of(found, swin):

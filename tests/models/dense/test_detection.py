@@ -14,8 +14,7 @@ from diffkd_jax.tasks.detection import two_stage
 from diffkd_jax.tasks.detection.one_stage import Kept
 from diffkd_jax.weights.torch.convert import import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
-from tests.conftest import GOLDEN
-from tests.models.backbones.test_golden import relative_error
+from tests.helpers.goldens import GOLDEN, relative_error
 from tests.models.dense.test_segmentation import loaded, nchw, nhwc, read, regenerated
 
 OF_TORCHVISION = {"0": "p3", "1": "p4", "2": "p5", "p6": "p6", "p7": "p7"}

@@ -13,8 +13,8 @@ from diffkd_jax.models.dense.fpn import Fpn
 from diffkd_jax.models.fold import fold
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train.outputs.summary import count_parameters
-from tests.models.backbones.test_golden import relative_error
-from tests.models.test_fold import paths, random_variables
+from tests.helpers.goldens import relative_error
+from tests.helpers.variables import paths, random_variables
 
 FCOS, RETINANET = "fcos_resnet18", "retinanet_resnet18"
 KINDS = [models.RetinaNet, models.Fcos]

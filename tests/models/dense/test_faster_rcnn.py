@@ -12,9 +12,9 @@ from diffkd_jax import models
 from diffkd_jax.models.fold import fold
 from diffkd_jax.models.model import from_linen, split
 from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
-from tests.models.backbones.test_golden import relative_error
+from tests.helpers.goldens import relative_error
+from tests.helpers.variables import paths, random_variables
 from tests.models.dense.test_detector import shapes
-from tests.models.test_fold import paths, random_variables
 from tests.weights.test_segmenter_files import SHAPE, trained
 
 OPTIONS = {

@@ -18,8 +18,7 @@ from diffkd_jax.train.outputs.summary import count_parameters, multiply_adds
 from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from diffkd_jax.weights.torch.names.segmenters import TORCHVISION_HEADS
-from tests.conftest import GOLDEN
-from tests.models.backbones.test_golden import relative_error
+from tests.helpers.goldens import GOLDEN, relative_error
 
 TORCHVISION = {"deep_stem": False, "align_corners": False, "head_dropout": 0.0}
 NO_DROPOUT = {"head_dropout": 0.0, "aux_dropout": 0.0}

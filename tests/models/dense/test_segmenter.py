@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
-from tests.models.backbones.test_golden import relative_error
-from tests.models.test_fold import random_variables
+from tests.helpers.goldens import relative_error
+from tests.helpers.variables import random_variables
 
 
 @pytest.mark.parametrize("name", models.SEGMENTATION_MODELS)

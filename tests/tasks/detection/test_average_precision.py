@@ -14,9 +14,9 @@ from diffkd_jax.data.pipeline import batches
 from diffkd_jax.data.transforms import images
 from diffkd_jax.tasks.detection import average_precision
 from diffkd_jax.tasks.detection.plots import write
-from tests.conftest import GOLDEN
-from tests.data.options import data_options
 from tests.data.sources.test_coco import write_coco
+from tests.helpers.data_options import data_options
+from tests.helpers.goldens import GOLDEN
 
 NAMES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),

@@ -9,7 +9,7 @@ import pytest
 
 from diffkd_jax.tasks.detection import one_stage
 from diffkd_jax.tasks.detection.one_stage import Kept
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 NAMES = {
     "class_logits": "cls_logits",

@@ -17,7 +17,7 @@ from diffkd_jax.tasks.detection.two_stage import (
     losses,
     second_losses,
 )
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/faster_rcnn_losses.npz")
 ENDS = np.cumsum([2304, 576, 144, 36, 12])

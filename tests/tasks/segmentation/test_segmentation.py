@@ -21,7 +21,7 @@ from diffkd_jax.tasks.segmentation.task import (
 )
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence, gather
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 ODD = GOLDEN / "dense/odd"
 TASK = segmentation({"num_classes": 19})

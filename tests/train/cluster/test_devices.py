@@ -10,7 +10,7 @@ from absl import flags
 
 from diffkd_jax import main
 from diffkd_jax.train.cluster import devices
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 STRICT = {
     "jax_transfer_guard": "disallow",

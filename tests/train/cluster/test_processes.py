@@ -16,7 +16,7 @@ from diffkd_jax.train.cluster import processes
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.checkpoint import manager
 from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, load_model
-from tests.train.conftest import ROOT, tiny_command, tiny_config
+from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
 LONG = {"method": "none", "train.epochs": 500.0, "eval_every_epochs": 100.0}
 
@@ -118,7 +118,9 @@ def test_processes_give_the_run_of_one(
     for name in (MODEL_FILE, EMA_FILE):
         pair = [
             by_path(
-                load_model(tmp_path / n / name, "tests.train.own_model:make").variables
+                load_model(
+                    tmp_path / n / name, "tests.helpers.own_model:make"
+                ).variables
             )
             for n in RUNS
         ]
@@ -165,7 +167,7 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
 
 
 def test_a_bug_of_the_first_process_ends_all_with_its_traceback(started, tmp_path):
-    own = {"data.name": "tests.train.own_code:broken_on_the_first"}
+    own = {"data.name": "tests.helpers.own_code:broken_on_the_first"}
     own |= {"data.num_classes": 0, "data.limit": 0, "distributed.lost_seconds": 15}
     (_, err), (_, other) = ended(running := started(2, 1, LONG | own, tmp_path), 100)
     assert [process.returncode for process in running] == [1, 1]

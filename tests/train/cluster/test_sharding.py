@@ -8,7 +8,7 @@ from diffkd_jax.models.model import by_path
 from diffkd_jax.train.build import build, student_variables
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.teacher import load_teacher
-from tests.train.conftest import resnet_config
+from tests.helpers.configs import resnet_config
 
 FIELDS = {
     "method": "diffkd_logits",

@@ -26,8 +26,8 @@ from diffkd_jax.train.cluster.signals import (
 from diffkd_jax.train.fit import fit
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.checkpoint import manager
-from tests.train import own_code
-from tests.train.conftest import ROOT, tiny_command, tiny_config
+from tests.helpers import own_code
+from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
 RATES = {"images_per_second"}
 
@@ -217,7 +217,7 @@ def test_on_another_mesh_it_ends_nearly_the_same(built, whole, finished, tmp_pat
 HANGING = {
     "method": "none",
     "log_every_steps": 1,
-    "data.name": "tests.train.own_code:hanging",
+    "data.name": "tests.helpers.own_code:hanging",
     "data.limit": 0,
     "data.num_classes": 0,
     "data.num_threads": 1,

@@ -16,19 +16,19 @@ from diffkd_jax.train import commands as runs
 from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.outputs import report
 from diffkd_jax.train.workdir import directory
-from tests.train.conftest import ROOT, tiny_command, tiny_config
+from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
 # Two classes have letters of no font here, or of Noto CJK; one has an accent.
 TWO_STEPS = {
     "method": "none",
     "name": "café",
     "train.max_steps": 2,
-    "data.name": "tests.train.own_code:named_in_three_scripts",
+    "data.name": "tests.helpers.own_code:named_in_three_scripts",
     "data.num_classes": 0,
     "data.limit": 0,
     "data.augment": "none",
 }
-OWN_DRAW = {"task.name": "tests.train.own_code:classification_that_draws"}
+OWN_DRAW = {"task.name": "tests.helpers.own_code:classification_that_draws"}
 
 
 def in_shell(shell, command, **environment):

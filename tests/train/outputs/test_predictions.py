@@ -11,7 +11,7 @@ from diffkd_jax.data import open_data
 from diffkd_jax.data.sources.cityscapes import IDS
 from diffkd_jax.tasks.segmentation.task import segmentation
 from diffkd_jax.train.outputs.predictions import short_names
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.train.workdir import checkpoint, directory, disk_errors
 from diffkd_jax.train.workdir.identity import claim_workdir, record_teacher
 from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, export_model
-from tests.models.test_fold import random_variables
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
+from tests.helpers.variables import random_variables
 
 
 def claimed(path, **fields):

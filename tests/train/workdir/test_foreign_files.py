@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from diffkd_jax import main
 from diffkd_jax.train import build
 from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, export_torch, load_model
-from tests.conftest import GOLDEN
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
+from tests.helpers.goldens import GOLDEN
 
 TORCH = GOLDEN / "torch_files/zip.pth"
 
@@ -124,7 +124,7 @@ def test_the_export_in_the_names_of_pytorch_is_foreign_too(resnet, finished, tmp
         main.run(tiny_config(), str(run))
     shutil.move(run / MODEL_FILE, tmp_path / "mine.safetensors")
     main.run(tiny_config(), str(run))  # writes its own again
-    load_model(run, "tests.train.own_model:make")
+    load_model(run, "tests.helpers.own_model:make")
 
 
 @pytest.mark.parametrize("content", [b"", bytes(5000), b"\1\2\3\xff" * 99])

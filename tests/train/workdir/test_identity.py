@@ -14,7 +14,7 @@ from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.workdir import directory, disk_errors
 from diffkd_jax.train.workdir.identity import claim_workdir
 from diffkd_jax.weights.files import MODEL_FILE, load_model
-from tests.train.conftest import ROOT, tiny_config
+from tests.helpers.configs import ROOT, tiny_config
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from diffkd_jax.weights.torch import pickle_machine
 from diffkd_jax.weights.torch.reader import read_state_dict
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FOUR = np.arange(4, dtype="<f4").tobytes()
 

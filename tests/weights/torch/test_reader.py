@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffkd_jax.weights.torch.reader import read_state_dict
-from tests.conftest import GOLDEN
+from tests.helpers.goldens import GOLDEN
 
 FOLDER = GOLDEN / "torch_files"
 

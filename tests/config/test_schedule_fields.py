@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.train.optimizer import make_schedule
-from tests.train.conftest import load_config
+from tests.helpers.configs import load_config
 
 
 def schedule(boundaries=(), steps_per_epoch=10, **fields):

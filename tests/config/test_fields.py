@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from diffkd_jax.config import base
 from diffkd_jax.data.sources import registry
 from diffkd_jax.train.build import build
-from tests.train.conftest import load_config, tiny_config
+from tests.helpers.configs import load_config, tiny_config
 
 SENSELESS = {
     bool: ("yes",),

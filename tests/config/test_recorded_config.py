@@ -7,7 +7,7 @@ from absl import flags
 
 from diffkd_jax import main
 from diffkd_jax.config_file import BadConfig, read_config
-from tests.train.conftest import tiny_config
+from tests.helpers.configs import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def recorded(tmp_path_factory):
     return config, workdir / "config.json"
 
 
-OWN = "tests.train.own_model:make"
+OWN = "tests.helpers.own_model:make"
 
 
 def test_a_record_gives_the_config_of_its_run(recorded):

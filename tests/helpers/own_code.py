@@ -54,7 +54,7 @@ def hanging(path, *, row=40):
     fetch = splits["train"].fetch
 
     def waits(rows):
-        from tests.train.own_code import STUCK  # a worker has its own
+        from tests.helpers.own_code import STUCK  # a worker has its own
 
         if row in rows:
             STUCK.wait()

@@ -7,7 +7,7 @@ import pytest
 from diffkd_jax.models import MODELS
 from diffkd_jax.models.options import option_names
 from diffkd_jax.train.build import build
-from tests.train.conftest import load_config
+from tests.helpers.configs import load_config
 
 RECIPES = {
     name: f"{name}_quickstart" for name in ("segmentation", "detection")

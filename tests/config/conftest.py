@@ -1,0 +1,5 @@
+"""Fixtures of runs."""
+
+from tests.helpers.runs import finished, quickly_drawn, resnet
+
+__all__ = ["finished", "quickly_drawn", "resnet"]

@@ -1,0 +1,11 @@
+"""Where golden files are, and how far values are from them."""
+
+import pathlib
+
+import numpy as np
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+
+
+def relative_error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
