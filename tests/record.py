@@ -85,6 +85,7 @@ def step_rows():
             distillation=distill,
             optimizer=optimizer,
             ema=True,
+            seed=5,
         )
 
     state = init()
@@ -99,7 +100,6 @@ def step_rows():
             task_loss=task.loss,
             optimizer=optimizer,
             weights={"features/autoencoder": 0.5},
-            seed=5,
             prepare=prepare,
             ema_decay=0.9,
         )
