@@ -1,4 +1,10 @@
-"""Worker processes that prepare batches: how they start, and how all ends well."""
+"""Worker processes that prepare batches: how they start, and how they end.
+
+They are there for data sets of one's own whose reading holds Python's lock, such as
+images that lie in text as numbers: two processes prepared 1.9 times as many of those as
+two threads did. For the formats of this package they gain 5 to 8 %
+(``experiments/bench/README.md``).
+"""
 
 import contextlib
 import gc
