@@ -74,7 +74,7 @@ def conv_layer(
     )
 
 
-class Bottleneck(nn.Module):
+class DiffusionBottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions with batch norm, plus the input; no final ReLU.
 
     Attributes:
@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
       dtype: compute dtype, or None for that of the input.
 
     >>> x = jnp.ones((2, 4, 4, 8))
-    >>> y, _ = Bottleneck().init_with_output(jax.random.key(0), x, train=True)
+    >>> y, _ = DiffusionBottleneck().init_with_output(jax.random.key(0), x, train=True)
     >>> y.shape
     (2, 4, 4, 8)
     """
@@ -149,9 +149,9 @@ class NoisePredictor(nn.Module):
         norm = lambda name: self.norm(use_running_average=not train, name=name)
         if self.kernel_size == 3:
             for i in range(2):
-                x = Bottleneck(4, self.norm, self.dtype, name=f"bottleneck{i}")(
-                    x, train=train
-                )
+                x = DiffusionBottleneck(
+                    4, self.norm, self.dtype, name=f"bottleneck{i}"
+                )(x, train=train)
             return norm("norm")(conv(x, channels, dtype=self.dtype, name="conv"))
         x = nn.relu(
             norm("norm0")(conv(x, 4 * channels, dtype=self.dtype, name="conv0"))
@@ -186,7 +186,9 @@ class NoiseAdapter(nn.Module):
         """Maps ``[b, h, w, c]`` to gamma ``[b]``, float32 or wider, in (0, 1)."""
         channels = x.shape[-1]
         if self.kernel_size == 3:
-            x = Bottleneck(8, self.norm, self.dtype, name="bottleneck")(x, train=train)
+            x = DiffusionBottleneck(8, self.norm, self.dtype, name="bottleneck")(
+                x, train=train
+            )
         else:
             norm = lambda name: self.norm(use_running_average=not train, name=name)
             x = conv(x, 2 * channels, dtype=self.dtype, name="conv0")
