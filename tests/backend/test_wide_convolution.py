@@ -8,7 +8,7 @@ import pytest
 
 from diffkd_jax.backend import wide_convolution
 from diffkd_jax.backend.wide_convolution import in_parts
-from diffkd_jax.models.backbones.layers import conv
+from diffkd_jax.models.backbones.layers import make_conv
 from tests.helpers.jaxprs import find_equations
 
 
@@ -39,7 +39,7 @@ def test_gradients_are_those_of_the_convolution(options):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_single_device_takes_parts(dtype, monkeypatch):
     """As a network calls it; half precision is rounded once, as by XLA."""
-    layer = conv(4, 3, stride=2, dtype=dtype, name="conv")
+    layer = make_conv(4, 3, stride=2, dtype=dtype, name="conv")
     x = jax.random.normal(jax.random.key(0), (64, 16, 16, 3))
     variables = jax.jit(layer.init)(jax.random.key(1), x)
     loss = lambda variables, x: jax.numpy.sin(layer.apply(variables, x)).sum()

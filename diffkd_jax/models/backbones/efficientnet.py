@@ -9,7 +9,7 @@ import jax
 from ...bounds import Factor, Part
 from ...core.norm import BatchNorm
 from .inverted_residual import InvertedResidual, round_channels
-from .layers import conv, layer_of, pool_and_classify
+from .layers import layer_of, make_conv, pool_and_classify
 
 # Expansion, channels, kernel size, stride and number of blocks of each stage.
 STAGES = (
@@ -104,7 +104,7 @@ class EfficientNet(nn.Module):
         if self.num_classes:
             last = 1280 if self.lite else round_channels(1280 * self.width)
             # Not one layer, for its inside is an output.
-            x = conv(last, 1, dtype=self.dtype, name="last_conv")(x)
+            x = make_conv(last, 1, dtype=self.dtype, name="last_conv")(x)
             outputs["last_conv"] = x
             norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}
             x = activation(BatchNorm(not train, **norm, name="last_norm")(x))

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .layers import Layer, conv, drop_path
+from .layers import Layer, drop_path, make_conv
 
 
 def round_channels(channels: float, *, divisor: int = 8) -> int:
@@ -31,7 +31,7 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         pooled = jnp.mean(x.astype(jnp.float32), (1, 2), keepdims=True)
-        biased = partial(conv, kernel_size=1, use_bias=True, dtype=x.dtype)
+        biased = partial(make_conv, kernel_size=1, use_bias=True, dtype=x.dtype)
         hidden = nn.silu(biased(self.channels, name="reduce")(pooled))
         gate = biased(x.shape[-1], name="expand")(hidden)
         return x * nn.sigmoid(gate)

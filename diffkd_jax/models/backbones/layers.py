@@ -20,7 +20,7 @@ fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 Layer = Callable[..., Any]
 
 
-def conv(
+def make_conv(
     channels: int,
     kernel_size: int,
     *,
@@ -72,7 +72,7 @@ class ConvNorm(nn.Module):
       activation: elementwise function, or None.
       groups: groups of channels; depthwise if equal to the channels.
       dilation: spacing of the kernel's taps.
-      padding: "symmetric" or "same", see :func:`conv`.
+      padding: "symmetric" or "same", see :func:`make_conv`.
       use_bias: bias in front of the norm, as some references have.
       kernel_init: of the convolution.
       zero_scale: start with the norm's scale at zero.
@@ -112,7 +112,7 @@ class ConvNorm(nn.Module):
                 f"{'/'.join(self.path)}: found folded variables, expected unfolded "
                 "ones in training mode"
             )
-        x = conv(
+        x = make_conv(
             self.channels,
             self.kernel_size,
             stride=self.stride,

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from ...core.norm import BatchNorm
-from .layers import ConvNorm, conv, pool_and_classify
+from .layers import ConvNorm, make_conv, pool_and_classify
 
 
 class PreActivationBlock(nn.Module):
@@ -34,10 +34,10 @@ class PreActivationBlock(nn.Module):
         c, stride, dtype = self.channels, self.stride, self.dtype
         active = nn.relu(BatchNorm(not self.train, **shared, name="norm")(x))
         y = ConvNorm(c, 3, stride, self.train, **shared, name="conv0")(active)
-        y = conv(c, 3, dtype=dtype, name="conv1")(y)
+        y = make_conv(c, 3, dtype=dtype, name="conv1")(y)
         if x.shape[-1] != c:
             # As in the reference: the shortcut starts from the activated input.
-            x = conv(c, 1, stride=stride, dtype=dtype, name="shortcut")(active)
+            x = make_conv(c, 1, stride=stride, dtype=dtype, name="shortcut")(active)
         return x + y
 
 
@@ -79,7 +79,7 @@ class WideResNet(nn.Module):
             )
         shared = {"group_size": self.norm_group_size, "dtype": self.dtype}
         block: Callable[..., Any] = partial(PreActivationBlock, train=train, **shared)
-        outputs = {"stem": conv(16, 3, dtype=self.dtype, name="stem")(x)}
+        outputs = {"stem": make_conv(16, 3, dtype=self.dtype, name="stem")(x)}
         x = outputs["stem"]
         for i, channels in enumerate((16, 32, 64), 1):
             for j in range((self.depth - 4) // 6):

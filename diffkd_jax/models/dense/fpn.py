@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from ...ops.resize import nearest
-from ..backbones.layers import conv
+from ..backbones.layers import make_conv
 from .backbone import backbone_of
 
 Level = Literal["p2", "p3", "p4", "p5", "p6", "p7"]  # 1/4, 1/8, ... of the picture
@@ -58,7 +58,7 @@ class Fpn(nn.Module):
     def __call__(self, maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         check_levels(self.levels)
         layer = partial(
-            conv,
+            make_conv,
             self.channels,
             use_bias=True,
             kernel_init=kaiming_uniform,

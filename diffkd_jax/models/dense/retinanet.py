@@ -9,7 +9,7 @@ import jax
 
 from ...bounds import Channels, Positive
 from ...ops.anchors import grid_anchors
-from ..backbones.layers import conv
+from ..backbones.layers import make_conv
 from .fpn import Extra, Level, pyramid_of
 
 normal = nn.initializers.normal(0.01)
@@ -35,7 +35,7 @@ class Tower(nn.Module):
     @nn.compact
     def __call__(self, maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         for i in range(self.depth):
-            layer = conv(
+            layer = make_conv(
                 self.channels,
                 3,
                 use_bias=True,
@@ -75,7 +75,7 @@ def predict(
     Returns:
       ``[b, h * w * anchors, values]`` by level: by row, column, anchor.
     """
-    layer = conv(
+    layer = make_conv(
         anchors * values,
         kernel_size,
         use_bias=True,

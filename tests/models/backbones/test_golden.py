@@ -12,7 +12,7 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.backbones.cifar_resnet import CifarResNet
-from diffkd_jax.models.backbones.layers import conv
+from diffkd_jax.models.backbones.layers import make_conv
 from diffkd_jax.models.backbones.swin import Swin
 from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
@@ -214,7 +214,7 @@ def test_depthwise_layers_equal_grouped_convolution(
     padding, stride, dilation, kernel_size
 ):
     x = np.random.default_rng(0).standard_normal((2, 9, 12, 6)).astype(np.float32)
-    layer = conv(
+    layer = make_conv(
         6, kernel_size, groups=6, stride=stride, dilation=dilation, padding=padding,
         name="conv",
     )  # fmt: skip
