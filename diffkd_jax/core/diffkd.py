@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..backend.compiler import scan_unroll
 from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, match_noise
-from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, conv
+from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, apply_conv
 from .norm import BatchNorm
 from .shapes import as_map, check_ranks, match_spatial
 
@@ -211,7 +211,7 @@ class DiffKD(nn.Module):
             kernel_size, self.num_train_steps, **shared, name="noise_predictor"
         )
         latent = self.latent_channels or target.shape[-1]
-        x = conv(x, latent, dtype=self.dtype, name="student_projection")
+        x = apply_conv(x, latent, dtype=self.dtype, name="student_projection")
         target, autoencoder_loss = self._encode(target, shared, train)
         if noise is None:
             noise = self._draw(x)
@@ -235,7 +235,7 @@ class DiffKD(nn.Module):
         )
         if steps is not None:
             self.sow("intermediates", "trajectory", jnp.concatenate([x[None], steps]))
-        refined = conv(x_0, latent, dtype=self.dtype, name="output_projection")
+        refined = apply_conv(x_0, latent, dtype=self.dtype, name="output_projection")
         refined = self.norm(use_running_average=not train, name="output_norm")(refined)
 
         # After the denoising loop: running statistics are updated in this order.

@@ -39,7 +39,7 @@ def uniform_bias(fan_in: int) -> Callable:
     return init
 
 
-def conv(
+def apply_conv(
     x: jax.Array, channels: int, kernel_size: int = 1, *, dtype: Any, name: str
 ) -> jax.Array:
     """Convolution with bias, stride 1, symmetric padding, PyTorch initialisation.
@@ -58,7 +58,7 @@ def conv_layer(
     dtype: Any = None,
     name: str | None = None,
 ) -> nn.Conv:
-    """The layer of :func:`conv` for an input like ``x``."""
+    """The layer of :func:`apply_conv` for an input like ``x``."""
     if dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
         dtype = x.dtype  # else Flax promotes to the parameters' float32
     return nn.Conv(
@@ -100,7 +100,7 @@ class DiffusionBottleneck(nn.Module):
         for i, (channels, kernel) in enumerate(
             ((inner, 1), (inner, 3), (x.shape[-1], 1))
         ):
-            y = conv(y, channels, kernel, dtype=self.dtype, name=f"conv{i}")
+            y = apply_conv(y, channels, kernel, dtype=self.dtype, name=f"conv{i}")
             y = self.norm(use_running_average=not train, name=f"norm{i}")(y)
             y = nn.relu(y) if i < 2 else y
         return x + y
@@ -152,15 +152,15 @@ class NoisePredictor(nn.Module):
                 x = DiffusionBottleneck(
                     4, self.norm, self.dtype, name=f"bottleneck{i}"
                 )(x, train=train)
-            return norm("norm")(conv(x, channels, dtype=self.dtype, name="conv"))
+            return norm("norm")(apply_conv(x, channels, dtype=self.dtype, name="conv"))
         x = nn.relu(
-            norm("norm0")(conv(x, 4 * channels, dtype=self.dtype, name="conv0"))
+            norm("norm0")(apply_conv(x, 4 * channels, dtype=self.dtype, name="conv0"))
         )
-        x = norm("norm1")(conv(x, channels, dtype=self.dtype, name="conv1"))
+        x = norm("norm1")(apply_conv(x, channels, dtype=self.dtype, name="conv1"))
         x = nn.relu(
-            norm("norm2")(conv(x, 4 * channels, dtype=self.dtype, name="conv2"))
+            norm("norm2")(apply_conv(x, 4 * channels, dtype=self.dtype, name="conv2"))
         )
-        return conv(x, channels, dtype=self.dtype, name="conv3")
+        return apply_conv(x, channels, dtype=self.dtype, name="conv3")
 
 
 class NoiseAdapter(nn.Module):
@@ -191,8 +191,8 @@ class NoiseAdapter(nn.Module):
             )
         else:
             norm = lambda name: self.norm(use_running_average=not train, name=name)
-            x = conv(x, 2 * channels, dtype=self.dtype, name="conv0")
-            x = conv(
+            x = apply_conv(x, 2 * channels, dtype=self.dtype, name="conv0")
+            x = apply_conv(
                 nn.relu(norm("norm0")(x)), channels, dtype=self.dtype, name="conv1"
             )
             x = norm("norm1")(x)
@@ -229,6 +229,6 @@ class AutoEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         """Maps ``[b, h, w, c]`` to (latent ``[b, h, w, latent]``, reconstruction)."""
-        latent = conv(x, self.latent_channels, dtype=self.dtype, name="encoder")
+        latent = apply_conv(x, self.latent_channels, dtype=self.dtype, name="encoder")
         latent = self.norm(use_running_average=not train, name="norm")(latent)
-        return latent, conv(latent, x.shape[-1], dtype=self.dtype, name="decoder")
+        return latent, apply_conv(latent, x.shape[-1], dtype=self.dtype, name="decoder")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.distances import attention
-from ..core.modules import conv
+from ..core.modules import apply_conv
 from ..core.taps import Projection, Refined
 
 
@@ -183,11 +183,11 @@ class Context(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
-        logits = conv(x, 1, dtype=None, name="mask").reshape(b, h * w)
+        logits = apply_conv(x, 1, dtype=None, name="mask").reshape(b, h * w)
         pooled = jnp.einsum("bn,bnc->bc", jax.nn.softmax(logits), x.reshape(b, -1, c))
         pooled = pooled[:, None, None]
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        inner = conv(pooled, max(c // 2, 1), dtype=None, name="reduce")
+        inner = apply_conv(pooled, max(c // 2, 1), dtype=None, name="reduce")
         norm = nn.LayerNorm(1e-5, dtype=x.dtype, param_dtype=wide, name="norm")
         expand = nn.Dense(
             c,
