@@ -14,7 +14,7 @@ PART = 16  # examples
 WIDE = 16  # rows of a map from which on parts pay
 
 
-def conv_general_dilated(
+def convolve_in_parts(
     x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
     """Convolves wide maps; the gradient of the kernel is summed over parts of a batch.
@@ -27,7 +27,7 @@ def conv_general_dilated(
 
     >>> x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 5))
     >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    >>> conv_general_dilated(x, kernel, (1, 1), "SAME", **options).shape
+    >>> convolve_in_parts(x, kernel, (1, 1), "SAME", **options).shape
     (2, 4, 4, 5)
     """
     alone = jax.default_backend() == "cpu" and jax.device_count() == 1

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ...backend.depthwise import depthwise
-from ...backend.wide_convolution import conv_general_dilated
+from ...backend.wide_convolution import convolve_in_parts
 from ...core.modules import uniform_bias, uniform_fan_in
 from ...core.norm import BatchNorm
 
@@ -52,7 +52,7 @@ def make_conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
-        conv_general_dilated=depthwise if own else conv_general_dilated,
+        conv_general_dilated=depthwise if own else convolve_in_parts,
         dtype=dtype,
         name=name,
     )
