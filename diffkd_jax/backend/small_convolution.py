@@ -11,7 +11,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 KNOWN = {"dimension_numbers", "rhs_dilation", "precision"}
 
 
-def conv_general_dilated(
+def convolve(
     x: jax.Array,
     kernel: jax.Array,
     strides: Sequence[int],
@@ -34,7 +34,7 @@ def conv_general_dilated(
 
     >>> x, kernel = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 3, 3, 5))
     >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    >>> conv_general_dilated(x, kernel, (1, 1), "SAME", **options)[0, 0, 0, 0].item()
+    >>> convolve(x, kernel, (1, 1), "SAME", **options)[0, 0, 0, 0].item()
     12.0
     """
     if jax.default_backend() == "cpu" and is_small(x.shape, kernel.shape, options):
@@ -60,7 +60,7 @@ def is_small(
     Args:
       shape: of the maps, ``[b, h, w, c]``.
       kernel: its shape, ``[kh, kw, c, d]``.
-      options: of :func:`conv_general_dilated`.
+      options: of :func:`convolve`.
 
     >>> is_small((8, 2, 2, 3), (3, 3, 3, 5), {"dimension_numbers": NHWC})
     True

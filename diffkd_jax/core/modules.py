@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ..backend.small_convolution import conv_general_dilated
+from ..backend.small_convolution import convolve
 from .norm import BatchNorm
 
 KERNEL_SIZES = (1, 3)
@@ -67,7 +67,7 @@ def conv_layer(
         padding=kernel_size // 2,
         kernel_init=uniform_fan_in,
         bias_init=uniform_bias(x.shape[-1] * kernel_size**2),
-        conv_general_dilated=conv_general_dilated,
+        conv_general_dilated=convolve,
         dtype=dtype,
         param_dtype=jnp.promote_types(x.dtype, jnp.float32),
         name=name,

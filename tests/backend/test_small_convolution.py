@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.backend.small_convolution import conv_general_dilated, is_small
+from diffkd_jax.backend.small_convolution import convolve, is_small
 from diffkd_jax.core.diffkd import DiffKD
 from tests.helpers.jaxprs import find_equations
 
@@ -40,7 +40,7 @@ def test_values_and_gradients_are_those_of_a_convolution(
 
         found, wanted = (
             jax.value_and_grad(loss, (1, 2), has_aux=True)(f, x, kernel)
-            for f in (conv_general_dilated, jax.lax.conv_general_dilated)
+            for f in (convolve, jax.lax.conv_general_dilated)
         )
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -66,7 +66,7 @@ def test_what_is_unusual_is_left_to_xla(shape, options):
     padding = [(1, 1), (1, 1)]
     found, wanted = (
         f(x, kernel, (1, 1), padding, **options)
-        for f in (conv_general_dilated, jax.lax.conv_general_dilated)
+        for f in (convolve, jax.lax.conv_general_dilated)
     )
     assert found.dtype == wanted.dtype
     np.testing.assert_array_equal(found, wanted)
@@ -75,7 +75,7 @@ def test_what_is_unusual_is_left_to_xla(shape, options):
 def test_one_axis_is_left_to_xla():
     x, kernel = np.ones((3, 2, 4), np.float32), np.ones((3, 4, 6), np.float32)
     numbers = {"dimension_numbers": ("NHC", "HIO", "NHC")}
-    found = conv_general_dilated(x, kernel, (1,), [(1, 1)], **numbers)
+    found = convolve(x, kernel, (1,), [(1, 1)], **numbers)
     assert found.tolist() == [[[8.0] * 6] * 2] * 3
 
 
