@@ -77,7 +77,7 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     return jnp.where(some, part, 0) / jnp.where(some, whole, 1)
 
 
-def encode(
+def encode_boxes(
     boxes: jax.Array,
     anchors: jax.Array,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
@@ -93,7 +93,7 @@ def encode(
       ``[..., 4]``; 0 where box or anchor has no area.
 
     >>> anchor = jnp.array([0.0, 0.0, 2.0, 2.0])
-    >>> encode(jnp.array([1.0, 0.0, 3.0, 2.0]), anchor).tolist()
+    >>> encode_boxes(jnp.array([1.0, 0.0, 3.0, 2.0]), anchor).tolist()
     [0.5, 0.0, 0.0, 0.0]
     """
     some = ((_sides(boxes) > 0) & (_sides(anchors) > 0)).all(-1, keepdims=True)
@@ -113,7 +113,7 @@ def decode(
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     clamp_below: bool = False,
 ) -> jax.Array:
-    """Boxes of codes, the inverse of :func:`encode`.
+    """Boxes of codes, the inverse of :func:`encode_boxes`.
 
     Args:
       codes: ``[..., 4]``.

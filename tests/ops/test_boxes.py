@@ -43,7 +43,7 @@ def test_overlaps():
 def test_codes(name):
     a, b, code = read("in/a", "in/b", f"coder/{name}/code")
     weights = CODERS[name]
-    close(ops.encode(a, b, weights), FILE[f"coder/{name}/encode_a_from_b"])
+    close(ops.encode_boxes(a, b, weights), FILE[f"coder/{name}/encode_a_from_b"])
     expected = FILE[f"coder/{name}/decode_on_b"]
     close(ops.decode(code, b, weights), expected, rtol=1e-7)
     assert (code[:, 2:] / weights[2] > ops.MAX_LOG_SIDE).any()
@@ -110,7 +110,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("function", [ops.iou, ops.giou, ops.encode])
+@pytest.mark.parametrize("function", [ops.iou, ops.giou, ops.encode_boxes])
 def test_values_and_gradients_are_finite_without_area(function):
     boxes = jnp.array([BOX, *ODD.values()])
     each = jax.value_and_grad(lambda a, b: function(a[None], b[None]).sum(), (0, 1))

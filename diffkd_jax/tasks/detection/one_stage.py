@@ -19,7 +19,7 @@ from ...ops.boxes import (
     clip,
     decode,
     decode_distances,
-    encode,
+    encode_boxes,
     encode_distances,
     giou,
     iou,
@@ -82,7 +82,7 @@ def retinanet_losses(
         wanted = jax.nn.one_hot(classes[row], logits.shape[-1]) * positive[:, None]
         of_class = jnp.where(found == -2, 0.0, focal(logits, wanted).sum(-1)).sum()
         # A box that is there in place of those that are not, before any logarithm.
-        aim = encode(jnp.where(positive[:, None], boxes[row], anchors), anchors)
+        aim = encode_boxes(jnp.where(positive[:, None], boxes[row], anchors), anchors)
         of_box = jnp.where(positive[:, None], jnp.abs(codes - aim), 0.0).sum()
         return of_class, of_box, jnp.maximum(positive.sum(), 1)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from ...ops.box_losses import smooth_l1
-from ...ops.boxes import decode, encode
+from ...ops.boxes import decode, encode_boxes
 from .one_stage import Kept, joined, suppressed
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -56,7 +56,7 @@ def first_losses(
     logits = jnp.take_along_axis(joined(rpn["objectness"]), rows, 1)
     codes = jnp.take_along_axis(joined(rpn["box_codes"]), rows[..., None], 1)
     positive = (matched >= 0) & (weight > 0)
-    wanted = encode(_own(target["boxes"], matched), anchors[rows])
+    wanted = encode_boxes(_own(target["boxes"], matched), anchors[rows])
     binary = optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))
     apart = jnp.where(positive[..., None], codes - wanted, 0)
     return {
@@ -80,7 +80,7 @@ def second_losses(
     label = jnp.where(positive, _own(target["classes"], matched) + 1, 0)
     each = roi["box_codes"].reshape(*label.shape, -1, 4)
     codes = jnp.take_along_axis(each, label[..., None, None], 2)[:, :, 0]
-    wanted = encode(_own(target["boxes"], matched), roi["boxes"], ROI_WEIGHTS)
+    wanted = encode_boxes(_own(target["boxes"], matched), roi["boxes"], ROI_WEIGHTS)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     apart = jnp.where(positive[..., None], codes - wanted, 0)
     return {
