@@ -107,7 +107,7 @@ def encode_boxes(
     return codes * jnp.asarray(weights, codes.dtype)
 
 
-def decode(
+def decode_boxes(
     codes: jax.Array,
     anchors: jax.Array,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
@@ -126,7 +126,7 @@ def decode(
       ``[..., 4]``.
 
     >>> anchor = jnp.array([0.0, 0.0, 2.0, 2.0])
-    >>> decode(jnp.array([0.5, 0.0, 0.0, 9.0]), anchor).round(1)
+    >>> decode_boxes(jnp.array([0.5, 0.0, 0.0, 9.0]), anchor).round(1)
     Array([  1. , -61.5,   3. ,  63.5], dtype=float32)
     """
     codes = codes / jnp.asarray(weights, codes.dtype)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import assign
-from .boxes import clip, decode, iou
+from .boxes import clip, decode_boxes, iou
 from .nms import keep_mask
 
 LEAST_SIDE = 1e-3
@@ -52,7 +52,7 @@ def propose(
       before: boxes of a level before suppression, at most.
       after: boxes after it, of all levels.
       threshold: an IoU above it removes the worse box.
-      clamp_below: of :func:`diffkd_jax.ops.boxes.decode`.
+      clamp_below: of :func:`diffkd_jax.ops.boxes.decode_boxes`.
 
     Returns:
       boxes: ``[after, 4]``, pixels, all 0 where nothing was left; without gradient.
@@ -69,7 +69,7 @@ def propose(
     for name, logits in objectness.items():
         count = min(before, len(logits))
         logits, rows = jax.lax.top_k(jax.lax.stop_gradient(logits), count)
-        box = decode(
+        box = decode_boxes(
             jax.lax.stop_gradient(codes[name])[rows],
             jnp.asarray(anchors[name])[rows],
             clamp_below=clamp_below,

@@ -45,10 +45,10 @@ def test_codes(name):
     weights = CODERS[name]
     close(ops.encode_boxes(a, b, weights), FILE[f"coder/{name}/encode_a_from_b"])
     expected = FILE[f"coder/{name}/decode_on_b"]
-    close(ops.decode(code, b, weights), expected, rtol=1e-7)
+    close(ops.decode_boxes(code, b, weights), expected, rtol=1e-7)
     assert (code[:, 2:] / weights[2] > ops.MAX_LOG_SIDE).any()
     small = code.at[:, 2:].set(-99.0)
-    sides = ops.decode(small, b, weights, clamp_below=True)
+    sides = ops.decode_boxes(small, b, weights, clamp_below=True)
     close(sides[:, 2] - sides[:, 0], (b[:, 2] - b[:, 0]) * 16 / 1000, rtol=1e-9)
 
 

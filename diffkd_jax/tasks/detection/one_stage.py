@@ -17,7 +17,7 @@ from ...ops.assign import assign_fcos, match
 from ...ops.box_losses import focal
 from ...ops.boxes import (
     clip,
-    decode,
+    decode_boxes,
     decode_distances,
     encode_boxes,
     encode_distances,
@@ -168,7 +168,7 @@ def detections(
       outputs: of a batch.
       size: ints ``[b, 2]``, height and width of each picture in its canvas.
       kept: which.
-      clamp_below: of :func:`diffkd_jax.ops.boxes.decode`.
+      clamp_below: of :func:`diffkd_jax.ops.boxes.decode_boxes`.
 
     Returns:
       ``boxes`` ``[b, most, 4]``, inside the picture, ``scores`` ``[b, most]``, best
@@ -181,7 +181,9 @@ def detections(
         for level in outputs["anchors"]
     ]
 
-    undo = decode_distances if centred else partial(decode, clamp_below=clamp_below)
+    undo = (
+        decode_distances if centred else partial(decode_boxes, clamp_below=clamp_below)
+    )
 
     def one(levels, size):
         found = [_candidates(*level, kept=kept, decode=undo) for level in levels]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from ...ops.box_losses import smooth_l1
-from ...ops.boxes import decode, encode_boxes
+from ...ops.boxes import decode_boxes, encode_boxes
 from .one_stage import Kept, joined, suppressed
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -108,7 +108,7 @@ def detections(
       outputs: of a batch, with ``roi``.
       size: ints ``[b, 2]``, height and width of each picture in its canvas.
       kept: which; ``candidates`` are all proposals.
-      clamp_below: of :func:`diffkd_jax.ops.boxes.decode`.
+      clamp_below: of :func:`diffkd_jax.ops.boxes.decode_boxes`.
 
     Returns:
       As of :func:`diffkd_jax.tasks.detection.one_stage.detections`.
@@ -118,7 +118,7 @@ def detections(
     def one(boxes, valid, logits, codes, size):
         classes = logits.shape[-1] - 1
         codes = codes.reshape(len(boxes), -1, 4)[:, 1:]
-        found = decode(codes, boxes[:, None], ROI_WEIGHTS, clamp_below)
+        found = decode_boxes(codes, boxes[:, None], ROI_WEIGHTS, clamp_below)
         scores = jax.nn.softmax(logits)[:, 1:].ravel()
         counts = (scores > kept.score) & jnp.repeat(valid, classes)
         label = jnp.tile(jnp.arange(classes, dtype=jnp.int32), len(boxes))
