@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .images.decoding import UnreadablePicture, decode, orientation_of
+from .images.decoding import UnreadablePicture, decode_image, orientation_of
 from .images.masks import VOID, EncodedMask, WrongMask, read_mask
 from .split import Split, some_of
 from .transforms.dense import called
@@ -43,7 +43,7 @@ def look(
     for picture, mask in zip(batch["image"], batch["target"]["label"], strict=True):
         try:
             classes = read_mask(mask) if isinstance(mask, EncodedMask) else mask
-            if orientation_of(picture) > 4 and decode(picture).shape[:2] == (
+            if orientation_of(picture) > 4 and decode_image(picture).shape[:2] == (
                 classes.shape
             ):
                 stored.append(called(picture))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import Encoded, decode, reason
+from ..images.decoding import Encoded, decode_image, reason
 from ..images.signatures import refuse_pointer
 from .image_paths import path_finder
 from .text import read_text
@@ -114,7 +114,7 @@ def read_idx(path: str, name: str, rank: int) -> np.ndarray:
 def read_sheet(file: pathlib.Path) -> np.ndarray:
     if not file.exists():
         raise FileNotFoundError(f"{file}: found nothing, expected a sheet of pictures")
-    sheet = decode(Encoded(file.read_bytes(), str(file)))
+    sheet = decode_image(Encoded(file.read_bytes(), str(file)))
     if sheet.shape[1] != 1024:
         raise ValueError(f"{file}: found width {sheet.shape[1]}, expected 1024")
     return sheet.reshape(-1, 32, 32, 3)

@@ -102,7 +102,7 @@ _HAS_EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")
 _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 
 
-def decode(picture: Picture) -> np.ndarray:
+def decode_image(picture: Picture) -> np.ndarray:
     """All pixels, uint8 ``[h, w, c]``; a file is decoded to RGB, or grey if it says so.
 
     Grey levels of 16 bits are divided by 257, or by what makes ``max_level`` white.
@@ -154,14 +154,14 @@ def orientation_of(picture: Picture) -> int:
 
 
 def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
-    """Pixels as of :func:`decode`; a JPEG reduced to no less than ``least``.
+    """Pixels as of :func:`decode_image`; a JPEG reduced to no less than ``least``.
 
     Args:
       picture: the file.
       least: height and width, or None for the whole picture.
 
     Raises:
-      UnreadablePicture: as :func:`decode`.
+      UnreadablePicture: as :func:`decode_image`.
     """
     with faults_of(picture):
         if is_jpeg(picture) and (size := _jpeg_size(picture)):
@@ -185,7 +185,7 @@ def stored_levels(picture: Encoded) -> np.ndarray | None:
     Returns None, without decoding it, for an image of another kind.
 
     Raises:
-      UnreadablePicture: as :func:`decode`.
+      UnreadablePicture: as :func:`decode_image`.
     """
     if is_jpeg(picture):
         return None

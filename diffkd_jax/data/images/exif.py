@@ -9,7 +9,7 @@ from .decoding import (
     Encoded,
     Picture,
     UnreadablePicture,
-    decode,
+    decode_image,
     orientation_of,
     size_of,
     stored_levels,
@@ -67,7 +67,7 @@ def _turned(picture: Encoded, orientation: int) -> Picture:
     """Returns turned pixels; of 16 bits a file of them, since its white may be set."""
     levels = stored_levels(picture)
     if levels is None:
-        return turned(decode(picture), orientation)
+        return turned(decode_image(picture), orientation)
     levels = levels if levels.ndim == 3 else levels[..., None]
     shown = turned(levels, orientation).astype(np.uint16)[..., ::-1]
     return picture._replace(data=cv2.imencode(".png", shown)[1].tobytes())

@@ -1,7 +1,7 @@
 """Masks of classes: their files, and how values become classes.
 
-:func:`diffkd_jax.data.images.decoding.decode` is not for masks: it makes colours of
-palettes, and classes of neither.
+:func:`diffkd_jax.data.images.decoding.decode_image` is not for masks. It turns indices
+of palettes into colours, and neither into classes.
 """
 
 import functools

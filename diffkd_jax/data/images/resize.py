@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .decoding import Encoded, Picture, decode, read, size_of
+from .decoding import Encoded, Picture, decode_image, read, size_of
 
 INTERPOLATIONS = {
     "bilinear": (cv2.INTER_LINEAR, Image.Resampling.BILINEAR),
@@ -61,7 +61,7 @@ def crop_exact(picture: Picture, box: Box, size: int, interpolation: str) -> np.
     What Pillow does, and with it torchvision and timm. Takes and returns what
     :func:`crop_fast` does; the box need not be at whole pixels.
     """
-    image = to_picture(decode(picture))
+    image = to_picture(decode_image(picture))
     resample = INTERPOLATIONS[interpolation][1]
     return to_array(image.resize((size, size), resample, box=box))
 

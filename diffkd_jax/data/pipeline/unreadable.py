@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import NO_PICTURE, UnreadablePicture, decode
+from ..images.decoding import NO_PICTURE, UnreadablePicture, decode_image
 from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from ..transforms.draws import Draws
@@ -148,7 +148,7 @@ def reason_of(split: Split, row: int) -> str:
         example = split.fetch(np.array([row]))
         label = example["target"].get("label", [None])[0]
         image = example["image"][0]
-        pixels = decode(image)
+        pixels = decode_image(image)
         if isinstance(label, EncodedMask):
             read_mask(label)
     except ValueError as error:

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from ..images.decoding import MOST_PIXELS, Picture, UnreadablePicture, decode, size_of
+from ..images.decoding import (
+    MOST_PIXELS,
+    Picture,
+    UnreadablePicture,
+    decode_image,
+    size_of,
+)
 from ..images.resize import (
     INTERPOLATIONS,
     Box,
@@ -95,7 +101,7 @@ def center_crop(
     >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
     (28, 28, 3)
     """
-    image = to_picture(decode(picture))
+    image = to_picture(decode_image(picture))
     width, height = image.size
     scaled = resize * max(width, height) // min(width, height)
     if resize * scaled > MOST_PIXELS:

@@ -10,7 +10,7 @@ from ..images.decoding import (
     Encoded,
     Picture,
     UnreadablePicture,
-    decode,
+    decode_image,
     orientation_of,
 )
 from ..images.exif import upright
@@ -243,7 +243,7 @@ def pair(
       WrongMask: a mask of another size, or with values that are no class.
     """
     if mask is None:
-        return decode(picture), None
+        return decode_image(picture), None
     if isinstance(mask, EncodedMask):
         classes, name, turn = read_mask(mask), mask.name, mask.rule.turn
     else:
@@ -253,7 +253,9 @@ def pair(
                 f"mask of {called(picture)}: found {mask.dtype} {mask.shape}, expected "
                 "uint8 [h, w]"
             )
-    pixels = upright(decode(picture), orientation_of(picture), classes.shape, turn)
+    pixels = upright(
+        decode_image(picture), orientation_of(picture), classes.shape, turn
+    )
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
             f"{name}: found {_sides(classes)} pixels for "

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from ..fields import check_fields
-from ..images.decoding import Picture, UnreadablePicture, decode
+from ..images.decoding import Picture, UnreadablePicture, decode_image
 from ..images.resize import INTERPOLATIONS
 from . import boxes as boxed
 from . import dense
@@ -224,7 +224,7 @@ def _same_size(images, data, size: int) -> tuple[np.ndarray, np.ndarray]:
     found: list[np.ndarray | None] = []
     for image in images:
         try:
-            found.append(decode(image))
+            found.append(decode_image(image))
         except UnreadablePicture:
             found.append(None)
     shapes = {image.shape for image in found if image is not None}

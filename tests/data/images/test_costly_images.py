@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode
+from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode_image
 
 
 def test_jpegs_of_many_scans_are_refused():
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(stream, "JPEG", progressive=True)
     data = stream.getvalue()
-    assert decode(Encoded(data, "a.jpg")).shape == (64, 64, 3)
+    assert decode_image(Encoded(data, "a.jpg")).shape == (64, 64, 3)
     last = data[data.rindex(b"\xff\xda") : -2]
     repeated = data[:-2] + last * 1000 + data[-2:]
     with pytest.raises(
         UnreadablePicture, match=r"a\.jpg: .* found 10\d\d scans of 64x"
     ):
-        decode(Encoded(repeated, "a.jpg"))
+        decode_image(Encoded(repeated, "a.jpg"))
 
 
 def test_levels_of_16_bits_are_all_scaled_without_wide_copies():
@@ -29,7 +29,7 @@ def test_levels_of_16_bits_are_all_scaled_without_wide_copies():
     Image.fromarray(levels).save(stream, "TIFF")
     picture = Encoded(stream.getvalue(), "a.tif", channels=1)
     tracemalloc.start()
-    grey = decode(picture)[..., 0]
+    grey = decode_image(picture)[..., 0]
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(grey, np.rint(levels / 257))

@@ -11,7 +11,12 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from diffkd_jax.data.images import decoding
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode, size_of
+from diffkd_jax.data.images.decoding import (
+    Encoded,
+    UnreadablePicture,
+    decode_image,
+    size_of,
+)
 from diffkd_jax.data.transforms import images
 from diffkd_jax.data.transforms.draws import Draws
 from tests.helpers.data_options import data_options
@@ -40,37 +45,37 @@ def grey_tiff(code, array):
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_16_bit_levels_are_scaled(kind):
-    seen = decode(saved(RAMP, kind))
+    seen = decode_image(saved(RAMP, kind))
     np.testing.assert_array_equal(seen[..., 1], np.arange(256).reshape(16, 16))
     assert seen.shape == (16, 16, 3)
 
 
 def test_16_bit_levels_of_the_other_byte_order_are_scaled():
     picture = Image.frombytes("I;16B", (16, 16), RAMP.astype(">u2").tobytes())
-    seen = decode(saved(picture, "TIFF"))
+    seen = decode_image(saved(picture, "TIFF"))
     np.testing.assert_array_equal(seen[..., 0].ravel(), np.arange(256))
 
 
 def test_32_bit_levels_are_those_of_16_bits_or_refused():
-    seen = decode(grey_tiff(2, RAMP.astype(np.int32)))
+    seen = decode_image(grey_tiff(2, RAMP.astype(np.int32)))
     np.testing.assert_array_equal(seen[..., 0].ravel(), np.arange(256))
     with pytest.raises(UnreadablePicture, match="found levels 0 to 65536, expected"):
-        decode(grey_tiff(2, np.array([[0, 65536]], np.int32)))
+        decode_image(grey_tiff(2, np.array([[0, 65536]], np.int32)))
     with pytest.raises(UnreadablePicture, match="found levels -1 to 5"):
-        decode(grey_tiff(2, np.array([[-1, 5]], np.int32)))
+        decode_image(grey_tiff(2, np.array([[-1, 5]], np.int32)))
 
 
 @pytest.mark.parametrize("scale", [1, 255])
 def test_floats_are_scaled_by_their_range(scale):
     levels = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
-    seen = decode(grey_tiff(3, levels * scale))
+    seen = decode_image(grey_tiff(3, levels * scale))
     np.testing.assert_array_equal(seen[..., 2].ravel(), np.arange(256))
 
 
 @pytest.mark.parametrize("bad", [-0.1, 256.0, np.nan, np.inf])
 def test_floats_of_no_known_range_are_refused(bad):
     with pytest.raises(UnreadablePicture, match=r"^made.tif: .* found floats"):
-        decode(grey_tiff(3, np.array([[0.5, bad]], np.float32)))
+        decode_image(grey_tiff(3, np.array([[0.5, bad]], np.float32)))
 
 
 RED_BLUE = np.repeat([[[255, 0, 0], [0, 0, 255]]], 2, 0).astype(np.uint8)
@@ -98,7 +103,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_colours_are_kept(name):
-    np.testing.assert_array_equal(decode(PLAIN[name]), RED_BLUE)
+    np.testing.assert_array_equal(decode_image(PLAIN[name]), RED_BLUE)
     assert size_of(PLAIN[name]) == (2, 2)
 
 
@@ -106,9 +111,9 @@ def test_colours_are_kept(name):
 def test_grey_is_rgb(mode):
     grey = np.array([[0, 255], [255, 0]], np.uint8)
     picture = Image.fromarray(grey).convert(mode)
-    seen = decode(saved(picture, "PNG"))
+    seen = decode_image(saved(picture, "PNG"))
     np.testing.assert_array_equal(seen, np.repeat(grey[..., None], 3, -1))
-    one = decode(saved(picture, "PNG")._replace(channels=1))
+    one = decode_image(saved(picture, "PNG")._replace(channels=1))
     np.testing.assert_array_equal(one, grey[..., None])
 
 
@@ -116,20 +121,20 @@ def test_the_first_frame_is_taken():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for kind in ("GIF", "PNG", "WEBP", "TIFF"):
         file = saved(frames[0], kind, save_all=True, append_images=frames[1:])
-        assert decode(file)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
+        assert decode_image(file)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
 @pytest.mark.skipif(".avif" not in decoding.PICTURES, reason="Pillow without AVIF")
 def test_avif():
     file = saved(Image.new("RGB", (8, 8), (200, 40, 40)), "AVIF")
-    assert np.abs(decode(file).astype(int) - (200, 40, 40)).max() < 6
+    assert np.abs(decode_image(file).astype(int) - (200, 40, 40)).max() < 6
 
 
 def test_exif_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6
     file = saved(np.zeros((4, 8, 3), np.uint8), "JPEG", exif=exif)
-    assert decode(file).shape == (4, 8, 3)
+    assert decode_image(file).shape == (4, 8, 3)
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -137,7 +142,7 @@ def test_metadata_does_not_matter(compress):
     info = PngImagePlugin.PngInfo()
     info.add_text("XML:com.adobe.xmp", "x" * 3_000_000, zip=compress)
     file = saved(RED_BLUE, "PNG", pnginfo=info, icc_profile=b"y" * 2_000_000)
-    np.testing.assert_array_equal(decode(file), RED_BLUE)
+    np.testing.assert_array_equal(decode_image(file), RED_BLUE)
 
 
 def png(width, height, body=b""):
@@ -176,7 +181,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_declares_too_much_is_refused_by_its_header(name):
-    for read in (decode, size_of):
+    for read in (decode_image, size_of):
         with pytest.raises(UnreadablePicture, match=r"^it: .*pixels, expected at most"):
             read(Encoded(LARGE[name], "it"))
 
@@ -189,7 +194,7 @@ def test_a_large_tile_is_refused():
     place = file.index(struct.pack("<HHI", 273, 4, 1))
     file = file[:8] + struct.pack("<H", 11) + file[10:place] + tile + file[place:]
     with pytest.raises(UnreadablePicture):
-        decode(Encoded(file, "it"))
+        decode_image(Encoded(file, "it"))
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
@@ -201,7 +206,7 @@ def test_no_program_is_started(monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", fail)
     with pytest.raises(UnreadablePicture, match=r"1\.png: .*a PostScript drawing"):
-        decode(Encoded(EPS, "train/cat/1.png"))
+        decode_image(Encoded(EPS, "train/cat/1.png"))
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 30), np.uint8)
@@ -227,7 +232,7 @@ DAMAGED = {
 def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
     files = [PLAIN["PPM"], Encoded(DAMAGED[name], "bad"), PLAIN["BMP"]]
     with pytest.raises(UnreadablePicture, match=r"^bad: not a picture") as error:
-        decode(files[1])
+        decode_image(files[1])
     assert "object at" not in str(error.value)
     assert "\n" not in str(error.value)
     fields = data_options(image_size=image_size, resize=image_size)
@@ -247,7 +252,7 @@ def test_running_out_of_memory_is_the_picture_s_fault(monkeypatch):
 
     monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", fail)
     with pytest.raises(UnreadablePicture, match=r"decodes: MemoryError$"):
-        decode(saved(RED_BLUE, "JPEG"))
+        decode_image(saved(RED_BLUE, "JPEG"))
 
 
 def test_an_import_changes_no_setting():

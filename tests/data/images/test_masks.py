@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffkd_jax.data import survey
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode
+from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode_image
 from diffkd_jax.data.images.masks import (
     EncodedMask,
     MaskRule,
@@ -292,7 +292,7 @@ def test_a_photo_is_turned_where_its_mask_has_that_size():
 
 
 def test_a_photo_stays_as_its_mask_lies():
-    stored = decode(photo())
+    stored = decode_image(photo())
     classes = (stored[..., 0] > 128).astype(np.uint8)
     pixels, _ = dense.pair(photo(), EncodedMask(png(classes), "m.png", MaskRule(2)))
     np.testing.assert_array_equal(pixels, stored)

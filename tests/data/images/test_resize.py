@@ -27,7 +27,7 @@ def encoded(image, kind="JPEG", mode="RGB", **options):
 def test_a_jpeg_is_decoded_as_pillow_does():
     file = encoded(smooth(), quality=92)
     expected = np.asarray(Image.open(io.BytesIO(file.data)))
-    np.testing.assert_array_equal(resize.decode(file), expected)
+    np.testing.assert_array_equal(resize.decode_image(file), expected)
     assert resize.size_of(file) == (375, 500)
 
 
@@ -35,7 +35,7 @@ def test_a_jpeg_is_decoded_as_pillow_does():
 def test_other_formats_are_rgb(kind, mode):
     file = encoded(smooth(), kind, mode)
     expected = np.asarray(Image.fromarray(smooth()).convert(mode).convert("RGB"))
-    np.testing.assert_array_equal(resize.decode(file), expected)
+    np.testing.assert_array_equal(resize.decode_image(file), expected)
     assert resize.size_of(file) == (375, 500)
 
 
@@ -43,7 +43,7 @@ def test_other_formats_are_rgb(kind, mode):
 def test_jpegs_of_other_colour_spaces_are_rgb(mode):
     file = encoded(smooth(), mode=mode, quality=95)
     expected = np.asarray(Image.open(io.BytesIO(file.data)).convert("RGB"))
-    assert np.abs(resize.decode(file) - expected.astype(int)).max() <= 2
+    assert np.abs(resize.decode_image(file) - expected.astype(int)).max() <= 2
 
 
 BOXES = [(0, 0, 500, 375), (13, 40, 210, 300), (101, 50, 131, 90), (7, 3, 490, 363)]
@@ -109,7 +109,7 @@ def test_grey_arrays_stay_grey():
 def test_what_does_not_decode_is_named(data):
     file = Encoded(data, "train/cat/7.jpeg")
     for read in (
-        resize.decode,
+        resize.decode_image,
         lambda f: resize.crop_fast(f, (0, 0, 300, 300), 32, "bilinear"),
         lambda f: resize.crop_exact(f, (0, 0, 300, 300), 32, "bilinear"),
         lambda f: images.random_resized_crop(

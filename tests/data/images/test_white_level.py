@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import Encoded, open_data
-from diffkd_jax.data.images.decoding import UnreadablePicture, decode
+from diffkd_jax.data.images.decoding import UnreadablePicture, decode_image
 from tests.helpers.data_on_disk import (
     COCO,
     coco_table,
@@ -51,7 +51,7 @@ def png(values):
 
 
 def grey(data, **fields):
-    return decode(Encoded(data, "here", 1, **fields))[..., 0].tolist()
+    return decode_image(Encoded(data, "here", 1, **fields))[..., 0].tolist()
 
 
 RAMP = np.array([[0, 1000], [2048, 4095]])
@@ -77,7 +77,7 @@ def test_white_that_is_zero_is_inverted_in_floats():
 )
 def test_a_damaged_tiff_is_named(data):
     with pytest.raises(UnreadablePicture, match="here: not a picture"):
-        decode(Encoded(data, "here"))
+        decode_image(Encoded(data, "here"))
 
 
 def test_the_level_that_is_white_can_be_given():
@@ -87,7 +87,7 @@ def test_the_level_that_is_white_can_be_given():
     inverted = (255 - np.array(expected)).tolist()
     assert grey(tiff(RAMP, 0), max_level=4095) == inverted
     colours = png(np.stack([RAMP, RAMP // 2, RAMP * 0], -1))
-    pixels = decode(Encoded(colours, "here", max_level=4095))
+    pixels = decode_image(Encoded(colours, "here", max_level=4095))
     assert pixels[..., 0].tolist() == expected
     assert pixels[..., 1].tolist() == [[0, 31], [64, 127]]
     assert pixels[..., 2].max() == 0
@@ -100,14 +100,14 @@ def test_a_tiff_of_12_bits_says_its_white():
 
 def test_images_of_8_bits_do_not_change():
     data = image_bytes(200)
-    same = decode(Encoded(data, "here", max_level=4095))
-    np.testing.assert_array_equal(same, decode(Encoded(data, "here")))
+    same = decode_image(Encoded(data, "here", max_level=4095))
+    np.testing.assert_array_equal(same, decode_image(Encoded(data, "here")))
 
 
 @pytest.mark.parametrize("values", [RAMP, np.stack([RAMP] * 3, -1)])
 def test_a_level_above_white_is_refused(values):
     with pytest.raises(UnreadablePicture, match=r"0 to 4095, expected 0 to 1023 .*max"):
-        decode(Encoded(png(values), "here", max_level=1023))
+        decode_image(Encoded(png(values), "here", max_level=1023))
 
 
 def folder(root, most, colours=False):
@@ -137,7 +137,7 @@ def test_levels_of_a_small_part_are_noticed(tmp_path, caplog, most, white, colou
     data = open_data(options)
     assert not caplog.records
     for split in (data.train, data.evaluation):
-        image = decode(split.fetch(np.array([0]))["image"][0])
+        image = decode_image(split.fetch(np.array([0]))["image"][0])
         assert image.max() >= 255 * most // white
 
 
@@ -153,7 +153,7 @@ def test_levels_of_masked_images_are_noticed(tmp_path, caplog):
         max_level=1023,
     )
     data = open_data(options)
-    image = decode(data.train.fetch(np.array([0]))["image"][0])
+    image = decode_image(data.train.fetch(np.array([0]))["image"][0])
     assert image.max() == round(800 * 255 / 1023)
     options.max_level = 0
     open_data(options)
@@ -189,7 +189,7 @@ def test_images_with_boxes_that_are_turned_are_white_at_that_level(tmp_path, col
         max_level=4095,
     )
     split = open_data(options).train
-    image = decode(split.fetch(np.array([0]))["image"][0])
+    image = decode_image(split.fetch(np.array([0]))["image"][0])
     assert image.shape == (20, 16, 3)
     assert image[0, 15].tolist() == ([255, 127, 255] if colours else [255] * 3)
     assert image[1, 15, 0] == 128

@@ -290,7 +290,8 @@ def test_names_of_exports(tmp_path, caplog):
     split = registry.load("coco", str(ODD / "export"), options=given).splits["train"]
     batch = split.fetch(np.arange(4))
     found = [
-        np.asarray(transforms.decode(image))[0, 0, 0].item() for image in batch["image"]
+        np.asarray(transforms.decode_image(image))[0, 0, 0].item()
+        for image in batch["image"]
     ]
     assert found == expected["first_pixel"][:4]
     assert batch["target"]["valid"].sum() == 4

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffkd_jax.data import split as split_module
-from diffkd_jax.data.images.decoding import decode
+from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.sources import registry
 
 
@@ -32,7 +32,7 @@ def pictures():
 def everything(split):
     batch = split.fetch(np.arange(split.size))
     if isinstance(batch["image"], list):
-        batch["image"] = [decode(picture) for picture in batch["image"]]
+        batch["image"] = [decode_image(picture) for picture in batch["image"]]
     return batch
 
 
@@ -190,8 +190,8 @@ def test_tar_shards(tmp_path, pictures, kind):
     same(data.splits["val"], colour[4:6], label[4:6])
     assert "set-train-000001.tar: a.b/0003" in data.splits["train"].name(3)
     image = data.splits["train"].fetch(np.array([3, 0]))["image"]
-    np.testing.assert_array_equal(decode(image[0]), colour[3])
-    np.testing.assert_array_equal(decode(image[1]), colour[0])
+    np.testing.assert_array_equal(decode_image(image[0]), colour[3])
+    np.testing.assert_array_equal(decode_image(image[1]), colour[0])
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffkd_jax.data.formats.voc_xml import read_entry
-from diffkd_jax.data.images.decoding import decode
+from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.record_boxes import box_split
 from tests.data.transforms.test_boxes import EXPECTED, ODD
@@ -96,7 +96,7 @@ def test_the_layout_of_voc(tmp_path):
     assert [data.class_names[k] for k in batch["target"]["classes"][0]] == [
         *("dog", "dog", "cat")
     ]
-    assert decode(batch["image"][0]).shape == (20, 30, 3)
+    assert decode_image(batch["image"][0]).shape == (20, 30, 3)
     assert data.splits["train"].known.ids.tolist() == [b'"2007_0"', b'"2007_2"']
     (tmp_path / "JPEGImages/2007_2.jpg").unlink()
     with pytest.raises(ValueError, match=r"no picture for 1 of 2 xml files: .*2007_2"):
@@ -259,7 +259,7 @@ def test_array_records(tmp_path):
     assert data.class_names == ("a", "b")
     place = [split.name(i).rpartition(": ")[2] for i in range(3)].index("2.png")
     batch = split.fetch(np.array([place]))
-    height, width, _ = decode(batch["image"][0]).shape
+    height, width, _ = decode_image(batch["image"][0]).shape
     assert (height, width) == (22, 40)
     target = {k: v[0] for k, v in batch["target"].items()}
     assert target["boxes"].tolist() == [[10, 11, 30, 22]] * 2
