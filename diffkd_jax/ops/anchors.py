@@ -1,8 +1,12 @@
-"""Anchors of one level of a pyramid, as constants, one row a position and anchor."""
+"""Anchors for one level of a feature pyramid, as constant arrays.
+
+There is one row for each pair of a position and an anchor shape.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float32
 
 
 def grid_anchors(
@@ -11,23 +15,26 @@ def grid_anchors(
     sizes: Sequence[float],
     ratios: Sequence[float],
     rounded: bool = True,
-) -> np.ndarray:
-    """Anchors around the top left of each cell, position-major, then ratio, then size.
+) -> Float32[np.ndarray, "n 4"]:
+    """Returns the anchors around the top left corner of each cell.
+
+    Rows are ordered by position, then by ratio, then by size.
 
     Args:
-      map_size: height and width of the map, cells.
-      image_size: height and width of the input, pixels; the stride is the whole part
-        of ``image_size / map_size``.
-      sizes: square roots of the areas, pixels; above 0.
-      ratios: height over width; above 0.
-      rounded: corners around a cell to whole pixels, as torchvision has them, else
-        left as they are, as mmdetection has them.
+      map_size: height and width of the feature map, in cells.
+      image_size: height and width of the input, in pixels. The stride is the integer
+        part of ``image_size / map_size``.
+      sizes: square roots of the anchors' areas, in pixels; each above 0.
+      ratios: height divided by width; each above 0.
+      rounded: if true, corners are rounded to whole pixels relative to the cell, as in
+        torchvision; if false, they are not, as in mmdetection.
 
     Returns:
       float32 ``[h * w * len(ratios) * len(sizes), 4]``, ``x1 y1 x2 y2`` in pixels.
 
     Raises:
-      ValueError: no cells, or more than pixels; sizes or ratios not above 0.
+      ValueError: the map has no cells or more cells than pixels, or a size or ratio is
+        not above 0.
 
     >>> grid_anchors((1, 2), (8, 16), (8,), (1.0,)).tolist()
     [[-4.0, -4.0, 4.0, 4.0], [4.0, -4.0, 12.0, 4.0]]
@@ -52,22 +59,22 @@ def points(
     image_size: Sequence[int],
     offset: float = 0.0,
     side: float | None = None,
-) -> np.ndarray:
-    """Boxes with sides of one stride around the points of FCOS.
+) -> Float32[np.ndarray, "n 4"]:
+    """Returns the points of FCOS, each as a box of one stride around it.
 
     Args:
-      map_size: height and width of the map, cells.
-      image_size: height and width of the input, pixels.
-      offset: of the points from the top left of their cells, strides: 0 as torchvision
-        has them, 0.5 as mmdetection has them.
-      side: of the boxes, pixels, where the input is no multiple of the stride; else
-        what the sizes of map and input make of it.
+      map_size: height and width of the feature map, in cells.
+      image_size: height and width of the input, in pixels.
+      offset: distance of a point from the top left corner of its cell, in strides: 0 in
+        torchvision, 0.5 in mmdetection.
+      side: side of the boxes, in pixels. By default it is the stride, which follows
+        from the two sizes; set it if the input is not a multiple of the stride.
 
     Returns:
       float32 ``[h * w, 4]``, ``x1 y1 x2 y2`` in pixels.
 
     Raises:
-      ValueError: no cells, or more than pixels.
+      ValueError: the map has no cells or more cells than pixels.
 
     >>> points((1, 2), (8, 16), offset=0.5).tolist()
     [[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]]
@@ -81,6 +88,7 @@ def points(
 
 
 def _stride(map_size: Sequence[int], image_size: Sequence[int]) -> tuple[int, int]:
+    """Returns the vertical and the horizontal stride, in pixels."""
     (h, w), (height, width) = map_size, image_size
     if min(h, w) < 1 or h > height or w > width:
         raise ValueError(
@@ -90,8 +98,10 @@ def _stride(map_size: Sequence[int], image_size: Sequence[int]) -> tuple[int, in
     return height // h, width // w
 
 
-def _corners(map_size: Sequence[int], stride: Sequence[int]) -> np.ndarray:
-    """The top left of each cell, twice, ``[h * w, 4]``."""
+def _corners(
+    map_size: Sequence[int], stride: Sequence[int]
+) -> Float32[np.ndarray, "cells 4"]:
+    """Returns the top left corner of each cell, written twice, ``[h * w, 4]``."""
     (h, w), (down, right) = map_size, stride
     y, x = np.meshgrid(np.arange(h) * down, np.arange(w) * right, indexing="ij")
     return np.stack([x, y, x, y], -1).reshape(-1, 4).astype(np.float32)

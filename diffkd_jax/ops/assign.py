@@ -1,7 +1,7 @@
-"""Which object each anchor stands for, and which anchors are trained on.
+"""Assignment of objects to anchors, and sampling of the anchors to train on.
 
-All of one picture; over a batch by ``jax.vmap``, which keeps a batch on several devices
-as it lies. Rows of objects that are not valid are padding.
+Each function takes one image; use ``jax.vmap`` for a batch, which keeps a batch that is
+split over several devices in place. Rows of objects that are not valid are padding.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from .boxes import area
 
@@ -17,24 +18,27 @@ IGNORED = -2
 
 
 def match(
-    quality: jax.Array,
-    valid: jax.Array,
+    quality: Float[Array, "m n"],
+    valid: Bool[Array, " m"],
     high: float,
     low: float,
     low_quality: bool,
     to_truth: float | None = None,
-) -> jax.Array:
-    """The object that each anchor overlaps best, by two thresholds.
+) -> Int32[Array, " n"]:
+    """Assigns to each anchor the object with the highest IoU, by two thresholds.
 
     Args:
-      quality: IoU ``[m, n]`` of objects and anchors.
-      valid: bool ``[m]``.
-      high: from here on an anchor stands for its best object.
-      low: below it an anchor is background; between the two it is ignored.
-      low_quality: the best anchors of each object, ties with them too, stand for an
-        object whatever their IoU: for their own best one, as in torchvision.
-      to_truth: with ``low_quality``, the least IoU from which they stand for the object
-        that they are best for, the later one where there are two, as in mmdetection.
+      quality: ``[m, n]``, IoU of each object with each anchor.
+      valid: ``[m]``, false for rows of padding.
+      high: IoU from which an anchor is positive.
+      low: IoU below which an anchor is background. Anchors between ``low`` and ``high``
+        are ignored.
+      low_quality: if true, the best anchors of each object (also those that tie) are
+        positive whatever their IoU. As in torchvision, such an anchor is assigned to
+        its own best object.
+      to_truth: if set, together with ``low_quality``, such an anchor is assigned to the
+        object whose best anchor it is, if the IoU is at least ``to_truth``. If there
+        are several such objects, the last one is taken, as in mmdetection.
 
     Returns:
       int32 ``[n]``: row of the object, -1 for background, -2 for ignored.
@@ -45,51 +49,57 @@ def match(
     >>> match(quality, jnp.array([True, False]), 0.5, 0.4, True).tolist()
     [0, -2, -1]
     """
-    # Else a row of padding would be best, with an IoU of 0, for every free anchor.
+    # Otherwise a row of padding, with an IoU of 0, would be the best object of every
+    # anchor that overlaps none.
     quality = jnp.where(valid[:, None], quality, -1)
-    best, found = quality.max(0), quality.argmax(0).astype(jnp.int32)
-    matched = jnp.where(best < high, jnp.where(best < low, BACKGROUND, IGNORED), found)
+    best, nearest = quality.max(0), quality.argmax(0).astype(jnp.int32)
+    below = jnp.where(best < low, BACKGROUND, IGNORED)
+    matched = jnp.where(best < high, below, nearest)
     if low_quality:
-        most = quality.max(1, keepdims=True)
-        is_best = valid[:, None] & (quality == most)
+        best_of_object = quality.max(1, keepdims=True)
+        is_best = valid[:, None] & (quality == best_of_object)
         if to_truth is None:
-            own = found
+            assigned = nearest
         else:
-            is_best &= most >= to_truth
-            own = (len(quality) - 1 - is_best[::-1].argmax(0)).astype(jnp.int32)
-        matched = jnp.where(is_best.any(0), own, matched)
+            is_best &= best_of_object >= to_truth
+            last = len(quality) - 1 - is_best[::-1].argmax(0)
+            assigned = last.astype(jnp.int32)
+        matched = jnp.where(is_best.any(0), assigned, matched)
     return matched
 
 
 def assign_fcos(
-    boxes: jax.Array,
-    valid: jax.Array,
-    anchors: Sequence[np.ndarray | jax.Array],
+    boxes: Float[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    anchors: Sequence[Float[np.ndarray, "_ 4"] | Float[Array, "_ 4"]],
     *,
     radius: float = 1.5,
     ranges: Sequence[tuple[float, float]] | None = None,
-) -> jax.Array:
-    """The object that each point of FCOS stands for (Tian et al. 2019).
+) -> Int32[Array, " n"]:
+    """Assigns to each point of FCOS the object that it predicts (Tian et al. 2019).
 
-    A point stands for an object if it lies inside of it, within ``radius`` strides of
-    its centre on both axes, and if the farthest side is as far as its level is for; for
-    the smallest of several, the first of those as small.
+    A point is assigned to an object if three conditions hold: it lies inside the
+    object's box; it lies within ``radius`` strides of the box's centre on both axes;
+    and its distance to the farthest side is in the range of its level. If several
+    objects qualify, the smallest one is taken, and the first one of equally small
+    objects.
 
     Args:
-      boxes: ``[m, 4]``, pixels.
-      valid: bool ``[m]``.
-      anchors: by level, fine to coarse, ``[n_l, 4]``: boxes of side stride around the
-        points.
-      radius: strides; infinite for no such rule.
-      ranges: by level, least and greatest distance to the farthest side, exclusive, in
-        strides; 4 to 8 if not given, but from 0 in the first and without end in the
-        last.
+      boxes: ``[m, 4]``, boxes of the objects, in pixels.
+      valid: ``[m]``, false for rows of padding.
+      anchors: ``[n_l, 4]`` for each level from fine to coarse: boxes with sides of one
+        stride around the points.
+      radius: largest distance from the centre, in strides; infinite to switch the
+        condition off.
+      ranges: smallest and largest distance to the farthest side for each level, both
+        exclusive, in strides. By default 4 to 8, but from 0 at the first level and
+        without limit at the last.
 
     Returns:
       int32 ``[sum of n_l]``: row of the object, or -1 for background.
 
     Raises:
-      ValueError: not one range a level.
+      ValueError: the number of ranges is not the number of levels.
 
     >>> point = jnp.array([[-4.0, -4.0, 4.0, 4.0]])
     >>> boxes = jnp.array([[-9.0, -9.0, 9.0, 9.0], [-8.0, -8.0, 8.0, 8.0]])
@@ -110,53 +120,57 @@ def assign_fcos(
     limits = np.repeat(np.asarray(ranges, np.float32), counts, 0)
     points = jnp.concatenate([jnp.asarray(level) for level in anchors])
     stride = points[:, 2] - points[:, 0]
-    at = (points[:, :2] + points[:, 2:]) / 2
+    position = (points[:, :2] + points[:, 2:]) / 2
     centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-    sides = jnp.concatenate([at - boxes[:, None, :2], boxes[:, None, 2:] - at], -1)
+    to_start = position - boxes[:, None, :2]
+    sides = jnp.concatenate([to_start, boxes[:, None, 2:] - position], -1)
     farthest = sides.max(-1)
     fits = valid[:, None] & (sides.min(-1) > 0)
-    fits &= jnp.abs(at - centre).max(-1) < radius * stride
+    fits &= jnp.abs(position - centre).max(-1) < radius * stride
     fits &= (farthest > limits[:, 0] * stride) & (farthest < limits[:, 1] * stride)
-    # Not as a large number less the area, whose digits would not tell areas apart.
+    # A large constant minus the area would round different areas to the same number.
     size = jnp.where(fits, area(boxes)[:, None], jnp.inf)
     return jnp.where(fits.any(0), size.argmin(0), BACKGROUND).astype(jnp.int32)
 
 
 def sample(
-    key: jax.Array, matched: jax.Array, count: int, positive_share: float
-) -> tuple[jax.Array, jax.Array]:
-    """Anchors to train on, drawn without bias among positives and among background.
+    key: Array, matched: Int[Array, " n"], count: int, positive_share: float
+) -> tuple[Int32[Array, " count"], Float32[Array, " count"]]:
+    """Draws the anchors to train on, uniformly among positives and among background.
 
     Args:
       key: random key; the draws depend on nothing else.
-      matched: int ``[n]``: >= 0 positive, -1 background, others never drawn.
-      count: of anchors, 1 or more.
-      positive_share: at most this share of ``count`` is positive; background fills up.
+      matched: ``[n]``: 0 or more for positives, -1 for background. Other values are
+        never drawn.
+      count: number of anchors to draw, 1 or more.
+      positive_share: largest share of ``count`` that is positive, in [0, 1]. Background
+        fills the rest.
 
     Returns:
-      rows: int32 ``[count]``, positives first.
-      weight: float32 ``[count]``, 1, or 0 where there was nothing left to draw.
+      rows: int32 ``[count]``, rows of the drawn anchors, positives first.
+      weight: float32 ``[count]``, 1, or 0 for rows left empty because too few anchors
+        qualify.
 
     >>> matched = jnp.array([-1, 0, -2, 3, 3])
     >>> rows, weight = sample(jax.random.key(0), matched, 4, 0.5)
     >>> sorted(rows[weight > 0].tolist())[0], weight.tolist()
     (0, [1.0, 1.0, 1.0, 0.0])
     """
-    most = int(count * positive_share)
+    max_positives = int(count * positive_share)
     noise = jax.random.uniform(key, matched.shape)
 
     def draw(which, k):
         value, rows = jax.lax.top_k(jnp.where(which, noise, -1.0), min(k, len(noise)))
-        # So many rows even where there are fewer anchors.
+        # The number of rows is fixed, even if there are fewer anchors.
         short = max(k - len(noise), 0)
         return jnp.pad(value >= 0, (0, short)), jnp.pad(rows, (0, short))
 
-    drawn, positive = draw(matched >= 0, max(most, 1))
-    positives = drawn[:most].sum()
+    drawn, positive = draw(matched >= 0, max(max_positives, 1))
+    positives = drawn[:max_positives].sum()
     left, background = draw(matched == BACKGROUND, count)
-    place = jnp.arange(count)
-    is_positive, other = place < positives, jnp.maximum(place - positives, 0)
-    first = positive[jnp.minimum(place, len(positive) - 1)]
+    row = jnp.arange(count)
+    is_positive, other = row < positives, jnp.maximum(row - positives, 0)
+    first = positive[jnp.minimum(row, len(positive) - 1)]
     rows = jnp.where(is_positive, first, background[other])
     weight = is_positive | left[other]
     return jnp.where(weight, rows, 0).astype(jnp.int32), weight.astype(jnp.float32)

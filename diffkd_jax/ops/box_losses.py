@@ -1,22 +1,28 @@
-"""Losses of detectors, by element."""
+"""Elementwise losses of detectors."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
 
 
 def focal(
-    logits: jax.Array, targets: jax.Array, alpha: float = 0.25, gamma: float = 2.0
-) -> jax.Array:
-    """Focal loss of binary logits (Lin et al. 2017, eq. 5).
+    logits: Float[Array, "*dims"],
+    targets: Num[Array, "*dims"],
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float[Array, "*dims"]:
+    """Computes the focal loss of binary logits (Lin et al. 2017, eq. 5).
 
     Args:
       logits: any shape, floating.
-      targets: same shape, 0 or 1.
-      alpha: weight of the positives, ``1 - alpha`` of the negatives; below 0 for none.
-      gamma: how much less what is classified well counts.
+      targets: the same shape, 0 or 1.
+      alpha: weight of positives; negatives have ``1 - alpha``. A negative value
+        switches the weighting off.
+      gamma: focusing exponent, 0 or more; a larger one lowers the loss of
+        well-classified examples.
 
     Returns:
-      Same shape, >= 0, finite for all finite logits.
+      The same shape, 0 or more, finite for all finite logits.
 
     >>> focal(jnp.array([0.0, -200.0]), jnp.array([1.0, 1.0])).round(4).tolist()
     [0.043299999088048935, 50.0]
@@ -28,17 +34,17 @@ def focal(
     return loss * jnp.where(positive, alpha, 1 - alpha) if alpha >= 0 else loss
 
 
-def smooth_l1(x: jax.Array, beta: float) -> jax.Array:
-    """Absolute value, rounded off to a parabola below ``beta`` (Girshick 2015).
+def smooth_l1(x: Float[Array, "*dims"], beta: float) -> Float[Array, "*dims"]:
+    """Computes the absolute value, a parabola below ``beta`` (Girshick 2015).
 
     Args:
-      x: differences, any shape.
-      beta: where both meet; 0 for the absolute value.
+      x: any shape, differences.
+      beta: where line and parabola meet, 0 or more; 0 gives the plain absolute value.
 
     >>> smooth_l1(jnp.array([0.5, -2.0]), 1.0).tolist()
     [0.125, 1.5]
     """
-    size = x * jnp.sign(x)  # whose gradient at 0 is 0, that of abs is 1
+    size = x * jnp.sign(x)  # its gradient at 0 is 0; that of jnp.abs is 1
     if beta == 0:
         return size
     return jnp.where(size < beta, 0.5 * x * x / beta, size - 0.5 * beta)

@@ -1,7 +1,7 @@
-"""Boxes, ``x1 y1 x2 y2`` in pixels: areas, overlaps, codes against anchors.
+"""Geometry of boxes ``x1 y1 x2 y2``, in pixels: areas, overlaps, codes.
 
-Nothing here is NaN or infinite, nor is its gradient, for boxes without area, as rows of
-padding are.
+Results and their gradients are finite for boxes without area too, since rows of padding
+are such boxes.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Num
 
-# Sides grow by at most this factor, as the public detectors have it.
+# Largest log of the factor by which a side grows, as in torchvision and mmdetection.
 MAX_LOG_SIDE = float(np.log(1000 / 16))
 
 
-def area(boxes: jax.Array) -> jax.Array:
-    """Areas ``[...]`` of boxes ``[..., 4]``, square pixels.
+def area(boxes: Num[Array, "*dims 4"]) -> Num[Array, "*dims"]:
+    """Returns the areas ``[...]`` of boxes ``[..., 4]``, in square pixels.
 
     >>> area(jnp.array([1.0, 2.0, 3.0, 5.0])).item()
     6.0
@@ -23,15 +24,15 @@ def area(boxes: jax.Array) -> jax.Array:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def iou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Intersection over union of every pair; 0 where both have no area.
+def iou(a: Float[Array, "m 4"], b: Float[Array, "n 4"]) -> Float[Array, "m n"]:
+    """Computes the intersection over union of each pair of boxes.
 
     Args:
       a: ``[m, 4]``.
       b: ``[n, 4]``.
 
     Returns:
-      ``[m, n]``, in [0, 1].
+      ``[m, n]``, in [0, 1]; 0 for two boxes without area.
 
     >>> a = jnp.array([[0.0, 0.0, 2.0, 2.0]])
     >>> iou(a, jnp.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])).tolist()
@@ -41,15 +42,17 @@ def iou(a: jax.Array, b: jax.Array) -> jax.Array:
     return _ratio(shared, union)
 
 
-def giou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Generalised IoU of boxes in pairs (Rezatofighi et al. 2019).
+def giou(
+    a: Float[Array, "*dims 4"], b: Float[Array, "*dims 4"]
+) -> Float[Array, "*dims"]:
+    """Computes the generalised IoU of boxes, row by row (Rezatofighi et al. 2019).
 
     Args:
       a: ``[..., 4]``.
       b: ``[..., 4]``.
 
     Returns:
-      ``[...]``, in (-1, 1]; 0 where neither has area and both are one point.
+      ``[...]``, in (-1, 1]; 0 if both boxes are the same single point.
 
     >>> box = jnp.array([0.0, 0.0, 1.0, 1.0])
     >>> giou(box, box + jnp.array([1.0, 0.0, 1.0, 0.0])).item()
@@ -63,7 +66,7 @@ def giou(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _overlap(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Areas of intersection and union."""
+    """Returns the areas of intersection and of union."""
     low = jnp.maximum(a[..., :2], b[..., :2])
     high = jnp.minimum(a[..., 2:], b[..., 2:])
     sides = jnp.maximum(high - low, 0)
@@ -72,17 +75,18 @@ def _overlap(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    # Replaced before the division: its gradient would be NaN behind a later mask.
-    some = whole > 0
-    return jnp.where(some, part, 0) / jnp.where(some, whole, 1)
+    """Divides, and returns 0 where the denominator is not above 0."""
+    # Masking after the division would leave a gradient of NaN.
+    positive = whole > 0
+    return jnp.where(positive, part, 0) / jnp.where(positive, whole, 1)
 
 
 def encode_boxes(
-    boxes: jax.Array,
-    anchors: jax.Array,
+    boxes: Float[Array, "*dims 4"],
+    anchors: Float[Array, "*dims 4"],
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-) -> jax.Array:
-    """Codes ``dx dy dw dh`` of boxes against anchors (Girshick et al. 2014).
+) -> Float[Array, "*dims 4"]:
+    """Encodes boxes relative to anchors, as ``dx dy dw dh`` (Girshick et al. 2014).
 
     Args:
       boxes: ``[..., 4]``.
@@ -90,15 +94,16 @@ def encode_boxes(
       weights: factors of the four codes.
 
     Returns:
-      ``[..., 4]``; 0 where box or anchor has no area.
+      ``[..., 4]``; 0 if the box or the anchor has no area.
 
     >>> anchor = jnp.array([0.0, 0.0, 2.0, 2.0])
     >>> encode_boxes(jnp.array([1.0, 0.0, 3.0, 2.0]), anchor).tolist()
     [0.5, 0.0, 0.0, 0.0]
     """
-    some = ((_sides(boxes) > 0) & (_sides(anchors) > 0)).all(-1, keepdims=True)
+    have_area = ((_sides(boxes) > 0) & (_sides(anchors) > 0)).all(-1, keepdims=True)
     boxes, anchors = (
-        jnp.where(some, x, jnp.asarray([0, 0, 1, 1], x.dtype)) for x in (boxes, anchors)
+        jnp.where(have_area, x, jnp.asarray([0, 0, 1, 1], x.dtype))
+        for x in (boxes, anchors)
     )
     sides = _sides(anchors)
     shift = (_centre(boxes) - _centre(anchors)) / sides
@@ -108,19 +113,19 @@ def encode_boxes(
 
 
 def decode_boxes(
-    codes: jax.Array,
-    anchors: jax.Array,
+    codes: Float[Array, "*dims 4"],
+    anchors: Float[Array, "*dims 4"],
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     clamp_below: bool = False,
-) -> jax.Array:
-    """Boxes of codes, the inverse of :func:`encode_boxes`.
+) -> Float[Array, "*dims 4"]:
+    """Decodes boxes from codes; the inverse of :func:`encode_boxes`.
 
     Args:
       codes: ``[..., 4]``.
       anchors: ``[..., 4]``.
       weights: factors of the four codes.
-      clamp_below: sides shrink by no more than 1000 / 16 either; they never grow by
-        more.
+      clamp_below: if true, sides also shrink by a factor of 1000 / 16 at most. They
+        never grow by more than that.
 
     Returns:
       ``[..., 4]``.
@@ -137,15 +142,19 @@ def decode_boxes(
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
-def encode_distances(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Distances from the anchors' centres to the sides, in sides of the anchor.
+def encode_distances(
+    boxes: Float[Array, "*dims 4"], anchors: Float[Array, "*dims 4"]
+) -> Float[Array, "*dims 4"]:
+    """Encodes boxes as distances from the anchors' centres to the four sides.
 
     Args:
       boxes: ``[..., 4]``.
-      anchors: ``[..., 4]``, with area: strides around points (FCOS, Tian et al. 2019).
+      anchors: ``[..., 4]``, boxes with area: one stride around each point (FCOS, Tian
+        et al. 2019).
 
     Returns:
-      ``[..., 4]``, left top right bottom; negative where a centre is outside.
+      ``[..., 4]``, left, top, right and bottom distance in sides of the anchor;
+      negative if the centre lies outside the box.
 
     >>> anchor = jnp.array([-4.0, -4.0, 4.0, 4.0])
     >>> encode_distances(jnp.array([-8.0, 0.0, 4.0, 16.0]), anchor).tolist()
@@ -156,8 +165,17 @@ def encode_distances(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
     return jnp.concatenate([low, high], -1)
 
 
-def decode_distances(codes: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Boxes of distances, the inverse of :func:`encode_distances`.
+def decode_distances(
+    codes: Float[Array, "*dims 4"], anchors: Float[Array, "*dims 4"]
+) -> Float[Array, "*dims 4"]:
+    """Decodes boxes from distances; the inverse of :func:`encode_distances`.
+
+    Args:
+      codes: ``[..., 4]``, left, top, right and bottom distance in sides of the anchor.
+      anchors: ``[..., 4]``.
+
+    Returns:
+      ``[..., 4]``.
 
     >>> anchor = jnp.array([-4.0, -4.0, 4.0, 4.0])
     >>> decode_distances(jnp.array([1.0, 0.0, 0.5, 2.0]), anchor).tolist()
@@ -168,19 +186,24 @@ def decode_distances(codes: jax.Array, anchors: jax.Array) -> jax.Array:
     return jnp.concatenate([low, high], -1)
 
 
-def clip(boxes: jax.Array, size: jax.Array | Sequence[int]) -> jax.Array:
-    """Boxes cut off at the borders of the picture.
+def clip(
+    boxes: Float[Array, "*dims 4"], size: Num[Array, "2"] | Sequence[int]
+) -> Float[Array, "*dims 4"]:
+    """Clips boxes to the borders of the image.
 
     Args:
       boxes: ``[..., 4]``.
-      size: height and width ``[2]``, pixels; may be traced.
+      size: ``[2]``, height and width in pixels; may be traced.
+
+    Returns:
+      ``[..., 4]``.
 
     >>> clip(jnp.array([-1.0, 2.0, 9.0, 9.0]), (5, 7)).tolist()
     [0.0, 2.0, 7.0, 5.0]
     """
     height, width = size[0], size[1]
-    most = jnp.stack([width, height, width, height]).astype(boxes.dtype)
-    return jnp.clip(boxes, 0, most)
+    borders = jnp.stack([width, height, width, height]).astype(boxes.dtype)
+    return jnp.clip(boxes, 0, borders)
 
 
 def _sides(boxes: jax.Array) -> jax.Array:

@@ -1,35 +1,37 @@
-"""Non-maximum suppression within classes, of one picture, in fixed sizes.
+"""Non-maximum suppression within classes, for one image, with fixed shapes.
 
-Classes are compared, boxes not moved apart by class: moving costs digits. Boxes as good
-as each other are taken in their order.
+Classes are compared directly. Shifting boxes apart by class, as other codes do, would
+lose digits. Boxes with equal scores are taken in their order.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from .boxes import iou
 
 
 def greedy(
-    boxes: jax.Array,
-    scores: jax.Array,
-    classes: jax.Array,
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    classes: Int[Array, " n"],
     threshold: float,
     count: int,
-) -> tuple[jax.Array, jax.Array]:
-    """The best boxes that overlap no better one of their class, best first.
+) -> tuple[Int32[Array, " count"], Bool[Array, " count"]]:
+    """Selects boxes by non-maximum suppression, highest score first.
 
-    One step for each box that is kept, without a matrix of overlaps: for few of many.
+    It takes one step for each box to keep, and needs no matrix of overlaps. Use it to
+    keep few of many boxes.
 
     Args:
-      boxes: ``[n, 4]``, pixels.
-      scores: ``[n]``, floating; minus infinity where there is no box.
-      classes: int ``[n]``.
-      threshold: an IoU above it removes the worse box.
-      count: how many are kept at most.
+      boxes: ``[n, 4]``, in pixels.
+      scores: ``[n]``, minus infinity for rows without a box.
+      classes: ``[n]``, class numbers.
+      threshold: IoU above which the lower-scored box of the same class is dropped.
+      count: largest number of boxes to keep.
 
     Returns:
-      rows: int32 ``[count]``, 0 where nothing was left.
+      rows: int32 ``[count]``, rows of the kept boxes, 0 where no box is left.
       valid: bool ``[count]``.
 
     >>> boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [5, 0, 9, 4]])
@@ -43,35 +45,39 @@ def greedy(
 
     def step(alive, _):
         row = alive.argmax()
-        found = alive[row] > -jnp.inf
+        any_left = alive[row] > -jnp.inf
         hit = (iou(boxes[row][None], boxes)[0] > threshold) & (classes == classes[row])
         alive = jnp.where(hit | (order == row), -jnp.inf, alive)
-        return alive, (jnp.where(found, row, 0).astype(jnp.int32), found)
+        return alive, (jnp.where(any_left, row, 0).astype(jnp.int32), any_left)
 
-    # A score that is no number would be taken for the largest.
+    # argmax would take a score of NaN for the largest.
     alive = jnp.where(scores > -jnp.inf, scores, -jnp.inf)
-    _, kept = jax.lax.scan(step, alive, length=count)
-    return kept
+    _, (rows, valid) = jax.lax.scan(step, alive, length=count)
+    return rows, valid
 
 
 def keep_mask(
-    boxes: jax.Array, classes: jax.Array, valid: jax.Array, threshold: float
-) -> jax.Array:
-    """Which of sorted boxes overlap no better one of their class that is kept.
+    boxes: Float[Array, "n 4"],
+    classes: Int[Array, " n"],
+    valid: Bool[Array, " n"],
+    threshold: float,
+) -> Bool[Array, " n"]:
+    """Marks the boxes that survive non-maximum suppression.
 
-    One step for each box, with all overlaps at once: where most are kept.
+    It takes one step for each box, and computes all overlaps at once. Use it if most
+    boxes are kept.
 
     Args:
-      boxes: ``[n, 4]``, best first.
-      classes: int ``[n]``.
-      valid: bool ``[n]``; the others are neither kept nor do they remove any.
-      threshold: an IoU above it removes the worse box.
+      boxes: ``[n, 4]``, in pixels, sorted by falling score.
+      classes: ``[n]``, class numbers.
+      valid: ``[n]``; rows that are not valid are not kept and drop no other box.
+      threshold: IoU above which the lower-scored box of the same class is dropped.
 
     Returns:
       bool ``[n]``.
 
     >>> boxes = jnp.array([[0.0, 0, 4, 3], [0, 0, 4, 4], [5, 0, 9, 4]])
-    >>> keep_mask(boxes, jnp.zeros(3), jnp.ones(3, bool), 0.5).tolist()
+    >>> keep_mask(boxes, jnp.zeros(3, int), jnp.ones(3, bool), 0.5).tolist()
     [True, False, True]
     """
     order = jnp.arange(len(boxes))

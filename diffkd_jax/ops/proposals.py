@@ -1,4 +1,4 @@
-"""What a region proposal network proposes for one picture, and what is trained on."""
+"""Region proposals of one image, and sampling of anchors and proposals to train on."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, Num
 
 from . import assign
 from .boxes import clip, decode_boxes, iou
@@ -15,57 +16,58 @@ LEAST_SIDE = 1e-3
 
 
 class Proposals(NamedTuple):
-    """Boxes drawn to train on.
+    """The boxes that the second stage is trained on.
 
     Attributes:
-      boxes: ``[n, 4]``, pixels of the input.
-      matched: int32 ``[n]``, row of the object that a box stands for, or -1.
-      weight: float32 ``[n]``, 1, or 0 where there was nothing left to draw.
+      boxes: ``[n, 4]``, in pixels of the input.
+      matched: int32 ``[n]``, row of the assigned object, or -1.
+      weight: float32 ``[n]``, 1, or 0 for rows left empty.
     """
 
-    boxes: jax.Array
-    matched: jax.Array
-    weight: jax.Array
+    boxes: Float[Array, "n 4"]
+    matched: Int32[Array, " n"]
+    weight: Float32[Array, " n"]
 
 
 def propose(
-    objectness: Mapping[str, jax.Array],
-    codes: Mapping[str, jax.Array],
-    anchors: Mapping[str, jax.Array | np.ndarray],
-    size: jax.Array,
+    objectness: Mapping[str, Float[Array, " _"]],
+    codes: Mapping[str, Float[Array, "_ 4"]],
+    anchors: Mapping[str, Float[Array, "_ 4"] | Float[np.ndarray, "_ 4"]],
+    size: Num[Array, "2"],
     *,
     before: int,
     after: int,
     threshold: float = 0.7,
     clamp_below: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-    """The best boxes of all levels, best first (Ren et al. 2015, section 3.3).
+) -> tuple[Float[Array, "after 4"], Bool[Array, " after"]]:
+    """Selects the best boxes of all levels, best first (Ren et al. 2015, section 3.3).
 
-    Of each level the ``before`` best are decoded, clipped to the picture, dropped where
-    a side is below 1e-3 pixels, and suppressed among themselves.
+    The ``before`` best boxes of each level are decoded and clipped to the image. Boxes
+    with a side below 1e-3 pixels are dropped. Then non-maximum suppression runs within
+    each level.
 
     Args:
-      objectness: logits ``[n_l]`` by level.
-      codes: ``[n_l, 4]`` by level.
-      anchors: ``[n_l, 4]`` by level, pixels.
-      size: height and width of the picture ``[2]``, pixels; may be traced.
-      before: boxes of a level before suppression, at most.
-      after: boxes after it, of all levels.
-      threshold: an IoU above it removes the worse box.
-      clamp_below: of :func:`diffkd_jax.ops.boxes.decode_boxes`.
+      objectness: ``[n_l]`` by level, logits.
+      codes: ``[n_l, 4]`` by level, see :func:`diffkd_jax.ops.boxes.decode_boxes`.
+      anchors: ``[n_l, 4]`` by level, in pixels.
+      size: ``[2]``, height and width of the image in pixels; may be traced.
+      before: largest number of boxes of a level before suppression.
+      after: number of boxes after suppression, over all levels.
+      threshold: IoU above which the lower-scored box is dropped.
+      clamp_below: see :func:`diffkd_jax.ops.boxes.decode_boxes`.
 
     Returns:
-      boxes: ``[after, 4]``, pixels, all 0 where nothing was left; without gradient.
+      boxes: ``[after, 4]``, in pixels, without gradient; 0 where no box is left.
       valid: bool ``[after]``.
 
     >>> level = lambda *rows: {"p2": jnp.array(rows)}
     >>> boxes, valid = propose(level(0.0, 2.0), level([0.0] * 4, [0.0] * 4),
-    ...     level([0.0, 0, 4, 4], [2.0, 0, 9, 4]), (8, 8), before=2, after=3)
+    ...     level([0.0, 0, 4, 4], [2.0, 0, 9, 4]), jnp.array([8, 8]), before=2, after=3)
     >>> boxes[0].tolist(), valid.tolist()
     ([2.0, 0.0, 8.0, 4.0], [True, True, False])
     """
-    most = max(min(before, len(level)) for level in objectness.values())
-    found = []
+    width = max(min(before, len(level)) for level in objectness.values())
+    levels = []
     for name, logits in objectness.items():
         count = min(before, len(logits))
         logits, rows = jax.lax.top_k(jax.lax.stop_gradient(logits), count)
@@ -74,15 +76,15 @@ def propose(
             jnp.asarray(anchors[name])[rows],
             clamp_below=clamp_below,
         )
-        # Padded to one size, so that one loop suppresses all levels.
-        free = most - count
+        # Padded to one size, so that a single loop serves all levels.
+        free = width - count
         logits = jnp.pad(logits, (0, free), constant_values=-jnp.inf)
-        found.append((jnp.pad(clip(box, size), ((0, free), (0, 0))), logits))
-    boxes, logits = (jnp.stack(x) for x in zip(*found, strict=True))
+        levels.append((jnp.pad(clip(box, size), ((0, free), (0, 0))), logits))
+    boxes, logits = (jnp.stack(x) for x in zip(*levels, strict=True))
     large = (boxes[..., 2:] - boxes[..., :2] >= LEAST_SIDE).all(-1)
     real = large & (logits > -jnp.inf)
-    alike = jnp.zeros(most, jnp.int32)
-    suppress = lambda boxes, real: keep_mask(boxes, alike, real, threshold)
+    one_class = jnp.zeros(width, jnp.int32)
+    suppress = lambda boxes, real: keep_mask(boxes, one_class, real, threshold)
     kept = jax.vmap(suppress)(boxes, real).ravel()
     ranked = jnp.where(kept, logits.ravel(), -jnp.inf)
     best, rows = jax.lax.top_k(ranked, min(after, len(ranked)))
@@ -93,28 +95,32 @@ def propose(
 
 
 def label_proposals(
-    boxes: jax.Array,
-    valid: jax.Array,
-    truth: jax.Array,
-    truth_valid: jax.Array,
+    boxes: Float[Array, "n 4"],
+    valid: Bool[Array, " n"],
+    truth: Float[Array, "m 4"],
+    truth_valid: Bool[Array, " m"],
     *,
     high: float = 0.5,
     low: float = 0.5,
-) -> tuple[jax.Array, jax.Array]:
-    """Proposals and the objects themselves, and the object that each stands for.
+) -> tuple[Float[Array, "n+m 4"], Int32[Array, " n+m"]]:
+    """Appends the objects to the proposals, and assigns an object to each of the boxes.
 
     Args:
-      boxes: ``[n, 4]``, pixels.
-      valid: bool ``[n]``.
-      truth: ``[m, 4]``, pixels.
-      truth_valid: bool ``[m]``.
-      high: IoU from which a box stands for its best object.
-      low: IoU below which it is background.
+      boxes: ``[n, 4]``, proposals in pixels.
+      valid: ``[n]``, false for rows of padding.
+      truth: ``[m, 4]``, boxes of the objects in pixels.
+      truth_valid: ``[m]``, false for rows of padding.
+      high: IoU from which a box is assigned to its best object.
+      low: IoU below which a box is background.
 
     Returns:
       boxes: ``[n + m, 4]``, the objects last.
-      matched: int32 ``[n + m]``: row of the object, -1 for background, -2 for rows of
-        padding and for IoUs between the two.
+      matched: int32 ``[n + m]``: row of the object, -1 for background, -2 for padding
+        and for an IoU between ``low`` and ``high``.
+
+    >>> truth, yes = jnp.array([[0.0, 0.0, 4.0, 4.0]]), jnp.array([True])
+    >>> label_proposals(truth + 9, yes, truth, yes)[1].tolist()
+    [-1, 0]
     """
     boxes = jnp.concatenate([boxes, truth.astype(boxes.dtype)])
     matched = assign.match(iou(truth, boxes), truth_valid, high, low, False)
@@ -123,33 +129,38 @@ def label_proposals(
 
 
 def sample_proposals(
-    key: jax.Array,
-    boxes: jax.Array,
-    valid: jax.Array,
-    truth: jax.Array,
-    truth_valid: jax.Array,
+    key: Array,
+    boxes: Float[Array, "n 4"],
+    valid: Bool[Array, " n"],
+    truth: Float[Array, "m 4"],
+    truth_valid: Bool[Array, " m"],
     *,
     count: int = 512,
     positive_share: float = 0.25,
     high: float = 0.5,
     low: float = 0.5,
 ) -> Proposals:
-    """Proposals to train the second stage on, drawn after adding the objects.
+    """Draws the boxes that the second stage is trained on, from proposals and objects.
 
     Args:
       key: random key; the draws depend on nothing else.
-      boxes, valid, truth, truth_valid, high, low: of :func:`label_proposals`.
-      count: of boxes, 1 or more.
-      positive_share: at most this share of ``count`` stands for objects.
+      boxes: ``[n, 4]``, proposals in pixels.
+      valid: ``[n]``, false for rows of padding.
+      truth: ``[m, 4]``, boxes of the objects in pixels.
+      truth_valid: ``[m]``, false for rows of padding.
+      count: number of boxes to draw, 1 or more.
+      positive_share: largest share of ``count`` that is assigned to objects.
+      high: IoU from which a box is assigned to its best object.
+      low: IoU below which a box is background.
 
     Returns:
-      :class:`Proposals` of ``count`` rows, those that stand for objects first, without
-      gradient; where nothing was left to draw, boxes are 0 and matched is -1.
+      ``count`` rows without gradient, those assigned to objects first. In rows left
+      empty, boxes are 0 and matched is -1.
 
     >>> truth = jnp.array([[0.0, 0.0, 4.0, 4.0]])
     >>> yes = jnp.array([True])
-    >>> found = sample_proposals(jax.random.key(0), truth + 9, yes, truth, yes, count=4)
-    >>> found.matched.tolist(), found.weight.tolist()
+    >>> drawn = sample_proposals(jax.random.key(0), truth + 9, yes, truth, yes, count=4)
+    >>> drawn.matched.tolist(), drawn.weight.tolist()
     ([0, -1, -1, -1], [1.0, 1.0, 0.0, 0.0])
     """
     boxes, matched = label_proposals(
@@ -165,24 +176,24 @@ def sample_proposals(
 
 
 class Anchors(NamedTuple):
-    """Anchors drawn to train on.
+    """The anchors that the first stage is trained on.
 
     Attributes:
-      rows: int32 ``[n]``.
-      matched: int32 ``[n]``, row of the object that an anchor stands for, or below 0.
-      weight: float32 ``[n]``, 1, or 0 where there was nothing left to draw.
+      rows: int32 ``[n]``, rows of the anchors.
+      matched: int32 ``[n]``, row of the assigned object, or below 0.
+      weight: float32 ``[n]``, 1, or 0 for rows left empty.
     """
 
-    rows: jax.Array
-    matched: jax.Array
-    weight: jax.Array
+    rows: Int32[Array, " n"]
+    matched: Int32[Array, " n"]
+    weight: Float32[Array, " n"]
 
 
 def sample_anchors(
-    key: jax.Array,
-    anchors: jax.Array,
-    truth: jax.Array,
-    truth_valid: jax.Array,
+    key: Array,
+    anchors: Float[Array, "n 4"],
+    truth: Float[Array, "m 4"],
+    truth_valid: Bool[Array, " m"],
     *,
     count: int = 256,
     positive_share: float = 0.5,
@@ -190,16 +201,26 @@ def sample_anchors(
     low: float = 0.3,
     to_truth: float | None = None,
 ) -> Anchors:
-    """Anchors of one picture to train the first stage on.
+    """Draws the anchors of one image that the first stage is trained on.
 
     Args:
       key: random key; the draws depend on nothing else.
-      anchors: ``[n, 4]``, pixels.
-      truth: ``[m, 4]``, likewise.
-      truth_valid: bool ``[m]``.
-      count: of anchors.
-      positive_share: at most this share stands for objects.
-      high, low, to_truth: of :func:`diffkd_jax.ops.assign.match`.
+      anchors: ``[n, 4]``, in pixels.
+      truth: ``[m, 4]``, boxes of the objects in pixels.
+      truth_valid: ``[m]``, false for rows of padding.
+      count: number of anchors to draw.
+      positive_share: largest share of ``count`` that is assigned to objects.
+      high: IoU from which an anchor is positive.
+      low: IoU below which an anchor is background.
+      to_truth: see :func:`diffkd_jax.ops.assign.match`.
+
+    Returns:
+      ``count`` rows, those assigned to objects first.
+
+    >>> truth, yes = jnp.array([[0.0, 0.0, 4.0, 4.0]]), jnp.array([True])
+    >>> anchors = jnp.concatenate([truth, truth + 9])
+    >>> sample_anchors(jax.random.key(0), anchors, truth, yes, count=2).rows.tolist()
+    [0, 1]
     """
     quality = iou(truth, anchors)
     matched = assign.match(quality, truth_valid, high, low, True, to_truth)

@@ -1,7 +1,7 @@
-"""Maps in other sizes, by the rules of ``torch.nn.functional``.
+"""Resizing of feature maps by the rules of ``torch.nn.functional``.
 
-``jax.image.resize`` has other rules: it knows no ``align_corners``, blurs where it
-shrinks, and takes the nearest at the centres of pixels.
+``jax.image.resize`` follows other rules: it has no ``align_corners``, it blurs when it
+shrinks, and its nearest neighbour is taken at the centres of pixels.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,25 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 
-def bilinear(x: jax.Array, size: Sequence[int], *, align_corners: bool) -> jax.Array:
-    """Maps resized bilinearly, without blurring where they shrink.
+def bilinear(
+    x: Float[Array, "b h w c"], size: Sequence[int], *, align_corners: bool
+) -> Float[Array, "b h2 w2 c"]:
+    """Resizes maps bilinearly, without blurring when they shrink.
 
     Args:
       x: ``[b, h, w, c]``, floating.
       size: ``(h', w')``.
-      align_corners: the centres of the corner pixels stay where they are, else the
-        borders do; as ``interpolate(mode="bilinear")`` has it.
+      align_corners: if true, the centres of the corner pixels stay in place; if false,
+        the borders do. As in ``interpolate(mode="bilinear")``.
 
     Returns:
-      ``[b, h', w', c]`` of the same dtype, summed in float32 or better.
+      ``[b, h', w', c]`` in the dtype of ``x``, summed in float32 or wider.
 
     Raises:
-      ValueError: not a map, or no such size.
+      ValueError: ``x`` is not a map, or a size is below 1.
 
     >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
     >>> bilinear(x, (1, 5), align_corners=True).ravel().tolist()
@@ -35,8 +38,10 @@ def bilinear(x: jax.Array, size: Sequence[int], *, align_corners: bool) -> jax.A
     return _apply(x, [_bilinear_weights(n, m, align_corners) for n, m in pairs])
 
 
-def nearest(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Maps resized by taking pixel ``floor(i h / h')``, as ``interpolate`` does.
+def nearest(
+    x: Shaped[Array, "b h w c"], size: Sequence[int]
+) -> Shaped[Array, "b h2 w2 c"]:
+    """Resizes maps by taking the pixel ``floor(i h / h')``, as ``interpolate`` does.
 
     Args:
       x: ``[b, h, w, c]``, any dtype.
@@ -46,7 +51,7 @@ def nearest(x: jax.Array, size: Sequence[int]) -> jax.Array:
       ``[b, h', w', c]``.
 
     Raises:
-      ValueError: not a map, or no such size.
+      ValueError: ``x`` is not a map, or a size is below 1.
 
     >>> nearest(jnp.arange(3).reshape(1, 1, 3, 1), (1, 5)).ravel().tolist()
     [0, 0, 1, 1, 2]
@@ -59,19 +64,23 @@ def nearest(x: jax.Array, size: Sequence[int]) -> jax.Array:
     return x
 
 
-def adaptive_mean(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Means over ``h'`` times ``w'`` bins, which overlap where they do not divide.
+def adaptive_mean(
+    x: Float[Array, "b h w c"], size: Sequence[int]
+) -> Float[Array, "b h2 w2 c"]:
+    """Averages maps over ``h'`` times ``w'`` bins, as ``adaptive_avg_pool2d`` does.
+
+    Bin i begins at ``floor(i h / h')`` and ends before ``ceil((i + 1) h / h')``, so
+    that bins overlap if ``h'`` does not divide ``h``.
 
     Args:
       x: ``[b, h, w, c]``, floating.
-      size: ``(h', w')``; bin i begins at ``floor(i h / h')`` and ends before
-        ``ceil((i + 1) h / h')``, as in ``adaptive_avg_pool2d``.
+      size: ``(h', w')``.
 
     Returns:
-      ``[b, h', w', c]`` of the same dtype, summed in float32 or better.
+      ``[b, h', w', c]`` in the dtype of ``x``, summed in float32 or wider.
 
     Raises:
-      ValueError: not a map, or no such size.
+      ValueError: ``x`` is not a map, or a size is below 1.
 
     >>> adaptive_mean(jnp.arange(3.0).reshape(1, 1, 3, 1), (1, 2)).ravel().tolist()
     [0.5, 1.5]
@@ -81,6 +90,7 @@ def adaptive_mean(x: jax.Array, size: Sequence[int]) -> jax.Array:
 
 
 def _check(x: jax.Array, size: Sequence[int]) -> None:
+    """Refuses what is not a map, and sizes below 1."""
     if x.ndim != 4:
         raise ValueError(f"x: found shape {x.shape}, expected [b, h, w, c]")
     if len(size) != 2 or min(size) < 1:
@@ -91,7 +101,7 @@ def _apply(x: jax.Array, weights: Sequence[np.ndarray]) -> jax.Array:
     """Multiplies both sides of the maps by matrices ``[new, old]``."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     rows, columns = (jnp.asarray(w, dtype) for w in weights)
-    # Accelerators multiply float32 with fewer digits if they are not told.
+    # By default accelerators multiply float32 with fewer digits.
     y = jnp.einsum(
         "ph,qw,bhwc->bpqc", rows, columns, x.astype(dtype), precision="highest"
     )
@@ -99,14 +109,15 @@ def _apply(x: jax.Array, weights: Sequence[np.ndarray]) -> jax.Array:
 
 
 def _bilinear_weights(old: int, new: int, align_corners: bool) -> np.ndarray:
+    """Returns the matrix ``[new, old]`` of bilinear interpolation on one axis."""
     i = np.arange(new)
     if align_corners:
-        place = i * ((old - 1) / max(new - 1, 1))
+        position = i * ((old - 1) / max(new - 1, 1))
     else:
-        place = np.maximum((i + 0.5) * (old / new) - 0.5, 0)
-    # Rounding must not carry the last place beyond the last pixel.
-    low = np.minimum(place.astype(int), old - 1)
-    share = place - low
+        position = np.maximum((i + 0.5) * (old / new) - 0.5, 0)
+    # Rounding must not move the last position beyond the last pixel.
+    low = np.minimum(position.astype(int), old - 1)
+    share = position - low
     weights = np.zeros((new, old))
     weights[i, low] = 1 - share
     weights[i, np.minimum(low + 1, old - 1)] += share
@@ -114,6 +125,7 @@ def _bilinear_weights(old: int, new: int, align_corners: bool) -> np.ndarray:
 
 
 def _bins(old: int, new: int) -> np.ndarray:
+    """Returns the matrix ``[new, old]`` of means over bins on one axis."""
     i, j = np.arange(new)[:, None], np.arange(old)
     inside = (j >= i * old // new) & (j < -(-(i + 1) * old // new))
     return inside / inside.sum(1, keepdims=True)

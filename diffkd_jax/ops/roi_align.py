@@ -1,46 +1,50 @@
-"""RoIAlign (He et al. 2017): means of maps sampled bilinearly within boxes."""
+"""RoIAlign (He et al. 2017): means of bilinear samples within boxes."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
 
 from .boxes import area
 
-# A box of this side, pixels, is pooled from this level (Lin et al. 2017, eq. 1).
+# A box with sides of SIDE pixels is pooled from level LEVEL (Lin et al. 2017, eq. 1).
 SIDE, LEVEL = 224, 4
 
 
 def roi_align(
-    features: jax.Array,
-    boxes: jax.Array,
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "n 4"],
     *,
     scale: float,
     size: Sequence[int] = (7, 7),
     sampling_ratio: int = 2,
     aligned: bool = False,
-    most: int = 4,
-) -> jax.Array:
-    """Boxes pooled from the map of one picture.
+    max_points: int = 4,
+) -> Float[Array, "n down right c"]:
+    """Pools boxes from the feature map of one image.
 
     Args:
       features: ``[h, w, c]``, floating.
-      boxes: ``[n, 4]``, pixels of the input; no gradient reaches them.
-      scale: cells a pixel.
-      size: bins down and right.
-      sampling_ratio: points a bin on each axis; 0 for one a cell or more.
-      aligned: pixels are their centres, as in mmdetection; else boxes are half a cell
-        lower and at least one cell large, as in torchvision's detectors.
-      most: points a bin on each axis where ``sampling_ratio`` is 0; larger boxes are
-        sampled coarser than elsewhere.
+      boxes: ``[n, 4]``, in pixels of the input; they receive no gradient.
+      scale: cells for each pixel, the inverse of the stride.
+      size: number of bins, down and right.
+      sampling_ratio: points for each bin on each axis; 0 for at least one for each
+        cell.
+      aligned: if true, pixels are their centres, as in mmdetection. If false, boxes are
+        shifted by half a cell and are at least one cell large, as in torchvision's
+        detectors.
+      max_points: largest number of points for each bin on each axis if
+        ``sampling_ratio`` is 0. Boxes that are large enough to reach it are sampled
+        more coarsely than in other implementations.
 
     Returns:
-      ``[n, *size, c]`` of the features' dtype, summed in float32 or better; 0 from
-      points that are more than a cell outside of the map.
+      ``[n, *size, c]`` in the dtype of the features, summed in float32 or wider. Points
+      more than a cell outside the map contribute 0.
 
     Raises:
-      ValueError: not a map, no such size or number of points.
+      ValueError: ``features`` is not a map, or a size or number of points is too small.
 
     >>> x = jnp.arange(16.0).reshape(4, 4, 1)
     >>> box = jnp.array([[0.0, 0.0, 4.0, 4.0]])
@@ -51,32 +55,36 @@ def roi_align(
         raise ValueError(f"features: found {features.shape}, expected [h, w, c]")
     h, w, channels = features.shape
     place = _Place(*(jnp.full(len(boxes), x) for x in (0, h, w)))
-    grid = _Grid(tuple(size), sampling_ratio, aligned, most)
+    grid = _Grid(tuple(size), sampling_ratio, aligned, max_points)
     return _pool(features.reshape(-1, channels), boxes * scale, place, grid)
 
 
 def multiscale(
-    features: Mapping[str, jax.Array],
-    boxes: jax.Array,
+    features: Mapping[str, Float[Array, "_ _ c"]],
+    boxes: Float[Array, "n 4"],
     *,
     size: Sequence[int] = (7, 7),
     sampling_ratio: int = 2,
     aligned: bool = False,
-    most: int = 4,
-) -> jax.Array:
-    """Boxes pooled from the level of a pyramid that their area asks for.
+    max_points: int = 4,
+) -> Float[Array, "n down right c"]:
+    """Pools each box from the pyramid level that fits its area.
 
     Args:
-      features: ``[h, w, c]`` of one picture by level, ``p2`` of stride 4 and so on,
+      features: ``[h, w, c]`` for each level of one image, ``p2`` (stride 4) and so on,
         without gaps.
-      boxes: ``[n, 4]``, pixels of the input; no gradient reaches them.
-      size, sampling_ratio, aligned, most: of :func:`roi_align`.
+      boxes: ``[n, 4]``, in pixels of the input; they receive no gradient.
+      size: number of bins, down and right.
+      sampling_ratio: points for each bin on each axis; 0 for at least one for each
+        cell.
+      aligned: see :func:`roi_align`.
+      max_points: see :func:`roi_align`.
 
     Returns:
       ``[n, *size, c]``.
 
     Raises:
-      ValueError: as :func:`roi_align`, or other levels.
+      ValueError: as :func:`roi_align`, or the levels are others.
 
     >>> maps = {"p2": jnp.ones((8, 8, 3)), "p3": jnp.zeros((4, 4, 3))}
     >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 112.0, 112.0]])
@@ -96,23 +104,33 @@ def multiscale(
     row = level - numbers[0]
     place = _Place(start[row], shape[0][row], shape[1][row])
     scaled = boxes * (0.5 ** level.astype(boxes.dtype))[:, None]
-    return _pool(flat, scaled, place, _Grid(tuple(size), sampling_ratio, aligned, most))
+    return _pool(
+        flat, scaled, place, _Grid(tuple(size), sampling_ratio, aligned, max_points)
+    )
 
 
-def level_of(boxes: jax.Array, first: int, last: int) -> jax.Array:
-    """The level that each box is pooled from, int ``[n]``.
+def level_of(boxes: Float[Array, "n 4"], first: int, last: int) -> Int32[Array, " n"]:
+    """Returns the level that each box is pooled from (Lin et al. 2017, eq. 1).
+
+    Args:
+      boxes: ``[n, 4]``, in pixels.
+      first: lowest level.
+      last: highest level.
+
+    Returns:
+      int32 ``[n]``.
 
     >>> level_of(jnp.array([[0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 0.0, 0.0]]), 2, 5)
     Array([4, 2], dtype=int32)
     """
     side = jnp.sqrt(jnp.maximum(area(boxes), 0))
-    # A little more, so that rounding does not lower boxes right on a border.
+    # The small constant keeps a box that lies exactly on a border on its level.
     level = jnp.floor(LEVEL + jnp.log2(side / SIDE) + 1e-6)
     return jnp.clip(level, first, last).astype(jnp.int32)
 
 
 class _Place(NamedTuple):
-    """Where the map of each box begins in the flat one, and its sides, int ``[n]``."""
+    """The place of each box's map in the flat array: first row and sides, ``[n]``."""
 
     start: jax.Array
     height: jax.Array
@@ -120,14 +138,16 @@ class _Place(NamedTuple):
 
 
 class _Grid(NamedTuple):
+    """The bins of a box and the points within them, see :func:`roi_align`."""
+
     size: tuple[int, ...]
     ratio: int
     aligned: bool
-    most: int
+    max_points: int
 
 
 class _Line(NamedTuple):
-    """Points of each box along one axis, ``[n, bins * points]``."""
+    """The sampling points of each box along one axis, ``[n, bins * points]``."""
 
     low: jax.Array
     high: jax.Array
@@ -136,15 +156,20 @@ class _Line(NamedTuple):
 
 
 def _pool(flat: jax.Array, boxes: jax.Array, place: _Place, grid: _Grid) -> jax.Array:
-    """Boxes in cells, from rows ``[cells, c]`` of one map or of several."""
-    if len(grid.size) != 2 or min(grid.size) < 1 or grid.ratio < 0 or grid.most < 1:
+    """Pools boxes, in cells, from rows ``[cells, c]`` of one map or of several."""
+    if (
+        len(grid.size) != 2
+        or min(grid.size) < 1
+        or grid.ratio < 0
+        or grid.max_points < 1
+    ):
         raise ValueError(
-            f"size, sampling_ratio, most: found {grid.size}, {grid.ratio}, "
-            f"{grid.most}, expected two sizes from 1, 0 or more, and 1 or more"
+            f"size, sampling_ratio, max_points: found {grid.size}, {grid.ratio}, "
+            f"{grid.max_points}, expected two sizes from 1, 0 or more, and 1 or more"
         )
-    # Where boxes are is not learned by what is seen in them.
+    # The positions of the boxes are not trained through the pooled features.
     boxes = jax.lax.stop_gradient(boxes)
-    points = grid.ratio or grid.most
+    points = grid.ratio or grid.max_points
     y = _line(boxes[:, 1], boxes[:, 3], place.height, grid.size[0], grid)
     x = _line(boxes[:, 0], boxes[:, 2], place.width, grid.size[1], grid)
     dtype = jnp.promote_types(flat.dtype, jnp.float32)
@@ -162,7 +187,7 @@ def _pool(flat: jax.Array, boxes: jax.Array, place: _Place, grid: _Grid) -> jax.
 def _line(
     low: jax.Array, high: jax.Array, cells: jax.Array, bins: int, grid: _Grid
 ) -> _Line:
-    """Where the points of one axis lie between cells, and how much each counts."""
+    """Places the points of one axis between cells, with a weight for each neighbour."""
     half = 0.5 if grid.aligned else 0.0
     low, high = low - half, high - half
     side = high - low if grid.aligned else jnp.maximum(high - low, 1)
@@ -170,18 +195,18 @@ def _line(
     if grid.ratio:
         points, count = grid.ratio, jnp.full_like(step, grid.ratio)
     else:
-        points, count = grid.most, jnp.clip(jnp.ceil(step), 1, grid.most)
+        points, count = grid.max_points, jnp.clip(jnp.ceil(step), 1, grid.max_points)
     nth = jnp.arange(points, dtype=low.dtype)
     begin = low[:, None, None] + jnp.arange(bins, dtype=low.dtype)[:, None] * step
     at = begin + (nth + 0.5) * step / count
     last = (cells - 1)[:, None, None]
     counts = (at >= -1) & (at <= last + 1) & (nth < count)
     if not grid.ratio:
-        counts &= step > 0  # there are no cells to take the points from
+        counts &= step > 0  # without cells there are no points
     weight = jnp.where(counts, 1 / count, 0)
     at = jnp.maximum(jnp.where(counts, at, 0), 0)
     first = jnp.minimum(jnp.floor(at).astype(jnp.int32), last)
-    share = at - first  # beyond the last cell both shares are its own
+    share = at - first  # beyond the last cell both neighbours are that cell
     line = _Line(
         first, jnp.minimum(first + 1, last), weight * (1 - share), weight * share
     )

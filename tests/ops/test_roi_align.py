@@ -24,7 +24,7 @@ def pooled(x, size, ratio, aligned):
         size=size,
         sampling_ratio=ratio,
         aligned=aligned,
-        most=12,  # as many as the largest box here has cells a bin
+        max_points=12,  # as many as the largest box here has cells a bin
     )
     at = ROIS[:, 0].astype(int)
     return jax.vmap(lambda i, box: one(x[i], box[None])[0])(at, ROIS[:, 1:])
