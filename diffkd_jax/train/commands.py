@@ -106,7 +106,7 @@ def _train(
         check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
-    text = summary.describe(run)
+    text = summary.describe_run(run)
     print_line(text)
     teacher_scores = score_teacher(run, config.teacher.min_score, asked)
     try:
@@ -392,7 +392,7 @@ def dry_run(config) -> str:
             LOG.warning("the data are not looked at: %s", error)
             run = build(own, stand_in(config.data))
         check_run(own, run)
-        texts.append(summary.describe(run))
+        texts.append(summary.describe_run(run))
         data = run.data
     text = "\n\n".join(texts)
     print_line(text)

@@ -61,7 +61,7 @@ def count_parameters(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def describe(run: Run) -> str:
+def describe_run(run: Run) -> str:
     """The dry run's text: sizes of all parts, then a table of taps.
 
     Multiply-adds are forward, per picture.
