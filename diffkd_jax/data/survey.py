@@ -8,7 +8,7 @@ import numpy as np
 from .images.decoding import UnreadablePicture, decode_image, orientation_of
 from .images.masks import VOID, EncodedMask, WrongMask, read_mask
 from .split import Split, some_of
-from .transforms.dense import called
+from .transforms.dense import name_image
 
 LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # masks, all over the split
@@ -46,7 +46,7 @@ def look(
             if orientation_of(picture) > 4 and decode_image(picture).shape[:2] == (
                 classes.shape
             ):
-                stored.append(called(picture))
+                stored.append(name_image(picture))
         except UnreadablePicture:
             continue  # named where it is used
         counts += np.bincount(classes.ravel(), minlength=256)

@@ -193,7 +193,7 @@ def _seen(
             resized = "" if where.whole == size else f" of {_size(size)}, resized"
             raise ValueError(
                 f"data.{field}: found {where.canvas}, expected at least {where.whole}, "
-                f"height and width of {called(picture)}{resized}"
+                f"height and width of {name_image(picture)}{resized}"
             ) from None
         mask = None if classes is None else geometry.see_mask(where, classes)
         size = pixels.shape[:2]
@@ -250,8 +250,8 @@ def pair(
         classes, name, turn = mask, "mask", True
         if mask.dtype != np.uint8 or mask.ndim != 2:
             raise WrongMask(
-                f"mask of {called(picture)}: found {mask.dtype} {mask.shape}, expected "
-                "uint8 [h, w]"
+                f"mask of {name_image(picture)}: found {mask.dtype} {mask.shape}, "
+                "expected uint8 [h, w]"
             )
     pixels = upright(
         decode_image(picture), orientation_of(picture), classes.shape, turn
@@ -259,12 +259,13 @@ def pair(
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
             f"{name}: found {_sides(classes)} pixels for "
-            f"{called(picture)} of {_sides(pixels)}, expected one size (width x height)"
+            f"{name_image(picture)} of {_sides(pixels)}, expected one size (width x "
+            "height)"
         )
     return pixels, classes
 
 
-def called(picture: Picture) -> str:
+def name_image(picture: Picture) -> str:
     """A picture in a message."""
     return picture.name if isinstance(picture, Encoded) else "its picture"
 
