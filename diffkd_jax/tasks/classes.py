@@ -8,7 +8,7 @@ from typing import Any
 LOG = logging.getLogger(__name__)
 
 
-def check(
+def check_classes(
     source: str,
     meta: Mapping[str, Any],
     data_meta: Mapping[str, Any],

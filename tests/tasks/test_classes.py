@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffkd_jax.core.distances import DISTANCES, kl, reads_target
-from diffkd_jax.tasks.classes import check
+from diffkd_jax.tasks.classes import check_classes
 
 NAMES = ("ant", "bee", "cow")
 LOGITS = {"logits": ("logits", "logits", False)}
@@ -31,34 +31,34 @@ DATA = meta(*NAMES)
 )
 def test_other_names(names, message, caplog):
     with pytest.raises(ValueError, match=rf"teacher.init: .*{message}"):
-        check("teacher.init", meta(*names), DATA, LOGITS)
+        check_classes("teacher.init", meta(*names), DATA, LOGITS)
     with pytest.raises(ValueError, match=message):
-        check("workdir: runs/x", meta(*names), DATA)
+        check_classes("workdir: runs/x", meta(*names), DATA)
     assert not caplog.text
-    check("teacher.init", meta(*names), DATA, FEATURES)
+    check_classes("teacher.init", meta(*names), DATA, FEATURES)
     assert message.partition("; ")[2] in caplog.text
     assert "teacher of other classes than the data" in caplog.text
 
 
 def test_the_same_names_and_no_names(caplog):
     for known in (meta(*NAMES), meta(count=3), meta("0", "1", "2")):
-        check("teacher.init", known, DATA, LOGITS)
-        check("teacher.init", known, meta("0", "1", "2"), LOGITS)
-        check("workdir", known, DATA)
+        check_classes("teacher.init", known, DATA, LOGITS)
+        check_classes("teacher.init", known, meta("0", "1", "2"), LOGITS)
+        check_classes("workdir", known, DATA)
     assert not caplog.text
 
 
 def test_another_number_of_classes():
-    check(
+    check_classes(
         "teacher.init", meta(*"abcdefghij"), DATA, LOGITS
     )  # as teacher.num_classes says
     with pytest.raises(
         ValueError, match=r"taps.logits.distance: .* of 10 .* data of 3"
     ):
-        check("teacher.init", meta(count=10), DATA, DKD)
-    check("teacher.init", meta(count=3), DATA, DKD)
+        check_classes("teacher.init", meta(count=10), DATA, DKD)
+    check_classes("teacher.init", meta(count=3), DATA, DKD)
     with pytest.raises(ValueError, match=r"runs/x holds a student of 10 .*expected 3"):
-        check("workdir: runs/x", meta(count=10), DATA)
+        check_classes("workdir: runs/x", meta(count=10), DATA)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -86,5 +86,5 @@ def test_whoever_looks_into_the_target_reads_it():
 
 def test_one_class_has_no_others_to_compare():
     with pytest.raises(ValueError, match=r"taps.logits.distance: .* of 1 class, expec"):
-        check("teacher.init", meta("ant"), meta("ant"), DKD)
-    check("teacher.init", meta("ant"), meta("ant"), LOGITS)
+        check_classes("teacher.init", meta("ant"), meta("ant"), DKD)
+    check_classes("teacher.init", meta("ant"), meta("ant"), LOGITS)

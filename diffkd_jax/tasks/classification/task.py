@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from ...io import drawing
-from ..classes import check
+from ..classes import check_classes
 from ..task import Evidence, Task
 from .mix import make_prepare
 
@@ -73,7 +73,7 @@ def classification(
         prepare=prepare,
         draw=draw,
         write=write,
-        check=check,
+        check=check_classes,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ...bounds import Part, Share, Weight
-from ..classes import check
+from ..classes import check_classes
 from ..task import Evidence, Task
 from . import one_stage, two_stage
 from .average_precision import LIMITS, Curves, by_class, curves, figures, warn_of_limit
@@ -140,7 +140,7 @@ def detection(
         draw=lambda folder, seen, meta: draw(folder, *each(matched(seen)), meta),
         show=show,
         write=write,
-        check=check,
+        check=check_classes,
     )
 
 

@@ -11,7 +11,7 @@ import optax
 
 from ...bounds import Size, Weight
 from ...ops.resize import bilinear
-from ..classes import check
+from ..classes import check_classes
 from ..task import Evidence, Task
 from .plots import draw, iou, show, write
 
@@ -99,7 +99,7 @@ def segmentation(
         draw=draw,
         show=show,
         write=functools.partial(write, ids=ids if write_ids else None),
-        check=check,
+        check=check_classes,
     )
 
 
