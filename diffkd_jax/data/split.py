@@ -135,7 +135,7 @@ def array_split(
     >>> split.fetch(np.array([1]))["image"].shape
     (1, 4, 4, 1)
     """
-    image, label = check_images(image, where), whole_labels(label)
+    image, label = as_images(image, where), whole_labels(label)
     if label.shape != image.shape[:1]:
         raise ValueError(
             f"{where}: found {len(image)} images and labels of shape {label.shape}, "
@@ -153,7 +153,7 @@ def in_memory(image: np.ndarray) -> Stored:
     return Stored(lambda i: image[i].tobytes(), lambda i: size, in_memory=True)
 
 
-def check_images(image: np.ndarray, where: str) -> np.ndarray:
+def as_images(image: np.ndarray, where: str) -> np.ndarray:
     """Pictures as ``[n, h, w, c]``; ValueError, naming ``where``, for what is none."""
     image = image[..., None] if image.ndim == 3 else image
     if image.ndim != 4 or image.dtype != np.uint8:

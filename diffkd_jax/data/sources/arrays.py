@@ -15,7 +15,7 @@ from ..split import (
     Dataset,
     Split,
     array_split,
-    check_images,
+    as_images,
     check_labels,
     in_memory,
     whole_labels,
@@ -100,7 +100,7 @@ def mask_split(
     >>> split.fetch(np.array([0]))["target"]["label"]
     array([[[  0, 255]]], dtype=uint8)
     """
-    image = check_images(image, where)
+    image = as_images(image, where)
     if label.shape != image.shape[:3]:
         raise ValueError(
             f"{where}: found images {image.shape} and labels {label.shape}, expected "
