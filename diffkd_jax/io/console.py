@@ -83,7 +83,7 @@ def say(text: str, *, error: bool = False) -> None:
         stream.flush()
 
 
-def draw(name: str, text: str, done: int, total: int) -> None:
+def draw_progress(name: str, text: str, done: int, total: int) -> None:
     """Shows progress as one line, which the next one overwrites; that of the end stays.
 
     On a terminal the line is cut to its width. In a notebook it stands beside a bar.

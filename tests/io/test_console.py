@@ -42,7 +42,7 @@ REFUSALS = [
 def test_nothing_that_a_stream_does_is_raised(stream, name, monkeypatch):
     monkeypatch.setattr(sys, name, stream)
     console.say("a line", error=name == "stderr")
-    console.draw("run", "step 1/2", 1, 2)
+    console.draw_progress("run", "step 1/2", 1, 2)
     console.clear()
     console.flush()
 
@@ -51,7 +51,7 @@ def test_letters_that_a_stream_lacks_are_escaped(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     console.say("café \udcff")
-    console.draw("naïve", "step", 1, 2)
+    console.draw_progress("naïve", "step", 1, 2)
     assert raw.getvalue() == b"caf\\xe9 \\udcff\nna\\xefve  step\n"
 
 
@@ -121,7 +121,7 @@ def test_a_progress_line_never_wraps(columns, terminal):
     losses = "  ".join(f"term{i} 0.123" for i in range(20))
     name = "a name of a run\nthat is long, 名前"
     for step in (1, 2, 3):
-        console.draw(name, f"step {step}/300  {losses}", step, 300)
+        console.draw_progress(name, f"step {step}/300  {losses}", step, 300)
     text = read()
     assert "\n" not in text
     shown = [row for row in text.split("\r") if row.strip()]
@@ -132,12 +132,12 @@ def test_a_progress_line_never_wraps(columns, terminal):
 
 def test_the_next_line_takes_the_place_of_progress(terminal):
     read = terminal(80)
-    console.draw("run", "step 1/2", 1, 2)
+    console.draw_progress("run", "step 1/2", 1, 2)
     console.say("a result")
     *_, wiped, shown, end = read().split("\r")
     assert (wiped.strip(), shown, end) == ("", "a result", "\n")
     assert len(wiped) > 70
-    console.draw("run", "step 2/2", 2, 2)
+    console.draw_progress("run", "step 2/2", 2, 2)
     console.say("another")
     *_, last, shown, end = read().split("\r")
     assert (last.split("|")[0], shown, end) == ("run  step 2/2 ", "\nanother", "\n")
@@ -145,11 +145,11 @@ def test_the_next_line_takes_the_place_of_progress(terminal):
 
 def test_a_terminal_that_went_away_is_no_error(terminal, monkeypatch):
     terminal(80)
-    console.draw("run", "step 1/2", 1, 2)
+    console.draw_progress("run", "step 1/2", 1, 2)
 
     def gone(text):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(sys.stdout, "write", gone)
-    console.draw("run", "step 2/2", 2, 2)
+    console.draw_progress("run", "step 2/2", 2, 2)
     console.say("a result")

@@ -129,7 +129,7 @@ class Progress:
             f"ETA {'?' if left is None else _clock(left)}  {shown}"
         )
         if is_primary():
-            console.draw(self.name, text, step, self.total)
+            console.draw_progress(self.name, text, step, self.total)
 
 
 def print_line(text: str) -> None:
