@@ -106,7 +106,7 @@ def train(batch: Batch, draws: Draws, data) -> Batch:
     def view(size, rng):
         canvas = canvas_of(size, data.train_size, data.two_canvases)
         if data.augment != "resize_flip":
-            return geometry.draw(size, rng, canvas=canvas or size, **options)
+            return geometry.draw_view(size, rng, canvas=canvas or size, **options)
         side = shorter[int(rng.integers(len(shorter)))]
         flip = bool(rng.random() < 0.5) and data.flip
         found = geometry.fit(size, side, data.resize_longest, canvas, flip=flip)

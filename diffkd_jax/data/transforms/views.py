@@ -31,7 +31,7 @@ class View(NamedTuple):
     flip: bool = False
 
 
-def draw(
+def draw_view(
     size: Size,
     rng: np.random.Generator,
     *,
@@ -56,7 +56,7 @@ def draw(
     Raises:
       UnreadablePicture: one that would be resized to more than :data:`MOST_PIXELS`.
 
-    >>> draw((4, 6), np.random.default_rng(0), canvas=(3, 8), flip=False)
+    >>> draw_view((4, 6), np.random.default_rng(0), canvas=(3, 8), flip=False)
     View(whole=(4, 6), top=1, left=0, shown=(3, 6), canvas=(3, 8), flip=False)
     """
     least, most = scale
@@ -127,7 +127,7 @@ def see(view: View, picture: np.ndarray) -> np.ndarray:
     """A picture as viewed, resized bilinearly; black where it is padded.
 
     Args:
-      view: see :func:`draw`.
+      view: see :func:`draw_view`.
       picture: uint8 ``[h, w, c]``.
 
     Returns:
@@ -144,7 +144,7 @@ def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
     """A mask as viewed: the class at the nearest centre, void where it is padded.
 
     Args:
-      view: see :func:`draw`.
+      view: see :func:`draw_view`.
       mask: uint8 ``[h, w]``.
 
     Returns:
@@ -165,7 +165,7 @@ def see_boxes(view: View, boxes: np.ndarray, size: Size) -> np.ndarray:
     """Boxes as viewed, clipped to the window: what lies outside has no area.
 
     Args:
-      view: see :func:`draw`.
+      view: see :func:`draw_view`.
       boxes: float ``[m, 4]``: left, top, right, bottom in pixels of the picture.
       size: height and width of the picture.
 

@@ -55,7 +55,7 @@ def test_the_box_of_the_moved_mask_is_the_moved_box():
     for _ in range(400):
         size = tuple(int(n) for n in rng.integers(16, 60, 2))
         box = random_box(rng, size)
-        view = views.draw(size, rng, canvas=(32, 40), scale=(0.5, 2.0), step=0.1)
+        view = views.draw_view(size, rng, canvas=(32, 40), scale=(0.5, 2.0), step=0.1)
         seen = views.see_mask(view, filled(size, box))
         found = bounds(seen == 1)
         (moved,) = views.see_boxes(view, np.array([box]), size)

@@ -43,7 +43,7 @@ def test_picture_and_mask_see_the_same():
     for _ in range(200):
         size = tuple(int(n) for n in rng.integers(16, 60, 2))
         mask = blocks(rng, size)
-        view = geometry.draw(size, rng, canvas=(32, 40), **RECIPE)
+        view = geometry.draw_view(size, rng, canvas=(32, 40), **RECIPE)
         picture = geometry.see(view, mask[..., None] * 50)[..., 0]
         seen = geometry.see_mask(view, mask)
         inside = np.zeros(seen.shape, bool)
@@ -63,7 +63,8 @@ def test_picture_and_mask_see_the_same():
 def test_the_recipe_s_scales_and_places_are_all_drawn():
     rng = np.random.default_rng(0)
     views = [
-        geometry.draw((100, 200), rng, canvas=(50, 100), **RECIPE) for _ in range(4000)
+        geometry.draw_view((100, 200), rng, canvas=(50, 100), **RECIPE)
+        for _ in range(4000)
     ]
     scales = {view.whole[0] for view in views}
     assert scales == {50 + 10 * k for k in range(16)}
@@ -79,7 +80,7 @@ def test_the_recipe_s_scales_and_places_are_all_drawn():
 
 def test_any_scale_between_where_there_are_no_steps():
     rng = np.random.default_rng(0)
-    draw = lambda: geometry.draw((1000, 10), rng, canvas=(8, 8), scale=(0.5, 1.5))
+    draw = lambda: geometry.draw_view((1000, 10), rng, canvas=(8, 8), scale=(0.5, 1.5))
     sides = [draw().whole[0] for _ in range(500)]
     assert len(set(sides)) > 300
     assert 500 <= min(sides) < 520
@@ -88,7 +89,7 @@ def test_any_scale_between_where_there_are_no_steps():
 
 def test_a_picture_too_large_to_be_resized_is_its_own_fault():
     with pytest.raises(UnreadablePicture, match="9000x9000 pixels, too many to be res"):
-        geometry.draw(
+        geometry.draw_view(
             (9000, 9000), np.random.default_rng(0), canvas=(8, 8), scale=(2.0, 2.0)
         )
 
@@ -111,7 +112,7 @@ def test_no_class_appears_that_was_not_there():
     rng = np.random.default_rng(0)
     for _ in range(300):
         canvas = tuple(int(n) for n in rng.integers(1, 90, 2))
-        view = geometry.draw(mask.shape, rng, canvas=canvas, **RECIPE)
+        view = geometry.draw_view(mask.shape, rng, canvas=canvas, **RECIPE)
         assert set(np.unique(geometry.see_mask(view, mask))) <= {0, 2, VOID}
 
 
