@@ -71,7 +71,7 @@ def _look_at_canvas(
             shown = tuple(size)
             if side:
                 try:
-                    shown = views.fit(shown, side, data.resize_longest).whole
+                    shown = views.fit_view(shown, side, data.resize_longest).whole
                 except UnreadablePicture:
                     continue  # named where it is read
             canvas = canvas_of(shown, data[field], data.two_canvases) or shown

@@ -109,7 +109,7 @@ def train(batch: Batch, draws: Draws, data) -> Batch:
             return geometry.draw_view(size, rng, canvas=canvas or size, **options)
         side = shorter[int(rng.integers(len(shorter)))]
         flip = bool(rng.random() < 0.5) and data.flip
-        found = geometry.fit(size, side, data.resize_longest, canvas, flip=flip)
+        found = geometry.fit_view(size, side, data.resize_longest, canvas, flip=flip)
         return _fitting(found, size)
 
     views = [partial(view, rng=rng) for rng in draws.generators()]
@@ -138,7 +138,7 @@ def evaluate(batch: Batch, data) -> Batch:
     def view(size):
         canvas = canvas_of(size, data.canvas, data.two_canvases)
         if data.resize:
-            found = geometry.fit(size, data.resize, data.resize_longest, canvas)
+            found = geometry.fit_view(size, data.resize, data.resize_longest, canvas)
         else:
             found = geometry.whole(size, canvas or size)
         return _fitting(found, size)

@@ -78,7 +78,7 @@ def draw_view(
     return View((height, width), top, left, shown, canvas, mirrored)
 
 
-def fit(
+def fit_view(
     size: Size,
     short: int,
     longest: int,
@@ -98,7 +98,7 @@ def fit(
     Raises:
       UnreadablePicture: one that would be resized to more than :data:`MOST_PIXELS`.
 
-    >>> fit((480, 640), 800, 1333).whole, fit((400, 1600), 800, 1333).whole
+    >>> fit_view((480, 640), 800, 1333).whole, fit_view((400, 1600), 800, 1333).whole
     ((800, 1067), (333, 1333))
     """
     factor = short / min(size)

@@ -84,7 +84,7 @@ def test_pictures_are_fitted_by_one_factor(flip):
     rng = np.random.default_rng(1)
     for _ in range(100):
         size = tuple(int(n) for n in rng.integers(8, 90, 2))
-        view = views.fit(size, 40, 66, (66, 66), flip=flip)
+        view = views.fit_view(size, 40, 66, (66, 66), flip=flip)
         assert max(view.whole) <= 66
         assert min(view.whole) <= 40
         assert min(view.whole) == 40 or max(view.whole) == 66
@@ -127,7 +127,7 @@ def test_slivers_ignored_ones_and_the_smallest_are_left_out():
 def test_evaluation_leaves_none_out_and_knows_the_way_back():
     target = targets([[0, 0, 9, 0.9], [3, 4, 30, 20]], [True, False])
     size = 21, 32
-    view = views.fit(size, 10, 0, (16, 16))
+    view = views.fit_view(size, 10, 0, (16, 16))
     found = boxed.to_evaluate(target, [(view, size), None])
     assert found["valid"].tolist() == target["valid"].tolist()
     assert found["ignored"].tolist() == target["ignored"].tolist()
