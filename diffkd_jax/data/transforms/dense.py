@@ -140,7 +140,7 @@ def evaluate(batch: Batch, data) -> Batch:
         if data.resize:
             found = geometry.fit_view(size, data.resize, data.resize_longest, canvas)
         else:
-            found = geometry.whole(size, canvas or size)
+            found = geometry.whole_view(size, canvas or size)
         return _fitting(found, size)
 
     views = [view] * len(batch["image"])

@@ -114,10 +114,10 @@ def fit_view(
     return View(shown, 0, 0, shown, canvas or shown, flip)
 
 
-def whole(size: Size, canvas: Size) -> View:
+def whole_view(size: Size, canvas: Size) -> View:
     """All of a picture, padded to ``canvas``, in which it fits.
 
-    >>> whole((4, 6), (8, 8)).shown
+    >>> whole_view((4, 6), (8, 8)).shown
     (4, 6)
     """
     return View(size, 0, 0, size, canvas)

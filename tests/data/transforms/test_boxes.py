@@ -111,7 +111,7 @@ def targets(boxes, ignored=None):
 def test_slivers_ignored_ones_and_the_smallest_are_left_out():
     boxes = [[0, 0, 9, 9], [0, 0, 4, 4], [5, 5, 9, 9], [0, 0, 9, 0.9], [1, 1, 8, 8]]
     target = targets(boxes, [False, False, False, False, True])
-    view = (views.whole((10, 10), (12, 12)), (10, 10))
+    view = (views.whole_view((10, 10), (12, 12)), (10, 10))
     found = boxed.to_train_on(target, [view], 10)
     assert found["valid"].tolist() == [[True] * 3 + [False] * 3]
     assert found["classes"][0, :3].tolist() == [0, 1, 2]
@@ -292,7 +292,7 @@ def test_training_keeps_the_largest_of_130():
     x, y, w, h = golden["boxes_xywh"].astype(np.float32).T
     target = targets(np.stack([x, y, x + w, y + h], 1))
     size = tuple(int(side) for side in golden["size_wh"][::-1])
-    found = boxed.to_train_on(target, [(views.whole(size, size), size)], 100)
+    found = boxed.to_train_on(target, [(views.whole_view(size, size), size)], 100)
     assert found["valid"].shape == (1, 100)
     assert found["valid"].all()
     kept = found["classes"][0]
