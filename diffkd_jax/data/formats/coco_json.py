@@ -11,7 +11,7 @@ import numpy as np
 from ..images.decoding import reason
 from ..images.objects import MOST_NUMBER, Read, report
 from ..split import MOST_CLASSES, some_of
-from .text import decode_text, printable, whole
+from .text import decode_text, parse_whole_number, printable
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31
@@ -117,12 +117,16 @@ def _is_id(value: Any) -> bool:
 
 def _as_id(value: Any) -> Any:
     """Returns a whole number as such that a table has as a float."""
-    return whole(value) if isinstance(value, float) and value.is_integer() else value
+    return (
+        parse_whole_number(value)
+        if isinstance(value, float) and value.is_integer()
+        else value
+    )
 
 
 def _key(own: Id) -> Id:
     """Returns what an id is compared by: of texts such as "3.0" the whole number."""
-    number = whole(own) if isinstance(own, str) and "." in own else None
+    number = parse_whole_number(own) if isinstance(own, str) and "." in own else None
     return own if number is None else str(number)
 
 
@@ -139,7 +143,7 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
         if not isinstance(name, str) or not name:
             raise ValueError(f"{at}: found file_name {_short(name)}, expected a path")
         for j, key in enumerate(("height", "width")):
-            side = whole(row.get(key) or 0)
+            side = parse_whole_number(row.get(key) or 0)
             if side is None or not 0 <= side <= MOST_SIDE:
                 shown = _short(row[key])
                 raise ValueError(
@@ -209,7 +213,7 @@ def _annotations(
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             raise ValueError(f"{at}: found bbox {_short(box)}, expected four {NUMBERS}")
         marked = row.get("iscrowd") or 0
-        marked = 1 if marked is True else whole(marked)
+        marked = 1 if marked is True else parse_whole_number(marked)
         if marked not in (0, 1):
             shown = _short(row["iscrowd"])
             raise ValueError(f"{at}: found iscrowd {shown}, expected 0 or 1")

@@ -144,11 +144,11 @@ def one_form(names: Iterable[str]) -> list[str]:
     return sorted(form if len(s) > 1 else min(s) for form, s in forms.items())
 
 
-def whole(value: Any) -> int | None:
+def parse_whole_number(value: Any) -> int | None:
     """Returns a whole number, which may be written as a float or a text; else None.
 
-    >>> whole(3), whole(3.0), whole("007"), whole(" 3.0"), whole(3.5), whole(True)
-    (3, 3, 7, 3, None, None)
+    >>> [parse_whole_number(x) for x in (3, 3.0, "007", " 3.0", 3.5, True)]
+    [3, 3, 7, 3, None, None]
     """
     if isinstance(value, str):
         match = _WHOLE.fullmatch(value)

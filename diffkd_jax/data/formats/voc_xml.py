@@ -6,7 +6,7 @@ from xml.parsers import expat
 from ..images.decoding import reason
 from ..images.objects import MOST_NUMBER
 from ..images.signatures import refuse_pointer
-from .text import whole
+from .text import parse_whole_number
 
 MOST_BYTES = 2**22
 MOST_TEXT = 4096  # characters of a tag
@@ -84,7 +84,11 @@ def read_entry(data: bytes, where: str) -> Entry:
                 )
             found.append(value)
         mark = one.get(("object", "difficult"), "").strip()
-        marked = MARKS.get(mark.lower() if whole(mark) is None else whole(mark))
+        marked = MARKS.get(
+            mark.lower()
+            if parse_whole_number(mark) is None
+            else parse_whole_number(mark)
+        )
         if marked is None:
             raise ValueError(f"{at}: found difficult {mark[:40]!r}, expected 0 or 1")
         names.append(name)

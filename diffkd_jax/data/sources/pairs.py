@@ -11,7 +11,14 @@ from urllib.parse import unquote
 import numpy as np
 
 from ..formats.single_files import existing
-from ..formats.text import MOST_LIST_BYTES, finder, normal, printable, read_text, whole
+from ..formats.text import (
+    MOST_LIST_BYTES,
+    finder,
+    normal,
+    parse_whole_number,
+    printable,
+    read_text,
+)
 from ..images.decoding import PICTURES
 from ..images.masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from ..split import Dataset, Doubt, Split, some_of
@@ -96,7 +103,7 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
     if isinstance(given, float):
-        given = whole(given)
+        given = parse_whole_number(given)
     if isinstance(given, int) and 0 < given <= MOST_CLASSES:
         given = [str(k) for k in range(given)]
     if (

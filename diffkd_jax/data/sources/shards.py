@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..formats.single_files import existing
-from ..formats.text import decode_text, finder, printable, whole
+from ..formats.text import decode_text, finder, parse_whole_number, printable
 from ..images.decoding import PICTURES, Encoded, reason
 from ..images.signatures import refuse_pointer
 from ..split import MOST_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
@@ -180,7 +180,7 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> in
             raise ValueError(
                 f"{member.name!r}: found no JSON object with a label: {reason(error)}"
             ) from None
-    number = whole(value)
+    number = parse_whole_number(value)
     if number is None or not 0 <= number < MOST_CLASSES:
         raise ValueError(
             f"found label {str(value)[:40]!r} in {member.name!r}, expected a number "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.data import open_data
-from diffkd_jax.data.formats.text import decode_text, read_text, whole
+from diffkd_jax.data.formats.text import decode_text, parse_whole_number, read_text
 from diffkd_jax.data.sources import registry
 from diffkd_jax.tasks import classes
 from tests.helpers.data_on_disk import (
@@ -75,7 +75,7 @@ def test_large_texts_are_refused(tmp_path):
     + [(v, None) for v in (3.5, "3.5", "", "a", True, None, float("nan"), "1e3")],
 )
 def test_whole_numbers(value, number):
-    assert whole(value) == number
+    assert parse_whole_number(value) == number
 
 
 @pytest.mark.parametrize(("first", "second"), FORMS)
