@@ -80,7 +80,7 @@ def checked(split: Split, classes: int) -> Split:
     return split._replace(fetch=fetch)
 
 
-def train(batch: Batch, draws: Draws, data) -> Batch:
+def draw_views(batch: Batch, draws: Draws, data) -> Batch:
     """Views that are drawn once an example, for its picture, its mask and its boxes.
 
     Args:
@@ -127,7 +127,8 @@ def evaluate(batch: Batch, data) -> Batch:
       data: section ``data`` of a config.
 
     Returns:
-      As :func:`train`, ``size`` where there is a canvas, and beside boxes; those as of
+      The batch as of :func:`draw_views`, with ``size`` where there is a canvas, and
+      beside boxes. Boxes are as of
       :func:`diffkd_jax.data.transforms.boxes.to_evaluate`.
 
     Raises:

@@ -79,7 +79,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
 
     Then RandAugment and colour jitter, where they are on. Pictures stay uint8; the
     result has ``failed``, bool ``[n]``, true where a file does not decode. Batches with
-    masks or boxes go to :func:`diffkd_jax.data.transforms.dense.train`.
+    masks or boxes go to :func:`diffkd_jax.data.transforms.dense.draw_views`.
 
     Raises:
       ValueError: an unknown name, a field out of range, or pictures of different sizes
@@ -96,10 +96,10 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
     def transform(batch, draws):
         if dense.has_masks(batch):
             dense.check_masked(data)
-            return dense.train(batch, draws, data)
+            return dense.draw_views(batch, draws, data)
         if boxed.has_boxes(batch):
             boxed.check_boxed(data)
-            return dense.train(batch, draws, data)
+            return dense.draw_views(batch, draws, data)
         # Dear for small pictures, which are shifted and mirrored all at once.
         rngs = draws.generators() if in_turn else []
         given = batch["image"]
@@ -113,7 +113,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
             )
             image, failed = _each(batch["image"], crop, data.image_size, rngs)
         elif data.augment in ("scale_crop_flip", "resize_flip"):
-            batch = dense.train(batch, draws, data)
+            batch = dense.draw_views(batch, draws, data)
             image, failed = batch["image"], batch["failed"]
         else:
             image, failed = _same_size(batch["image"], data, data.image_size)
