@@ -117,7 +117,7 @@ def draw_views(batch: Batch, draws: Draws, data) -> Batch:
     return _seen(batch, views, tuple(data.train_size), "train_size", target_of)
 
 
-def evaluate(batch: Batch, data) -> Batch:
+def pad_images(batch: Batch, data) -> Batch:
     """Whole pictures, padded to ``data.canvas`` where it is set.
 
     Where ``data.resize`` is set, they are resized before by one factor for both sides.

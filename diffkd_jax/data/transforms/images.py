@@ -152,7 +152,7 @@ def eval_transform(data) -> Callable[[dict], dict]:
     The shorter side becomes ``data.resize`` before, where that is set. Pictures stay
     uint8; ``failed`` as of :func:`train_transform`. Batches with masks or boxes, and
     all where ``data.canvas`` is set, go to
-    :func:`diffkd_jax.data.transforms.dense.evaluate`.
+    :func:`diffkd_jax.data.transforms.dense.pad_images`.
 
     Raises:
       ValueError: an unknown interpolation or number of channels, or a field out of
@@ -166,7 +166,7 @@ def eval_transform(data) -> Callable[[dict], dict]:
         if boxes := boxed.has_boxes(batch):
             boxed.check_boxed(data)
         if masked or boxes or data.canvas:
-            return dense.evaluate(batch, data)
+            return dense.pad_images(batch, data)
         size = data.eval_size or data.image_size
         image, failed = _same_size(batch["image"], data, size)
         return batch | {"image": image, "failed": failed}

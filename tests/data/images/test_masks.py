@@ -414,7 +414,7 @@ def test_masks_of_one_s_own_are_checked():
     with pytest.raises(WrongMask, match=r"2 masks of train: found the value 7, expect"):
         survey.look(split(label), ("sky",), "train")
     with pytest.raises(WrongMask, match=r"found int32 \(3, 3\), expected uint8"):
-        dense.evaluate(
+        dense.pad_images(
             split(label.astype(np.int32)).fetch(np.arange(2)), data_options()
         )
 
