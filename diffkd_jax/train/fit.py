@@ -169,7 +169,7 @@ def fit(
                     )
                     saved, clock = step, time.monotonic()
             if seen is None:  # resumed at the end
-                _, seen = evaluate(run, state, plan.total_steps, None, asked)
+                _, seen = evaluate_student(run, state, plan.total_steps, None, asked)
         except (Stopped, Stalled) as end:
             stalled, step = isinstance(end, Stalled), int(state.step)
             if stalled and jax.process_count() > 1:  # the others are not here
@@ -224,11 +224,11 @@ def score(
     if not (plan.is_due(step, plan.eval_every) and lacks(step in history)):
         return None
     events("evaluate", step)
-    history[step], seen = evaluate(run, state, step, writer, asked)
+    history[step], seen = evaluate_student(run, state, step, writer, asked)
     return seen
 
 
-def evaluate(
+def evaluate_student(
     run: Run,
     state: TrainState,
     step: int,
