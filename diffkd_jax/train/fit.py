@@ -117,7 +117,7 @@ def fit(
         try:
             stop_here(asked)
             if first:  # which an earlier call may have had no time for
-                seen = score(run, state, first, teacher_variables, log, asked)
+                seen = evaluate_due(run, state, first, teacher_variables, log, asked)
             for step in range(first + 1, plan.total_steps + 1):
                 batch = _next(run, batches, unreadable)
                 between = run.method.taps and (step - 1) % plan.distill_every
@@ -157,7 +157,7 @@ def fit(
                     stalling.look_at_losses(values)
                     pending = []
                 stop_here(asked)
-                fresh = score(run, state, step, teacher_variables, log, asked)
+                fresh = evaluate_due(run, state, step, teacher_variables, log, asked)
                 if fresh is not None:
                     seen = fresh
                     stalling.look_at_scores(history, fresh)
@@ -191,7 +191,7 @@ def fit(
     return Fitted(state, [history[k] for k in sorted(history)], seen, rate)
 
 
-def score(
+def evaluate_due(
     run: Run,
     state: TrainState,
     step: int,
