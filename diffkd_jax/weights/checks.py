@@ -33,13 +33,14 @@ def check_finite(source: str | Path, variables: Any) -> None:
             )
 
 
-def fit(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.ndarray]:
+def cast_arrays(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.ndarray]:
     """The arrays of a file in the dtypes of the model that they are for.
 
     Raises:
       ValueError: other names or shapes, or numbers of another kind.
 
-    >>> fit({"a": np.ones(2, np.float16)}, {"a": np.zeros(2, np.float32)})["a"].dtype
+    >>> found = {"a": np.ones(2, np.float16)}
+    >>> cast_arrays(found, {"a": np.zeros(2, np.float32)})["a"].dtype
     dtype('float32')
     """
     wrong = sorted(

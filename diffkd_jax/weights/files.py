@@ -13,7 +13,7 @@ from ..io import valid_json
 from ..models import MODELS, build, make
 from ..models.inputs import input_of
 from ..models.model import Model, by_path
-from .checks import expand, fit
+from .checks import cast_arrays, expand
 from .file_kinds import SAFETENSORS, kind_of, shard_note, what_is_at, what_is_in
 from .metadata import (
     INPUT_KEY,
@@ -172,7 +172,7 @@ def load_model(path: str | Path, model: str = "") -> Model:
             shape = (*(min(side, LARGE_ENOUGH) for side in shape[:2]), shape[2])
         made = describe(meta["model"], meta["options"], meta, tuple(shape))
         template = shapes_of(made, shape)
-        arrays = fit(found, by_path(template))
+        arrays = cast_arrays(found, by_path(template))
     except BUILD_ERRORS as error:
         raise ValueError(f"{file}: {error or type(error).__name__}") from error
     leaves = [arrays[name] for name in by_path(template)]
