@@ -12,7 +12,7 @@ from PIL import Image
 from diffkd_jax import main
 from diffkd_jax.models import build
 from diffkd_jax.models.model import by_path
-from diffkd_jax.weights.files import MODEL_FILE, describe, export_model
+from diffkd_jax.weights.files import MODEL_FILE, build_untrained, export_model
 from diffkd_jax.weights.initial import frozen_mask
 from tests.helpers.configs import load_config
 
@@ -310,7 +310,7 @@ def test_a_trained_detector_needs_no_training_split(coco, tmp_path, capsys):
     (coco / "annotations/instances_train2017.json").unlink()
     data = {"num_classes": 3, "class_names": ["name 1", "name 17", "name 90"]}
     options = config.student.options.to_dict()
-    model = describe(config.student.model, options, data, (256, 256, 3))
+    model = build_untrained(config.student.model, options, data, (256, 256, 3))
     image = {"image": jax.ShapeDtypeStruct((1, 256, 256, 3), "float32")}
     params, state = model.init(jax.random.key(0), image)
     variables = {"params": params, **state}

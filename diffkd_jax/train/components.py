@@ -19,7 +19,7 @@ from ..methods import METHODS, Method
 from ..models.model import Model, from_linen
 from ..named import call, find, keywords
 from ..tasks import TASKS, Evidence, Task
-from ..weights.files import describe, with_head
+from ..weights.files import build_untrained, with_head
 
 
 def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:
@@ -103,7 +103,7 @@ def make_model(role: str, options, data: Data, norm_group_size: int = 0) -> Mode
         given["dtype"] = options.dtype
     meta = with_head(data.meta, options.get("num_classes", 0))
     try:
-        model = describe(options.model, given, meta, data.eval_shape)
+        model = build_untrained(options.model, given, meta, data.eval_shape)
     except ValueError as error:
         raise ValueError(f"{role}.{error}") from error
     if norm_group_size and hasattr(model.module, "norm_group_size"):

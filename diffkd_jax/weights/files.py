@@ -38,7 +38,7 @@ BUILD_ERRORS = (
 )
 
 
-def describe(
+def build_untrained(
     name: str,
     options: dict[str, Any],
     data_meta: Mapping[str, Any],
@@ -57,7 +57,7 @@ def describe(
       ValueError: no such model, options that it does not take, or what is made is no
         model.
 
-    >>> describe("resnet8", {}, {"num_classes": 10}, (28, 28, 1)).meta["model"]
+    >>> build_untrained("resnet8", {}, {"num_classes": 10}, (28, 28, 1)).meta["model"]
     'resnet8'
     """
     meta = {
@@ -170,7 +170,7 @@ def load_model(path: str | Path, model: str = "") -> Model:
         shape = meta["input_shape"]
         if meta["model"] in MODELS:  # of theirs only the channels bind
             shape = (*(min(side, LARGE_ENOUGH) for side in shape[:2]), shape[2])
-        made = describe(meta["model"], meta["options"], meta, tuple(shape))
+        made = build_untrained(meta["model"], meta["options"], meta, tuple(shape))
         template = shapes_of(made, shape)
         arrays = cast_arrays(found, by_path(template))
     except BUILD_ERRORS as error:
@@ -249,7 +249,7 @@ def load_torch(
             "(teacher.num_classes, or the classes of the data)"
         )
     # Without a head one class will do: the strict check below tells.
-    model = describe(name, options, {"num_classes": classes or 1}, input_shape)
+    model = build_untrained(name, options, {"num_classes": classes or 1}, input_shape)
     template = shapes_of(model, model.meta["input_shape"])
     try:
         variables, reference = import_weights(model.module, state_dict, template)
@@ -317,7 +317,7 @@ def is_ours(file: Path) -> bool:
 def is_classifier(model: Model) -> bool:
     """Returns whether a model gives one vector of logits an image.
 
-    >>> is_classifier(describe("resnet8", {}, {"num_classes": 10}, (8, 8, 3)))
+    >>> is_classifier(build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3)))
     True
     """
     shape = model.meta["input_shape"]

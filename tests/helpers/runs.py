@@ -42,10 +42,10 @@ def finished(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory):
     """Workdir with the export of a ResNet of drawn weights, as ``RESNET`` names it."""
-    from diffkd_jax.weights.files import MODEL_FILE, describe, export_model
+    from diffkd_jax.weights.files import MODEL_FILE, build_untrained, export_model
     from tests.helpers.variables import random_variables
 
-    model = describe(
+    model = build_untrained(
         "resnet8", RESNET["teacher.options"], {"num_classes": 10}, (28, 28, 1)
     )
     variables = random_variables(model.module, (28, 28, 1))

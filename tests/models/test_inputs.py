@@ -15,7 +15,7 @@ from diffkd_jax.data.transforms.images import normalise
 from diffkd_jax.models import Model
 from diffkd_jax.models.inputs import input_difference, input_of
 from diffkd_jax.weights.files import (
-    describe,
+    build_untrained,
     export_model,
     export_torch,
     load_model,
@@ -32,7 +32,7 @@ OPTIONS = {"channels": [4, 4, 4, 8]}
 
 def small(shape=SHAPE, name="resnet8", options=OPTIONS, **meta):
     known = {"num_classes": 3, "mean": MEAN, "std": STD} | meta
-    model = describe(name, options, known, shape)
+    model = build_untrained(name, options, known, shape)
     return model._replace(variables=random_variables(model.module, shape))
 
 
@@ -283,7 +283,7 @@ def test_options_that_no_file_can_hold_are_refused_before_training():
         with pytest.raises(
             ValueError, match=r"options: found \{'clip': .*, expected f"
         ):
-            describe(own, {"clip": value}, {"num_classes": 3}, SHAPE)
+            build_untrained(own, {"clip": value}, {"num_classes": 3}, SHAPE)
 
 
 def test_export_weights_writes_what_it_knows(student, tmp_path):

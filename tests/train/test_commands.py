@@ -19,7 +19,7 @@ from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import (
     EMA_FILE,
     MODEL_FILE,
-    describe,
+    build_untrained,
     export_torch,
     load_model,
 )
@@ -363,7 +363,9 @@ def test_the_teacher_runs_folded(resnet):
 
 def test_a_teacher_of_other_classes_gives_features(resnet, tmp_path, capsys):
     model = load_model(resnet)
-    other = describe("resnet8", model.meta["options"], {"num_classes": 7}, (28, 28, 1))
+    other = build_untrained(
+        "resnet8", model.meta["options"], {"num_classes": 7}, (28, 28, 1)
+    )
     params = model.variables["params"]
     head = {
         k: np.ones((*v.shape[:-1], 7), np.float32) for k, v in params["head"].items()

@@ -11,7 +11,7 @@ from diffkd_jax.train.initial_state import starting
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.weights.files import (
     MODEL_FILE,
-    describe,
+    build_untrained,
     export_model,
     export_torch,
     load_model,
@@ -56,7 +56,9 @@ def test_a_run_starts_from_an_export(tmp_path, monkeypatch):
 
 def test_a_head_can_be_left_out(tmp_path, monkeypatch):
     """Of other classes, which would not fit."""
-    made = describe("resnet8", {"channels": [2, 2, 2, 4]}, {"num_classes": 7}, SHAPE)
+    made = build_untrained(
+        "resnet8", {"channels": [2, 2, 2, 4]}, {"num_classes": 7}, SHAPE
+    )
     variables = random_variables(made.module, SHAPE)
     trained = made._replace(variables=variables)
     export_model(tmp_path / MODEL_FILE, trained)

@@ -11,7 +11,7 @@ from diffkd_jax.train.components import make_model
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import (
     MODEL_FILE,
-    describe,
+    build_untrained,
     export_model,
     export_torch,
     load_model,
@@ -115,7 +115,8 @@ def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
     """They are trained on crops and evaluated on whole images."""
     known = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
     small, large = (
-        describe("deeplabv3_resnet8", {}, known, (side, side, 3)) for side in (32, 48)
+        build_untrained("deeplabv3_resnet8", {}, known, (side, side, 3))
+        for side in (32, 48)
     )
     variables = random_variables(small.module, (32, 32, 3))
     export_model(tmp_path / MODEL_FILE, small._replace(variables=variables))

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from diffkd_jax import export_weights, import_weights
 from diffkd_jax.weights.files import (
-    describe,
+    build_untrained,
     export_model,
     load_model,
     load_torch,
@@ -133,7 +133,7 @@ def test_an_ending_that_lies_is_read_by_content(tmp_path):
 
 
 def test_a_truncated_safetensors_file_says_so(tmp_path):
-    model = describe("resnet8", {}, {"num_classes": 5}, SHAPE)
+    model = build_untrained("resnet8", {}, {"num_classes": 5}, SHAPE)
     model = model._replace(variables=random_variables(model.module, SHAPE))
     export_model(tmp_path / "model.safetensors", model)
     whole = (tmp_path / "model.safetensors").read_bytes()

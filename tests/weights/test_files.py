@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import import_weights
 from diffkd_jax.weights.files import (
-    describe,
+    build_untrained,
     export_model,
     export_torch,
     is_ours,
@@ -25,7 +25,7 @@ SHAPE = (32, 32, 3)
 
 
 def trained(name, **options):
-    model = describe(name, options, {"num_classes": 5}, SHAPE)
+    model = build_untrained(name, options, {"num_classes": 5}, SHAPE)
     return model._replace(variables=random_variables(model.module, SHAPE))
 
 
@@ -41,7 +41,7 @@ def test_exports_load_back(name, tmp_path):
 
 def references_of(*names):
     five = {"num_classes": 5}
-    modules = {n: describe(n, {}, five, SHAPE).module for n in names}
+    modules = {n: build_untrained(n, {}, five, SHAPE).module for n in names}
     return [(n, r) for n, module in modules.items() for r in references(module)]
 
 

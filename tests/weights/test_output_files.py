@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.weights.files import describe, export_model, is_ours, load_model
+from diffkd_jax.weights.files import build_untrained, export_model, is_ours, load_model
 from diffkd_jax.weights.output_files import appearing
 from tests.helpers.variables import random_variables
 
@@ -15,7 +15,7 @@ SHAPE = (8, 8, 3)
 
 def small():
     options = {"channels": [4, 4, 4, 8]}
-    model = describe("resnet8", options, {"num_classes": 3}, SHAPE)
+    model = build_untrained("resnet8", options, {"num_classes": 3}, SHAPE)
     return model._replace(variables=random_variables(model.module, SHAPE))
 
 

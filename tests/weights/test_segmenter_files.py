@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from diffkd_jax import import_weights
 from diffkd_jax.models.model import by_path
 from diffkd_jax.weights.files import (
-    describe,
+    build_untrained,
     export_model,
     export_torch,
     load_model,
@@ -26,7 +26,7 @@ PLAIN = {"deep_stem": False, "align_corners": False, "head_dropout": 0.0}
 
 
 def untrained(name, classes=5, **options):
-    return describe(name, options, {"num_classes": classes}, SHAPE)
+    return build_untrained(name, options, {"num_classes": classes}, SHAPE)
 
 
 def trained(name, classes=5, **options):

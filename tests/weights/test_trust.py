@@ -12,7 +12,7 @@ from diffkd_jax import export_weights, import_weights
 from diffkd_jax.models import MODELS, build
 from diffkd_jax.weights.checks import check_finite
 from diffkd_jax.weights.files import (
-    describe,
+    build_untrained,
     export_model,
     export_torch,
     load_model,
@@ -32,7 +32,7 @@ META = {
 
 def small(name="resnet8", options=META["options"]):
     meta = {"num_classes": 3, "class_names": ["ant", "bee", "cow"]}
-    model = describe(name, options, meta, SHAPE)
+    model = build_untrained(name, options, meta, SHAPE)
     return model._replace(variables=random_variables(model.module, SHAPE))
 
 
