@@ -21,8 +21,8 @@ from .metadata import (
     UNKNOWN,
     check_model_name,
     input_text,
-    parse,
     parse_input,
+    parse_metadata,
 )
 from .output_files import EMA_FILE, MODEL_FILE
 from .tensors import read_arrays, read_metadata, write_arrays
@@ -209,7 +209,7 @@ def read_description(file: Path) -> dict[str, Any]:
     """
     metadata = read_metadata(file)
     try:
-        return parse(metadata)
+        return parse_metadata(metadata)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

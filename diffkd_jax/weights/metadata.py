@@ -15,7 +15,7 @@ LARGEST_SIDE = 2**16  # of a picture, pixels; and of its channels
 LARGEST_HEAD = 2**24
 
 
-def parse(metadata: Mapping[str, str]) -> dict[str, Any]:
+def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The description of a model in the metadata of a ``.safetensors`` file.
 
     Returns:
@@ -27,7 +27,7 @@ def parse(metadata: Mapping[str, str]) -> dict[str, Any]:
     Raises:
       ValueError: none, or not of the form that our exports have.
 
-    >>> parse({})  # doctest: +ELLIPSIS
+    >>> parse_metadata({})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: found no model exported by diffkd_jax, expected one; ...
@@ -62,7 +62,7 @@ def parse_input(metadata: Mapping[str, str]) -> dict[str, Any]:
     {}
     """
     if KEY in metadata:
-        meta = parse(metadata)
+        meta = parse_metadata(metadata)
         return {field: meta[field] for field in INPUT_FIELDS}
     if INPUT_KEY in metadata:
         return _checked(metadata[INPUT_KEY], INPUT_FIELDS)
