@@ -207,7 +207,7 @@ def _silence_orbax() -> None:
     sys.unraisablehook = without_closed_loops
 
 
-def parse(
+def parse_flags(
     argv: list[str], values: flags.FlagValues = FLAGS, given: set[str] | None = None
 ) -> list[str]:
     """Parses flags and the options of models; errors are one line, exit code 1.
@@ -319,7 +319,7 @@ def entry() -> None:
     try:
         app.run(
             functools.partial(main, given=given),
-            flags_parser=functools.partial(parse, given=given),
+            flags_parser=functools.partial(parse_flags, given=given),
         )
     except KeyboardInterrupt:  # the second one, or one before anything was trained
         console.say("interrupted; what was saved stays", error=True)

@@ -52,7 +52,7 @@ def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", [])
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as end:
-        main.parse(["main", *arguments], values)
+        main.parse_flags(["main", *arguments], values)
     assert end.value.code == 1
     shown = capsys.readouterr().err
     assert message in shown
@@ -148,7 +148,7 @@ def parsed(monkeypatch, *arguments):
     values = flags.FlagValues()
     main.define_flags(values)
     monkeypatch.setattr("sys.argv", [])
-    main.parse(["main", *arguments], values)
+    main.parse_flags(["main", *arguments], values)
     return values.config
 
 

@@ -59,7 +59,7 @@ def parsed(arguments, monkeypatch):
     values = flags.FlagValues()
     main.define_flags(values)
     monkeypatch.setattr("sys.argv", [])
-    main.parse(["main", *arguments], values)
+    main.parse_flags(["main", *arguments], values)
     return values.config
 
 

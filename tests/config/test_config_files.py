@@ -31,7 +31,7 @@ def parse(monkeypatch, capsys):
         main.define_flags(values)
         code = 0
         try:
-            main.parse(argv, values)
+            main.parse_flags(argv, values)
         except SystemExit as end:
             code = end.code
         return values, code, capsys.readouterr().err.splitlines()

@@ -39,13 +39,13 @@ def test_import_paths_of_a_record_are_named_again(recorded, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", [])
     arguments = ["main", f"--config={file}", f"--config.student.model={OWN}"]
     with pytest.raises(SystemExit):
-        main.parse(arguments, values)
+        main.parse_flags(arguments, values)
     shown = capsys.readouterr().err
     assert f"add --config.teacher.model={OWN}" in shown
     values = flags.FlagValues()
     main.define_flags(values)
     arguments += [f"--config.teacher.model={OWN}", "--config.seed=7"]
-    main.parse(arguments, values)
+    main.parse_flags(arguments, values)
     assert (values.config.seed, values.config.data.mean) == (7, (0.4,))
     assert values.config.student.options.width == 4
 
