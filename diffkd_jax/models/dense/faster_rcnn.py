@@ -14,7 +14,7 @@ from ...ops.anchors import grid_anchors
 from ...ops.proposals import propose, sample_anchors, sample_proposals
 from ...ops.roi_align import multiscale
 from .fpn import Extra, Level, pyramid_of
-from .retinanet import Tower, check_sizes, covered, predict
+from .retinanet import Tower, check_sizes, covered, predict_levels
 
 # Levels that boxes are pooled from; a coarser one is for proposals alone.
 POOLED = ("p2", "p3", "p4", "p5")
@@ -164,11 +164,13 @@ class FasterRcnn(nn.Module):
         count = len(self.ratios)
         tower = Tower(1, self.fpn_channels, 0, self.dtype, name="rpn_tower")
         y = tower(maps)
-        logits = predict(y, 1, count, kernel_size=1, name="rpn_class_head")
+        logits = predict_levels(y, 1, count, kernel_size=1, name="rpn_class_head")
         rounded = self.rounded_anchors
         return {
             "objectness": {level: value[..., 0] for level, value in logits.items()},
-            "box_codes": predict(y, 4, count, kernel_size=1, name="rpn_box_head"),
+            "box_codes": predict_levels(
+                y, 4, count, kernel_size=1, name="rpn_box_head"
+            ),
             "anchors": {
                 level: grid_anchors(
                     value.shape[1:3],

@@ -10,7 +10,7 @@ import numpy as np
 from ...bounds import Channels, Share
 from ...ops.anchors import points
 from .fpn import Extra, Level, pyramid_of
-from .retinanet import Tower, covered, predict, rare
+from .retinanet import Tower, covered, predict_levels, rare
 
 GROUPS = 32  # of the norms of the towers
 
@@ -88,15 +88,15 @@ class Fcos(nn.Module):
         classes, boxes = (
             Tower(*tower, name=f"{name}_tower")(maps) for name in ("class", "box")
         )
-        distances = predict(boxes, 4, name="box_head")
+        distances = predict_levels(boxes, 4, name="box_head")
         if self.level_scales:
             distances = {
                 level: y * self.param(f"scale_{level}", nn.initializers.ones, ())
                 for level, y in distances.items()
             }
-        centreness = predict(boxes, 1, name="centreness_head")
+        centreness = predict_levels(boxes, 1, name="centreness_head")
         return outputs | {
-            "class_logits": predict(
+            "class_logits": predict_levels(
                 classes, self.num_classes, bias_init=rare, name="class_head"
             ),
             "box_codes": {level: nn.relu(y) for level, y in distances.items()},

@@ -53,7 +53,7 @@ class Tower(nn.Module):
         return dict(maps)
 
 
-def predict(
+def predict_levels(
     maps: Mapping[str, jax.Array],
     values: int,
     anchors: int = 1,
@@ -159,13 +159,13 @@ class RetinaNet(nn.Module):
         classes, boxes = (
             Tower(*tower, name=f"{name}_tower")(maps) for name in ("class", "box")
         )
-        logits = predict(
+        logits = predict_levels(
             classes, self.num_classes, count, bias_init=rare, name="class_head"
         )
         sizes = {level: y.shape[1:3] for level, y in maps.items()}
         return outputs | {
             "class_logits": logits,
-            "box_codes": predict(boxes, 4, count, name="box_head"),
+            "box_codes": predict_levels(boxes, 4, count, name="box_head"),
             "anchors": self._anchors(sizes, x.shape[1:3]),
         }
 
