@@ -15,14 +15,14 @@ IGNORED_COLOUR = (255, 255, 255)
 MOST_SHOWN = 6
 
 
-def iou(counts: np.ndarray) -> np.ndarray:
+def class_iou(counts: np.ndarray) -> np.ndarray:
     """Intersection over union of each class, NaN for one that is nowhere.
 
     Args:
       counts: integers ``[classes, classes + 1]``: rows are labels, columns predictions,
         the last one none.
 
-    >>> iou(np.array([[2, 0, 0], [0, 0, 0]]))
+    >>> class_iou(np.array([[2, 0, 0], [0, 0, 0]]))
     array([ 1., nan])
     """
     hits = np.diag(counts[:, :-1]).astype(float)
@@ -42,7 +42,7 @@ def draw(
       meta: of the data; ``class_names``, where they are known.
     """
     counts = np.asarray(seen.sums["confusion"])
-    each, pixels = iou(counts), counts.sum(1)
+    each, pixels = class_iou(counts), counts.sum(1)
     names = list(meta.get("class_names") or map(str, range(len(each))))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "iou.csv").open("w", newline="", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ from ...bounds import Size, Weight
 from ...ops.resize import bilinear
 from ..classes import check_classes
 from ..task import Evidence, Task
-from .plots import draw, iou, show, write
+from .plots import class_iou, draw, show, write
 
 IGNORED = 255
 TARGET = {"label": 2}  # rank of each array of an example
@@ -199,7 +199,7 @@ def score(seen: Evidence) -> dict[str, float]:
     {'miou': 0.775, 'accuracy': 0.875, 'loss': 1.0}
     """
     counts = np.asarray(seen.sums["confusion"])
-    each, pixels = iou(counts), int(counts.sum())
+    each, pixels = class_iou(counts), int(counts.sum())
     there = each[np.isfinite(each)]
     hits = int(np.trace(counts[:, :-1]))
     return {

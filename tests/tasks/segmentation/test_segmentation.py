@@ -12,8 +12,8 @@ from diffkd_jax.ops.resize import bilinear
 from diffkd_jax.tasks import Evidence
 from diffkd_jax.tasks.segmentation import plots
 from diffkd_jax.tasks.segmentation.task import (
+    class_iou,
     evidence,
-    iou,
     pixel_loss,
     score,
     segmentation,
@@ -70,7 +70,9 @@ def test_scores_of_the_reference():
     golden = np.load(GOLDEN / "dense/miou.npz")
     seen = counted(golden["in/prediction"], golden["in/label"], 19)
     np.testing.assert_array_equal(seen.sums["confusion"][:, :-1], golden["confusion"])
-    np.testing.assert_allclose(iou(np.asarray(seen.sums["confusion"])), golden["iou"])
+    np.testing.assert_allclose(
+        class_iou(np.asarray(seen.sums["confusion"])), golden["iou"]
+    )
     found = score(seen)
     assert found["miou"] == pytest.approx(float(golden["miou_over_present"]))
     assert found["accuracy"] == pytest.approx(float(golden["pixel_accuracy"]))
