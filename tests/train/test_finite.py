@@ -11,7 +11,7 @@ from diffkd_jax.train import commands as runs
 from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.finite import log_first_step, require_finite
 from diffkd_jax.train.outputs.metrics import read_rows
-from diffkd_jax.train.workdir.directory import read_json
+from diffkd_jax.train.workdir.directory import read_json_object
 from diffkd_jax.train.workdir.identity import record_divergence
 from diffkd_jax.weights.files import MODEL_FILE, load_model
 from tests.helpers.configs import tiny_config
@@ -85,7 +85,7 @@ def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
     )
     with pytest.raises(ValueError, match=message):
         main.run(tiny_config(**BAD), str(tmp_path))
-    assert read_json(tmp_path / "diverged.json")["step"] == 5
+    assert read_json_object(tmp_path / "diverged.json")["step"] == 5
     main.run(tiny_config(**BAD, **{"train.max_skipped": 1}), str(tmp_path))
     assert "step 5: found loss/total = nan, its update is left out" in caplog.text
     rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if "skipped" in row]
@@ -126,7 +126,7 @@ def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
     main.run(lower, str(tmp_path))
     rates = [row.get("learning_rate") for row in read_rows(tmp_path / "metrics.jsonl")]
     assert rates[2] > rates[3] > 0
-    record = read_json(tmp_path / "config.json")
+    record = read_json_object(tmp_path / "config.json")
     assert record["changed"] == [
         {"optimizer.learning_rate": [0.1, 1e-3], "weights.task": ["nothing", 0.5]}
     ]
@@ -141,7 +141,7 @@ def test_a_run_that_diverged_before_a_checkpoint_may_change_all_of_it(tmp_path):
     with pytest.raises(ValueError, match=r"step 2: .* checkpoint: step none"):
         main.run(tiny_config(**fields), str(tmp_path))
     main.run(tiny_config(**fields | {"method_options": {"at": 9}}), str(tmp_path))
-    record = read_json(tmp_path / "config.json")
+    record = read_json_object(tmp_path / "config.json")
     assert (record["method_options"], "changed" in record) == ({"at": 9}, False)
 
 

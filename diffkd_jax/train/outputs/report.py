@@ -18,7 +18,7 @@ from ...core.taps import lookup
 from ...io.best_effort import noting
 from ...io.drawing import draw_files
 from ..build import Run, student_variables
-from ..workdir.directory import read_json, write_whole
+from ..workdir.directory import read_json_object, write_whole
 from . import plots
 from .examples import compared_examples, few, once
 from .metrics import read_rows
@@ -253,7 +253,7 @@ def _link(method: str) -> str:
 
 
 def _config(workdir: pathlib.Path) -> str:
-    text = json.dumps(read_json(workdir / "config.json"), indent=2)
+    text = json.dumps(read_json_object(workdir / "config.json"), indent=2)
     return f"<details><summary>Config</summary><pre>{html.escape(text)}</pre></details>"
 
 

@@ -24,7 +24,7 @@ from ...io import valid_json
 from ...tasks import Task
 from ..cluster import processes, sharding
 from . import state_shapes
-from .directory import read_json
+from .directory import read_json_object
 
 LOG = logging.getLogger(__name__)
 NEWEST = 2  # one to fall back to
@@ -247,7 +247,7 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
       ValueError: It holds something else.
       OSError: It cannot be read.
     """
-    meta = read_json(directory / "meta/metadata")
+    meta = read_json_object(directory / "meta/metadata")
     scores = meta.get("scores")
     if not isinstance(scores, dict):
         raise ValueError(f"{directory}: found scores {scores!r}, expected an object")

@@ -102,7 +102,7 @@ def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
     problems = []
     try:
         compared = (f"final_{headline}", f"best_{headline}", "images_per_second")
-        result = valid_json.undefined_as_nan(read_json(file))
+        result = valid_json.undefined_as_nan(read_json_object(file))
         lacking = [n for n in compared if not isinstance(result.get(n), int | float)]
         problems += [f"{file}: found no number {name}" for name in lacking]
     except ValueError as error:
@@ -149,7 +149,7 @@ def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
             return _in_the_way(file, "a model without a checkpoint or a summary")
     if not begun and record.exists():
         try:
-            known = set(read_json(record)) >= RECORD_SECTIONS
+            known = set(read_json_object(record)) >= RECORD_SECTIONS
         except ValueError:
             known = False
         if not known:
@@ -234,7 +234,7 @@ def _is_whole(file: pathlib.Path) -> bool:
     return True
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json_object(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON object; numbers that were undefined when written are None.
 
     Raises:

@@ -14,7 +14,13 @@ from ...recorded_config import check_version
 from ...tasks.classes import first_difference
 from ..cluster.processes import as_first, everywhere, is_primary, wait_for_all
 from ..components import make_method
-from .directory import SUMMARY, foreign_file, has_checkpoints, read_json, write_json
+from .directory import (
+    SUMMARY,
+    foreign_file,
+    has_checkpoints,
+    read_json_object,
+    write_json,
+)
 
 LOG = logging.getLogger(__name__)
 KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
@@ -78,7 +84,7 @@ def claim_workdir(
             f"workdir: found a run in {workdir} and no config.json, expected the "
             "record of its config; put it back or choose another --workdir"
         )
-    found = read_json(record)
+    found = read_json_object(record)
     kept = {k: v for k, v in found.items() if k in ("version", TEACHER, *KNOWN_BY)}
     check_version(record, found)
     version = found.pop("version")
@@ -173,7 +179,7 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
     """
     wait_for_all("the workdir is claimed")
     file = workdir / "config.json"
-    record = read_json(file) if file.exists() else {}
+    record = read_json_object(file) if file.exists() else {}
     known = record.get(TEACHER, checksum)
     if known != checksum:
         raise ValueError(

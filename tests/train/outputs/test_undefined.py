@@ -102,7 +102,7 @@ def test_a_run_whose_scores_are_undefined_is_finished(undefined, tmp_path, capsy
 def test_a_summary_without_its_score_is_still_named(finished, tmp_path):
     for name in ("model.safetensors", "report.html"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
-    found = directory.read_json(finished / "summary.json")
+    found = directory.read_json_object(finished / "summary.json")
     del found["final_top1"]
     directory.write_json(tmp_path / "summary.json", found)
     with pytest.raises(ValueError, match="found no number final_top1"):

@@ -36,7 +36,7 @@ def test_a_teacher_may_move_and_be_no_other_one(tmp_path):
     record_teacher(run, 7)
     with pytest.raises(ValueError, match=r"teacher\.init: .*checksum 8, expected 7"):
         record_teacher(run, 8)
-    record = directory.read_json(run / "config.json")
+    record = directory.read_json_object(run / "config.json")
     del record["teacher_checksum"]  # as of an older version
     directory.write_json(run / "config.json", record)
     record_teacher(run, 8)
@@ -66,14 +66,14 @@ def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
 
 
 def test_the_record_of_a_run_holds_its_teacher(finished):
-    record = directory.read_json(finished / "config.json")
+    record = directory.read_json_object(finished / "config.json")
     config = tiny_config()
     data = open_data(config.data)
     teacher = load_teacher(
         finished / "teacher", make_model("teacher", config.teacher, data)
     )
     assert record["teacher_checksum"] == teacher.meta["checksum"]
-    assert "teacher_checksum" not in directory.read_json(
+    assert "teacher_checksum" not in directory.read_json_object(
         finished / "teacher/config.json"
     )
 
@@ -81,7 +81,7 @@ def test_the_record_of_a_run_holds_its_teacher(finished):
 def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
     run = claimed(tmp_path / "run")
     (run / "checkpoints/4").mkdir(parents=True)
-    record = directory.read_json(run / "config.json")
+    record = directory.read_json_object(run / "config.json")
     directory.write_json(run / "config.json", record | {"classes": 5})
     with pytest.raises(ValueError, match=r"config\.json: found classes of int"):
         claimed(run)
@@ -122,7 +122,7 @@ def test_what_is_broken_of_a_finished_run_is_made_again(done, caplog, name, dama
 
 
 def test_the_average_belongs_to_a_finished_run_that_has_one(done, caplog):
-    summary = directory.read_json(done / "summary.json")
+    summary = directory.read_json_object(done / "summary.json")
     directory.write_json(done / "summary.json", summary | {"final_ema_top1": 0.5})
     assert directory.read_summary(done, "top1") is None
     assert EMA_FILE in caplog.text

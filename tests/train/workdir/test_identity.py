@@ -84,7 +84,7 @@ def test_weights_that_earlier_versions_exported_load(folder):
 
 
 def test_the_record_says_version_and_classes(finished):
-    record = directory.read_json(finished / "config.json")
+    record = directory.read_json_object(finished / "config.json")
     assert record["version"] == __version__
     assert len(record["classes"]) == 10
 
