@@ -81,7 +81,7 @@ def subplots(lines: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any
     return figure, figure.subplots(lines, columns, **options)
 
 
-def save(figure: Any, path: pathlib.Path) -> pathlib.Path:
+def save_figure(figure: Any, path: pathlib.Path) -> pathlib.Path:
     """Writes a PNG file, and returns where."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()

@@ -171,7 +171,7 @@ def draw(found):
         axis.set_yticks(ticks, map(str, ticks))
     np.atleast_1d(axes)[0].set_ylabel("cost, first point is 1")
     np.atleast_1d(axes)[0].legend(fontsize=7)
-    drawing.save(figure, HERE / "growth.png")
+    drawing.save_figure(figure, HERE / "growth.png")
 
 
 def main():

@@ -22,7 +22,7 @@ def quickly_drawn(request, monkeypatch):
 
     if request.module.__name__ != "tests.train.outputs.test_report":
         for module in (drawing, plots):
-            monkeypatch.setattr(module, "save", blank)
+            monkeypatch.setattr(module, "save_figure", blank)
 
 
 @pytest.fixture(scope="session")

@@ -254,4 +254,4 @@ def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Pat
     axis.set_xticks(ticks, names, rotation=60, ha="right")
     axis.set_yticks(ticks, names)
     axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")
-    return drawing.save(figure, path)
+    return drawing.save_figure(figure, path)

@@ -48,7 +48,10 @@ def draw(
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
     axis.legend(loc="lower right", fontsize=8)
-    return [drawing.save(figure, folder / "ap.png"), _precision(folder, precision)]
+    return [
+        drawing.save_figure(figure, folder / "ap.png"),
+        _precision(folder, precision),
+    ]
 
 
 def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
@@ -62,7 +65,7 @@ def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
     axis.set_ylim(0, 1.02)
     if there.any():
         axis.legend(fontsize=8)
-    return drawing.save(figure, folder / "precision.png")
+    return drawing.save_figure(figure, folder / "precision.png")
 
 
 @drawing.defaults()
@@ -94,7 +97,7 @@ def show(
             axis.imshow(image[at])
             axis.set_axis_off()
             _boxes(axis, {k: np.asarray(v)[at] for k, v in found.items()}, names)
-    return [drawing.save(figure, folder / "boxes.png")]
+    return [drawing.save_figure(figure, folder / "boxes.png")]
 
 
 def write(

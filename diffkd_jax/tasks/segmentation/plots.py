@@ -57,7 +57,7 @@ def draw(
     axis.set_yticks(range(len(each)), drawing.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.1), xlabel="intersection over union", title="by class")
-    return [drawing.save(figure, folder / "iou.png")]
+    return [drawing.save_figure(figure, folder / "iou.png")]
 
 
 @drawing.defaults()
@@ -87,7 +87,7 @@ def show(
         for axis, picture in zip(column, pixels, strict=False):
             axis.imshow(picture)
             axis.set_axis_off()
-    return [drawing.save(figure, folder / "masks.png")]
+    return [drawing.save_figure(figure, folder / "masks.png")]
 
 
 def write(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...io.drawing import COLOURS, defaults, literal, save, subplots
+from ...io.drawing import COLOURS, defaults, literal, save_figure, subplots
 
 
 @defaults()
@@ -25,7 +25,7 @@ def losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @defaults()
@@ -48,7 +48,7 @@ def scores(
     axis.set(xlabel="step", ylabel=literal(headline))
     axis.legend()
     axis.grid(alpha=0.3)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @defaults()
@@ -68,7 +68,7 @@ def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> No
     )
     axis.legend(loc="lower left")
     figure.colorbar(mesh, label="share of examples")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @defaults()
@@ -110,7 +110,7 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     figure.suptitle(f"{literal(tap)}: denoising (colour) towards the teacher (grey)")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @defaults()
@@ -129,4 +129,4 @@ def comparison(
     spread = high - low or 0.01 * abs(low) or 0.01
     axis.set_ylim(low - 0.5 * spread, high + 0.3 * spread)
     axis.set_ylabel(literal(headline))
-    save(figure, path)
+    save_figure(figure, path)
