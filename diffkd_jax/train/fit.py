@@ -164,7 +164,7 @@ def fit(
                 if due or _is_late(plan, step, clock):
                     events("save", step)
                     rows = finite.rows(pending)
-                    checkpoint.save(
+                    checkpoint.save_checkpoint(
                         checkpoints, step, state, history.get(step, {}), rows
                     )
                     saved, clock = step, time.monotonic()
@@ -176,7 +176,7 @@ def fit(
                 raise
             if step > saved:
                 rows = finite.rows(pending)
-                checkpoint.save(checkpoints, step, state, {}, rows)
+                checkpoint.save_checkpoint(checkpoints, step, state, {}, rows)
             checkpoints.wait_until_finished()
             if isinstance(end, Stalled):
                 raise

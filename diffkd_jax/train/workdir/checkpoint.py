@@ -101,7 +101,7 @@ def manager(
     )
 
 
-def save(
+def save_checkpoint(
     checkpoints: ocp.CheckpointManager,
     step: int,
     state: Any,

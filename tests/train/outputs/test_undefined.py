@@ -144,7 +144,7 @@ def test_metrics_that_wait_in_a_checkpoint_keep_undefined_numbers(tmp_path):
     state = {"w": jnp.ones(2)}
     with checkpoint.manager(tmp_path, task) as checkpoints:
         waiting = [(1, {"share": np.float32(NAN), "counts": np.array([1.0, INF])})]
-        checkpoint.save(checkpoints, 2, state, {"top1": NAN}, waiting)
+        checkpoint.save_checkpoint(checkpoints, 2, state, {"top1": NAN}, waiting)
         checkpoints.wait_until_finished()
         (file,) = pathlib.Path(tmp_path).rglob("meta/metadata")
         assert strictly(file)[0]["scores"]["top1"] is None

@@ -46,7 +46,7 @@ def saved(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("saved")
     with checkpoint.manager(workdir, TASK) as checkpoints:
         for step, score in STEPS.items():
-            checkpoint.save(checkpoints, step, state(step), {"score": score})
+            checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": score})
     return workdir
 
 
@@ -72,18 +72,18 @@ def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     assert kept(workdir) == [8, 16, 20]
     with checkpoint.manager(workdir, TASK) as checkpoints:
         assert int(checkpoint.restore(checkpoints, state(0)).step) == 20
-        checkpoint.save(checkpoints, 24, state(24), {"score": 0.5})
-        checkpoint.save(checkpoints, 28, state(28), {"score": 0.6})
+        checkpoint.save_checkpoint(checkpoints, 24, state(24), {"score": 0.5})
+        checkpoint.save_checkpoint(checkpoints, 28, state(28), {"score": 0.6})
     assert kept(workdir) == [8, 24, 28]
     with checkpoint.manager(workdir, TASK) as checkpoints:
-        checkpoint.save(checkpoints, 32, state(32), {"score": 0.95})
+        checkpoint.save_checkpoint(checkpoints, 32, state(32), {"score": 0.95})
     assert kept(workdir) == [28, 32]
 
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
     with checkpoint.manager(tmp_path, TASK) as checkpoints:
         for step in range(1, 7):
-            checkpoint.save(checkpoints, step, state(step), {"score": 0.1})
+            checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": 0.1})
     assert kept(tmp_path) == [5, 6]
 
 
@@ -130,7 +130,7 @@ def test_saving_goes_on_after_a_fall_back(workdir, caplog):
             file.write_bytes(b"damaged")
     with checkpoint.manager(workdir, TASK) as checkpoints:
         assert int(checkpoint.restore(checkpoints, state(0)).step) == 16
-        checkpoint.save(checkpoints, 20, state(20), {"score": 0.1})
+        checkpoint.save_checkpoint(checkpoints, 20, state(20), {"score": 0.1})
     assert kept(workdir) == [8, 16, 20]
     assert restored(workdir) == 20
     moved = sorted(p.name for p in (workdir / "damaged").iterdir())
@@ -143,7 +143,7 @@ def test_a_save_that_is_not_taken_is_an_error(workdir):
         checkpoint.manager(workdir, TASK) as checkpoints,
         pytest.raises(ValueError, match="expected none from step 18 on"),
     ):
-        checkpoint.save(checkpoints, 18, state(18), {"score": 0.1})
+        checkpoint.save_checkpoint(checkpoints, 18, state(18), {"score": 0.1})
 
 
 def test_none_that_can_be_read_is_refused_and_nothing_lost(workdir):
@@ -187,7 +187,7 @@ def test_the_best_is_the_least_where_less_is_better(tmp_path):
     task = TASK._replace(higher_is_better=False)
     with checkpoint.manager(tmp_path, task) as checkpoints:
         for step, score in {4: 0.3, 8: 0.1, 12: 0.5, 16: 0.4}.items():
-            checkpoint.save(checkpoints, step, state(step), {"score": score})
+            checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": score})
     assert kept(tmp_path) == [8, 12, 16]
 
 
@@ -230,7 +230,7 @@ def test_a_best_one_that_is_damaged_does_not_keep_others_from_saving(
 ):
     change("[1]")(workdir / "checkpoints/8")
     with checkpoint.manager(workdir, TASK) as checkpoints:
-        checkpoint.save(checkpoints, 24, state(24), {"score": 0.1})
+        checkpoint.save_checkpoint(checkpoints, 24, state(24), {"score": 0.1})
     assert restored(workdir) == 24
 
 
@@ -249,5 +249,5 @@ def test_saving_asks_for_no_notice_of_the_platform(tmp_path, monkeypatch):
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
     with checkpoint.manager(tmp_path, TASK) as checkpoints:
         for step in (4, 8):
-            checkpoint.save(checkpoints, step, state(step), {"score": 0.1})
+            checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": 0.1})
     assert asked == []
