@@ -157,7 +157,7 @@ def _each(function, outputs: Mapping, target: Mapping) -> tuple:
     return jax.vmap(function)(*given)
 
 
-def detections(
+def detect(
     outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
 ) -> dict[str, jax.Array]:
     """The best boxes of each picture, without those that a better one covers.
@@ -214,7 +214,7 @@ def suppressed(
       score: of a rank.
 
     Returns:
-      As of :func:`detections`, without the batch axis.
+      As of :func:`detect`, without the batch axis.
     """
     boxes = clip(boxes, size)
     there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)

@@ -117,7 +117,7 @@ def detection(
         whole = jnp.broadcast_to(jnp.array(image.shape[1:3]), (len(image), 2))
         size = batch.get("size", whole)
         stage = two_stage if kind == "two_stage" else one_stage
-        return stage.detections(outputs, size, kept[kind], clamp_below=clamp_below)
+        return stage.detect(outputs, size, kept[kind], clamp_below=clamp_below)
 
     def evidence(outputs, batch):
         return evidence_of(predict(outputs, batch), batch)

@@ -99,7 +99,7 @@ def _mean(values: jax.Array, weight: jax.Array) -> jax.Array:
     return (weight * values).sum() / jnp.maximum(weight.sum(), 1)
 
 
-def detections(
+def detect(
     outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
 ) -> dict[str, jax.Array]:
     """The best boxes of each picture, suppressed within classes.
@@ -111,7 +111,7 @@ def detections(
       clamp_below: of :func:`diffkd_jax.ops.boxes.decode_boxes`.
 
     Returns:
-      As of :func:`diffkd_jax.tasks.detection.one_stage.detections`.
+      As of :func:`diffkd_jax.tasks.detection.one_stage.detect`.
     """
     roi = outputs["roi"]
 

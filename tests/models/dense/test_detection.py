@@ -147,7 +147,7 @@ def test_two_stage_networks_equal_torchvision():
         rows = roi[part].reshape(expected.shape)
         assert relative_error(rows, expected) < 1e-4, part
     size = jnp.tile(jnp.array(x.shape[1:3]), (2, 1))
-    detect = functools.partial(two_stage.detections, kept=Kept(0.05, 0, 0.5, 100))
+    detect = functools.partial(two_stage.detect, kept=Kept(0.05, 0, 0.5, 100))
     boxes = jax.jit(detect)({"roi": roi}, size)
     for i in range(2):
         one = {name: np.asarray(value[i]) for name, value in boxes.items()}

@@ -98,7 +98,7 @@ def test_detections_equal_the_golden(golden, setting):
         outputs = outputs_of(golden)
         size = jnp.array(json.loads(str(golden["meta"]))["image"])
         size = jnp.broadcast_to(size, (3, 2))
-        found = jax.device_get(one_stage.detections(outputs, size, kept))
+        found = jax.device_get(one_stage.detect(outputs, size, kept))
     for i in range(3):
         expected = golden[f"detections/{setting}/{i}/boxes"]
         valid = found["valid"][i]

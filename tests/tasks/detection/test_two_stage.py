@@ -12,7 +12,7 @@ from diffkd_jax.ops.boxes import iou
 from diffkd_jax.ops.proposals import sample_anchors
 from diffkd_jax.tasks.detection.one_stage import Kept, joined
 from diffkd_jax.tasks.detection.two_stage import (
-    detections,
+    detect,
     first_losses,
     losses,
     second_losses,
@@ -131,7 +131,7 @@ def test_detections(setting, score):
     given = roi(target())
     size = jnp.full((3, 2), jnp.array([96, 128]))
     kept = Kept(score, 0, 0.5, 100)
-    found = jax.jit(functools.partial(detections, kept=kept))({"roi": given}, size)
+    found = jax.jit(functools.partial(detect, kept=kept))({"roi": given}, size)
     for i in range(3):
         name, valid = f"detections/{setting}/{i}", found["valid"][i]
         assert valid.sum() == len(FILE[f"{name}/scores"])
