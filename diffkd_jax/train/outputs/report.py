@@ -141,7 +141,7 @@ def write_run(
     with noting() as notes:
         add("score", plots.scores, curve, headline, result.get(f"teacher_{headline}"))
         if rows:
-            add("losses", plots.losses, rows)
+            add("losses", plots.draw_losses, rows)
         for tap, points in trajectories.items():
             if seen := [row for row in rows if f"gamma/{tap}/histogram" in row]:
                 add(f"gamma_{tap}", plots.gamma, seen, tap)

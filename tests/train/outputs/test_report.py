@@ -36,7 +36,7 @@ def test_names_that_are_no_formulas_are_drawn(tmp_path):
     results = [{"method": name, "final_top1": 0.1 * k} for k, name in enumerate(ODD)]
     plots.comparison(tmp_path / "comparison.png", results, "top1")
     losses = {f"loss/{name}": 1.0 for name in ODD[:-2]}
-    plots.losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
+    plots.draw_losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
     drawn = [path.read_bytes()[:4] for path in tmp_path.iterdir()]
     assert drawn == [b"\x89PNG"] * 4
 
