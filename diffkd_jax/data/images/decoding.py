@@ -20,7 +20,7 @@ from PIL import (
 )
 
 from .bit_depth import deep_colours, highest_level, is_deep, to_8_bits, with_black_zero
-from .signatures import kind_of
+from .signatures import name_format
 
 try:
     from PIL import AvifImagePlugin  # Pillow 11.3 and newer
@@ -252,7 +252,7 @@ def open_file(picture: Any) -> Any:
         raise ValueError(picture.fault)
     form = next((form for form in _FORMATS if form.start.match(data)), None)
     if form is None:
-        kind = kind_of(data) or f"{len(data)} bytes that begin with {data[:8]!r}"
+        kind = name_format(data) or f"{len(data)} bytes that begin with {data[:8]!r}"
         raise ValueError(f"found {kind}, expected one of {', '.join(PICTURES)}")
     if ".png" in form.endings:
         data = _without_extras(data)

@@ -44,13 +44,13 @@ _PATTERNS = tuple((re.compile(start, re.DOTALL), kind) for start, kind in _KINDS
 _START = 4096  # bytes that are looked at
 
 
-def kind_of(data: bytes) -> str:
+def name_format(data: bytes) -> str:
     """Returns what a file is, in words with an article; "" for what is not known.
 
     Args:
       data: its content, of which the first bytes are looked at.
 
-    >>> kind_of(b""), kind_of(b"....ftypheic"), kind_of(b"<!DOCTYPE html>")
+    >>> name_format(b""), name_format(b"....ftypheic"), name_format(b"<!DOCTYPE html>")
     ('an empty file', 'an HEIC image', 'a web page (HTML)')
     """
     if not data:
@@ -74,5 +74,5 @@ def refuse_pointer(data: bytes, where: str) -> None:
     Raises:
       ValueError: such a text, with ``where`` in front.
     """
-    if (kind := kind_of(data)) in (LFS, ANNEX):
+    if (kind := name_format(data)) in (LFS, ANNEX):
         raise ValueError(f"{where}: found {kind}, expected the file itself")

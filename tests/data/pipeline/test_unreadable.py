@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.data import open_data
-from diffkd_jax.data.images.signatures import kind_of
+from diffkd_jax.data.images.signatures import name_format
 from diffkd_jax.data.pipeline.unreadable import first_readable, note_skipped, reason_of
 from diffkd_jax.data.sources import registry
 from tests.helpers.data_on_disk import (
@@ -164,5 +164,5 @@ def test_the_first_that_can_be_read_is_found(tmp_path):
 
 
 def test_what_is_not_known_has_no_kind():
-    assert kind_of(b"hello") == ""
-    assert kind_of(image_bytes()) == "a PNG image"
+    assert name_format(b"hello") == ""
+    assert name_format(image_bytes()) == "a PNG image"
