@@ -96,7 +96,7 @@ def detection(
     kept = {name: usual._replace(**given) for name, usual in KEPT.items()}
 
     def losses(outputs, batch):
-        kind, target = kind_of(outputs, classes), batch["target"]
+        kind, target = name_detector(outputs, classes), batch["target"]
         for name, its in only.items():
             if its != kind:
                 raise ValueError(f"task.options.{name}: found it for {kind}")
@@ -113,7 +113,7 @@ def detection(
         return {f"task/{name}": factor(name) * x for name, x in found.items()}
 
     def predict(outputs, batch):
-        kind, image = kind_of(outputs, classes), batch["image"]
+        kind, image = name_detector(outputs, classes), batch["image"]
         whole = jnp.broadcast_to(jnp.array(image.shape[1:3]), (len(image), 2))
         size = batch.get("size", whole)
         stage = two_stage if kind == "two_stage" else one_stage
@@ -144,7 +144,7 @@ def detection(
     )
 
 
-def kind_of(outputs: Mapping, classes: int) -> str:
+def name_detector(outputs: Mapping, classes: int) -> str:
     """Which network has such outputs.
 
     Raises:
