@@ -12,7 +12,7 @@ LOG = logging.getLogger(__name__)
 FEWEST = 100  # of fewer a single one would be more than 1 %, and end a run
 
 
-def note(
+def note_doubts(
     rows: Sequence[int] | np.ndarray,
     total: int,
     text: str,
@@ -86,4 +86,4 @@ def note_same_files(
     """
     again = list(repeated(files))
     text = "entries are the same image file as an earlier one"
-    return note(again, len(files), text, where, called)
+    return note_doubts(again, len(files), text, where, called)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..images.decoding import PICTURES
 from ..split import Doubt, some_of
-from ..suspects import note, repeated
+from ..suspects import note_doubts, repeated
 from .text import MOST_LIST_BYTES, finder, normal, read_text
 
 LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def read_lists(
         rows = names_in(file)
         again = repeated([normal(name) for name in rows])
         text = "names stand twice in the list, the second left out"
-        doubts[file.stem] = note(
+        doubts[file.stem] = note_doubts(
             list(again), len(rows), text, str(file), rows.__getitem__
         )
         names[file.stem] = [name for i, name in enumerate(rows) if i not in again]

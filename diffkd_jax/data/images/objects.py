@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..split import Doubt, Known, Split, some_of, subset
-from ..suspects import note
+from ..suspects import note_doubts
 
 LOG = logging.getLogger(__name__)
 LEAST_SIDE = 1.0  # pixels, of a box that is kept
@@ -142,7 +142,7 @@ def collect(
         report(np.flatnonzero(rows), text, where, called)
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
     text = f"objects stand twice (same image, class and box), {done}"
-    doubts = note(twice, total, text, where, called)
+    doubts = note_doubts(twice, total, text, where, called)
     own = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     area = own if found.area is None else found.area
     none = kept & ~(area > 0)

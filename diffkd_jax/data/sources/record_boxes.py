@@ -11,7 +11,7 @@ import numpy as np
 from ..images.decoding import Encoded, UnreadablePicture, size_of
 from ..images.objects import MOST_NUMBER, Read, collect, object_split
 from ..split import Split, Stored, check_labels
-from ..suspects import note, repeated
+from ..suspects import note_doubts, repeated
 
 LOG = logging.getLogger(__name__)
 MARKS = ("is_crowd", "is_difficult")  # of objects that are ignored
@@ -141,7 +141,7 @@ def box_split(
     given = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
     again = list(repeated(ids)) if given else []
     same_id = "records have the id of an earlier one"
-    doubts += note(again, count, same_id, where, names.__getitem__)
+    doubts += note_doubts(again, count, same_id, where, names.__getitem__)
     made = object_split(objects, sides, ids, where, picture, name)
     stored = Stored(lambda i: source[i]["image"])
     return made._replace(stored=stored, doubts=doubts)

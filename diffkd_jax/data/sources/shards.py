@@ -18,7 +18,7 @@ from ..formats.text import decode_text, finder, parse_whole_number, printable
 from ..images.decoding import PICTURES, Encoded, reason
 from ..images.signatures import refuse_pointer
 from ..split import MOST_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
-from ..suspects import note, repeated
+from ..suspects import note_doubts, repeated
 from .folders import OF_SYSTEMS
 
 LOG = logging.getLogger(__name__)
@@ -229,4 +229,4 @@ def _copies(split: Split, where: str) -> tuple[Doubt, ...]:
     read = split.stored.read
     rows = [row for row, first in looked_at if read(row) == read(first)]
     text = "images stand in another shard too"
-    return note(rows, split.size, text, where, split.name)
+    return note_doubts(rows, split.size, text, where, split.name)
