@@ -35,7 +35,7 @@ def noting() -> Iterator[list[str]]:
         _notes.reset(token)
 
 
-def note(text: str) -> None:
+def add_note(text: str) -> None:
     """Adds a sentence to the notes of :func:`noting`, once; outside it does nothing."""
     notes = _notes.get()
     if notes is not None and text not in notes:
@@ -70,5 +70,5 @@ def attempt(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         )
         LOG.warning("figures: %s", what)
         LOG.debug("the error in full", exc_info=True)
-        note(what)
+        add_note(what)
     return None

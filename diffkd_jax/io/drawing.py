@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .best_effort import attempt, note
+from .best_effort import add_note, attempt
 
 LOG = logging.getLogger(__name__)
 COLOURS = {"teacher": "#444444", "student": "#d1495b", "denoised": "#00798c"}
@@ -119,7 +119,7 @@ def labels(names: Sequence[str], most: int = 40) -> list[str]:
         return [literal(name, most) for name in names]
     _tell_of_letters()
     listed = ", ".join(f"{k}: {name}" for k, name in enumerate(plain))
-    note(f"Classes by their numbers in the figures: {listed}")
+    add_note(f"Classes by their numbers in the figures: {listed}")
     return [str(k) for k in range(len(names))]
 
 
