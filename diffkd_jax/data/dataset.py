@@ -10,7 +10,7 @@ from . import box_survey, leaks, survey, suspects
 from .fields import check_fields
 from .formats.text import finder
 from .images import white_level
-from .images.objects import to_train_on
+from .images.objects import drop_empty_images
 from .pipeline.groups import grouped
 from .pipeline.unreadable import first_readable
 from .sources import registry
@@ -107,7 +107,7 @@ def open_data(options) -> Data:
         splits |= {options.train_split: rest, "holdout": held}
     elif options.eval_split == "holdout":
         raise ValueError("data.holdout: found 0, expected a number of examples")
-    train = to_train_on(splits[options.train_split], options.keep_empty)
+    train = drop_empty_images(splits[options.train_split], options.keep_empty)
     if options.limit:
         splits = {name: limited(split, options.limit) for name, split in splits.items()}
         train = limited(train, options.limit)

@@ -227,7 +227,7 @@ def object_split(
     return Split(len(each), fetch, name, known=known)
 
 
-def to_train_on(split: Split, keep_empty: bool) -> Split:
+def drop_empty_images(split: Split, keep_empty: bool) -> Split:
     """A split without the pictures that have no object to train on.
 
     Args:
