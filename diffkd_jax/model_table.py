@@ -14,7 +14,7 @@ from .models import (
     IMAGENET_MODELS,
     MODELS,
     SEGMENTATION_MODELS,
-    build,
+    build_network,
 )
 from .models.model import by_path
 from .models.options import option_names
@@ -103,7 +103,7 @@ def row(name: str, size: tuple[int, int], classes: int, files: bool = False) -> 
     >>> row("resnet8", (32, 32), 100).split("|")[1:4]
     [' resnet8 ', ' 0.08 ', ' 0.013 ']
     """
-    module = build(name, num_classes=classes)
+    module = build_network(name, num_classes=classes)
     image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
     outputs, variables = jax.eval_shape(
         module.init_with_output, jax.random.key(0), image
@@ -131,7 +131,7 @@ def _names_of(name: str, module: nn.Module) -> list[str]:
     """References of a model, those of its variant with a plain stem too."""
     found = references(module)
     if name in SEGMENTATION_MODELS and "deep_stem" in option_names(MODELS[name]):
-        found |= references(build(name, num_classes=1, deep_stem=False))
+        found |= references(build_network(name, num_classes=1, deep_stem=False))
     return list(found)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax import main
-from diffkd_jax.models import build
+from diffkd_jax.models import build_network
 from diffkd_jax.models.model import by_path
 from diffkd_jax.weights.files import MODEL_FILE, build_untrained, export_model
 from diffkd_jax.weights.initial import frozen_mask
@@ -246,7 +246,7 @@ def test_smoke_of_tree_crowns(tmp_path):
 def test_all_but_the_backbone_is_inherited(student):
     config = load_config("coco", f"{student},inherit")
     options = config.student.options.to_dict() | {"width": 8, "fpn_channels": 32}
-    model = build(config.student.model, num_classes=3, **options)
+    model = build_network(config.student.model, num_classes=3, **options)
     shape = jax.ShapeDtypeStruct((1, 64, 96, 3), "float32")
     params = jax.eval_shape(model.init, jax.random.key(0), shape)["params"]
     names = [n for n in by_path(params) if not n.startswith("backbone/")]

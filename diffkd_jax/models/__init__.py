@@ -18,7 +18,7 @@ from .registry import (
     IMAGENET_MODELS,
     MODELS,
     SEGMENTATION_MODELS,
-    build,
+    build_network,
     make,
 )
 
@@ -33,7 +33,7 @@ __all__ = [
     "Model",
     "RetinaNet",
     "Segmenter",
-    "build",
+    "build_network",
     "from_equinox",
     "from_linen",
     "from_nnx",

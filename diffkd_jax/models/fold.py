@@ -25,8 +25,9 @@ def fold(module: nn.Module, variables: dict, input_shape: tuple[int, ...]) -> di
     Returns:
       numpy arrays, in the dtypes of ``variables``.
 
-    >>> from diffkd_jax.models import build
-    >>> model, x = build("resnet8", num_classes=2), np.ones((1, 8, 8, 1), np.float32)
+    >>> from diffkd_jax.models import build_network
+    >>> model = build_network("resnet8", num_classes=2)
+    >>> x = np.ones((1, 8, 8, 1), np.float32)
     >>> variables = jax.jit(model.init)(jax.random.key(0), x)
     >>> folded = fold(model, variables, (8, 8, 1))
     >>> sorted(folded["params"]["stem"]["conv"])

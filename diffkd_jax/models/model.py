@@ -110,8 +110,8 @@ def from_linen(module: nn.Module) -> Model:
     Raises:
       TypeError: no Flax Linen module.
 
-    >>> from diffkd_jax.models import build
-    >>> model = from_linen(build("resnet8", num_classes=10))
+    >>> from diffkd_jax.models import build_network
+    >>> model = from_linen(build_network("resnet8", num_classes=10))
     >>> batch = {"image": jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")}
     >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
     >>> sorted(state)

@@ -117,7 +117,7 @@ MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS | DETECTION_MODELS
 GIVEN: set[str] = set()
 
 
-def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
+def build_network(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
     """Makes the network ``name``; what a file says must not come here unchecked.
 
     Args:
@@ -128,7 +128,7 @@ def build(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
     Raises:
       ValueError: no such model, no such field, or a value that it cannot have.
 
-    >>> build("wrn_16_1", num_classes=10).depth
+    >>> build_network("wrn_16_1", num_classes=10).depth
     16
     """
     if name not in MODELS:
@@ -177,7 +177,9 @@ def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Mode
     8
     """
     if name in MODELS:
-        return from_linen(build(name, num_classes=meta["num_classes"], **options))
+        return from_linen(
+            build_network(name, num_classes=meta["num_classes"], **options)
+        )
     function = find(name, MODELS, "model")
     GIVEN.add(name)
     first = next(iter(inspect.signature(function).parameters), "")

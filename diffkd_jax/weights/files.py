@@ -10,7 +10,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from ..io import valid_json
-from ..models import MODELS, build, make
+from ..models import MODELS, build_network, make
 from ..models.inputs import input_of
 from ..models.model import Model, by_path
 from .checks import cast_arrays, expand
@@ -47,7 +47,7 @@ def build_untrained(
     """An untrained model for data of a description.
 
     Args:
-      name: see :func:`diffkd_jax.models.build`.
+      name: see :func:`diffkd_jax.models.build_network`.
       options: further arguments of the model.
       data_meta: of the data; ``num_classes``, and ``class_names``, ``mean``, ``std``
         and ``channel_order`` where they are known.
@@ -242,7 +242,7 @@ def load_torch(
         are missing, unexpected or mis-shaped are listed.
     """
     state_dict = read_state_dict(path, weights)
-    classes = count_classes(build(name, num_classes=1, **options), state_dict)
+    classes = count_classes(build_network(name, num_classes=1, **options), state_dict)
     if classes and num_classes not in (0, classes):
         raise ValueError(
             f"{path}: found a head of {classes} classes, expected {num_classes} "

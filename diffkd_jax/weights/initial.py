@@ -55,10 +55,10 @@ def load_into(file: Path, model: Model, into: str) -> tuple[dict[str, Any], set[
 def is_part(module: nn.Module | None, path: str) -> bool:
     """Says whether a classifier's body lies at a path of a model's variables.
 
-    >>> from diffkd_jax.models import build
-    >>> is_part(build("deeplabv3_resnet8", num_classes=5), "backbone")
+    >>> from diffkd_jax.models import build_network
+    >>> is_part(build_network("deeplabv3_resnet8", num_classes=5), "backbone")
     True
-    >>> is_part(build("resnet8", num_classes=5), "stage1")
+    >>> is_part(build_network("resnet8", num_classes=5), "stage1")
     False
     """
     return hasattr(module, "make_backbone") and path.strip("/") == "backbone"

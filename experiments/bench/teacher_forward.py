@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 
 from diffkd_jax.backend.compiler import compiler_options
-from diffkd_jax.models import build
+from diffkd_jax.models import build_network
 from diffkd_jax.models.backbones import layers
 from diffkd_jax.models.fold import fold
 
@@ -34,8 +34,8 @@ def main(argv):
     del argv
     shape = (SIZE.value, SIZE.value, 3)
     x = np.random.default_rng(0).standard_normal((BATCH.value, *shape), np.float32)
-    module = build(MODEL.value, num_classes=1000)
-    half = build(MODEL.value, num_classes=1000, dtype="bfloat16")
+    module = build_network(MODEL.value, num_classes=1000)
+    half = build_network(MODEL.value, num_classes=1000, dtype="bfloat16")
     variables = jax.jit(module.init)(jax.random.key(0), x)
     folded = jax.device_put(fold(module, variables, shape))
 

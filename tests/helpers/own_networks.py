@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from diffkd_jax.models import build
+from diffkd_jax.models import build_network
 
 
 class Gated(nn.Module):
@@ -21,4 +21,4 @@ class Gated(nn.Module):
 
 
 def gated(num_classes, network, **options):
-    return Gated(build(network, num_classes=num_classes, **options))
+    return Gated(build_network(network, num_classes=num_classes, **options))

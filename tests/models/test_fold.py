@@ -14,14 +14,14 @@ NAMES += ["tf_efficientnet_b0"]
 
 
 SEGMENTERS = {
-    "aspp": models.build("deeplabv3_resnet8", num_classes=5, aux=True),
+    "aspp": models.build_network("deeplabv3_resnet8", num_classes=5, aux=True),
     "pyramid": models.Segmenter(models.MODELS["resnet8"], "pyramid", 5),
 }
 
 
 @pytest.mark.parametrize("name", [*NAMES, *SEGMENTERS])
 def test_outputs_are_the_same(name):
-    model = SEGMENTERS.get(name) or models.build(name, num_classes=5)
+    model = SEGMENTERS.get(name) or models.build_network(name, num_classes=5)
     x = np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
     variables = random_variables(model, (32, 32, 3))
     folded = fold(model, variables, (32, 32, 3))
@@ -44,7 +44,7 @@ def test_networks_of_segmentation_keep_no_norm(name):
 
 
 def test_folded_variables_do_not_train():
-    model = models.build("resnet8", num_classes=5)
+    model = models.build_network("resnet8", num_classes=5)
     x = np.zeros((2, 8, 8, 1), np.float32)
     folded = fold(model, random_variables(model, (8, 8, 1)), (8, 8, 1))
     with pytest.raises(ValueError, match="stem: found folded variables"):
@@ -52,7 +52,7 @@ def test_folded_variables_do_not_train():
 
 
 def test_modules_without_batch_norm_are_left_alone():
-    model = models.build("swin_t", num_classes=5)
+    model = models.build_network("swin_t", num_classes=5)
     shape = (32, 32, 3)
     variables = random_variables(model, shape)
     chex.assert_trees_all_equal(fold(model, variables, shape), variables)

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.models import MODELS, build
+from diffkd_jax.models import MODELS, build_network
 from diffkd_jax.weights.checks import check_finite
 from diffkd_jax.weights.files import (
     build_untrained,
@@ -106,13 +106,15 @@ def test_options_of_a_file_are_checked(options, message, tmp_path):
 )
 def test_options_without_measure_are_refused_at_once(name, options):
     with pytest.raises(ValueError, match=rf"{name}.*options\.{next(iter(options))}"):
-        build(name, num_classes=2, **options)
+        build_network(name, num_classes=2, **options)
 
 
 def test_every_model_takes_its_defaults():
     for name in MODELS:
-        build(name, num_classes=2, dtype="bfloat16")
-    build("resnet18", num_classes=2, dtype=np.float32, groups=1, norm_group_size=None)
+        build_network(name, num_classes=2, dtype="bfloat16")
+    build_network(
+        "resnet18", num_classes=2, dtype=np.float32, groups=1, norm_group_size=None
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def backbone_of(
       num_classes: of the head, 0 for none.
       name: of the backbone in the network.
 
-    >>> from diffkd_jax.models import build
-    >>> backbone_of(build("deeplabv3_resnet8", num_classes=5)).num_classes
+    >>> from diffkd_jax.models import build_network
+    >>> backbone_of(build_network("deeplabv3_resnet8", num_classes=5)).num_classes
     0
     """
     taken = option_names(module.make_backbone)

@@ -83,9 +83,9 @@ class FasterRcnn(nn.Module):
       ValueError: not as many sizes as levels, levels that cannot be made, or in
         training no target.
 
-    >>> from diffkd_jax.models import build
+    >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
-    ...     build("faster_rcnn_resnet18", num_classes=80).init_with_output,
+    ...     build_network("faster_rcnn_resnet18", num_classes=80).init_with_output,
     ...     jax.random.key(0), jnp.ones((1, 64, 96, 3)))
     >>> out["rpn"]["objectness"]["p2"].shape, out["roi"]["class_logits"].shape
     ((1, 1152), (1, 1000, 81))

@@ -49,9 +49,9 @@ class Fcos(nn.Module):
     Raises:
       ValueError: levels that cannot be made, or channels that 32 does not divide.
 
-    >>> from diffkd_jax.models import build
+    >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
-    ...     build("fcos_resnet18", num_classes=80).init_with_output,
+    ...     build_network("fcos_resnet18", num_classes=80).init_with_output,
     ...     jax.random.key(0), np.ones((1, 64, 96, 3)))
     >>> out["class_logits"]["p3"].shape, out["centreness"]["p3"].shape
     ((1, 96, 80), (1, 96))

@@ -123,9 +123,9 @@ class RetinaNet(nn.Module):
     Raises:
       ValueError: not as many sizes as levels, or levels that cannot be made.
 
-    >>> from diffkd_jax.models import build
+    >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
-    ...     build("retinanet_resnet18", num_classes=80).init_with_output,
+    ...     build_network("retinanet_resnet18", num_classes=80).init_with_output,
     ...     jax.random.key(0), jax.numpy.ones((1, 64, 96, 3)))
     >>> out["fpn"]["p3"].shape, out["class_logits"]["p3"].shape
     ((1, 8, 12, 256), (1, 864, 80))

@@ -105,9 +105,9 @@ class Segmenter(nn.Module):
       ValueError: an output stride that the backbone does not have; in training one
         example per group of statistics, of which the global mean is a single value.
 
-    >>> from diffkd_jax.models import build
+    >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
-    ...     build("deeplabv3_resnet18", num_classes=19).init_with_output,
+    ...     build_network("deeplabv3_resnet18", num_classes=19).init_with_output,
     ...     jax.random.key(0), jnp.ones((1, 65, 97, 3)))
     >>> out["features"].shape, out["logits"].shape, out["aux_logits"].shape
     ((1, 9, 13, 128), (1, 9, 13, 19), (1, 9, 13, 19))

@@ -106,8 +106,8 @@ def import_weights(
 def count_classes(module: nn.Module, state_dict: Mapping[str, Any]) -> int:
     """Number of classes of the head in a state dict, 0 if there is no head in it.
 
-    >>> from diffkd_jax.models import build
-    >>> count_classes(build("resnet8", num_classes=1), {"fc.bias": np.zeros(7)})
+    >>> from diffkd_jax.models import build_network
+    >>> count_classes(build_network("resnet8", num_classes=1), {"fc.bias": np.zeros(7)})
     7
     """
     head, each, others = class_rows(module)

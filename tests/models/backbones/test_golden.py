@@ -70,7 +70,7 @@ def test_outputs_equal_the_reference(path):
     x = jnp.asarray(x.transpose(0, 2, 3, 1))
     reference, _, name = path.stem.partition("_")
     classes = golden["logits"].shape[-1]
-    model = models.build(MODEL.get(name, name), num_classes=classes)
+    model = models.build_network(MODEL.get(name, name), num_classes=classes)
     template = jax.eval_shape(model.init, jax.random.key(0), x)
     rename = references(model)[reference]
     state_dict = {k: regenerated(k, s) for k, s in meta["state_dict"].items()}
@@ -101,7 +101,7 @@ def test_there_are_files():
 
 @pytest.mark.parametrize("name", models.IMAGENET_MODELS | models.CIFAR_MODELS)
 def test_outputs_for_grey_images(name):
-    model = models.build(name, num_classes=7)
+    model = models.build_network(name, num_classes=7)
     x = jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32)
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     assert out["logits"].shape == (2, 7)
@@ -114,8 +114,8 @@ def test_outputs_for_grey_images(name):
 @pytest.mark.parametrize("output_stride", [16, 8])
 def test_dilation_keeps_what_strides_compute(name, output_stride):
     x = np.random.default_rng(0).standard_normal((1, 96, 96, 3)).astype(np.float32)
-    strided = models.build(name, num_classes=3)
-    dilated = models.build(name, num_classes=3, output_stride=output_stride)
+    strided = models.build_network(name, num_classes=3)
+    dilated = models.build_network(name, num_classes=3, output_stride=output_stride)
     variables = random_variables(strided, x.shape[1:])
     expected, found = (
         jax.jit(m.apply)(variables, x)["features"] for m in (strided, dilated)
@@ -126,7 +126,7 @@ def test_dilation_keeps_what_strides_compute(name, output_stride):
 
 
 def test_output_strides_are_checked():
-    model = models.build("resnet18", num_classes=3, output_stride=12)
+    model = models.build_network("resnet18", num_classes=3, output_stride=12)
     with pytest.raises(ValueError, match=r"output_stride: found 12, expected .*16"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 64, 64, 3)))
 
@@ -143,7 +143,7 @@ BUILD = {"small_swin": SMALL_SWIN}
 
 
 def build(name, **options):
-    return BUILD.get(name, functools.partial(models.build, name))(**options)
+    return BUILD.get(name, functools.partial(models.build_network, name))(**options)
 
 
 @pytest.mark.parametrize("name", ["resnet18", SLOW_TO_COMPILE[0], "small_swin"])
@@ -161,7 +161,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters(name):
 
 
 def test_zero_initialised_norms_make_blocks_identities():
-    model = models.build("resnet50", num_classes=2, zero_init_last_norm=True)
+    model = models.build_network("resnet50", num_classes=2, zero_init_last_norm=True)
     init = lambda key: model.init(key, jnp.ones((1, 32, 32, 3)))["params"]["stage1"]
     block = jax.jit(init)(jax.random.key(0))["block0"]  # the rest is not computed
     assert not block["conv2"]["norm"]["scale"].any()
@@ -189,7 +189,7 @@ def test_drop_path_drops_in_training_only(name):
 
 
 def test_swin_pads_maps_that_windows_do_not_divide():
-    model = models.build("swin_t", num_classes=5)
+    model = models.build_network("swin_t", num_classes=5)
     x = np.random.default_rng(0).standard_normal((1, 96, 64, 3)).astype(np.float32)
     out = jax.jit(model.apply)(random_variables(model, x.shape[1:]), x)
     assert out["stage1"].shape == (1, 24, 16, 96)
@@ -200,9 +200,9 @@ def test_swin_pads_maps_that_windows_do_not_divide():
 
 def test_unknown_names_are_listed():
     with pytest.raises(ValueError, match=r"found 'resnet9', expected one of .*resnet8"):
-        models.build("resnet9", num_classes=2)
+        models.build_network("resnet9", num_classes=2)
     with pytest.raises(ValueError, match=r"wrn_16_1.*depht"):
-        models.build("wrn_16_1", num_classes=2, depht=3)
+        models.build_network("wrn_16_1", num_classes=2, depht=3)
     with pytest.raises(ValueError, match="depth: found 9"):
         CifarResNet(9, 2).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
 
@@ -232,7 +232,7 @@ def test_depthwise_layers_equal_grouped_convolution(
 )
 def test_relu6_and_relu(name, bounded):
     """The goldens' activations stay below 6, so they cannot tell these apart."""
-    model = models.build(name, num_classes=2)
+    model = models.build_network(name, num_classes=2)
     x = 100 * np.random.default_rng(0).standard_normal((1, 32, 32, 3), np.float32)
     variables = random_variables(model, x.shape[1:])
     largest = float(jax.jit(model.apply)(variables, x)["stem"].max())

@@ -22,7 +22,7 @@ ONE_STAGE = [n for n in models.DETECTION_MODELS if n.startswith(("retinanet", "f
 
 
 def shapes(name, size=(64, 96), channels=3, classes=5, **options):
-    model = models.build(name, num_classes=classes, **options)
+    model = models.build_network(name, num_classes=classes, **options)
     x = jax.ShapeDtypeStruct((2, *size, channels), jnp.float32)
     return jax.eval_shape(model.init_with_output, jax.random.key(0), x)
 
@@ -234,7 +234,7 @@ def test_positions_lie_a_nominal_stride_apart_where_asked(name):
     """On 800x1344 the maps of p6 and p7 cover more than the picture."""
     sizes = {"p6": (13, 21), "p7": (7, 11)}
     own = {"point_offset": 0.5} if name == FCOS else {"rounded_anchors": False}
-    model = models.build(name, num_classes=3, nominal_strides=True, **own)
+    model = models.build_network(name, num_classes=3, nominal_strides=True, **own)
     for level, (height, width) in sizes.items():
         stride = 2 ** int(level[1])
         if name == FCOS:

@@ -68,7 +68,7 @@ def regenerated(meta):
 def loaded(name, file, reference, **options):
     golden, meta, x = read(file)
     options = {"num_classes": meta["classes"]} | options
-    model = models.build(name, **options)
+    model = models.build_network(name, **options)
     template = jax.eval_shape(model.init, jax.random.key(0), x)
     weights, rename = regenerated(meta), references(model)[reference]
     variables = import_state_dict(weights, template, rename)
@@ -178,7 +178,7 @@ def test_the_rates_of_the_aspp():
     ],
 )
 def test_sizes_are_those_of_the_paper(name, parameters, products):
-    model = models.build(name, num_classes=19)
+    model = models.build_network(name, num_classes=19)
     x = jax.ShapeDtypeStruct((1, 1024, 2048, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     assert count_parameters(variables["params"]) / 1e6 == pytest.approx(

@@ -14,7 +14,7 @@ from tests.helpers.variables import random_variables
 
 @pytest.mark.parametrize("name", models.SEGMENTATION_MODELS)
 def test_outputs_for_grey_pictures(name):
-    model = models.build(name, num_classes=7)
+    model = models.build_network(name, num_classes=7)
     x = jax.ShapeDtypeStruct((2, 65, 48, 1), jnp.float32)
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     small = name.removeprefix("deeplabv3_") in models.CIFAR_MODELS
@@ -54,7 +54,7 @@ def test_initial_values(kind):
 
 
 def small(**options):
-    return models.build("deeplabv3_resnet8", num_classes=5, aux=True, **options)
+    return models.build_network("deeplabv3_resnet8", num_classes=5, aux=True, **options)
 
 
 def test_dropout_is_for_training():
@@ -122,7 +122,7 @@ def test_bfloat16_gives_float32_logits():
 )
 def test_options_that_a_network_does_not_have(name, options, message):
     with pytest.raises(ValueError, match=message):
-        models.build(name, num_classes=5, **options)
+        models.build_network(name, num_classes=5, **options)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_options_that_a_network_does_not_have(name, options, message):
     ],
 )
 def test_options_reach_the_backbone(name, options, size, channels):
-    model = models.build(name, num_classes=5, **options)
+    model = models.build_network(name, num_classes=5, **options)
     x = jnp.ones((1, 64, 64, 3))
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     last = max(k for k in out if k.startswith("stage"))
@@ -152,7 +152,7 @@ def test_options_reach_the_backbone(name, options, size, channels):
 )
 def test_no_layer_is_dead_without_classes(name):
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    model = models.build(name, num_classes=0)
+    model = models.build_network(name, num_classes=0)
     out, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     assert "logits" not in out
     assert not {"head", "last_conv", "aux_head"} & set(variables["params"])

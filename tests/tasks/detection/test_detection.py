@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax.models import build, from_linen
+from diffkd_jax.models import build_network, from_linen
 from diffkd_jax.named import call
 from diffkd_jax.tasks.detection.plots import write
 from diffkd_jax.tasks.detection.task import detection, evidence_of
@@ -115,7 +115,7 @@ def test_nothing_is_found_in_padding(batch, perfect):
 @pytest.mark.parametrize("kind", ["retinanet_resnet10", "fcos_resnet18"])
 def test_losses_of_models_have_names_of_parts(kind, batch):
     options = {"width": 8, "fpn_channels": 32, "tower_depth": 1}
-    model = from_linen(build(kind, num_classes=3, **options))
+    model = from_linen(build_network(kind, num_classes=3, **options))
     shapes = jax.eval_shape(lambda x: x, batch)
     params, state = jax.eval_shape(model.init, jax.random.key(0), shapes)
     outputs, _ = jax.eval_shape(

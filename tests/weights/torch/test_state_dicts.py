@@ -6,7 +6,12 @@ import pathlib
 import numpy as np
 import pytest
 
-from diffkd_jax.models import DETECTION_MODELS, MODELS, SEGMENTATION_MODELS, build
+from diffkd_jax.models import (
+    DETECTION_MODELS,
+    MODELS,
+    SEGMENTATION_MODELS,
+    build_network,
+)
 from diffkd_jax.weights.torch.convert import import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from diffkd_jax.weights.torch.renaming import renamed
@@ -82,9 +87,9 @@ def test_prefixes_of_some_names_stay():
 
 
 def tables(name):
-    found = references(build(name, num_classes=2))
+    found = references(build_network(name, num_classes=2))
     if name == "deeplabv3_resnet50":
-        found |= references(build(name, num_classes=2, deep_stem=False))
+        found |= references(build_network(name, num_classes=2, deep_stem=False))
         assert {"cirkd", "torchvision"} == set(found)
     return found.values()
 

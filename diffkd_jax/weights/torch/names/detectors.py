@@ -87,8 +87,8 @@ def _pyramid(lowest: str, *, old: bool = False) -> Rename:
 def class_rows(module: nn.Module) -> tuple[str, int, int]:
     """Path of a model's last layer for classes, its rows for each, and further rows.
 
-    >>> from diffkd_jax.models import build
-    >>> class_rows(build("retinanet_resnet18", num_classes=2))
+    >>> from diffkd_jax.models import build_network
+    >>> class_rows(build_network("retinanet_resnet18", num_classes=2))
     ('class_head', 9, 0)
     """
     if isinstance(module, RetinaNet):
