@@ -18,7 +18,7 @@ def convolve(
     padding: Padding,
     **options: Any,
 ) -> jax.Array:
-    """``jax.lax.conv_general_dilated``, by a product where a CPU would be slow.
+    """Convolves as ``jax.lax.conv_general_dilated``, by a product where a CPU is slow.
 
     XLA's fast convolutions for a CPU want a map at least as large as the kernel; one of
     3x3 on a map of 2x2 takes a hundred times as long as the product of its patches

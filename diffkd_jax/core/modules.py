@@ -42,7 +42,7 @@ def uniform_bias(fan_in: int) -> Callable:
 def apply_conv(
     x: jax.Array, channels: int, kernel_size: int = 1, *, dtype: Any, name: str
 ) -> jax.Array:
-    """Convolution with bias, stride 1, symmetric padding, PyTorch initialisation.
+    """Applies a convolution with bias, stride 1 and symmetric padding.
 
     To be called inside a compact Flax module, which then owns the layer ``name``. It
     computes in ``dtype``, or without one in that of ``x``.
@@ -75,7 +75,7 @@ def conv_layer(
 
 
 class DiffusionBottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with batch norm, plus the input; no final ReLU.
+    """A residual block of 1x1, 3x3 and 1x1 convolutions with batch norm, no last ReLU.
 
     Attributes:
       reduction: input channels per inner channel.

@@ -154,7 +154,7 @@ def in_memory(image: np.ndarray) -> Stored:
 
 
 def as_images(image: np.ndarray, where: str) -> np.ndarray:
-    """Pictures as ``[n, h, w, c]``; ValueError, naming ``where``, for what is none."""
+    """Returns images as ``[n, h, w, c]``; raises a ValueError for other arrays."""
     image = image[..., None] if image.ndim == 3 else image
     if image.ndim != 4 or image.dtype != np.uint8:
         raise ValueError(

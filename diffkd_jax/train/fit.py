@@ -199,7 +199,7 @@ def evaluate_due(
     log: Log,
     asked: Asked,
 ) -> Evidence | None:
-    """Evaluates what is due at a step and is not in the log; evidence, if there is any.
+    """Evaluates what is due at a step and is not in the log; returns its evidence.
 
     Args:
       run: of the loop.
@@ -235,7 +235,7 @@ def evaluate_student(
     writer: Writer | None,
     asked: Asked = never,
 ) -> tuple[dict[str, float], Evidence]:
-    """Scores of the student and, with the prefix ``ema_``, of its average.
+    """Evaluates the student and, with the prefix ``ema_``, its average.
 
     With a writer they are written and shown.
     """

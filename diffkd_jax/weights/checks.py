@@ -34,7 +34,7 @@ def check_finite(source: str | Path, variables: Any) -> None:
 
 
 def cast_arrays(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.ndarray]:
-    """The arrays of a file in the dtypes of the model that they are for.
+    """Casts the arrays of a file to the dtypes of the model that they are for.
 
     Raises:
       ValueError: other names or shapes, or numbers of another kind.

@@ -44,7 +44,7 @@ def build_untrained(
     data_meta: Mapping[str, Any],
     input_shape: tuple[int, ...],
 ) -> Model:
-    """An untrained model for data of a description.
+    """Builds an untrained model for data of a description.
 
     Args:
       name: see :func:`diffkd_jax.models.build_network`.

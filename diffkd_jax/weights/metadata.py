@@ -16,7 +16,7 @@ LARGEST_HEAD = 2**24
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The description of a model in the metadata of a ``.safetensors`` file.
+    """Reads the description of a model from the metadata of a ``.safetensors`` file.
 
     Returns:
       ``model``, ``options``, ``num_classes``, ``input_shape``, ``class_names``,

@@ -103,7 +103,7 @@ _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 
 
 def decode_image(picture: Picture) -> np.ndarray:
-    """All pixels, uint8 ``[h, w, c]``; a file is decoded to RGB, or grey if it says so.
+    """Returns all pixels, uint8 ``[h, w, c]``: RGB, or grey if the file says so.
 
     Grey levels of 16 bits are divided by 257, or by what makes ``max_level`` white.
     Floats of 0 to 1 are multiplied by 255,

@@ -228,7 +228,7 @@ def object_split(
 
 
 def drop_empty_images(split: Split, keep_empty: bool) -> Split:
-    """A split without the pictures that have no object to train on.
+    """Returns a split without the images that have no object to train on.
 
     Args:
       split: with boxes or without; where nothing is known of it, it stays.

@@ -148,7 +148,7 @@ def box_split(
 
 
 def name_record(record: Any, index: int, where: str) -> str:
-    """A record in a message."""
+    """Names a record in a message."""
     for key in NAMES:
         if key in record:
             return f"{where}: {_text(record[key])}"

@@ -81,7 +81,7 @@ def checked(split: Split, classes: int) -> Split:
 
 
 def draw_views(batch: Batch, draws: Draws, data) -> Batch:
-    """Views that are drawn once an example, for its picture, its mask and its boxes.
+    """Draws one view of each example, for its image, its mask and its boxes alike.
 
     Args:
       batch: as of a split.
@@ -118,7 +118,7 @@ def draw_views(batch: Batch, draws: Draws, data) -> Batch:
 
 
 def pad_images(batch: Batch, data) -> Batch:
-    """Whole pictures, padded to ``data.canvas`` where it is set.
+    """Pads whole images to ``data.canvas``, if it is set.
 
     Where ``data.resize`` is set, they are resized before by one factor for both sides.
 
@@ -267,7 +267,7 @@ def pair(
 
 
 def name_image(picture: Picture) -> str:
-    """A picture in a message."""
+    """Names an image in a message."""
     return picture.name if isinstance(picture, Encoded) else "its picture"
 
 

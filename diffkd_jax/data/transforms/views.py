@@ -40,7 +40,7 @@ def draw_view(
     step: float = 0.0,
     flip: bool = True,
 ) -> View:
-    """A random view: scaled, cropped at random and mirrored one half of the time.
+    """Draws a random view: scaled, cropped, and mirrored one half of the time.
 
     Deviation: the picture is mirrored before it is padded, so that padding is always on
     the right; it counts neither way.
@@ -86,7 +86,7 @@ def fit_view(
     *,
     flip: bool = False,
 ) -> View:
-    """All of a picture, resized by one factor for both sides.
+    """Returns a view of a whole image, resized by one factor for both sides.
 
     Args:
       size: height and width of the picture.
@@ -115,7 +115,7 @@ def fit_view(
 
 
 def whole_view(size: Size, canvas: Size) -> View:
-    """All of a picture, padded to ``canvas``, in which it fits.
+    """Returns a view of a whole image, padded to ``canvas``, in which it fits.
 
     >>> whole_view((4, 6), (8, 8)).shown
     (4, 6)

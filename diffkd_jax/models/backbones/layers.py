@@ -34,7 +34,7 @@ def make_conv(
     dtype: Any = None,
     name: str,
 ) -> nn.Conv:
-    """A convolution layer, He initialisation by fan-out if no other is given.
+    """Makes a convolution, with He initialisation by fan-out if none is given.
 
     Args:
       padding: "symmetric" is PyTorch's, "same" TensorFlow's; they differ by one pixel

@@ -62,7 +62,7 @@ def predict_levels(
     bias_init: Callable = nn.initializers.zeros,
     name: str,
 ) -> dict[str, jax.Array]:
-    """The last convolution of a head, the same for all levels, in float32.
+    """Applies the last convolution of a head, the same for all levels, in float32.
 
     Args:
       maps: ``[b, h, w, c]`` by level.

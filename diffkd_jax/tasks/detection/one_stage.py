@@ -160,7 +160,7 @@ def _each(function, outputs: Mapping, target: Mapping) -> tuple:
 def detect(
     outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
 ) -> dict[str, jax.Array]:
-    """The best boxes of each picture, without those that a better one covers.
+    """Returns the best boxes of each image, without those that a better one covers.
 
     Of FCOS the score is the root of that of the class times the centreness.
 

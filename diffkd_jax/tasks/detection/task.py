@@ -145,7 +145,7 @@ def detection(
 
 
 def name_detector(outputs: Mapping, classes: int) -> str:
-    """Which network has such outputs.
+    """Names the kind of detector that has such outputs.
 
     Raises:
       ValueError: another number of classes than the data's.

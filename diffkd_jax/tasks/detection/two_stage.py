@@ -102,7 +102,7 @@ def _mean(values: jax.Array, weight: jax.Array) -> jax.Array:
 def detect(
     outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
 ) -> dict[str, jax.Array]:
-    """The best boxes of each picture, suppressed within classes.
+    """Returns the best boxes of each image, suppressed within classes.
 
     Args:
       outputs: of a batch, with ``roi``.

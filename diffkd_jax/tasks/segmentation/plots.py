@@ -16,7 +16,7 @@ MOST_SHOWN = 6
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, NaN for one that is nowhere.
+    """Computes the intersection over union of each class, NaN for an absent one.
 
     Args:
       counts: integers ``[classes, classes + 1]``: rows are labels, columns predictions,

@@ -11,7 +11,7 @@ from ...io.drawing import COLOURS, defaults, literal, save_figure, subplots
 
 @defaults()
 def draw_losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One panel for each loss term against the step."""
+    """Draws one panel for each loss term against the step."""
     names = dict.fromkeys(n for row in rows for n in row if n.startswith("loss/"))
     columns = min(3, len(names))
     lines = -(-len(names) // columns)

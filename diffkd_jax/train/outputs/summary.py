@@ -62,7 +62,7 @@ def count_parameters(tree: Any) -> int:
 
 
 def describe_run(run: Run) -> str:
-    """The dry run's text: sizes of all parts, then a table of taps.
+    """Returns the dry run's text: sizes of all parts, then a table of taps.
 
     Multiply-adds are forward, per picture.
     """
