@@ -41,12 +41,12 @@ def test_nothing_changes(enabled, libc, tunables):
 def test_the_command_is_started_again_once(tmp_path):
     setting, script = tmp_path / "enabled", tmp_path / "own script.py"
     setting.write_text(ASKED)
-    package = pathlib.Path(__file__).parents[1]
+    package = pathlib.Path(__file__).parents[2]
     script.write_text(
         "import os, pathlib, platform, sys\n"
         "platform.libc_ver = lambda: ('glibc', '2.36')\n"
         f"sys.path.insert(0, {str(package)!r})\n"
-        "from diffkd_jax import huge_pages\n"
+        "from diffkd_jax.backend import huge_pages\n"
         "print('started', flush=True)\n"
         f"huge_pages.restart(pathlib.Path({str(setting)!r}))\n"
         "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"

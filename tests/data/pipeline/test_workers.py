@@ -9,11 +9,12 @@ MAIN = """
 import multiprocessing, time
 import numpy as np
 from absl import flags
-from diffkd_jax.data import pipeline, split
+from diffkd_jax.data import split
+from diffkd_jax.data.pipeline.batches import eval_batches
 
 if __name__ == "__main__":
     rows = split.array_split(np.zeros((9, 2, 2, 1), np.uint8), np.arange(9), 9, "")
-    batches = pipeline.eval_batches(rows, lambda b: b, batch_size=4, num_workers=1)
+    batches = eval_batches(rows, lambda b: b, batch_size=4, num_workers=1)
     next(batches)
     workers = [process.pid for process in multiprocessing.active_children()]
     print(*workers, flags.FLAGS.is_parsed(), flush=True)

@@ -10,10 +10,10 @@ from diffkd_jax.data.formats import cifar_pickles
 
 READ = """
 import pathlib, sys
-from diffkd_jax.data import cifar_batches
+from diffkd_jax.data.formats import cifar_pickles
 for file in sys.argv[1:]:
     try:
-        cifar_batches.read_batch(pathlib.Path(file), b"labels")
+        cifar_pickles.read_batch(pathlib.Path(file), b"labels")
     except ValueError as error:
         print(error)
 """

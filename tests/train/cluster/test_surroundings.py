@@ -144,12 +144,10 @@ def test_nohup_is_kept_and_another_signal_saves(tmp_path):
 
 HOLDER = """
 import os, pathlib, sys
-from diffkd_jax.train import report, workdir
-from diffkd_jax.train import run as runs
-from diffkd_jax.train.cluster.signals import Stopped
-from tests.train import test_surroundings
+from diffkd_jax.train.workdir import directory
+from tests.train.cluster import test_surroundings
 test_surroundings.fcntl.flock = test_surroundings.without_locks
-held = workdir.locked(pathlib.Path(sys.argv[1]))
+held = directory.locked(pathlib.Path(sys.argv[1]))
 held.__enter__()
 print("held", flush=True)
 sys.stdin.read()

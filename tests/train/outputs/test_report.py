@@ -193,7 +193,7 @@ def test_settings_that_matplotlib_refuses_do_not_count(settings, tmp_path):
     code = """
 import logging, os, pathlib
 logging.basicConfig()
-from diffkd_jax.train import plots
+from diffkd_jax.train.outputs import plots
 rows = [{"step": 1, "eval/top1": 0.5}]
 before = dict(os.environ)
 plots.scores(pathlib.Path("a.png"), {"a": rows}, "top1", None)
@@ -278,7 +278,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 mine = plt.figure()
 before = dict(matplotlib.rcParams)
-from diffkd_jax.train import plots
+from diffkd_jax.train.outputs import plots
 rows = [{{"step": 1, "eval/top1": 0.5}}]
 plots.scores(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, "top1", None)
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()

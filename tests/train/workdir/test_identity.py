@@ -180,8 +180,8 @@ def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, cap
 
 HOLD = """
 import pathlib, sys
-from diffkd_jax.train import workdir
-with workdir.locked(pathlib.Path(sys.argv[1])):
+from diffkd_jax.train.workdir import directory
+with directory.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
