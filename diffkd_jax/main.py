@@ -325,7 +325,7 @@ def entry() -> None:
         console.say("interrupted; what was saved stays", error=True)
         code = 128 + signal.SIGINT
         # An exit in order would wait for other processes, or for data that hang.
-        if processes := sys.modules.get(f"{__package__}.train.processes"):
+        if processes := sys.modules.get(f"{__package__}.train.cluster.processes"):
             processes.leave(code)
         sys.exit(code)
 
