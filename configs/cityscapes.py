@@ -1,4 +1,4 @@
-"""Cityscapes: the students of the paper's table 6, by its recipe.
+r"""Cityscapes: the students of the paper's table 6 with its recipe.
 
     python -m diffkd_jax.main --config=cityscapes:STUDENT,METHOD \
         --config.data.path=CITYSCAPES --config.teacher.init=TEACHER \
@@ -11,32 +11,39 @@
 | pspnet_r18 | 72.55, 74.36, 75.83 | 12.9 M |
 | deeplabv3_mbv2 | 73.12, 74.66, 75.71 | 3.2 M |
 
-The teacher of all is DeepLabV3 on a ResNet-101, 78.07, 61.1 M parameters. Users of the
-public code of related papers report 76.2 and 76.3 for the first student alone: compare
-with a "none" of your own.
+The teacher is always DeepLabV3 on a ResNet-101 (78.07, 61.1 M parameters). Users of the
+public code of related papers report 76.2 and 76.3 for the first student alone. So
+compare with a run of your own with the method "none".
 
-Methods: diffkd_map (default; DIST between the refined map of 19 channels and the
-teacher's, at an eighth of the picture, no autoencoder), cwd, dist, kd, mse, none. The
-paper does not say whether the auxiliary map is distilled too;
-``--config.methods.diffkd_map.aux_weight=0.4`` does, as DIST's code.
+Methods: diffkd_map (default), cwd, dist, kd, mse, none. diffkd_map applies DIST to the
+denoised map of 19 channels and the teacher's map, at an eighth of the image's size,
+without an autoencoder. The paper does not say whether the auxiliary map is distilled
+too. ``--config.methods.diffkd_map.aux_weight=0.4`` does this, as the code of DIST does.
 
-Recipe (DIST's code, which the paper follows): 40,000 steps of 16 crops of 512x1024, SGD
-with momentum 0.9, weight decay 5e-4, rate 0.02 to 1e-4 by a polynomial of 0.9, scales
-of 0.5 to 2, mirrored by halves, loss of the auxiliary head 0.4, batch norm over all 16.
-Deviations: pictures are RGB with the mean and deviation of ImageNet, as the backbones
-here expect, where the official ones take BGR less a mean; evaluation is every 2.2
-epochs, 400 steps.
+Recipe (from the code of DIST, which the paper follows):
 
-Multiply-adds of the convolutions are 516 G a picture of 512x1024 for the teacher alone
-(2,063 G at 1024x2048; 517, 489 and 107 G for the students there), so this is for
-accelerators. The map of 19 channels at an eighth of the picture costs DiffKD about
-50 MB a picture for its backward pass. None of it has run on Cityscapes itself yet.
+* 40,000 steps of 16 crops of 512x1024;
+* SGD with momentum 0.9 and weight decay 5e-4;
+* learning rate from 0.02 to 1e-4 by a polynomial of power 0.9;
+* scales of 0.5 to 2, and mirroring of half of the images;
+* weight 0.4 for the loss of the auxiliary head;
+* batch norm over all 16 crops.
 
-``CITYSCAPES`` holds ``leftImg8bit`` and ``gtFine``; ``labelIds`` are mapped to the 19
-classes, ``labelTrainIds`` are not needed. TFDS: ``--config.data.name=tfds/cityscapes
---config.data.eval_split=validation``.
-``TEACHER`` and ``BACKBONE`` are files of weights, see the model table; the deep stem
-needs a backbone that has one. ``scratch`` starts without. ``smoke`` is two small
+Deviations: images are RGB with the mean and standard deviation of ImageNet, as the
+backbones here expect. The official ones take BGR minus a mean. The student is evaluated
+every 2.2 epochs (400 steps).
+
+Cost: the convolutions of the teacher take 516 G multiply-adds for an image of 512x1024,
+and 2,063 G at 1024x2048. The students take 517, 489 and 107 G at 1024x2048. So this
+recipe needs accelerators. The map of 19 channels at an eighth of the image costs DiffKD
+about 50 MB for each image in the backward pass. The recipe has not been run on
+Cityscapes yet.
+
+``CITYSCAPES`` holds ``leftImg8bit`` and ``gtFine``. ``labelIds`` are mapped to the 19
+classes; ``labelTrainIds`` are not needed. For TFDS use
+``--config.data.name=tfds/cityscapes --config.data.eval_split=validation``. ``TEACHER``
+and ``BACKBONE`` are files of weights, see the table of models. The deep stem needs a
+backbone that has one. ``scratch`` starts without a backbone. ``smoke`` runs two small
 steps on embedded scenes.
 """
 
@@ -51,6 +58,7 @@ STEPS, STEPS_PER_EPOCH = 40_000, 2975 // 16
 
 
 def get_config(argument: str = ""):
+    """Returns the config for the argument that follows the name and a colon."""
     config = base()
     student, method, scratch, smoke = parse_argument(
         "cityscapes", argument, STUDENTS, config.methods, ["scratch"], ["smoke"]
@@ -86,6 +94,6 @@ def get_config(argument: str = ""):
         config.train.max_steps, config.log_every_steps = 2, 1
         config.eval_every_epochs = 1.0
         config.teacher.epochs, config.teacher.min_score = 1.0, None
-        # The smallest of them all, for it is trained here.
+        # The smallest network, because it is trained here.
         config.teacher.model = "deeplabv3_mobilenet_v2"
     return config

@@ -1,4 +1,4 @@
-"""COCO: the students of the paper's tables 4 and 5 that the networks here allow.
+r"""COCO: the students of the paper's tables 4 and 5 whose networks exist here.
 
     python -m diffkd_jax.main --config=coco:STUDENT,METHOD \
         --config.data.path=COCO --config.teacher.init=TEACHER \
@@ -10,44 +10,60 @@
 | fcos_r50 | 40.8, 38.5, 42.1, 42.4, 42.5 |
 | faster_r50 | 39.8, 38.4, 40.4, 40.6, 40.7 |
 
-The teacher of each is the same detector on a ResNet-101. Methods: diffkd_fpn (default;
-every level of the pyramid, MSE, no autoencoder, weight 5), mse_fpn, fgd, none. The rows
-with a dagger are of an "attention-based MSE" that the paper does not define; ours is
+The teacher of each student is the same detector on a ResNet-101.
+
+Methods: diffkd_fpn (default), mse_fpn, fgd, none. diffkd_fpn distils every level of the
+pyramid with MSE and weight 5, without an autoencoder. The results with a dagger use an
+"attention-based MSE" that the paper does not define. Here it is
 ``--config.methods.diffkd_fpn.distance=attention_mse``. ``kd_boxes`` adds the regression
-KD of RetinaNet with weight 1, as in MasKD; that of Faster R-CNN, which needs the
-teacher's head on the student's proposals, is missing. ``inherit`` starts the student's
-pyramid and heads as the teacher's, as FGD and MasKD do; the paper does not say.
+KD of RetinaNet with weight 1, as in MasKD. The one of Faster R-CNN is missing: it needs
+the teacher's head on the student's proposals. ``inherit`` starts the student's pyramid
+and heads with the weights of the teacher, as FGD and MasKD do. The paper does not say
+whether it does.
 
-Recipe (MMDetection's 2x schedule, which the paper names): 24 epochs, 16 pictures a
-step, SGD with momentum 0.9, rate 0.02 (RetinaNet and FCOS 0.01) with a warm-up of 500
-steps from a thousandth, x0.1 at 16 and 22, weight decay 1e-4, gradients up to a norm of
-35 (FGD); shorter side 800 (FCOS: 640 or 800), longer side up to 1333, mirrored by
-halves; batches of pictures of one orientation on canvases of 800x1344; stem and first
-stage frozen, norms by their running statistics.
+Recipe (the 2x schedule of MMDetection, which the paper names):
 
-Deviations: RGB with the mean and deviation of ImageNet; strides in the 3x3 convolutions
-and the usual mean for FCOS, whose MMDetection version takes Caffe's; FCOS has
-torchvision's losses and its way to keep detections; adaptive pooling of boxes takes 4
-points a bin side at most; pictures without objects are evaluated and not trained on, as
-there. Of FCOS biases have the rate and the decay of the rest. Candidates of a level are
-the best of all classes, not the best class of each position. Boxes of which less than a
-pixel lies in the picture are left out of the truth too. The padded area is seen by
-networks and blocks alike; its share is logged.
+* 24 epochs of steps of 16 images;
+* SGD with momentum 0.9 and weight decay 1e-4;
+* learning rate 0.02 (RetinaNet and FCOS 0.01), multiplied by 0.1 at epochs 16 and 22,
+  with a warm-up of 500 steps from a thousandth;
+* gradients clipped to a norm of 35 (FGD);
+* shorter side 800 (FCOS: 640 or 800), longer side at most 1333, and mirroring of half
+  of the images;
+* batches of images of one orientation, on canvases of 800x1344;
+* stem and first stage frozen, batch norms with their running statistics.
 
-Missing rows: Cascade Mask R-CNN and RetinaNet on ResNeXt-101 as teachers (the first
-needs cascaded heads and masks; for the second ``resnext101_32x8d`` is no backbone of a
-detector here yet), RepPoints (deformable convolutions). MMDetection's files of weights
-are not read: a teacher is a run of this config, as ``coco:retinanet_r101,none``, or a
-file of torchvision, of which there are ResNet-50s.
+Deviations:
 
-Multiply-adds of a picture of 800x1344, forward: students 249, 215 and 216 G, teachers
-329, 294 and 295 G, the blocks of DiffKD 31, 31 and 124 G (its maps p2 to p5 are four
-times as large). ``--config.methods.diffkd_fpn.remat=true`` saves
-memory of the blocks, see ``experiments/bench``. None of it has run on COCO itself yet.
+* Images are RGB with the mean and standard deviation of ImageNet.
+* Strides are in the 3x3 convolutions. For FCOS, MMDetection uses Caffe's strides and
+  mean.
+* FCOS has torchvision's losses and torchvision's rule to keep detections. Its biases
+  have the learning rate and the weight decay of the other weights.
+* Adaptive pooling of boxes takes at most 4 points for each side of a bin.
+* The candidates of a level are the best of all classes, not the best class of each
+  position.
+* Boxes with less than one pixel inside the image are left out of the annotation too.
+* Networks and blocks see the padded area too. The log states its share.
+
+Images without objects are evaluated but not trained on, as in MMDetection.
+
+Missing: Cascade Mask R-CNN as a teacher (needs cascaded heads and masks), RetinaNet on
+ResNeXt-101 as a teacher (``resnext101_32x8d`` is not a backbone of a detector here yet)
+and RepPoints (needs deformable convolutions). Weights of MMDetection cannot be read. A
+teacher is a run of this config, such as ``coco:retinanet_r101,none``, or a file of
+torchvision, which offers ResNet-50s.
+
+Cost: multiply-adds of the forward pass for an image of 800x1344 are 249, 215 and 216 G
+for the students, 329, 294 and 295 G for the teachers, and 31, 31 and 124 G for the
+blocks of DiffKD. The last number is higher because the maps p2 to p5 are four times as
+large. ``--config.methods.diffkd_fpn.remat=true`` saves memory in the blocks, see
+``experiments/bench``. The recipe has not been run on COCO yet.
 
 ``COCO`` holds ``annotations/instances_{train,val}2017.json``, ``train2017`` and
-``val2017``. TFDS: ``--config.data.name=tfds/coco/2017 --config.data.train_split=train
---config.data.eval_split=validation``. ``smoke`` is two small steps on embedded scenes.
+``val2017``. For TFDS use ``--config.data.name=tfds/coco/2017
+--config.data.train_split=train --config.data.eval_split=validation``. ``smoke`` runs
+two small steps on embedded scenes.
 """
 
 from diffkd_jax.config import base, parse_argument
@@ -85,14 +101,14 @@ TASKS = {
     "fcos": {},
     "faster_rcnn": {"beta": 0.0, "clamp_below": True},
 }
-STEPS_PER_EPOCH = 117_266 // 16  # pictures of train2017 with objects
-# All but the backbone, as the networks call it.
+STEPS_PER_EPOCH = 117_266 // 16  # images of train2017 with objects
+# Patterns of all weights outside the backbone.
 HEADS = {
     "retinanet": ("fpn/*", "class_*", "box_*"),
     "fcos": ("fpn/*", "class_*", "box_*", "centreness_*", "scale_*"),
     "faster_rcnn": ("fpn/*", "rpn_*", "head_*", "class_*", "box_*"),
 }
-# Of FGD: temperature, alpha, beta, gamma, lambda (its published configs).
+# FGD's temperature, alpha, beta, gamma, lambda, from its published configs.
 FGD = {
     "retinanet": (0.5, 1e-3, 5e-4, 5e-4, 5e-6),
     "fcos": (0.8, 1.6e-3, 8e-4, 8e-4, 8e-6),
@@ -101,6 +117,7 @@ FGD = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config for the argument that follows the name and a colon."""
     config = base()
     student, method, inherit, boxes, smoke = parse_argument(
         "coco", argument, STUDENTS, config.methods, ["inherit"], ["kd_boxes"], ["smoke"]
@@ -146,7 +163,7 @@ def get_config(argument: str = ""):
     config.schedule.boundaries = (16, 22)
     config.schedule.warmup_epochs = 500 / STEPS_PER_EPOCH
     config.schedule.warmup_start = rate / 1000
-    if kind == "fcos":  # as FGD and MasKD have it
+    if kind == "fcos":  # as in FGD and MasKD
         config.data.train_resize = (640, 800)
         config.schedule.warmup_start = rate / 3
     config.log_every_steps = 50

@@ -1,12 +1,12 @@
-"""ImageNet: the pairs and recipes of the paper's tables 2 and 3.
+r"""ImageNet: the pairs and recipes of the paper's tables 2 and 3.
 
-One host, all its accelerators:
+On one host, with all its accelerators:
 
     python -m diffkd_jax.main --config=imagenet:PAIR,METHOD \
         --config.data.path=TFDS_DATA_DIR --config.teacher.init=TEACHER
 
-A Cloud TPU pod slice, the same on every host, ``RUN`` in a directory they share, NFS or
-a mounted bucket:
+On a Cloud TPU pod slice, the same command on every host. ``RUN`` is in a directory that
+all hosts share (NFS or a mounted bucket):
 
     gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python -m \
         diffkd_jax.main --config=imagenet:PAIR,METHOD \
@@ -23,45 +23,45 @@ a mounted bucket:
 | swin_l-r50 | B2 | 86.3, 78.5, 80.0, 80.5 | 99.1 | 159 |
 | swin_l-swin_t | B3 | 86.3, 81.3, 81.5, 82.5 | 102.6 | 110 |
 
-Top-1 in %. GFLOP is the arithmetic of a training step a picture, with DiffKD, counted
-by XLA (``experiments/bench/step_cost.py``). Hours are those of accelerators that
-sustain 100 TFLOP/s together: an assumption, no accelerator has been measured yet, and
-depthwise convolutions (MobileNets, EfficientNet) sustain less. Memory, float32,
-compiled for CPU: 32 pictures a device take 2.3 GiB for r34-r18 and 3.2 GiB for r50-r34,
-of which 0.4 and 0.8 GiB are variables and batch.
+The scores are top-1 in %. GFLOP counts the operations of a training step with DiffKD
+for each image, as XLA reports them (``experiments/bench/step_cost.py``). The hours
+assume accelerators that sustain 100 TFLOP/s together. No accelerator has been measured
+yet, and depthwise convolutions (MobileNets, EfficientNet) sustain less. Memory in
+float32, compiled for CPU: 32 images on a device take 2.3 GiB for r34-r18 and 3.2 GiB
+for r50-r34. Variables and batch take 0.4 and 0.8 GiB of this.
 
 Methods: diffkd (default), diffkd_dist, kd, dkd, dist, mse, none. ``r34-r18,kd`` and
-``kd`` alone are arguments too; ``smoke`` runs two steps on embedded pictures.
+``kd`` alone are arguments too. ``smoke`` runs two steps on embedded images.
 
-Data, one of:
+The data is one of these:
 
-* TFDS ``imagenet2012`` prepared as array records, once, with ``pip install
-  '.[prepare]'`` and the two archives in ``TFDS_DATA_DIR/downloads/manual``:
+* TFDS ``imagenet2012``, prepared once as array records: ``pip install '.[prepare]'``,
+  put the two archives into ``TFDS_DATA_DIR/downloads/manual``, then
   ``tfds.builder("imagenet2012", data_dir=TFDS_DATA_DIR, file_format="array_record")
   .download_and_prepare()``;
 * ``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``: ``--config.data.name=folder
   --config.data.path=DIR --config.data.eval_split=val``;
 * tar shards ``imagenet-train-000000.tar`` with ``KEY.jpg`` and ``KEY.cls``:
-  ``--config.data.name=tar``, with ``eval_split`` as the shards call it.
+  ``--config.data.name=tar``, and ``eval_split`` as the shards name it.
 
-``data.num_workers`` processes decode and augment, about 850 pictures a second and core
-(B1, ``experiments/bench``); set it to the cores of the host, or to 0 for threads, which
-cost less but share Python's lock. Pictures that do not decode are named and skipped, up
-to ``data.max_unreadable`` of them. ``TEACHER`` is a file of weights, see the model
-table, or the workdir of a finished run; to train the teacher here instead, set
-``--config.teacher.epochs``. Run with ``--config.dry_run=true`` to see the taps and
-sizes first.
+``data.num_workers`` processes decode and augment the images, about 850 images per
+second and core (B1, ``experiments/bench``). Set it to the number of cores of the host,
+or to 0 for threads, which cost less but share Python's lock. Images that cannot be
+decoded are named and skipped, up to the share ``data.max_unreadable``. ``TEACHER`` is a
+file of weights, see the table of models, or the workdir of a finished run. To train the
+teacher here, set ``--config.teacher.epochs`` instead. ``--config.dry_run=true`` shows
+the taps and sizes first.
 
-Not reproduced yet: none of it has run on ImageNet itself. Where the official files
-differ from the paper's table of recipes, the table is followed; the functions below say
-where. Batch norm takes its statistics over 32, 96 or 64 pictures, as one GPU of the
-official runs does; with fewer pictures a device, ``--config.train.norm_group_size=0``
-spares communication.
+The results are not reproduced yet: no run on ImageNet itself has been made. Where the
+official files differ from the paper's table of recipes, this config follows the table,
+and the functions below say so. Batch norm takes its statistics over 32, 96 or 64
+images, as one GPU of the official runs does. With fewer images on a device,
+``--config.train.norm_group_size=0`` saves communication.
 """
 
 from diffkd_jax.config import base, parse_argument, shrink
 
-# Teacher, student, recipe, latent channels, floor of the teacher's top-1.
+# Teacher, student, recipe, latent channels, lowest top-1 of the teacher, as a share.
 PAIRS = {
     "r34-r18": ("resnet34", "resnet18", "b1", 1024, 0.72),
     "r50-mbv1": ("resnet50", "mobilenet_v1", "b1", 1024, 0.75),
@@ -74,7 +74,7 @@ PAIRS = {
 
 
 def b1(config) -> None:
-    """100 epochs of SGD, x0.1 every 30; crops and flips."""
+    """Sets recipe B1: 100 epochs of SGD, x0.1 every 30 epochs; crops and flips."""
     config.train.epochs = 100.0
     config.data.batch_size = 256
     config.train.norm_group_size = 32  # one of 8 GPUs
@@ -85,10 +85,11 @@ def b1(config) -> None:
 
 
 def b2(config) -> None:
-    """450 epochs of TensorFlow's RMSProp, x0.97 every 2.4; RandAugment and erasing.
+    """Sets recipe B2: 450 epochs of TensorFlow's RMSProp, RandAugment and erasing.
 
-    Deviation: the official file distils by DIST, the paper by DiffKD; its dropout of
-    0.2 reaches none of the paper's students, and is left out.
+    The learning rate is multiplied by 0.97 every 2.4 epochs. Deviation: the official
+    file distils with DIST, the paper with DiffKD. The file's dropout of 0.2 does not
+    reach any of the paper's students and is left out.
     """
     config.train.epochs = 450.0
     config.train.label_smoothing, config.train.ema_decay = 0.1, 0.9999
@@ -103,12 +104,13 @@ def b2(config) -> None:
 
 
 def b3(config) -> None:
-    """300 epochs of AdamW, cosine; the augmentation of B2, colour jitter, mixing.
+    """Sets recipe B3: 300 epochs of AdamW with a cosine schedule.
 
-    Deviation: the official file has a learning rate of 1e-3, a weight decay of 0.04, an
-    autoencoder of 1024 channels and no distillation, and its loader leaves colour
-    jitter out beside RandAugment. Warm-up, last rate, clipping, drop path and the
-    strengths of mixing and erasing are the file's, for the paper gives none.
+    The augmentation is that of B2, with colour jitter and mixing. Deviation: the
+    official file has a learning rate of 1e-3, a weight decay of 0.04, an autoencoder of
+    1024 channels and no distillation. Its loader leaves out colour jitter when it uses
+    RandAugment. Warm-up, last learning rate, clipping, drop path and the strengths of
+    mixing and erasing come from the file, because the paper does not state them.
     """
     config.train.epochs = 300.0
     config.train.label_smoothing = 0.1
@@ -126,6 +128,7 @@ def b3(config) -> None:
 
 
 def get_config(argument: str = ""):
+    """Returns the config for the argument that follows the name and a colon."""
     config = base()
     pair, method, smoke = parse_argument(
         "imagenet", argument, PAIRS, config.methods, ["smoke"]
@@ -147,7 +150,7 @@ def get_config(argument: str = ""):
     config.log_every_steps = 100
     {"b1": b1, "b2": b2, "b3": b3}[recipe](config)
     for name in ("diffkd", "diffkd_features", "diffkd_dist"):
-        # An autoencoder on the features, as the paper has it for all ImageNet teachers.
+        # An autoencoder on the features, as for all ImageNet teachers of the paper.
         config.methods[name].latent_channels = latent_channels
     if student == "efficientnet_b0":
         for name in ("diffkd", "diffkd_features", "diffkd_dist", "mse"):
@@ -158,6 +161,8 @@ def get_config(argument: str = ""):
     if smoke:
         shrink(config)
         config.data.image_size, config.data.resize = 32, 36
-        config.optimizer.learning_rate *= 0.01  # maps of one pixel are easily upset
+        config.optimizer.learning_rate *= (
+            0.01  # training is unstable with maps of one pixel
+        )
         config.teacher.min_score = None
     return config

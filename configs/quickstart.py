@@ -1,15 +1,17 @@
-"""DiffKD on real pictures in minutes, with nothing to download.
+"""DiffKD on real images in minutes, without a download.
 
     python -m diffkd_jax.main --config=quickstart
 
-Trains a ResNet teacher on the embedded Fashion-MNIST subset once, then distils it into
-a small student. ``:compare`` runs the baselines too, ``:smoke`` two steps of it all.
+Trains a ResNet on the embedded part of Fashion-MNIST as the teacher, once. Then distils
+it into a small student. ``:compare`` also runs the baselines. ``:smoke`` runs two
+steps.
 """
 
 from diffkd_jax.config import base, parse_argument, shrink
 
 
 def get_config(argument: str = ""):
+    """Returns the config for the argument that follows the name and a colon."""
     (what,) = parse_argument("quickstart", argument, ["compare", "smoke"])
     config = base()
     config.name = "quickstart"

