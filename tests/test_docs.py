@@ -1,6 +1,7 @@
 """Tests README and docs/: every command parses, every link leads somewhere."""
 
 import itertools
+import json
 import pathlib
 import re
 import shlex
@@ -8,6 +9,7 @@ import shlex
 import pytest
 from absl import flags
 
+import diffkd_jax
 from diffkd_jax import export_weights, import_weights, main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -71,7 +73,9 @@ def finished_run(tmp_path, monkeypatch):
     workdir = tmp_path / "runs/example"
     workdir.mkdir(parents=True)
     config = parsed(["--config=quickstart:smoke"], monkeypatch)
-    (workdir / "config.json").write_text(config.to_json_best_effort())
+    record = json.loads(config.to_json_best_effort())
+    record["version"] = diffkd_jax.__version__
+    (workdir / "config.json").write_text(json.dumps(record))
     monkeypatch.chdir(tmp_path)
 
 
@@ -149,6 +153,13 @@ def test_the_index_names_every_page():
     index = LINK.findall((ROOT / "docs/README.md").read_text())
     for page in DOCS:
         assert page.name == "README.md" or page.name in index, page
+
+
+def test_the_design_names_every_folder_of_the_package():
+    design = (ROOT / "docs/design.md").read_text()
+    for folder in (ROOT / "diffkd_jax").iterdir():
+        if (folder / "__init__.py").exists():
+            assert f"| `{folder.name}/` |" in design
 
 
 def test_the_readme_is_short():
