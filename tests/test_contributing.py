@@ -5,15 +5,18 @@ import re
 import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
-RUN = (ROOT / ".ci/run").read_text().replace("format --check", "format")
+RUN = (ROOT / ".ci/run").read_text()
 
 
 def test_hooks_and_ci_run_the_same_checks():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     entries = re.findall(r"^ +entry: (.+)$", hooks, re.MULTILINE)
-    tests = RUN.index("pip install -q -e '.[test]'\n"), RUN.index("\npytest\n")
-    lines = RUN[slice(*tests)].splitlines()[1:]
-    assert entries == [line.removesuffix(" .") for line in lines]
+    checks = RUN[RUN.index("ruff format") : RUN.index("\npytest\n")]
+    checks = checks.replace(" --check", "").replace(" .\n", "\n")
+    checks = checks.replace('"$environment/pydoclint/bin/flake8"', "flake8")
+    assert entries == checks.splitlines()
+    (packages,) = re.findall(r"additional_dependencies: \[(.+)\]", hooks)
+    assert f'pip" install -q {packages.replace(",", "")}\n' in RUN
 
 
 def test_ci_runs_the_script_with_the_oldest_and_the_newest_versions():
