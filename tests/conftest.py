@@ -34,8 +34,14 @@ for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
 # Traces are many small objects that live long: collecting them finds next to nothing.
 gc.set_threshold(50_000, 20, 50)
 
+# Modules whose annotated shapes are checked in all tests. The others are also tested
+# with NumPy arrays and with wrong values.
 jaxtyping.install_import_hook(
-    ["diffkd_jax.core.diffusion", "diffkd_jax.core.distances"], "beartype.beartype"
+    [
+        *(f"diffkd_jax.core.{name}" for name in ("diffkd", "diffusion", "distances")),
+        *(f"diffkd_jax.ops.{name}" for name in ("anchors", "resize", "roi_align")),
+    ],
+    "beartype.beartype",
 )
 
 # Small nets run for a moment, so compiling is most of their tests' time. The goldens,

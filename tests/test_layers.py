@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 CORE_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "jaxtyping"}
-CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "typing"}
+CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "types", "typing"}
 
 
 def imports(file):
@@ -74,7 +74,7 @@ def test_core_needs_jax_and_flax_only(file):
 @pytest.mark.parametrize("file", sorted((PACKAGE / "ops").rglob("*.py")), ids=str)
 def test_operations_need_jax_only(file):
     others = {n.partition(".")[0] for n in imports(file)} - {"diffkd_jax"}
-    assert others <= {"collections", "jax", "numpy", "typing"}
+    assert others <= {"collections", "jax", "jaxtyping", "numpy", "typing"}
 
 
 def test_recipes_import_the_base_config_alone():

@@ -1,4 +1,4 @@
-"""DiffKD: denoise the student's feature with a diffusion model of the teacher's."""
+"""DiffKD: denoises the student's feature with a diffusion model of the teacher's."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,38 +6,41 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from ..backend.compiler import scan_unroll
 from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, match_noise
 from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, apply_conv
 from .norm import BatchNorm
-from .shapes import as_map, check_ranks, match_spatial
+from .shapes import Feature, as_map, check_ranks, match_spatial
 
 GAMMA_BINS = 20
 GRADIENTS = ("full", "inputs", "straight")
 
 
 class DiffKDOutput(NamedTuple):
-    """What one call of :class:`DiffKD` yields.
+    """The result of one call of :class:`DiffKD`.
 
     Attributes:
       student: denoised student feature, to be compared with ``teacher``.
-      teacher: target, the teacher's latent (or feature), without gradient.
-      gamma: share of the student feature kept, ``[b]``, in (0, 1).
+      teacher: target of the comparison: the teacher's latent (or feature), without
+        gradient.
+      gamma: ``[b]``, share of the student feature that is kept, in (0, 1).
       diffusion_loss: scalar, mean squared error of the predicted noise (eq. 4).
-      autoencoder_loss: scalar, mean squared error of the reconstruction (eq. 6);
-        None without an autoencoder.
+      autoencoder_loss: scalar, mean squared error of the reconstruction (eq. 6); None
+        without an autoencoder.
     """
 
-    student: jax.Array
-    teacher: jax.Array
-    gamma: jax.Array
-    diffusion_loss: jax.Array
-    autoencoder_loss: jax.Array | None
+    student: Feature
+    teacher: Feature
+    gamma: Float[Array, " b"]
+    diffusion_loss: Float[Array, ""]
+    autoencoder_loss: Float[Array, ""] | None
 
     @property
     def losses(self) -> dict[str, jax.Array]:
-        """The losses by name."""
+        """Returns the losses by name."""
         losses = {"diffusion": self.diffusion_loss}
         if self.autoencoder_loss is not None:
             losses["autoencoder"] = self.autoencoder_loss
@@ -45,30 +48,30 @@ class DiffKDOutput(NamedTuple):
 
     @property
     def info(self) -> dict[str, jax.Array]:
-        """``gamma/mean``, ``min``, ``max``, and counts of 20 bins over [0, 1]."""
+        """Returns mean, minimum, maximum and histogram of gamma (20 bins, [0, 1])."""
         gamma = self.gamma
-        found = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
-        found["histogram"] = _counts(gamma)
-        return {f"gamma/{k}": v.astype(jnp.float32) for k, v in found.items()}
+        values = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
+        values["histogram"] = _counts(gamma)
+        return {f"gamma/{k}": v.astype(jnp.float32) for k, v in values.items()}
 
 
 class DiffKDNoise(NamedTuple):
-    """The random draws of one call, for reproducing a run of other code.
+    """The random draws of one call, given to reproduce a run of other code.
 
     Attributes:
-      student: noise mixed into the student, ``[b, h, w, latent]``.
-      teacher: noise of the diffusion loss, ``[b, h, w, latent]``.
-      t: time steps of the diffusion loss, int ``[b]``.
+      student: ``[b, h, w, latent]``, noise mixed into the student.
+      teacher: ``[b, h, w, latent]``, noise of the diffusion loss.
+      t: int ``[b]``, time steps of the diffusion loss.
     """
 
-    student: jax.Array
-    teacher: jax.Array
-    t: jax.Array
+    student: Float[Array, "b h w latent"]
+    teacher: Float[Array, "b h w latent"]
+    t: Int[Array, " b"]
 
 
 def denoise(
     predictor: NoisePredictor,
-    x: jax.Array,
+    x: Float[Array, "b h w c"],
     plan: DDIMPlan,
     *,
     train: bool,
@@ -76,35 +79,48 @@ def denoise(
     keep_steps: bool = False,
     remat: bool = False,
     gradient: str = "full",
-) -> tuple[jax.Array, jax.Array | None]:
-    """Runs the DDIM plan from ``x``, as one ``lax.scan`` (eq. 5).
+) -> tuple[Float[Array, "b h w c"], Float[Array, "steps b h w c"] | None]:
+    """Denoises features by a DDIM plan, as one ``lax.scan`` (eq. 5).
 
-    To be called inside a Flax module that owns ``predictor`` and has called it
-    at initialisation, since a scan cannot create variables.
+    Call it inside a Flax module that owns ``predictor`` and has called it during
+    initialisation, since a scan cannot create variables.
 
     Args:
       predictor: noise predictor, a bound module.
-      x: starting point ``[b, h, w, c]``.
+      x: ``[b, h, w, c]``, starting point.
       plan: DDIM plan of ``num_steps`` rows.
-      train: batch statistics, updated by each step, or running statistics.
-      unroll: unroll factor of the scan, or None for the platform's choice.
-      keep_steps: also return the result of each step.
-      remat: recompute each step in the backward pass in place of keeping it.
-      gradient: what the result is differentiated by: ``full``, or not by the
-        predictor's parameters, ``inputs``, or as if its noise were given,
-        ``straight``.
+      train: if true, use batch statistics, and let each step update the running ones;
+        if false, use running statistics.
+      unroll: unroll factor of the scan, or None for the platform's default.
+      keep_steps: if true, also return the result of each step.
+      remat: if true, recompute each step in the backward pass instead of storing it.
+      gradient: how to differentiate: ``full``; ``inputs``, which treats the predictor's
+        parameters as constants; or ``straight``, which treats the predicted noise as a
+        constant.
 
     Returns:
       The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
+
+    >>> class Denoiser(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         predictor, plan = NoisePredictor(), ddim_plan(2)
+    ...         predictor(x, plan.t[:1], train=True)
+    ...         return denoise(predictor, x, plan, train=True)[0]
+    >>> x = jnp.ones((1, 4, 4, 8))
+    >>> jax.eval_shape(Denoiser().init_with_output, jax.random.key(0), x)[0].shape
+    (1, 4, 4, 8)
     """
 
-    def predict(predictor, x_t, t):
+    def predict(predictor: NoisePredictor, x_t: Array, t: Array) -> Array:
         return predictor(x_t, t, train=train)
 
     if gradient == "inputs":
         predict = nn.map_variables(predict, "params", jax.lax.stop_gradient)
 
-    def step(predictor, x_t, row):
+    def step(
+        predictor: NoisePredictor, x_t: Array, row: DDIMPlan
+    ) -> tuple[Array, Array | None]:
         t = jnp.broadcast_to(row.t, x_t.shape[:1])
         eps = predict(predictor, x_t, t)
         if gradient == "straight":
@@ -120,42 +136,47 @@ def denoise(
         variable_carry="batch_stats" if train else False,
         split_rngs={"params": False},
         length=num_steps,
-        # Unrolled, the compiler finds what is the same and keeps it after all.
+        # In an unrolled loop the compiler finds the recomputed values to be equal to
+        # the stored ones, and stores them again.
         unroll=unroll or (1 if remat else scan_unroll(num_steps)),
     )
-    return scan(predictor, x, plan)
+    x_0, steps = scan(predictor, x, plan)
+    return x_0, steps
 
 
 class DiffKD(nn.Module):
-    """Autoencoder, noise adapter, denoising loop and losses of one feature pair.
+    """A Flax module of autoencoder, noise adapter, denoising loop and losses for a tap.
 
     Features are vectors, tokens, or maps with channels last (NHWC).
 
-    Random draws come from the ``diffusion`` stream unless ``noise`` is given.
-    Intermediates ``trajectory`` (``[num_steps + 1, b, h, w, c]``, before the output
-    projection) are sown when that collection is mutable.
+    Random draws come from the stream ``diffusion`` unless ``noise`` is given. The
+    intermediate ``trajectory`` (``[num_steps + 1, b, h, w, c]``, before the output
+    projection) is sown if that collection is mutable.
 
-    Gradients: the distance between ``student`` and ``teacher`` reaches the student,
-    its projection, the noise adapter, the noise predictor and the output projection;
-    the diffusion loss the noise predictor alone; the autoencoder loss the
-    autoencoder alone; nothing reaches the teacher.
+    Gradients: the distance between ``student`` and ``teacher`` reaches the student, its
+    projection, the noise adapter, the noise predictor and the output projection. The
+    diffusion loss reaches only the noise predictor, the autoencoder loss only the
+    autoencoder. Nothing reaches the teacher.
 
     Attributes:
       latent_channels: width of the autoencoder, or None for no autoencoder.
-      kernel_size: 3 for maps, 1 for vectors, None to choose by rank (2: 1, else 3).
-      num_steps: denoising steps; 5 in the paper.
-      num_train_steps: diffusion time steps; 1000 in the paper.
+      kernel_size: 3 for maps, 1 for vectors, None to choose by rank (1 for rank 2, 3
+        otherwise).
+      num_steps: number of denoising steps; 5 in the paper.
+      num_train_steps: number of diffusion time steps; 1000 in the paper.
       token_shape: (h, w) of rank-3 features, or None for a square.
-      unroll: unroll factor of the denoising scan, or None for the platform's choice.
+      unroll: unroll factor of the denoising scan, or None for the platform's default.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
-      dtype: compute dtype, or None for that of the inputs. Parameters, statistics and
-        losses are float32 or wider.
-      remat: recompute each denoising step in the backward pass, which needs less memory
-        and more time; on CPU much more, for there the loop is else unrolled.
-      gradient: of the distance through denoising. ``full`` is the method; ``inputs``
-        leaves the noise predictor to the diffusion loss alone; ``straight`` takes each
-        predicted noise as given, so that nearly no backward pass is left. The two
-        are cheaper, and other methods.
+      dtype: compute dtype, or None for the dtype of the inputs. Parameters, statistics
+        and losses are float32 or wider.
+      remat: if true, recompute each denoising step in the backward pass. This needs
+        less memory and more time; much more time on CPU, where the loop is otherwise
+        unrolled.
+      gradient: how the distance is differentiated through denoising. ``full`` is the
+        method of the paper. ``inputs`` trains the noise predictor by the diffusion loss
+        alone. ``straight`` treats each predicted noise as a constant, which removes
+        nearly all of the backward pass. The last two are cheaper, and are other
+        methods.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
@@ -171,33 +192,33 @@ class DiffKD(nn.Module):
     num_train_steps: int = 1000
     token_shape: tuple[int, int] | None = None
     unroll: int | None = None
-    norm: Callable = BatchNorm
-    dtype: Any = None
+    norm: Callable[..., Any] = BatchNorm
+    dtype: DTypeLike | None = None
     remat: bool = False
     gradient: str = "full"
 
     @nn.compact
     def __call__(
         self,
-        student: jax.Array,
-        teacher: jax.Array,
+        student: Feature,
+        teacher: Feature,
         *,
         train: bool = True,
         noise: DiffKDNoise | None = None,
     ) -> DiffKDOutput:
-        """Denoises the student and computes the losses.
+        """Denoises the student's feature and computes the losses.
 
         Args:
           student: ``[b, c]``, ``[b, n, c]`` or ``[b, h, w, c]``.
-          teacher: same rank; channels and map size may differ.
-          train: use and update batch statistics.
-          noise: the random draws, or None to draw them.
+          teacher: the same rank; channels and map size may differ.
+          train: if true, use and update batch statistics.
+          noise: the random draws, or None to draw them here.
 
         Returns:
-          Outputs of rank 2 for features of rank 2, else of rank 4.
+          Outputs of rank 2 for features of rank 2, otherwise of rank 4.
 
         Raises:
-          ValueError: ranks or batches differ, or a field is out of range.
+          ValueError: ranks or batch sizes differ, or a field is out of range.
         """
         self._check(student, teacher)
         kernel_size = self.kernel_size or (1 if student.ndim == 2 else 3)
@@ -206,7 +227,7 @@ class DiffKD(nn.Module):
             as_map(student, self.token_shape),
             jax.lax.stop_gradient(as_map(teacher, self.token_shape)),
         )
-        shared = {"norm": self.norm, "dtype": self.dtype}
+        shared: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
         predictor = NoisePredictor(
             kernel_size, self.num_train_steps, **shared, name="noise_predictor"
         )
@@ -238,7 +259,8 @@ class DiffKD(nn.Module):
         refined = apply_conv(x_0, latent, dtype=self.dtype, name="output_projection")
         refined = self.norm(use_running_average=not train, name="output_norm")(refined)
 
-        # After the denoising loop: running statistics are updated in this order.
+        # After the loop, as in the official code: the order decides the running
+        # statistics.
         eps = noise.teacher.astype(target.dtype)
         alpha_bar_t = jnp.asarray(alpha_bar(self.num_train_steps))[noise.t]
         predicted = predictor(add_noise(target, eps, alpha_bar_t), noise.t, train=train)
@@ -251,6 +273,7 @@ class DiffKD(nn.Module):
         )
 
     def _check(self, student: jax.Array, teacher: jax.Array) -> None:
+        """Refuses fields that are out of range."""
         check_ranks(student, teacher)
         if self.gradient not in GRADIENTS:
             raise ValueError(
@@ -265,8 +288,10 @@ class DiffKD(nn.Module):
                 f"latent_channels: found {self.latent_channels}, expected >= 1 or None"
             )
 
-    def _encode(self, teacher, shared, train):
-        """The target in latent space without gradient, and the autoencoder's loss."""
+    def _encode(
+        self, teacher: Array, shared: dict[str, Any], train: bool
+    ) -> tuple[Array, Array | None]:
+        """Returns the latent target, without gradient, and the autoencoder's loss."""
         if not self.latent_channels:
             return teacher.astype(self.dtype or teacher.dtype), None
         autoencoder = AutoEncoder(self.latent_channels, **shared, name="autoencoder")
@@ -275,8 +300,9 @@ class DiffKD(nn.Module):
         return jax.lax.stop_gradient(latent), loss
 
     def _draw(self, x: jax.Array) -> DiffKDNoise:
+        """Draws the noise of one call."""
         keys = jax.random.split(self.make_rng("diffusion"), 3)
-        # Drawn in half precision, noise would take a hundred values or so.
+        # Drawn in half precision, noise would take only about a hundred values.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return DiffKDNoise(
             student=jax.random.normal(keys[0], x.shape, dtype).astype(x.dtype),
@@ -286,12 +312,16 @@ class DiffKD(nn.Module):
 
 
 def _counts(gamma: jax.Array) -> jax.Array:
-    """Those of ``jnp.histogram``, which no mesh with explicit axes lets through."""
+    """Counts the values in each bin, as ``jnp.histogram`` does.
+
+    ``jnp.histogram`` itself is refused on meshes with explicit axes.
+    """
     edges = jnp.linspace(0.0, 1.0, GAMMA_BINS + 1, dtype=gamma.dtype)
     below = (gamma[:, None] < edges[1:]).at[:, -1].set(gamma <= 1.0)
     return jnp.sum(below & (gamma[:, None] >= edges[:-1]), 0)
 
 
 def _mean_squared_error(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the mean squared error, in float32 or wider."""
     dtype = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.mean(jnp.square(a.astype(dtype) - b.astype(dtype)))

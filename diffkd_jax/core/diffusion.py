@@ -1,6 +1,7 @@
-"""Diffusion mathematics of DiffKD: noise schedule, noise mixing, DDIM.
+"""Diffusion mathematics of DiffKD: noise schedule, noise mixing and DDIM.
 
-Plain functions on arrays, no Flax. Notation used throughout ``core``:
+Plain functions on arrays, without Flax. The following notation is used throughout
+``core``:
 
 ===============  ==================  ==========================================
 code             symbol              meaning, source
@@ -27,18 +28,18 @@ BETA_END = 0.02
 
 
 def alpha_bar(num_train_steps: int = 1000) -> np.ndarray:
-    """Cumulative signal power of the linear-beta schedule (eq. 2-3).
+    """Returns the cumulative signal power of the linear noise schedule (eq. 2-3).
 
     Args:
       num_train_steps: number of diffusion time steps T, at least 1.
 
     Returns:
-      float64 numpy array ``[T]``, decreasing, in (0, 1).
+      float64 ``[T]``, decreasing, in (0, 1).
 
     Raises:
       ValueError: ``num_train_steps`` is not positive.
 
-    Deviation: the product runs in float64; the official code multiplies in
+    Deviation: the product is computed in float64; the official code multiplies in
     float32, which differs by at most 2.5e-7.
 
     >>> round(float(alpha_bar()[400]), 5)
@@ -55,15 +56,18 @@ def add_noise(
     eps: Float[Array, "b *dims"],
     alpha_bar_t: Float[Array, " b"],
 ) -> Float[Array, "b *dims"]:
-    """Variance-preserving forward process, one noise level per example (eq. 3).
+    """Adds noise by the forward process, with one noise level for each example (eq. 3).
+
+    The process preserves variance: ``sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t)
+      eps``.
 
     Args:
-      x_0: clean features ``[b, ...]``.
-      eps: standard normal noise, shape of ``x_0``.
-      alpha_bar_t: signal power of each example ``[b]``, in [0, 1].
+      x_0: ``[b, ...]``, clean features.
+      eps: the shape of ``x_0``, standard normal noise.
+      alpha_bar_t: ``[b]``, signal power of each example, in [0, 1].
 
     Returns:
-      Noisy features, shape and dtype of ``x_0``.
+      Noisy features in the shape and dtype of ``x_0``.
 
     >>> x = add_noise(jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.array([0.25]))
     >>> x.tolist()
@@ -79,18 +83,18 @@ def match_noise(
     eps: Float[Array, "b *dims"],
     gamma: Float[Array, " b"],
 ) -> Float[Array, "b *dims"]:
-    """Adaptive noise matching: ``gamma * x + (1 - gamma) * eps`` (eq. 8).
+    """Mixes noise into the student, ``gamma x + (1 - gamma) eps`` (eq. 8).
 
-    The mix is linear, without square roots, as in the paper and its code; it is
-    therefore not the forward process of :func:`add_noise`.
+    This is adaptive noise matching. The mix is linear, without square roots, as in the
+    paper and its code; it is therefore not the forward process of :func:`add_noise`.
 
     Args:
-      x: student features ``[b, ...]``.
-      eps: standard normal noise, shape of ``x``.
-      gamma: share of the student kept, one per example ``[b]``, in [0, 1].
+      x: ``[b, ...]``, student features.
+      eps: the shape of ``x``, standard normal noise.
+      gamma: ``[b]``, share of the student feature that is kept, in [0, 1].
 
     Returns:
-      The starting point of denoising, shape and dtype of ``x``.
+      The starting point of denoising, in the shape and dtype of ``x``.
 
     >>> match_noise(jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.array([0.75])).tolist()
     [[0.75, 0.75]]
@@ -100,7 +104,7 @@ def match_noise(
 
 
 class DDIMPlan(NamedTuple):
-    """Coefficients of each DDIM step, leading axis ``num_steps``, run order.
+    """The coefficients of all DDIM steps, one row for each step, in the order they run.
 
     Attributes:
       t: time step given to the noise predictor, int32.
@@ -118,16 +122,18 @@ class DDIMPlan(NamedTuple):
 
 
 def ddim_plan(num_steps: int, num_train_steps: int = 1000) -> DDIMPlan:
-    """Time steps and coefficients of the denoising run.
+    """Returns the time steps and coefficients of denoising.
 
-    The schedule is laid out for ``2 * num_steps`` and its second half is run, so
-    that denoising starts below the middle of the noise range (the paper says
-    500; 5 steps visit 400, 300, 200, 100, 0). The last step lands on
-    alpha_bar = 1.
+    The schedule is laid out for ``2 * num_steps`` steps, and its second half is run. So
+    denoising starts below the middle of the noise range (the paper says 500; 5 steps
+    visit 400, 300, 200, 100 and 0). The last step ends at alpha_bar = 1.
 
     Args:
       num_steps: number of noise predictions, from 1 to ``num_train_steps // 2``.
-      num_train_steps: length of the training schedule.
+      num_train_steps: number of diffusion time steps.
+
+    Returns:
+      A plan of ``num_steps`` rows.
 
     Raises:
       ValueError: ``num_steps`` is out of range.
@@ -152,15 +158,15 @@ def ddim_plan(num_steps: int, num_train_steps: int = 1000) -> DDIMPlan:
 def ddim_step(
     x_t: Float[Array, "b *dims"], eps: Float[Array, "b *dims"], step: DDIMPlan
 ) -> Float[Array, "b *dims"]:
-    """One deterministic DDIM update, eta = 0, no clipping (eq. 5).
+    """Removes noise by one deterministic DDIM update (eq. 5, eta = 0, no clipping).
 
     Args:
-      x_t: noisy features ``[b, ...]``.
-      eps: predicted noise, shape of ``x_t``.
+      x_t: ``[b, ...]``, noisy features.
+      eps: the shape of ``x_t``, predicted noise.
       step: one row of a :class:`DDIMPlan`.
 
     Returns:
-      The less noisy features, shape and dtype of ``x_t``.
+      Less noisy features in the shape and dtype of ``x_t``.
 
     >>> last = jax.tree.map(lambda row: row[-1], ddim_plan(5))
     >>> x_0, eps = jnp.ones((1, 4)), jnp.full((1, 4), 2.0)
@@ -173,4 +179,5 @@ def ddim_step(
 
 
 def _per_example(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Reshapes ``[b]`` so that it broadcasts against an array ``[b, ...]``."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1))

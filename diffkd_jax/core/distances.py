@@ -1,30 +1,36 @@
-"""Distances between student and teacher outputs, pure functions to a scalar.
+"""Distances between outputs of student and teacher, as pure functions to a scalar.
 
 Each takes ``(student, teacher, target)``: two arrays of one shape ``[..., c]``, and the
-dict ``batch["target"]``, which most do not read. All compute in float32 or wider.
-Distances on logits treat every position but the last axis as an example of its own, so
-they serve segmentation maps too. Arguments such as ``tau`` are bound with
+dict ``batch["target"]``, which only :func:`dkd` reads. All of them compute in float32
+or wider. Distances on logits treat each position as an example of its own, so they
+serve segmentation maps too. Bind further arguments such as ``tau`` with
 ``functools.partial``.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 Features = Float[Array, "*dims c"]
-Target = Any  # a dict, or None
+Target: TypeAlias = PyTree  # the dict batch["target"], or None
 Scalar = Float[Array, ""]
 
-# Below these a student's vector counts as dead, or its probabilities as all equal.
+# Smallest norm of a student's vector, and smallest relative deviation of its
+# probabilities, that count in a denominator.
 LEAST_NORM = 1e-3
 LEAST_VARIATION = 1e-2
 
 
 def mse(student: Features, teacher: Features, target: Target = None) -> Scalar:
-    """Mean squared error over all elements (eq. 7, features).
+    """Computes the mean squared error over all elements (eq. 7, features).
+
+    Args:
+      student: ``[..., c]``.
+      teacher: the same shape.
+      target: not read.
 
     >>> float(mse(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])))
     2.0
@@ -35,7 +41,12 @@ def mse(student: Features, teacher: Features, target: Target = None) -> Scalar:
 
 
 def l1(student: Features, teacher: Features, target: Target = None) -> Scalar:
-    """Mean absolute error over all elements, as of regressed boxes (MasKD).
+    """Computes the mean absolute error over all elements, as for box codes in MasKD.
+
+    Args:
+      student: ``[..., c]``.
+      teacher: the same shape.
+      target: not read.
 
     >>> float(l1(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])))
     1.0
@@ -45,12 +56,15 @@ def l1(student: Features, teacher: Features, target: Target = None) -> Scalar:
     return jnp.mean(jnp.abs(student - teacher))
 
 
-def attention(x: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+def attention(
+    x: Float[Array, "b h w c"], temperature: float
+) -> tuple[Float[Array, "b h w"], Float[Array, "b c"]]:
     """Weighs positions and channels by their magnitude, as FGD does (Yang et al. 2022).
 
     Args:
-      x: [b, h, w, c], a feature map.
-      temperature: of both softmaxes; a lower one gives sharper weights.
+      x: ``[b, h, w, c]``, a feature map.
+      temperature: temperature of both softmaxes, above 0; a lower one gives sharper
+        weights.
 
     Returns:
       Weights of positions ``[b, h, w]`` and of channels ``[b, c]``, each of mean 1.
@@ -69,16 +83,20 @@ def attention(x: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
 def attention_mse(
     student: Features, teacher: Features, target: Target = None, *, tau: float = 0.5
 ) -> Scalar:
-    """Squared error of maps, weighed by where and in which channels the teacher is.
+    """Computes the squared error of maps, weighted by the teacher's attention.
 
-    The weights are the attentions of FGD (Yang et al. 2022), both with mean 1. The
-    paper has rows of an "attention-based MSE" and no definition: this reading is ours.
+    The weights are the attention over positions times that over channels of FGD (Yang
+    et al. 2022), both of mean 1. The paper has table rows of an "attention-based MSE"
+    without a definition; this reading is ours.
 
     Args:
       student: ``[b, h, w, c]``.
-      teacher: likewise.
+      teacher: the same shape.
       target: not read.
-      tau: temperature of the attentions.
+      tau: temperature of the attention, above 0.
+
+    Raises:
+      ValueError: the features are not maps.
 
     >>> x = jnp.ones((1, 2, 2, 3))
     >>> round(float(attention_mse(x, 2 * x)), 6)
@@ -94,10 +112,15 @@ def attention_mse(
 
 
 def cosine(student: Features, teacher: Features, target: Target = None) -> Scalar:
-    """One minus the cosine between channel vectors, averaged; in [0, 2].
+    """Computes one minus the cosine between channel vectors, averaged; in [0, 2].
 
-    The norm of a student's vector is taken as at least 1e-3, which bounds the gradient
+    The norm of a student's vector counts as at least 1e-3. This bounds the gradient
     where the vector is zero, as after a dead ReLU.
+
+    Args:
+      student: ``[..., c]``.
+      teacher: the same shape.
+      target: not read.
 
     >>> float(cosine(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]])))
     1.0
@@ -110,9 +133,15 @@ def cosine(student: Features, teacher: Features, target: Target = None) -> Scala
 def kl(
     student: Features, teacher: Features, target: Target = None, *, tau: float = 1.0
 ) -> Scalar:
-    """``tau^2 KL(teacher || student)`` of softened logits, mean over examples.
+    """Computes ``tau^2 KL(teacher || student)`` of softened logits, over examples.
 
-    Hinton et al. 2015, and eq. 7 for logits with tau = 1.
+    Source: Hinton et al. 2015; with tau = 1, eq. 7 for logits.
+
+    Args:
+      student: ``[..., c]``, logits.
+      teacher: the same shape.
+      target: not read.
+      tau: temperature, above 0.
 
     >>> abs(float(kl(jnp.array([[1.0, 2.0]]), jnp.array([[2.0, 3.0]])))) < 1e-6
     True
@@ -131,14 +160,23 @@ def dist(
     beta: float = 1.0,
     gamma: float = 1.0,
 ) -> Scalar:
-    """DIST: one minus Pearson correlation, between classes and within classes.
+    """Computes the DIST loss: one minus correlation, between and within classes.
 
     ``tau^2 (beta inter + gamma intra)`` on softened probabilities; Huang et al.,
     "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022.
 
-    Deviation: the student's deviation from its mean is taken as at least 1 % of its
-    probabilities. The official value at equal logits (a head that starts at zero) has
-    a gradient of up to 1e8; here it is bounded, and still towards the teacher.
+    Deviation: the standard deviation of the student's probabilities counts as at least
+    1 % of their size. At equal logits (a head that is initialised with zeros), the
+    gradient of the official code reaches 1e8; here it is bounded, and still points to
+    the teacher.
+
+    Args:
+      student: ``[..., c]``, logits.
+      teacher: the same shape.
+      target: not read.
+      tau: temperature, above 0.
+      beta: weight of the correlation between classes, for each example.
+      gamma: weight of the correlation within a class, over examples.
 
     >>> x = jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]])
     >>> abs(float(dist(x, x))) < 1e-5
@@ -162,19 +200,29 @@ def dkd(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Scalar:
-    """Decoupled KD: target-class and non-target-class terms, weighted apart.
+    """Computes the decoupled KD loss, which weighs target class and others apart.
 
-    ``tau^2 (alpha TCKD + beta NCKD)``; Zhao et al., CVPR 2022. Needs
-    ``target["label"]``, integers of the shape of ``student`` without its last axis.
+    ``tau^2 (alpha TCKD + beta NCKD)``; Zhao et al., CVPR 2022.
+
+    Args:
+      student: ``[..., c]``, logits.
+      teacher: the same shape.
+      target: a dict with ``label``, int ``[...]``.
+      tau: temperature, above 0.
+      alpha: weight of the term for the target class.
+      beta: weight of the term for the other classes.
+
+    Raises:
+      ValueError: the target has no labels, or labels of another shape.
 
     >>> x, target = jnp.array([[1.0, 2.0, 0.0]]), {"label": jnp.array([1])}
     >>> abs(float(dkd(x, x, target))) < 1e-6
     True
     """
     if not isinstance(target, Mapping) or "label" not in target:
-        found = list(target) if isinstance(target, Mapping) else type(target).__name__
+        names = list(target) if isinstance(target, Mapping) else type(target).__name__
         raise ValueError(
-            f"dkd: found no 'label' in the target, {found}, expected integer class "
+            f"dkd: found no 'label' in the target, {names}, expected integer class "
             "labels as batch['target']['label']"
         )
     label = target["label"]
@@ -183,13 +231,14 @@ def dkd(
             f"dkd: found labels of shape {label.shape}, expected {student.shape[:-1]}"
         )
     student, teacher = _rows(*_check(student, teacher))
-    own = jax.nn.one_hot(label.reshape(-1), student.shape[-1], dtype=bool)
+    is_target = jax.nn.one_hot(label.reshape(-1), student.shape[-1], dtype=bool)
     target_class = _kl(
-        _binary_logits(student / tau, own), _binary_logits(teacher / tau, own)
+        _binary_logits(student / tau, is_target),
+        _binary_logits(teacher / tau, is_target),
     )
     others = _kl(
-        jnp.where(own, -jnp.inf, student / tau),
-        jnp.where(own, -jnp.inf, teacher / tau),
+        jnp.where(is_target, -jnp.inf, student / tau),
+        jnp.where(is_target, -jnp.inf, teacher / tau),
     )
     return tau**2 * (alpha * target_class + beta * others)
 
@@ -197,10 +246,19 @@ def dkd(
 def cwd(
     student: Features, teacher: Features, target: Target = None, *, tau: float = 4.0
 ) -> Scalar:
-    """Channel-wise distillation: each channel as a distribution over its positions.
+    """Computes the channel-wise distillation loss of maps.
 
-    ``tau^2 KL(teacher || student)`` of softened maps, mean over examples and channels;
-    Shu et al., ICCV 2021. Needs maps, ``[b, h, w, c]``.
+    Each channel is a distribution over its positions: ``tau^2 KL(teacher || student)``,
+    averaged over examples and channels; Shu et al., ICCV 2021.
+
+    Args:
+      student: ``[b, h, w, c]`` or ``[b, n, c]``.
+      teacher: the same shape.
+      target: not read.
+      tau: temperature, above 0.
+
+    Raises:
+      ValueError: the features have no positions.
 
     >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
     >>> abs(float(cwd(x, x))) < 1e-6
@@ -221,7 +279,7 @@ def cwd(
     return _kl(student / tau, teacher / tau) * tau**2
 
 
-DISTANCES: dict[str, Callable[..., jax.Array]] = {
+DISTANCES: dict[str, Callable[..., Scalar]] = {
     "mse": mse,
     "l1": l1,
     "attention_mse": attention_mse,
@@ -233,15 +291,13 @@ DISTANCES: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def reads_target(
-    distance: Callable[..., jax.Array], student: Any, teacher: Any
-) -> bool:
-    """Whether a distance looks into the target of the batch.
+def reads_target(distance: Callable[..., Scalar], student: Any, teacher: Any) -> bool:
+    """Returns whether a distance reads the target of the batch.
 
     Args:
       distance: ``(student, teacher, target) -> scalar``; only its shapes are computed.
-      student: an array that it may be given, or a ``jax.ShapeDtypeStruct``.
-      teacher: likewise.
+      student: an array that it accepts, or a ``jax.ShapeDtypeStruct``.
+      teacher: the same.
 
     >>> x = jax.ShapeDtypeStruct((4, 2, 2, 3), jnp.float32)
     >>> [name for name, distance in DISTANCES.items() if reads_target(distance, x, x)]
@@ -255,11 +311,13 @@ def reads_target(
 
 
 class _TargetRead(Exception):
+    """The signal that a distance has read its target."""
+
     pass
 
 
-class _Watched(dict):
-    """A target that says when somebody looks into it."""
+class _Watched(dict[str, Any]):
+    """A target that raises :class:`_TargetRead` when it is read."""
 
     def _read(self, *_: Any, **__: Any) -> Any:
         raise _TargetRead
@@ -270,6 +328,7 @@ class _Watched(dict):
 
 
 def _check(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Refuses different shapes, and returns both in float32 or wider."""
     if student.shape != teacher.shape:
         raise ValueError(
             f"found shapes {student.shape} (student) and {teacher.shape} (teacher), "
@@ -281,12 +340,13 @@ def _check(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def _rows(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Reshapes both to ``[n, c]``."""
     channels = student.shape[-1]
     return student.reshape(-1, channels), teacher.reshape(-1, channels)
 
 
 def _kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean over rows of KL(softmax(teacher) || softmax(student)); -inf is left out."""
+    """Averages KL(softmax(teacher) || softmax(student)) over rows; skips -inf."""
     log_s, log_t = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
     p_t = jnp.exp(log_t)
     # Both logarithms are -inf where p_t is exactly zero by construction.
@@ -295,25 +355,26 @@ def _kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return jnp.mean(jnp.sum(p_t * difference, -1))
 
 
-def _binary_logits(logits: jax.Array, own: jax.Array) -> jax.Array:
-    """Logits of (own class, rest), whose softmax is (p_own, 1 - p_own)."""
-    others = jnp.where(own, -jnp.inf, logits)
+def _binary_logits(logits: jax.Array, is_target: jax.Array) -> jax.Array:
+    """Returns the logits of (target class, rest), whose softmax is (p, 1 - p)."""
+    others = jnp.where(is_target, -jnp.inf, logits)
     rest = jax.nn.logsumexp(others, axis=-1)
-    return jnp.stack([jnp.sum(jnp.where(own, logits, 0.0), -1), rest], -1)
+    return jnp.stack([jnp.sum(jnp.where(is_target, logits, 0.0), -1), rest], -1)
 
 
 def _cosine(a: jax.Array, b: jax.Array, least: jax.Array | float) -> jax.Array:
-    """Cosine along the last axis, the norm of ``a`` taken as at least ``least``."""
+    """Returns the cosine on the last axis; the norm of ``a`` is at least ``least``."""
     return jnp.sum(a * b, -1) / (jnp.maximum(_norm(a), least) * _norm(b) + 1e-8)
 
 
 def _norm(a: jax.Array) -> jax.Array:
-    """Euclidean norm whose gradient at zero is zero, not NaN."""
+    """Returns the Euclidean norm, whose gradient at zero is zero instead of NaN."""
     square = jnp.sum(jnp.square(a), -1)
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
 def _pearson(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns Pearson's correlation along the last axis."""
     centred_a, centred_b = (x - x.mean(-1, keepdims=True) for x in (a, b))
     return _cosine(centred_a, centred_b, LEAST_VARIATION * _norm(a))

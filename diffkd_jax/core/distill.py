@@ -1,4 +1,4 @@
-"""Distillation of named outputs: taps, and a pair of pure functions over them."""
+"""Distillation of named outputs: from taps to a pair of pure functions."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -9,44 +9,52 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
 
+from .shapes import Feature
 from .taps import Refined, Tap, naming, resizing, select
 
-# Of what a step reports beside a block's info.
+Scalar = Float[Array, ""]
+Tree = dict[str, Any]
+# Prefixes of what a step reports itself; a block may not use them.
 KINDS = ("loss", "weighted", "norm", "rms")
 
 
 class Distillation(NamedTuple):
     """A pair of pure functions, in the manner of ``optax.GradientTransformation``.
 
-    Attributes:
-      init: ``(key, student_out, teacher_out) -> (params, state)``; reads shapes and
-        dtypes only, so ``jax.ShapeDtypeStruct`` will do, and so will tracers.
-      loss: ``(params, state, key, student_out, teacher_out, target=None) ->
-        (losses, state, info)``. ``losses`` is a flat dict of float32 scalars named
-        ``<tap>/distance`` and, as the block has them, ``<tap>/diffusion`` and so on.
-        ``info`` is what the blocks show of themselves, arrays by name by tap, beside
-        ``rms/student`` and ``rms/teacher``, root mean squares of what is compared.
+    ``params`` and ``state`` hold one entry for each block, under the name of its tap or
+    the name under which taps share it. ``state`` is what a block carries without
+    gradient, such as ``batch_stats``.
 
-    ``params`` and ``state`` hold those of each block by the name of its tap, or by the
-    name that taps share; ``state`` is what a block carries without gradient, such as
-    ``batch_stats``.
+    Attributes:
+      init: ``(key, student_out, teacher_out) -> (params, state)``. It reads only shapes
+        and dtypes, so it accepts ``jax.ShapeDtypeStruct`` and tracers.
+      loss: ``(params, state, key, student_out, teacher_out, target=None) -> (losses,
+        state, info)``. ``losses`` is a flat dict of float32 scalars: ``<tap>/distance``
+        and those of the block, such as ``<tap>/diffusion``. ``info`` holds, for each
+        tap, the arrays that its block reports, and ``rms/student`` and ``rms/teacher``,
+        the root mean squares of the two features that are compared.
     """
 
-    init: Callable[..., tuple[dict, dict]]
-    loss: Callable[..., tuple[dict[str, jax.Array], dict, dict[str, dict]]]
+    init: Callable[..., tuple[Tree, Tree]]
+    loss: Callable[..., tuple[dict[str, Scalar], Tree, dict[str, Tree]]]
 
 
 def distillation(taps: Mapping[str, Tap]) -> Distillation:
-    """Turns taps into a :class:`Distillation`; no taps, no losses.
+    """Builds a :class:`Distillation` from taps; without taps there are no losses.
 
     Args:
-      taps: tap by name; the name prefixes its losses.
+      taps: taps by name; the name becomes the prefix of the tap's losses.
+
+    Returns:
+      The pair of functions.
 
     Raises:
-      ValueError: taps that are no dict of :class:`Tap`, or share what they cannot. At
-        ``init`` or ``loss``: an output that is not there, shapes that cannot match, a
-        block or distance that returns something else; the message names the tap.
+      ValueError: ``taps`` is not a dict of :class:`Tap`, or taps share blocks that
+        differ. Later, in ``init`` and ``loss``: an output is missing, shapes cannot be
+        matched, or a block or distance returns something else. The message names the
+        tap.
 
     >>> from diffkd_jax import DiffKD
     >>> d = distillation({"logits": Tap("logits", "logits", block=DiffKD())})
@@ -58,41 +66,58 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
     """
     _check_taps(taps)
     modules = {name: _Pair(tap) for name, tap in taps.items()}
-    # One program each, else some hundred small ones, traced once for all calls.
+    # One jitted program for each block. Otherwise each call would run some hundred
+    # small programs.
     inits = {name: jax.jit(module.init) for name, module in modules.items()}
     keys = {name: index for index, name in enumerate(sorted(taps))}
 
-    def init(key, student_out, teacher_out):
-        params: dict[str, Any] = {}
-        state: dict[str, Any] = {}
+    def init(key: Array, student_out: Tree, teacher_out: Tree) -> tuple[Tree, Tree]:
+        params: Tree = {}
+        state: Tree = {}
         for name, tap in taps.items():
             pair = select(name, tap, student_out, teacher_out)
             if rule := resizing(name, tap, student_out, teacher_out):
                 logging.getLogger(__name__).info("tap %r: %s", name, rule)
-            pair = tuple(jnp.zeros(x.shape, x.dtype) for x in pair)
+            zeros = [jnp.zeros(x.shape, x.dtype) for x in pair]
             key_p, key_d = jax.random.split(jax.random.fold_in(key, keys[name]))
             rngs = {"params": key_p, "diffusion": key_d}
             with naming(name):
-                variables = dict(inits[name](rngs, *pair))
-            own, place = variables.pop("params", {}), tap.share or name
-            if place in params and _shapes(own) != _shapes(params[place]):
+                variables = dict(inits[name](rngs, *zeros))
+            block_params, owner = variables.pop("params", {}), tap.share or name
+            if owner in params and _shapes(block_params) != _shapes(params[owner]):
                 raise ValueError(
-                    f"tap {name!r}: found parameters {_shapes(own)}, expected those of "
-                    f"the block that it shares as {place!r}, {_shapes(params[place])}"
+                    f"tap {name!r}: found parameters {_shapes(block_params)}, expected "
+                    f"those of the block that it shares as {owner!r}, "
+                    f"{_shapes(params[owner])}"
                 )
-            params.setdefault(place, own)
-            state.setdefault(place, variables)
+            params.setdefault(owner, block_params)
+            state.setdefault(owner, variables)
         return params, state
 
-    def loss(params, state, key, student_out, teacher_out, target=None):
-        losses: dict[str, jax.Array] = {}
-        info: dict[str, dict[str, jax.Array]] = {}
+    def loss(
+        params: Tree,
+        state: Tree,
+        key: Array,
+        student_out: Tree,
+        teacher_out: Tree,
+        target: Mapping[str, Any] | None = None,
+    ) -> tuple[dict[str, Scalar], Tree, dict[str, Tree]]:
+        losses: dict[str, Scalar] = {}
+        info: dict[str, Tree] = {}
         state = dict(state)
         for name, tap in taps.items():
-            pair, place = select(name, tap, student_out, teacher_out), tap.share or name
+            pair = select(name, tap, student_out, teacher_out)
+            owner = tap.share or name
 
-            def run(params, state, key, pair, target, name=name):
-                (terms, shown), state = modules[name].apply(
+            def run(
+                params: Tree,
+                state: Tree,
+                key: Array,
+                pair: tuple[Array, Array],
+                target: Any,
+                name: str = name,
+            ) -> tuple[dict[str, Scalar], Tree, Tree]:
+                (terms, arrays), updated = modules[name].apply(
                     {"params": params, **state},
                     *pair,
                     target,
@@ -100,24 +125,31 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
                     mutable=list(state),
                     method="losses",
                 )
-                return terms, shown, dict(state)
+                return terms, arrays, dict(updated)
 
             key_tap = jax.random.fold_in(key, keys[name])
             with naming(name):
-                terms, shown, state[place] = _sharded_by_compiler(run)(
-                    params[place], state[place], key_tap, pair, target
+                terms, arrays, state[owner] = _sharded_by_compiler(run)(
+                    params[owner], state[owner], key_tap, pair, target
                 )
             losses |= {f"{name}/{term}": value for term, value in terms.items()}
-            info[name] = shown
+            info[name] = arrays
         return losses, state, info
 
     return Distillation(init, loss)
 
 
 def refine(
-    tap: Tap, params: Any, state: Any, key: jax.Array, student: Any, teacher: Any
-) -> tuple[Refined, list[jax.Array]]:
-    """What the block of one tap makes of a pair, as in training; changes nothing.
+    tap: Tap,
+    params: Tree,
+    state: Tree,
+    key: Array,
+    student: Feature,
+    teacher: Feature,
+) -> tuple[Refined, list[Float[Array, "steps b h w c"]]]:
+    """Applies the block of one tap to a pair of outputs, as in training.
+
+    It changes no state, and is meant for looking at the denoised features.
 
     Args:
       tap: the tap.
@@ -128,11 +160,19 @@ def refine(
       teacher: the teacher's tapped output.
 
     Returns:
-      The refined pair, and the trajectories that the block has sown: of
-      :class:`diffkd_jax.DiffKD` one, ``[num_steps + 1, b, h, w, c]``, the start and the
-      result of each DDIM step; an empty list where it has sown none.
+      The refined pair, and the list of trajectories that the block has sown.
+      :class:`diffkd_jax.DiffKD` sows one, ``[num_steps + 1, b, h, w, c]``: the starting
+      point and the result of each DDIM step.
+
+    >>> tap, x = Tap("logits", "logits"), jnp.ones((2, 3))
+    >>> params, state = distillation({"t": tap}).init(
+    ...     jax.random.key(0), {"logits": x}, {"logits": x})
+    >>> pair, trajectories = refine(
+    ...     tap, params["t"], state["t"], jax.random.key(1), x, x)
+    >>> pair.student.shape, trajectories
+    ((2, 3), [])
     """
-    # Batch statistics, as in training: running ones are never used there.
+    # Batch statistics, as in training, which never uses running ones.
     refined, sown = _Pair(tap).apply(
         {"params": params, **state},
         student,
@@ -145,16 +185,16 @@ def refine(
 
 
 class _Pair(nn.Module):
-    """The block of one tap, as a child that has its kind's name."""
+    """The block of one tap, as a child module named after its class."""
 
     tap: Tap
 
     @nn.compact
-    def __call__(self, student, teacher) -> Refined:
+    def __call__(self, student: Feature, teacher: Feature) -> Refined:
         teacher = jax.lax.stop_gradient(teacher)
         if self.tap.block is None:
             return Refined(student, teacher)
-        # The name is part of every key that a block draws with.
+        # All random draws of a block depend on this name.
         name = type(self.tap.block).__name__.lower()
         out = self.tap.block.clone(parent=self, name=name)(student, teacher)
         if not all(hasattr(out, field) for field in Refined._fields):
@@ -164,7 +204,10 @@ class _Pair(nn.Module):
             )
         return Refined(*(getattr(out, field) for field in Refined._fields))
 
-    def losses(self, student, teacher, target):
+    def losses(
+        self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Scalar], Tree]:
+        """Returns the losses of the tap, and the arrays to report."""
         refined = self(student, teacher)
         value = self.tap.distance(refined.student, refined.teacher, target)
         terms = {**refined.losses, "distance": value}
@@ -183,28 +226,33 @@ class _Pair(nn.Module):
 
 
 def _rms(x: jax.Array) -> jax.Array:
-    """Root mean square, without gradient."""
+    """Returns the root mean square, without gradient."""
     x = jax.lax.stop_gradient(x).astype(jnp.float32)
     return jnp.sqrt(jnp.mean(jnp.square(x)))
 
 
-def _sharded_by_compiler(function: Callable) -> Callable:
-    """A function whose results are replicated, on a mesh of whatever axes.
+def _sharded_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function whose results are replicated, on a mesh with any kind of axes.
 
-    The gradient of a convolution has no sharding of its own under the explicit axes
-    that ``jax.make_mesh`` makes, so inside they are the compiler's.
+    The gradient of a convolution has no sharding rule under the explicit axes of
+    ``jax.make_mesh``, so within the function the axes are left to the compiler.
     """
     axes = jax.sharding.get_abstract_mesh().explicit_axes
     if not axes:
         return function
-    return jax.sharding.auto_axes(function, axes=axes, out_sharding=PartitionSpec())
+    sharded: Callable[..., Any] = jax.sharding.auto_axes(
+        function, axes=axes, out_sharding=PartitionSpec()
+    )
+    return sharded
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a tree by path."""
     return {k: v.shape for k, v in flatten_dict(tree, sep="/").items()}
 
 
 def _check_taps(taps: Any) -> None:
+    """Refuses taps that are not a dict of :class:`Tap`, or share blocks that differ."""
     if not isinstance(taps, Mapping) or not _all_are(Tap, taps.values()):
         raise ValueError(
             f"taps: found {type(taps).__name__}, expected a dict of Tap by name"
@@ -224,5 +272,6 @@ def _check_taps(taps: Any) -> None:
             )
 
 
-def _all_are(kind: type, values: Iterable) -> bool:
+def _all_are(kind: type, values: Iterable[Any]) -> bool:
+    """Returns whether all values are of one class."""
     return all(isinstance(value, kind) for value in values)

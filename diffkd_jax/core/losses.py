@@ -1,19 +1,28 @@
-"""Losses by name: whether they are what was promised, and their weights."""
+"""Losses by name: checks of what user code returns, and weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
+Scalar = Float[Array, ""]
 Weight = float | Callable[[jax.Array], jax.Array]
 
 
-def merged(task: Any, terms: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The losses of the task and those of the taps in one dict.
+def merged(task: Any, terms: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Merges the losses of the task and of the taps into one dict.
+
+    Args:
+      task: the result of ``task_loss``, to be checked.
+      terms: losses of the taps by name.
+
+    Returns:
+      Scalars by name.
 
     Raises:
-      ValueError: those of the task are no dict of scalars, or a name is in both.
+      ValueError: ``task`` is not a dict of scalars, or both have a loss of one name.
 
     >>> sorted(merged({"task": jnp.ones(())}, {"logits/distance": jnp.ones(())}))
     ['logits/distance', 'task']
@@ -36,7 +45,7 @@ def merged(task: Any, terms: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def weighable(losses: Mapping[str, Any]) -> set[str]:
-    """Names that a weight can have: of these losses, and their parts before "/".
+    """Returns the names that a weight can have: of a loss, or of its part before "/".
 
     >>> sorted(weighable({"task": 0, "x/distance": 0}))
     ['task', 'x', 'x/distance']
@@ -45,22 +54,22 @@ def weighable(losses: Mapping[str, Any]) -> set[str]:
 
 
 def weigh(
-    losses: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array
-) -> dict[str, jax.Array]:
-    """Each loss times its weight; those not named count 1.
+    losses: Mapping[str, Scalar], weights: Mapping[str, Weight], step: Int[Array, ""]
+) -> dict[str, Scalar]:
+    """Multiplies each loss by its weight; losses without a weight are unchanged.
 
     Args:
       losses: scalars by name.
-      weights: numbers, or schedules ``step -> number`` as optax has them. A name that
-        is the part of a loss before "/" weighs all of these, besides their own:
-        ``features`` those of the tap ``features``.
-      step: number of updates done.
+      weights: numbers, or schedules ``step -> number`` as in optax. A name that is the
+        part of a loss before "/" applies to all such losses, in addition to their own
+        weights: ``features`` to all losses of the tap ``features``.
+      step: scalar, number of updates done.
 
     Returns:
-      By name; a loss of weight 1 is the very array that was given.
+      Weighted losses by name. A loss of weight 1 is the same array as before.
 
     Raises:
-      ValueError: a weight for no loss.
+      ValueError: a weight for a loss that does not exist.
 
     >>> losses = {"task": jnp.ones(()), "x/distance": jnp.ones(())}
     >>> out = weigh(losses, {"x": 2.0, "task": lambda step: 0.5 * step}, jnp.array(3))
@@ -83,7 +92,16 @@ def weigh(
 
 
 def check_student_result(result: Any) -> None:
-    """ValueError unless it is what ``student_apply`` promises: outputs and state."""
+    """Raises an error unless ``student_apply`` returned a pair of outputs and state.
+
+    Args:
+      result: what it returned.
+
+    Raises:
+      ValueError: another value.
+
+    >>> check_student_result(({"logits": jnp.ones((2, 3))}, {}))
+    """
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(
             f"student_apply: found {_kind(result)}, expected a pair (outputs, state): "
@@ -93,7 +111,17 @@ def check_student_result(result: Any) -> None:
 
 
 def check_outputs(what: str, outputs: Any) -> None:
-    """ValueError, naming ``what`` returned them, unless outputs are a dict."""
+    """Raises an error unless the outputs of a model are a dict.
+
+    Args:
+      what: name of the function that returned them, for the message.
+      outputs: what it returned.
+
+    Raises:
+      ValueError: another value.
+
+    >>> check_outputs("teacher_apply", {"logits": jnp.ones((2, 3))})
+    """
     if not isinstance(outputs, Mapping):
         raise ValueError(
             f"{what}: found outputs of {_kind(outputs)}, expected a dict of named "
@@ -102,5 +130,6 @@ def check_outputs(what: str, outputs: Any) -> None:
 
 
 def _kind(value: Any) -> str:
+    """Describes a value for an error message."""
     shape = getattr(value, "shape", None)
     return f"an array of shape {shape}" if shape is not None else type(value).__name__

@@ -1,8 +1,8 @@
-"""Flax modules of DiffKD: autoencoder, noise predictor, noise adapter.
+"""Flax modules of DiffKD: autoencoder, noise predictor and noise adapter.
 
-All take and return maps ``[b, h, w, c]``; vectors are maps of 1x1. Layers,
-widths, biases and initialisation follow the official code, whose defaults are
-those of PyTorch (uniform in +-1/sqrt(fan_in), biases included).
+All of them take and return maps ``[b, h, w, c]``; vectors are 1x1 maps. Layers, widths,
+biases and initialisation follow the official code, which has PyTorch's defaults
+(uniform in +-1/sqrt(fan_in), biases included).
 """
 
 import math
@@ -12,20 +12,25 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Num
 
 from ..backend.small_convolution import convolve
 from .norm import BatchNorm
 
 KERNEL_SIZES = (1, 3)
-# The official table holds 1280 rows of which the first num_train_steps are read.
+# The official embedding has 1280 rows, of which the first num_train_steps are used.
 TIME_ROWS = 1280
 
 # PyTorch's default initialisation of linear layers and convolutions.
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def uniform_bias(fan_in: int) -> Callable:
-    """Bias initialiser, uniform in +-1/sqrt(fan_in), as PyTorch's default.
+def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
+    """Returns a bias initialiser, uniform in +-1/sqrt(fan_in), as PyTorch's default.
+
+    Args:
+      fan_in: number of inputs of one output, at least 1.
 
     >>> b = uniform_bias(4)(jax.random.key(0), (100,), jnp.float32)
     >>> bool(jnp.abs(b).max() <= 0.5)
@@ -33,34 +38,67 @@ def uniform_bias(fan_in: int) -> Callable:
     """
     bound = 1 / math.sqrt(fan_in)
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
 
 
 def apply_conv(
-    x: jax.Array, channels: int, kernel_size: int = 1, *, dtype: Any, name: str
-) -> jax.Array:
-    """Applies a convolution with bias, stride 1 and symmetric padding.
+    x: Float[Array, "b h w c"],
+    channels: int,
+    kernel_size: int = 1,
+    *,
+    dtype: DTypeLike | None,
+    name: str,
+) -> Float[Array, "b h w channels"]:
+    """Applies a new convolution with bias, stride 1 and symmetric padding.
 
-    To be called inside a compact Flax module, which then owns the layer ``name``. It
-    computes in ``dtype``, or without one in that of ``x``.
+    Call it inside a compact Flax module, which then owns the layer ``name``.
+
+    Args:
+      x: ``[b, h, w, c]``.
+      channels: number of output channels.
+      kernel_size: side of the kernel, odd.
+      dtype: compute dtype, or None for that of ``x``.
+      name: name of the layer.
+
+    Returns:
+      ``[b, h, w, channels]``.
+
+    >>> class Layer(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         return apply_conv(x, 5, 3, dtype=None, name="conv")
+    >>> x = jnp.ones((1, 4, 4, 2))
+    >>> jax.eval_shape(Layer().init_with_output, jax.random.key(0), x)[0].shape
+    (1, 4, 4, 5)
     """
     return conv_layer(x, channels, kernel_size, dtype=dtype, name=name)(x)
 
 
 def conv_layer(
-    x: jax.Array,
+    x: Num[Array, "b *dims c"],
     channels: int,
     kernel_size: int = 1,
     *,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     name: str | None = None,
 ) -> nn.Conv:
-    """The layer of :func:`apply_conv` for an input like ``x``."""
+    """Returns the layer of :func:`apply_conv` for an input like ``x``.
+
+    Args:
+      x: ``[b, ..., c]``, or only its shape and dtype.
+      channels: number of output channels.
+      kernel_size: side of the kernel, odd.
+      dtype: compute dtype, or None for that of ``x``.
+      name: name of the layer, or None for Flax's default.
+
+    >>> conv_layer(jnp.ones((1, 4, 4, 2)), 5, 3).kernel_size
+    (3, 3)
+    """
     if dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
-        dtype = x.dtype  # else Flax promotes to the parameters' float32
+        dtype = x.dtype  # otherwise Flax promotes to the parameters' float32
     return nn.Conv(
         channels,
         (kernel_size, kernel_size),
@@ -75,10 +113,10 @@ def conv_layer(
 
 
 class DiffusionBottleneck(nn.Module):
-    """A residual block of 1x1, 3x3 and 1x1 convolutions with batch norm, no last ReLU.
+    """A residual block of 1x1, 3x3 and 1x1 convolutions with batch norm, no final ReLU.
 
     Attributes:
-      reduction: input channels per inner channel.
+      reduction: number of input channels for each inner channel.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for that of the input.
 
@@ -89,12 +127,15 @@ class DiffusionBottleneck(nn.Module):
     """
 
     reduction: int = 4
-    norm: Callable = BatchNorm
-    dtype: Any = None
+    norm: Callable[..., Any] = BatchNorm
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b h w c"]:
         # Deviation: at least one channel; the official block fails when narrower.
+        """Maps ``[b, h, w, c]`` to the same shape."""
         inner = max(1, x.shape[-1] // self.reduction)
         y = x
         for i, (channels, kernel) in enumerate(
@@ -107,14 +148,15 @@ class DiffusionBottleneck(nn.Module):
 
 
 class NoisePredictor(nn.Module):
-    """The diffusion model: predicts the noise in ``x_t`` (eq. 4).
+    """The diffusion model, which predicts the noise in ``x_t`` (eq. 4).
 
     ``kernel_size=3``: two bottlenecks, a 1x1 convolution and a batch norm.
     ``kernel_size=1``: two two-layer perceptrons of width 4c, no residual.
 
-    In training mode, all examples of a denoising step share one time step, and
-    batch norm cancels what is constant over the batch: denoising does not depend
-    on the time step, only the diffusion loss does. This is the official behaviour.
+    In training mode, all examples of a denoising step share one time step, and batch
+    norm cancels everything that is constant over the batch. So denoising does not
+    depend on the time step; only the diffusion loss does. The official code behaves the
+    same way.
 
     Attributes:
       kernel_size: 3 for maps, 1 for vectors.
@@ -131,11 +173,14 @@ class NoisePredictor(nn.Module):
 
     kernel_size: int = 3
     num_train_steps: int = 1000
-    norm: Callable = BatchNorm
-    dtype: Any = None
+    norm: Callable[..., Any] = BatchNorm
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x_t: jax.Array, t: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x_t: Float[Array, "b h w c"], t: Int[Array, " b"], *, train: bool
+    ) -> Float[Array, "b h w c"]:
+        """Predicts the noise in ``x_t`` ``[b, h, w, c]`` at the time steps ``t``."""
         channels = x_t.shape[-1]
         embedding = nn.Embed(
             max(TIME_ROWS, self.num_train_steps),
@@ -152,7 +197,9 @@ class NoisePredictor(nn.Module):
                 x = DiffusionBottleneck(
                     4, self.norm, self.dtype, name=f"bottleneck{i}"
                 )(x, train=train)
-            return norm("norm")(apply_conv(x, channels, dtype=self.dtype, name="conv"))
+            x = apply_conv(x, channels, dtype=self.dtype, name="conv")
+            normalised: Array = norm("norm")(x)
+            return normalised
         x = nn.relu(
             norm("norm0")(apply_conv(x, 4 * channels, dtype=self.dtype, name="conv0"))
         )
@@ -164,7 +211,7 @@ class NoisePredictor(nn.Module):
 
 
 class NoiseAdapter(nn.Module):
-    """Predicts the share ``gamma`` of the student feature to keep (eq. 8).
+    """A network that predicts the share ``gamma`` of the student to keep (eq. 8).
 
     Attributes:
       kernel_size: 3 for maps, 1 for vectors.
@@ -178,11 +225,13 @@ class NoiseAdapter(nn.Module):
     """
 
     kernel_size: int = 3
-    norm: Callable = BatchNorm
-    dtype: Any = None
+    norm: Callable[..., Any] = BatchNorm
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, " b"]:
         """Maps ``[b, h, w, c]`` to gamma ``[b]``, float32 or wider, in (0, 1)."""
         channels = x.shape[-1]
         if self.kernel_size == 3:
@@ -208,10 +257,10 @@ class NoiseAdapter(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """Linear autoencoder: 1x1 convolution and batch norm, 1x1 convolution (eq. 6).
+    """A linear autoencoder: 1x1 convolution, batch norm, 1x1 convolution (eq. 6).
 
     Attributes:
-      latent_channels: channels of the latent.
+      latent_channels: number of channels of the latent.
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
 
@@ -223,12 +272,14 @@ class AutoEncoder(nn.Module):
     """
 
     latent_channels: int
-    norm: Callable = BatchNorm
-    dtype: Any = None
+    norm: Callable[..., Any] = BatchNorm
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Maps ``[b, h, w, c]`` to (latent ``[b, h, w, latent]``, reconstruction)."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> tuple[Float[Array, "b h w latent"], Float[Array, "b h w c"]]:
+        """Maps ``[b, h, w, c]`` to latent ``[b, h, w, latent]`` and reconstruction."""
         latent = apply_conv(x, self.latent_channels, dtype=self.dtype, name="encoder")
         latent = self.norm(use_running_average=not train, name="norm")(latent)
         return latent, apply_conv(latent, x.shape[-1], dtype=self.dtype, name="decoder")

@@ -1,29 +1,41 @@
 """Batch normalisation with the semantics of the reference code."""
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+Results = tuple[
+    Float[Array, "groups n *dims c"],
+    Float[Array, "groups *ones c"],
+    Float[Array, "groups *ones c"],
+]
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def batch_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises each group over all but its last axis, by its own statistics.
+    x: Float[Array, "groups n *dims c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    epsilon: float,
+) -> Results:
+    """Normalises each group by its own statistics, over all axes but the last.
 
-    The gradient is written down, for it takes fewer passes over ``x`` than the
-    derivative of each operation does. Forward-mode derivatives are not defined.
+    The gradient is written out, since it takes fewer passes over ``x`` than the
+    derivative of each operation. Forward-mode derivatives are not defined.
 
     Args:
       x: ``[groups, n, ..., c]``.
-      scale, bias: ``[c]``.
+      scale: ``[c]``.
+      bias: ``[c]``.
       epsilon: added to the variance.
 
     Returns:
-      The result, like ``x``; mean and biased variance, ``[groups, 1, ..., c]``.
+      The result, like ``x``; the mean and the biased variance, ``[groups, 1, ..., c]``.
 
     >>> x = jnp.arange(8.0).reshape(1, 4, 2)
     >>> y, mean, var = batch_norm(x, jnp.ones(2), jnp.zeros(2), 1e-5)
@@ -33,7 +45,10 @@ def batch_norm(
     return _forward(x, scale, bias, epsilon)[0]
 
 
-def _forward(x, scale, bias, epsilon):
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[Results, Residuals]:
+    """Returns the results of :func:`batch_norm`, and what its gradient needs."""
     axes = tuple(range(1, x.ndim - 1))
     mean = jnp.mean(x, axes, keepdims=True)
     var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
@@ -42,9 +57,12 @@ def _forward(x, scale, bias, epsilon):
     return (y, mean, var), (x, scale, mean, inverse)
 
 
-def _backward(epsilon, kept, cotangents):
+def _backward(
+    epsilon: float, residuals: Residuals, cotangents: Results
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the gradients with respect to ``x``, ``scale`` and ``bias``."""
     del epsilon
-    x, scale, mean, inverse = kept
+    x, scale, mean, inverse = residuals
     of_y, of_mean, of_var = cotangents
     axes = tuple(range(1, x.ndim - 1))
     count = x.size // (x.shape[0] * x.shape[-1])
@@ -52,8 +70,8 @@ def _backward(epsilon, kept, cotangents):
     sums = jnp.sum(of_y, axes, keepdims=True)
     products = jnp.sum(of_y * normal, axes, keepdims=True)
     of_x = (of_y - (sums + normal * products) / count) * (scale * inverse)
-    # Of the statistics themselves, as a rule zero. Leaving it out then is no gain: the
-    # compiler joins the passes over x in another way.
+    # The gradient through the statistics themselves, which is zero in training. Leaving
+    # it out gains nothing: the compiler then fuses the passes over x differently.
     of_x = of_x + (of_mean + 2.0 * (x - mean) * of_var) / count
     over_all = lambda v: v.reshape(-1, v.shape[-1]).sum(0)
     return of_x, over_all(products), over_all(sums)
@@ -63,28 +81,29 @@ batch_norm.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all but the last axis, statistics in float32.
+    """Batch normalisation over all axes but the last, with statistics in float32.
 
-    Differs from ``flax.linen.BatchNorm`` in two ways that parity needs: the
-    running variance is the unbiased estimate, and statistics can be taken over
-    groups of consecutive examples, as one process per device does in the
-    reference code (32 images per GPU), without any communication.
+    It differs from ``flax.linen.BatchNorm`` in two ways that agreement with the
+    official code needs. The running variance is the unbiased estimate. Statistics can
+    be taken over groups of consecutive examples without communication, as one process
+    for each GPU does in the official code (32 images for each GPU).
 
     Deviation: under ``jit`` with a sharded batch and ``group_size=None``, statistics
-    are those of the whole global batch; the official runs take 32 images per GPU.
+    are those of the whole global batch; the official runs take 32 images for each GPU.
 
     Attributes:
       use_running_average: normalise with the running statistics.
-      momentum: share of the old running value that is kept, in [0, 1]
-        (one minus the number that PyTorch calls momentum).
+      momentum: share of the old running value that is kept, in [0, 1] (one minus the
+        number that PyTorch calls momentum).
       epsilon: added to the variance.
-      group_size: examples per group of statistics, or None for the whole batch.
-      zero_scale: start with a scale of zero, one otherwise.
+      group_size: number of examples in a group of statistics, or None for the whole
+        batch.
+      zero_scale: initialise the scale with zeros instead of ones.
       dtype: dtype of the result, or None for that of the input.
 
     Raises:
-      ValueError: the batch is not a multiple of ``group_size``, or holds a single
-        value per channel in training mode.
+      ValueError: the batch size is not a multiple of ``group_size``, or a channel has a
+        single value in training mode.
 
     >>> x = jnp.arange(8.0).reshape(4, 2)
     >>> y, _ = BatchNorm(False).init_with_output(jax.random.key(0), x)
@@ -97,10 +116,11 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     group_size: int | None = None
     zero_scale: bool = False
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b *dims c"]) -> Float[Array, "b *dims c"]:
+        """Normalises ``[b, ..., c]``; training mode updates running statistics."""
         channels = x.shape[-1]
         stat_dtype = jnp.promote_types(x.dtype, jnp.float32)
         init = nn.initializers.constant(0.0 if self.zero_scale else 1.0)
@@ -127,6 +147,7 @@ class BatchNorm(nn.Module):
         return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
     def _group(self, x: jax.Array) -> jax.Array:
+        """Splits the batch into groups, ``[groups, n, ..., c]``."""
         size = self.group_size or x.shape[0]
         if self.use_running_average:
             size = x.shape[0]
@@ -137,6 +158,7 @@ class BatchNorm(nn.Module):
             )
         return x.reshape(-1, size, *x.shape[1:])
 
-    def _update(self, running: nn.Variable, batch: jax.Array) -> None:
+    def _update(self, running: nn.Variable[jax.Array], batch: jax.Array) -> None:
+        """Moves a running statistic towards that of the batch."""
         new = batch.reshape(-1, batch.shape[-1]).mean(0)
         running.value = self.momentum * running.value + (1.0 - self.momentum) * new

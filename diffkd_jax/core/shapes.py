@@ -1,22 +1,31 @@
-"""Explicit rules by which features of different shapes are brought together."""
+"""Rules by which features of different shapes are brought to one shape."""
 
 import math
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Num
+
+# Vectors [b, c], tokens [b, n, c] or maps [b, h, w, c].
+Feature = Num[Array, "b _"] | Num[Array, "b _ _"] | Num[Array, "b _ _ _"]
 
 
-def as_map(x: jax.Array, token_shape: tuple[int, int] | None = None) -> jax.Array:
-    """Views features of rank 2, 3 or 4 as maps ``[b, h, w, c]``.
+def as_map(
+    x: Feature, token_shape: tuple[int, int] | None = None
+) -> Num[Array, "b h w c"]:
+    """Reshapes features of rank 2, 3 or 4 to maps ``[b, h, w, c]``.
 
     Args:
-      x: ``[b, c]`` (a 1x1 map), ``[b, n, c]`` tokens in row-major order, or
-        ``[b, h, w, c]``.
+      x: ``[b, c]`` (which becomes a 1x1 map), ``[b, n, c]`` tokens in row-major order,
+        or ``[b, h, w, c]``.
       token_shape: (h, w) of tokens; without it they must form a square.
 
-    Raises:
-      ValueError: another rank, or tokens that do not fill the shape.
+    Returns:
+      ``[b, h, w, c]``.
 
-    >>> import jax.numpy as jnp
+    Raises:
+      ValueError: another rank, or a number of tokens that does not fit the shape.
+
     >>> as_map(jnp.zeros((2, 9, 5))).shape
     (2, 3, 3, 5)
     """
@@ -33,18 +42,24 @@ def as_map(x: jax.Array, token_shape: tuple[int, int] | None = None) -> jax.Arra
     side = math.isqrt(n)
     h, w = token_shape or (side, side)
     if h * w != n:
-        wanted = f"{h}x{w} = {h * w} tokens" if token_shape else "a square number"
+        expected = f"{h}x{w} = {h * w} tokens" if token_shape else "a square number"
         raise ValueError(
-            f"found {n} tokens in shape {x.shape}, expected {wanted}; set token_shape "
-            "to (height, width) and drop class tokens beforehand"
+            f"found {n} tokens in shape {x.shape}, expected {expected}; set "
+            "token_shape to (height, width) and drop class tokens beforehand"
         )
     return x.reshape(b, h, w, c)
 
 
-def check_ranks(student: jax.Array, teacher: jax.Array) -> None:
-    """ValueError unless both features are of one rank.
+def check_ranks(student: Feature, teacher: Feature) -> None:
+    """Raises an error unless both features have the same rank.
 
-    >>> import jax.numpy as jnp
+    Args:
+      student: feature of the student.
+      teacher: feature of the teacher.
+
+    Raises:
+      ValueError: the ranks differ.
+
     >>> check_ranks(jnp.zeros((2, 3)), jnp.zeros((2, 5)))
     """
     if student.ndim != teacher.ndim:
@@ -55,15 +70,23 @@ def check_ranks(student: jax.Array, teacher: jax.Array) -> None:
 
 
 def spatial_rule(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
-    """Says in words how maps of two shapes ``[b, h, w, c]`` will be matched.
+    """Describes how maps of two shapes will be matched.
 
-    The larger map is resized to the smaller: by average pooling when both sides
-    divide, else bilinearly (antialiased).
+    The larger map is resized to the smaller one: by average pooling if both sides
+    divide, otherwise bilinearly (antialiased).
 
     Deviation: the paper gives no rule, and the official code fails on such maps.
 
+    Args:
+      student: shape ``(b, h, w, c)`` of the student's map.
+      teacher: shape ``(b, h, w, c)`` of the teacher's map.
+
+    Returns:
+      One phrase, or "" if the maps have the same size.
+
     Raises:
-      ValueError: batches differ, or neither map is the smaller in both sides.
+      ValueError: the batch sizes differ, or neither map is the smaller one on both
+        sides.
 
     >>> spatial_rule((8, 4, 4, 64), (8, 8, 8, 128))
     'teacher 8x8 -> 4x4 by average pooling'
@@ -93,18 +116,17 @@ def spatial_rule(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
 
 
 def match_spatial(
-    student: jax.Array, teacher: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Resizes the larger of two maps to the smaller, by :func:`spatial_rule`.
+    student: Num[Array, "b h w c"], teacher: Num[Array, "b h2 w2 c2"]
+) -> tuple[Num[Array, "b h3 w3 c"], Num[Array, "b h3 w3 c2"]]:
+    """Resizes the larger of two maps to the smaller one, by :func:`spatial_rule`.
 
     Args:
       student: ``[b, h, w, c]``.
       teacher: ``[b, h', w', c']``.
 
     Returns:
-      Both maps with the smaller height and width; dtypes are kept.
+      Both maps with the smaller height and width, in their own dtypes.
 
-    >>> import jax.numpy as jnp
     >>> s, t = match_spatial(jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 4, 4, 5)))
     >>> s.shape, t.shape
     ((1, 2, 2, 3), (1, 2, 2, 5))
@@ -118,8 +140,9 @@ def match_spatial(
 
 
 def _resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Resizes a map ``[b, h, w, c]`` to a size that is at most its own."""
     b, h, w, c = x.shape
     if h % size[0] == 0 and w % size[1] == 0:
         blocks = x.reshape(b, size[0], h // size[0], size[1], w // size[1], c)
-        return blocks.mean((2, 4))
-    return jax.image.resize(x, (b, *size, c), "bilinear").astype(x.dtype)
+        return jnp.mean(blocks, (2, 4))
+    return jnp.astype(jax.image.resize(x, (b, *size, c), "bilinear"), x.dtype)

@@ -1,4 +1,4 @@
-"""One training step of a student with a frozen teacher, pure over pytrees."""
+"""One training step with a frozen teacher, as a pure function of pytrees."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int, Int32, PyTree
 
 from .distill import Distillation
 from .losses import (
@@ -20,63 +21,68 @@ from .losses import (
     weighable,
 )
 
-PyTree = Any
+Scalar = Float[Array, ""]
+Outputs = Mapping[str, Any]
 MAX_SEED = 2**31 - 1
-SMALL = 2**12  # values of an array that is measured together with others
+SMALL = 2**12  # arrays of up to so many values are reduced together
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes, as one pytree.
+    """All values that a step changes, as one pytree.
 
     Attributes:
       step: int32 scalar, number of updates done.
-      params: trained, ``{"student": ..., "distiller": ...}``.
-      model_state: carried without gradient (batch statistics), same two keys.
-      opt_state: state of the optimizer over ``params``.
-      ema: averages of the student's ``params`` and ``state``, or an empty dict.
+      params: trained parameters, ``{"student": ..., "distiller": ...}``.
+      model_state: values carried without gradient (batch statistics), under the same
+        two keys.
+      opt_state: state of the optimizer for ``params``.
+      ema: moving averages of the student's ``params`` and ``state``, or an empty dict.
       seed: int32 scalar; all randomness is a function of ``(seed, step)``.
     """
 
-    step: jax.Array
+    step: Int32[Array, ""]
     params: dict[str, PyTree]
     model_state: dict[str, PyTree]
     opt_state: PyTree
     ema: PyTree = flax.struct.field(default_factory=dict)
-    seed: jax.Array = flax.struct.field(default_factory=lambda: as_seed(0))
+    seed: Int32[Array, ""] = flax.struct.field(default_factory=lambda: as_seed(0))
 
 
 def init_state(
-    key: jax.Array,
+    key: Array,
     student_params: PyTree,
     student_state: PyTree,
-    student_out: Mapping,
-    teacher_out: Mapping,
+    student_out: Outputs,
+    teacher_out: Outputs,
     *,
     distillation: Distillation,
     optimizer: optax.GradientTransformation,
     ema: bool = False,
-    seed: int | jax.Array = 0,
+    seed: int | Int[Array, ""] = 0,
 ) -> TrainState:
-    """State before the first step, for given student variables.
+    """Creates the state before the first step, from given student variables.
 
-    No buffer is in it twice, so it can be donated to ``jax.jit``; the arrays given here
-    are in it themselves, and go with it.
+    No buffer occurs twice in it, so it can be donated to ``jax.jit``. The arrays given
+    here become part of it and are donated with it.
 
     Args:
       key: random key of the distiller's parameters.
       student_params: trained variables of the student.
       student_state: its carried variables, or an empty dict.
-      student_out: its outputs; arrays or ``jax.ShapeDtypeStruct``.
+      student_out: its outputs, arrays or ``jax.ShapeDtypeStruct``.
       teacher_out: outputs of the teacher for the same batch size.
       distillation: from :func:`diffkd_jax.distillation`.
       optimizer: applied to student and distiller together.
-      ema: carry averages of the student, for ``ema_decay`` of the step.
-      seed: of all later draws, 0 to 2^31 - 1; data, so that another seed compiles
-        nothing anew.
+      ema: if true, carry moving averages of the student, for ``ema_decay`` of the step.
+      seed: seed of all later draws, 0 to 2^31 - 1. It is data: another seed does not
+        compile the step again.
+
+    Returns:
+      The state.
 
     Raises:
-      ValueError: taps that do not fit the outputs, or a seed out of range.
+      ValueError: taps do not fit the outputs, or the seed is out of range.
 
     >>> from diffkd_jax import DiffKD, Tap, distillation
     >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
@@ -99,11 +105,14 @@ def init_state(
     )
 
 
-def as_seed(seed: int | jax.Array) -> jax.Array:
-    """A seed as an int32 scalar; a traced one is taken as it is.
+def as_seed(seed: int | Int[Array, ""]) -> Int32[Array, ""]:
+    """Returns a seed as an int32 scalar; a traced seed is not checked.
+
+    Args:
+      seed: integer, 0 to 2^31 - 1.
 
     Raises:
-      ValueError: a number that is not an integer from 0 to 2^31 - 1.
+      ValueError: not an integer, or out of range.
 
     >>> int(as_seed(7))
     7
@@ -122,62 +131,67 @@ def diffkd_step(
     teacher: PyTree,
     batch: PyTree,
     *,
-    student_apply: Callable[..., tuple[Mapping, PyTree]],
-    teacher_apply: Callable[..., Mapping],
+    student_apply: Callable[..., tuple[Outputs, PyTree]],
+    teacher_apply: Callable[..., Outputs],
     distillation: Distillation,
-    task_loss: Callable[..., dict[str, jax.Array]],
+    task_loss: Callable[..., dict[str, Scalar]],
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, Weight],
-    prepare: Callable[[jax.Array, PyTree], PyTree] | None = None,
+    prepare: Callable[[Array, PyTree], PyTree] | None = None,
     ema_decay: float = 0.0,
     skip_nonfinite: bool = False,
     distill: bool = True,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Updates student and distiller once: eq. 9, gradient, optimizer.
+) -> tuple[TrainState, dict[str, Array]]:
+    """Updates student and distiller once: losses (eq. 9), gradient, optimizer.
 
-    To be jitted by the caller, with everything after ``batch`` bound. The teacher is
-    an argument, never trained and never part of the compiled program. All randomness of
-    the step is a function of ``state.seed`` and ``state.step``.
+    Bind everything after ``batch`` and jit the result. The teacher is an argument: it
+    is never trained, and never part of the compiled program. All randomness is a
+    function of ``state.seed`` and ``state.step``.
+
+    Complete training loops are in ``docs/training-loop.md`` and in
+    :mod:`diffkd_jax.train.fit`.
 
     Args:
       state: from :func:`init_state`.
       teacher: frozen variables of the teacher, any pytree.
-      batch: any pytree; ``batch["target"]`` is given to distances if it is there.
+      batch: any pytree; distances are given ``batch["target"]``, or None without it.
       student_apply: ``(params, model_state, batch, key) -> (outputs, model_state)``.
       teacher_apply: ``(teacher, batch) -> outputs``.
       distillation: from :func:`diffkd_jax.distillation`.
       task_loss: ``(outputs, batch) -> {name: scalar}``.
-      optimizer: the one given to :func:`init_state`.
-      weights: factor of each loss, a number or a schedule of ``state.step``; see
-        :func:`diffkd_jax.core.losses.weigh`. Those not named count 1.
-      prepare: ``(key, batch) -> batch`` for teacher and student alike, such as mixup.
-      ema_decay: share of the old average of the student that is kept, for a state that
-        carries one. Batch statistics are averaged too; what is no float (counters,
-        random keys) is copied.
-      skip_nonfinite: where a loss, the gradient or the new state is not finite, all of
-        the state but ``step`` stays as it was.
-      distill: False for a step of the task alone among others: the teacher is not
-        applied, the distiller's carried variables stay and its gradient is zero, with
-        which the optimizer goes on (momentum and decay of weights move it). Weights of
-        losses that are then not there are left out.
+      optimizer: the same as for :func:`init_state`.
+      weights: factor of each loss, a number or a schedule of ``state.step``; losses
+        without a weight count 1. See :func:`diffkd_jax.core.losses.weigh`.
+      prepare: ``(key, batch) -> batch``, applied once for teacher and student, such as
+        mixup.
+      ema_decay: share of the old moving average that is kept, in [0, 1), for a state
+        that carries one. Batch statistics are averaged too. Values that are not floats
+        (counters, random keys) are copied.
+      skip_nonfinite: if true and a loss, the gradient or the new state is not finite,
+        all of the state except ``step`` stays unchanged.
+      distill: if false, this step trains on the task alone. The teacher is not applied,
+        the distiller's carried variables stay unchanged, and its gradient is zero; the
+        optimizer still moves its parameters by momentum and weight decay. Weights of
+        losses that this step does not have are ignored.
 
     Returns:
-      The next state, and float32 scalars: ``loss/<name>`` raw, ``weighted/<name>``
-      where the weight is not 1, ``loss/total``, ``norm/gradient``,
-      ``norm/params``, ``norm/state`` (the largest carried float, averages included:
-      not finite as soon as one of them is not), ``skipped`` (0 or 1, only with
-      ``skip_nonfinite``), and what the blocks show of themselves:
-      their ``gamma/mean`` is ``gamma/<tap>/mean``; DiffKD shows ``mean``, ``min``,
-      ``max`` and the vector ``histogram``. ``rms/<tap>/student`` and ``teacher`` are
-      root mean squares of what is compared.
+      The next state, and float32 scalars by name:
+
+      * ``loss/<name>``, unweighted; ``weighted/<name>`` if the weight is not 1;
+        ``loss/total``.
+      * ``norm/gradient``, ``norm/params``, and ``norm/state``: the largest absolute
+        value of all carried floats including averages, which is not finite if one of
+        them is not.
+      * ``skipped``, 0 or 1, only with ``skip_nonfinite``.
+      * What the blocks report: ``gamma/mean`` of a tap as ``gamma/<tap>/mean``; DiffKD
+        reports ``mean``, ``min``, ``max`` and the vector ``histogram``.
+      * ``rms/<tap>/student`` and ``rms/<tap>/teacher``, root mean squares of the two
+        features that are compared.
 
     Raises:
       ValueError: a weight for a loss that does not exist, a loss named twice,
-        ``ema_decay`` for a state without an average, or a function that
-        returns something else than said here.
-
-    Complete loops around it are in ``docs/training-loop.md`` and in
-    :mod:`diffkd_jax.train.fit`.
+        ``ema_decay`` for a state without averages, or a function that returns something
+        else than stated here.
 
     >>> from diffkd_jax.core.distill import Tap, distillation
     >>> batch = {"image": jnp.eye(4), "target": {"label": jnp.array([0, 1, 2, 0])}}
@@ -201,7 +215,7 @@ def diffkd_step(
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     key_student, key_distill = jax.random.split(key)
     if prepare is not None:
-        # Folded in, so that the other draws are those without it.
+        # A key of its own, so that the other draws do not depend on ``prepare``.
         batch = prepare(jax.random.fold_in(key, 2), batch)
         if batch is None:
             raise ValueError("prepare: found NoneType, expected the batch")
@@ -210,7 +224,7 @@ def diffkd_step(
         check_outputs("teacher_apply", teacher_out)
     target = batch.get("target") if isinstance(batch, Mapping) else None
 
-    def total_loss(params):
+    def total_loss(params: dict[str, PyTree]) -> tuple[Scalar, tuple[Any, ...]]:
         result = student_apply(
             params["student"], state.model_state["student"], batch, key_student
         )
@@ -218,7 +232,7 @@ def diffkd_step(
         student_out, student_state = result
         distiller_state = state.model_state["distiller"]
         losses = merged(task_loss(student_out, batch), {})
-        info: dict[str, dict[str, jax.Array]] = {}
+        info: dict[str, dict[str, Any]] = {}
         if distill:
             terms, distiller_state, info = distillation.loss(
                 params["distiller"],
@@ -228,11 +242,11 @@ def diffkd_step(
                 teacher_out,
                 target,
             )
-            losses, known = merged(losses, terms), weights
+            losses, used_weights = merged(losses, terms), weights
         else:
             names = weighable(losses)
-            known = {name: w for name, w in weights.items() if name in names}
-        weighted = weigh(losses, known, state.step)
+            used_weights = {n: w for n, w in weights.items() if n in names}
+        weighted = weigh(losses, used_weights, state.step)
         new_state = {"student": student_state, "distiller": distiller_state}
         total = sum(weighted.values(), start=jnp.zeros(()))
         return total, (losses, weighted, new_state, info)
@@ -262,65 +276,71 @@ def diffkd_step(
     )
     if skip_nonfinite:
         numbers = [*metrics.values(), _largest(opt_state)]
-        sound = jnp.isfinite(jnp.stack(numbers)).all()
-        kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
-        new = dataclasses.replace(kept, step=new.step)
-        metrics["skipped"] = 1.0 - sound.astype(jnp.float32)
+        finite = jnp.isfinite(jnp.stack(numbers)).all()
+        selected = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        new = dataclasses.replace(selected, step=new.step)
+        metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
     return new, metrics | _shown(info)
 
 
-def _losses(losses: Mapping, weighted: Mapping) -> dict[str, jax.Array]:
-    """Raw losses, weighted ones where they differ, and their sum."""
-    found = {f"loss/{name}": value for name, value in losses.items()}
+def _losses(
+    losses: Mapping[str, Scalar], weighted: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    """Returns the unweighted losses, the weighted ones that differ, and the total."""
+    metrics = {f"loss/{name}": value for name, value in losses.items()}
     for name, value in weighted.items():
         if value is not losses[name]:
-            found[f"weighted/{name}"] = value
-    return found | {"loss/total": sum(weighted.values(), start=jnp.zeros(()))}
+            metrics[f"weighted/{name}"] = value
+    return metrics | {"loss/total": sum(weighted.values(), start=jnp.zeros(()))}
 
 
-def _shown(info: Mapping[str, Mapping]) -> dict[str, jax.Array]:
-    """What blocks show, ``gamma/mean`` of a tap as ``gamma/<tap>/mean``."""
-    found = {}
-    for tap, shown in info.items():
-        for name, value in shown.items():
+def _shown(info: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Returns what blocks report, ``gamma/mean`` of a tap as ``gamma/<tap>/mean``."""
+    metrics = {}
+    for tap, arrays in info.items():
+        for name, value in arrays.items():
             kind, *rest = name.split("/")
-            found["/".join([kind, tap, *rest])] = value
-    return found
+            metrics["/".join([kind, tap, *rest])] = value
+    return metrics
 
 
-def _is_float(x: jax.Array) -> bool:
+def _is_float(x: Any) -> bool:
+    """Returns whether an array holds floats or complex numbers."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _average(old: PyTree, new: PyTree, decay: float) -> PyTree:
-    """``decay`` of the old value of each float, dtypes kept; else the new value."""
+    """Returns ``decay`` of the old value plus the rest of the new one, for all floats.
 
-    def one(old, new):
+    Other values are the new ones. Dtypes are kept.
+    """
+
+    def average(old: Any, new: Any) -> Any:
         if not _is_float(old):
             return new
         return ((1.0 - decay) * new + decay * old).astype(old.dtype)
 
-    return jax.tree.map(one, old, new)
+    return jax.tree.map(average, old, new)
 
 
 def _norm(tree: PyTree) -> jax.Array:
-    """Euclidean norm of all floats, in float32 or wider."""
+    """Returns the Euclidean norm of all floats, in float32 or wider."""
     return jnp.asarray(optax.tree.norm(_joined(tree)), jnp.float32)
 
 
 def _largest(tree: PyTree) -> jax.Array:
-    """Largest absolute value of all floats, which no finite values overflow."""
-    each = [jnp.abs(x).max().astype(jnp.float32) for x in _joined(tree)]
-    return jnp.stack([jnp.zeros(()), *each]).max()
+    """Returns the largest absolute value of all floats, without overflow."""
+    maxima = [jnp.abs(x).max().astype(jnp.float32) for x in _joined(tree)]
+    return jnp.stack([jnp.zeros(()), *maxima]).max()
 
 
 def _joined(tree: PyTree) -> list[jax.Array]:
-    """All floats, in float32 or wider, the small arrays as one."""
+    """Returns all floats, in float32 or wider, the small arrays joined into one."""
     floats = [x for x in jax.tree.leaves(tree) if _is_float(x) and jnp.size(x)]
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in floats]
     small = [x.ravel() for x in wide if x.size <= SMALL]
-    # Arrays of explicit axes may each lie in a way of their own.
+    # On a mesh with explicit axes each array may have its own sharding.
     if len(small) < 2 or jax.sharding.get_abstract_mesh().explicit_axes:
         return wide
-    # Each reduction is compiled for itself, and most arrays are small vectors.
+    # Each reduction is compiled separately, and most arrays are small vectors.
     return [x for x in wide if x.size > SMALL] + [jnp.concatenate(small)]

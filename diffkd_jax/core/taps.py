@@ -2,38 +2,41 @@
 
 import dataclasses
 import functools
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float
 
 from .distances import mse
 from .modules import conv_layer
-from .shapes import as_map, check_ranks, match_spatial, spatial_rule
+from .shapes import Feature, as_map, check_ranks, match_spatial, spatial_rule
 
 
 class Refined(NamedTuple):
-    """What a block makes of a pair of outputs.
+    """The result of a block for one pair of outputs.
 
     Attributes:
-      student: what is compared.
-      teacher: with what; no gradient reaches the teacher.
+      student: the feature that is compared.
+      teacher: the feature it is compared with; no gradient reaches the teacher.
       losses: further losses by name, scalars.
-      info: to be looked at alone, arrays by name, such as ``gamma/mean``.
+      info: arrays to report by name, such as ``gamma/mean``.
     """
 
-    student: jax.Array
-    teacher: jax.Array
-    losses: Mapping[str, jax.Array] = {}
+    student: Feature
+    teacher: Feature
+    losses: Mapping[str, Float[Array, ""]] = {}
     info: Mapping[str, jax.Array] = {}
 
 
 class Projection(nn.Module):
-    """A direct comparison: the student on the teacher's map, and its channels.
+    """A block for direct comparison, which brings the student to the teacher's shape.
 
-    Maps of different size are matched by :func:`diffkd_jax.core.shapes.spatial_rule`;
-    different channels by a trained 1x1 convolution of the student.
+    Maps of different size are matched by :func:`diffkd_jax.core.shapes.spatial_rule`.
+    If the numbers of channels differ, the student goes through a trained 1x1
+    convolution.
 
     Attributes:
       token_shape: (h, w) of rank-3 features, or None for a square.
@@ -49,11 +52,18 @@ class Projection(nn.Module):
     token_shape: tuple[int, int] | None = None
 
     @nn.compact
-    def __call__(self, student: jax.Array, teacher: jax.Array) -> Refined:
-        """Both outputs, of one shape.
+    def __call__(self, student: Feature, teacher: Feature) -> Refined:
+        """Brings both features to one shape.
+
+        Args:
+          student: ``[b, c]``, ``[b, n, c]`` or ``[b, h, w, c]``.
+          teacher: the same rank; channels and map size may differ.
+
+        Returns:
+          Both features, without further losses.
 
         Raises:
-          ValueError: ranks or batches differ, or maps that cannot be matched.
+          ValueError: ranks or batch sizes differ, or maps cannot be matched.
         """
         check_ranks(student, teacher)
         if student.ndim > 2:
@@ -72,24 +82,24 @@ class Projection(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Tap:
-    """One matched pair of outputs and how to match it.
+    """A pair of outputs to match, and how to match them.
 
-    Outputs are ``[b, c]``, tokens ``[b, n, c]``, or maps ``[b, h, w, c]``: channels are
-    last (NHWC), channels first must be transposed.
+    Outputs are ``[b, c]``, tokens ``[b, n, c]``, or maps ``[b, h, w, c]``. Channels are
+    last (NHWC); transpose arrays with channels first.
 
     Attributes:
-      student: name in the student's outputs, nested with "/".
+      student: name in the student's outputs; "/" separates nested names.
       teacher: name in the teacher's outputs.
-      distance: ``(student, teacher, target) -> scalar``, ``target`` being that of the
-        batch, or None.
+      distance: ``(student, teacher, target) -> scalar``, where ``target`` is that of
+        the batch, or None.
       block: Flax module ``(student, teacher) -> Refined``, or None to compare the two
-        as they are. :class:`Projection` compares directly (KD, DIST, DKD, feature
-        MSE), :class:`diffkd_jax.DiffKD` denoises the student before. A block draws
-        from the stream ``diffusion``.
-      share: taps of one such name have one block together.
+        as they are. :class:`Projection` compares directly (KD, DIST, DKD, feature MSE);
+        :class:`diffkd_jax.DiffKD` denoises the student first. A block draws random
+        numbers from the stream ``diffusion``.
+      share: taps with the same non-empty name share one block.
 
     Raises:
-      ValueError: The block is not a Flax module, or the distance not a function.
+      ValueError: the block is not a Flax module, or the distance is not a function.
 
     >>> from diffkd_jax import DiffKD
     >>> Tap("features", "features", block=DiffKD(latent_channels=64)).distance.__name__
@@ -102,7 +112,7 @@ class Tap:
     block: nn.Module | None = dataclasses.field(default_factory=Projection)
     share: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.block, nn.Module | None):
             raise ValueError(
                 f"Tap.block: found {self.block!r}, expected a Flax module such as "
@@ -115,11 +125,20 @@ class Tap:
             )
 
 
-def select(name: str, tap: Tap, student_out: Any, teacher_out: Any) -> tuple:
-    """The two outputs that the tap of this name matches.
+def select(name: str, tap: Tap, student_out: Any, teacher_out: Any) -> tuple[Any, Any]:
+    """Returns the two outputs that a tap matches.
+
+    Args:
+      name: name of the tap, for messages.
+      tap: the tap.
+      student_out: outputs of the student.
+      teacher_out: outputs of the teacher.
 
     Raises:
-      ValueError: no dict of named arrays, or nothing there.
+      ValueError: the outputs are not a dict, or the output is missing.
+
+    >>> select("t", Tap("x", "deep/y"), {"x": 1}, {"deep": {"y": 2}})
+    (1, 2)
     """
     return (
         lookup(student_out, tap.student, f"tap {name!r}: student output"),
@@ -127,12 +146,17 @@ def select(name: str, tap: Tap, student_out: Any, teacher_out: Any) -> tuple:
     )
 
 
-def lookup(outputs: Any, path: str, what: str = "output"):
-    """The array at ``path`` of a dict of named outputs, nested with "/".
+def lookup(outputs: Any, path: str, what: str = "output") -> Any:
+    """Returns the array at a path in a dict of named outputs.
+
+    Args:
+      outputs: arrays by name, possibly nested.
+      path: name; "/" separates nested names.
+      what: how messages begin.
 
     Raises:
-      ValueError: no dict, nothing there, or a group; the message starts with ``what``
-        and lists the names there are.
+      ValueError: the outputs are not a dict, or the path is missing or names a group.
+        The message lists all names.
 
     >>> lookup({"deep": {"x": 1}}, "deep/x")
     1
@@ -156,7 +180,8 @@ def lookup(outputs: Any, path: str, what: str = "output"):
     return value
 
 
-def _names(outputs: Mapping, prefix: str = "") -> list[str]:
+def _names(outputs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns the paths of all arrays."""
     names = []
     for key, value in outputs.items():
         nested = isinstance(value, Mapping)
@@ -164,10 +189,19 @@ def _names(outputs: Mapping, prefix: str = "") -> list[str]:
     return names
 
 
-def resizing(name: str, tap: Tap, student_out: Mapping, teacher_out: Mapping) -> str:
-    """Says in words how the maps of a tap will be resized; "" if they need not be.
+def resizing(
+    name: str, tap: Tap, student_out: Mapping[str, Any], teacher_out: Mapping[str, Any]
+) -> str:
+    """Describes how the maps of a tap will be resized; "" if they have one size.
 
-    Blocks with a field ``token_shape`` resize by the rule, others say nothing.
+    Blocks with a field ``token_shape`` resize by
+    :func:`diffkd_jax.core.shapes.spatial_rule`; nothing is said about other blocks.
+
+    Args:
+      name: name of the tap, for messages.
+      tap: the tap.
+      student_out: outputs of the student, arrays or ``jax.ShapeDtypeStruct``.
+      teacher_out: outputs of the teacher.
 
     >>> out = lambda side: {"x": jax.ShapeDtypeStruct((2, side, side, 3), "float32")}
     >>> resizing("t", Tap("x", "x"), out(4), out(8))
@@ -185,14 +219,28 @@ def resizing(name: str, tap: Tap, student_out: Mapping, teacher_out: Mapping) ->
 
 
 class naming:
-    """Puts the name of the tap in front of a ValueError."""
+    """A context that puts the name of a tap in front of the message of a ValueError.
+
+    Args:
+      name: name of the tap.
+
+    >>> with naming("logits"):
+    ...     raise ValueError("found shape (3,)")
+    Traceback (most recent call last):
+    ValueError: tap 'logits': found shape (3,)
+    """
 
     def __init__(self, name: str):
         self.name = name
 
-    def __enter__(self):
+    def __enter__(self) -> "naming":
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
         if isinstance(error, ValueError) and not str(error).startswith("tap "):
             raise ValueError(f"tap {self.name!r}: {error}") from error

@@ -1,7 +1,7 @@
-"""Methods of distillation, as values: taps, and weights of the losses.
+"""Methods of distillation, as values: taps, and weights of losses.
 
-Each is a function of keyword arguments, which are its options in a config. One's own is
-named by import path, ``--config.method=package.module:name``.
+Each is a function of keyword arguments, which are its options in a config. Name a
+method of your own by import path, ``--config.method=package.module:name``.
 """
 
 import functools

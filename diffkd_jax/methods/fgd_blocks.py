@@ -1,9 +1,9 @@
 """Focal and global distillation of detectors' maps (FGD, Yang et al., CVPR 2022).
 
-Two parts of one level of a pyramid: :func:`fgd`, a distance that weighs errors inside
-and outside of boxes by the teacher's attention, and :class:`Relation`, a block whose
-loss compares how positions relate. All are sums over a picture, means over pictures:
-hence the small weights of the method.
+There are two parts for each level of a pyramid. :func:`fgd` is a distance that weighs
+errors inside and outside boxes by the teacher's attention. :class:`Relation` is a block
+whose loss compares how positions relate to each other. All terms are sums over an image
+and means over images, so the method's weights are small.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from ..core.distances import attention
 from ..core.modules import apply_conv
@@ -18,8 +19,8 @@ from ..core.taps import Projection, Refined
 
 
 def fgd(
-    student: jax.Array,
-    teacher: jax.Array,
+    student: Float[Array, "b h w c"],
+    teacher: Float[Array, "b h w c"],
     target: Any,
     *,
     stride: int,
@@ -27,29 +28,29 @@ def fgd(
     alpha: float = 1e-3,
     beta: float = 5e-4,
     gamma: float = 5e-4,
-) -> jax.Array:
-    """The terms that need no parameters: foreground, background, attention.
+) -> Float[Array, ""]:
+    """Computes the terms without parameters: foreground, background and attention.
+
+    Deviation: boxes are scaled by ``1 / stride``, while the public code divides the
+    size of the map by that of the input. The two are equal unless the input is not a
+    multiple of the stride.
 
     Args:
-      student: maps ``[b, h, w, c]``.
-      teacher: same shape.
-      target: with ``boxes`` ``[b, m, 4]``, ``x1 y1 x2 y2`` in pixels of the input, and
-        ``valid`` ``[b, m]``.
-      stride: pixels of the input a cell.
-      temperature: of both attentions.
+      student: ``[b, h, w, c]``.
+      teacher: the same shape.
+      target: a dict with ``boxes`` ``[b, m, 4]``, ``x1 y1 x2 y2`` in pixels of the
+        input, and ``valid`` ``[b, m]``.
+      stride: pixels of the input for each cell.
+      temperature: temperature of both attentions, above 0.
       alpha: weight of the foreground.
       beta: weight of the background.
-      gamma: weight of the attentions.
+      gamma: weight of the difference between attentions.
 
     Returns:
       Scalar, float32 or wider.
 
     Raises:
-      ValueError: maps of other shapes, or a target without boxes.
-
-    Deviation: boxes are scaled by ``1 / stride``, where the public code takes the
-    quotient of the sizes of map and input; they are the same unless the input is no
-    multiple of the stride.
+      ValueError: the maps differ in shape, or the target has no boxes.
 
     >>> x = jnp.ones((1, 2, 2, 3))
     >>> target = {"boxes": jnp.array([[[0.0, 0.0, 7.0, 7.0]]]),
@@ -57,23 +58,41 @@ def fgd(
     >>> float(fgd(x, x, target, stride=8)), float(fgd(x, x + 1, target, stride=8)) > 0
     (0.0, True)
     """
-    found = terms(student, teacher, target, stride=stride, temperature=temperature)
+    values = terms(student, teacher, target, stride=stride, temperature=temperature)
     return (
-        alpha * found["foreground"]
-        + beta * found["background"]
-        + gamma * found["attention"]
+        alpha * values["foreground"]
+        + beta * values["background"]
+        + gamma * values["attention"]
     )
 
 
 def terms(
-    student: jax.Array,
-    teacher: jax.Array,
+    student: Float[Array, "b h w c"],
+    teacher: Float[Array, "b h w c"],
     target: Any,
     *,
     stride: int,
     temperature: float = 0.5,
-) -> dict[str, jax.Array]:
-    """``foreground``, ``background`` and ``attention`` of :func:`fgd`, not weighed."""
+) -> dict[str, Float[Array, ""]]:
+    """Computes the unweighted terms of :func:`fgd` by name.
+
+    Args:
+      student: ``[b, h, w, c]``.
+      teacher: the same shape.
+      target: as for :func:`fgd`.
+      stride: pixels of the input for each cell.
+      temperature: temperature of both attentions, above 0.
+
+    Returns:
+      ``foreground``, ``background`` and ``attention``, scalars.
+
+    Raises:
+      ValueError: the maps differ in shape, or the target has no boxes.
+
+    >>> x, boxes = jnp.ones((1, 2, 2, 3)), jnp.array([[[0.0, 0.0, 7.0, 7.0]]])
+    >>> sorted(terms(x, x, {"boxes": boxes, "valid": jnp.array([[True]])}, stride=8))
+    ['attention', 'background', 'foreground']
+    """
     if student.ndim != 4 or student.shape != teacher.shape:
         raise ValueError(
             f"fgd: found shapes {student.shape} (student) and {teacher.shape} "
@@ -85,19 +104,20 @@ def terms(
     b, h, w, _ = student.shape
     foreground, background = masks(boxes, valid, (h, w), stride)
     positions, channels = attention(teacher, temperature)
-    own_positions, own_channels = attention(student, temperature)
+    student_positions, student_channels = attention(student, temperature)
     error = positions[..., None] * channels[:, None, None] * (teacher - student) ** 2
     error = error.sum(-1)
-    apart = jnp.abs(own_positions - positions).sum()
-    apart += jnp.abs(own_channels - channels).sum()
+    difference = jnp.abs(student_positions - positions).sum()
+    difference += jnp.abs(student_channels - channels).sum()
     return {
         "foreground": (foreground * error).sum() / b,
         "background": (background * error).sum() / b,
-        "attention": apart / b,
+        "attention": difference / b,
     }
 
 
 def _boxes_of(target: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns the boxes of a target and which of them are valid."""
     try:
         return target["boxes"], target["valid"]
     except (KeyError, TypeError, IndexError) as error:
@@ -109,19 +129,23 @@ def _boxes_of(target: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def masks(
-    boxes: jax.Array, valid: jax.Array, size: tuple[int, int], stride: int
-) -> tuple[jax.Array, jax.Array]:
-    """How much each cell counts as foreground, and as background.
+    boxes: Float[Array, "b m 4"],
+    valid: Bool[Array, "b m"],
+    size: tuple[int, int],
+    stride: int,
+) -> tuple[Float[Array, "b h w"], Float[Array, "b h w"]]:
+    """Returns the weight of each cell as foreground and as background.
 
     Args:
-      boxes: ``[b, m, 4]``, pixels of the input.
-      valid: ``[b, m]``.
-      size: height and width of the map, cells.
-      stride: pixels a cell.
+      boxes: ``[b, m, 4]``, in pixels of the input.
+      valid: ``[b, m]``, false for rows of padding.
+      size: height and width of the map, in cells.
+      stride: pixels for each cell.
 
     Returns:
-      Both ``[b, h, w]``: one over the cells of the smallest box that covers a cell,
-      first and last cell of a box included; one over the cells that none covers.
+      Two arrays ``[b, h, w]``. Foreground: 1 divided by the number of cells of the
+      smallest box that covers the cell, where a box includes its first and last cell.
+      Background: 1 divided by the number of cells that no box covers.
 
     >>> boxes = jnp.array([[[0.0, 0.0, 7.0, 7.0]]])
     >>> fore, back = masks(boxes, jnp.array([[True]]), (2, 3), 8)
@@ -132,8 +156,8 @@ def masks(
     last = jnp.ceil(boxes[..., 2:] / stride)
     each = 1 / jnp.maximum(last + 1 - first, 1).prod(-1)
     x, y = (jnp.arange(side, dtype=boxes.dtype) for side in size[::-1])
-    within = lambda at, axis: (
-        (at >= first[..., axis, None]) & (at <= last[..., axis, None])
+    within = lambda cell, axis: (
+        (cell >= first[..., axis, None]) & (cell <= last[..., axis, None])
     )
     covers = within(y, 1)[..., :, None] & within(x, 0)[..., None, :]
     covers &= valid.astype(bool)[..., None, None]
@@ -143,10 +167,10 @@ def masks(
 
 
 class Relation(nn.Module):
-    """The block of FGD: projects the student if need be, and compares relations.
+    """The block of FGD, which compares relations, and projects the student if needed.
 
-    Its loss ``relation`` is the squared difference of what a :class:`Context` makes of
-    either side, one for each, summed over a picture. Both are trained.
+    Its loss ``relation`` is the squared difference between the results of two
+    :class:`Context` modules, one for each side, summed over an image. Both are trained.
 
     >>> student, teacher = jnp.ones((2, 3, 3, 4)), jnp.zeros((2, 3, 3, 8))
     >>> out, variables = jax.jit(Relation().init_with_output)(
@@ -156,32 +180,42 @@ class Relation(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, student: jax.Array, teacher: jax.Array) -> Refined:
-        """Both maps, of one shape, and the loss ``relation``.
+    def __call__(
+        self, student: Float[Array, "b h w c"], teacher: Float[Array, "b h2 w2 c2"]
+    ) -> Refined:
+        """Brings both maps to one shape, and computes the loss ``relation``.
+
+        Args:
+          student: ``[b, h, w, c]``.
+          teacher: ``[b, h', w', c']``.
+
+        Returns:
+          Both maps and the loss.
 
         Raises:
-          ValueError: no maps, or maps that cannot be matched.
+          ValueError: the features are not maps, or cannot be matched.
         """
         if student.ndim != 4:
             raise ValueError(f"Relation: found {student.shape}, expected [b, h, w, c]")
         pair = Projection(name="projection")(student, teacher)
-        own = Context(name="student")(pair.student)
-        other = Context(name="teacher")(pair.teacher)
-        dtype = jnp.promote_types(own.dtype, jnp.float32)
-        error = jnp.square(other.astype(dtype) - own.astype(dtype)).sum()
+        of_student = Context(name="student")(pair.student)
+        of_teacher = Context(name="teacher")(pair.teacher)
+        dtype = jnp.promote_types(of_student.dtype, jnp.float32)
+        error = jnp.square(of_teacher.astype(dtype) - of_student.astype(dtype)).sum()
         return Refined(pair.student, pair.teacher, {"relation": error / len(student)})
 
 
 class Context(nn.Module):
-    """A map plus what one vector, pooled by a trained attention, adds to its channels.
+    """The global context block of Cao et al. 2019, which adds a pooled vector to a map.
 
-    The global context block of Cao et al. 2019: softmax of a 1x1 convolution over
-    positions, then channels to half of them, layer norm, ReLU and back. The last layer
-    starts at zero, and so at the map itself.
+    A softmax over positions of a 1x1 convolution pools the map to a vector. The vector
+    goes through a layer to half the channels, layer norm, ReLU and a layer back. The
+    last layer is initialised with zeros, so that the block starts as the identity.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Maps ``[b, h, w, c]`` to the same shape."""
         b, h, w, c = x.shape
         logits = apply_conv(x, 1, dtype=None, name="mask").reshape(b, h * w)
         pooled = jnp.einsum("bn,bnc->bc", jax.nn.softmax(logits), x.reshape(b, -1, c))

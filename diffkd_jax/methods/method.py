@@ -1,4 +1,4 @@
-"""What a method of distillation is: taps, and weights of the losses."""
+"""The value that describes a method of distillation: taps, and weights of losses."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from ..core.taps import Tap
 
 
 class Method(NamedTuple):
-    """What is matched and how much each loss counts.
+    """The outputs that a method matches, and the weight of each loss.
 
     Attributes:
-      taps: tap by name.
-      weights: by name of a loss, ``task`` and ``<tap>/distance``, ``<tap>/diffusion``,
-        ``<tap>/autoencoder``; see :func:`diffkd_jax.core.losses.weigh`. Those not
-        named count 1.
+      taps: taps by name.
+      weights: weights by name of a loss: ``task``, ``<tap>/distance``,
+        ``<tap>/diffusion``, ``<tap>/autoencoder``; losses without a weight count 1. See
+        :func:`diffkd_jax.core.losses.weigh`.
     """
 
     taps: Mapping[str, Tap]

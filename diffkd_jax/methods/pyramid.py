@@ -1,4 +1,4 @@
-"""Methods for the maps of a feature pyramid, one tap a level (paper, detection)."""
+"""Methods for a feature pyramid, with one tap for each level (detection)."""
 
 import functools
 from collections.abc import Sequence
@@ -31,27 +31,29 @@ def diffkd_fpn(
     share: bool = False,
     remat: bool = False,
 ) -> Method:
-    """DiffKD on every level of a feature pyramid (paper, section 4.3).
+    """Returns DiffKD on all levels of a feature pyramid (paper, section 4.3).
 
-    Losses are means over a level, and summed over levels.
+    Losses are means within a level, and sums over levels.
 
     Args:
-      levels: outputs ``fpn/<level>`` that are matched: p3 to p7 of RetinaNet and FCOS,
-        p2 to p5 of Faster R-CNN.
+      levels: matched outputs ``fpn/<level>``: p3 to p7 for RetinaNet and FCOS, p2 to p5
+        for Faster R-CNN.
       distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path;
         ``attention_mse`` for the paper's rows with a dagger, in our reading.
-      latent_channels: width of the autoencoder, None for none, as the paper.
-      num_steps: denoising steps.
-      num_train_steps: diffusion time steps.
-      gradient: through denoising, see :class:`diffkd_jax.DiffKD`.
-      weight: of the distances: 5 for RetinaNet, FCOS and Faster R-CNN, 15 for
+      latent_channels: width of the autoencoder, or None for no autoencoder, as in the
+        paper.
+      num_steps: number of denoising steps.
+      num_train_steps: number of diffusion time steps.
+      gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
+      weight: weight of the distances: 5 for RetinaNet, FCOS and Faster R-CNN, 15 for
         RepPoints.
-      diffusion_weight: of the diffusion losses. The paper does not say whether its 5
-        is meant for them too, as in its code for classification.
-      box_weight: of the mean absolute difference of ``box_codes`` of the same levels,
-        the regression KD of MasKD for RetinaNet; 0 for none.
-      share: one block for all levels, else one each (the paper does not say).
-      remat: recompute the noise predictor in the backward pass, for memory.
+      diffusion_weight: weight of the diffusion losses. The paper does not say whether
+        its weight of 5 applies to them too, as it does in its code for classification.
+      box_weight: weight of the mean absolute difference of ``box_codes`` on the same
+        levels, the regression KD of MasKD for RetinaNet; 0 for none.
+      share: if true, all levels share one block; if false, each has its own. The paper
+        does not say which.
+      remat: if true, recompute the noise predictor in the backward pass to save memory.
 
     >>> method = diffkd_fpn(levels=["p3", "p4"], box_weight=1.0)
     >>> sorted(method.taps)
@@ -67,11 +69,11 @@ def diffkd_fpn(
         remat=remat,
         gradient=gradient,
     )
-    together = "pyramid" if share else ""
+    shared_name = "pyramid" if share else ""
     taps, weights = {}, dict[str, LossWeight]()
     for level in levels:
         name = f"fpn/{level}"
-        taps[level] = Tap(name, name, function, block, share=together)
+        taps[level] = Tap(name, name, function, block, share=shared_name)
         weights[f"{level}/distance"] = weight
         weights[f"{level}/diffusion"] = diffusion_weight
         if box_weight:
@@ -84,12 +86,12 @@ def diffkd_fpn(
 def mse_fpn(
     *, levels: tuple[str, ...] = LEVELS, distance: str = "mse", weight: Weight = 1.0
 ) -> Method:
-    """A direct comparison of every level, the student projected where channels differ.
+    """Returns direct comparison of all levels, with a projection if channels differ.
 
     Args:
-      levels: outputs ``fpn/<level>`` that are matched.
+      levels: matched outputs ``fpn/<level>``.
       distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
-      weight: of each level.
+      weight: weight of each level.
 
     >>> mse_fpn(levels=["p3"], weight=2.0).weights
     {'p3/distance': 2.0}
@@ -109,18 +111,19 @@ def fgd(
     gamma: Weight = 5e-4,
     relation: Weight = 5e-6,
 ) -> Method:
-    """Focal and global distillation of a pyramid, by :mod:`.fgd_blocks`.
+    """Returns focal and global distillation of a pyramid (Yang et al., CVPR 2022).
 
-    The weights are those of RetinaNet. Faster R-CNN, on ``p2`` to ``p5``, has 5e-5,
-    2.5e-5, 5e-5 and 5e-7; FCOS, at a temperature of 0.8, 1.6e-3, 8e-4, 8e-4 and 8e-6.
+    The default weights are those for RetinaNet. Faster R-CNN, on ``p2`` to ``p5``, uses
+    5e-5, 2.5e-5, 5e-5 and 5e-7. FCOS uses a temperature of 0.8 and 1.6e-3, 8e-4, 8e-4
+    and 8e-6.
 
     Args:
-      levels: of both pyramids, ``fpn/<level>``; ``p3`` has a stride of 8 pixels.
-      temperature: of the attentions.
-      alpha: weight of errors in boxes.
-      beta: weight of errors elsewhere.
-      gamma: weight of the attentions' difference.
-      relation: weight of the relations' difference, the paper's lambda.
+      levels: matched outputs ``fpn/<level>``; ``p3`` has a stride of 8 pixels.
+      temperature: temperature of the attention.
+      alpha: weight of errors inside boxes.
+      beta: weight of errors outside boxes.
+      gamma: weight of the difference between attentions.
+      relation: weight of the difference between relations, the paper's lambda.
 
     >>> method = fgd(levels=("p3", "p4"))
     >>> sorted(method.taps), method.taps["p4"].distance.keywords["stride"]
@@ -142,8 +145,9 @@ def fgd(
 
 
 def _check(levels: Sequence[str], method: str) -> None:
-    named = [level[:1] == "p" and level[1:].isdecimal() for level in levels]
-    if not named or not all(named):
+    """Refuses levels that are not named like ``p3``, and levels named twice."""
+    valid = [level[:1] == "p" and level[1:].isdecimal() for level in levels]
+    if not valid or not all(valid):
         raise ValueError(
             f"methods.{method}.levels: found {levels!r}, expected names such as 'p3'"
         )

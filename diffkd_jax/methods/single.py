@@ -1,4 +1,4 @@
-"""Methods of one or two outputs: features, logits, or both."""
+"""Methods on one or two outputs: features, logits, or both."""
 
 import functools
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ Gradient = Literal["full", "inputs", "straight"]
 
 
 def none() -> Method:
-    """The task alone.
+    """Returns the method without distillation, which trains on the task alone.
 
     >>> none().taps
     {}
@@ -29,12 +29,12 @@ def none() -> Method:
 def kd(
     *, tau: Positive = 4.0, weight: Weight = 0.9, task_weight: Weight = 0.1
 ) -> Method:
-    """Softened logits (Hinton et al. 2015).
+    """Returns knowledge distillation of softened logits (Hinton et al. 2015).
 
     Args:
       tau: temperature.
-      weight: of the distance.
-      task_weight: of the task.
+      weight: weight of the distance.
+      task_weight: weight of the task's loss.
 
     >>> kd(tau=1.0).weights["task"]
     0.1
@@ -45,13 +45,31 @@ def kd(
 
 
 def dkd(*, tau: Positive = 4.0, alpha: Weight = 1.0, beta: Weight = 8.0) -> Method:
-    """Decoupled KD of logits, see :func:`diffkd_jax.core.distances.dkd`."""
+    """Returns decoupled KD of logits, see :func:`diffkd_jax.core.distances.dkd`.
+
+    Args:
+      tau: temperature.
+      alpha: weight of the term for the target class.
+      beta: weight of the term for the other classes.
+
+    >>> sorted(dkd().taps)
+    ['logits']
+    """
     distance = functools.partial(DISTANCES["dkd"], tau=tau, alpha=alpha, beta=beta)
     return Method({"logits": Tap("logits", "logits", distance)})
 
 
 def dist(*, tau: Positive = 1.0, beta: Weight = 1.0, gamma: Weight = 1.0) -> Method:
-    """Correlations of logits, see :func:`diffkd_jax.core.distances.dist`."""
+    """Returns DIST on logits, see :func:`diffkd_jax.core.distances.dist`.
+
+    Args:
+      tau: temperature.
+      beta: weight of the correlation between classes.
+      gamma: weight of the correlation within classes.
+
+    >>> sorted(dist().taps)
+    ['logits']
+    """
     distance = functools.partial(DISTANCES["dist"], tau=tau, beta=beta, gamma=gamma)
     return Method({"logits": Tap("logits", "logits", distance)})
 
@@ -63,13 +81,16 @@ def mse(
     distance: str = "mse",
     weight: Weight = 1.0,
 ) -> Method:
-    """A direct comparison of features, the student projected where channels differ.
+    """Returns direct comparison of features, with a projection if channels differ.
 
     Args:
-      student: output of the student.
-      teacher: output of the teacher.
+      student: name of the student's output.
+      teacher: name of the teacher's output.
       distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
-      weight: of the distance.
+      weight: weight of the distance.
+
+    >>> mse(weight=2.0).weights
+    {'features/distance': 2.0}
     """
     function = find(distance, DISTANCES, "methods.mse.distance")
     taps = {"features": Tap(student, teacher, function)}
@@ -77,12 +98,16 @@ def mse(
 
 
 def cwd(*, tau: Positive = 4.0, output: str = "logits", weight: Weight = 3.0) -> Method:
-    """Channel-wise distillation of maps, see :func:`diffkd_jax.core.distances.cwd`.
+    """Returns channel-wise distillation, see :func:`diffkd_jax.core.distances.cwd`.
 
     Args:
       tau: temperature.
-      output: of both models; the student is projected where channels differ.
-      weight: of the distance: 3 for logits, 50 for features (Shu et al. 2021).
+      output: name of the output in both models; the student is projected if channels
+        differ.
+      weight: weight of the distance: 3 for logits, 50 for features (Shu et al. 2021).
+
+    >>> cwd(output="features", weight=50.0).weights
+    {'features/distance': 50.0}
     """
     distance = functools.partial(DISTANCES["cwd"], tau=tau)
     return Method(
@@ -101,17 +126,17 @@ def diffkd_features(
     gradient: Gradient = "full",
     weight: Weight = 1.0,
 ) -> Method:
-    """DiffKD on features (paper, section 3).
+    """Returns DiffKD on features (paper, section 3).
 
     Args:
-      student: output of the student.
-      teacher: output of the teacher.
+      student: name of the student's output.
+      teacher: name of the teacher's output.
       distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
-      latent_channels: width of the autoencoder, None for no autoencoder.
-      num_steps: denoising steps.
-      num_train_steps: diffusion time steps.
-      gradient: through denoising, see :class:`diffkd_jax.DiffKD`.
-      weight: of the distance.
+      latent_channels: width of the autoencoder, or None for no autoencoder.
+      num_steps: number of denoising steps.
+      num_train_steps: number of diffusion time steps.
+      gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
+      weight: weight of the distance.
 
     >>> diffkd_features(num_steps=3).taps["features"].block.num_steps
     3
@@ -132,18 +157,19 @@ def diffkd_logits(
     weight: Weight = 1.0,
     aux_weight: Weight = 0.0,
 ) -> Method:
-    """DiffKD on logits, or on their map before it is resized (paper, segmentation).
+    """Returns DiffKD on logits, or on the map of logits before resizing (segmentation).
 
     Args:
       distance: a key of :data:`diffkd_jax.DISTANCES` that takes a temperature, or an
         import path of such a function.
       tau: temperature.
-      num_steps: denoising steps.
-      num_train_steps: diffusion time steps.
-      gradient: through denoising, see :class:`diffkd_jax.DiffKD`.
-      weight: of the distance.
-      aux_weight: of both losses of a second tap, on ``aux_logits``; 0 for none. The
-        paper does not say whether maps have one; DIST's code has, with 0.4.
+      num_steps: number of denoising steps.
+      num_train_steps: number of diffusion time steps.
+      gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
+      weight: weight of the distance.
+      aux_weight: weight of all losses of a second tap on ``aux_logits``, or 0 for no
+        such tap. The paper does not say whether maps have one; DIST's code has one, of
+        weight 0.4.
 
     >>> sorted(diffkd_logits(aux_weight=0.4).weights)
     ['aux_logits', 'logits/distance']
@@ -172,14 +198,20 @@ def diffkd(
     weight: Weight = 1.0,
     logits_weight: Weight = 1.0,
 ) -> Method:
-    """DiffKD on features and logits, the method of the paper.
+    """Returns DiffKD on features and logits, the method of the paper.
 
     Args:
-      student, teacher, distance, latent_channels, weight: of
-        :func:`diffkd_features`.
-      logits_distance, tau, logits_weight: ``distance``, ``tau`` and ``weight`` of
-        :func:`diffkd_logits`.
-      num_steps, num_train_steps, gradient: of both.
+      student: name of the student's output of features.
+      teacher: name of the teacher's output of features.
+      distance: distance of features, see :func:`diffkd_features`.
+      latent_channels: width of the autoencoder of features, or None for no autoencoder.
+      logits_distance: distance of logits, see :func:`diffkd_logits`.
+      tau: temperature of the distance of logits.
+      num_steps: number of denoising steps, for both.
+      num_train_steps: number of diffusion time steps, for both.
+      gradient: how denoising is differentiated, for both.
+      weight: weight of the distance of features.
+      logits_weight: weight of the distance of logits.
 
     >>> sorted(diffkd().taps)
     ['features', 'logits']

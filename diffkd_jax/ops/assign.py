@@ -159,7 +159,7 @@ def sample(
     max_positives = int(count * positive_share)
     noise = jax.random.uniform(key, matched.shape)
 
-    def draw(which, k):
+    def draw(which: Array, k: int) -> tuple[Array, Array]:
         value, rows = jax.lax.top_k(jnp.where(which, noise, -1.0), min(k, len(noise)))
         # The number of rows is fixed, even if there are fewer anchors.
         short = max(k - len(noise), 0)

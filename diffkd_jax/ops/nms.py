@@ -43,7 +43,7 @@ def greedy(
     order = jnp.arange(len(boxes))
     boxes, classes = jnp.asarray(boxes), jnp.asarray(classes)
 
-    def step(alive, _):
+    def step(alive: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
         row = alive.argmax()
         any_left = alive[row] > -jnp.inf
         hit = (iou(boxes[row][None], boxes)[0] > threshold) & (classes == classes[row])
@@ -84,4 +84,5 @@ def keep_mask(
     hits = (iou(boxes, boxes) > threshold) & (classes[:, None] == classes)
     hits &= order > order[:, None]
     remove = lambda row, kept: kept & ~(hits[row] & kept[row])
-    return jax.lax.fori_loop(0, len(boxes), remove, valid)
+    kept: Array = jax.lax.fori_loop(0, len(boxes), remove, valid)
+    return kept

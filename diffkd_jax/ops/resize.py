@@ -128,4 +128,5 @@ def _bins(old: int, new: int) -> np.ndarray:
     """Returns the matrix ``[new, old]`` of means over bins on one axis."""
     i, j = np.arange(new)[:, None], np.arange(old)
     inside = (j >= i * old // new) & (j < -(-(i + 1) * old // new))
-    return inside / inside.sum(1, keepdims=True)
+    weights: np.ndarray = inside / inside.sum(1, keepdims=True)
+    return weights
