@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture
+from diffkd_jax.data.images.exif import turned
 from diffkd_jax.data.images.masks import (
     VOID,
     EncodedMask,
@@ -127,7 +128,7 @@ def test_pictures_are_turned_as_pillow_turns_them(orientation):
     Image.fromarray(pixels).save(stream, "PNG", exif=exif)
     with Image.open(stream) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(geometry.turned(pixels, orientation), expected)
+    np.testing.assert_array_equal(turned(pixels, orientation), expected)
 
 
 def sizes_split(sizes, broken=(), wrong=()):
