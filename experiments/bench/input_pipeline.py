@@ -112,7 +112,7 @@ def ours(folder, rand_augment, workers=0, exact=False):
 def torch_loader(folder, rand_augment):
     import torch
 
-    from diffkd_jax.data.transforms import images
+    from diffkd_jax.data.transforms import crops
     from diffkd_jax.data.transforms.randaugment import rand_augment as augment
 
     torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def torch_loader(folder, rand_augment):
             rng = np.random.default_rng(torch.randint(2**31, ()).item())
             with Image.open(self.files[index]) as file:
                 image = file.convert("RGB")
-            box = images._random_box(image.height, image.width, rng)
+            box = crops._random_box(image.height, image.width, rng)
             image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
             if rng.random() < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
