@@ -10,6 +10,7 @@ import pytest
 
 from diffkd_jax.data import class_names
 from diffkd_jax.data.sources import registry
+from diffkd_jax.tasks.segmentation.plots import colours as colours_of
 from tests.helpers.data_on_disk import (
     COCO,
     POINTER,
@@ -146,7 +147,8 @@ def test_own_masks_in_the_layout_of_voc_have_no_names_of_voc(tmp_path):
     write(tmp_path / "classes.txt", "sky\ntree\n")
     data = registry.load("voc", str(tmp_path))
     assert data.class_names == ("sky", "tree")
-    assert len(data.meta["palette"]) == 2
+    colours = colours_of(data.meta.get("palette") or (), len(data.class_names))
+    assert colours[[1, 2]].tolist() == [[128, 0, 0], [255, 255, 255]]  # two classes
     data = registry.load("voc", str(tmp_path), (), {"classes": "a, b, c"})
     assert data.class_names == ("a", "b", "c")
 
