@@ -17,10 +17,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from .backend import huge_pages
-from .config_file import BadConfig, ConfigParser
+from .config.files import BadConfig, ConfigParser
+from .config.recipes import recipes, take_options
+from .config.recorded import check_named
 from .io import console
-from .recipes import recipes, take_options
-from .recorded_config import check_named
 
 MODES = ("train", "evaluate", "predict")
 FLAGS = flags.FLAGS
@@ -63,7 +63,7 @@ def run(
     signals: bool = False,
     given: Collection[str] | None = None,
 ) -> None:
-    """Does what ``config.mode`` says; see ``diffkd_jax/config.py`` for the fields.
+    """Does what ``config.mode`` says; whose fields are in ``diffkd_jax/config``.
 
     Args:
       config: of the run.
@@ -252,7 +252,7 @@ def parse_flags(
         _stop(str(error))
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
-        _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config.py")
+        _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config")
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
         _stop(" ".join(str(error).split()))
     return rest

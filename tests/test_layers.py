@@ -82,7 +82,9 @@ def test_recipes_import_the_base_config_alone():
     assert files
     for file in files:
         assert imports(file) == {"diffkd_jax.config"}, file
-    ours = {n for n in imports(PACKAGE / "config.py") if n.startswith("diffkd_jax")}
+    ours = {
+        n for n in imports(PACKAGE / "config/defaults.py") if n.startswith("diffkd_jax")
+    }
     assert ours == {"diffkd_jax.methods", "diffkd_jax.named"}
 
 

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from diffkd_jax import recipes
 from diffkd_jax.backend import compilation_cache
+from diffkd_jax.config import recipes
 from diffkd_jax.data.formats import single_files
 
 UNKNOWN = "~nobody_of_this_name/x"

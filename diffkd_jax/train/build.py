@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ..backend.compiler import compiler_options
-from ..config import base
+from ..config.defaults import base
 from ..core.distill import distillation
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined

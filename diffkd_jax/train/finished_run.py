@@ -8,7 +8,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from ..config import base
-from ..recorded_config import as_tuples, check_named, import_paths, read_record
+from ..config.recorded import as_tuples, check_named, import_paths, read_record
 
 LOG = logging.getLogger(__name__)
 # What the score of a student depends on.

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from diffkd_jax import main
-from diffkd_jax.recipes import recipe_file
+from diffkd_jax.config.recipes import recipe_file
 
 GOOD = """
 from diffkd_jax.config import base

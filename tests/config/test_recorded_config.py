@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from diffkd_jax import main
-from diffkd_jax.config_file import BadConfig, read_config
+from diffkd_jax.config.files import BadConfig, read_config
 from tests.helpers.configs import tiny_config
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from diffkd_jax.config import FREE_FIELDS
+from diffkd_jax.config.defaults import FREE_FIELDS
 from diffkd_jax.data import open_data
 from diffkd_jax.data.sources import registry
 from tests.helpers.data_on_disk import (

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import __version__
-from ...config import FREE_FIELDS, base
+from ...config.defaults import FREE_FIELDS, base
+from ...config.recorded import check_version
 from ...io import valid_json
-from ...recorded_config import check_version
 from ...tasks.classes import first_difference
 from ..cluster.processes import as_first, everywhere, is_primary, wait_for_all
 from ..components import make_method

@@ -10,7 +10,7 @@ import pytest
 from absl import logging
 
 from diffkd_jax import main
-from diffkd_jax.config import FREE_FIELDS
+from diffkd_jax.config.defaults import FREE_FIELDS
 from diffkd_jax.data import open_data
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics

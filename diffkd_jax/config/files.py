@@ -18,13 +18,13 @@ from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from .recipes import recipe_file, recipe_folder
-from .recorded_config import check_named, import_paths, read_record
+from .recorded import check_named, import_paths, read_record
 
 MODULE = "config_file_of_the_command_line"
 MOST_FRAMES = 3  # of the user's that are named, the innermost ones
 # Frames in these are Python's, a library's or ours.
 OTHERS = (
-    pathlib.Path(__file__).parent,
+    pathlib.Path(__file__).parents[1],
     *(pathlib.Path(sysconfig.get_path(n)) for n in ("stdlib", "purelib", "platlib")),
 )
 
@@ -167,7 +167,7 @@ def _check_arguments(make: Any, arguments: list[str], file: pathlib.Path) -> Non
 
 
 def _check_fields(config: ConfigDict, file: pathlib.Path) -> None:
-    from .config import base  # imports JAX
+    from .defaults import base  # imports JAX
 
     missing = sorted(set(base()) - set(config))
     if missing:

@@ -28,7 +28,7 @@ def recipe_folder() -> pathlib.Path:
     try:
         return pathlib.Path(str(resources.files("diffkd_jax.configs")))
     except ModuleNotFoundError:
-        return pathlib.Path(__file__).parents[1] / "configs"
+        return pathlib.Path(__file__).parents[2] / "configs"
 
 
 def recipes() -> dict[str, pathlib.Path]:

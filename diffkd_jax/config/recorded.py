@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from .io import valid_json
+from ..io import valid_json
 
 # Keys of a record that are no fields of a config.
 FACTS = ("version", "classes", "pictures", "teacher_checksum", "changed")
@@ -38,7 +38,7 @@ def read_record(
         unknown fields, or values of another type.
       OSError: a file that cannot be read.
     """
-    from .config import base  # imports JAX
+    from .defaults import base  # imports JAX
 
     try:
         record = valid_json.loads(file.read_bytes())

@@ -16,8 +16,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from .methods import METHODS
-from .named import keywords
+from ..methods import METHODS
+from ..named import keywords
 
 # Fields that may change between two calls on the same workdir.
 FREE_FIELDS = (
