@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .bounds import Weight, problems  # noqa: F401  for the example
+from .bounds import Positive, problems  # noqa: F401  for the example
 
 
 def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
@@ -87,11 +87,11 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     >>> call(lambda meta, *, width=4: width, {"wdth": 2}, "student.options", {})
     Traceback (most recent call last):
     ValueError: student.options: found ['wdth'], expected any of ['width']
-    >>> def task(meta, *, weight: Weight = 1.0):
-    ...     return weight
-    >>> call(task, {"weight": -1.0}, "task.options", {})
+    >>> def task(meta, *, tau: Positive = 1.0):
+    ...     return tau
+    >>> call(task, {"tau": -1.0}, "task.options", {})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: task.options.weight: found -1.0, expected greater than or equal to 0
+    ValueError: task.options.tau: found -1.0, expected a number above 0 and ...
     """
     try:
         known = keywords(function, len(args))

@@ -221,7 +221,11 @@ def test_strides_as_in_caffe(stride_in_first):
         (RETINANET, {"levels": ["p3"]}, "anchor_sizes: found 5 of them"),
         (RETINANET, {"scales": "ab"}, "scales: found 'ab', expected 1 to 16 values"),
         (RETINANET, {"ratios": (0, 1)}, r"ratios: found \(0, 1\), expected"),
-        (RETINANET, {"scales": (-1.0,)}, "scales: found .* expected greater than 0"),
+        (
+            RETINANET,
+            {"scales": (-1.0,)},
+            "scales: found .* expected a number above 0",
+        ),
     ],
 )
 def test_options_that_a_network_cannot_have(name, options, message):

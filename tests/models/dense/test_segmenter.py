@@ -114,7 +114,7 @@ def test_bfloat16_gives_float32_logits():
         (
             "deeplabv3_mobilenet_v2",
             {"width": 9},
-            "width: found 9, expected less than or equal to 8",
+            "width: found 9, expected a number above 0 and at most 8",
         ),
         ("deeplabv3_resnet18", {"aux": 1}, "aux: found 1, expected true or false"),
         ("deeplabv3_resnet18", {"kind": "pyramid"}, "found 'kind', expected any of"),

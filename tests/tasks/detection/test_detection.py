@@ -147,11 +147,11 @@ def test_the_weight_of_boxes(batch, perfect):
         ({"beta": -1.0}, "beta: found -1.0"),
         ({"to_truth": 2.0}, "to_truth: found 2.0"),
         ({"size_limits": (5.0,)}, "size_limits: found"),
-        ({"size_limits": ("a", "b")}, "size_limits: found .*, expected a valid number"),
+        ({"size_limits": ("a", "b")}, "size_limits: found .*, expected 2 values, each"),
         ({"size_limits": (96.0, 32.0)}, "size_limits: found"),
         ({"score": 1.0}, "score: found 1.0"),
         ({"score": float("nan")}, "score: found nan"),
-        ({"by_batch": "maybe"}, "by_batch: found 'maybe', expected a valid boolean"),
+        ({"by_batch": "maybe"}, "by_batch: found 'maybe', expected True or False"),
         ({"clamp_below": 7}, "clamp_below: found 7"),
     ],
 )

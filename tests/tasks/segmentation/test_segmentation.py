@@ -188,11 +188,14 @@ def test_windows_are_averaged_where_they_overlap():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": (5,)}, r"task.options.window: found \(5,\), expected a height"),
-        ({"window": 16}, r"task.options.window: found 16, expected a valid tuple"),
-        ({"aux_weight": "x"}, "task.options.aux_weight: found 'x', expected a valid n"),
-        ({"aux_weight": float("nan")}, "aux_weight: found nan, expected a finite"),
-        ({"aux_weight": -1.0}, r"aux_weight: found -1\.0, expected greater"),
+        (
+            {"window": (5,)},
+            r"task.options.window: found \(5,\), expected \(\) or a height",
+        ),
+        ({"window": 16}, r"task.options.window: found 16, expected .* a height and a"),
+        ({"aux_weight": "x"}, "task.options.aux_weight: found 'x', expected a number"),
+        ({"aux_weight": float("nan")}, "aux_weight: found nan, expected a number at"),
+        ({"aux_weight": -1.0}, r"aux_weight: found -1\.0, expected a number at"),
         ({"align_corners": "maybe"}, "align_corners: found 'maybe'"),
         ({"stride": (5, 5)}, r"task.options.stride: found it without a window"),
         ({"window": (4, 4), "stride": (6, 2)}, r"stride: found \(6, 2\), expected at"),
