@@ -1,0 +1,146 @@
+"""From the values of a config to its typed form: the one place that checks fields."""
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, get_args, get_origin
+
+import pydantic
+from ml_collections import ConfigDict
+from pydantic_core import ErrorDetails
+
+from ..bounds import expected
+from ..methods import METHODS
+from ..named import keywords
+from .section import Section, fields_of, type_of
+from .sections import Config
+
+S = TypeVar("S", bound=Section)
+
+
+def resolve(config: Any) -> Config:
+    """Returns the typed form of a config.
+
+    Args:
+      config: as recipes make it. What is resolved already is returned as it is.
+
+    Raises:
+      ValueError: values that cannot be; a line for each, which names the field, what
+        was found and what was expected.
+
+    >>> from diffkd_jax.config import base
+    >>> config = base()
+    >>> config.seed, config.mix.switch = -1, 2.0
+    >>> resolve(config)
+    Traceback (most recent call last):
+    ValueError: seed: found -1, expected an integer at least 0 and at most 2147483647
+    mix.switch: found 2.0, expected a number at least 0 and at most 1
+    """
+    if isinstance(config, Config):
+        return config
+    values = as_mapping(config)
+    return check_section(Config, values, "", _faults_of_methods(values))
+
+
+def check_section(
+    model: type[S], values: Any, at: str, faults: Iterable[str] = ()
+) -> S:
+    """Returns a section of a config in its typed form.
+
+    Args:
+      model: the section.
+      values: its fields, a mapping or a ``ConfigDict``; a section is returned as it is.
+      at: its path with a dot at the end, "" for a whole config.
+      faults: further lines of the error.
+
+    Raises:
+      ValueError: as of :func:`resolve`.
+
+    >>> from .data import Data
+    >>> check_section(Data, {"paddin": 3}, "data.")
+    Traceback (most recent call last):
+    ValueError: data.paddin: found 3, expected no such field; nearest: padding
+    """
+    if isinstance(values, model):
+        return values
+    values, lines = as_mapping(values), list(faults)
+    try:
+        section = model.model_validate(values)
+    except pydantic.ValidationError as error:
+        found = (_line(model, values, e, at) for e in error.errors(include_url=False))
+        lines = list(dict.fromkeys([*found, *lines]))
+    if lines:
+        raise ValueError("\n".join(lines))
+    return section
+
+
+def as_mapping(config: Any) -> Any:
+    """Returns the values of a ``ConfigDict``, or of a section, as plain mappings."""
+    if isinstance(config, Section):
+        return config.model_dump()
+    return config.to_dict() if isinstance(config, ConfigDict) else config
+
+
+def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> str:
+    """Returns what is wrong, in the words of the field's type."""
+    if error["type"] == "rules":
+        return str(error["ctx"]["lines"])
+    path, kind = _field_at(model, error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = nearest(".".join(path), (field.path for field in fields_of(model)))
+        return f"{at}{'.'.join(path)}: found {error['input']!r}, expected {near}"
+    value = functools.reduce(lambda section, name: section[name], path, values)
+    reason = str(error.get("ctx", {}).get("error", ""))
+    wanted = reason or expected(kind) or "a mapping of names to values"
+    return f"{at}{'.'.join(path)}: found {value!r}, expected {wanted}"
+
+
+def _field_at(model: type[Section], loc: tuple) -> tuple[list[str], Any]:
+    """Returns the path of the field, or of the value in a mapping, and its type.
+
+    Places within a tuple are left out.
+    """
+    path: list[str] = []
+    kind: Any = model
+    for name in loc:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            info = kind.model_fields.get(name)
+            kind = None if info is None else type_of(info)
+        elif get_origin(kind) is Mapping:
+            kind = get_args(kind)[1]
+        else:
+            break
+        path.append(str(name))
+    return path, kind
+
+
+def nearest(path: str, known: Iterable[str]) -> str:
+    """Says what to write in place of the path of a field that is not there.
+
+    >>> nearest("data.btach_size", ["data.batch_size", "seed"])
+    'no such field; nearest: data.batch_size'
+    """
+    near = difflib.get_close_matches(path, list(known), 3)
+    return "no such field" + (f"; nearest: {', '.join(near)}" if near else "")
+
+
+def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields names that are no methods, and options that a method does not take."""
+    compared, methods = values.get("compare"), values.get("methods")
+    names = [("method", values.get("method"))]
+    names += [("compare", n) for n in compared] if isinstance(compared, tuple) else []
+    names += [("methods", n) for n in methods] if isinstance(methods, Mapping) else []
+    for field, name in names:
+        if isinstance(name, str) and name not in METHODS and ":" not in name:
+            yield (
+                f"{field}: found {name!r}, expected one of {list(METHODS)} or "
+                "'package.module:name'"
+            )
+    for name, options in methods.items() if isinstance(methods, Mapping) else ():
+        known = list(keywords(METHODS[name])) if name in METHODS else []
+        for option in options if isinstance(options, Mapping) else ():
+            if name in METHODS and option not in known:
+                yield (
+                    f"methods.{name}.{option}: found {options[option]!r}, expected any "
+                    f"of {known}"
+                )

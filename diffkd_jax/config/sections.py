@@ -1,0 +1,217 @@
+"""The whole config: every field with its default, its range, its meaning and mark."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_serializer, model_validator
+
+from ..bounds import Words
+from .data import Data, data_faults
+from .machine import MOST_DEVICES, Distributed, Mesh
+from .section import Epochs, Free, Section, Texts, optional, refuse
+from .training import Mix, Optimizer, Schedule, Train, recipe_faults
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class Checkpoint(Section):
+    """When checkpoints are written besides those of evaluations."""
+
+    every_minutes: Annotated[Epochs, Free] = 10.0
+    """Minutes between two checkpoints; 0 for those of evaluations alone."""
+
+
+class Evaluation(Section):
+    """A further evaluation of student and teacher; what is not set is not recorded."""
+
+    every_epochs: Epochs = 0.0
+    """Epochs between two of them; 0 for eval_every_epochs."""
+    split: str = ""
+    """Split to evaluate on; "" for data.eval_split."""
+    of: str | None = None
+    """Import path of the evaluation, if its key is not the name of one."""
+
+    @model_serializer(mode="plain")
+    def _set_by_hand(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+class Task(Section):
+    """What the student learns."""
+
+    name: str = "classification"
+    """Task: classification, segmentation, detection, or an import path."""
+    options: Mapping[str, Any] = {}
+    """Arguments of the task's function, besides mix and train.label_smoothing."""
+
+
+class Student(Section):
+    """The model that is trained."""
+
+    model: str = ""
+    """Name of the model, or an import path."""
+    options: Mapping[str, Any] = {}
+    """Arguments of the model's function."""
+    dtype: DType = "float32"
+    """Type of its computations; norms and losses stay float32."""
+    init: str = ""
+    """Weights to start from: a workdir, or a file as for teacher.init."""
+    init_into: str = ""
+    """Path of the part of the model that the weights are for; "" for all of it."""
+    init_leave_out: Texts = ()
+    """Patterns of paths in the weights that are not taken, such as "head/*"."""
+    inherit: Texts = ()
+    """Patterns of paths that start with the teacher's values."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        unused = {n: getattr(self, n) for n in ("init_into", "init_leave_out")}
+        refuse(
+            f"student.{name}: found {value!r} without student.init, expected a file "
+            "of weights there"
+            for name, value in unused.items()
+            if value and not self.init
+        )
+        return self
+
+
+# What a teacher that is trained here may have of its own.
+OwnTrain = optional(Train, "max_steps", "label_smoothing", "ema_decay")
+OwnSchedule, OwnMix = optional(Schedule), optional(Mix)
+OwnOptimizer = optional(Optimizer, without="frozen")
+OwnData = optional(
+    Data,
+    *("batch_size", "augment", "padding", "flip", "scale", "scale_step"),
+    *("rand_augment", "rand_augment_std", "color_jitter"),
+)
+RECIPE = ("train", "schedule", "optimizer", "mix", "data")
+
+
+class Teacher(Section):
+    """The model that is distilled: loaded from init, or trained here for epochs.
+
+    Its own recipe counts for a teacher that is trained here: what is set in these
+    sections takes the place of the student's.
+    """
+
+    model: str = ""
+    """Name of the model, or an import path."""
+    options: Mapping[str, Any] = {}
+    """Arguments of the model's function."""
+    dtype: DType = "float32"
+    """Type of its computations; norms and losses stay float32."""
+    num_classes: Annotated[int, Field(ge=0, le=2**24)] = 0
+    """Classes of its head; 0 for those of the data."""
+    init: Annotated[str, Free] = ""
+    """Workdir of a run, or weights: ours, .safetensors or .pth."""
+    weights: Literal["", "ema"] = ""
+    """Which weights of init: "ema" for the moving average."""
+    epochs: Epochs = 0.0
+    """Epochs to train it, once, if init is not set."""
+    workdir: Annotated[str, Free] = ""
+    """Folder to train it in; "" for WORKDIR/teacher."""
+    min_score: float | None = None
+    """Worst headline score with which the run starts."""
+    train: OwnTrain = OwnTrain()  # type: ignore[valid-type]
+    schedule: OwnSchedule = OwnSchedule()  # type: ignore[valid-type]
+    optimizer: OwnOptimizer = OwnOptimizer()  # type: ignore[valid-type]
+    mix: OwnMix = OwnMix()  # type: ignore[valid-type]
+    data: OwnData = OwnData()  # type: ignore[valid-type]
+
+
+def _weight(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not callable(value) and not (number and 0 <= value <= 1e6):
+        raise ValueError
+    return value
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("each method once")
+    return names
+
+
+Weight = Annotated[
+    Any,
+    AfterValidator(_weight),
+    Words("a number at least 0 and at most 1e+06, or a function of the step"),
+]
+
+
+class Config(Section):
+    """All fields of a run.
+
+    >>> Config(student=Student(model="resnet8"), seed=3).seed
+    3
+    """
+
+    name: str = ""
+    """Name of the run; the default workdir is runs/NAME."""
+    mode: Annotated[Literal["train", "evaluate", "predict"], Free] = "train"
+    """Train, or evaluate or predict with the exported student."""
+    predictions: Annotated[str, Free] = ""
+    """New folder for predictions; "" for WORKDIR/predictions."""
+    dry_run: Annotated[bool, Free] = False
+    """Print sizes and taps, and train nothing."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of initial weights, order, augmentation and diffusion noise."""
+    num_devices: Annotated[int, Field(ge=0, le=MOST_DEVICES), Free] = 0
+    """Devices to use; 0 for all."""
+    mesh: Mesh = Mesh()
+    distributed: Distributed = Distributed()
+    log_every_steps: Annotated[int, Field(ge=1, le=10**9), Free] = 20
+    """Steps between two rows of metrics."""
+    eval_every_epochs: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Epochs between two evaluations, each with a checkpoint."""
+    checkpoint: Checkpoint = Checkpoint()
+    evaluations: Mapping[str, Evaluation] = {}
+    """Further evaluations by name, such as agreement, with the fields of Evaluation."""
+    compare: Annotated[Texts, AfterValidator(_once), Free] = ()
+    """Methods to run one after the other."""
+    method: str = "diffkd"
+    """Method: a key of methods, or an import path."""
+    methods: Mapping[str, Mapping[str, Any]] = {}
+    """Arguments of each method's function."""
+    method_options: Mapping[str, Any] = {}
+    """Arguments of a method that is named by import path."""
+    weights: Mapping[str, Weight] = {}
+    """Weights of losses: task, TAP/distance, TAP/diffusion, TAP/autoencoder or TAP."""
+    task: Task = Task()
+    data: Data = Data()
+    student: Student = Student()
+    teacher: Teacher = Teacher()
+    train: Train = Train()
+    mix: Mix = Mix()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        refuse(_faults(self))
+        return self
+
+    def teacher_recipe(self) -> dict[str, Any]:
+        """Returns the sections of the recipe that trains the teacher, by name."""
+        recipe = {}
+        for name in RECIPE:
+            own = dict(getattr(self.teacher, name))
+            given = {field: value for field, value in own.items() if value is not None}
+            recipe[name] = getattr(self, name).replace(**given)
+        return recipe
+
+
+def _faults(config: Config) -> Iterator[str]:
+    """Yields what is wrong with fields of several sections beside each other."""
+    epochs = config.train.epochs
+    yield from recipe_faults(
+        config.schedule, config.optimizer, epochs, "", "train.epochs"
+    )
+    if config.teacher.epochs:
+        own = config.teacher_recipe()
+        yield from recipe_faults(
+            *(own["schedule"], own["optimizer"], config.teacher.epochs),
+            *("teacher.", "teacher.epochs"),
+        )
+        if own["data"] != config.data:
+            yield from data_faults(own["data"], "teacher.data.")

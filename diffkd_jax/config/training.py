@@ -1,0 +1,161 @@
+"""The sections of a training recipe: train, mix, optimizer and schedule."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, Strict
+
+from ..bounds import Words
+from .section import Count, Epochs, Free, NotNegative, Section, Texts
+
+OPTIMIZERS = ("sgd", "rmsprop", "adamw")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(ge=0, le=1e3)]
+AboveZero = Annotated[float, Field(gt=0, le=1)]
+
+
+def named_or_path(names: tuple[str, ...], value: str) -> str:
+    """Returns a name of a list, or an import path.
+
+    Raises:
+      ValueError: neither.
+    """
+    module, _, attribute = value.partition(":")
+    if value not in names and not (module and attribute):
+        raise ValueError
+    return value
+
+
+def _rising(epochs: tuple[float, ...]) -> tuple[float, ...]:
+    if list(epochs) != sorted(set(epochs)):
+        raise ValueError
+    return epochs
+
+
+OptimizerName = Annotated[
+    str,
+    AfterValidator(lambda name: named_or_path(OPTIMIZERS, name)),
+    Words(f"one of {list(OPTIMIZERS)} or 'package.module:name'"),
+]
+Boundaries = Annotated[
+    tuple[NotNegative, ...],
+    Strict(False),
+    AfterValidator(_rising),
+    Words("epochs, numbers from 0 on that rise"),
+]
+
+
+class Train(Section):
+    """How long and on what the student trains."""
+
+    epochs: Epochs = 0.0
+    """Passes over the training images."""
+    max_steps: Count = 0
+    """Steps after which training ends; 0 for all of epochs."""
+    label_smoothing: Part = 0.0
+    """Share of a label that is spread over all classes."""
+    norm_group_size: Count = 0
+    """Consecutive images that share batch norm statistics; 0 for the whole batch."""
+    ema_decay: Part = 0.0
+    """Decay of the student's moving average, which is evaluated too; 0 for none."""
+    max_skipped: Annotated[int, Field(ge=0, le=10**9), Free] = 0
+    """Steps that may be skipped because a number is not finite."""
+    distill_every: Annotated[int, Field(ge=1, le=10**9)] = 1
+    """Distil at the first of so many steps; train on the task alone at the others."""
+    chance_evaluations: Annotated[int, Field(ge=0, le=10**9), Free] = 3
+    """Evaluations in a row no better than chance before a warning; 0 for never."""
+
+
+class Mix(Section):
+    """How training images are mixed and erased."""
+
+    mixup: Alpha = 0.0
+    """Alpha of mixup; 0 for never."""
+    cutmix: Alpha = 0.0
+    """Alpha of CutMix; 0 for never."""
+    switch: Share = 0.5
+    """Probability of CutMix if mixup is on too."""
+    erase: Share = 0.0
+    """Probability of random erasing."""
+
+
+class Optimizer(Section):
+    """How gradients become updates."""
+
+    name: OptimizerName = "sgd"
+    """Optimizer; one of your own is a function of the schedule."""
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.1
+    """Largest learning rate, at the end of the warm-up."""
+    momentum: Part = 0.9
+    """Momentum of sgd and rmsprop."""
+    nesterov: bool = False
+    """Use Nesterov's momentum in sgd."""
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 5e-4
+    """Weight decay: added to the gradient, in adamw to the update."""
+    decay_norms_and_biases: bool = True
+    """Let parameters of one dimension decay too."""
+    frozen: Texts = ()
+    """Patterns of the student's parameters that do not train."""
+    clip_norm: NotNegative = 0.0
+    """Largest norm of the whole gradient; 0 for any."""
+    decay: Part = 0.9
+    """Decay of rmsprop's average of squares."""
+    epsilon: AboveZero = 1e-3
+    """Epsilon of rmsprop, inside the root."""
+
+
+class Schedule(Section):
+    """How the learning rate changes."""
+
+    name: Literal["constant", "step", "exponential", "cosine", "poly"] = "step"
+    """Shape of the schedule."""
+    boundaries: Boundaries = ()
+    """Epochs at which step multiplies the learning rate by factor."""
+    factor: AboveZero = 0.1
+    """Factor of step and exponential."""
+    every_epochs: Epochs = 0.0
+    """Epochs between two changes of exponential."""
+    end: NotNegative = 0.0
+    """Last learning rate of cosine and poly."""
+    power: Annotated[float, Field(gt=0, le=100)] = 0.9
+    """Power of poly."""
+    warmup_epochs: Epochs = 0.0
+    """Epochs in which the learning rate rises at first."""
+    warmup_start: NotNegative = 0.0
+    """First learning rate of the warm-up."""
+
+
+def recipe_faults(
+    schedule: Schedule, optimizer: Optimizer, epochs: float, at: str, of: str
+) -> Iterator[str]:
+    """Yields what is wrong with a schedule beside its peak and length.
+
+    Args:
+      schedule: valid by itself.
+      optimizer: whose learning rate is the peak.
+      epochs: length of the training; 0 if it is not known.
+      at: what stands in front of the sections' names.
+      of: path of the field that holds ``epochs``.
+    """
+    name, warmup = schedule.name, schedule.warmup_epochs
+    if name == "exponential" and not schedule.every_epochs:
+        yield (
+            f"{at}schedule.every_epochs: found 0, expected above 0 for the schedule "
+            "'exponential'"
+        )
+    if epochs and warmup > epochs:
+        yield (
+            f"{at}schedule.warmup_epochs: found {warmup}, expected at most {epochs}, "
+            f"{of}"
+        )
+    rate = optimizer.learning_rate
+    ends = {"end": name in ("cosine", "poly"), "warmup_start": warmup > 0}
+    for field, counts in ends.items():
+        value = getattr(schedule, field)
+        if counts and value > rate:
+            yield (
+                f"{at}schedule.{field}: found {value}, expected at most {rate}, "
+                f"{at}optimizer.learning_rate"
+            )
