@@ -20,6 +20,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Part = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+# Alpha of the Beta distribution of mixup and CutMix.
+Alpha = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
 # Factor of the channels or layers of a network.
 Factor = Annotated[float, Field(gt=0, le=8, allow_inf_nan=False)]
 # Channels, and steps of a dilated convolution.

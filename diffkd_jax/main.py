@@ -22,7 +22,7 @@ from .config.recipes import recipes, take_options
 from .config.recorded import check_named
 from .io import console
 
-MODES = ("train", "evaluate", "predict")
+USES_STUDENT = ("evaluate", "predict")  # modes
 FLAGS = flags.FLAGS
 
 
@@ -79,6 +79,9 @@ def run(
       ValueError: bad config, data or files.
       OSError: files that are missing or cannot be written.
     """
+    # After the flags, so that --help is quick.
+    from .config.machine import Distributed
+    from .config.resolve import check_section, resolve
     from .train.cluster.devices import check_devices, own_settings
     from .train.cluster.processes import start_processes
 
@@ -88,21 +91,24 @@ def run(
             f"workdir: found {workdir!r}, expected a directory; mount the bucket, with "
             "gcsfuse or the like"
         )
+    if config.dry_run or config.mode not in USES_STUDENT:
+        config = resolve(config)  # else its data and student are those of the run
+    distributed = check_section(Distributed, config.distributed, "distributed.")
     with own_settings():
-        start_processes(config.distributed)
+        start_processes(distributed)
         check_devices()
         _run(config, workdir, signals, given)
 
 
-def _run(config, workdir: str, signals: bool, given: Collection[str] | None) -> None:
+def _run(
+    config: Any, workdir: str, signals: bool, given: Collection[str] | None
+) -> None:
     from .train import commands as runs
     from .train.cluster.processes import ending_together
     from .train.cluster.signals import never, on_signals
     from .weights.checks import expand
 
     directory = expand(workdir or pathlib.Path("runs") / config.name)
-    if config.mode not in MODES:
-        raise ValueError(f"mode: found {config.mode!r}, expected one of {list(MODES)}")
     catch = signals and not config.dry_run
     with (
         ending_together(config.distributed.lost_seconds),
@@ -182,7 +188,7 @@ def _workdir() -> str:
     """Returns ``--workdir``, or that of the run whose student is used by its record."""
     parser = FLAGS["config"].parser
     assert isinstance(parser, ConfigParser)
-    uses_student = FLAGS.config.mode in ("evaluate", "predict")
+    uses_student = FLAGS.config.mode in USES_STUDENT
     return FLAGS.workdir or (parser.workdir if uses_student else "")
 
 

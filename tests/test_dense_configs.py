@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.models import build_network
 from diffkd_jax.models.model import by_path
 from diffkd_jax.weights.files import MODEL_FILE, build_untrained, export_model
@@ -103,7 +104,9 @@ def test_the_recipe_of_cityscapes():
 def test_the_schedule_is_a_polynomial():
     from diffkd_jax.train.optimizer import make_schedule
 
-    schedule = make_schedule(load_config("cityscapes"), 185, 40_000)
+    config = resolve(load_config("cityscapes"))
+    peak = config.optimizer.learning_rate
+    schedule = make_schedule(config.schedule, peak, 185, 40_000)
     for step in (0, 1000, 20_000, 39_999):
         expected = 1e-4 + (0.02 - 1e-4) * (1 - step / 40_000) ** 0.9
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-4)

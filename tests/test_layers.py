@@ -37,9 +37,8 @@ def imports(file):
 TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
 # What belongs to a task alone, as texts and attributes.
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
-READS_A_CONFIG = {"build.py", "check.py", "identity.py", "finished_run.py"} | {
-    "commands.py",
-    "teacher.py",
+READS_A_CONFIG = {"build.py", "check.py", "commands.py", "components.py"} | {
+    *("identity.py", "plan.py", "teacher.py")
 }
 
 
@@ -82,15 +81,17 @@ def test_recipes_import_the_base_config_alone():
     assert files
     for file in files:
         assert imports(file) == {"diffkd_jax.config"}, file
-    ours = {
-        n for n in imports(PACKAGE / "config/defaults.py") if n.startswith("diffkd_jax")
-    }
-    assert ours == {"diffkd_jax.methods", "diffkd_jax.named"}
 
 
-def test_import_is_light():
-    heavy = ["grain", "matplotlib", "orbax", "tensorflow", "tensorflow_datasets"]
-    code = f"import sys, diffkd_jax; print([m for m in {heavy} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("diffkd_jax", ["grain", "matplotlib", "orbax", "tensorflow_datasets"]),
+        ("diffkd_jax.main, diffkd_jax.config.sections", ["jax", "flax", "grain"]),
+    ],
+)
+def test_import_is_light(modules, heavy):
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=PACKAGE.parent,

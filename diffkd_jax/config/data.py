@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
-from ..bounds import Words
+from ..bounds import Share, Words
 from .section import AtLeastOne, Count, Free, Section, refuse
 
 Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
@@ -17,7 +17,6 @@ MOST_SIDE, MOST_SCALE = 8192, 16
 
 Pixels = Annotated[int, Field(ge=0, le=MOST_SIDE)]
 Seconds = Annotated[float, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _checked(holds: bool, value: Any) -> Any:

@@ -57,9 +57,9 @@ def check_section(
       ValueError: as of :func:`resolve`.
 
     >>> from .data import Data
-    >>> check_section(Data, {"paddin": 3}, "data.")
+    >>> check_section(Data, {"paddings": 3}, "data.")
     Traceback (most recent call last):
-    ValueError: data.paddin: found 3, expected no such field; nearest: padding
+    ValueError: data.paddings: found 3, expected no such field; nearest: padding
     """
     if isinstance(values, model):
         return values

@@ -5,14 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from ..bounds import Words
+from ..bounds import Alpha, Part, Share, Words
 from .section import Count, Epochs, Free, NotNegative, Section, Texts
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Part = Annotated[float, Field(ge=0, lt=1)]
-Alpha = Annotated[float, Field(ge=0, le=1e3)]
 AboveZero = Annotated[float, Field(gt=0, le=1)]
 
 

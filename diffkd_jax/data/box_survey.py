@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..config.data import Data as Options
 from .images.decoding import Encoded, UnreadablePicture, orientation_of
 from .split import Split, some_of
 from .transforms import views
@@ -14,7 +15,7 @@ LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # pictures, all over the split
 
 
-def look_to_train(split: Split, data, where: str) -> None:
+def look_to_train(split: Split, data: Options, where: str) -> None:
     """Says what is lost of a split in training: objects beyond the most, and padding.
 
     Args:
@@ -43,7 +44,7 @@ def look_to_train(split: Split, data, where: str) -> None:
         _look_at_canvas(split, data, sides, "train_size", where)
 
 
-def look_to_evaluate(split: Split, data, where: str) -> None:
+def look_to_evaluate(split: Split, data: Options, where: str) -> None:
     """Says what share of the pictures of a split is padding in evaluation.
 
     Args:
@@ -60,9 +61,10 @@ def look_to_evaluate(split: Split, data, where: str) -> None:
 
 
 def _look_at_canvas(
-    split: Split, data, shorter: Sequence[int], field: str, where: str
+    split: Split, data: Options, shorter: Sequence[int], field: str, where: str
 ) -> None:
     assert split.known is not None
+    wanted = getattr(data, field)
     sizes, counts = np.unique(split.known.sides, axis=0, return_counts=True)
     used = whole = 0.0
     results = set()
@@ -74,7 +76,7 @@ def _look_at_canvas(
                     shown = views.fit_view(shown, side, data.resize_longest).whole
                 except UnreadablePicture:
                     continue  # named where it is read
-            canvas = canvas_of(shown, data[field], data.two_canvases) or shown
+            canvas = canvas_of(shown, wanted, data.two_canvases) or shown
             results.add(canvas)
             if shown[0] > canvas[0] or shown[1] > canvas[1]:
                 raise ValueError(
@@ -83,7 +85,7 @@ def _look_at_canvas(
                 )
             used += count * shown[0] * shown[1]
             whole += count * canvas[0] * canvas[1]
-    if not data[field] and len(results) > 1:
+    if not wanted and len(results) > 1:
         raise ValueError(
             f"data.{field}: found () for pictures of sizes {sorted(results)[:4]} in "
             f"{where}, expected a height and a width"

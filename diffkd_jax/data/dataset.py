@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config.data import Data as Options
 from . import box_survey, leaks, survey, suspects
-from .fields import check_fields
 from .formats.text import finder
 from .images import white_level
 from .images.objects import drop_empty_images
@@ -58,7 +58,7 @@ class Data(NamedTuple):
         return {"classes": list(self.meta["class_names"]), "pictures": pictures}
 
 
-def open_data(options) -> Data:
+def open_data(options: Options) -> Data:
     """Opens the data; parts off the held-out split where it is asked for.
 
     Classes without a training picture are named in the log.
@@ -67,21 +67,19 @@ def open_data(options) -> Data:
       options: the section ``data`` of a config.
 
     Raises:
-      ValueError: unknown names, fields out of range, classes that are not
-        ``data.num_classes``, or more that cannot be right than ``data.max_doubtful``.
+      ValueError: unknown names, classes that are not ``data.num_classes``, or more
+        that cannot be right than ``data.max_doubtful``.
     """
-    check_fields(options)
     used = {options.train_split, options.eval_split} - {"holdout"}
-    own = options.options.to_dict()
+    own = dict(options.options)
     dataset = registry.load(options.name, options.path, tuple(sorted(used)), own)
     names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
     splits = dict(dataset.splits)
     _find_splits(splits, options)
     for field in ("eval_split", "train_split"):
-        if options[field] not in {*splits, "holdout"}:
+        if (split := getattr(options, field)) not in {*splits, "holdout"}:
             raise ValueError(
-                f"data.{field}: found {options[field]!r}, expected one of "
-                f"{[*splits, 'holdout']}"
+                f"data.{field}: found {split!r}, expected one of {[*splits, 'holdout']}"
             )
     if options.train_split == "holdout":
         raise ValueError(f"data.train_split: found 'holdout', expected of {[*splits]}")
@@ -125,7 +123,7 @@ def open_data(options) -> Data:
         boxes.check_boxed(options)
         box_survey.look_to_train(train, options, f"{options.name} train")
         box_survey.look_to_evaluate(evaluation, options, f"{options.name} evaluation")
-    augment = images.train_transform(options)  # checks the fields that it reads
+    augment = images.train_transform(options)
     sample = first_readable(evaluation, images.eval_transform(options))
     *eval_size, channels = sample["image"].shape[1:]
     _check_picture(options, eval_size, channels)
@@ -166,7 +164,7 @@ def open_data(options) -> Data:
     )
 
 
-def make_normalised(options, channels: int) -> Callable[[Mapping], dict]:
+def make_normalised(options: Options, channels: int) -> Callable[[Mapping], dict]:
     """Returns the function of a batch that :class:`Data` calls ``normalise``.
 
     Args:
@@ -184,11 +182,11 @@ def make_normalised(options, channels: int) -> Callable[[Mapping], dict]:
     return normalised
 
 
-def _find_splits(splits: dict[str, Split], options) -> None:
+def _find_splits(splits: dict[str, Split], options: Options) -> None:
     """Renames splits, in place, that a config names in another Unicode form."""
     find = finder(list(splits))
     for field in ("train_split", "eval_split"):
-        wanted = options[field]
+        wanted = getattr(options, field)
         name = find(wanted)
         if name is not None and name != wanted:
             splits[wanted] = splits.pop(name)
@@ -203,15 +201,15 @@ def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
         LOG.warning("classes without a training picture: %s", unseen)
 
 
-def _check_picture(options, size: Sequence[int], channels: int) -> None:
+def _check_picture(options: Options, size: Sequence[int], channels: int) -> None:
     if options.augment == "crop_flip" and options.padding > max(size):
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "
             "side of the pictures"
         )
     for field in ("rand_augment", "color_jitter"):
-        if options[field] and channels not in (1, 3):
+        if (strength := getattr(options, field)) and channels not in (1, 3):
             raise ValueError(
-                f"data.{field}: found {options[field]} for pictures of {channels} "
+                f"data.{field}: found {strength} for pictures of {channels} "
                 "channels, expected 0"
             )

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from ..config.data import Data as Options
 from .dataset import Data, make_normalised
 from .sources.registry import DATASETS
 from .sources.scene_boxes import load_scene_boxes
@@ -28,7 +29,7 @@ NATIVE = {
 }
 
 
-def stand_in(options) -> Data:
+def stand_in(options: Options) -> Data:
     """Describes the data that a config states, without opening ``data.path``.
 
     Args:
@@ -42,10 +43,8 @@ def stand_in(options) -> Data:
       ValueError: the config does not state the image size, or the number of classes;
         without the latter a detector is one of 1 class.
 
-    >>> from diffkd_jax.config import base
-    >>> options = base().data
-    >>> options.name, options.num_classes = "cifar10", 10
-    >>> stand_in(options).train_shape
+    >>> from diffkd_jax.config.data import Data
+    >>> stand_in(Data(name="cifar10", num_classes=10)).train_shape
     (32, 32, 3)
     """
     classes = options.num_classes
@@ -112,7 +111,7 @@ def _kind(name: str) -> str:
     return "/".join(name.split("/")[:2])
 
 
-def _blank(options) -> Split:
+def _blank(options: Options) -> Split:
     """Returns a split of one example with a target of the right kind."""
     name = _kind(options.name)
     if name in MASKS:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from ..backend.compiler import compiler_options
-from ..config.defaults import base
+from ..config.resolve import resolve
+from ..config.sections import Config
 from ..core.distill import distillation
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined
@@ -22,7 +22,6 @@ from ..methods import Method
 from ..models.model import Model, by_path
 from ..tasks import TARGETS, Evidence, Task
 from ..weights.initial import frozen_mask
-from . import ranges
 from .cluster import sharding
 from .cluster.signals import Asked, never
 from .components import (
@@ -136,7 +135,7 @@ class Run(NamedTuple):
         return jax.device_put(variables, self.place(variables))
 
 
-def build_scoring(config, data: Data | None = None) -> Scoring:
+def build_scoring(config: Config, data: Data | None = None) -> Scoring:
     """Opens what a trained model is scored with; traces no model.
 
     Args:
@@ -144,10 +143,9 @@ def build_scoring(config, data: Data | None = None) -> Scoring:
       data: in place of what ``config.data`` names.
 
     Raises:
-      ValueError: fields out of range, or that do not fit each other or the data.
+      ValueError: fields that do not fit the data.
       FileNotFoundError: missing data.
     """
-    ranges.check(*(flatten_dict(c.to_dict(), sep=".") for c in (config, base())))
     if data is None:
         try:
             data = open_data(config.data)
@@ -155,7 +153,7 @@ def build_scoring(config, data: Data | None = None) -> Scoring:
             known = known_target(config.data.name)
             check_target(config, TARGETS.get(config.task.name), known)
             raise
-    shared = config.train.to_dict() | config.mix.to_dict()
+    shared = dict(config.train) | dict(config.mix)
     task = make_task(config.task, shared, data)
     check_target(
         config, task.target, {name: x.ndim - 1 for name, x in data.target.items()}
@@ -170,7 +168,7 @@ def build_scoring(config, data: Data | None = None) -> Scoring:
 
 
 def check_target(
-    config, wanted: Mapping[str, int] | None, found: Mapping[str, int] | None
+    config: Config, wanted: Mapping[str, int] | None, found: Mapping[str, int] | None
 ) -> None:
     """Refuses data of another kind of target than the task's.
 
@@ -195,17 +193,18 @@ def check_target(
         )
 
 
-def build(config, data: Data | None = None) -> Run:
+def build(config: Any, data: Data | None = None) -> Run:
     """Everything of a run but its workdir; trains nothing and writes nothing.
 
     Args:
-      config: see :mod:`diffkd_jax.config`.
+      config: as recipes make it, or resolved.
       data: in place of what ``config.data`` names.
 
     Raises:
       ValueError: fields that cannot be, or do not fit each other or the data.
       FileNotFoundError: missing data.
     """
+    config = resolve(config)
     data, task, mesh, place, evaluate = build_scoring(config, data)
     if config.mode == "train" and config.data.train_split == config.data.eval_split:
         LOG.warning(
@@ -227,7 +226,8 @@ def build(config, data: Data | None = None) -> Run:
     if teacher is not None:
         check_teacher(task, data, teacher, known)
     check_frozen(config.optimizer.frozen, student, batch)
-    schedule = make_schedule(config, plan.steps_per_epoch, planned)
+    peak = config.optimizer.learning_rate
+    schedule = make_schedule(config.schedule, peak, plan.steps_per_epoch, planned)
     weighed = (distill, method.weights)
     pure_step = make_step(config, data, task, weighed, (student, teacher), schedule)
     init, shapes = make_init(config, batch, pure_step, student, outputs, place)
@@ -299,7 +299,9 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
         )
 
 
-def make_step(config, data, task, weighed, models, schedule) -> functools.partial:
+def make_step(
+    config: Config, data, task, weighed, models, schedule
+) -> functools.partial:
     """The step of a run as a pure function of state, teacher and batch.
 
     Args:
@@ -323,7 +325,7 @@ def make_step(config, data, task, weighed, models, schedule) -> functools.partia
         else teacher.infer,
         distillation=distill,
         task_loss=task.loss,
-        optimizer=make_optimizer(config, schedule),
+        optimizer=make_optimizer(config.optimizer, schedule),
         weights=weights,
         prepare=prepare,
         ema_decay=config.train.ema_decay,
@@ -347,7 +349,7 @@ def check_teacher(
 
 
 def make_init(
-    config, batch, step, student, outputs, place
+    config: Config, batch, step, student, outputs, place
 ) -> tuple[Callable[[], TrainState], Callable[[], Any]]:
     """A fresh state, made where it lies, by the seed alone; and its shapes."""
     parts = step.keywords

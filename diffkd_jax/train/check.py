@@ -3,21 +3,27 @@
 import logging
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
+from ..config.sections import Config
 from .build import Run, build
 from .cluster import sharding
 from .cluster.processes import as_first
 from .initial_state import check_start, starting
 from .memory import check_memory
-from .teacher import check_source, directory_of, load_teacher, teacher_config
+from .teacher import (
+    check_source,
+    directory_of,
+    load_teacher,
+    teacher_config,
+    teacher_fields_named,
+)
 from .workdir.directory import SUMMARY, check_directory, has_checkpoints
 from .workdir.identity import claim_workdir
 
 LOG = logging.getLogger(__name__)
 
 
-def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
     """Builds the run of each config and looks at all that it will read.
 
     Nothing is written. Of a finished run only the config is looked at. Data are opened
@@ -53,7 +59,7 @@ def check_comparison(runs: Mapping[str, Any], workdir: pathlib.Path) -> None:
 
 
 def check_run(
-    config,
+    config: Config,
     run: Run,
     workdir: pathlib.Path | None = None,
     *,
@@ -63,7 +69,7 @@ def check_run(
     """Looks at the devices of a run, and at the weights that it will read.
 
     Args:
-      config: see :mod:`diffkd_jax.config`.
+      config: of the run.
       run: what ``config`` names, from :func:`diffkd_jax.train.build.build`.
       workdir: where the run will train; None for a dry run.
       starts: False for a run that goes on from a checkpoint.
@@ -95,4 +101,5 @@ def check_run(
             claim_workdir(own, directory, run.data.record(), write=False)
             if not (directory / SUMMARY).exists():
                 check_directory(directory)
-        build(own, run.data)
+        with teacher_fields_named(config):
+            build(own, run.data)

@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 
+from ..config.finished_run import as_trained
+from ..config.resolve import resolve
+from ..config.sections import Config
 from ..data import stand_in
 from ..io.best_effort import attempt, noting
 from ..io.drawing import draw_files
@@ -27,7 +30,6 @@ from .check import check_comparison, check_run
 from .cluster import processes, sharding
 from .cluster.signals import Asked, never, stop_here
 from .components import make_method
-from .finished_run import as_trained
 from .finite import NotFinite
 from .fit import Fitted, ema_variables, fit
 from .initial_state import check_start, starting
@@ -36,7 +38,13 @@ from .outputs import report, summary
 from .outputs.examples import save_examples, shown
 from .outputs.metrics import print_line, print_values
 from .outputs.predictions import write_predictions
-from .teacher import check_source, directory_of, load_teacher, teacher_config
+from .teacher import (
+    check_source,
+    directory_of,
+    load_teacher,
+    teacher_config,
+    teacher_fields_named,
+)
 from .workdir.directory import (
     REPORT,
     SUMMARY,
@@ -52,11 +60,11 @@ from .workdir.identity import claim_workdir, record_divergence, record_teacher
 LOG = logging.getLogger(__name__)
 
 
-def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
+def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
 
     Args:
-      config: see :mod:`diffkd_jax.config`.
+      config: as recipes make it, or resolved.
       workdir: directory of the run, created if needed.
       asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
 
@@ -69,6 +77,7 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
       FileNotFoundError: missing data or teacher.
       Stopped: it was asked for; the same call goes on.
     """
+    config = resolve(config)
     run = build(config)
     stop_here(asked)
     if processes.as_first(
@@ -85,12 +94,13 @@ def train(config, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]
 
 
 def _train(
-    config, began: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
+    config: Config, began: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
 ) -> dict[str, Any]:
-    as_in_file, of_teacher = None, config.copy_and_resolve_references()
+    as_in_file, of_teacher = None, config
     # The teacher was trained before anything changed.
-    rates = {k: v for k, v in began.items() if k.startswith("optimizer.")}
-    of_teacher.update_from_flattened_dict(rates)
+    if (rate := began.get("optimizer.learning_rate")) is not None:
+        optimizer = config.optimizer.replace(learning_rate=rate)
+        of_teacher = config.replace(optimizer=optimizer)
     if run.teacher is not None:
         as_in_file = functools.partial(
             get_teacher, of_teacher, run.teacher, workdir, freeze=False
@@ -194,7 +204,7 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
 
 
 def get_teacher(
-    config,
+    config: Config,
     expected: Model,
     workdir: pathlib.Path,
     asked: Asked = never,
@@ -207,7 +217,8 @@ def get_teacher(
     if config.teacher.init:
         return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
     directory, own = directory_of(config, workdir), teacher_config(config)
-    train(own, directory, asked)
+    with teacher_fields_named(config):
+        train(own, directory, asked)
     return load_teacher(directory, expected, weights, freeze=freeze)
 
 
@@ -249,7 +260,7 @@ def score_teacher(
 
 
 def compare(
-    config, workdir: pathlib.Path, asked: Asked = never
+    config: Any, workdir: pathlib.Path, asked: Asked = never
 ) -> list[dict[str, Any]]:
     """Trains each method of ``config.compare`` and writes a comparison.
 
@@ -261,10 +272,10 @@ def compare(
       The summaries of the runs, in the order of ``config.compare``.
     """
     refuse_single_run(workdir)
+    config = resolve(config)
+    shared = config.teacher.workdir or str(workdir / "teacher")
+    config = config.replace(teacher=config.teacher.replace(workdir=shared))
     runs, results = of_methods(config), []
-    for own in runs.values():
-        with own.unlocked():
-            own.teacher.workdir = config.teacher.workdir or str(workdir / "teacher")
     check_comparison(runs, workdir)  # all of them, before the first one takes hours
     for method, own in runs.items():
         try:
@@ -283,28 +294,20 @@ def compare(
     return results
 
 
-def of_methods(config) -> dict[str, Any]:
-    """Returns the config of each method that ``config.compare`` names.
-
-    Raises:
-      ValueError: a method that is named twice.
-    """
-    methods = tuple(config.compare)
-    if len(set(methods)) < len(methods):
-        raise ValueError(f"compare: found {methods}, expected each method once")
+def of_methods(config: Config) -> dict[str, Config]:
+    """Returns the config of each method that ``config.compare`` names."""
     runs, unused = {}, set(config.weights)
     for method in config.compare:
-        own = config.copy_and_resolve_references()
-        with own.unlocked():
-            own.method, own.compare = method, ()
-            taps = make_method(own).taps
-            if not taps:
-                own.evaluations = {}
-            for name in list(own.weights):
-                if name.partition("/")[0] not in {"task", *taps}:
-                    del own.weights[name]
-            unused -= set(own.weights)
-        runs[method] = own
+        own = config.replace(method=method, compare=())
+        taps = make_method(own).taps
+        weights = {
+            name: weight
+            for name, weight in config.weights.items()
+            if name.partition("/")[0] in {"task", *taps}
+        }
+        evaluations = config.evaluations if taps else {}
+        runs[method] = own.replace(weights=weights, evaluations=evaluations)
+        unused -= set(weights)
     if unused:
         LOG.warning(
             "weights: %s: found in no method of %s, left out",
@@ -314,7 +317,7 @@ def of_methods(config) -> dict[str, Any]:
 
 
 def use_student(
-    config,
+    config: Any,
     workdir: pathlib.Path,
     asked: Asked = never,
     *,
@@ -326,10 +329,10 @@ def use_student(
     task and student are those of the run, as far as the caller does not give others.
 
     Args:
-      config: see :mod:`diffkd_jax.config`.
+      config: as recipes make it.
       workdir: of a finished run.
       asked: whether to stop.
-      given: see :func:`diffkd_jax.train.finished_run.as_trained`.
+      given: see :func:`diffkd_jax.config.finished_run.as_trained`.
 
     Returns:
       The scores; none of predictions.
@@ -340,9 +343,7 @@ def use_student(
       Stopped: it was asked for.
     """
     model_file(workdir)  # before data are opened
-    own = as_trained(config, workdir, given)
-    with own.unlocked():
-        to_evaluate_alone(own)
+    own = to_evaluate_alone(resolve(as_trained(config, workdir, given)))
     scoring = build_scoring(own)
     data, task = scoring.data, scoring.task
     model = load_model(workdir, own.student.model)
@@ -356,31 +357,33 @@ def use_student(
     if task.check is not None:
         task.check(f"workdir: {workdir}", model.meta, data.meta)
     variables = jax.device_put(model.variables, scoring.place(model.variables))
-    if config.mode == "predict":
-        folder = expand(config.predictions or workdir / "predictions")
+    if own.mode == "predict":
+        folder = expand(own.predictions or workdir / "predictions")
         write_predictions(scoring, model, variables, own.data, folder, asked)
-        print_line(f"{config.name}: predictions in {folder}")
+        print_line(f"{own.name}: predictions in {folder}")
         return {}
     values, _ = scoring.evaluate(model, variables, asked=asked)
     print_values("student", values)
     return values
 
 
-def to_evaluate_alone(config) -> None:
-    """Makes a config ask nothing of a training split, which need not be there."""
-    if config.data.eval_split != "holdout":
-        config.data.train_split = config.data.eval_split
-    config.data.keep_empty = True
-    if config.data.canvas:  # on which what is evaluated fits
-        config.data.train_size, config.data.train_resize = config.data.canvas, ()
+def to_evaluate_alone(config: Config) -> Config:
+    """Returns a config that asks nothing of a training split, which may be missing."""
+    data = config.data.replace(keep_empty=True)
+    if data.eval_split != "holdout":
+        data = data.replace(train_split=data.eval_split)
+    if data.canvas:  # on which what is evaluated fits
+        data = data.replace(train_size=data.canvas, train_resize=())
+    return config.replace(data=data)
 
 
-def dry_run(config) -> str:
+def dry_run(config: Any) -> str:
     """Prints and returns the tables of taps and sizes; touches no workdir.
 
     Without ``data.path`` data that are not there are not needed: sizes and classes are
     those that the config states.
     """
+    config = resolve(config)
     runs = of_methods(config) if config.compare else {config.method: config}
     texts, data = [], None
     for own in runs.values():

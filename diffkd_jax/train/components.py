@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..config import sections
 from ..core.distances import reads_target
 from ..core.distill import Distillation, distillation
 from ..core.losses import check_outputs, merged, weigh
@@ -22,7 +23,7 @@ from ..tasks import TASKS, Evidence, Task
 from ..weights.files import build_untrained, with_head
 
 
-def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:
+def make_task(options: sections.Task, shared: Mapping[str, Any], data: Data) -> Task:
     """The task that the section ``task`` of a config names.
 
     Args:
@@ -43,7 +44,7 @@ def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:
                 f"{section}.{field}: found {shared[field]}, expected 0 for the task "
                 f"{options.name!r}, which does not have it"
             )
-    own = given | options.options.to_dict()
+    own = given | dict(options.options)
     task = call(make, own, "task.options", data.meta)
     if not isinstance(task, Task):
         raise ValueError(
@@ -53,20 +54,19 @@ def make_task(options, shared: Mapping[str, Any], data: Data) -> Task:
     return task
 
 
-def make_method(recipe, norm_group_size: int = 0) -> Method:
+def make_method(config: sections.Config, norm_group_size: int = 0) -> Method:
     """The method that a config names, its weights as the section ``weights`` says.
 
     Args:
-      recipe: with ``method``, ``methods``, ``method_options`` and ``weights``.
+      config: of the run.
       norm_group_size: examples that blocks with a field ``norm`` take statistics over.
 
     Raises:
-      ValueError: no such method, options that it does not take, or weights that are
-        neither numbers nor functions.
+      ValueError: no such method, or options that it does not take.
     """
-    name = recipe.method
+    name = config.method
     make = find(name, METHODS, "method")
-    options = {**recipe.methods.get(name, {}), **recipe.method_options}
+    options = {**config.methods.get(name, {}), **config.method_options}
     method = call(make, options, f"methods.{name}")
     if not isinstance(method, Method):
         raise ValueError(
@@ -79,11 +79,16 @@ def make_method(recipe, norm_group_size: int = 0) -> Method:
         if group and tap.block is not None and hasattr(tap.block, "norm"):
             grouped = tap.block.clone(norm=norm)
             taps[key] = dataclasses.replace(tap, block=grouped)
-    weights = {**method.weights, **recipe.weights.to_dict()}
+    weights = {**method.weights, **config.weights}
     return Method(taps, weights)
 
 
-def make_model(role: str, options, data: Data, norm_group_size: int = 0) -> Model:
+def make_model(
+    role: str,
+    options: sections.Student | sections.Teacher,
+    data: Data,
+    norm_group_size: int = 0,
+) -> Model:
     """The model that ``options`` names, untrained.
 
     Its batch norms, if it is of Flax Linen and has a field for it, take statistics over
@@ -98,10 +103,11 @@ def make_model(role: str, options, data: Data, norm_group_size: int = 0) -> Mode
     Raises:
       ValueError: no such model, or one that does not return named arrays.
     """
-    given = options.options.to_dict()
+    given = dict(options.options)
     if options.dtype != "float32":
         given["dtype"] = options.dtype
-    meta = with_head(data.meta, options.get("num_classes", 0))
+    classes = options.num_classes if isinstance(options, sections.Teacher) else 0
+    meta = with_head(data.meta, classes)
     try:
         model = build_untrained(options.model, given, meta, data.eval_shape)
     except ValueError as error:

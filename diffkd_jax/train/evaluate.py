@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..config import sections
 from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.unreadable import note_skipped
@@ -115,7 +116,7 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
-def reading(options: Mapping, asked: Asked) -> dict[str, Any]:
+def reading(options: sections.Data, asked: Asked) -> dict[str, Any]:
     """How this process reads batches: arguments of :mod:`diffkd_jax.data.pipeline`.
 
     Args:
@@ -123,11 +124,11 @@ def reading(options: Mapping, asked: Asked) -> dict[str, Any]:
       asked: whether to stop, looked at where no batch comes.
     """
     return {
-        "num_threads": options["num_threads"],
-        "num_workers": options["num_workers"],
+        "num_threads": options.num_threads,
+        "num_workers": options.num_workers,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
-        "waiting": while_waiting(asked, options["stalled_seconds"]),
+        "waiting": while_waiting(asked, options.stalled_seconds),
     }
 
 
@@ -141,7 +142,7 @@ def inferring(task: Task, model: Model) -> Callable:
     )
 
 
-def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
+def make_evaluate(options: sections.Data, data: Data, mesh, task: Task) -> Callable:
     """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
 
     Each model is compiled once, and an unreadable picture is named once.
@@ -164,7 +165,7 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
         seen = gather(forwards[model.apply], variables, batches, mesh, asked)
         if seen is None:
             raise ValueError(
-                f"data.eval_split: found {options['eval_split']!r} with no picture "
+                f"data.eval_split: found {options.eval_split!r} with no picture "
                 "that decodes, expected at least one"
             )
         scores = task.score(seen)
@@ -179,7 +180,12 @@ def make_evaluate(options: Mapping, data: Data, mesh, task: Task) -> Callable:
 
 
 def make_others(
-    named: Mapping, options: Mapping, data: Data, mesh, infers: tuple, plan: Plan
+    named: Mapping[str, sections.Evaluation],
+    options: sections.Data,
+    data: Data,
+    mesh,
+    infers: tuple,
+    plan: Plan,
 ) -> dict[str, Other]:
     """The further evaluations that a config names.
 
@@ -197,12 +203,12 @@ def make_others(
     others = {}
     for name, own in named.items():
         where = f"evaluations.{name}"
-        made = find(own.get("of", name), EVALUATIONS, "evaluations")(data.meta)
+        made = find(own.of or name, EVALUATIONS, "evaluations")(data.meta)
         if infers[1] is None:
             raise ValueError(
                 f"{where}: found a method without a teacher, expected one with taps"
             )
-        epochs, split = own.get("every_epochs", 0.0), own.get("split", "")
+        epochs, split = own.every_epochs, own.split
         if split not in ("", *data.splits):
             raise ValueError(
                 f"{where}.split: found {split!r}, expected one of {list(data.splits)}"
@@ -229,7 +235,7 @@ def make_others(
 
 
 def make_batches(
-    options: Mapping, split: Split, mesh
+    options: sections.Data, split: Split, mesh
 ) -> Callable[[Asked], Generator[Mapping]]:
     """``asked -> generator`` over batches of this process, every example once.
 
@@ -242,7 +248,7 @@ def make_batches(
 
     def batches(asked):
         size = batch_size(
-            options["eval_batch_size"],
+            options.eval_batch_size,
             split.size,
             len(mesh.local_devices) * jax.process_count(),
         )
@@ -255,7 +261,7 @@ def make_batches(
         with closing(made):
             for batch in made:
                 skipped = batch.pop("skipped")
-                note_skipped(skipped, unreadable, split, options["max_unreadable"])
+                note_skipped(skipped, unreadable, split, options.max_unreadable)
                 yield batch
 
     return batches

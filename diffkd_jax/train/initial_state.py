@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..config import sections
 from ..core.step import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
@@ -21,7 +22,10 @@ LOG = logging.getLogger(__name__)
 
 
 def starting(
-    options, run: Run, teacher: Callable[[], Model] | None, frozen: Sequence[str] = ()
+    options: sections.Student,
+    run: Run,
+    teacher: Callable[[], Model] | None,
+    frozen: Sequence[str] = (),
 ) -> Callable:
     """``TrainState -> TrainState``: with the weights that a student starts from.
 
@@ -32,14 +36,8 @@ def starting(
       frozen: patterns of paths that do not train.
 
     Raises:
-      ValueError: fields that do not go together, or patterns that name nothing.
+      ValueError: patterns that name nothing, or no teacher to inherit from.
     """
-    unused = [n for n in ("init_into", "init_leave_out") if options[n]]
-    if unused and not options.init:
-        raise ValueError(
-            f"student.{unused[0]}: found {options[unused[0]]!r} without student.init, "
-            "expected a file of weights there"
-        )
     if options.inherit and teacher is None:
         raise ValueError(
             f"student.inherit: found {options.inherit} without a teacher, expected a "
@@ -68,7 +66,7 @@ def starting(
     return start
 
 
-def check_start(options, run: Run) -> None:
+def check_start(options: sections.Student, run: Run) -> None:
     """Reads the weights that a student starts from, to see whether they fit.
 
     Args:
@@ -83,7 +81,7 @@ def check_start(options, run: Run) -> None:
         _from_file(options, run.student, _shapes(run.student, run))
 
 
-def _from_file(options, student: Model, variables: Any) -> Any:
+def _from_file(options: sections.Student, student: Model, variables: Any) -> Any:
     """Returns variables, or their shapes, with those of ``student.init``."""
     file = model_file(options.init)
     if known := read_input(file):  # training on may change it on purpose

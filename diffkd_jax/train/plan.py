@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ..config import sections
 from ..data import Data
 
 
@@ -38,20 +39,20 @@ class Plan(NamedTuple):
         return step == self.total_steps or step % every == 0
 
 
-def make_plan(recipe, data: Data) -> tuple[Plan, int]:
+def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
     """Steps of a run, and how many there would be without ``train.max_steps``.
 
     Args:
-      recipe: the sections ``data`` and ``train`` of a config, and its intervals.
+      config: of the run.
       data: of the run.
 
     Raises:
       ValueError: no step at all, or norm groups that do not fill a batch.
     """
-    size, group = recipe.data.batch_size, recipe.train.norm_group_size
+    size, group = config.data.batch_size, config.train.norm_group_size
     per_epoch = data.train.size // max(size, 1)
-    planned = round(recipe.train.epochs * per_epoch)
-    total = min(planned, recipe.train.max_steps or planned)
+    planned = round(config.train.epochs * per_epoch)
+    total = min(planned, config.train.max_steps or planned)
     if group < 0 or (group and size % group):
         raise ValueError(
             f"train.norm_group_size: found {group}, expected a divisor of "
@@ -59,21 +60,21 @@ def make_plan(recipe, data: Data) -> tuple[Plan, int]:
         )
     if total < 1:
         raise ValueError(
-            f"train.epochs, data.batch_size: found {recipe.train.epochs} and {size}, "
+            f"train.epochs, data.batch_size: found {config.train.epochs} and {size}, "
             f"no step on {data.train.size} images, expected at least one; lower "
             f"data.batch_size to at most {data.train.size}"
         )
-    eval_every = max(1, round(recipe.eval_every_epochs * per_epoch))
+    eval_every = max(1, round(config.eval_every_epochs * per_epoch))
     plan = Plan(
         steps_per_epoch=per_epoch,
         total_steps=total,
         batch_size=size,
-        log_every=recipe.log_every_steps,
+        log_every=config.log_every_steps,
         eval_every=eval_every,
-        save_every=60 * recipe.checkpoint.every_minutes,
-        max_unreadable=recipe.data.max_unreadable,
-        max_skipped=recipe.train.max_skipped,
-        distill_every=recipe.train.distill_every,
-        chance_evaluations=recipe.train.chance_evaluations,
+        save_every=60 * config.checkpoint.every_minutes,
+        max_unreadable=config.data.max_unreadable,
+        max_skipped=config.train.max_skipped,
+        distill_every=config.train.distill_every,
+        chance_evaluations=config.train.chance_evaluations,
     )
     return plan, planned

@@ -1,13 +1,15 @@
 """Teachers from files: loaded, checked against what a run expects, made ready."""
 
+import contextlib
 import logging
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 
+from ..config.section import Section
+from ..config.sections import Config, Student, Teacher
 from ..models.inputs import check_input
 from ..models.model import Model, split
 from ..weights.checks import check_finite, expand
@@ -30,20 +32,14 @@ LOG = logging.getLogger(__name__)
 # Options that change how a model computes or trains, not which variables it has.
 NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
 
-# Sections of the teacher, of which what is set takes the place of the student's.
-OWN_RECIPE = ("train", "schedule", "optimizer", "mix", "data")
 
-
-def check_source(config) -> None:
+def check_source(config: Config) -> None:
     """Refuses a config that neither names a teacher nor trains one.
 
     Raises:
       ValueError: the fields ``teacher.init``, ``epochs`` and ``weights`` do not go
         together.
     """
-    weights = config.teacher.weights
-    if weights not in ("", "ema"):
-        raise ValueError(f"teacher.weights: found {weights!r}, expected '' or 'ema'")
     if config.teacher.init:
         return
     if not config.teacher.epochs:
@@ -51,55 +47,67 @@ def check_source(config) -> None:
             "teacher.init: found '', expected an exported student, or the workdir of a "
             "finished run, or teacher.epochs > 0 to train one"
         )
-    if weights and not teacher_config(config).train.ema_decay:
+    if config.teacher.weights and not config.teacher_recipe()["train"].ema_decay:
         raise ValueError(
             "teacher.weights: found 'ema' for a teacher that is trained here, expected "
             "'', or a train.ema_decay above 0"
         )
 
 
-def directory_of(config, workdir: pathlib.Path) -> pathlib.Path:
+def directory_of(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Returns where the teacher of a run is trained.
 
-    >>> from diffkd_jax.config import base
-    >>> str(directory_of(base(), pathlib.Path("run")))
+    >>> str(directory_of(Config(), pathlib.Path("run")))
     'run/teacher'
     """
     return expand(config.teacher.workdir or workdir / "teacher")
 
 
-def teacher_config(config) -> Any:
-    """The config that trains ``config.teacher`` as an undistilled student.
+def teacher_config(config: Config) -> Config:
+    """Returns the config that trains ``config.teacher`` as an undistilled student.
 
-    What its own sections set takes the place of the student's recipe.
+    What its own sections set takes the place of the student's recipe. What the teacher
+    does not depend on is at its default, so that runs can share a teacher.
     """
-    own = config.copy_and_resolve_references()
-    with own.unlocked():
-        own.name = f"{config.name}-teacher"
-        for field in ("model", "options", "dtype"):
-            own.student[field] = own.teacher[field]
-        own.student.init, own.student.init_into = "", ""
-        own.student.init_leave_out, own.student.inherit = (), ()
-        own.optimizer.frozen = ()
-        for section in OWN_RECIPE:
-            for field, value in config.teacher[section].items():
-                if value is not None:
-                    own[section][field] = value
-                own.teacher[section][field] = None
-        own.train.epochs = config.teacher.epochs
-        # What the teacher does not depend on must not keep runs from sharing it.
-        undistilled(own)
-        own.compare, own.teacher.workdir, own.teacher.weights = (), "", ""
-        own.teacher.min_score = None
-    return own
+    teacher, recipe = config.teacher, config.teacher_recipe()
+    recipe["train"] = recipe["train"].replace(epochs=teacher.epochs, distill_every=1)
+    recipe["optimizer"] = recipe["optimizer"].replace(frozen=())
+    student = Student(model=teacher.model, options=teacher.options, dtype=teacher.dtype)
+    return config.replace(
+        name=f"{config.name}-teacher",
+        method="none",
+        methods={},
+        method_options={},
+        weights={},
+        evaluations={},
+        compare=(),
+        student=student,
+        teacher=Teacher(
+            model=teacher.model,
+            options=teacher.options,
+            dtype=teacher.dtype,
+            num_classes=teacher.num_classes,
+            epochs=teacher.epochs,
+        ),
+        **recipe,
+    )
 
 
-def undistilled(config) -> None:
-    """Makes a config one without a method, and all that goes with one; in place."""
-    config.method = "none"
-    for section in ("methods", "method_options", "weights", "evaluations"):
-        config[section] = {}
-    config.train.distill_every = 1
+@contextlib.contextmanager
+def teacher_fields_named(config: Config) -> Iterator[None]:
+    """Names the teacher's own fields in errors of the run that trains it.
+
+    Raises:
+      ValueError: as it was raised, its fields as ``config`` has them.
+    """
+    try:
+        yield
+    except ValueError as error:
+        section, _, field = str(error).partition(":")[0].partition(".")
+        own = getattr(config.teacher, section, None)
+        if isinstance(own, Section) and getattr(own, field, None) is not None:
+            raise ValueError(f"teacher.{error}") from error
+        raise
 
 
 def load_teacher(

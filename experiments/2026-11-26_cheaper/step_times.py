@@ -15,6 +15,7 @@ import sys
 import jax
 from variants import CONFIG, VARIANTS
 
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train.build import build
 
@@ -33,7 +34,7 @@ def main():
         config.num_devices = 1
         config.update_from_flattened_dict(fields)
         every[name] = config.train.distill_every
-        run = build(config, open_data(config.data))
+        run = build(config, open_data(resolve(config).data))
         teacher = {}
         if run.teacher is not None:
             teacher = jax.device_put(freeze(run, drawn_teacher(run)))

@@ -66,10 +66,10 @@ def write_pictures(folder, count):
 def options(rand_augment, **changes):
     from diffkd_jax.configs import imagenet
 
-    data = imagenet.get_config().data
-    data.rand_augment = 9.0 if rand_augment else 0.0
-    data.update(changes)
-    return data
+    from diffkd_jax.config.resolve import resolve
+
+    data = resolve(imagenet.get_config()).data
+    return data.replace(rand_augment=9.0 if rand_augment else 0.0, **changes)
 
 
 def limit(folder, rand_augment):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from configs import imagenet
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import Data
 from diffkd_jax.data.split import array_split
 from diffkd_jax.data.transforms.images import make_normalise
@@ -45,7 +46,7 @@ def data_of(config, batches: int = 1) -> Data:
     image = draw.integers(0, 256, (count, *shape), np.uint8)
     label = draw.integers(0, classes, count).astype(np.int32)
     split = array_split(image, label, classes, "noise")
-    normalise = make_normalise(config.data, 3)
+    normalise = make_normalise(resolve(config).data, 3)
     return Data(
         train=split,
         evaluation=split,

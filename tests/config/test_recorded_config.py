@@ -7,6 +7,7 @@ from absl import flags
 
 from diffkd_jax import main
 from diffkd_jax.config.files import BadConfig, read_config
+from diffkd_jax.config.resolve import resolve
 from tests.helpers.configs import tiny_config
 
 
@@ -17,7 +18,7 @@ def recorded(tmp_path_factory):
 
     config = tiny_config(**{"data.mean": (0.4,), "weights": {"logits": 0.5}})
     workdir = tmp_path_factory.mktemp("run")
-    claim_workdir(config, workdir, {"classes": ["a"], "pictures": [1, 2]})
+    claim_workdir(resolve(config), workdir, {"classes": ["a"], "pictures": [1, 2]})
     return config, workdir / "config.json"
 
 

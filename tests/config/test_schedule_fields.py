@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train.optimizer import make_schedule
 from tests.helpers.configs import load_config
 
@@ -12,9 +13,11 @@ from tests.helpers.configs import load_config
 def schedule(boundaries=(), steps_per_epoch=10, **fields):
     made = load_config("quickstart")
     made.update_from_flattened_dict({f"schedule.{k}": v for k, v in fields.items()})
-    with made.unlocked():
+    with made.unlocked(), made.ignore_type():
         made.schedule.boundaries = boundaries
-    return make_schedule(made, steps_per_epoch, 100)
+    made = resolve(made)
+    peak = made.optimizer.learning_rate
+    return make_schedule(made.schedule, peak, steps_per_epoch, 100)
 
 
 def test_boundaries_that_round_to_one_step_all_count():
@@ -32,7 +35,12 @@ def test_boundaries_that_are_no_epochs_are_named(bad):
         schedule((1, bad), name="step")
 
 
-@pytest.mark.parametrize("bad", [0.0, 0.04, -2.4, math.nan, math.inf])
-def test_an_interval_below_one_step_is_named(bad):
+def test_an_interval_below_one_step_is_named():
     with pytest.raises(ValueError, match=r"schedule.every_epochs: found .* 0.1 epochs"):
+        schedule(name="exponential", every_epochs=0.04)
+
+
+@pytest.mark.parametrize("bad", [0.0, -2.4, math.nan, math.inf])
+def test_an_interval_that_cannot_be_is_named(bad):
+    with pytest.raises(ValueError, match=r"schedule.every_epochs: found .*, expected"):
         schedule(name="exponential", every_epochs=bad)

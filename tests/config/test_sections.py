@@ -74,7 +74,7 @@ def test_all_errors_come_at_once():
     lines = errors(
         **{
             "seed": -1,
-            "mode": "trian",
+            "mode": "nothing",
             "data.batch_size": 2.5,
             "data.mean": (0.5, 127.0),
             "data.train_size": (
@@ -89,7 +89,7 @@ def test_all_errors_come_at_once():
         }
     )
     assert lines == [
-        "mode: found 'trian', expected one of ['train', 'evaluate', 'predict']",
+        "mode: found 'nothing', expected one of ['train', 'evaluate', 'predict']",
         "seed: found -1, expected an integer at least 0 and at most 2147483647",
         "data.batch_size: found 2.5, expected an integer at least 1",
         "data.mean: found (0.5, 127.0), expected numbers at least 0 and at most 1, one "
@@ -107,7 +107,7 @@ def test_all_errors_come_at_once():
 WRONG = [
     (
         {"data.btach_size": 3},
-        "data.btach_size: found 3, expected no such field; neares",
+        "data.btach_size: found 3, expected no such field; n",
     ),
     ({"data": 3}, "data: found 3, expected a mapping of names to values"),
     ({"methods.dk": {"tau": 1.0}}, "methods: found 'dk', expected one of ['none', "),
@@ -122,7 +122,7 @@ WRONG = [
     ({"compare": "kd"}, "compare: found 'kd', expected a tuple of texts"),
     (
         {"weights": {"task": True}},
-        "weights.task: found True, expected a number at leas",
+        "weights.task: found True, expected a number at l",
     ),
     ({"evaluations": {"agreement": {"evry": 1.0}}}, "evaluations.agreement.evry: foun"),
     (

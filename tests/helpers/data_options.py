@@ -1,12 +1,11 @@
 """The section ``data`` of a config, for tests of what takes it."""
 
-from ml_collections import ConfigDict
-
-from diffkd_jax.config import base
+from diffkd_jax.config.data import Data
+from diffkd_jax.config.resolve import check_section
 
 
 def data_options(**fields):
-    """The defaults of every field, but pictures stay as they are; of no fixed types."""
+    """The defaults of every field, but pictures stay as they are."""
     as_they_are = {"augment": "none", "padding": 0, "flip": False}
     as_they_are |= {"mean": (0.5,), "std": (0.5,)}
-    return ConfigDict(base().data.to_dict() | as_they_are | fields)
+    return check_section(Data, as_they_are | fields, "data.")

@@ -3,6 +3,7 @@
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train.commands import of_methods
 from tests.helpers.configs import tiny_config
 
@@ -12,11 +13,12 @@ def test_all_of_a_comparison_is_looked_at_before_the_first_trains(tmp_path):
     for fields, message in (
         ({"teacher.init": str(tmp_path / "nowhere")}, "nowhere"),
         ({"teacher.epochs": 0.0}, "teacher.init: found ''"),
-        ({"teacher.optimizer.name": "lion"}, "optimizer.name: found 'lion'"),
+        ({"teacher.optimizer.name": "lion"}, "^teacher.optimizer.name: found 'lion'"),
+        ({"teacher.optimizer.name": "no:w"}, "^teacher.optimizer.name: found 'no:w'"),
         ({"student.init": str(tmp_path / "nowhere")}, "nowhere"),
         ({"teacher.weights": "ema"}, "teacher.weights: found 'ema'"),
         ({"num_devices": 8, "data.batch_size": 12}, "data.batch_size: found 12"),
-        ({"compare": ("none", "kd", "nothing")}, "method: found 'nothing'"),
+        ({"compare": ("none", "kd", "nothing")}, "compare: found 'nothing'"),
         ({"compare": ("none", "kd", "none")}, "compare: found .* each method once"),
     ):
         config = tiny_config(**{"compare": ("none", "kd")} | fields)
@@ -59,7 +61,7 @@ def test_a_report_of_somebody_else_stays(tmp_path):
 
 def test_weights_that_no_method_of_a_comparison_has_are_named(caplog):
     weights = {"logits": 2.0, "logitz": 3.0}
-    of_methods(tiny_config(compare=("none", "kd"), weights=weights))
+    of_methods(resolve(tiny_config(compare=("none", "kd"), weights=weights)))
     assert "weights: ['logitz']: found in no method of ('none', 'kd')" in caplog.text
 
 
@@ -79,7 +81,7 @@ def test_a_run_without_a_teacher_takes_no_notice_of_one(tmp_path, capsys):
         ({"num_devices": 8, "data.batch_size": 12}, "data.batch_size: found 12"),
         ({"teacher.weights": "mean"}, "teacher.weights: found 'mean'"),
         ({"teacher.weights": "ema"}, "teacher.weights: found 'ema'"),
-        ({"teacher.optimizer.name": "lion"}, "optimizer.name: found 'lion'"),
+        ({"teacher.optimizer.name": "lion"}, "^teacher.optimizer.name: found 'lion'"),
     ],
 )
 def test_what_a_run_refuses_a_dry_run_refuses(fields, message, tmp_path):

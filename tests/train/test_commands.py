@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train import commands, fit
 from diffkd_jax.train.components import make_model
@@ -354,7 +355,9 @@ def test_mixing_erasing_and_the_average(tmp_path):
 
 def test_the_teacher_runs_folded(resnet):
     config = resnet_config()
-    expected = make_model("teacher", config.teacher, open_data(config.data))
+    expected = make_model(
+        "teacher", resolve(config).teacher, open_data(resolve(config).data)
+    )
     teacher = load_teacher(resnet, expected)
     block = teacher.variables["params"]["stage1"]["block0"]
     assert set(block["conv0"]) == {"conv"}

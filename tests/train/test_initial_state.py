@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train import commands, fit
 from diffkd_jax.train.build import build
@@ -94,7 +95,7 @@ def test_the_average_starts_there_too(tmp_path):
     main.run(config(), str(tmp_path / "first"))
     made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
     ready = build(made)
-    state = starting(made.student, ready, None)(ready.init())
+    state = starting(resolve(made).student, ready, None)(ready.init())
     for a, b in zip(
         *(
             by_path(f(state)).values()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.core.diffkd import DiffKDNoise
 from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.data import open_data
@@ -17,7 +18,7 @@ from tests.helpers.configs import tiny_config
 
 def test_a_tap_treats_groups_as_batches_of_their_own():
     config = tiny_config()
-    tap = make_method(config, 4).taps["features"]
+    tap = make_method(resolve(config), 4).taps["features"]
     key = jax.random.split(jax.random.key(0), 5)
     student = jax.random.normal(key[0], (8, 3, 3, 6))
     teacher = jax.random.normal(key[1], (8, 3, 3, 5))
@@ -51,8 +52,10 @@ def test_the_student_has_groups_and_its_file_does_not(tmp_path):
     config = tiny_config(**fields | {"student.model": "resnet8"})
     with config.unlocked():
         config.student.options = {"channels": (4, 4, 4, 8)}
-    data = open_data(config.data)
-    student = make_model("student", config.student, data, config.train.norm_group_size)
+    data = open_data(resolve(config).data)
+    student = make_model(
+        "student", resolve(config).student, data, config.train.norm_group_size
+    )
     assert student.module.norm_group_size == 8
     main.run(config, str(tmp_path))
     assert "norm_group_size" not in load_model(tmp_path).meta["options"]

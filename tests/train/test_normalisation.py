@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train.build import build
 from diffkd_jax.train.components import make_model
@@ -29,7 +30,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    return open_data(config.data)
+    return open_data(resolve(config).data)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def export(config, data, tmp_path):
     """Writes the export of a teacher whose description has some values changed."""
 
     def write(name="model", write=export_model, **meta):
-        model = make_model("teacher", config.teacher, data)
+        model = make_model("teacher", resolve(config).teacher, data)
         variables = random_variables(model.module, data.eval_shape)
         path = tmp_path / name / MODEL_FILE
         write(path, model._replace(variables=variables, meta={**model.meta, **meta}))
@@ -84,7 +85,7 @@ def test_with_the_flags_of_the_message_it_is_taken(config, export, tmp_path):
 
 
 def test_what_is_rounded_or_not_known_is_taken(config, data, export):
-    expected = make_model("teacher", config.teacher, data)
+    expected = make_model("teacher", resolve(config).teacher, data)
     for values in (
         {"mean": [0.28604], "std": [0.3530242445]},
         {"mean": [], "std": [], "channel_order": ""},
@@ -97,7 +98,7 @@ def test_a_classifier_of_another_size_is_refused(config, data, export, tmp_path)
     path = export(input_shape=[32, 32, 1])
     message = r"found a model for images of 32x32, expected 28x28.*image_size=32"
     with pytest.raises(ValueError, match=rf"^teacher\.init: .*{message}"):
-        load_teacher(path, make_model("teacher", config.teacher, data))
+        load_teacher(path, make_model("teacher", resolve(config).teacher, data))
     own = config.copy_and_resolve_references()
     own.mode = "evaluate"
     own.student.model, own.student.options = "resnet8", config.teacher.options
@@ -107,7 +108,7 @@ def test_a_classifier_of_another_size_is_refused(config, data, export, tmp_path)
 
 def test_the_size_is_a_note_where_the_rest_is_not_known(config, data, export):
     """As in what import_weights writes, unless it is told."""
-    expected = make_model("teacher", config.teacher, data)
+    expected = make_model("teacher", resolve(config).teacher, data)
     load_teacher(export(input_shape=[224, 224, 1], mean=[], std=[]), expected)
 
 

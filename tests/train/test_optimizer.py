@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train.optimizer import make_optimizer, make_schedule
 from tests.helpers.configs import load_config
 
@@ -15,11 +16,15 @@ from tests.helpers.configs import load_config
 def config(**fields):
     made = load_config("quickstart")
     made.update_from_flattened_dict(fields)
-    return made
+    return resolve(made)
+
+
+def schedule_of(made, *steps):
+    return make_schedule(made.schedule, made.optimizer.learning_rate, *steps)
 
 
 def test_step_schedule_of_recipe_a1():
-    schedule = make_schedule(load_config("cifar100"), 10, 2400)
+    schedule = schedule_of(resolve(load_config("cifar100")), 10, 2400)
     found = [float(schedule(epoch * 10)) for epoch in (0, 149, 150, 179, 180, 209, 210)]
     expected = [0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -27,17 +32,16 @@ def test_step_schedule_of_recipe_a1():
 
 
 def test_warm_up_does_not_move_the_boundaries():
-    made = config(**{"schedule.name": "step", "schedule.warmup_epochs": 2.0})
-    with made.unlocked():
-        made.schedule.boundaries = (5,)
-    schedule = make_schedule(made, 10, 100)
+    fields = {"schedule.warmup_epochs": 2.0, "schedule.boundaries": (5,)}
+    made = config(**{"schedule.name": "step"} | fields)
+    schedule = schedule_of(made, 10, 100)
     found = [float(schedule(step)) for step in (0, 10, 20, 49, 50)]
     np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.1, 0.01], rtol=1e-5)
 
 
 def test_cosine_ends_at_the_last_rate():
     fields = {"schedule.name": "cosine", "schedule.end": 0.02}
-    schedule = make_schedule(config(**fields), 10, 100)
+    schedule = schedule_of(config(**fields), 10, 100)
     found = [float(schedule(step)) for step in (0, 50, 100)]
     np.testing.assert_allclose(found, [0.1, 0.06, 0.02], rtol=1e-5)
 
@@ -45,7 +49,7 @@ def test_cosine_ends_at_the_last_rate():
 @pytest.mark.parametrize("steps", [3, 5, 12])
 def test_poly_ends_at_the_last_rate(steps):
     fields = {"schedule.name": "poly", "schedule.end": 0.02, "schedule.power": 0.9}
-    schedule = jax.jit(make_schedule(config(**fields), 10, steps))
+    schedule = jax.jit(schedule_of(config(**fields), 10, steps))
     found = [float(schedule(step)) for step in (0, steps - 1, steps)]
     last = 0.02 + 0.08 * (1 / steps) ** 0.9
     np.testing.assert_allclose(found, [0.1, last, 0.02], rtol=1e-5)
@@ -61,7 +65,7 @@ def test_exponential_schedule_of_recipe_b2():
         "schedule.warmup_epochs": 3.0,
         "schedule.warmup_start": 1e-6,
     }
-    schedule = make_schedule(config(**fields), 10, 4500)
+    schedule = schedule_of(config(**fields), 10, 4500)
     ramp = [1e-6 + (0.048 - 1e-6) * step / 30 for step in (0, 15, 29)]
     later = [0.048 * 0.97 ** (step // 24) for step in (30, 47, 48, 4499)]
     found = [float(schedule(step)) for step in (0, 15, 29, 30, 47, 48, 4499)]
@@ -72,8 +76,8 @@ STEPS = 5004  # an epoch of ImageNet at 256 pictures a step; exact for all three
 
 
 def imagenet_rate(pair, step):
-    made = load_config("imagenet", pair)
-    schedule = make_schedule(made, STEPS, round(made.train.epochs * STEPS))
+    made = resolve(load_config("imagenet", pair))
+    schedule = schedule_of(made, STEPS, round(made.train.epochs * STEPS))
     return float(schedule(step))
 
 
@@ -110,9 +114,9 @@ def test_rates_of_recipe_b3(epoch):
 
 def test_unknown_names_are_named():
     with pytest.raises(ValueError, match=r"schedule.name: found 'linear'"):
-        make_schedule(config(**{"schedule.name": "linear"}), 10, 100)
+        config(**{"schedule.name": "linear"})
     with pytest.raises(ValueError, match=r"optimizer.name: found 'lion'"):
-        make_optimizer(config(**{"optimizer.name": "lion"}), lambda step: 0.1)
+        config(**{"optimizer.name": "lion"})
 
 
 def trajectory(optimizer, gradients):
@@ -147,7 +151,7 @@ def test_sgd_is_nesterovs_with_the_decay_in_the_gradient():
             momentum = 0.9 * momentum + g
             p -= 0.1 / (step + 1) * (g + 0.9 * momentum)
             expected.append(p)
-        optimizer = make_optimizer(made, lambda step: 0.1 / (step + 1))
+        optimizer = make_optimizer(made.optimizer, lambda step: 0.1 / (step + 1))
         found = trajectory(optimizer, GRADIENTS)[:, column]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -170,7 +174,7 @@ def test_rmsprop_is_that_of_tensorflow():
             momentum = 0.9 * momentum + rate * g / np.sqrt(average + 1e-3)
             p -= momentum
             expected.append(p)
-        optimizer = make_optimizer(made, lambda step: 0.1 / (step + 1))
+        optimizer = make_optimizer(made.optimizer, lambda step: 0.1 / (step + 1))
         found = trajectory(optimizer, GRADIENTS)[:, column]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -190,7 +194,7 @@ def test_adamw_decays_the_parameters_and_not_the_moments():
             update = m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
             p -= 0.1 * (update + decay * p)
             expected.append(p)
-        found = trajectory(make_optimizer(made, lambda step: 0.1), GRADIENTS)
+        found = trajectory(make_optimizer(made.optimizer, lambda step: 0.1), GRADIENTS)
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-5)
 
 
@@ -204,7 +208,7 @@ def test_gradients_are_clipped_by_their_global_norm():
         }
     )
     # Six equal gradients of g have the norm g * sqrt(6).
-    found = trajectory(make_optimizer(made, lambda step: 0.1), [2.0, 0.1])
+    found = trajectory(make_optimizer(made.optimizer, lambda step: 0.1), [2.0, 0.1])
     first = 1 - 0.1 / np.sqrt(6)
     np.testing.assert_allclose(found[:, 0], [first, first - 0.01], rtol=1e-5)
 
@@ -212,7 +216,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 @pytest.mark.parametrize("everything", [True, False])
 def test_weight_decay(everything):
     made = config(**{"optimizer.decay_norms_and_biases": everything})
-    optimizer = make_optimizer(made, lambda step: 1.0)
+    optimizer = make_optimizer(made.optimizer, lambda step: 1.0)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     zeros = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)

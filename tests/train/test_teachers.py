@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train import commands
 from diffkd_jax.train.components import make_model
@@ -30,12 +31,12 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    return open_data(config.data)
+    return open_data(resolve(config).data)
 
 
 def trained(config, data, seed=0):
     """An export as of a finished run."""
-    model = make_model("teacher", config.teacher, data)
+    model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     variables["params"]["head"]["bias"] += seed
     return model._replace(variables=variables)
@@ -43,7 +44,7 @@ def trained(config, data, seed=0):
 
 def load(config, data, path):
     """The teacher of a config from a file, for some data."""
-    expected = make_model("teacher", config.teacher, data)
+    expected = make_model("teacher", resolve(config).teacher, data)
     return load_teacher(path, expected, config.teacher.weights)
 
 
@@ -72,12 +73,18 @@ def test_weights_that_nothing_will_have(config, data, tmp_path):
     own = config.copy_and_resolve_references()
     own.teacher.weights = "ema"
     with pytest.raises(ValueError, match=r"teacher.weights: .*train.ema_decay above 0"):
-        commands.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
+        commands.get_teacher(
+            resolve(own), make_model("teacher", resolve(own).teacher, data), tmp_path
+        )
     own.teacher.weights = "best"
-    with pytest.raises(ValueError, match=r"teacher.weights: found 'best', expected ''"):
-        commands.get_teacher(own, make_model("teacher", own.teacher, data), tmp_path)
-    own.train.distill_every = 5
-    alone = commands.teacher_config(own)
+    with pytest.raises(
+        ValueError, match=r"teacher.weights: found 'best', expected one"
+    ):
+        commands.get_teacher(
+            resolve(own), make_model("teacher", resolve(own).teacher, data), tmp_path
+        )
+    own.teacher.weights, own.train.distill_every = "ema", 5
+    alone = commands.teacher_config(resolve(own))
     assert (alone.teacher.weights, alone.train.distill_every) == ("", 1)
 
 
@@ -152,7 +159,9 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
     monkeypatch.setattr(commands, "train", note)
     own.teacher.workdir = "~/teacher"
     model = commands.get_teacher(
-        own, make_model("teacher", own.teacher, data), pathlib.Path("anything")
+        resolve(own),
+        make_model("teacher", resolve(own).teacher, data),
+        pathlib.Path("anything"),
     )
     assert seen == [tmp_path / "teacher"]
     chex.assert_trees_all_equal(bias(model), bias(trained(own, data)))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...config.data import Data as Options
 from . import views
 from .views import Size, View
 
@@ -20,7 +21,7 @@ def has_boxes(batch: Mapping[str, Any]) -> bool:
     return "boxes" in batch.get("target", {})
 
 
-def check_boxed(data) -> None:
+def check_boxed(data: Options) -> None:
     """Refuses what is for pictures with one class each.
 
     Args:
@@ -46,7 +47,7 @@ def check_boxed(data) -> None:
 
 
 def check_views(
-    data, what: str, augments: Sequence[str], instead: Mapping[str, str]
+    data: Options, what: str, augments: Sequence[str], instead: Mapping[str, str]
 ) -> None:
     """Refuses augmentation that a mask or boxes could not follow.
 
@@ -71,10 +72,9 @@ def check_views(
             f"data.augment {augments[0]!r}"
         )
     for field, text in {"rand_augment": "", "color_jitter": "", **instead}.items():
-        if data[field]:
+        if value := getattr(data, field):
             raise ValueError(
-                f"data.{field}: found {data[field]}, expected 0 {what}"
-                f"{text and f': {text}'}"
+                f"data.{field}: found {value}, expected 0 {what}{text and f': {text}'}"
             )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...config.data import Data as Options
 from ..images.decoding import (
     Encoded,
     Picture,
@@ -36,7 +37,7 @@ def has_masks(batch: Mapping[str, Any]) -> bool:
     return len(label) > 0 and isinstance(label[0], EncodedMask | np.ndarray)
 
 
-def check_masked(data) -> None:
+def check_masked(data: Options) -> None:
     """Refuses what is for pictures with one class each.
 
     Args:
@@ -80,7 +81,7 @@ def checked(split: Split, classes: int) -> Split:
     return split._replace(fetch=fetch)
 
 
-def draw_views(batch: Batch, draws: Draws, data) -> Batch:
+def draw_views(batch: Batch, draws: Draws, data: Options) -> Batch:
     """Draws one view of each example, for its image, its mask and its boxes alike.
 
     Args:
@@ -117,7 +118,7 @@ def draw_views(batch: Batch, draws: Draws, data) -> Batch:
     return _seen(batch, views, tuple(data.train_size), "train_size", target_of)
 
 
-def pad_images(batch: Batch, data) -> Batch:
+def pad_images(batch: Batch, data: Options) -> Batch:
     """Pads whole images to ``data.canvas``, if it is set.
 
     Where ``data.resize`` is set, they are resized before by one factor for both sides.
@@ -173,7 +174,7 @@ class _TooLarge(Exception):
 def _seen(
     batch: Batch,
     views: Sequence[Callable[[tuple[int, int]], View]],
-    canvas: tuple[int, int] | tuple[()],
+    canvas: tuple[int, ...],
     field: str,
     target_of: Callable[..., Any],
 ) -> Batch:

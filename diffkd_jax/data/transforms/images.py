@@ -5,16 +5,13 @@ from functools import partial
 
 import numpy as np
 
-from ..fields import check_fields
+from ...config.data import Data as Options
 from ..images.decoding import Picture, UnreadablePicture, decode_image
-from ..images.resize import INTERPOLATIONS
 from . import boxes as boxed
 from . import dense
 from .crops import center_crop, crop_flip, random_resized_crop
 from .draws import Draws
 from .randaugment import color_jitter, rand_augment
-
-AUGMENTS = ("none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip")
 
 
 def normalise(image, mean: Sequence[float], std: Sequence[float]):
@@ -33,7 +30,7 @@ def normalise(image, mean: Sequence[float], std: Sequence[float]):
     return image.astype(np.float32) * scale.astype(np.float32) - shift
 
 
-def make_normalise(data, channels: int) -> Callable:
+def make_normalise(data: Options, channels: int) -> Callable:
     """``[n, h, w, channels]`` uint8 to float32, of numpy or JAX: for the device.
 
     Grey pictures become RGB where ``data.channels`` asks for it.
@@ -49,9 +46,9 @@ def make_normalise(data, channels: int) -> Callable:
         )
     repeats = data.channels // channels if data.channels else 1
     for field in ("mean", "std"):
-        if len(data[field]) not in (1, channels * repeats):
+        if (count := len(getattr(data, field))) not in (1, channels * repeats):
             raise ValueError(
-                f"data.{field}: found {len(data[field])} numbers for pictures of "
+                f"data.{field}: found {count} numbers for pictures of "
                 f"{channels * repeats} channels, expected 1 or {channels * repeats}"
             )
     return lambda image: normalise(image.repeat(repeats, -1), data.mean, data.std)
@@ -74,23 +71,16 @@ def without_padding(image, size):
     return image * (rows & columns)
 
 
-def train_transform(data) -> Callable[[dict, Draws], dict]:
-    """Augmentation by ``data.augment``, one of :data:`AUGMENTS`.
+def train_transform(data: Options) -> Callable[[dict, Draws], dict]:
+    """Augmentation by ``data.augment``.
 
     Then RandAugment and colour jitter, where they are on. Pictures stay uint8; the
     result has ``failed``, bool ``[n]``, true where a file does not decode. Batches with
     masks or boxes go to :func:`diffkd_jax.data.transforms.dense.draw_views`.
 
     Raises:
-      ValueError: an unknown name, a field out of range, or pictures of different sizes
-        without resizing.
+      ValueError: pictures of different sizes without resizing.
     """
-    if data.augment not in AUGMENTS:
-        raise ValueError(
-            f"data.augment: found {data.augment!r}, expected one of {list(AUGMENTS)}"
-        )
-    _check(data)
-
     in_turn = data.augment == "resized_crop" or data.rand_augment or data.color_jitter
 
     def transform(batch, draws):
@@ -129,7 +119,9 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
                 magnitude=data.rand_augment,
                 std=data.rand_augment_std,
                 # Grey pictures may have a mean for the RGB that they become later.
-                mean=data.mean if image.shape[-1] == 3 else (np.mean(data.mean),),
+                mean=data.mean
+                if image.shape[-1] == 3
+                else (float(np.mean(data.mean)),),
             )
             changes.append(augment)
         if data.color_jitter:
@@ -146,7 +138,7 @@ def train_transform(data) -> Callable[[dict, Draws], dict]:
     return transform
 
 
-def eval_transform(data) -> Callable[[dict], dict]:
+def eval_transform(data: Options) -> Callable[[dict], dict]:
     """Resize and centre crop to ``data.eval_size``, or ``data.image_size``.
 
     The shorter side becomes ``data.resize`` before, where that is set. Pictures stay
@@ -155,10 +147,8 @@ def eval_transform(data) -> Callable[[dict], dict]:
     :func:`diffkd_jax.data.transforms.dense.pad_images`.
 
     Raises:
-      ValueError: an unknown interpolation or number of channels, or a field out of
-        range.
+      ValueError: pictures of different sizes without resizing.
     """
-    _check(data)
 
     def transform(batch):
         if masked := dense.has_masks(batch):
@@ -172,20 +162,6 @@ def eval_transform(data) -> Callable[[dict], dict]:
         return batch | {"image": image, "failed": failed}
 
     return transform
-
-
-def _check(data) -> None:
-    check_fields(data)
-    if data.interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"data.interpolation: found {data.interpolation!r}, expected one of "
-            f"{list(INTERPOLATIONS)}"
-        )
-    if data.channels not in (0, 3):
-        raise ValueError(
-            f"data.channels: found {data.channels}, expected 0 to keep them or 3 for "
-            "grey pictures as RGB"
-        )
 
 
 def _each(
@@ -210,7 +186,7 @@ def _each(
     return crops, failed
 
 
-def _same_size(images, data, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _same_size(images, data: Options, size: int) -> tuple[np.ndarray, np.ndarray]:
     if size:
         crop = partial(
             center_crop,

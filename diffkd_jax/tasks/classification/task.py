@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ...bounds import Alpha, Part, Share
 from ...io import drawing
 from ..classes import check_classes
 from ..task import Evidence, Task
@@ -24,11 +25,11 @@ TARGET = {"label": 0}  # rank of each array of an example
 def classification(
     meta: Mapping[str, Any],
     *,
-    label_smoothing: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
-    switch: float = 0.5,
-    erase: float = 0.0,
+    label_smoothing: Part = 0.0,
+    mixup: Alpha = 0.0,
+    cutmix: Alpha = 0.0,
+    switch: Share = 0.5,
+    erase: Share = 0.0,
 ) -> Task:
     """The class of each picture, from ``outputs["logits"]`` ``[b, classes]``.
 

@@ -137,7 +137,7 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
 
 def _out_of_memory(text: str, data: Any) -> str:
     sizes = ("image_size", "train_size", "train_resize", "canvas", "resize")
-    given = [f"data.{name}={data[name]}" for name in sizes if data[name]]
+    given = [f"data.{n}={size}" for n in sizes if (size := getattr(data, n))]
     images = ", ".join(given) or "data.image_size"
     return (
         f"memory: found too little ({text or 'MemoryError':.200}), expected room for "

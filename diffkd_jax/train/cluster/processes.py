@@ -16,6 +16,7 @@ import numpy as np
 from jax._src import distributed  # no public way to the store that all processes share
 from jax.experimental import multihost_utils
 
+from ...config.machine import Distributed
 from ...data.pipeline.read_ahead import is_stuck
 from ...io import console
 from .signals import Stopped
@@ -37,7 +38,9 @@ EVERY = 1.0  # seconds between two signs of life
 GO_ON = "start all processes again in the same way: they go on from the last checkpoint"
 
 
-def start_processes(options, environment: Mapping[str, str] = os.environ) -> None:
+def start_processes(
+    options: Distributed, environment: Mapping[str, str] = os.environ
+) -> None:
     """Joins the processes of ``config.distributed``; before any device is used.
 
     Args:
@@ -78,7 +81,7 @@ def start_processes(options, environment: Mapping[str, str] = os.environ) -> Non
         late.cancel()
 
 
-def named(options, environment: Mapping[str, str]) -> dict[str, Any]:
+def named(options: Distributed, environment: Mapping[str, str]) -> dict[str, Any]:
     """Arguments of ``jax.distributed.initialize``: of the config, else of environment.
 
     Raises:

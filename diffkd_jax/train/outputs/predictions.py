@@ -5,12 +5,13 @@ import json
 import pathlib
 import re
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any
 
 import jax
 
+from ...config.data import Data
 from ...models.model import Model
 from ..build import Scoring
 from ..cluster import sharding
@@ -24,7 +25,7 @@ def write_predictions(
     scoring: Scoring,
     model: Model,
     variables: Any,
-    options: Mapping,
+    options: Data,
     folder: pathlib.Path,
     asked: Asked = never,
 ) -> None:
@@ -77,7 +78,7 @@ def predictions(
     scoring: Scoring,
     model: Model,
     variables: Any,
-    options: Mapping,
+    options: Data,
     asked: Asked = never,
 ) -> Generator[tuple[str, dict, dict]]:
     """For each example its name, what is predicted, and itself; without batch axis."""

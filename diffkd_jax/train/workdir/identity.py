@@ -10,6 +10,8 @@ from typing import Any
 from ... import __version__
 from ...config.defaults import FREE_FIELDS, base
 from ...config.recorded import check_version
+from ...config.resolve import resolve
+from ...config.sections import Config
 from ...io import valid_json
 from ...tasks.classes import first_difference
 from ..cluster.processes import as_first, everywhere, is_primary, wait_for_all
@@ -35,7 +37,7 @@ STEERS = re.compile(
 
 
 def claim_workdir(
-    config,
+    config: Config,
     workdir: pathlib.Path,
     data: Mapping[str, list] | None = None,
     *,
@@ -195,7 +197,7 @@ def _differences(
     found: dict[str, Any], expected: dict[str, Any]
 ) -> dict[str, list[Any]]:
     """Values of the record and of the run, of the fields in which they differ."""
-    defaults = _flat(_as_json(base()))
+    defaults = _flat(_as_json(resolve(base())))
     # Of methods the one that was chosen matters.
     for flat in (found, expected):
         chosen = f"methods.{flat.get('method')}."
@@ -211,9 +213,9 @@ def _differences(
     return different
 
 
-def _as_json(config) -> dict[str, Any]:
-    """A config as its record is read back: tuples become lists."""
-    return valid_json.loads(valid_json.dumps(config.to_dict(), default=str))
+def _as_json(config: Config) -> dict[str, Any]:
+    """Returns a config as its record is read back: tuples become lists."""
+    return valid_json.loads(valid_json.dumps(config.model_dump(), default=str))
 
 
 def _few(values: Sequence) -> str:

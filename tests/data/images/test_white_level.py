@@ -133,8 +133,7 @@ def test_levels_of_a_small_part_are_noticed(tmp_path, caplog, most, white, colou
     assert f"end at {most} of 65535" in line
     assert f"data.max_level={white} " in line
     caplog.clear()
-    options.max_level = white
-    data = open_data(options)
+    data = open_data(options.replace(max_level=white))
     assert not caplog.records
     for split in (data.train, data.evaluation):
         image = decode_image(split.fetch(np.array([0]))["image"][0])
@@ -155,8 +154,7 @@ def test_levels_of_masked_images_are_noticed(tmp_path, caplog):
     data = open_data(options)
     image = decode_image(data.train.fetch(np.array([0]))["image"][0])
     assert image.max() == round(800 * 255 / 1023)
-    options.max_level = 0
-    open_data(options)
+    open_data(options.replace(max_level=0))
     assert "data.max_level=1023 " in caplog.text
 
 

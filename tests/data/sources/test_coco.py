@@ -431,7 +431,7 @@ def test_a_run_on_files(tmp_path):
     )
     assert sum(batch["mask"].sum() for batch in found) == 13
     # Before pictures are looked at that have no canvas.
-    options.update(augment="none", train_size=(), canvas=())
+    options = options.replace(augment="none", train_size=(), canvas=())
     with pytest.raises(ValueError, match=r"data.resize: found 30, expected 0 for pict"):
         open_data(options)
 

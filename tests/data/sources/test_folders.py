@@ -204,8 +204,8 @@ def test_a_limit_beyond_the_split_is_all(limit):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"limit": -5}, r"data\.limit: found -5, expected at least 0"),
-        ({"holdout": -1}, r"data\.holdout: found -1, expected at least 0"),
+        ({"limit": -5}, r"data\.limit: found -5, expected an integer at least"),
+        ({"holdout": -1}, r"data\.holdout: found -1, expected an integer at"),
         ({"train_split": "holdout"}, r"data\.train_split: found 'holdout'"),
         ({"augment": "crop_flip", "padding": 9}, r"data\.padding: .* expected 0 to 8"),
         ({"augment": "mixup"}, r"data\.augment: found 'mixup'"),

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diffkd_jax.config import base
-from diffkd_jax.data import fields
+from diffkd_jax.config.data import Data
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.decoding import Encoded
 from diffkd_jax.data.images.objects import Objects, padded
@@ -194,7 +193,10 @@ RESIZED = {"augment": "resize_flip", "train_size": (96, 96), "resize": 80}
             "data.scale_step: found 0.0, expected the default 0.1 for data.augment 're",
         ),
         ({"two_canvases": True}, "data.two_canvases: found True, expected False with"),
-        ({"max_objects": 0}, "data.max_objects: found 0, expected 1 to 10000"),
+        (
+            {"max_objects": 0},
+            "data.max_objects: found 0, expected an integer at least 1",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_boxes(given, message):
@@ -203,7 +205,7 @@ def test_fields_that_do_not_fit_boxes(given, message):
 
 
 def test_the_factors_that_resize_flip_leaves_alone_are_the_defaults():
-    assert {name: base().data[name] for name in fields.FACTORS} == fields.FACTORS
+    Data(**RESIZED, scale=(0.5, 2.0), scale_step=0.1)
     assert open_data(scene_options(**RESIZED, canvas=(80, 80))).sized
 
 

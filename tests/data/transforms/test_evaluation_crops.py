@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import fields
 from diffkd_jax.data.images.decoding import UnreadablePicture
 from diffkd_jax.data.transforms import images
 from tests.helpers.data_options import data_options
@@ -74,24 +73,34 @@ def test_resize_is_the_image_size_by_default():
     ("own", "message"),
     [
         ({"augment": "resized_crop", "image_size": 0}, r"data\.image_size: found 0"),
-        ({"image_size": -1}, r"data\.image_size: found -1, expected 0 to 8192"),
+        (
+            {"image_size": -1},
+            r"data\.image_size: found -1, expected an integer at least 0",
+        ),
         ({"image_size": 10**9}, r"data\.image_size: found 1000000000"),
         ({"resize": -4}, r"data\.resize: found -4"),
-        ({"padding": -1}, r"data\.padding: found -1, expected at least 0"),
+        ({"padding": -1}, r"data\.padding: found -1, expected an integer at least 0"),
         ({"holdout": -1}, r"data\.holdout: found -1"),
         ({"limit": -5}, r"data\.limit: found -5"),
-        ({"batch_size": 0}, r"data\.batch_size: found 0, expected at least 1"),
+        (
+            {"batch_size": 0},
+            r"data\.batch_size: found 0, expected an integer at least 1",
+        ),
         ({"eval_batch_size": -2}, r"data\.eval_batch_size: found -2"),
         ({"num_threads": -1}, r"data\.num_threads: found -1"),
         ({"num_workers": -1}, r"data\.num_workers: found -1"),
         ({"max_unreadable": float("nan")}, r"data\.max_unreadable: found nan"),
-        ({"max_unreadable": 2.0}, r"data\.max_unreadable: found 2\.0, expected 0 to 1"),
+        (
+            {"max_unreadable": 2.0},
+            r"data\.max_unreadable: found 2\.0, expected a number",
+        ),
         ({"color_jitter": float("nan")}, r"data\.color_jitter: found nan"),
-        ({"rand_augment": 11.0}, r"data\.rand_augment: found 11\.0, expected 0 to 10"),
+        (
+            {"rand_augment": 11.0},
+            r"data\.rand_augment: found 11\.0, expected a number",
+        ),
     ],
 )
 def test_fields_out_of_range_are_named(own, message):
     with pytest.raises(ValueError, match=message):
-        fields.check_fields(options(**own))
-    with pytest.raises(ValueError, match=message):
-        images.train_transform(options(**own))
+        options(**own)

@@ -78,14 +78,12 @@ def test_color_jitter_scales_within_its_range(golden):
 
 
 def test_the_training_transform_uses_them(golden):
-    options = OPTIONS.copy_and_resolve_references()
-    options.augment, options.mean, options.std = "none", (0.0,), (1.0,)
+    options = OPTIONS.replace(augment="none", mean=(0.0,), std=(1.0,))
     batch = {"image": np.stack([golden["image"]] * 8)}
     draws = Draws(0, 0, np.arange(8))
     plain = images.train_transform(options)(batch, draws)
     for field, value in (("rand_augment", 9.0), ("color_jitter", 0.4)):
-        changed = options.copy_and_resolve_references()
-        changed[field] = value
+        changed = options.replace(**{field: value})
         out = images.train_transform(changed)(batch, draws)
         assert out["image"].shape == plain["image"].shape
         assert (out["image"] != plain["image"]).any()

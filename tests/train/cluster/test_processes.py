@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from diffkd_jax.config.machine import Distributed
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import processes
@@ -221,13 +222,8 @@ def test_one_that_fails_ends_the_others(started, tmp_path):
     assert all(str(blocked) in err for _, err in texts)
 
 
-OPTIONS = tiny_config().distributed
-
-
 def options(**fields):
-    changed = OPTIONS.copy_and_resolve_references()
-    changed.update(fields)
-    return changed
+    return Distributed(**fields)
 
 
 def test_the_config_goes_before_the_environment():

@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data.pipeline import read_ahead
 from diffkd_jax.data.pipeline.workers import TO_END
 from diffkd_jax.train import commands as runs
@@ -58,7 +59,7 @@ def kd_config(finished, **fields):
 def built(finished):
     made = kd_config(finished)
     run = build(made)
-    return run._replace(teacher=runs.get_teacher(made, run.teacher, finished))
+    return run._replace(teacher=runs.get_teacher(resolve(made), run.teacher, finished))
 
 
 @pytest.fixture(scope="module")

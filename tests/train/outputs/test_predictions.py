@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.data.sources.cityscapes import IDS
 from diffkd_jax.tasks.segmentation.task import segmentation
@@ -29,7 +30,7 @@ def test_predictions_are_those_of_the_evaluation(predicted, finished, capsys):
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
     config = tiny_config(mode="evaluate")
     main.run(config, str(finished))
-    data = open_data(config.data)
+    data = open_data(resolve(config).data)
     assert len(rows) == data.evaluation.size
     first = data.evaluation.name(0)
     assert rows[0]["name"] == first.replace(" ", "_")

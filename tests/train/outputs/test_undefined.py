@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.io import valid_json
 from diffkd_jax.tasks import TASKS
 from diffkd_jax.tasks.detection.plots import write
@@ -115,16 +116,16 @@ def test_a_config_with_an_undefined_number_is_its_own(tmp_path):
     with config.unlocked():
         config.student.options.clip = INF
         config.student.options.fill = NAN
-    claim_workdir(config, tmp_path)
+    claim_workdir(resolve(config), tmp_path)
     assert strictly(tmp_path / "config.json")
     (tmp_path / "summary.json").write_text("{}")
-    claim_workdir(config, tmp_path)
+    claim_workdir(resolve(config), tmp_path)
     with config.unlocked():
         config.student.options.clip = 1.0
     with pytest.raises(
         ValueError, match=r"student\.options\.clip: found None, expected"
     ):
-        claim_workdir(config, tmp_path)
+        claim_workdir(resolve(config), tmp_path)
 
 
 def test_detections_are_json(tmp_path):

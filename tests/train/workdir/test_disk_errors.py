@@ -11,6 +11,7 @@ from absl import logging
 
 from diffkd_jax import main
 from diffkd_jax.config.defaults import FREE_FIELDS
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics
@@ -24,7 +25,7 @@ from tests.helpers.variables import random_variables
 
 def claimed(path, **fields):
     path.mkdir(exist_ok=True)
-    claim_workdir(tiny_config(**fields), path, {"classes": ["a", "b"]})
+    claim_workdir(resolve(tiny_config(**fields)), path, {"classes": ["a", "b"]})
     return path
 
 
@@ -53,8 +54,8 @@ def test_a_new_run_in_an_unused_workdir_takes_its_own_teacher(tmp_path):
 
 def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
     config = tiny_config(method="kd")
-    data = open_data(config.data)
-    model = make_model("teacher", config.teacher, data)
+    data = open_data(resolve(config).data)
+    model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     found = []
     for name, added in (("a", 0), ("b", 0), ("c", 1)):
@@ -68,9 +69,9 @@ def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
 def test_the_record_of_a_run_holds_its_teacher(finished):
     record = directory.read_json_object(finished / "config.json")
     config = tiny_config()
-    data = open_data(config.data)
+    data = open_data(resolve(config).data)
     teacher = load_teacher(
-        finished / "teacher", make_model("teacher", config.teacher, data)
+        finished / "teacher", make_model("teacher", resolve(config).teacher, data)
     )
     assert record["teacher_checksum"] == teacher.meta["checksum"]
     assert "teacher_checksum" not in directory.read_json_object(
@@ -91,7 +92,9 @@ def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
 def done(tmp_path):
     """A finished run, as far as its summary and what belongs to it go."""
     config = tiny_config()
-    model = make_model("student", config.student, open_data(config.data))
+    model = make_model(
+        "student", resolve(config).student, open_data(resolve(config).data)
+    )
     variables = random_variables(model.module, (28, 28, 1))
     export_model(tmp_path / MODEL_FILE, model._replace(variables=variables))
     (tmp_path / "report.html").write_text("<p>")

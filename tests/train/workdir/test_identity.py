@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import __version__, main
+from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train import commands as runs
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.workdir import directory, disk_errors
@@ -54,7 +55,7 @@ def test_a_run_of_a_version_before_0_4_is_refused(copied, version, stopped):
 
 
 def test_a_run_of_another_later_version_goes_on(copied, caplog):
-    claim_workdir(tiny_config(), copied(version="0.4.99"))
+    claim_workdir(resolve(tiny_config()), copied(version="0.4.99"))
     assert f"begun by version 0.4.99, goes on in {__version__}" in caplog.text
 
 
@@ -66,13 +67,13 @@ def test_a_field_that_a_record_lacks_counts_as_its_default(copied):
         r"version 0\.4\.99, this is .*\n  train\.distill_every: found 1, expected 2"
     )
     with pytest.raises(ValueError, match=message):
-        claim_workdir(tiny_config(**{"train.distill_every": 2}), run)
-    claim_workdir(tiny_config(), run)
+        claim_workdir(resolve(tiny_config(**{"train.distill_every": 2})), run)
+    claim_workdir(resolve(tiny_config()), run)
 
 
 def test_a_field_that_is_gone_is_an_error_if_it_was_used(copied):
     with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
-        claim_workdir(tiny_config(), copied(gone=3))
+        claim_workdir(resolve(tiny_config()), copied(gone=3))
 
 
 @pytest.mark.parametrize("folder", ["2026-11-23_cifar10", "2026-11-23_fashion_mnist"])
@@ -92,23 +93,23 @@ def test_the_record_says_version_and_classes(finished):
 def test_classes_that_have_names_in_one_version_alone_are_the_same(finished):
     """As those of MNIST, which earlier versions called clothes."""
     numbers = [str(k) for k in range(10)]
-    claim_workdir(tiny_config(), finished, {"classes": numbers})
+    claim_workdir(resolve(tiny_config()), finished, {"classes": numbers})
     with pytest.raises(ValueError, match="data of classes"):
-        claim_workdir(tiny_config(), finished, {"classes": numbers[:9]})
+        claim_workdir(resolve(tiny_config()), finished, {"classes": numbers[:9]})
 
 
 def test_data_of_other_classes_is_called_that(finished):
     names = ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
-        claim_workdir(tiny_config(), finished, {"classes": names})
+        claim_workdir(resolve(tiny_config()), finished, {"classes": names})
 
 
 def test_data_of_other_sizes_is_called_that(finished):
     with pytest.raises(
         ValueError, match=r"data of pictures \(64, 64\), found \(65, 64"
     ):
-        claim_workdir(tiny_config(), finished, {"pictures": [65, 64]})
-    claim_workdir(tiny_config(), finished, {"pictures": [64, 64]})
+        claim_workdir(resolve(tiny_config()), finished, {"pictures": [65, 64]})
+    claim_workdir(resolve(tiny_config()), finished, {"pictures": [64, 64]})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
 
 def test_data_that_moved_is_taken(finished):
     config = tiny_config(**{"data.path": "/elsewhere"})
-    claim_workdir(config, finished)
+    claim_workdir(resolve(config), finished)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
     if content is not None:
         record.write_text(content)
     with pytest.raises(ValueError, match=message):
-        claim_workdir(tiny_config(**{"optimizer.learning_rate": 0.3}), run)
+        claim_workdir(resolve(tiny_config(**{"optimizer.learning_rate": 0.3})), run)
 
 
 def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):

@@ -7,8 +7,9 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from ..config import base
-from ..config.recorded import as_tuples, check_named, import_paths, read_record
+from .defaults import base
+from .recorded import as_tuples, check_named, import_paths, read_record
+from .resolve import as_mapping
 
 LOG = logging.getLogger(__name__)
 # What the score of a student depends on.
@@ -29,9 +30,9 @@ OF_NAMED: dict[str, tuple[str, ...]] = {
 
 
 def as_trained(
-    config, workdir: pathlib.Path, given: Collection[str] | None = None
+    config: Any, workdir: pathlib.Path, given: Collection[str] | None = None
 ) -> Any:
-    """Returns a config with the data, task and student of a run.
+    """Returns the values of a config with the data, task and student of a run.
 
     So are the sections ``mix`` and ``train``, from which a task may take arguments.
     Fields of the machine, such as ``data.num_threads``, stay as they are. The log names
@@ -54,22 +55,22 @@ def as_trained(
     file = workdir / "config.json"
     if not file.exists():
         LOG.info("%s: found none, data and student are those of this config", file)
-        return config.copy_and_resolve_references()
-    ours = _flat(config.to_dict())
+        return config
+    merged = as_mapping(config)
+    ours = _flat(merged)
     recorded = read_record(file, SECTIONS)
-    of_run = _flat({name: recorded[name].to_dict() for name in SECTIONS})
+    of_run = _flat({k: v for k, v in recorded.to_dict().items() if k in SECTIONS})
     _check_student(file, of_run, ours, by_hand=given or ())
     if given is None:
         defaults = _flat(base().to_dict())
         given = {k for k, v in ours.items() if k not in defaults or defaults[k] != v}
-    merged = config.copy_and_resolve_references()
     for section, name in NAMES.items():
         field = f"{section}.{name}"
         if field in given and ours[field] != of_run.get(field):
             others = tuple(f"{section}.{n}" for n in (*OF_NAMED[section], "options"))
             of_run = {k: v for k, v in of_run.items() if not k.startswith(others)}
         else:
-            _keep_options(merged[section].options, f"{section}.options.", given)
+            _keep_options(merged[section]["options"], f"{section}.options.", given)
     taken = {k: v for k, v in of_run.items() if k not in {*given, *OF_MACHINE}}
     paths = import_paths(recorded)
     check_named({k: v for k, v in paths.items() if k in taken and ours.get(k) != v}, ())
@@ -102,11 +103,10 @@ def _check_student(
             )
 
 
-def _keep_options(options, prefix: str, given: Collection[str]) -> None:
+def _keep_options(options: dict[str, Any], prefix: str, given: Collection[str]) -> None:
     """Deletes options of a recipe, whose place those of the run take."""
-    with options.unlocked():
-        for name in [n for n in options if prefix + n not in given]:
-            del options[name]
+    for name in [n for n in options if prefix + n not in given]:
+        del options[name]
 
 
 def _log_differences(
@@ -123,12 +123,11 @@ def _log_differences(
             LOG.info("%s: %r as in the run, not %r", field, *pair)
 
 
-def _set(config, field: str, value: Any) -> None:
+def _set(values: dict[str, Any], field: str, value: Any) -> None:
     """Sets a field, or an option that may be new."""
     section, name, *option = field.split(".", 2)
-    target = config[section].options if option else config[section]
-    with target.unlocked():
-        target[option[0] if option else name] = value
+    target = values[section]["options"] if option else values[section]
+    target[option[0] if option else name] = value
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
