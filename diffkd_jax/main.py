@@ -1,4 +1,7 @@
-"""Command line: ``python -m diffkd_jax.main --config=quickstart``."""
+"""Command line: ``python -m diffkd_jax.main --config=quickstart``.
+
+``--helpfull`` ends with a table of all fields of a config.
+"""
 
 import contextlib
 import functools
@@ -18,7 +21,9 @@ from ml_collections import config_flags
 
 from .backend import huge_pages
 from .config.files import BadConfig, ConfigParser
-from .config.recipes import recipes, take_options
+from .config.flags import flag_faults, set_options, take_options, unknown_flag
+from .config.help import describe_fields
+from .config.recipes import recipes
 from .config.recorded import check_named
 from .io import console
 
@@ -35,7 +40,7 @@ def define_flags(values: flags.FlagValues) -> None:
             "config",
             None,
             "A packaged recipe, such as quickstart, or a config file; an argument goes "
-            "after a colon where it takes one.",
+            "after a colon where it takes one. --helpfull ends with all fields.",
             flag_values=values,
         )
     finally:
@@ -227,7 +232,7 @@ def parse_flags(
         argv = _with_flag_files(argv, values)
         arguments, options = take_options(argv)
         sys.argv = arguments  # ml_collections looks for fields of the config there
-        rest = values(sys.argv)
+        rest = _parsed(values)
         if values.config is None:
             raise ValueError(
                 f"--config: found none, expected one of {list(recipes())} or a config "
@@ -241,27 +246,36 @@ def parse_flags(
         assert isinstance(parser, ConfigParser)
         check_named(parser.recorded, given)
         _drop_options(values.config, arguments)
-        with values.config.unlocked():
-            for field, value in options.items():
-                section, name, *_ = (*field.split("."), "")
-                if section == "evaluations":  # named by its flag
-                    own = values.config.evaluations
-                    own[name] = own.get(name, {})
-                if name == "options":  # whose types their functions know
-                    own, key = values.config[section].options, field.split(".", 2)[2]
-                    if key in own:
-                        del own[key]
-                values.config.update_from_flattened_dict({field: value})
+        set_options(values.config, options)
     except BadConfig as error:
         if _is_verbose(argv):
             traceback.print_exception(error.__cause__ or error)
         _stop(str(error))
-    except (AttributeError, KeyError) as error:
-        text = " ".join(str(error.args[0]).split())
-        _stop(f"unknown config field: {text}; all fields are in diffkd_jax/config")
+    except flags.UnrecognizedFlagError as error:
+        _stop(unknown_flag(error.flagname, values))
+    except flags.IllegalFlagValueError as error:
+        _stop(_in_our_words(str(error)))
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
-        _stop(" ".join(str(error).split()))
+        _stop("\n".join(" ".join(line.split()) for line in str(error).splitlines()))
     return rest
+
+
+def _parsed(values: flags.FlagValues) -> list[str]:
+    """Parses ``sys.argv``; a long help ends with the table of fields."""
+    sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
+    try:
+        return values(sys.argv)
+    except SystemExit:
+        if any(re.fullmatch("--?helpfull", argument) for argument in sys.argv):
+            print(f"\n{describe_fields()}")
+        raise
+
+
+def _in_our_words(text: str) -> str:
+    """Returns what is wrong with a flag's value, of which absl has other words."""
+    match = re.match(r"flag --config\.([^=]+)=(.*?): ", text, re.DOTALL)
+    faults = list(flag_faults(*match.groups())) if match else []
+    return faults[0] if faults else " ".join(text.split())
 
 
 def _drop_options(config: Any, arguments: list[str]) -> None:

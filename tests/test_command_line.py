@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ import pytest
 from absl import flags
 
 from diffkd_jax import main
+from diffkd_jax.config.resolve import resolve
+from diffkd_jax.config.section import fields_of
+from diffkd_jax.config.sections import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -27,14 +31,30 @@ def command(*arguments, **environment):
 
 BAD = [
     ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'cityscapes',"),
-    (["--config=quickstart", "--config.optimizer.learning_rat=1"], "learning_rat"),
+    (
+        ["--config=quickstart", "--config.optimizer.learning_rat=1"],
+        "error: optimizer.learning_rat: found '1', expected no such field; nearest: "
+        "optimizer.learning_rate",
+    ),
     (["--config=configs/nowhere.py"], "configs/nowhere.py"),
     (["--config=quickstart:fast"], "quickstart: found 'fast', expected one of"),
     (["--config=imagenet:r9-r9"], "imagenet: found 'r9-r9', expected one of"),
     (["--config=configs/cifar10.py:wrn"], "expected <teacher>-<student>"),
     (["--config=quickstart", "train"], "found ['train']"),
-    (["--config=quickstart", "--config.seed=x"], "--config.seed=x"),
-    (["--config=quickstart", "--wrkdir=x"], "wrkdir"),
+    (["--config=quickstart", "--config.seed=x"], "error: seed: found 'x', expected an"),
+    (["--config=quickstart", "--config.seed", "x"], "error: seed: found 'x', expected"),
+    (
+        ["--config=quickstart", "--config.teacher.min_score=high"],
+        "error: teacher.min_score: found 'high', expected a number",
+    ),
+    (
+        ["--config=quickstart", "--wrkdir=x"],
+        "error: --wrkdir: found an unknown flag, expected --workdir",
+    ),
+    (
+        ["--config=quickstart", "--method=kd"],
+        "error: --method: found an unknown flag, expected --config.method",
+    ),
     (["--config=quickstart", "--config.student.options.width"], "found no value"),
     (
         ["--config=quickstart", "--config.teacher.min_top1=0.7"],
@@ -58,6 +78,62 @@ def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys)
     assert message in shown
     assert shown.startswith("error: ")
     assert len(shown.splitlines()) == 1
+
+
+def test_all_wrong_flags_are_named_at_once(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        parsed(
+            monkeypatch,
+            "--config=quickstart",
+            "--config.train.batch_size=3",
+            "--config.data.flip=maybe",
+            "--config.mix.mixup=much",
+        )
+    assert capsys.readouterr().err.splitlines() == [
+        "error: train.batch_size: found '3', expected no such field; nearest: "
+        "data.batch_size, teacher.data.batch_size",
+        "data.flip: found 'maybe', expected True or False",
+        "mix.mixup: found 'much', expected a number at least 0 and at most 1000",
+    ]
+
+
+def test_flags_of_every_kind_set_their_fields(monkeypatch):
+    config = parsed(
+        monkeypatch,
+        "--config=quickstart",
+        "--noconfig.data.flip",
+        "--config.dry_run",
+        "--config.seed=0x10",
+        "--config.train.epochs",
+        "3",
+        "--config.data.mean=(0.5,)",
+        "--config.teacher.data.scale=(1.0, 2.0)",
+        "--config.methods.kd.tau=2",
+        "--config.weights['logits/distance']=0.5",
+        "--config.evaluations.agreement.every_epochs=2.0",
+    )
+    found = resolve(config)
+    assert (found.data.flip, found.dry_run, found.seed) == (False, True, 16)
+    assert (found.train.epochs, found.data.mean) == (3.0, (0.5,))
+    assert found.teacher.data.scale == (1.0, 2.0)
+    assert found.methods["kd"]["tau"] == 2
+    assert found.weights == {"logits/distance": 0.5}
+    assert found.evaluations["agreement"].every_epochs == 2.0
+
+
+def test_the_long_help_ends_with_all_fields():
+    shown = command("--helpfull").stdout.partition("\nFields of a config.")[2]
+    found = re.findall(r"^  --config\.([a-z_.0-9]+): ", shown, re.MULTILINE)
+    assert found == [field.path for field in fields_of(Config)]
+    assert "images that may be unreadable.\n    (default: 0.001; a number at" in shown
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_short_help_says_where_the_fields_are(flag):
+    done = command(flag)
+    assert "``--helpfull`` ends with a table of all fields" in done.stdout
+    assert "--workdir" in done.stdout
+    assert not done.stderr
 
 
 BAD_RUNS = [

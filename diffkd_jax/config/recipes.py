@@ -1,26 +1,7 @@
-"""The packaged recipes by name, and options of models among the flags."""
+"""The packaged recipes by name, and the file that ``--config`` names."""
 
-import ast
 import pathlib
-import re
-from collections.abc import Iterable
 from importlib import resources
-from typing import Any
-
-# Fields of earlier versions, and the field that replaces each.
-REPLACED = {"teacher.min_top1": "teacher.min_score"}
-# Whose names are those of functions that a config names, or of losses.
-OPTION = re.compile(
-    r"--?config\.((?:student|teacher|task)\.options\.[^.]*"
-    r"|data\.options\.[^.]*|method_options\.[^.]*"
-    r"|(?:methods|evaluations)\.[^.]*\.[^.]*|weights\.[^.]*"
-    r"|weights\[['\"][^'\"]*['\"]\])"
-)
-
-# Fields that hold several words.
-WORDS = re.compile(
-    r"--?config\.(compare|optimizer\.frozen|student\.(inherit|init_leave_out))"
-)
 
 
 def recipe_folder() -> pathlib.Path:
@@ -72,64 +53,3 @@ def recipe_file(given: str) -> tuple[pathlib.Path, list[str]]:
         f"--config: found {what} at {str(path)!r}, expected a file or one of "
         f"{list(known)}"
     )
-
-
-def as_tuple_of_words(argument: str) -> str:
-    """Returns an argument in which words between commas are a tuple.
-
-    >>> as_tuple_of_words("--config.compare=none,kd")
-    "--config.compare=('none', 'kd')"
-    >>> as_tuple_of_words("--config.compare=('none',)")
-    "--config.compare=('none',)"
-    """
-    flag, separator, value = argument.partition("=")
-    if not (WORDS.fullmatch(flag) and value) or value.startswith(("(", "[")):
-        return argument
-    words = tuple(word.strip(" '\"") for word in value.split(",") if word.strip())
-    return f"{flag}{separator}{words}"
-
-
-def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Parts options of models, tasks, methods and the like from the other arguments.
-
-    What a function takes is not known before the config that names it is read, so
-    these, ``--config.<section>.options.<name>=<value>`` and the like, cannot be flags.
-    Values are Python literals (numbers, tuples, True, None), else text.
-
-    Returns:
-      The other arguments, and the values by field.
-
-    Raises:
-      ValueError: An option has no value, or a field belongs to an earlier version.
-
-    >>> take_options(["--a=1", "--config.student.options.width=0.5"])
-    (['--a=1'], {'student.options.width': 0.5})
-    """
-    rest: list[str] = []
-    options: dict[str, Any] = {}
-    for argument in arguments:
-        flag, separator, value = argument.partition("=")
-        field = flag.lstrip("-").removeprefix("config.")
-        if flag.startswith("-") and field in REPLACED:
-            raise ValueError(
-                f"{flag}: found a field of an earlier version, expected "
-                f"--config.{REPLACED[field]}; use that one instead"
-            )
-        match = OPTION.fullmatch(flag)
-        if not match:
-            rest.append(as_tuple_of_words(argument))
-        elif not separator:
-            raise ValueError(
-                f"--config.{match[1]}: found no value, expected {flag}=VALUE"
-            )
-        else:
-            options[re.sub(r"\[['\"](.*)['\"]\]", r".\1", match[1])] = _literal(value)
-    return rest, options
-
-
-def _literal(text: str) -> Any:
-    word = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return text

@@ -1,6 +1,5 @@
 """From the values of a config to its typed form: the one place that checks fields."""
 
-import difflib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
@@ -12,7 +11,7 @@ from pydantic_core import ErrorDetails
 from ..bounds import expected
 from ..methods import METHODS
 from ..named import keywords
-from .section import Section, fields_of, type_of
+from .section import Section, fields_of, nearest, type_of
 from .sections import Config
 
 S = TypeVar("S", bound=Section)
@@ -112,16 +111,6 @@ def _field_at(model: type[Section], loc: tuple) -> tuple[list[str], Any]:
             break
         path.append(str(name))
     return path, kind
-
-
-def nearest(path: str, known: Iterable[str]) -> str:
-    """Says what to write in place of the path of a field that is not there.
-
-    >>> nearest("data.btach_size", ["data.batch_size", "seed"])
-    'no such field; nearest: data.batch_size'
-    """
-    near = difflib.get_close_matches(path, list(known), 3)
-    return "no such field" + (f"; nearest: {', '.join(near)}" if near else "")
 
 
 def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a section of a config is: a frozen model whose fields say what they may be."""
 
+import difflib
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -106,6 +107,22 @@ def optional(model: type[Section], *names: str, without: str = "") -> type[Secti
         if name in (names or model.model_fields) and name != without
     }
     return pydantic.create_model(f"Own{model.__name__}", __base__=Section, **fields)
+
+
+def nearest(path: str, known: Iterable[str]) -> str:
+    """Says what to write in place of the path of a field that is not there.
+
+    Args:
+      path: of the unknown field.
+      known: paths of all fields; those with the same last name are nearest.
+
+    >>> nearest("data.btach_size", ["data.batch_size", "seed"])
+    'no such field; nearest: data.batch_size'
+    """
+    known, last = list(known), path.rpartition(".")[2]
+    near = [name for name in known if name.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(path, known, 3)
+    return "no such field" + (f"; nearest: {', '.join(near)}" if near else "")
 
 
 def refuse(faults: Iterable[str]) -> None:

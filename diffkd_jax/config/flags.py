@@ -1,0 +1,168 @@
+"""Flags of fields, ``--config.<field>=<value>``: checked, and options parted from them.
+
+What a model, task, method or data set takes is not known before the config that names
+it is read. So options, such as ``--config.student.options.width=0.5``, cannot be flags.
+"""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+from absl import flags
+
+from ..bounds import expected, plain_type
+from .section import Section, fields_of, nearest
+from .sections import Config
+
+FIELDS = {field.path: field for field in fields_of(Config)}
+# Fields of earlier versions, and the field that replaces each.
+REPLACED = {"teacher.min_top1": "teacher.min_score"}
+_PARSERS: dict[type, flags.ArgumentParser] = {
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+    bool: flags.BooleanParser(),
+}
+_FLAG = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
+def _option_patterns() -> Iterator[str]:
+    """Yields a pattern for the paths below each field that holds values by name."""
+    for path, field in FIELDS.items():
+        if isinstance(field.default, Mapping):
+            inner = plain_type(get_args(field.kind)[1])
+            nested = inner is Mapping or issubclass(inner, Section)
+            yield re.escape(path) + (r"\.[^.]*" * (2 if nested else 1))
+            yield re.escape(path) + r"\[['\"][^'\"]*['\"]\]"
+
+
+_OPTION = re.compile("|".join(_option_patterns()))
+# Fields that hold several words.
+_WORDS = {
+    path
+    for path, field in FIELDS.items()
+    if (get_args(field.kind) or (field.kind,))[0] == tuple[str, ...]
+}
+
+
+def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """Parts options of models, tasks, methods and the like from the other arguments.
+
+    Values are Python literals (numbers, tuples, True, None), else text.
+
+    Returns:
+      The other arguments, and the values by field.
+
+    Raises:
+      ValueError: A field is unknown or belongs to an earlier version, an option has no
+        value, or a value is of another type than its field; a line for each.
+
+    >>> take_options(["--a=1", "--config.student.options.width=0.5"])
+    (['--a=1'], {'student.options.width': 0.5})
+    >>> take_options(["--config.seed=one", "--config.teacher.seed=3"])
+    Traceback (most recent call last):
+    ValueError: seed: found 'one', expected an integer at least 0 and at most 2147483647
+    teacher.seed: found '3', expected no such field; nearest: seed
+    """
+    rest: list[str] = []
+    options: dict[str, Any] = {}
+    faults: list[str] = []
+    for argument in arguments:
+        match = _FLAG.fullmatch(argument)
+        path, value = match.groups() if match else ("", None)
+        if not match:
+            rest.append(argument)
+        elif not _OPTION.fullmatch(path):
+            faults += flag_faults(path, value)
+            rest.append(as_tuple_of_words(argument))
+        elif value is None:
+            faults.append(f"--config.{path}: found no value, expected {argument}=VALUE")
+        else:
+            options[re.sub(r"\[['\"](.*)['\"]\]", r".\1", path)] = _literal(value)
+    if faults:
+        raise ValueError("\n".join(faults))
+    return rest, options
+
+
+def flag_faults(path: str, value: str | None) -> Iterator[str]:
+    """Yields what is wrong with the flag of a field.
+
+    Args:
+      path: of the field.
+      value: as it was typed; None for none, which is next or stands for true.
+    """
+    field, shown = FIELDS.get(path), "no value" if value is None else repr(value)
+    if path in REPLACED:
+        yield (
+            f"--config.{path}: found a field of an earlier version, expected "
+            f"--config.{REPLACED[path]}; use that one instead"
+        )
+    elif field is None:
+        if not any(known.startswith(f"{path}.") for known in FIELDS):
+            yield f"{path}: found {shown}, expected {nearest(path, FIELDS)}"
+    elif value is not None and (parser := _PARSERS.get(plain_type(field.kind))):
+        try:
+            parser.parse(value)
+        except (ValueError, TypeError):
+            yield f"{path}: found {shown}, expected {expected(field.kind)}"
+
+
+def as_tuple_of_words(argument: str) -> str:
+    """Returns an argument in which words between commas are a tuple.
+
+    >>> as_tuple_of_words("--config.compare=none,kd")
+    "--config.compare=('none', 'kd')"
+    >>> as_tuple_of_words("--config.compare=('none',)")
+    "--config.compare=('none',)"
+    """
+    flag, separator, value = argument.partition("=")
+    path = flag.lstrip("-").removeprefix("config.")
+    if path not in _WORDS or not value or value.startswith(("(", "[")):
+        return argument
+    words = tuple(word.strip(" '\"") for word in value.split(",") if word.strip())
+    return f"{flag}{separator}{words}"
+
+
+def _literal(text: str) -> Any:
+    word = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def set_options(config: Any, options: Mapping[str, Any]) -> None:
+    """Sets options in a ``ConfigDict``; they may be new, or of another type.
+
+    Args:
+      config: of the command line.
+      options: values by field, from :func:`take_options`.
+    """
+    with config.unlocked():
+        for path, value in options.items():
+            section, name, *rest = path.split(".", 2)
+            if section in ("evaluations", "methods"):  # named by the flag
+                config[section][name] = config[section].get(name, {})
+            if name == "options":  # whose types their functions know
+                known = config[section].options
+                if rest[0] in known:
+                    del known[rest[0]]
+            config.update_from_flattened_dict({path: value})
+
+
+def unknown_flag(name: str, known: Iterable[str]) -> str:
+    """Says which flag may be meant by one that there is not.
+
+    Args:
+      name: without dashes.
+      known: names of the flags that there are, besides those of fields.
+
+    >>> unknown_flag("method", ["config"])
+    '--method: found an unknown flag, expected --config.method'
+    """
+    ends = [path for path in FIELDS if path.rpartition(".")[2] == name]
+    near = [f"config.{path}" for path in ends if not path.startswith("teacher.")]
+    near = near or difflib.get_close_matches(name, [*known, *FIELDS], 3)
+    shown = " or ".join(f"--{flag}" for flag in near) or "one that --helpfull lists"
+    return f"--{name}: found an unknown flag, expected {shown}"
