@@ -266,7 +266,7 @@ def _parsed(values: flags.FlagValues) -> list[str]:
     try:
         return values(sys.argv)
     except SystemExit:
-        if any(re.fullmatch("--?helpfull", argument) for argument in sys.argv):
+        if {"--helpfull", "-helpfull"} & {*sys.argv}:
             print(f"\n{describe_fields()}")
         raise
 

@@ -92,6 +92,11 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     >>> call(task, {"tau": -1.0}, "task.options", {})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: task.options.tau: found -1.0, expected a number above 0 and ...
+    >>> def method(*, distance="mse"):
+    ...     return find(distance, {"mse": min}, "distance")
+    >>> call(method, {"distance": "l2"}, "methods.own")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: methods.own.distance: found 'l2', expected one of ['mse'] or ...
     """
     try:
         known = keywords(function, len(args))
@@ -114,6 +119,10 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
         return function(*args, **options)
     except TypeError as error:  # arguments of another kind than it can be given
         raise ValueError(f"{field}: {error}") from error
+    except ValueError as error:
+        if str(error).partition(":")[0] in known:  # an argument, named by itself
+            raise ValueError(f"{field}.{error}") from error
+        raise
 
 
 def _kinds(function: Callable) -> dict[str, Any]:

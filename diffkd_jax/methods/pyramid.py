@@ -59,8 +59,8 @@ def diffkd_fpn(
     >>> sorted(method.taps)
     ['box_p3', 'box_p4', 'p3', 'p4']
     """
-    _check(levels, "diffkd_fpn")
-    function = find(distance, DISTANCES, "methods.diffkd_fpn.distance")
+    _check(levels)
+    function = find(distance, DISTANCES, "distance")
     block = DiffKD(
         latent_channels,
         None,
@@ -96,8 +96,8 @@ def mse_fpn(
     >>> mse_fpn(levels=["p3"], weight=2.0).weights
     {'p3/distance': 2.0}
     """
-    _check(levels, "mse_fpn")
-    function = find(distance, DISTANCES, "methods.mse_fpn.distance")
+    _check(levels)
+    function = find(distance, DISTANCES, "distance")
     taps = {level: Tap(f"fpn/{level}", f"fpn/{level}", function) for level in levels}
     return Method(taps, {f"{level}/distance": weight for level in levels})
 
@@ -129,7 +129,7 @@ def fgd(
     >>> sorted(method.taps), method.taps["p4"].distance.keywords["stride"]
     (['p3', 'p4'], 16)
     """
-    _check(levels, "fgd")
+    _check(levels)
     taps = {}
     for level in levels:
         distance = functools.partial(
@@ -144,14 +144,10 @@ def fgd(
     return Method(taps, {f"{level}/relation": relation for level in levels})
 
 
-def _check(levels: Sequence[str], method: str) -> None:
+def _check(levels: Sequence[str]) -> None:
     """Refuses levels that are not named like ``p3``, and levels named twice."""
     valid = [level[:1] == "p" and level[1:].isdecimal() for level in levels]
     if not valid or not all(valid):
-        raise ValueError(
-            f"methods.{method}.levels: found {levels!r}, expected names such as 'p3'"
-        )
+        raise ValueError(f"levels: found {levels!r}, expected names such as 'p3'")
     if len(set(levels)) < len(levels):
-        raise ValueError(
-            f"methods.{method}.levels: found {levels!r}, expected each level once"
-        )
+        raise ValueError(f"levels: found {levels!r}, expected each level once")

@@ -92,7 +92,7 @@ def mse(
     >>> mse(weight=2.0).weights
     {'features/distance': 2.0}
     """
-    function = find(distance, DISTANCES, "methods.mse.distance")
+    function = find(distance, DISTANCES, "distance")
     taps = {"features": Tap(student, teacher, function)}
     return Method(taps, {"features/distance": weight})
 
@@ -141,7 +141,7 @@ def diffkd_features(
     >>> diffkd_features(num_steps=3).taps["features"].block.num_steps
     3
     """
-    function = find(distance, DISTANCES, "methods.diffkd_features.distance")
+    function = find(distance, DISTANCES, "distance")
     block = DiffKD(latent_channels, None, num_steps, num_train_steps, gradient=gradient)
     taps = {"features": Tap(student, teacher, function, block)}
     return Method(taps, {"features/distance": weight})
@@ -174,7 +174,7 @@ def diffkd_logits(
     >>> sorted(diffkd_logits(aux_weight=0.4).weights)
     ['aux_logits', 'logits/distance']
     """
-    function = find(distance, DISTANCES, "methods.diffkd_logits.distance")
+    function = find(distance, DISTANCES, "distance")
     block = DiffKD(None, None, num_steps, num_train_steps, gradient=gradient)
     distance_of = functools.partial(function, tau=tau)
     weights = {"logits/distance": weight} | (
@@ -216,7 +216,7 @@ def diffkd(
     >>> sorted(diffkd().taps)
     ['features', 'logits']
     """
-    find(logits_distance, DISTANCES, "methods.diffkd.logits_distance")
+    find(logits_distance, DISTANCES, "logits_distance")
     shared: dict[str, Any] = {"num_steps": num_steps, "gradient": gradient}
     shared["num_train_steps"] = num_train_steps
     features = diffkd_features(

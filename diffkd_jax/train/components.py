@@ -67,7 +67,8 @@ def make_method(config: sections.Config, norm_group_size: int = 0) -> Method:
     name = config.method
     make = find(name, METHODS, "method")
     options = {**config.methods.get(name, {}), **config.method_options}
-    method = call(make, options, f"methods.{name}")
+    field = f"methods.{name}" if name in METHODS else "method_options"
+    method = call(make, options, field)
     if not isinstance(method, Method):
         raise ValueError(
             f"method: found {name!r}, which gives {type(method).__name__}, expected a "

@@ -284,7 +284,11 @@ def test_spatial_rule_shows_in_the_table(capsys):
         ),
         (
             {"methods.diffkd.distance": "l2"},
-            r"methods\.diffkd_features\.distance: found 'l2', expected one of \['mse'",
+            r"^methods\.diffkd\.distance: found 'l2', expected one of \['mse'",
+        ),
+        (
+            {"method": "diffkd_map", "methods.diffkd_map.distance": "l2"},
+            r"^methods\.diffkd_map\.distance: found 'l2', expected one of \['mse'",
         ),
         (
             {"methods.diffkd": {"tua": 2.0}},

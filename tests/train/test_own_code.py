@@ -145,7 +145,7 @@ def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
     [
         ({"student.model": f"{OWN}:nothing"}, "found Nothing, expected a Flax Linen"),
         ({"task.name": f"{OWN}:nothing"}, "task.name: .* gives Nothing, expected a"),
-        ({"method": f"{OWN}:lion"}, r"methods\..*:lion: found no 'schedule'"),
+        ({"method": f"{OWN}:lion"}, "method_options: found no 'schedule', expect"),
         ({"method": f"{OWN}:plain"}, "found no 'meta'"),
         ({"data.name": f"{OWN}:lion"}, "data.name: .* gives Gradient.*, expected a"),
         ({"task.name": f"{OWN}:none"}, "task.name: .* gives AttributeError"),
