@@ -18,11 +18,8 @@ from pydantic.fields import FieldInfo
 from ..bounds import plain_type
 from ..methods import METHODS
 from ..named import keywords
-from .section import Section, fields_of, section_in
+from .section import Section, section_in
 from .sections import Config
-
-# Fields that may change between two calls on the same workdir.
-FREE_FIELDS = tuple(field.path for field in fields_of(Config) if field.is_free)
 
 
 def base() -> ConfigDict:

@@ -2,15 +2,17 @@
 
 import itertools
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import __version__
-from ...config.defaults import FREE_FIELDS, base
+from ...config.defaults import base
 from ...config.recorded import check_version
 from ...config.resolve import resolve
+from ...config.section import fields_of
 from ...config.sections import Config
 from ...io import valid_json
 from ...tasks.classes import first_difference
@@ -25,6 +27,8 @@ from .directory import (
 )
 
 LOG = logging.getLogger(__name__)
+# Fields that may change between two calls on the same workdir.
+FREE = {field.path for field in fields_of(Config) if field.is_free}
 KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
 TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
 CHANGED = "changed"  # another: fields that changed after a stop, from and to
@@ -205,7 +209,7 @@ def _differences(
             if not name.startswith(chosen):
                 del flat[name]
     different = {}
-    for name in sorted({*found, *expected} - set(FREE_FIELDS)):
+    for name in sorted({*found, *expected} - FREE):
         theirs = found.get(name, defaults.get(name, "nothing"))
         ours = expected.get(name, "nothing")
         if theirs != ours:
@@ -214,8 +218,16 @@ def _differences(
 
 
 def _as_json(config: Config) -> dict[str, Any]:
-    """Returns a config as its record is read back: tuples become lists."""
-    return valid_json.loads(valid_json.dumps(config.model_dump(), default=str))
+    """Returns a config as its record is read back: tuples become lists.
+
+    A relative ``data.path`` that exists becomes absolute: the record may be read from
+    another folder. Other texts, such as names that a loader knows, stay as they are.
+    """
+    path = config.data.path
+    if path and os.path.exists(path):
+        path = os.path.abspath(path)
+    values = config.replace(data=config.data.replace(path=path)).model_dump()
+    return valid_json.loads(valid_json.dumps(values, default=str))
 
 
 def _few(values: Sequence) -> str:

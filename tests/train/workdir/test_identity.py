@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax import __version__, main
+from diffkd_jax.config.finished_run import as_trained
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train import commands as runs
 from diffkd_jax.train.outputs import metrics
@@ -136,6 +137,22 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
 
     monkeypatch.setattr(directory.FileLock, "acquire", refuse)
     main.run(tiny_config(), str(finished))
+
+
+def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
+    """By the record, which holds where a relative path was."""
+    for folder in ("here/images", "run", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    config = tiny_config(**{"data.path": "images"})
+    claim_workdir(resolve(config), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    found = as_trained(tiny_config(), tmp_path / "run", given=())
+    assert found["data"]["path"] == str(tmp_path / "here/images")
+    claim_workdir(resolve(tiny_config(**{"data.path": "a name"})), tmp_path / "other")
+    assert json.loads((tmp_path / "other/config.json").read_text())["data"]["path"] == (
+        "a name"
+    )
 
 
 def test_data_that_moved_is_taken(finished):
