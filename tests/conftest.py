@@ -1,5 +1,6 @@
 """Shared by all tests: devices, compilation, run-time shape checks, golden files."""
 
+import ctypes
 import functools
 import gc
 import os
@@ -57,6 +58,8 @@ COMPILED_CHEAPLY = (
 )
 AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"
+# Compiled programs are dropped when a worker holds more, for two workers take 6 GiB.
+MAX_BYTES = int(2.3 * 2**30)
 # Of jaxlib 0.10; a later one has no such choice.
 QUICK = {"xla_cpu_use_fusion_emitters": False}
 get_compile_options = compiler.get_compile_options
@@ -91,7 +94,26 @@ def pytest_runtest_protocol(item):
     compiler.get_compile_options = (
         quick_compile_options if cheap else get_compile_options
     )
-    return (yield)
+    result = yield
+    drop_programs(MAX_BYTES)
+    return result
+
+
+def drop_programs(max_bytes):
+    """Drops all compiled programs if this process holds more memory than ``max_bytes``.
+
+    JAX keeps each program for ever. Those that are needed again come from the cache on
+    disk.
+    """
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not on Linux
+        return
+    if pages * os.sysconf("SC_PAGESIZE") > max_bytes:
+        jax.clear_caches()
+        gc.collect()
+        # glibc keeps what was freed until it is told to give it back.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture
