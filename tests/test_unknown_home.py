@@ -12,7 +12,7 @@ UNKNOWN = "~nobody_of_this_name/x"
 
 def test_an_unknown_home_is_named():
     with pytest.raises(ValueError, match=r"^data\.path: found '~nobody"):
-        single_files.existing(UNKNOWN)
+        single_files.require_path(UNKNOWN)
     with pytest.raises(ValueError, match=r"^--config: found '~nobody"):
         recipes.recipe_file(UNKNOWN)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config.data import Data as Options
-from .images.decoding import Encoded, UnreadablePicture, orientation_of
+from .images.decoding import Encoded, UnreadableImage, read_orientation
 from .split import Split, some_of
 from .transforms import views
 from .transforms.dense import canvas_of
@@ -74,7 +74,7 @@ def _look_at_canvas(
             if side:
                 try:
                     shown = views.fit_view(shown, side, data.resize_longest).whole
-                except UnreadablePicture:
+                except UnreadableImage:
                     continue  # named where it is read
             canvas = canvas_of(shown, wanted, data.two_canvases) or shown
             results.add(canvas)
@@ -101,9 +101,9 @@ def _look_at_orientations(split: Split, where: str) -> None:
     stored = []
     for picture in split.fetch(rows)["image"]:
         try:
-            if isinstance(picture, Encoded) and orientation_of(picture) > 4:
+            if isinstance(picture, Encoded) and read_orientation(picture) > 4:
                 stored.append(picture.name)
-        except UnreadablePicture:
+        except UnreadableImage:
             continue  # named where it is used
     if stored:
         LOG.warning(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config.data import Data as Options
 from . import box_survey, leaks, survey, suspects
-from .formats.text import finder
+from .formats.text import make_name_finder
 from .images import white_level
 from .images.objects import drop_empty_images
 from .pipeline.groups import grouped
@@ -184,7 +184,7 @@ def make_normalised(options: Options, channels: int) -> Callable[[Mapping], dict
 
 def _find_splits(splits: dict[str, Split], options: Options) -> None:
     """Renames splits, in place, that a config names in another Unicode form."""
-    find = finder(list(splits))
+    find = make_name_finder(list(splits))
     for field in ("train_split", "eval_split"):
         wanted = getattr(options, field)
         name = find(wanted)

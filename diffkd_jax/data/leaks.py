@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from .formats.text import normal
+from .formats.text import normalise_name
 from .split import Doubt, Split, Stored, some_of
 
 LOG = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _of_one_name(first: Stored, second: Stored) -> Candidates:
 
 def _base(path: bytes) -> bytes | str:
     name = path.rpartition(b"/")[2]
-    return name if name.isascii() else normal(os.fsdecode(name))
+    return name if name.isascii() else normalise_name(os.fsdecode(name))
 
 
 def _is_copy(second: Stored, row: int, first: Stored, others: list[int]) -> bool:

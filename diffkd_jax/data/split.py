@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MOST_CLASSES = 1_000_000  # more than any set has, and a bound on what a file can ask
+MAX_CLASSES = 1_000_000  # more than any set has, and a bound on what a file can ask
 
 
 class Known(NamedTuple):

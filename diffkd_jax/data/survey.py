@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .images.decoding import UnreadablePicture, decode_image, orientation_of
+from .images.decoding import UnreadableImage, decode_image, read_orientation
 from .images.masks import VOID, EncodedMask, WrongMask, read_mask
 from .split import Split, some_of
 from .transforms.dense import name_image
@@ -43,11 +43,11 @@ def look(
     for picture, mask in zip(batch["image"], batch["target"]["label"], strict=True):
         try:
             classes = read_mask(mask) if isinstance(mask, EncodedMask) else mask
-            if orientation_of(picture) > 4 and decode_image(picture).shape[:2] == (
+            if read_orientation(picture) > 4 and decode_image(picture).shape[:2] == (
                 classes.shape
             ):
                 stored.append(name_image(picture))
-        except UnreadablePicture:
+        except UnreadableImage:
             continue  # named where it is used
         counts += np.bincount(classes.ravel(), minlength=256)
         sizes.add(classes.shape)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import reason
+from ..images.decoding import describe_reason
 from ..images.signatures import refuse_pointer
 
 
@@ -34,7 +34,9 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
         image = image.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(image), _array(_field(batch, label_key))
     except Exception as error:  # whatever a damaged pickle makes of its reader
-        raise ValueError(f"{file}: not a CIFAR python batch: {reason(error)}") from None
+        raise ValueError(
+            f"{file}: not a CIFAR python batch: {describe_reason(error)}"
+        ) from None
 
 
 def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
@@ -63,7 +65,9 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
         texts = (name if isinstance(name, str) else _bytes(name) for name in stored)
         return tuple(text if isinstance(text, str) else text.decode() for text in texts)
     except Exception as error:  # whatever a damaged pickle makes of its reader
-        raise ValueError(f"{file}: no names of classes: {reason(error)}") from None
+        raise ValueError(
+            f"{file}: no names of classes: {describe_reason(error)}"
+        ) from None
 
 
 class _Stored:

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..images.decoding import reason
-from ..images.objects import MOST_NUMBER, Read, report
-from ..split import MOST_CLASSES, some_of
-from .text import decode_text, parse_whole_number, printable
+from ..images.decoding import describe_reason
+from ..images.objects import MAX_NUMBER, Read, report
+from ..split import MAX_CLASSES, some_of
+from .text import decode_text, parse_whole_number, printable_name
 
 LOG = logging.getLogger(__name__)
-MOST_BYTES = 2**31
-MOST_SIDE = 1_000_000
-NUMBERS = f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
+MAX_BYTES = 2**31
+MAX_SIDE = 1_000_000
+NUMBERS = f"numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
 Id = int | str
 
 
-class Table(NamedTuple):
+class CocoTable(NamedTuple):
     """A file of COCO's annotations.
 
     Attributes:
@@ -46,9 +46,9 @@ class Table(NamedTuple):
         return f"annotation {self.numbers[row]}"
 
 
-def read_table(
+def read_coco_table(
     file: pathlib.Path, *, crowd_objects: bool, corners: bool, box_area: bool
-) -> Table:
+) -> CocoTable:
     """A file of COCO's annotations; ``segmentation`` is never kept.
 
     Numbers are ours afterwards: pictures, classes and annotations count from 0. What
@@ -65,7 +65,7 @@ def read_table(
       ValueError: in one line that names the file: not such a json, ids that are no ids
         or are not listed, boxes that are not four numbers, or that seem to be corners.
     """
-    where = printable(str(file))
+    where = printable_name(str(file))
     data = _read_json(file, where)
     entries = {}
     for key in ("images", "annotations", "categories"):
@@ -79,7 +79,7 @@ def read_table(
     names, ids, sides = _pictures(entries["images"], where)
     categories = _categories(entries["categories"], where)
     found, numbers = _annotations(entries["annotations"], ids, categories, where)
-    table = Table(where, names, ids, sides, categories, found, numbers)
+    table = CocoTable(where, names, ids, sides, categories, found, numbers)
     boxes, area = found.boxes, None if box_area else found.area
     if not corners:
         _check_corners(table)
@@ -90,14 +90,16 @@ def read_table(
 
 def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
     size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise ValueError(f"{where}: found {size} bytes, expected at most {MOST_BYTES}")
+    if size > MAX_BYTES:
+        raise ValueError(f"{where}: found {size} bytes, expected at most {MAX_BYTES}")
     text = decode_text(file.read_bytes(), where)
     try:
         # Polygons are most of such a file: they go as soon as they are read.
         data = json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not a json of COCO: {reason(error)}") from None
+        raise ValueError(
+            f"{where}: not a json of COCO: {describe_reason(error)}"
+        ) from None
     if not isinstance(data, dict):
         raise ValueError(
             f"{where}: found a {type(data).__name__}, expected an object with images, "
@@ -144,11 +146,9 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
             raise ValueError(f"{at}: found file_name {_short(name)}, expected a path")
         for j, key in enumerate(("height", "width")):
             side = parse_whole_number(row.get(key) or 0)
-            if side is None or not 0 <= side <= MOST_SIDE:
+            if side is None or not 0 <= side <= MAX_SIDE:
                 shown = _short(row[key])
-                raise ValueError(
-                    f"{at}: found {key} {shown}, expected 1 to {MOST_SIDE}"
-                )
+                raise ValueError(f"{at}: found {key} {shown}, expected 1 to {MAX_SIDE}")
             sides[i, j] = side
         names.append(name)
         ids.append(own)
@@ -171,9 +171,9 @@ def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
                 "expected a number or text, and text"
             )
         found.append((own, name))
-    if not 0 < len(found) <= MOST_CLASSES:
+    if not 0 < len(found) <= MAX_CLASSES:
         raise ValueError(
-            f"{where}: found {len(found)} categories, expected 1 to {MOST_CLASSES}"
+            f"{where}: found {len(found)} categories, expected 1 to {MAX_CLASSES}"
         )
     if twice := _twice([_key(own) for own, _ in found]):
         raise ValueError(f"{where}: found category {_short(twice[0])} twice")
@@ -248,7 +248,7 @@ def _annotations(
     return found, numbers
 
 
-def _check_corners(table: Table) -> None:
+def _check_corners(table: CocoTable) -> None:
     """Refuses boxes that leave their pictures where they would fit as corners."""
     first, second = table.found.boxes[:, :2], table.found.boxes[:, 2:]
     limit = table.sides[table.found.picture][:, ::-1]
@@ -264,7 +264,7 @@ def _check_corners(table: Table) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= MOST_NUMBER
+    return type(value) in (int, float) and abs(value) <= MAX_NUMBER
 
 
 def _twice(values: list) -> list:

@@ -7,40 +7,40 @@ import posixpath
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from ..images.decoding import Encoded, UnreadablePicture, orientation_of, size_of
-from .text import finder
+from ..images.decoding import Encoded, UnreadableImage, read_orientation, read_size
+from .text import make_name_finder
 
 
-def leads_out(path: str) -> bool:
+def leaves_folder(path: str) -> bool:
     """Whether a path without detours lies outside of where it is relative to.
 
-    >>> [leads_out(path) for path in ("a/b", "..", "../a", "/a", "..a")]
+    >>> [leaves_folder(path) for path in ("a/b", "..", "../a", "/a", "..a")]
     [False, True, True, True, False]
     """
     return path == ".." or path.startswith(("/", "../"))
 
 
-def place_below(folder: pathlib.Path, name: str) -> str | None:
+def find_below(folder: pathlib.Path, name: str) -> str | None:
     """Returns the path of a file below a folder; None where there is none.
 
-    See :func:`places_below`, which is faster for many names.
+    See :func:`make_finder_below`, which is faster for many names.
     """
-    return places_below(folder)(name)
+    return make_finder_below(folder)(name)
 
 
-def places_below(folder: pathlib.Path) -> Callable[[str], str | None]:
+def make_finder_below(folder: pathlib.Path) -> Callable[[str], str | None]:
     """Returns a function that finds the path of a file below a folder by its name.
 
     Names are taken as they are, then with backslashes as slashes and ``%20`` as what it
     stands for, then in another Unicode form; never by the last part alone, which may be
     that of another file. A link that leads nowhere is found: reading it says so.
     """
-    in_any_form = path_finder(os.fspath(folder))
+    in_any_form = make_path_finder(os.fspath(folder))
 
     def find(name: str) -> str | None:
         texts = (name, unquote(name.replace("\\", "/")))
         places = [posixpath.normpath(text) for text in texts if "\0" not in text]
-        places = [place for place in places if not leads_out(place)]
+        places = [place for place in places if not leaves_folder(place)]
         for place in places:
             if _is_file(os.path.join(folder, place)):
                 return place
@@ -53,7 +53,7 @@ def places_below(folder: pathlib.Path) -> Callable[[str], str | None]:
     return find
 
 
-def path_finder(folder: str) -> Callable[[str], str | None]:
+def make_path_finder(folder: str) -> Callable[[str], str | None]:
     """Returns a function that finds a relative path as the disk writes its parts.
 
     Each part is taken as it is, then in another Unicode form. Folders are listed once.
@@ -62,9 +62,9 @@ def path_finder(folder: str) -> Callable[[str], str | None]:
     @functools.cache
     def names_in(place: str) -> Callable[[str], str | None]:
         try:
-            return finder(os.listdir(os.path.join(folder, place) or "."))
+            return make_name_finder(os.listdir(os.path.join(folder, place) or "."))
         except OSError:
-            return finder(())
+            return make_name_finder(())
 
     def find(path: str) -> str | None:
         place = ""
@@ -83,10 +83,10 @@ def _is_file(path: str) -> bool:
     return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
-def size_as_shown(picture: Encoded) -> tuple[int, int]:
+def displayed_size(picture: Encoded) -> tuple[int, int]:
     """Height and width; those of a file that does not decode are of no account."""
     try:
-        height, width = size_of(picture)
-        return (width, height) if orientation_of(picture) > 4 else (height, width)
-    except UnreadablePicture:
+        height, width = read_size(picture)
+        return (width, height) if read_orientation(picture) > 4 else (height, width)
+    except UnreadableImage:
         return 1, 1

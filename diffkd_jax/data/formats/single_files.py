@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import Encoded, decode_image, reason
+from ..images.decoding import Encoded, decode_image, describe_reason
 from ..images.signatures import refuse_pointer
-from .image_paths import path_finder
+from .image_paths import make_path_finder
 from .text import read_text
 
 # A file that grows beyond both when it is unpacked is no data set of pictures.
-MOST_GROWTH = 100
+MAX_GROWTH = 100
 SMALL_BYTES = 2**28
-MOST_JSON_BYTES = 2**26
+MAX_JSON_BYTES = 2**26
 
 
-def existing(path: str) -> pathlib.Path:
+def require_path(path: str) -> pathlib.Path:
     expected = "expected the data set's file or directory; set --config.data.path=PATH"
     if not path:
         raise FileNotFoundError(f"data.path: found no path, {expected}")
@@ -33,7 +33,9 @@ def existing(path: str) -> pathlib.Path:
     if not found.exists():
         where = repr(str(found.absolute()))
         # The disk may write a letter with an accent in another Unicode form.
-        other = path_finder(found.anchor)(os.fspath(found.relative_to(found.anchor)))
+        other = make_path_finder(found.anchor)(
+            os.fspath(found.relative_to(found.anchor))
+        )
         if other is not None and os.path.exists(os.path.join(found.anchor, other)):
             return pathlib.Path(found.anchor, other)
         if found.is_symlink():
@@ -49,7 +51,7 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
       ValueError: a damaged file, or one whose arrays are not of the size they declare
         or unpack to more than is plausible; nothing is allocated for those.
     """
-    file = existing(path)
+    file = require_path(path)
     refuse_pointer(_first_bytes(file), path)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -60,7 +62,9 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
                 for member in members
             }
     except Exception as error:  # whatever a damaged archive makes of its readers
-        raise ValueError(f"{path}: not a readable .npz file: {reason(error)}") from None
+        raise ValueError(
+            f"{path}: not a readable .npz file: {describe_reason(error)}"
+        ) from None
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -84,7 +88,7 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def read_idx(path: str, name: str, rank: int) -> np.ndarray:
-    root = existing(path)
+    root = require_path(path)
     file = next((f for f in (root / name, root / f"{name}.gz") if f.exists()), None)
     if file is None:
         raise FileNotFoundError(
@@ -124,10 +128,10 @@ def read_json(file: pathlib.Path) -> Any:
     if not file.exists():
         raise FileNotFoundError(f"{file}: found nothing, expected a list of labels")
     try:
-        return json.loads(read_text(file, MOST_JSON_BYTES))
+        return json.loads(read_text(file, MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file}: not a JSON list of labels: {reason(error)}"
+            f"{file}: not a JSON list of labels: {describe_reason(error)}"
         ) from None
 
 
@@ -140,8 +144,8 @@ def _first_bytes(file: pathlib.Path) -> bytes:
 
 def _check_growth(file: pathlib.Path, unpacked: int) -> None:
     stored = file.stat().st_size
-    if unpacked > max(SMALL_BYTES, MOST_GROWTH * stored):
+    if unpacked > max(SMALL_BYTES, MAX_GROWTH * stored):
         raise ValueError(
-            f"{file}: declares {unpacked} bytes, more than {MOST_GROWTH} times the "
+            f"{file}: declares {unpacked} bytes, more than {MAX_GROWTH} times the "
             f"{stored} of the file"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..images.signatures import refuse_pointer
 
-MOST_LIST_BYTES = 2**20  # of a list of names
+MAX_LIST_BYTES = 2**20  # of a list of names
 
 # The longer marks first: that of UTF-32 begins as that of UTF-16 does.
 _MARKS = (
@@ -94,53 +94,53 @@ def _unmarked(data: bytes) -> str:
     return "utf-8"
 
 
-def normal(name: str) -> str:
+def normalise_name(name: str) -> str:
     r"""Returns a name in Unicode's normal form NFC, in which names are compared.
 
-    >>> normal("cafe\u0301") == "caf\u00e9"
+    >>> normalise_name("cafe\u0301") == "caf\u00e9"
     True
     """
     return unicodedata.normalize("NFC", name)
 
 
-def finder(names: Iterable[str]) -> Callable[[str], str | None]:
+def make_name_finder(names: Iterable[str]) -> Callable[[str], str | None]:
     r"""Returns a function that finds a name as it is, or else in another normal form.
 
     The function returns None for a name that is not there, or if several names share
     its normal form.
 
-    >>> find = finder(["cafe\u0301", "dog"])
+    >>> find = make_name_finder(["cafe\u0301", "dog"])
     >>> find("dog"), find("caf\u00e9") == "cafe\u0301", find("cat")
     ('dog', True, None)
     """
     known = set(names)
     forms: dict[str, list[str]] = {}
     for name in known:
-        forms.setdefault(normal(name), []).append(name)
+        forms.setdefault(normalise_name(name), []).append(name)
 
     def find(name: str) -> str | None:
         if name in known:
             return name
-        alike = forms.get(normal(name), [])
+        alike = forms.get(normalise_name(name), [])
         return alike[0] if len(alike) == 1 else None
 
     return find
 
 
-def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
+def are_same_names(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether two lists hold the same names in the same order, in any normal form."""
-    return [*map(normal, first)] == [*map(normal, second)]
+    return [*map(normalise_name, first)] == [*map(normalise_name, second)]
 
 
-def one_form(names: Iterable[str]) -> list[str]:
+def unique_names(names: Iterable[str]) -> list[str]:
     r"""Returns each name once, sorted; one that comes in several normal forms in NFC.
 
-    >>> one_form(["dog", "cafe\u0301", "dog", "caf\u00e9"]) == ["caf\u00e9", "dog"]
+    >>> unique_names(["dog", "cafe\u0301", "dog", "caf\u00e9"]) == ["caf\u00e9", "dog"]
     True
     """
     forms: dict[str, set[str]] = {}
     for name in names:
-        forms.setdefault(normal(name), set()).add(name)
+        forms.setdefault(normalise_name(name), set()).add(name)
     return sorted(form if len(s) > 1 else min(s) for form, s in forms.items())
 
 
@@ -158,10 +158,10 @@ def parse_whole_number(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     r"""A file's name as text that can be written: bytes that are no UTF-8 as ``\xff``.
 
-    >>> printable("caf\udce9")
+    >>> printable_name("caf\udce9")
     'caf\\xe9'
     """
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -7,15 +7,15 @@ import pathlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from ..images.decoding import PICTURES
+from ..images.decoding import IMAGE_ENDINGS
 from ..split import Doubt, some_of
 from ..suspects import note_doubts, repeated
-from .text import MOST_LIST_BYTES, finder, normal, read_text
+from .text import MAX_LIST_BYTES, make_name_finder, normalise_name, read_text
 
 LOG = logging.getLogger(__name__)
 
 
-def files_by_stem(
+def make_stem_finder(
     folder: pathlib.Path, endings: Sequence[str]
 ) -> Callable[[str], list[str]]:
     """Returns a function that finds the files of a folder by their name without ending.
@@ -32,18 +32,18 @@ def files_by_stem(
             stems.setdefault(stem, []).append(name)
     for names in stems.values():
         names.sort(key=lambda n: (endings.index(os.path.splitext(n)[1].lower()), n))
-    find = finder(stems)
+    find = make_name_finder(stems)
 
     def files_of(name: str) -> list[str]:
         stem, ending = os.path.splitext(name)
-        stems_of_name = (name, stem) if ending.lower() in PICTURES else (name,)
+        stems_of_name = (name, stem) if ending.lower() in IMAGE_ENDINGS else (name,)
         keys = (find(own) for own in stems_of_name)
         return next((stems[key] for key in keys if key is not None), [])
 
     return files_of
 
 
-def lists_in(folder: pathlib.Path) -> list[pathlib.Path]:
+def list_split_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the lists in a folder, sorted; hidden files are left out."""
     names = os.listdir(folder) if folder.is_dir() else []
     lists = (name for name in names if name.lower().endswith(".txt"))
@@ -68,8 +68,8 @@ def read_lists(
     """
     names, doubts = {}, {}
     for file in files:
-        rows = names_in(file)
-        again = repeated([normal(name) for name in rows])
+        rows = read_image_names(file)
+        again = repeated([normalise_name(name) for name in rows])
         text = "names stand twice in the list, the second left out"
         doubts[file.stem] = note_doubts(
             list(again), len(rows), text, str(file), rows.__getitem__
@@ -77,7 +77,10 @@ def read_lists(
         names[file.stem] = [name for i, name in enumerate(rows) if i not in again]
     for first, second in itertools.combinations(files, 2):
         # A list such as trainval holds others by purpose.
-        both = [{normal(name) for name in names[file.stem]} for file in (first, second)]
+        both = [
+            {normalise_name(name) for name in names[file.stem]}
+            for file in (first, second)
+        ]
         shared = both[0] & both[1]
         apart = {first.stem, second.stem} <= {"train", "val", "test"}
         if shared and (apart or shared not in both):
@@ -88,13 +91,13 @@ def read_lists(
     return names, doubts
 
 
-def names_in(file: pathlib.Path) -> list[str]:
+def read_image_names(file: pathlib.Path) -> list[str]:
     """Reads names of images, one for each line.
 
     Raises:
       ValueError: names the file; a line that is not the name of an image alone.
     """
-    lines = read_text(file, MOST_LIST_BYTES).splitlines()
+    lines = read_text(file, MAX_LIST_BYTES).splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if wrong := [name for name in names if not _is_name(name)]:
         raise ValueError(

@@ -3,13 +3,13 @@
 from typing import NamedTuple
 from xml.parsers import expat
 
-from ..images.decoding import reason
-from ..images.objects import MOST_NUMBER
+from ..images.decoding import describe_reason
+from ..images.objects import MAX_NUMBER
 from ..images.signatures import refuse_pointer
 from .text import parse_whole_number
 
-MOST_BYTES = 2**22
-MOST_TEXT = 4096  # characters of a tag
+MAX_BYTES = 2**22
+MAX_TEXT_LENGTH = 4096  # characters of a tag
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 READ = {
     ("filename",),
@@ -23,7 +23,7 @@ ONCE = READ | {("size",), ("object", "bndbox")}
 MARKS = {"": False, "false": False, 0: False, "true": True, 1: True}
 
 
-class Entry(NamedTuple):
+class VocAnnotation(NamedTuple):
     """A file of annotations.
 
     Attributes:
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     boxes: list[list[float]]
 
 
-def read_entry(data: bytes, where: str) -> Entry:
+def read_annotation(data: bytes, where: str) -> VocAnnotation:
     """The objects of a file; parts of objects and unknown tags are passed over.
 
     Each tag that is read may stand once in an object, and once outside of them.
@@ -53,19 +53,21 @@ def read_entry(data: bytes, where: str) -> Entry:
     Raises:
       ValueError: in one line that begins with ``where``.
 
-    >>> entry = read_entry(b"<annotation><object><bndbox><xmax>9.5</xmax><ymin>2</ymin>"
-    ...     b"<xmin>1</xmin><ymax>8</ymax></bndbox><name> dog </name></object>"
-    ...     b"</annotation>", "here")
+    >>> entry = read_annotation(b"<annotation><object><bndbox><xmax>9.5</xmax>"
+    ...     b"<ymin>2</ymin><xmin>1</xmin><ymax>8</ymax></bndbox><name> dog </name>"
+    ...     b"</object></annotation>", "here")
     >>> entry.names, entry.boxes
     (['dog'], [[1.0, 2.0, 9.5, 8.0]])
     """
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"{where}: found more than {MOST_BYTES} bytes, expected fewer")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{where}: found more than {MAX_BYTES} bytes, expected fewer")
     refuse_pointer(data, where)
     try:
         top, objects = _texts(data)
     except (expat.ExpatError, ValueError, LookupError) as error:
-        raise ValueError(f"{where}: not an xml of VOC: {reason(error)}") from None
+        raise ValueError(
+            f"{where}: not an xml of VOC: {describe_reason(error)}"
+        ) from None
     names, difficult, boxes = [], [], []
     for number, one in enumerate(objects, 1):
         at = f"{where}: object {number}"
@@ -80,7 +82,7 @@ def read_entry(data: bytes, where: str) -> Entry:
                 shown = "none" if text is None else repr(text[:40])
                 raise ValueError(
                     f"{at}: found bndbox/{corner} {shown}, expected a number "
-                    f"from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
+                    f"from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
                 )
             found.append(value)
         mark = one.get(("object", "difficult"), "").strip()
@@ -98,7 +100,7 @@ def read_entry(data: bytes, where: str) -> Entry:
     height, width = (int(side) if side and 0 < side < 2**24 else 0 for side in sides)
     size = (height, width) if height and width else (0, 0)
     filename = top.get(("filename",), "").strip()
-    return Entry(filename, size, names, difficult, boxes)
+    return VocAnnotation(filename, size, names, difficult, boxes)
 
 
 Texts = dict[tuple[str, ...], str]
@@ -136,7 +138,7 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
         place = tuple(path[1:5])
         if len(path) < 5 and place in READ:
             into = objects[-1] if place[0] == "object" else top
-            into[place] = (into[place] + piece)[:MOST_TEXT]
+            into[place] = (into[place] + piece)[:MAX_TEXT_LENGTH]
 
     # A byte order mark counts more than a declaration that was kept from before.
     marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb": "utf-8"}
@@ -153,4 +155,4 @@ def _number(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    return value if abs(value) <= MOST_NUMBER else None
+    return value if abs(value) <= MAX_NUMBER else None

@@ -28,13 +28,13 @@ except ImportError:
     AvifImagePlugin = None  # type: ignore[assignment]
 
 # What a picture may declare, about 256 MiB of RGB: where Pillow begins to warn.
-MOST_PIXELS = 89_478_485
+MAX_PIXELS = 89_478_485
 
 
-NO_PICTURE = "not a picture that decodes"
+NOT_AN_IMAGE = "not a picture that decodes"
 
 
-class UnreadablePicture(ValueError):
+class UnreadableImage(ValueError):
     """A file that does not decode; the message begins with its name."""
 
 
@@ -57,7 +57,7 @@ class Encoded(NamedTuple):
     max_level: int = 0
 
 
-Picture = np.ndarray | Encoded  # uint8 [h, w, c], or a file that decodes to that
+ImageLike = np.ndarray | Encoded  # uint8 [h, w, c], or a file that decodes to that
 
 
 class _Format(NamedTuple):
@@ -92,17 +92,17 @@ if AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED:
         )
     ]
 
-PICTURES = tuple(ending for form in _FORMATS for ending in form.endings)
+IMAGE_ENDINGS = tuple(ending for form in _FORMATS for ending in form.endings)
 # A progressive JPEG goes over its pixels once for each scan; encoders write about ten.
 # One of the most pixels may have this many, smaller ones more.
-MOST_SCANS = 32
+MAX_SCANS = 32
 _HAS_EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")
 # Texts of a PNG, its colour profile and the frames after the first: none is needed,
 # and Pillow refuses a sound picture for the size of the first two.
 _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 
 
-def decode_image(picture: Picture) -> np.ndarray:
+def decode_image(picture: ImageLike) -> np.ndarray:
     """Returns all pixels, uint8 ``[h, w, c]``: RGB, or grey if the file says so.
 
     Grey levels of 16 bits are divided by 257, or by what makes ``max_level`` white.
@@ -114,36 +114,36 @@ def decode_image(picture: Picture) -> np.ndarray:
     picture lies as its pixels are stored, not as a viewer turns it.
 
     Raises:
-      UnreadablePicture: a file that does not decode, holds numbers of another range,
-        or declares more than :data:`MOST_PIXELS`.
+      UnreadableImage: a file that does not decode, holds numbers of another range,
+        or declares more than :data:`MAX_PIXELS`.
     """
-    return read(picture) if isinstance(picture, Encoded) else picture
+    return decode_file(picture) if isinstance(picture, Encoded) else picture
 
 
-def size_of(picture: Picture) -> tuple[int, int]:
+def read_size(picture: ImageLike) -> tuple[int, int]:
     """Height and width in pixels; of a file the header alone is read.
 
     Raises:
-      UnreadablePicture: a file that is no picture, or one that is too large.
+      UnreadableImage: a file that is no picture, or one that is too large.
     """
     if isinstance(picture, np.ndarray):
         return picture.shape[0], picture.shape[1]
-    with faults_of(picture):
+    with decoding_errors(picture):
         if is_jpeg(picture) and (size := _jpeg_size(picture)):
             return _checked(*size)
-        with open_file(picture) as image:
+        with open_image(picture) as image:
             return image.height, image.width
 
 
-def orientation_of(picture: Picture) -> int:
+def read_orientation(picture: ImageLike) -> int:
     """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 where it has none.
 
     Raises:
-      UnreadablePicture: as :func:`size_of`.
+      UnreadableImage: as :func:`read_size`.
     """
     if not isinstance(picture, Encoded) or not _HAS_EXIF.search(picture.data):
         return 1
-    with faults_of(picture), open_file(picture) as image:
+    with decoding_errors(picture), open_image(picture) as image:
         if image.format not in ("JPEG", "PNG", "WEBP"):  # Pillow turns others itself
             return 1
         try:
@@ -153,7 +153,7 @@ def orientation_of(picture: Picture) -> int:
         return found if found in range(1, 9) else 1
 
 
-def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
+def decode_file(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
     """Pixels as of :func:`decode_image`; a JPEG reduced to no less than ``least``.
 
     Args:
@@ -161,9 +161,9 @@ def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
       least: height and width, or None for the whole picture.
 
     Raises:
-      UnreadablePicture: as :func:`decode_image`.
+      UnreadableImage: as :func:`decode_image`.
     """
-    with faults_of(picture):
+    with decoding_errors(picture):
         if is_jpeg(picture) and (size := _jpeg_size(picture)):
             _check_scans(picture.data, *_checked(*size))
             reduced = {}
@@ -175,7 +175,7 @@ def read(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
                 return simplejpeg.decode_jpeg(picture.data, colour, **reduced)
             except ValueError:
                 pass  # CMYK, and small flaws that Pillow passes over
-        with open_file(picture) as image:
+        with open_image(picture) as image:
             return _pixels(image, picture)
 
 
@@ -185,11 +185,11 @@ def stored_levels(picture: Encoded) -> np.ndarray | None:
     Returns None, without decoding it, for an image of another kind.
 
     Raises:
-      UnreadablePicture: as :func:`decode_image`.
+      UnreadableImage: as :func:`decode_image`.
     """
     if is_jpeg(picture):
         return None
-    with faults_of(picture), open_file(picture) as image:
+    with decoding_errors(picture), open_image(picture) as image:
         if image.mode.startswith("I"):
             image.load()
             return np.asarray(image)
@@ -201,20 +201,20 @@ def is_jpeg(picture: Encoded) -> bool:
 
 
 @contextlib.contextmanager
-def faults_of(picture: Any) -> Iterator[None]:
+def decoding_errors(picture: Any) -> Iterator[None]:
     """Whatever a decoder raises is the fault of the picture."""
     try:
         yield
     except Exception as error:
-        raise UnreadablePicture(
-            f"{picture.name}: {NO_PICTURE}: {reason(error)}"
+        raise UnreadableImage(
+            f"{picture.name}: {NOT_AN_IMAGE}: {describe_reason(error)}"
         ) from None
 
 
-def reason(error: Exception) -> str:
+def describe_reason(error: Exception) -> str:
     """What an error says, in one line; its type where it says nothing.
 
-    >>> reason(ValueError("two\\n lines")), reason(EOFError())
+    >>> describe_reason(ValueError("two\\n lines")), describe_reason(EOFError())
     ('two lines', 'EOFError')
     """
     return " ".join(str(error).split()) or type(error).__name__
@@ -228,16 +228,16 @@ def _jpeg_size(picture: Encoded) -> tuple[int, int] | None:
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:
-    if height * width > MOST_PIXELS:
+    if height * width > MAX_PIXELS:
         raise ValueError(
-            f"found {width}x{height} pixels, expected at most {MOST_PIXELS} in all"
+            f"found {width}x{height} pixels, expected at most {MAX_PIXELS} in all"
         )
     return height, width
 
 
 def _check_scans(data: bytes, height: int, width: int) -> None:
     """Bounds the time of a JPEG, which each scan takes once more."""
-    most = min(MOST_SCANS * MOST_PIXELS // max(height * width, 1), 1000)
+    most = min(MAX_SCANS * MAX_PIXELS // max(height * width, 1), 1000)
     # No other bytes than the marker of a scan, but for what other segments embed.
     if (scans := data.count(b"\xff\xda")) > most:
         raise ValueError(
@@ -245,7 +245,7 @@ def _check_scans(data: bytes, height: int, width: int) -> None:
         )
 
 
-def open_file(picture: Any) -> Any:
+def open_image(picture: Any) -> Any:
     """Pillow's picture of a file's ``data``, not decoded yet, of a size that can be."""
     data = picture.data
     if picture.fault:
@@ -253,7 +253,7 @@ def open_file(picture: Any) -> Any:
     form = next((form for form in _FORMATS if form.start.match(data)), None)
     if form is None:
         kind = name_format(data) or f"{len(data)} bytes that begin with {data[:8]!r}"
-        raise ValueError(f"found {kind}, expected one of {', '.join(PICTURES)}")
+        raise ValueError(f"found {kind}, expected one of {', '.join(IMAGE_ENDINGS)}")
     if ".png" in form.endings:
         data = _without_extras(data)
     white_is_zero = False

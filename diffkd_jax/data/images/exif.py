@@ -7,11 +7,11 @@ import numpy as np
 
 from .decoding import (
     Encoded,
-    Picture,
-    UnreadablePicture,
+    ImageLike,
+    UnreadableImage,
     decode_image,
-    orientation_of,
-    size_of,
+    read_orientation,
+    read_size,
     stored_levels,
 )
 
@@ -36,7 +36,7 @@ def upright(pixels: np.ndarray, orientation: int, size: Any, turn: bool) -> np.n
     return pixels
 
 
-def as_annotated(picture: Encoded, size: Any, turn: bool) -> Picture:
+def as_annotated(picture: Encoded, size: Any, turn: bool) -> ImageLike:
     """A picture file as boxes are for it: itself, or its pixels turned.
 
     Args:
@@ -49,7 +49,7 @@ def as_annotated(picture: Encoded, size: Any, turn: bool) -> Picture:
     """
     size = tuple(int(side) for side in size)
     try:
-        stored, orientation = size_of(picture), orientation_of(picture)
+        stored, orientation = read_size(picture), read_orientation(picture)
         shown = stored[::-1] if orientation > 4 else stored
         if size not in (stored, shown):
             raise WrongBoxes(
@@ -58,12 +58,12 @@ def as_annotated(picture: Encoded, size: Any, turn: bool) -> Picture:
             )
         if orientation > 1 and shown == size and (turn or stored != size):
             return _turned(picture, orientation)
-    except UnreadablePicture:
+    except UnreadableImage:
         pass
     return picture
 
 
-def _turned(picture: Encoded, orientation: int) -> Picture:
+def _turned(picture: Encoded, orientation: int) -> ImageLike:
     """Returns turned pixels; of 16 bits a file of them, since its white may be set."""
     levels = stored_levels(picture)
     if levels is None:

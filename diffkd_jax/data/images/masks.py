@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ..split import some_of
-from .decoding import faults_of, open_file
+from .decoding import decoding_errors, open_image
 
 VOID = 255  # the class of pixels that do not count
 MOST_CLASSES = 255
@@ -65,10 +65,10 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
     count, and in RGB where the rule has colours.
 
     Raises:
-      UnreadablePicture: a file that does not decode.
+      UnreadableImage: a file that does not decode.
       WrongMask: another kind of file, or a value that is no class.
     """
-    with faults_of(mask), open_file(mask) as image:
+    with decoding_errors(mask), open_image(mask) as image:
         kind = f"{image.format} of {len(image.getbands())} channels"
         mode, raw = image.mode, str(image.tile[0][3]) if image.tile else ""
         if image.format == "PNG":

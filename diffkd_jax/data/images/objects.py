@@ -11,7 +11,7 @@ from ..suspects import note_doubts
 
 LOG = logging.getLogger(__name__)
 LEAST_SIDE = 1.0  # pixels, of a box that is kept
-MOST_NUMBER = 1e9  # of a coordinate or an area, on either side of 0
+MAX_NUMBER = 1e9  # of a coordinate or an area, on either side of 0
 MOST_OBJECTS = 10_000  # of a picture: each batch has so many rows for all of its own
 
 
@@ -110,7 +110,7 @@ def collect(
     once, and miss the others.
 
     Args:
-      found: all annotations, numbers within :data:`MOST_NUMBER`.
+      found: all annotations, numbers within :data:`MAX_NUMBER`.
       sides: int ``[n, 2]``, height and width of each picture.
       where: what to call the split in messages.
       called: what to call an annotation.

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .decoding import Encoded, Picture, decode_image, read, size_of
+from .decoding import Encoded, ImageLike, decode_file, decode_image, read_size
 
 INTERPOLATIONS = {
     "bilinear": (cv2.INTER_LINEAR, Image.Resampling.BILINEAR),
@@ -13,7 +13,9 @@ INTERPOLATIONS = {
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
-def crop_fast(picture: Picture, box: Box, size: int, interpolation: str) -> np.ndarray:
+def crop_fast(
+    picture: ImageLike, box: Box, size: int, interpolation: str
+) -> np.ndarray:
     """A crop, resized as fast as can be: for augmentation.
 
     A JPEG is decoded at one half, 3/8, one quarter or one eighth of its size where the
@@ -31,19 +33,19 @@ def crop_fast(picture: Picture, box: Box, size: int, interpolation: str) -> np.n
       uint8 ``[size, size, c]``.
 
     Raises:
-      UnreadablePicture: a file that does not decode.
+      UnreadableImage: a file that does not decode.
 
     >>> x = np.full((40, 60, 3), 7, np.uint8)
     >>> crop_fast(x, (10, 10, 40, 30), 16, "bilinear").mean()
     np.float64(7.0)
     """
-    height, width = size_of(picture)
+    height, width = read_size(picture)
     left, top, right, bottom = box
     needed = max(size / (right - left), size / (bottom - top))
     if isinstance(picture, Encoded):
         # The scales between one half and one are slower than the whole picture.
         small = (int(np.ceil(height * needed)), int(np.ceil(width * needed)))
-        pixels = read(picture, small if needed <= 0.5 else None)
+        pixels = decode_file(picture, small if needed <= 0.5 else None)
     else:
         pixels = picture
     fy, fx = pixels.shape[0] / height, pixels.shape[1] / width
@@ -55,7 +57,9 @@ def crop_fast(picture: Picture, box: Box, size: int, interpolation: str) -> np.n
     return cv2.resize(crop, (size, size), interpolation=kind).reshape(size, size, -1)
 
 
-def crop_exact(picture: Picture, box: Box, size: int, interpolation: str) -> np.ndarray:
+def crop_exact(
+    picture: ImageLike, box: Box, size: int, interpolation: str
+) -> np.ndarray:
     """A crop, resized with a filter as wide as the reduction.
 
     What Pillow does, and with it torchvision and timm. Takes and returns what

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from ..split import Split, some_of
-from .decoding import Encoded, UnreadablePicture, stored_levels
+from .decoding import Encoded, UnreadableImage, stored_levels
 
 LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # images, all over the split
@@ -50,7 +50,7 @@ def look_at_levels(split: Split, where: str) -> None:
     for image in split.fetch(rows)["image"]:
         try:
             levels = stored_levels(image) if isinstance(image, Encoded) else None
-        except UnreadablePicture:
+        except UnreadableImage:
             continue  # named where it is used
         if levels is not None:
             highest = max(highest, int(levels.max(initial=0)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import NO_PICTURE, UnreadablePicture, decode_image
+from ..images.decoding import NOT_AN_IMAGE, UnreadableImage, decode_image
 from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from ..transforms.draws import Draws
@@ -30,7 +30,7 @@ def replace_failed(
     ``[n]``, names up to ``n`` of those that failed, followed by -1.
 
     Raises:
-      UnreadablePicture: nothing decodes in ten times as many draws.
+      UnreadableImage: nothing decodes in ten times as many draws.
       ValueError: pictures of different sizes.
     """
     rows = draws.rows
@@ -39,7 +39,7 @@ def replace_failed(
     skipped, index, still = list(rows[failed]), np.array(rows), failed
     while failed.any():
         if len(skipped) > MOST_TRIES * len(rows):
-            raise UnreadablePicture(
+            raise UnreadableImage(
                 f"{split.name(skipped[0])} and others: found no picture that decodes "
                 f"in {len(skipped)} draws; this one: {reason_of(split, skipped[0])}"
             )
@@ -81,13 +81,13 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
     """The first example that decodes, as a batch of one.
 
     Raises:
-      UnreadablePicture: none of the first thousand does.
+      UnreadableImage: none of the first thousand does.
     """
     for row in range(min(split.size, 1000)):
         batch = transform(split.fetch(np.array([row])))
         if not batch.pop("failed", np.zeros(1, bool)).all():
             return batch
-    raise UnreadablePicture(
+    raise UnreadableImage(
         f"{split.name(0)} and others: found no picture that decodes; this one: "
         f"{reason_of(split, 0)}"
     )
@@ -153,7 +153,7 @@ def reason_of(split: Split, row: int) -> str:
             read_mask(label)
     except ValueError as error:
         text = str(error).removeprefix(f"{split.name(row)}: ")
-        return text.replace(f"{NO_PICTURE}: ", "")
+        return text.replace(f"{NOT_AN_IMAGE}: ", "")
     if isinstance(image, np.ndarray):
         return "does not decode"
     height, width = pixels.shape[:2]

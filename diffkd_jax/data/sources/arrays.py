@@ -11,7 +11,7 @@ from ..formats.single_files import read_idx, read_npz
 from ..images.masks import MOST_CLASSES as MOST_MASK_CLASSES
 from ..images.masks import VOID, MaskRule, parse_rule, to_classes
 from ..split import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     Dataset,
     Split,
     array_split,
@@ -61,7 +61,7 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
                 "which has no masks"
             )
         for n, label in zip(names, labels, strict=True):
-            check_labels(label, MOST_CLASSES, f"{path}: {n}")
+            check_labels(label, MAX_CLASSES, f"{path}: {n}")
     if "class_names" in arrays:
         given = arrays["class_names"]
         if given.ndim != 1 or given.dtype.kind != "U":

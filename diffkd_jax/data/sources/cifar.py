@@ -6,7 +6,7 @@ import numpy as np
 
 from ..class_names import names_of_labels
 from ..formats.cifar_pickles import read_batch, read_names
-from ..formats.single_files import existing, read_json, read_sheet
+from ..formats.single_files import read_json, read_sheet, require_path
 from ..split import Dataset, array_split, whole_labels
 from .pairs import class_list
 
@@ -28,7 +28,7 @@ def load_cifar10(path: str, *, classes: Any = "") -> Dataset:
       ValueError: damaged files, labels that are no classes, or another number of names.
       FileNotFoundError: a missing file.
     """
-    root = existing(path)
+    root = require_path(path)
     files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
     splits, labels = {}, []
     for name, stems in files.items():
@@ -62,7 +62,7 @@ def load_cifar100(path: str, *, classes: Any = "") -> Dataset:
       ValueError: damaged files, labels that are no classes, or another number of names.
       FileNotFoundError: a missing file.
     """
-    root = existing(path)
+    root = require_path(path)
     splits = {}
     for name in ("train", "test"):
         image, label = read_batch(root / name, b"fine_labels")

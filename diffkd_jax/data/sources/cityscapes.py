@@ -4,9 +4,9 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ..formats.single_files import existing
-from ..formats.text import finder
-from ..images.decoding import PICTURES
+from ..formats.single_files import require_path
+from ..formats.text import make_name_finder
+from ..images.decoding import IMAGE_ENDINGS
 from ..images.masks import VOID, MaskRule
 from ..split import Dataset
 from .folders import needed, visible_folders
@@ -46,9 +46,10 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     ``leftImg8bit/<split>/<city>/<name>_leftImg8bit.png`` goes with
     ``gtFine/<split>/<city>/<name>_gtFine_labelIds.png``, whose ids become the 19
     classes, or else with ``..._labelTrainIds.png``, which holds them already. Images
-    may have any of the endings of :data:`diffkd_jax.data.images.decoding.PICTURES`.
-    Pictures without a mask are counted and named in the log; a split of which none has
-    one, as that of the test, is left out.
+    may have any of the endings of
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Pictures without a mask are
+    counted and named in the log; a split of which none has one, as that of the test, is
+    left out.
 
     Args:
       path: folder of the two folders.
@@ -58,7 +59,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
       ValueError: no pictures with masks.
       FileNotFoundError: no such folder.
     """
-    root = existing(path)
+    root = require_path(path)
     for part in ("leftImg8bit", "gtFine"):
         if not (root / part).is_dir():
             raise FileNotFoundError(
@@ -92,12 +93,12 @@ def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
     parts = f"leftImg8bit/{split}", f"gtFine/{split}"
     cities = visible_folders(root / parts[0])
     masked = visible_folders(root / parts[1]) if (root / parts[1]).is_dir() else []
-    city_of_masks, city_of_images = finder(masked), finder(cities)
+    city_of_masks, city_of_images = make_name_finder(masked), make_name_finder(cities)
     for city in cities:
         other = city_of_masks(city)
         masks = _by_end(root / parts[1] / other, MASKS) if other else {}
-        images = _by_end(root / parts[0] / city, (PICTURE,), PICTURES)
-        find = finder(stem for stem, _ in masks)
+        images = _by_end(root / parts[0] / city, (PICTURE,), IMAGE_ENDINGS)
+        find = make_name_finder(stem for stem, _ in masks)
         used = set()
         for (stem, _), name in sorted(images.items()):
             own = find(stem) or ""

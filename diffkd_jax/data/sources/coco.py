@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..formats.coco_json import Table, read_table
-from ..formats.image_paths import leads_out, places_below, size_as_shown
-from ..formats.single_files import existing
-from ..formats.text import normal, printable, same_names
+from ..formats.coco_json import CocoTable, read_coco_table
+from ..formats.image_paths import displayed_size, leaves_folder, make_finder_below
+from ..formats.single_files import require_path
+from ..formats.text import are_same_names, normalise_name, printable_name
 from ..images.exif import as_annotated
 from ..images.objects import collect, object_split
 from ..split import Dataset, Split, some_of
@@ -67,14 +67,14 @@ def load_coco(
         without a file, or an option that leads out of the folder.
       FileNotFoundError: no json.
     """
-    root = existing(path)
+    root = require_path(path)
     files = _files(root, annotations, splits)
     # Names of splits are those of files: they may hold dots as well.
     folders = {
         name: root / _below("images", images.replace("{split}", name)) for name in files
     }
     tables = {
-        name: read_table(
+        name: read_coco_table(
             file, crowd_objects=crowd_objects, corners=corners, box_area=box_area
         )
         for name, file in files.items()
@@ -105,7 +105,7 @@ def load_coco(
 def _below(option: str, path: str) -> str:
     """A path without detours; ValueError, naming the option, for one that leads out."""
     path = posixpath.normpath(path)
-    if leads_out(path):
+    if leaves_folder(path):
         raise ValueError(
             f"data.options.{option}: found {path!r}, expected a path below data.path"
         )
@@ -140,17 +140,17 @@ def _files(
     return {name: there[name] for name in needed(list(there), splits)}
 
 
-def _same_categories(first: Table, second: Table) -> bool:
+def _same_categories(first: CocoTable, second: CocoTable) -> bool:
     ids, names = zip(*first.categories, strict=True)
     other_ids, other_names = zip(*second.categories, strict=True)
-    return ids == other_ids and same_names(names, other_names)
+    return ids == other_ids and are_same_names(names, other_names)
 
 
-def _name_twins(table: Table) -> None:
+def _name_twins(table: CocoTable) -> None:
     """Says in the log which categories have one name."""
     ids: dict[str, list[str]] = {}
     for own, name in table.categories:
-        ids.setdefault(normal(name), []).append(str(own))
+        ids.setdefault(normalise_name(name), []).append(str(own))
     twins = {name: found for name, found in ids.items() if len(found) > 1}
     if twins:
         LOG.warning(
@@ -160,7 +160,7 @@ def _name_twins(table: Table) -> None:
         )
 
 
-def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:
+def _classes(tables: Mapping[str, CocoTable], drop_unused: bool) -> list[int]:
     """Places of the categories that are classes; the log names those of no object."""
     categories = next(iter(tables.values())).categories
     used = np.zeros(len(categories), bool)
@@ -183,19 +183,19 @@ def _classes(tables: Mapping[str, Table], drop_unused: bool) -> list[int]:
 
 
 def _split(
-    table: Table,
+    table: CocoTable,
     folder: pathlib.Path,
     skip_missing: bool,
     *,
     turn: bool,
     drop_doubles: bool,
 ) -> Split:
-    found = [*map(places_below(folder), table.names)]
+    found = [*map(make_finder_below(folder), table.names)]
     there = np.array([place is not None for place in found])
     if not there.all():
         texts = [n for n, ok in zip(table.names, there, strict=True) if not ok]
-        text = printable(some_of(texts, 3))
-        at = printable(str(folder))
+        text = printable_name(some_of(texts, 3))
+        at = printable_name(str(folder))
         if not skip_missing or not there.any():
             raise ValueError(
                 f"{table.file}: found no file for {len(texts)} of {len(there)} "
@@ -219,7 +219,7 @@ def _split(
     file, name, stored = picture_files(folder, [found[i] or "" for i in rows])
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = size_as_shown(file(i))
+        sides[i] = displayed_size(file(i))
     kept = np.flatnonzero(there[table.found.picture])
     annotations = table.found.of(kept)
     annotations = annotations._replace(picture=number[annotations.picture])

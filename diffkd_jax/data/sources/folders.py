@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..formats.single_files import existing
-from ..formats.text import normal, one_form, printable
-from ..images.decoding import PICTURES, Encoded
+from ..formats.single_files import require_path
+from ..formats.text import normalise_name, printable_name, unique_names
+from ..images.decoding import IMAGE_ENDINGS, Encoded
 from ..split import Dataset, Split, Stored, some_of
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
       splits: those that are needed, where all of them are there; the directories
         beside them are then not looked at. All by default.
     """
-    root = existing(path)
+    root = require_path(path)
     there = visible_folders(root)
     found = {
         split: {
@@ -48,11 +48,13 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
     }
     for split, classes in found.items():
         _report_left_out(root / split, {k: other for k, (_, other) in classes.items()})
-    names = one_form(k for c in found.values() for k, (files, _) in c.items() if files)
+    names = unique_names(
+        k for c in found.values() for k, (files, _) in c.items() if files
+    )
     if not names:
         raise ValueError(
             f"{path}: found no pictures, expected <split>/<class>/<file>, such as "
-            f"train/cat/1.jpeg, ending in one of {list(PICTURES)}"
+            f"train/cat/1.jpeg, ending in one of {list(IMAGE_ENDINGS)}"
         )
     made = {}
     for split, classes in found.items():
@@ -60,25 +62,25 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
         pairs = [
             (os.path.join(split, folder, file), k)
             for k, name in enumerate(names)
-            for folder in folders.get(normal(name), ())
+            for folder in folders.get(normalise_name(name), ())
             for file in classes[folder][0]
         ]
         if pairs:
             made[split] = _file_split(root, *zip(*pairs, strict=True))
-    return Dataset(made, tuple(printable(name) for name in names))
+    return Dataset(made, tuple(printable_name(name) for name in names))
 
 
 def _by_class(where: pathlib.Path, folders: Iterable[str]) -> dict[str, list[str]]:
     """Returns the folders of each class, whose name is in normal form."""
     classes: dict[str, list[str]] = {}
     for folder in folders:
-        classes.setdefault(normal(folder), []).append(folder)
+        classes.setdefault(normalise_name(folder), []).append(folder)
     if twins := [name for name, found in classes.items() if len(found) > 1]:
         LOG.warning(
             "%s: several folders whose names differ in their Unicode form alone, taken "
             "as one class each: %s",
-            printable(str(where)),
-            printable(some_of(twins)),
+            printable_name(str(where)),
+            printable_name(some_of(twins)),
         )
     return classes
 
@@ -111,7 +113,7 @@ def picture_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
         return os.path.join(root, os.fsdecode(places[index]))
 
     def name(index):
-        return printable(full(index))
+        return printable_name(full(index))
 
     def read(index):
         data, fault = content(full(index))
@@ -134,7 +136,7 @@ def content(file: str) -> tuple[bytes, str]:
             return stream.read(), ""
     except OSError as error:
         if os.path.islink(file) and not os.path.exists(file):
-            target = printable(os.readlink(file))
+            target = printable_name(os.readlink(file))
             return b"", f"found a link to {target!r}, where no file is"
         return b"", f"found no file that can be read: {error.strerror or error}"
 
@@ -160,8 +162,8 @@ def visible_folders(root: pathlib.Path) -> list[str]:
     if lost:
         LOG.warning(
             "%s: links that lead nowhere, left out: %s",
-            printable(str(root)),
-            printable(some_of(sorted(lost))),
+            printable_name(str(root)),
+            printable_name(some_of(sorted(lost))),
         )
     return sorted(e.name for e in seen if e.is_dir())
 
@@ -176,7 +178,7 @@ def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:
             if entry.is_dir():
                 if not entry.is_symlink() and others[BELOW] < MOST_COUNTED:
                     others[BELOW] += _count(entry.path, MOST_COUNTED - others[BELOW])
-            elif entry.name.lower().endswith(PICTURES) and (
+            elif entry.name.lower().endswith(IMAGE_ENDINGS) and (
                 entry.is_file() or entry.is_symlink()
             ):
                 pictures.append(entry.name)  # a link that leads nowhere is told later
@@ -202,7 +204,8 @@ def _report_left_out(
     folder: pathlib.Path, classes: dict[str, collections.Counter[str]]
 ) -> None:
     texts = [
-        f"{printable(name)} {others.total()} ({printable(some_of(sorted(others)))})"
+        f"{printable_name(name)} {others.total()} "
+        f"({printable_name(some_of(sorted(others)))})"
         for name, others in classes.items()
         if others
     ]
@@ -210,9 +213,9 @@ def _report_left_out(
         LOG.warning(
             "%s: files left out, by class: %s; expected <class>/<file> ending in one "
             "of %s",
-            printable(str(folder)),
+            printable_name(str(folder)),
             some_of(texts),
-            " ".join(PICTURES),
+            " ".join(IMAGE_ENDINGS),
         )
 
 

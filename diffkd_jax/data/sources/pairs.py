@@ -10,16 +10,16 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from ..formats.single_files import existing
+from ..formats.single_files import require_path
 from ..formats.text import (
-    MOST_LIST_BYTES,
-    finder,
-    normal,
+    MAX_LIST_BYTES,
+    make_name_finder,
+    normalise_name,
     parse_whole_number,
-    printable,
+    printable_name,
     read_text,
 )
-from ..images.decoding import PICTURES
+from ..images.decoding import IMAGE_ENDINGS
 from ..images.masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from ..split import Dataset, Doubt, Split, some_of
 from ..suspects import repeated
@@ -59,7 +59,7 @@ def load_masks(
     Raises:
       ValueError: no pairs, two pictures of one name, or options that cannot be.
     """
-    root = existing(path)
+    root = require_path(path)
     names = class_list(classes, root / "classes.txt")
     rule = parse_rule(len(names), mapping, colours, turn)
     for part in ("images", "masks"):
@@ -69,10 +69,10 @@ def load_masks(
                 "masks/<split>/NAME.png"
             )
     made = {}
-    of_masks = finder(visible_folders(root / "masks"))
+    of_masks = make_name_finder(visible_folders(root / "masks"))
     for name in needed(visible_folders(root / "images"), splits):
         other = of_masks(name) or name
-        pictures = _by_stem(root / "images" / name, PICTURES)
+        pictures = _by_stem(root / "images" / name, IMAGE_ENDINGS)
         masks = _by_stem(root / "masks" / other, (".png",))
         pairs = _paired(pictures, masks, f"{path}: {name}", (name, other))
         if pairs:
@@ -98,7 +98,7 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
     """
     option = given
     if given == "" and file is not None and file.is_file():
-        lines = read_text(file, MOST_LIST_BYTES).splitlines()
+        lines = read_text(file, MAX_LIST_BYTES).splitlines()
         given = [line.strip() for line in lines if line.strip()]
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
@@ -116,7 +116,7 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
             f"data.options.classes: found {option!r}, expected 1 to {MOST_CLASSES} "
             f"names with commas between, or how many there are{at}"
         )
-    if again := repeated([normal(name) for name in given]):
+    if again := repeated([normalise_name(name) for name in given]):
         LOG.warning(
             "%s: names of classes that stand twice, kept as classes of their own: %s",
             file if option == "" else "data.options.classes",
@@ -150,7 +150,7 @@ def pair_split(
         file = os.path.join(root, os.fsdecode(labels[index]))
         own = rule if isinstance(rule, MaskRule) else rule(file)
         data, fault = content(file)
-        return EncodedMask(data, printable(file), own, fault)
+        return EncodedMask(data, printable_name(file), own, fault)
 
     def fetch(rows):
         return {
@@ -166,10 +166,10 @@ def report_missing(names: Iterable[str], what: str, where: str) -> None:
     if names := sorted(names):
         LOG.warning(
             "%s: %d %s, left out: %s",
-            printable(where),
+            printable_name(where),
             len(names),
             what,
-            printable(some_of(names, 3)),
+            printable_name(some_of(names, 3)),
         )
 
 
@@ -187,8 +187,9 @@ def _by_stem(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
                 continue
             if stem in found:
                 raise ValueError(
-                    f"{printable(str(folder))}: found {printable(found[stem])} and "
-                    f"{printable(stem + ending)}, expected one file of each name"
+                    f"{printable_name(str(folder))}: found "
+                    f"{printable_name(found[stem])} and "
+                    f"{printable_name(stem + ending)}, expected one file of each name"
                 )
             found[stem] = stem + ending
     return found
@@ -203,7 +204,7 @@ def _paired(
     """Paths of pictures and their masks, below the root; the others are reported."""
     partner = {stem: stem for stem in pictures.keys() & masks.keys()}
     rest = masks.keys() - partner.keys()
-    for form in (normal, lambda stem: normal(unquote(stem))):
+    for form in (normalise_name, lambda stem: normalise_name(unquote(stem))):
         by_text: dict[str, list[str]] = {}
         for stem in rest - set(partner.values()):
             by_text.setdefault(form(stem), []).append(stem)

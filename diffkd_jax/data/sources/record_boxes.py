@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import Encoded, UnreadablePicture, size_of
-from ..images.objects import MOST_NUMBER, Read, collect, object_split
+from ..images.decoding import Encoded, UnreadableImage, read_size
+from ..images.objects import MAX_NUMBER, Read, collect, object_split
 from ..split import Split, Stored, check_labels
 from ..suspects import note_doubts, repeated
 
@@ -94,8 +94,8 @@ def box_split(
         box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
         names.append(name_record(record, i, where))
-        with contextlib.suppress(UnreadablePicture):  # named where it is used
-            sides[i] = size_of(Encoded(record["image"], names[-1]))
+        with contextlib.suppress(UnreadableImage):  # named where it is used
+            sides[i] = read_size(Encoded(record["image"], names[-1]))
         parts["bbox"].append(box * np.tile(sides[i], 2))
         parts["label"].append(label)
         parts["ignored"].append(
@@ -115,12 +115,12 @@ def box_split(
     text = lambda i: f"object {i} (of example {picture_of[i]})"
     given = {"bbox": boxes} if area is None else {"bbox": boxes, "area": area[:, None]}
     for key, values in given.items():
-        wrong = np.flatnonzero(~(np.abs(values) <= MOST_NUMBER).all(1))
+        wrong = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER).all(1))
         if wrong.size:
             first = values[wrong[0]].tolist()
             raise ValueError(
                 f"{where}: {text(wrong[0])}: found {key} {first} in pixels, expected "
-                f"numbers from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
+                f"numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
             )
     read = Read(picture_of, boxes, label, flat["ignored"], area)
     objects, doubts = collect(read, sides, where, text, drop_doubles)

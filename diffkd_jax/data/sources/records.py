@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats.single_files import MOST_JSON_BYTES, existing
+from ..formats.single_files import MAX_JSON_BYTES, require_path
 from ..formats.text import read_text
 from ..images.decoding import Encoded
 from ..images.masks import EncodedMask
@@ -49,7 +49,7 @@ def load_tfds(
     import tensorflow_datasets as tfds  # slow to import, needed by this source alone
 
     try:
-        path = str(existing(path or tfds.core.constants.DATA_DIR))
+        path = str(require_path(path or tfds.core.constants.DATA_DIR))
         _check_features_files(path, name)
         builder = tfds.builder(name, data_dir=path)
         where = f"tfds {name}"
@@ -97,7 +97,7 @@ def _check_features_files(path: str, name: str) -> None:
     folder = pathlib.Path(path) / re.split("[:/]", name)[0]
     for file in folder.rglob("features.json"):
         try:
-            named = _class_names(json.loads(read_text(file, MOST_JSON_BYTES)))
+            named = _class_names(json.loads(read_text(file, MAX_JSON_BYTES)))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: not a JSON of features: {error}") from None
         if foreign := [n for n in named if not n.startswith("tensorflow_datasets.")]:

@@ -13,11 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..formats.single_files import existing
-from ..formats.text import decode_text, finder, parse_whole_number, printable
-from ..images.decoding import PICTURES, Encoded, reason
+from ..formats.single_files import require_path
+from ..formats.text import (
+    decode_text,
+    make_name_finder,
+    parse_whole_number,
+    printable_name,
+)
+from ..images.decoding import IMAGE_ENDINGS, Encoded, describe_reason
 from ..images.signatures import refuse_pointer
-from ..split import MOST_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
+from ..split import MAX_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
 from ..suspects import note_doubts, repeated
 from .folders import OF_SYSTEMS
 
@@ -40,7 +45,7 @@ def load_tar(path: str) -> Dataset:
       ValueError: a damaged shard, an image without a label, or a key that stands twice
         in one shard; the message names shard and member.
     """
-    root = existing(path)
+    root = require_path(path)
     shards: dict[str, list[pathlib.Path]] = {}
     for file in sorted(root.iterdir() if root.is_dir() else ()):
         if file.name[0] == "." or file.suffix.lower() != ".tar":
@@ -107,7 +112,7 @@ def _index(file: pathlib.Path) -> _Examples:
                     continue
                 if member.offset_data + member.size > end:
                     raise ValueError(f"{member.name!r} goes beyond the end of the file")
-                if f".{suffix}" in PICTURES:
+                if f".{suffix}" in IMAGE_ENDINGS:
                     if key in images:
                         raise _twice(images[key].name, member.name)
                     images[key] = member
@@ -119,8 +124,10 @@ def _index(file: pathlib.Path) -> _Examples:
                         raise _twice(name, member.name)
                     labels[key] = member.name, number
     except Exception as error:  # whatever a damaged archive makes of its reader
-        raise ValueError(f"{file}: not a shard of pictures: {reason(error)}") from None
-    find = finder(labels)
+        raise ValueError(
+            f"{file}: not a shard of pictures: {describe_reason(error)}"
+        ) from None
+    find = make_name_finder(labels)
     of_images = {key: find(key) for key in images}
     if unlabelled := [key for key, found in of_images.items() if found is None]:
         raise ValueError(
@@ -145,8 +152,8 @@ def _report_lonely(names: Sequence[str], file: pathlib.Path) -> None:
             "file, not a link, that ends in one of %s",
             file,
             len(names),
-            printable(some_of(names, 3)),
-            " ".join(PICTURES),
+            printable_name(some_of(names, 3)),
+            " ".join(IMAGE_ENDINGS),
         )
 
 
@@ -178,13 +185,14 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> in
             value = json.loads(text)["label"]
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"{member.name!r}: found no JSON object with a label: {reason(error)}"
+                f"{member.name!r}: found no JSON object with a label: "
+                f"{describe_reason(error)}"
             ) from None
     number = parse_whole_number(value)
-    if number is None or not 0 <= number < MOST_CLASSES:
+    if number is None or not 0 <= number < MAX_CLASSES:
         raise ValueError(
             f"found label {str(value)[:40]!r} in {member.name!r}, expected a number "
-            f"from 0 to {MOST_CLASSES - 1}"
+            f"from 0 to {MAX_CLASSES - 1}"
         )
     return number
 
@@ -201,7 +209,7 @@ def _tar_split(
 
     def name(index):
         member = os.fsdecode(members[index].partition(b"/")[2])
-        return f"{shards[shard[index]]}: {printable(member)}"
+        return f"{shards[shard[index]]}: {printable_name(member)}"
 
     def content(index):
         with open(shards[shard[index]], "rb") as stream:

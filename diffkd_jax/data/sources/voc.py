@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..formats.single_files import existing
-from ..formats.voc_lists import files_by_stem, lists_in, read_lists
-from ..images.decoding import PICTURES
+from ..formats.single_files import require_path
+from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
+from ..images.decoding import IMAGE_ENDINGS
 from ..images.masks import VOID, MaskRule
 from ..split import Dataset, some_of
 from .folders import needed
@@ -27,10 +27,10 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
 
     A split is a list ``ImageSets/Segmentation/<split>.txt`` of names, one for each
     line. Images have any of the endings of
-    :data:`diffkd_jax.data.images.decoding.PICTURES`. Masks have a palette, of which the
-    indices are the classes, 255 is void. Classes have the names of VOC if all images
-    are called as those of VOC are, such as 2007_000032; in other data of this layout
-    they are numbers unless names are given.
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Masks have a palette, of
+    which the indices are the classes, 255 is void. Classes have the names of VOC if all
+    images are called as those of VOC are, such as 2007_000032; in other data of this
+    layout they are numbers unless names are given.
 
     Args:
       path: such as ``VOCdevkit/VOC2012``.
@@ -42,13 +42,13 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
       ValueError: no names, or none such as files have; names without files.
       FileNotFoundError: no lists.
     """
-    root = existing(path)
-    lists = lists_in(root / LISTS)
+    root = require_path(path)
+    lists = list_split_files(root / LISTS)
     if not lists:
         raise FileNotFoundError(f"{root}: found no {LISTS}/*.txt, expected train.txt")
     wanted = needed([file.stem for file in lists], splits)
-    pictures = files_by_stem(root / "JPEGImages", PICTURES)
-    masks = files_by_stem(root / "SegmentationClass", (".png",))
+    pictures = make_stem_finder(root / "JPEGImages", IMAGE_ENDINGS)
+    masks = make_stem_finder(root / "SegmentationClass", (".png",))
     names, doubts = read_lists([file for file in lists if file.stem in wanted])
     given = classes != "" or (root / "classes.txt").is_file()
     of_voc = all(OF_VOC.fullmatch(name) for found in names.values() for name in found)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..formats.image_paths import places_below, size_as_shown
-from ..formats.single_files import existing
-from ..formats.text import finder, one_form, printable
-from ..formats.voc_lists import files_by_stem, lists_in, read_lists
-from ..formats.voc_xml import MOST_BYTES, Entry, read_entry
-from ..images.decoding import PICTURES
+from ..formats.image_paths import displayed_size, make_finder_below
+from ..formats.single_files import require_path
+from ..formats.text import make_name_finder, printable_name, unique_names
+from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
+from ..formats.voc_xml import MAX_BYTES, VocAnnotation, read_annotation
+from ..images.decoding import IMAGE_ENDINGS
 from ..images.exif import as_annotated
 from ..images.objects import Read, collect, object_split
 from ..split import Dataset, Doubt, Split, some_of
@@ -33,7 +33,7 @@ class _File(NamedTuple):
 
     xml: str
     picture: str | None
-    entry: Entry
+    entry: VocAnnotation
 
 
 def load_voc_boxes(
@@ -53,10 +53,10 @@ def load_voc_boxes(
     classes. Else: folders ``<split>`` of ``NAME.xml`` with ``NAME.jpg``, or one such
     folder, which is the split "train"; the classes are the names that are found,
     sorted, unless they are given. Images have any of the endings of
-    :data:`diffkd_jax.data.images.decoding.PICTURES`, and the name of their xml file, or
-    the one that its ``filename`` says. An image that a list names twice is taken once;
-    an image that two xml files have, and objects that stand twice, are counted in the
-    log.
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`, and the name of their xml
+    file, or the one that its ``filename`` says. An image that a list names twice is
+    taken once; an image that two xml files have, and objects that stand twice, are
+    counted in the log.
 
     Objects marked ``difficult`` are ignored. Pixels count from 1 in these files, and
     the last one is inside: one is subtracted from the left and the top.
@@ -79,8 +79,8 @@ def load_voc_boxes(
         picture, or no object where no classes are given.
       FileNotFoundError: no lists and no xml files.
     """
-    root = existing(path)
-    lists = [f for f in lists_in(root / LISTS) if not _of_a_class(f.stem)]
+    root = require_path(path)
+    lists = [f for f in list_split_files(root / LISTS) if not _of_a_class(f.stem)]
     given = classes != "" or (root / "classes.txt").is_file()
     names = class_list(classes, root / "classes.txt") if given else ()
     found: dict[str, list[_File]] = {}
@@ -89,7 +89,7 @@ def load_voc_boxes(
         wanted = needed([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
         listed, doubts = read_lists([file for file in lists if file.stem in wanted])
-        xml = files_by_stem(root / "Annotations", (".xml",))
+        xml = make_stem_finder(root / "Annotations", (".xml",))
         read = _reader(root, "JPEGImages")
         for split, stems in listed.items():
             found[split] = [
@@ -110,11 +110,11 @@ def load_voc_boxes(
         if not names and not used:
             count = sum(map(len, found.values()))
             raise ValueError(
-                f"{printable(str(root))}: found no object in {count} xml files, "
+                f"{printable_name(str(root))}: found no object in {count} xml files, "
                 "expected some, or names of classes for a set without objects "
                 "(data.options.classes)"
             )
-        names = names or class_list(tuple(one_form(used)))
+        names = names or class_list(tuple(unique_names(used)))
         found = {split: found[split] for split in needed(list(found), splits)}
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
     options["drop_doubles"] = drop_doubles
@@ -146,21 +146,23 @@ def _reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
     An image has the name of its xml file, or else the one that ``filename`` says. Of
     several endings the one in ``filename`` comes first.
     """
-    images = files_by_stem(root / folder, PICTURES)
-    named = places_below(root / folder)
+    images = make_stem_finder(root / folder, IMAGE_ENDINGS)
+    named = make_finder_below(root / folder)
 
     def read(xml: str, stem: str = "") -> _File:
-        where = printable(os.path.join(root, xml))
+        where = printable_name(os.path.join(root, xml))
         try:
             with open(root / xml, "rb") as stream:
-                entry = read_entry(stream.read(MOST_BYTES + 1), where)
+                entry = read_annotation(stream.read(MAX_BYTES + 1), where)
         except OSError as error:
             fault = content(os.path.join(root, xml))[1]  # such as a link to nowhere
             raise ValueError(f"{where}: {fault or error}") from None
         there = images(stem or os.path.splitext(os.path.basename(xml))[0])
         file = there[0] if there else named(entry.filename) if entry.filename else None
         if len(there) > 1 and entry.filename:
-            own = finder(there)(posixpath.basename(entry.filename.replace("\\", "/")))
+            own = make_name_finder(there)(
+                posixpath.basename(entry.filename.replace("\\", "/"))
+            )
             file = own or file
         return _File(xml, None if file is None else os.path.join(folder, file), entry)
 
@@ -180,10 +182,12 @@ def _split(
     turn: bool,
     drop_doubles: bool,
 ) -> Split:
-    where = f"{printable(str(root))}: {split}"
+    where = f"{printable_name(str(root))}: {split}"
     lost = [file.xml for file in files if file.picture is None]
     if lost:
-        text = f"{len(lost)} of {len(files)} xml files: {printable(some_of(lost, 3))}"
+        text = (
+            f"{len(lost)} of {len(files)} xml files: {printable_name(some_of(lost, 3))}"
+        )
         if not skip_missing or len(lost) == len(files):
             raise ValueError(
                 f"{where}: found no picture for {text}; expected one of the same name "
@@ -192,20 +196,20 @@ def _split(
         LOG.warning("%s: no picture for %s, left out", where, text)
     files = [file for file in files if file.picture is not None]
     same = note_same_files(
-        [file.picture for file in files], where, lambda i: printable(files[i].xml)
+        [file.picture for file in files], where, lambda i: printable_name(files[i].xml)
     )
-    class_of = finder(names)
+    class_of = make_name_finder(names)
     for file in files:
         if strange := [name for name in file.entry.names if class_of(name) is None]:
             raise ValueError(
-                f"{printable(os.path.join(root, file.xml))}: found the class "
+                f"{printable_name(os.path.join(root, file.xml))}: found the class "
                 f"{strange[0][:60]!r}, expected one of {some_of(names, 20)}"
             )
     number = {name: k for k, name in enumerate(names)}
     picture, name, stored = picture_files(root, [file.picture or "" for file in files])
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = size_as_shown(picture(i))
+        sides[i] = displayed_size(picture(i))
     each = [len(file.entry.names) for file in files]
     boxes = np.array([b for f in files for b in f.entry.boxes], float).reshape(-1, 4)
     if not from_zero:
@@ -225,10 +229,10 @@ def _split(
         for file in files
         for k, name in enumerate(file.entry.names, 1)
     ]
-    name_of = lambda i: printable(called[i])
+    name_of = lambda i: printable_name(called[i])
     objects, twice = collect(read, sides, where, name_of, drop_doubles)
     stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
-    ids = [json.dumps(printable(stem)).encode() for stem in stems]
+    ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
     upright = lambda i: as_annotated(picture(i), sides[i], turn)
     split_of = object_split(objects, sides, ids, where, upright, name)
     return split_of._replace(stored=stored, doubts=(*doubts, *same, *twice))

@@ -3,11 +3,11 @@
 import numpy as np
 
 from ..images.decoding import (
-    MOST_PIXELS,
-    Picture,
-    UnreadablePicture,
+    MAX_PIXELS,
+    ImageLike,
+    UnreadableImage,
     decode_image,
-    size_of,
+    read_size,
 )
 from ..images.resize import (
     INTERPOLATIONS,
@@ -53,7 +53,7 @@ def crop_flip(
 
 
 def random_resized_crop(
-    picture: Picture,
+    picture: ImageLike,
     rng: np.random.Generator,
     *,
     size: int,
@@ -78,15 +78,15 @@ def random_resized_crop(
       uint8 ``[size, size, c]``.
 
     Raises:
-      UnreadablePicture: a file that does not decode.
+      UnreadableImage: a file that does not decode.
     """
-    box = _random_box(*size_of(picture), rng)
+    box = _random_box(*read_size(picture), rng)
     crop = (crop_exact if exact else crop_fast)(picture, box, size, interpolation)
     return mirror(crop) if flip and rng.random() < 0.5 else crop
 
 
 def center_crop(
-    picture: Picture, *, size: int, resize: int, interpolation: str = "bilinear"
+    picture: ImageLike, *, size: int, resize: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Shorter side to ``resize`` pixels, then the central square of ``size``.
 
@@ -95,7 +95,7 @@ def center_crop(
     to even, and where the resized picture is smaller than ``size``, black is around it.
 
     Raises:
-      UnreadablePicture: a file that does not decode, or one so narrow that it would be
+      UnreadableImage: a file that does not decode, or one so narrow that it would be
         resized to more than :data:`MOST_PIXELS`.
 
     >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
@@ -104,8 +104,8 @@ def center_crop(
     image = to_picture(decode_image(picture))
     width, height = image.size
     scaled = resize * max(width, height) // min(width, height)
-    if resize * scaled > MOST_PIXELS:
-        raise UnreadablePicture(
+    if resize * scaled > MAX_PIXELS:
+        raise UnreadableImage(
             f"{getattr(picture, 'name', 'picture')}: found {width}x{height} pixels, "
             f"too narrow to be resized to {resize}"
         )

@@ -9,10 +9,10 @@ import numpy as np
 from ...config.data import Data as Options
 from ..images.decoding import (
     Encoded,
-    Picture,
-    UnreadablePicture,
+    ImageLike,
+    UnreadableImage,
     decode_image,
-    orientation_of,
+    read_orientation,
 )
 from ..images.exif import upright
 from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
@@ -187,7 +187,7 @@ def _seen(
         try:
             pixels, classes = pair(picture, label)
             where = view(pixels.shape[:2])
-        except UnreadablePicture:
+        except UnreadableImage:
             seen.append(None)
             continue
         except _TooLarge as error:
@@ -230,7 +230,7 @@ def _seen(
 
 
 def pair(
-    picture: Picture, mask: EncodedMask | np.ndarray | None
+    picture: ImageLike, mask: EncodedMask | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixels and classes of one example, of the same size.
 
@@ -241,7 +241,7 @@ def pair(
       uint8 ``[h, w, c]`` and ``[h, w]``, or None without a mask.
 
     Raises:
-      UnreadablePicture: a file that does not decode.
+      UnreadableImage: a file that does not decode.
       WrongMask: a mask of another size, or with values that are no class.
     """
     if mask is None:
@@ -256,7 +256,7 @@ def pair(
                 "expected uint8 [h, w]"
             )
     pixels = upright(
-        decode_image(picture), orientation_of(picture), classes.shape, turn
+        decode_image(picture), read_orientation(picture), classes.shape, turn
     )
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
@@ -267,12 +267,12 @@ def pair(
     return pixels, classes
 
 
-def name_image(picture: Picture) -> str:
+def name_image(picture: ImageLike) -> str:
     """Names an image in a message."""
     return picture.name if isinstance(picture, Encoded) else "its picture"
 
 
-def _channels(picture: Picture) -> int:
+def _channels(picture: ImageLike) -> int:
     return picture.channels if isinstance(picture, Encoded) else picture.shape[-1]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from ...config.data import Data as Options
-from ..images.decoding import Picture, UnreadablePicture, decode_image
+from ..images.decoding import ImageLike, UnreadableImage, decode_image
 from . import boxes as boxed
 from . import dense
 from .crops import center_crop, crop_flip, random_resized_crop
@@ -165,7 +165,7 @@ def eval_transform(data: Options) -> Callable[[dict], dict]:
 
 
 def _each(
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageLike],
     crop: Callable[..., np.ndarray],
     size: int,
     *each: Sequence[np.random.Generator],
@@ -181,7 +181,7 @@ def _each(
     for i, given in enumerate(zip(pictures, *each, strict=True)):
         try:
             crops[i] = crop(*given)
-        except UnreadablePicture:
+        except UnreadableImage:
             failed[i] = True
     return crops, failed
 
@@ -201,7 +201,7 @@ def _same_size(images, data: Options, size: int) -> tuple[np.ndarray, np.ndarray
     for image in images:
         try:
             found.append(decode_image(image))
-        except UnreadablePicture:
+        except UnreadableImage:
             found.append(None)
     shapes = {image.shape for image in found if image is not None}
     if len(shapes) > 1:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..images.decoding import MOST_PIXELS, UnreadablePicture
+from ..images.decoding import MAX_PIXELS, UnreadableImage
 from ..images.masks import VOID
 from ..images.resize import mirror
 
@@ -54,7 +54,7 @@ def draw_view(
       flip: whether to mirror.
 
     Raises:
-      UnreadablePicture: one that would be resized to more than :data:`MOST_PIXELS`.
+      UnreadableImage: one that would be resized to more than :data:`MOST_PIXELS`.
 
     >>> draw_view((4, 6), np.random.default_rng(0), canvas=(3, 8), flip=False)
     View(whole=(4, 6), top=1, left=0, shown=(3, 6), canvas=(3, 8), flip=False)
@@ -66,8 +66,8 @@ def draw_view(
     else:
         factor = rng.uniform(least, most)
     height, width = (max(1, round(side * factor)) for side in size)
-    if height * width > MOST_PIXELS:
-        raise UnreadablePicture(
+    if height * width > MAX_PIXELS:
+        raise UnreadableImage(
             f"picture: found {size[1]}x{size[0]} pixels, too many to be resized by "
             f"{factor:g}"
         )
@@ -96,7 +96,7 @@ def fit_view(
       flip: whether to mirror.
 
     Raises:
-      UnreadablePicture: one that would be resized to more than :data:`MOST_PIXELS`.
+      UnreadableImage: one that would be resized to more than :data:`MOST_PIXELS`.
 
     >>> fit_view((480, 640), 800, 1333).whole, fit_view((400, 1600), 800, 1333).whole
     ((800, 1067), (333, 1333))
@@ -105,8 +105,8 @@ def fit_view(
     if longest:
         factor = min(factor, longest / max(size))
     height, width = (max(1, int(side * factor + 0.5)) for side in size)
-    if height * width > MOST_PIXELS:
-        raise UnreadablePicture(
+    if height * width > MAX_PIXELS:
+        raise UnreadableImage(
             f"picture: found {size[1]}x{size[0]} pixels, too narrow to be resized to "
             f"{short}"
         )

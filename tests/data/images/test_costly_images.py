@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode_image
+from diffkd_jax.data.images.decoding import Encoded, UnreadableImage, decode_image
 
 
 def test_jpegs_of_many_scans_are_refused():
@@ -17,9 +17,7 @@ def test_jpegs_of_many_scans_are_refused():
     assert decode_image(Encoded(data, "a.jpg")).shape == (64, 64, 3)
     last = data[data.rindex(b"\xff\xda") : -2]
     repeated = data[:-2] + last * 1000 + data[-2:]
-    with pytest.raises(
-        UnreadablePicture, match=r"a\.jpg: .* found 10\d\d scans of 64x"
-    ):
+    with pytest.raises(UnreadableImage, match=r"a\.jpg: .* found 10\d\d scans of 64x"):
         decode_image(Encoded(repeated, "a.jpg"))
 
 

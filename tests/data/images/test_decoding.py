@@ -13,9 +13,9 @@ from PIL import Image, PngImagePlugin
 from diffkd_jax.data.images import decoding
 from diffkd_jax.data.images.decoding import (
     Encoded,
-    UnreadablePicture,
+    UnreadableImage,
     decode_image,
-    size_of,
+    read_size,
 )
 from diffkd_jax.data.transforms import images
 from diffkd_jax.data.transforms.draws import Draws
@@ -59,9 +59,9 @@ def test_16_bit_levels_of_the_other_byte_order_are_scaled():
 def test_32_bit_levels_are_those_of_16_bits_or_refused():
     seen = decode_image(grey_tiff(2, RAMP.astype(np.int32)))
     np.testing.assert_array_equal(seen[..., 0].ravel(), np.arange(256))
-    with pytest.raises(UnreadablePicture, match="found levels 0 to 65536, expected"):
+    with pytest.raises(UnreadableImage, match="found levels 0 to 65536, expected"):
         decode_image(grey_tiff(2, np.array([[0, 65536]], np.int32)))
-    with pytest.raises(UnreadablePicture, match="found levels -1 to 5"):
+    with pytest.raises(UnreadableImage, match="found levels -1 to 5"):
         decode_image(grey_tiff(2, np.array([[-1, 5]], np.int32)))
 
 
@@ -74,7 +74,7 @@ def test_floats_are_scaled_by_their_range(scale):
 
 @pytest.mark.parametrize("bad", [-0.1, 256.0, np.nan, np.inf])
 def test_floats_of_no_known_range_are_refused(bad):
-    with pytest.raises(UnreadablePicture, match=r"^made.tif: .* found floats"):
+    with pytest.raises(UnreadableImage, match=r"^made.tif: .* found floats"):
         decode_image(grey_tiff(3, np.array([[0.5, bad]], np.float32)))
 
 
@@ -104,7 +104,7 @@ PLAIN = {
 @pytest.mark.parametrize("name", PLAIN)
 def test_colours_are_kept(name):
     np.testing.assert_array_equal(decode_image(PLAIN[name]), RED_BLUE)
-    assert size_of(PLAIN[name]) == (2, 2)
+    assert read_size(PLAIN[name]) == (2, 2)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA"])
@@ -124,7 +124,7 @@ def test_the_first_frame_is_taken():
         assert decode_image(file)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
-@pytest.mark.skipif(".avif" not in decoding.PICTURES, reason="Pillow without AVIF")
+@pytest.mark.skipif(".avif" not in decoding.IMAGE_ENDINGS, reason="Pillow without AVIF")
 def test_avif():
     file = saved(Image.new("RGB", (8, 8), (200, 40, 40)), "AVIF")
     assert np.abs(decode_image(file).astype(int) - (200, 40, 40)).max() < 6
@@ -181,8 +181,8 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_declares_too_much_is_refused_by_its_header(name):
-    for read in (decode_image, size_of):
-        with pytest.raises(UnreadablePicture, match=r"^it: .*pixels, expected at most"):
+    for read in (decode_image, read_size):
+        with pytest.raises(UnreadableImage, match=r"^it: .*pixels, expected at most"):
             read(Encoded(LARGE[name], "it"))
 
 
@@ -193,7 +193,7 @@ def test_a_large_tile_is_refused():
     )
     place = file.index(struct.pack("<HHI", 273, 4, 1))
     file = file[:8] + struct.pack("<H", 11) + file[10:place] + tile + file[place:]
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadableImage):
         decode_image(Encoded(file, "it"))
 
 
@@ -205,7 +205,7 @@ def test_no_program_is_started(monkeypatch):
         raise AssertionError("a program was started")
 
     monkeypatch.setattr(subprocess, "Popen", fail)
-    with pytest.raises(UnreadablePicture, match=r"1\.png: .*a PostScript drawing"):
+    with pytest.raises(UnreadableImage, match=r"1\.png: .*a PostScript drawing"):
         decode_image(Encoded(EPS, "train/cat/1.png"))
 
 
@@ -231,7 +231,7 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
     files = [PLAIN["PPM"], Encoded(DAMAGED[name], "bad"), PLAIN["BMP"]]
-    with pytest.raises(UnreadablePicture, match=r"^bad: not a picture") as error:
+    with pytest.raises(UnreadableImage, match=r"^bad: not a picture") as error:
         decode_image(files[1])
     assert "object at" not in str(error.value)
     assert "\n" not in str(error.value)
@@ -251,7 +251,7 @@ def test_running_out_of_memory_is_the_picture_s_fault(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", fail)
-    with pytest.raises(UnreadablePicture, match=r"decodes: MemoryError$"):
+    with pytest.raises(UnreadableImage, match=r"decodes: MemoryError$"):
         decode_image(saved(RED_BLUE, "JPEG"))
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffkd_jax.data import survey
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture, decode_image
+from diffkd_jax.data.images.decoding import Encoded, UnreadableImage, decode_image
 from diffkd_jax.data.images.masks import (
     EncodedMask,
     MaskRule,
@@ -206,11 +206,11 @@ def test_a_jpeg_is_no_mask_and_rubbish_does_not_decode():
         read_mask(EncodedMask(stream.getvalue(), "x.jpg", MaskRule(3)))
     good = (ODD / "mask_0_2.png").read_bytes()
     for data in (b"", b"rubbish", good[:60]):
-        with pytest.raises(UnreadablePicture, match=r"x.png: not a picture"):
+        with pytest.raises(UnreadableImage, match=r"x.png: not a picture"):
             read_mask(EncodedMask(data, "x.png", MaskRule(3)))
     huge = grey_png(np.zeros((1, 8), np.uint8), 1)
     huge = huge[:16] + (2**30).to_bytes(4, "big") * 2 + huge[24:]
-    with pytest.raises(UnreadablePicture, match=r"x.png: not a picture"):
+    with pytest.raises(UnreadableImage, match=r"x.png: not a picture"):
         read_mask(EncodedMask(huge, "x.png", MaskRule(3)))
 
 
@@ -226,7 +226,7 @@ def test_damaged_files_are_named_whatever_the_damage(name):
         try:
             classes = read_mask(EncodedMask(bytes(data), name, rule))
             assert set(np.unique(classes)) <= {0, 1, 2, 255}
-        except (UnreadablePicture, WrongMask) as error:
+        except (UnreadableImage, WrongMask) as error:
             said = str(error)
         assert said == "" or re.fullmatch(f"{name}: .*", said)
 

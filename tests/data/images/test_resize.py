@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.images import decoding, resize
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture
+from diffkd_jax.data.images.decoding import Encoded, UnreadableImage
 from diffkd_jax.data.transforms import images
 
 
@@ -28,7 +28,7 @@ def test_a_jpeg_is_decoded_as_pillow_does():
     file = encoded(smooth(), quality=92)
     expected = np.asarray(Image.open(io.BytesIO(file.data)))
     np.testing.assert_array_equal(resize.decode_image(file), expected)
-    assert resize.size_of(file) == (375, 500)
+    assert resize.read_size(file) == (375, 500)
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("PNG", "L")])
@@ -36,7 +36,7 @@ def test_other_formats_are_rgb(kind, mode):
     file = encoded(smooth(), kind, mode)
     expected = np.asarray(Image.fromarray(smooth()).convert(mode).convert("RGB"))
     np.testing.assert_array_equal(resize.decode_image(file), expected)
-    assert resize.size_of(file) == (375, 500)
+    assert resize.read_size(file) == (375, 500)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
@@ -116,7 +116,5 @@ def test_what_does_not_decode_is_named(data):
             f, np.random.default_rng(0), size=32, flip=True
         ),
     ):
-        with pytest.raises(
-            UnreadablePicture, match=r"^train/cat/7\.jpeg: not a picture"
-        ):
+        with pytest.raises(UnreadableImage, match=r"^train/cat/7\.jpeg: not a picture"):
             read(file)

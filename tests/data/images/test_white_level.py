@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import Encoded, open_data
-from diffkd_jax.data.images.decoding import UnreadablePicture, decode_image
+from diffkd_jax.data.images.decoding import UnreadableImage, decode_image
 from tests.helpers.data_on_disk import (
     COCO,
     coco_table,
@@ -76,7 +76,7 @@ def test_white_that_is_zero_is_inverted_in_floats():
     "data", [b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08"]
 )
 def test_a_damaged_tiff_is_named(data):
-    with pytest.raises(UnreadablePicture, match="here: not a picture"):
+    with pytest.raises(UnreadableImage, match="here: not a picture"):
         decode_image(Encoded(data, "here"))
 
 
@@ -106,7 +106,7 @@ def test_images_of_8_bits_do_not_change():
 
 @pytest.mark.parametrize("values", [RAMP, np.stack([RAMP] * 3, -1)])
 def test_a_level_above_white_is_refused(values):
-    with pytest.raises(UnreadablePicture, match=r"0 to 4095, expected 0 to 1023 .*max"):
+    with pytest.raises(UnreadableImage, match=r"0 to 4095, expected 0 to 1023 .*max"):
         decode_image(Encoded(png(values), "here", max_level=1023))
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import split as split_module
-from diffkd_jax.data.images.decoding import UnreadablePicture
+from diffkd_jax.data.images.decoding import UnreadableImage
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.unreadable import note_skipped
 from diffkd_jax.data.transforms import images as transforms
@@ -170,7 +170,7 @@ def test_nothing_readable_is_an_error(split):
     failed = lambda batch: np.ones(len(batch["image"]), bool)
     nothing = lambda batch, draws: batch | {"failed": failed(batch)}
     options = {"batch_size": 10, "seed": 3, "num_epochs": 1, "num_threads": 1}
-    with pytest.raises(UnreadablePicture, match="found no picture that decodes"):
+    with pytest.raises(UnreadableImage, match="found no picture that decodes"):
         next(pipeline.train_batches(split, nothing, **options))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffkd_jax.data.images.decoding import UnreadablePicture
+from diffkd_jax.data.images.decoding import UnreadableImage
 from diffkd_jax.data.pipeline import batches
 from diffkd_jax.data.split import Split
 from diffkd_jax.train.evaluate import batch_size
@@ -109,5 +109,5 @@ def test_a_replacement_of_another_size_is_named():
 
 def test_nothing_that_decodes_is_an_error():
     nothing = lambda batch: batch | {"failed": np.ones(len(batch["image"]), bool)}
-    with pytest.raises(UnreadablePicture, match="example 0 and others: found no"):
+    with pytest.raises(UnreadableImage, match="example 0 and others: found no"):
         next(batches.eval_batches(numbers(9), nothing, batch_size=4))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import open_data
-from diffkd_jax.data.images.decoding import UnreadablePicture, decode_image
+from diffkd_jax.data.images.decoding import UnreadableImage, decode_image
 from diffkd_jax.data.sources import folders, registry
 from diffkd_jax.data.split import array_split, limited
 from diffkd_jax.data.transforms import images
@@ -157,7 +157,7 @@ def test_a_file_that_is_gone_counts_as_one_that_does_not_decode(folder):
         True,
         True,
     ]
-    with pytest.raises(UnreadablePicture, match=r"cat/2\.png: .*No such file"):
+    with pytest.raises(UnreadableImage, match=r"cat/2\.png: .*No such file"):
         decode_image(batch["image"][1])
     batch = images.eval_transform(options(folder))(batch)
     assert batch["failed"].tolist() == [False, True, False, False]

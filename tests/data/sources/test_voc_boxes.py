@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from diffkd_jax.data.formats.voc_xml import read_entry
+from diffkd_jax.data.formats.voc_xml import read_annotation
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.record_boxes import box_split
@@ -183,7 +183,7 @@ FILE = (
 def test_files_that_cannot_be_right_are_named(text, message):
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(ValueError, match=message) as error:
-        read_entry(data, "here.xml")
+        read_annotation(data, "here.xml")
     assert str(error.value).startswith("here.xml: ")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
@@ -195,13 +195,13 @@ def test_files_that_cannot_be_right_are_named(text, message):
 )
 def test_difficult_is_0_or_1(text, expected):
     marked = xml(("a", 1, 1, 9, 9, f"<difficult>{text}</difficult>"))
-    assert read_entry(marked.encode(), "here").difficult == [expected]
+    assert read_annotation(marked.encode(), "here").difficult == [expected]
 
 
 def test_depth_and_namespaces_are_of_no_account():
     deep = "<a>" * 50_000 + "</a>" * 50_000
     text = f'<v:annotation xmlns:v="x">{deep}<v:filename>f</v:filename></v:annotation>'
-    assert read_entry(text.encode(), "here").filename == "f"
+    assert read_annotation(text.encode(), "here").filename == "f"
 
 
 class Boxes(tfds.core.GeneratorBasedBuilder):

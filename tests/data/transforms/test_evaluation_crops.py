@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data.images.decoding import UnreadablePicture
+from diffkd_jax.data.images.decoding import UnreadableImage
 from diffkd_jax.data.transforms import images
 from tests.helpers.data_options import data_options
 
@@ -52,7 +52,7 @@ def test_crops_are_equal_to_the_bit(height, width, resize, size, channels):
 
 
 def test_a_picture_too_narrow_is_unreadable():
-    with pytest.raises(UnreadablePicture, match="found 1x60000 pixels, too narrow"):
+    with pytest.raises(UnreadableImage, match="found 1x60000 pixels, too narrow"):
         images.center_crop(np.zeros((60000, 1, 3), np.uint8), size=224, resize=256)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadablePicture
+from diffkd_jax.data.images.decoding import Encoded, UnreadableImage
 from diffkd_jax.data.images.exif import turned
 from diffkd_jax.data.images.masks import (
     VOID,
@@ -89,7 +89,7 @@ def test_any_scale_between_where_there_are_no_steps():
 
 
 def test_a_picture_too_large_to_be_resized_is_its_own_fault():
-    with pytest.raises(UnreadablePicture, match="9000x9000 pixels, too many to be res"):
+    with pytest.raises(UnreadableImage, match="9000x9000 pixels, too many to be res"):
         geometry.draw_view(
             (9000, 9000), np.random.default_rng(0), canvas=(8, 8), scale=(2.0, 2.0)
         )
