@@ -40,7 +40,7 @@ gc.set_threshold(50_000, 20, 50)
 jaxtyping.install_import_hook(
     [
         *(f"diffkd_jax.core.{name}" for name in ("diffkd", "diffusion", "distances")),
-        *(f"diffkd_jax.ops.{name}" for name in ("anchors", "resize", "roi_align")),
+        *(f"diffkd_jax.ops.{name}" for name in ("resize", "roi_align")),
     ],
     "beartype.beartype",
 )
