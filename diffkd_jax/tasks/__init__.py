@@ -1,4 +1,4 @@
-"""What students are for: each task is a function that makes a :class:`Task`."""
+"""Tasks: functions that return a :class:`Task`, what a student learns to do."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,14 +14,14 @@ TASKS: dict[str, Callable[..., Task]] = {
     "detection": detection.detection,
 }
 
-# Ranks of the arrays of a target, of the tasks above.
+# Rank of each array that the target of one example holds, by task.
 TARGETS: dict[str, Mapping[str, int]] = {
     "classification": classification.TARGET,
     "segmentation": segmentation.TARGET,
     "detection": detection.TARGET,
 }
 
-# Further evaluations: each a function of the description of the data.
+# Further evaluations: functions from the description of the data to an Evaluation.
 EVALUATIONS: dict[str, Callable[..., Evaluation]] = {"agreement": agreement}
 
 __all__ = ["EVALUATIONS", "TARGETS", "TASKS", "Evaluation", "Evidence", "Task"]

@@ -1,63 +1,75 @@
-"""Whether the classes of a model are those of the data: by name, not by count alone."""
+"""The check that the classes of a model are those of the data, by name and order."""
 
 import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from .task import Meta
 
 LOG = logging.getLogger(__name__)
 
 
 def check_classes(
     source: str,
-    meta: Mapping[str, Any],
-    data_meta: Mapping[str, Any],
+    meta: Meta,
+    data_meta: Meta,
     taps: Mapping[str, tuple[str, str, bool]] | None = None,
 ) -> None:
-    """Refuses a model of other classes than the data's, where that matters.
+    """Raises an error if a model's classes differ from the data's where that matters.
 
-    A teacher of another number of classes is meant to be one; only distances that read
-    labels cannot be. Without a comparison of logits other names are a warning: features
-    may be of use.
+    A student needs the data's classes. A teacher may have another number of classes,
+    unless a distance reads labels. Class names of a teacher matter if a tap compares
+    logits or a distance reads labels; otherwise a difference is logged as a warning,
+    because features of other classes may still be of use.
 
     Args:
-      source: where the model is from, for the message.
-      meta: of the model.
-      data_meta: of the data.
-      taps: None for a student; for a teacher see :class:`diffkd_jax.tasks.Task`.
+      source: origin of the model, for messages.
+      meta: description of the model: ``num_classes``, and ``class_names`` if known.
+      data_meta: description of the data, likewise.
+      taps: None for a student; for a teacher see ``check`` of
+        :class:`diffkd_jax.tasks.Task`.
 
     Raises:
-      ValueError: a student of another number, other names or another order. A teacher
-        of other names or another order and a tap of logits, or of another number and a
-        distance that reads labels; data of one class and such a distance.
+      ValueError: a student with another number, other names or another order of
+        classes. A teacher with other names or another order and a tap on logits. A
+        distance that reads labels, and a teacher with another number of classes or data
+        with one class.
+
+    >>> check_classes("runs/a", {"num_classes": 3}, {"num_classes": 3})
+    >>> check_classes("runs/a", {"num_classes": 2}, {"num_classes": 3})
+    Traceback (most recent call last):
+    ValueError: runs/a: found a student of 2 classes, expected 3, as in the data
     """
     names = data_meta.get("class_names") or []
-    found, expected = meta["num_classes"], data_meta["num_classes"]
+    model_names = meta.get("class_names") or []
+    model_classes, data_classes = meta["num_classes"], data_meta["num_classes"]
     if taps is None:
-        if found != expected:
+        if model_classes != data_classes:
             raise ValueError(
-                f"{source} holds a student of {found} classes, expected {expected}, "
-                "those of the data"
+                f"{source}: found a student of {model_classes} classes, expected "
+                f"{data_classes}, as in the data"
             )
-        difference = first_difference(meta.get("class_names") or [], names)
+        difference = first_difference(model_names, names)
         if difference:
-            raise ValueError(f"{source} holds a student of other classes: {difference}")
+            raise ValueError(
+                f"{source}: found a student of other classes: {difference}"
+            )
         return
     labelled = [name for name, (_, _, reads) in taps.items() if reads]
-    if labelled and expected < 2:
+    if labelled and data_classes < 2:
         raise ValueError(
             f"taps.{labelled[0]}.distance: found one that compares the label's class "
-            f"with the others on data of {expected} class, expected at least 2"
+            f"with the others on data of {data_classes} class, expected at least 2"
         )
-    if found != expected:
+    if model_classes != data_classes:
         if labelled:
             raise ValueError(
                 f"taps.{labelled[0]}.distance: found one that reads labels for a "
-                f"teacher of {found} classes on data of {expected}, expected a teacher "
-                "of the data's classes, or a distance without labels"
+                f"teacher of {model_classes} classes on data of {data_classes}, "
+                "expected a teacher of the data's classes, or a distance without labels"
             )
         return
-    difference = first_difference(meta.get("class_names") or [], names)
+    difference = first_difference(model_names, names)
     reads_classes = labelled or any(
         "logits" in name for outputs in taps.values() for name in outputs[:2]
     )
@@ -71,9 +83,15 @@ def check_classes(
 
 
 def first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """In words, or nothing where names agree or one side has none but numbers.
+    """Describes the first class whose name differs, or returns "".
 
-    Names are compared in one Unicode form.
+    Names are compared in Unicode form NFC. An empty list agrees with any other, and so
+    does a list of numbers in place of names; but the same numbers in another order are
+    a difference.
+
+    Args:
+      found: names of the classes of a model, or [].
+      expected: names of the classes of the data, as many, or [].
 
     >>> first_difference(["ant", "bee"], ["bee", "ant"])
     "the same in another order; class 0: found 'ant', expected 'bee'"

@@ -1,18 +1,31 @@
-"""What a student is for, as a value: a few functions that the trainer calls."""
+"""The value that describes a task: a few functions that the trainer calls."""
 
 import math
+import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from jaxtyping import PyTree
+
+# Arrays by name; an entry may itself be a dict, such as "target" of a batch.
+Outputs: TypeAlias = Mapping[str, PyTree]
+Batch: TypeAlias = Mapping[str, PyTree]
+# Description of a data set or a model in the types of JSON, with "num_classes".
+Meta: TypeAlias = Mapping[str, Any]
 
 
 class Evidence(NamedTuple):
-    """What is kept of a batch to score a model.
+    """The results of a batch or a split that are needed to score a model.
 
     Attributes:
-      sums: sums over the unmasked examples, added over batches, devices and processes;
-        arrays by name.
-      rows: arrays ``[b, ...]`` by name, gathered for all examples of a split in its
-        order, padding left out.
+      sums: arrays by name, sums over the unmasked examples. They are added up over
+        batches, devices and processes.
+      rows: arrays ``[b, ...]`` by name, one row for each example. For a split they are
+        gathered in the order of its examples, without padding.
+
+    >>> Evidence({"count": 4.0}).rows
+    {}
     """
 
     sums: Mapping[str, Any]
@@ -20,75 +33,93 @@ class Evidence(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A further evaluation beside the task's own, of both models at once.
+    """A further evaluation beside the task's own, of student and teacher together.
 
     Attributes:
-      apply: ``(student, teacher, batch) -> outputs``; both are ``batch -> outputs``.
-      evidence: ``(outputs, batch) -> Evidence``, compiled.
-      score: ``(Evidence of a split) -> {name: float}``, on the host.
+      apply: ``(student, teacher, batch) -> outputs``; both models are functions
+        ``batch -> outputs``.
+      evidence: ``(outputs, batch) -> Evidence``; it is compiled.
+      score: ``(Evidence of a split) -> {name: float}``; it runs on the host.
+
+    >>> both = lambda student, teacher, batch: {"gap": student(batch) - teacher(batch)}
+    >>> gap = Evaluation(both, lambda outputs, batch: Evidence(outputs), dict)
+    >>> gap.apply(lambda x: 3 * x, lambda x: x, 2.0)
+    {'gap': 4.0}
     """
 
-    apply: Callable[..., Mapping]
-    evidence: Callable[[Mapping, Mapping], Evidence]
+    apply: Callable[..., Outputs]
+    evidence: Callable[[Outputs, Batch], Evidence]
     score: Callable[[Evidence], Mapping[str, float]]
 
 
 class Task(NamedTuple):
-    """A task, made by ``(meta, **options) -> Task``; ``meta`` is that of the data.
+    """A task: what a student learns, and how it is scored.
 
-    Batches are dicts: ``image`` ``[b, h, w, c]``, normalised; ``index`` int ``[b]``,
-    rows of the split; ``target``, a dict that the task and its data agree on; in
-    evaluation ``mask`` float ``[b]``, 0 for padding.
+    Tasks are made by functions ``(meta, **options) -> Task``, where ``meta`` describes
+    the data. Batches are dicts: ``image`` ``[b, h, w, c]``, normalised; ``index`` int
+    ``[b]``, rows of the split; ``target``, a dict on which the task and its data agree;
+    and in evaluation ``mask`` float ``[b]``, 0 for padding.
 
     Attributes:
       loss: ``(outputs, batch) -> {name: scalar}``; names are ``task`` or
         ``task/<part>``.
-      predict: ``(outputs, batch) -> {name: array [b, ...]}``, without looking at the
+      predict: ``(outputs, batch) -> {name: array [b, ...]}``; it does not read the
         target.
-      evidence: ``(outputs, batch) -> Evidence``, compiled.
-      score: ``(Evidence of a split) -> {name: float}``, on the host.
-      headline: the score that chooses the checkpoint, heads the report and guards the
-        teacher.
-      higher_is_better: its direction.
-      target: rank of each array that the target of one example must hold, by name; or
-        None for whatever the data have.
-      chance: ``(Evidence of a split) -> headline`` up to which a model is no better
-        than a guess; or None where that is not known.
-      prepare: ``(key, batch) -> batch``, what a training step does to a batch first,
-        such as mixup; or None.
-      infer: ``(apply, batch) -> outputs`` where one call ``apply(batch)`` is not
-        enough; or None.
+      evidence: ``(outputs, batch) -> Evidence``; it is compiled.
+      score: ``(Evidence of a split) -> {name: float}``; it runs on the host.
+      headline: name of the score that chooses the checkpoint, heads the report and
+        guards against a bad teacher.
+      higher_is_better: whether a larger headline is better.
+      target: rank of each array that the target of one example must hold, by name.
+        None accepts any target.
+      chance: ``(Evidence of a split) -> float``, the headline up to which a model is no
+        better than a guess. None if that is not known.
+      prepare: ``(key, batch) -> batch``, the first thing that a training step does to a
+        batch, such as mixup; or None.
+      infer: ``(apply, batch) -> outputs``, for tasks that need more than one call
+        ``apply(batch)``; or None.
       draw: ``(folder, Evidence of a split, meta) -> [PNG file]``; or None.
-      show: ``(folder, examples, meta) -> [PNG file]``, of a few examples: ``image``
-        uint8, ``target``, and ``predicted``, what ``predict`` says by name of a model;
-        or None.
-      write: ``(folder, predictions, meta) -> None``, where ``predictions`` yields
-        ``(name, what predict says of one example, the example)``: name is a path below
-        the folder, without an ending; the arrays are without their batch axis, and the
-        example has ``id``, where its file has one. Or None.
-      check: ``(source, meta of a model, meta of the data, taps) -> None``, ValueError
-        where the model cannot serve; ``taps`` is None for a student, for a teacher
-        ``{name: (student output, teacher output, whether the distance reads the
-        target)}``; or None.
+      show: ``(folder, examples, meta) -> [PNG file]``, draws a few examples:
+        ``image`` uint8, ``target``, and ``predicted``, the results of ``predict`` by
+        name of a model; or None.
+      write: ``(folder, predictions, meta) -> None``, writes predictions to files; or
+        None. ``predictions`` yields triples ``(name, result of predict, example)``, one
+        for each example. The name is a path below the folder, without a file ending.
+        The arrays have no batch axis. The example has ``id`` if its file gives one.
+      check: ``(source, meta of a model, meta of the data, taps) -> None``, raises
+        ValueError if the model cannot serve; or None. ``taps`` is None for a student.
+        For a teacher it is ``{name: (student output, teacher output, whether the
+        distance reads the target)}``.
+
+    >>> from diffkd_jax.tasks import TASKS
+    >>> TASKS["classification"]({"num_classes": 3}).headline
+    'top1'
     """
 
-    loss: Callable[[Mapping, Mapping], Mapping[str, Any]]
-    predict: Callable[[Mapping, Mapping], Mapping[str, Any]]
-    evidence: Callable[[Mapping, Mapping], Evidence]
+    loss: Callable[[Outputs, Batch], Mapping[str, Any]]
+    predict: Callable[[Outputs, Batch], Mapping[str, Any]]
+    evidence: Callable[[Outputs, Batch], Evidence]
     score: Callable[[Evidence], Mapping[str, float]]
     headline: str
     higher_is_better: bool = True
     target: Mapping[str, int] | None = None
     chance: Callable[[Evidence], float] | None = None
-    prepare: Callable[[Any, Mapping], Mapping] | None = None
-    infer: Callable[..., Mapping] | None = None
-    draw: Callable[..., list] | None = None
-    show: Callable[..., list] | None = None
+    prepare: Callable[[jax.Array, Batch], Batch] | None = None
+    infer: Callable[..., Outputs] | None = None
+    draw: Callable[..., list[pathlib.Path]] | None = None
+    show: Callable[..., list[pathlib.Path]] | None = None
     write: Callable[..., None] | None = None
     check: Callable[..., None] | None = None
 
     def goodness(self, scores: Mapping[str, Any]) -> float:
-        """The headline, larger for better; no value that is not finite is any good.
+        """Returns the headline, with its sign changed if lower is better.
+
+        Args:
+          scores: scores by name.
+
+        Returns:
+          A number that is larger for a better model; -inf if the headline is missing or
+          not finite.
 
         >>> task = Task(None, None, None, None, "error", higher_is_better=False)
         >>> max([{"error": float("nan")}, {"error": 0.5}], key=task.goodness)

@@ -57,7 +57,7 @@ def test_another_number_of_classes():
     ):
         check_classes("teacher.init", meta(count=10), DATA, DKD)
     check_classes("teacher.init", meta(count=3), DATA, DKD)
-    with pytest.raises(ValueError, match=r"runs/x holds a student of 10 .*expected 3"):
+    with pytest.raises(ValueError, match=r"runs/x: found a student of 10 .*expected 3"):
         check_classes("workdir: runs/x", meta(count=10), DATA)
 
 

@@ -112,4 +112,4 @@ class Fcos(nn.Module):
     ) -> np.ndarray:
         whole = covered(self, level, size, image_size)
         # Sides of the nominal stride, also where the map's is another.
-        return points(size, whole, self.point_offset, 2 ** int(level[1]))
+        return points(size, whole, self.point_offset, 2.0 ** int(level[1]))

@@ -1,40 +1,46 @@
-"""What a step does to its batch: erase, mix; pure functions.
+"""Augmentation of whole batches in a training step: random erasing, mixup, CutMix.
 
-Mixup and CutMix are those of timm in batch mode: one draw for the whole batch, partners
-in reverse order.
+All functions are pure. Mixup and CutMix are those of timm in batch mode: one draw for
+the whole batch, partners in reverse order.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..task import Batch
 
 MOST_TRIES = 10
 
 
 def mix(
     key: jax.Array,
-    batch: Mapping[str, Any],
+    batch: Batch,
     *,
     num_classes: int,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     switch: float = 0.5,
-) -> dict[str, Any]:
-    """Mixes each picture with its partner by mixup (Zhang 2018) or CutMix (Yun 2019).
+) -> Batch:
+    """Mixes each image with its partner by mixup (Zhang 2018) or CutMix (Yun 2019).
+
+    One share and one choice between mixup and CutMix are drawn for the whole batch. The
+    partner of image ``i`` is image ``b - 1 - i``.
 
     Args:
       key: random key.
       batch: ``image`` ``[b, h, w, c]``, ``target`` with ``label`` int ``[b]``.
-      num_classes: width of the shares.
-      mixup: alpha of the Beta distribution of the share, 0 for never.
-      cutmix: likewise, for CutMix.
-      switch: probability of CutMix where both are on.
+      num_classes: number of classes.
+      mixup: alpha of the Beta distribution from which mixup draws its share; 0 turns
+        mixup off.
+      cutmix: alpha of the same distribution for CutMix; 0 turns CutMix off.
+      switch: probability of CutMix if both are on, in [0, 1].
 
     Returns:
-      The batch with mixed ``image`` and, in ``target``, ``mixed``: the shares of the
-      classes, float32 ``[b, classes]``.
+      The batch with mixed ``image`` and, in ``target``, ``mixed``: the share of each
+      class in an image, float32 ``[b, num_classes]``, in [0, 1].
 
     >>> target = {"label": jnp.array([0, 2])}
     >>> batch = {"image": jnp.ones((2, 4, 4, 1)), "target": target}
@@ -54,22 +60,31 @@ def mix(
     share = jax.random.beta(key_share, alpha, alpha)
     inside = _box(key_box, image.shape[1:3], jnp.sqrt(1.0 - share))
     share = jnp.where(use_cutmix, 1.0 - inside.mean(), share)
-    own = jnp.where(use_cutmix, ~inside[..., None], share).astype(image.dtype)
-    mixed = own * image + (1 - own) * image[::-1]
+    weight = jnp.where(use_cutmix, ~inside[..., None], share).astype(image.dtype)
+    mixed = weight * image + (1 - weight) * image[::-1]
     shares = share * shares + (1.0 - share) * shares[::-1]
     return {**batch, "image": mixed, "target": {**batch["target"], "mixed": shares}}
 
 
-def random_erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
-    """Replaces a random rectangle of a picture by normal noise (Zhong et al. 2020).
+def random_erase(
+    key: jax.Array, image: Float[Array, "b h w c"], probability: float
+) -> Float[Array, "b h w c"]:
+    """Replaces a random rectangle of an image by normal noise (Zhong et al. 2020).
 
-    "Pixel" mode: each value is drawn. The area is 2 to 33 % of the picture, the aspect
-    0.3 to 3.3; a picture for which ten draws do not fit is left alone.
+    This is the "pixel" mode: each value of the rectangle is drawn on its own. The area
+    is 2 to 33 % of the image, the aspect ratio 0.3 to 3.3. If ten rectangles are drawn
+    and none fits, the image stays unchanged.
 
     Args:
       key: random key.
-      image: normalised ``[b, h, w, c]``.
-      probability: share of the pictures that are erased.
+      image: ``[b, h, w, c]``, normalised images.
+      probability: probability that an image is erased, in [0, 1].
+
+    Returns:
+      ``[b, h, w, c]``, the images.
+
+    >>> random_erase(jax.random.key(0), jnp.ones((2, 8, 8, 1)), 0.0).min().item()
+    1.0
     """
     b, h, w, _ = image.shape
     keys = jax.random.split(key, 4)
@@ -97,29 +112,47 @@ def random_erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Ar
     return jnp.where(erased[..., None], noise, image)
 
 
-def make_prepare(num_classes: int, *, erase: float = 0.0, **options: float) -> Callable:
-    """``(key, batch) -> batch``: pictures erased, then mixed.
+def make_prepare(
+    num_classes: int,
+    *,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    switch: float = 0.5,
+    erase: float = 0.0,
+) -> Callable[[jax.Array, Batch], Batch]:
+    """Returns a function ``(key, batch) -> batch`` that erases and then mixes images.
 
     Args:
-      num_classes: width of the shares.
-      erase: see :func:`random_erase`.
-      **options: see :func:`mix`.
+      num_classes: number of classes.
+      mixup: alpha of mixup, 0 for off, see :func:`mix`.
+      cutmix: alpha of CutMix, 0 for off, see :func:`mix`.
+      switch: probability of CutMix if both are on, in [0, 1].
+      erase: probability that an image is erased, in [0, 1], see :func:`random_erase`.
+
+    >>> target = {"label": jnp.array([0, 2])}
+    >>> batch = {"image": jnp.ones((2, 4, 4, 1)), "target": target}
+    >>> prepare = make_prepare(3, mixup=1.0)
+    >>> prepare(jax.random.key(0), batch)["target"]["mixed"].shape
+    (2, 3)
     """
 
-    def apply(key, batch):
+    def prepare(key: jax.Array, batch: Batch) -> Batch:
         key_erase, key_mix = jax.random.split(key)
         if erase:
             image = random_erase(key_erase, batch["image"], erase)
             batch = {**batch, "image": image}
-        if not (options["mixup"] or options["cutmix"]):
+        if not (mixup or cutmix):
             return batch
+        options = {"mixup": mixup, "cutmix": cutmix, "switch": switch}
         return mix(key_mix, batch, num_classes=num_classes, **options)
 
-    return apply
+    return prepare
 
 
-def _box(key: jax.Array, size: tuple[int, int], side: jax.Array) -> jax.Array:
-    """True inside a box of ``side`` times the picture's sides, cut at its border."""
+def _box(
+    key: jax.Array, size: tuple[int, int], side: Float[Array, ""]
+) -> Bool[Array, "h w"]:
+    """Marks a random box of ``side`` times the image's sides, clipped to the image."""
     axes = []
     for length, k in zip(size, jax.random.split(key), strict=True):
         half = (length * side).astype(int) // 2

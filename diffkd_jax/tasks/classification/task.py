@@ -4,18 +4,18 @@ import csv
 import functools
 import math
 import pathlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Bool, Float, Num
 
 from ...bounds import Alpha, Part, Share
 from ...io import drawing
 from ..classes import check_classes
-from ..task import Evidence, Task
+from ..task import Batch, Evidence, Meta, Outputs, Task
 from .mix import make_prepare
 
 MOST_CLASSES_DRAWN = 30
@@ -23,7 +23,7 @@ TARGET = {"label": 0}  # rank of each array of an example
 
 
 def classification(
-    meta: Mapping[str, Any],
+    meta: Meta,
     *,
     label_smoothing: Part = 0.0,
     mixup: Alpha = 0.0,
@@ -31,18 +31,24 @@ def classification(
     switch: Share = 0.5,
     erase: Share = 0.0,
 ) -> Task:
-    """The class of each picture, from ``outputs["logits"]`` ``[b, classes]``.
+    """Returns the task of naming the class of each image.
 
-    Targets hold ``label``, int ``[b]``. Scores are ``top1``, the headline, ``loss``
-    and, from 6 classes on, ``top5``.
+    The model's outputs hold ``logits`` ``[b, classes]``, the targets ``label`` int
+    ``[b]``. Scores are ``top1`` (the headline), ``loss`` and, from 6 classes on,
+    ``top5``.
 
     Args:
-      meta: of the data, with ``num_classes``.
-      label_smoothing: share spread evenly over all classes, in [0, 1).
-      mixup: alpha of the Beta distribution of mixup, 0 for never.
-      cutmix: likewise, of CutMix.
-      switch: probability of CutMix where both are on.
-      erase: probability of random erasing.
+      meta: description of the data, with ``num_classes``.
+      label_smoothing: share of the label that is spread evenly over all classes, in
+        [0, 1).
+      mixup: alpha of the Beta distribution from which mixup draws its share; 0 turns
+        mixup off.
+      cutmix: alpha of the same distribution for CutMix; 0 turns CutMix off.
+      switch: probability of CutMix if both are on, in [0, 1].
+      erase: probability that an image is randomly erased, in [0, 1].
+
+    Raises:
+      ValueError: the data have no classes.
 
     >>> classification({"num_classes": 3}).headline
     'top1'
@@ -55,13 +61,13 @@ def classification(
             classes, mixup=mixup, cutmix=cutmix, switch=switch, erase=erase
         )
 
-    def checked_loss(outputs, batch):
+    def checked_loss(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
         _check_logits(outputs, classes)
         return loss(outputs, batch, label_smoothing=label_smoothing)
 
-    def checked_evidence(outputs, batch):
+    def checked_evidence(outputs: Outputs, batch: Batch) -> Evidence:
         _check_logits(outputs, classes)
-        return evidence(outputs, batch, confused=classes <= MOST_CLASSES_DRAWN)
+        return evidence(outputs, batch, with_confusion=classes <= MOST_CLASSES_DRAWN)
 
     return Task(
         loss=checked_loss,
@@ -78,25 +84,30 @@ def classification(
     )
 
 
-def _check_logits(outputs: Mapping, classes: int) -> None:
-    found = outputs["logits"].shape
-    if len(found) != 2 or found[-1] != classes:
+def _check_logits(outputs: Outputs, classes: int) -> None:
+    """Raises ValueError if the logits do not have one column for each class."""
+    shape = outputs["logits"].shape
+    if len(shape) != 2 or shape[-1] != classes:
         raise ValueError(
-            f"found logits of shape {found}, expected [b, {classes}], the classes of "
-            "the data"
+            f"found logits of shape {shape}, expected [b, {classes}], a column for "
+            "each class of the data"
         )
 
 
 def loss(
-    outputs: Mapping, batch: Mapping, *, label_smoothing: float = 0.0
-) -> dict[str, jax.Array]:
-    """Mean cross-entropy of ``outputs["logits"]`` with the labels.
+    outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0
+) -> dict[str, Float[Array, ""]]:
+    """Computes the mean cross-entropy of the logits with the labels.
 
     Args:
       outputs: ``logits`` ``[b, classes]``.
-      batch: ``target`` with ``label`` int ``[b]``, or, if that is there, ``mixed``,
-        shares of the classes ``[b, classes]``.
-      label_smoothing: share spread evenly over all classes, in [0, 1).
+      batch: ``target`` with ``label`` int ``[b]``. If the target also holds ``mixed``,
+        shares of the classes ``[b, classes]``, they replace the label.
+      label_smoothing: share of the label that is spread evenly over all classes, in
+        [0, 1).
+
+    Returns:
+      ``task``, a scalar.
 
     >>> out = {"logits": jnp.zeros((1, 4))}
     >>> batch = {"target": {"label": jnp.array([0])}}
@@ -111,25 +122,58 @@ def loss(
     return {"task": optax.softmax_cross_entropy(logits, shares).mean()}
 
 
-def predict(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
-    """``probability`` ``[b, classes]``, and ``label`` int ``[b]``, the largest."""
+def predict(outputs: Outputs, batch: Batch) -> dict[str, Num[Array, "..."]]:
+    """Returns the probability of each class, and the most probable class.
+
+    Args:
+      outputs: ``logits`` ``[b, classes]``.
+      batch: not read.
+
+    Returns:
+      ``probability`` float32 ``[b, classes]`` and ``label`` int ``[b]``.
+
+    >>> predict({"logits": jnp.array([[0.0, 2.0]])}, {})["label"].tolist()
+    [1]
+    """
     del batch
     logits = outputs["logits"].astype(jnp.float32)
     return {"probability": jax.nn.softmax(logits), "label": logits.argmax(-1)}
 
 
-def evidence(outputs: Mapping, batch: Mapping, *, confused: bool = False) -> Evidence:
-    """Sums of :func:`metrics`, and ``confusion`` where it is asked for."""
+def evidence(
+    outputs: Outputs, batch: Batch, *, with_confusion: bool = False
+) -> Evidence:
+    """Returns the sums of a batch from which a split is scored.
+
+    Args:
+      outputs: ``logits`` ``[b, classes]``.
+      batch: see :func:`metrics`.
+      with_confusion: whether to count which classes are confused with which.
+
+    Returns:
+      The sums of :func:`metrics` and, if asked for, ``confusion``, see
+      :func:`confusion`.
+
+    >>> batch = {"target": {"label": jnp.array([1])}, "mask": jnp.ones(1)}
+    >>> sorted(evidence({"logits": jnp.array([[0.0, 1.0]])}, batch).sums)
+    ['count', 'loss', 'top1']
+    """
     sums = metrics(outputs, batch)
-    if confused:
+    if with_confusion:
         sums["confusion"] = confusion(outputs, batch)
     return Evidence(sums)
 
 
-def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
-    """Counts ``[classes, classes]`` of unmasked examples: row label, column prediction.
+def confusion(outputs: Outputs, batch: Batch) -> Float[Array, "classes classes"]:
+    """Counts the unmasked examples by label and predicted class.
 
-    An example whose logits are not finite predicts nothing and is in no column.
+    Args:
+      outputs: ``logits`` ``[b, classes]``.
+      batch: see :func:`metrics`.
+
+    Returns:
+      Counts, one row for each label and one column for each prediction. An example
+      without a finite largest logit predicts no class and is not counted.
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
     >>> label, mask = jnp.array([1, 1]), jnp.array([1.0, 1.0])
@@ -139,11 +183,11 @@ def confusion(outputs: Mapping, batch: Mapping) -> jax.Array:
     classes = outputs["logits"].shape[-1]
     label = jax.nn.one_hot(batch["target"]["label"], classes) * batch["mask"][:, None]
     prediction = jax.nn.one_hot(outputs["logits"].argmax(-1), classes)
-    return label.T @ (prediction * _decides(outputs["logits"])[:, None])
+    return label.T @ (prediction * _has_largest(outputs["logits"])[:, None])
 
 
-def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
-    """Sums over the unmasked examples of a batch, to be added up and divided.
+def metrics(outputs: Outputs, batch: Batch) -> dict[str, Float[Array, ""]]:
+    """Sums accuracy and loss over the unmasked examples of a batch.
 
     Args:
       outputs: ``logits`` ``[b, classes]``.
@@ -151,8 +195,9 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
         padding.
 
     Returns:
-      ``count``, and sums of ``top1``, ``loss`` and, from 6 classes on, ``top5``.
-      An example whose logits are not finite is wrong, and its loss not finite.
+      ``count``, the number of unmasked examples, and the sums of ``top1``, ``loss``
+      and, from 6 classes on, ``top5``. An example whose logits are not finite counts as
+      wrong, and its loss is not finite.
 
     >>> out = {"logits": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
     >>> label, mask = jnp.array([1, 1]), jnp.array([1.0, 0.0])
@@ -162,11 +207,11 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
     """
     logits = outputs["logits"].astype(jnp.float32)
     label, mask = batch["target"]["label"], batch["mask"]
-    own = jnp.take_along_axis(logits, label[:, None], -1)
-    # Ties count against the example, so that constant logits score nothing.
-    rank = jnp.sum(logits >= own, -1) - 1
-    known = _decides(logits) & jnp.isfinite(own[:, 0])
-    rank = jnp.where(known, rank, logits.shape[-1])
+    label_logit = jnp.take_along_axis(logits, label[:, None], -1)
+    # Ties count against the example. Otherwise constant logits would always be right.
+    rank = jnp.sum(logits >= label_logit, -1) - 1
+    valid = _has_largest(logits) & jnp.isfinite(label_logit[:, 0])
+    rank = jnp.where(valid, rank, logits.shape[-1])
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     sums = {
         "count": mask.sum(),
@@ -178,46 +223,65 @@ def metrics(outputs: Mapping, batch: Mapping) -> dict[str, jax.Array]:
     return sums
 
 
-def _decides(logits: jax.Array) -> jax.Array:
-    """Whether there is a largest logit; -inf beside it rules a class out, no more."""
+def _has_largest(logits: Num[Array, "b classes"]) -> Bool[Array, " b"]:
+    """Marks rows with a finite largest logit; -inf only rules its own class out."""
     return jnp.isfinite(logits.max(-1))
 
 
-def score(seen: Evidence) -> dict[str, float]:
-    """Means of the sums of :func:`evidence`.
+def score(split: Evidence) -> dict[str, float]:
+    """Returns the mean scores of a split.
+
+    Args:
+      split: sums of :func:`evidence` over the split.
+
+    Returns:
+      ``top1``, ``top5`` (from 6 classes on) and ``loss``, means over the examples.
 
     >>> score(Evidence({"count": 4.0, "top1": 3.0, "loss": 2.0}))
     {'top1': 0.75, 'loss': 0.5}
     """
-    names = [name for name in ("top1", "top5", "loss") if name in seen.sums]
-    return {name: float(seen.sums[name]) / float(seen.sums["count"]) for name in names}
+    sums = split.sums
+    names = [name for name in ("top1", "top5", "loss") if name in sums]
+    return {name: float(sums[name]) / float(sums["count"]) for name in names}
 
 
-def chance(seen: Evidence, *, classes: int) -> float:
-    """Returns the top-1 that naming the commonest class has, and its sampling error.
+def chance(split: Evidence, *, classes: int) -> float:
+    """Returns the top-1 accuracy up to which a model is no better than a guess.
 
-    Two standard deviations are added. Without counts by class, all are as common.
+    It is the accuracy of always naming the most frequent class, plus two standard
+    deviations of its sampling error, at most 1. Without a confusion matrix, all classes
+    are taken as equally frequent.
 
     Args:
-      seen: of a split.
-      classes: of the data.
+      split: sums of :func:`evidence` over the split.
+      classes: number of classes.
 
     >>> counts = np.array([[30, 20], [10, 40]])
     >>> round(chance(Evidence({"count": 100.0, "confusion": counts}), classes=2), 3)
     0.6
     """
-    count, counts = float(seen.sums["count"]), seen.sums.get("confusion")
+    count, counts = float(split.sums["count"]), split.sums.get("confusion")
     share = 1 / classes
     if counts is not None and count:
         share = float(np.asarray(counts).sum(1).max()) / count
     return min(share + 2 * math.sqrt(share * (1 - share) / max(count, 1.0)), 1.0)
 
 
-def draw(
-    folder: pathlib.Path, seen: Evidence, meta: Mapping[str, Any]
-) -> list[pathlib.Path]:
-    """The confusion, if there are few classes."""
-    counts, names = seen.sums.get("confusion"), meta.get("class_names")
+def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path]:
+    """Draws the confusion matrix if there are few classes.
+
+    Args:
+      folder: folder of ``confusion.png``.
+      split: sums of :func:`evidence` over the split.
+      meta: description of the data; ``class_names`` if known.
+
+    Returns:
+      The files that were written: one, or none without ``confusion``.
+
+    >>> draw(pathlib.Path("figures"), Evidence({"count": 4.0}), {})
+    []
+    """
+    counts, names = split.sums.get("confusion"), meta.get("class_names")
     if counts is None:
         return []
     names = names or [str(k) for k in range(len(counts))]
@@ -227,21 +291,53 @@ def draw(
 def write(
     folder: pathlib.Path,
     predictions: Iterable[tuple[str, Mapping, Mapping]],
-    meta: Mapping[str, Any],
+    meta: Meta,
 ) -> None:
-    """``predictions.csv``: name, class and its probability, one line an example."""
+    """Writes ``predictions.csv``: name, class and probability of each example.
+
+    Args:
+      folder: an existing folder.
+      predictions: for each example its name, its results of :func:`predict` without the
+        batch axis, and the example itself, which is not read.
+      meta: description of the data: ``num_classes``, and ``class_names`` if known.
+
+    >>> import tempfile
+    >>> predicted = {"label": np.array(1), "probability": np.array([0.25, 0.75])}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(pathlib.Path(folder), [("a.png", predicted, {})], {"num_classes": 2})
+    ...     (pathlib.Path(folder) / "predictions.csv").read_text().split()
+    ['name,class,probability', 'a.png,1,0.75']
+    """
     names = meta.get("class_names") or range(meta["num_classes"])
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("name", "class", "probability"))
-        for name, found, _ in predictions:
-            label = int(found["label"])
-            writer.writerow((name, names[label], float(found["probability"][label])))
+        for name, predicted, _ in predictions:
+            label = int(predicted["label"])
+            probability = float(predicted["probability"][label])
+            writer.writerow((name, names[label], probability))
 
 
 @drawing.defaults()
-def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Path:
-    """Share of each label's examples by prediction, in percent."""
+def draw_confusion(
+    path: pathlib.Path, counts: Num[np.ndarray, "classes classes"], names: Sequence[str]
+) -> pathlib.Path:
+    """Draws which classes are predicted for each label, in percent of the label.
+
+    Args:
+      path: PNG file to write.
+      counts: ``[classes, classes]``, examples; rows are labels, columns predictions.
+      names: names of the classes.
+
+    Returns:
+      The path.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "confusion.png"
+    ...     draw_confusion(path, np.eye(2), ("cat", "dog")).name
+    'confusion.png'
+    """
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 2.5 + 0.45 * len(counts)
     figure, axis = drawing.subplots(figsize=(side, side))
@@ -251,8 +347,8 @@ def draw_confusion(path: pathlib.Path, counts: np.ndarray, names) -> pathlib.Pat
             colour = "white" if share > 60 else "black"
             text = f"{share:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
-    ticks, names = range(len(names)), drawing.labels(names)
-    axis.set_xticks(ticks, names, rotation=60, ha="right")
-    axis.set_yticks(ticks, names)
+    ticks, labels = range(len(names)), drawing.labels(names)
+    axis.set_xticks(ticks, labels, rotation=60, ha="right")
+    axis.set_yticks(ticks, labels)
     axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")
     return drawing.save_figure(figure, path)

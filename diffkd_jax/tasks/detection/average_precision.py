@@ -1,110 +1,124 @@
-"""Average precision as COCO has it (Lin et al. 2014), counted by hotcoco."""
+"""Average precision as in COCO (Lin et al. 2014), counted by hotcoco."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64, Int64
+from numpy.typing import ArrayLike
 
 LOG = logging.getLogger(__name__)
-LIMITS = (1, 10, 100)  # detections of a class in a picture
-SIZE_LIMITS = (32.0, 96.0)  # sides of a square between small, medium and large
+LIMITS = (1, 10, 100)  # detections of a class in an image that count
+SIZE_LIMITS = (32.0, 96.0)  # sides of a square between small, medium and large, pixels
 SIZES = ("small", "medium", "large")
-MOST_AREA = 1e10
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
+MOST_AREA = 1e10  # square pixels
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU
 LEVELS = np.linspace(0.0, 1.0, 101)  # of recall, at which precision is read
 
 
 class Curves(NamedTuple):
-    """Precision and recall of a split; NaN for a class without an object.
+    """The precision and recall of a split; NaN for a class without an object.
 
     Attributes:
-      precision: float64 ``[10, 101, K, A, L]``: by threshold of the intersection over
-        union, .50 to .95; level of recall, 0 to 1; class; size (all, small, medium,
-        large); and limit of the detections of a class in a picture.
-      recall: float64 ``[10, K, A, L]``, the largest that is reached.
-      limits: ``L`` numbers, the last one is that of the average precision.
+      precision: ``[10, 101, K, A, L]``, in [0, 1], by threshold of the IoU (0.50 to
+        0.95), level of recall (0 to 1), class, size (all, small, medium, large), and
+        limit of the detections of a class in an image.
+      recall: ``[10, K, A, L]``, in [0, 1], the largest recall that is reached.
+      limits: the ``L`` limits, rising. Average precision uses the last one.
+
+    >>> Curves(np.ones((10, 101, 2, 4, 1)), np.ones((10, 2, 4, 1)), (100,)).limits
+    (100,)
     """
 
-    precision: np.ndarray
-    recall: np.ndarray
+    precision: Float64[np.ndarray, "10 101 K A L"]
+    recall: Float64[np.ndarray, "10 K A L"]
     limits: tuple[int, ...]
 
 
 def curves(
-    truth: Mapping[str, Any],
-    detections: Mapping[str, Any],
+    truth: Mapping[str, ArrayLike],
+    detections: Mapping[str, ArrayLike],
     *,
     classes: int = 0,
     limits: Sequence[int] = LIMITS,
     size_limits: Sequence[float] = SIZE_LIMITS,
 ) -> Curves:
-    """Matches detections with the truth of a split, each picture once.
+    """Matches the detections of a split with its objects, as COCO does.
 
-    An object that is ignored is a crowd: what lies in it, by the share of its own area,
-    is neither hit nor miss.
+    An ignored object is treated as a crowd: a detection that lies in it, measured by
+    the share of the detection's own area, counts neither as a hit nor as a miss.
 
     Args:
-      truth: ``stored`` (or ``boxes``) float ``[n, M, 4]``, left, top, right and bottom
-        in pixels of the stored picture; ``classes`` int ``[n, M]`` from 0; ``valid``
-        and ``ignored`` bool ``[n, M]``; ``area`` float ``[n, M]``, by which objects are
-        small or large; the box's own where it is not above 0.
-      detections: ``boxes`` float ``[n, D, 4]`` likewise, ``scores`` float ``[n, D]``,
-        ``classes`` and ``valid`` ``[n, D]``. Of equal scores the first goes first.
-      classes: how many there are, at least; 0 for as many as are seen.
-      limits: rising; detections of a class in a picture that count.
-      size_limits: sides of a square between small, medium and large objects, pixels.
+      truth: the objects of each image. ``stored`` (or ``boxes``) float ``[n, M, 4]``:
+        left, top, right, bottom in pixels of the stored image. ``classes`` int
+        ``[n, M]``, from 0. ``valid`` and ``ignored`` bool ``[n, M]``. ``area`` float
+        ``[n, M]``, in square pixels: the area that makes an object small or large; an
+        area that is not above 0 is replaced by that of the box.
+      detections: the detections of each image. ``boxes`` float ``[n, D, 4]`` as in
+        ``truth``; ``scores`` float ``[n, D]``; ``classes`` int and ``valid`` bool
+        ``[n, D]``. Of equal scores the first one comes first.
+      classes: smallest number of classes; 0 for the number that occurs.
+      limits: rising numbers of detections of a class in an image that count.
+      size_limits: two sides of a square, in pixels, from which an object is medium and
+        large.
 
     Raises:
-      ValueError: shapes that do not fit, boxes or scores that are not finite.
+      ValueError: shapes that do not fit, or boxes or scores that are not finite.
 
     >>> box = np.array([[[10.0, 10, 30, 40]]])
     >>> truth = {"stored": box, "classes": np.zeros((1, 1), int),
     ...     "valid": np.ones((1, 1), bool), "ignored": np.zeros((1, 1), bool),
     ...     "area": np.full((1, 1), 600.0)}
-    >>> found = curves(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
-    >>> [round(figures(found)[k], 6) for k in ("ap", "ap_small", "ap_large")]
+    >>> split = curves(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
+    >>> [round(figures(split)[k], 6) for k in ("ap", "ap_small", "ap_large")]
     [1.0, 1.0, nan]
     """
     import hotcoco  # only evaluation needs it
 
     name = "stored" if "stored" in truth else "boxes"
-    found = _flat(truth, name, "truth", ("ignored", "area"))
-    seen = _flat(detections, "boxes", "detections", ("scores",))
-    pictures = len(truth["valid"])
-    if len(detections["valid"]) != pictures:
-        raise ValueError(
-            f"detections: found {len(detections['valid'])} pictures, expected those "
-            f"{pictures} of the truth"
-        )
+    objects = _flatten(truth, name, "truth", ("ignored", "area"))
+    detected = _flatten(detections, "boxes", "detections", ("scores",))
     valid = np.asarray(truth["valid"], bool)
+    detection_valid = np.asarray(detections["valid"], bool)
+    images = len(valid)
+    if len(detection_valid) != images:
+        raise ValueError(
+            f"detections: found {len(detection_valid)} images, expected {images}, as "
+            "in the truth"
+        )
     area = np.asarray(truth["area"], np.float64)[valid]
-    own = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
-    scores = np.asarray(detections["scores"], np.float64)[
-        np.asarray(detections["valid"], bool)
-    ]
+    box_area = np.prod(objects.boxes[:, 2:] - objects.boxes[:, :2], axis=1)
+    scores = np.asarray(detections["scores"], np.float64)[detection_valid]
     if not np.isfinite(scores).all():
         raise ValueError("detections: found scores that are not finite")
-    most = max(classes, 1, *(int(x.classes.max(initial=-1)) + 1 for x in (found, seen)))
-    # All numbers are ours, from 1: evaluators take an id of 0 for no match.
+    num_classes = max(
+        classes, 1, *(int(x.classes.max(initial=-1)) + 1 for x in (objects, detected))
+    )
+    # All ids are given here and count from 1: evaluators take an id of 0 for no match.
     reference = hotcoco.COCO.from_arrays(
-        [{"id": i + 1} for i in range(pictures)],
-        [{"id": k + 1, "name": str(k)} for k in range(most)],
-        found.pictures + 1,
-        found.classes + 1,
-        _with_sides(found.boxes),
-        ids=np.arange(len(found.boxes)) + 1,
-        area=np.where(area > 0, area, own),
+        [{"id": i + 1} for i in range(images)],
+        [{"id": k + 1, "name": str(k)} for k in range(num_classes)],
+        objects.images + 1,
+        objects.classes + 1,
+        _with_sides(objects.boxes),
+        ids=np.arange(len(objects.boxes)) + 1,
+        area=np.where(area > 0, area, box_area),
         iscrowd=np.asarray(truth["ignored"], bool)[valid].astype(np.int64),
     )
     table = np.column_stack(
-        [seen.pictures + 1, _with_sides(seen.boxes), scores, seen.classes + 1]
+        [
+            detected.images + 1,
+            _with_sides(detected.boxes),
+            scores,
+            detected.classes + 1,
+        ]
     )
     small, large = (float(side) ** 2 for side in size_limits)
     evaluator = hotcoco.COCOeval(reference, reference.load_res(table), "bbox")
     params = evaluator.params
-    params.img_ids = list(range(1, pictures + 1))
-    params.cat_ids = list(range(1, most + 1))
+    params.img_ids = list(range(1, images + 1))
+    params.cat_ids = list(range(1, num_classes + 1))
     params.max_dets = [int(limit) for limit in limits]
     params.area_rng = [
         [0.0, MOST_AREA],
@@ -115,63 +129,71 @@ def curves(
     evaluator.params = params
     evaluator.evaluate()
     evaluator.accumulate()
-    counted = evaluator.eval or {}
-    precision = np.array(counted["precision"], np.float64)
-    recall = np.array(counted["recall"], np.float64)
-    # It says -1 for what is undefined.
+    results = evaluator.eval or {}
+    precision = np.array(results["precision"], np.float64)
+    recall = np.array(results["recall"], np.float64)
+    # hotcoco marks undefined values with -1.
     precision[precision < 0], recall[recall < 0] = np.nan, np.nan
     return Curves(precision, recall, tuple(params.max_dets))
 
 
 class _Boxes(NamedTuple):
-    pictures: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
+    """The boxes of all images, one image after the other, without padding."""
+
+    images: Int64[np.ndarray, " m"]
+    boxes: Float64[np.ndarray, "m 4"]
+    classes: Int64[np.ndarray, " m"]
 
 
-def _flat(
-    given: Mapping[str, Any], name: str, where: str, others: Sequence[str]
+def _flatten(
+    arrays: Mapping[str, ArrayLike], boxes_key: str, label: str, others: Sequence[str]
 ) -> _Boxes:
-    valid = np.asarray(given["valid"], bool)
-    boxes = np.asarray(given[name], np.float64)
+    """Checks padded arrays, and returns their valid rows; ``label`` is for messages."""
+    valid = np.asarray(arrays["valid"], bool)
+    boxes = np.asarray(arrays[boxes_key], np.float64)
     for key in ("classes", *others):
-        if np.shape(given[key]) != valid.shape:
+        if np.shape(arrays[key]) != valid.shape:
             raise ValueError(
-                f"{where}: found {key} of shape {np.shape(given[key])}, expected that "
-                f"of valid, {valid.shape}"
+                f"{label}: found {key} of shape {np.shape(arrays[key])}, expected "
+                f"{valid.shape}, the shape of valid"
             )
     if boxes.shape != (*valid.shape, 4) or valid.ndim != 2:
         raise ValueError(
-            f"{where}: found {name} of shape {boxes.shape} beside valid of "
+            f"{label}: found {boxes_key} of shape {boxes.shape} and valid of shape "
             f"{valid.shape}, expected [n, m, 4] and [n, m]"
         )
-    boxes, classes = boxes[valid], np.asarray(given["classes"])[valid].astype(np.int64)
+    boxes, classes = boxes[valid], np.asarray(arrays["classes"])[valid].astype(np.int64)
     if not np.isfinite(boxes).all():
-        raise ValueError(f"{where}: found boxes that are not finite")
+        raise ValueError(f"{label}: found boxes that are not finite")
     if (classes < 0).any():
-        raise ValueError(f"{where}: found class {classes.min()}, expected 0 or more")
+        raise ValueError(f"{label}: found class {classes.min()}, expected 0 or more")
     return _Boxes(np.nonzero(valid)[0].astype(np.int64), boxes, classes)
 
 
-def _with_sides(boxes: np.ndarray) -> np.ndarray:
-    """Left, top, width, height."""
+def _with_sides(boxes: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]:
+    """Returns boxes as left, top, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
 
 
-def figures(found: Curves) -> dict[str, float]:
-    """The twelve figures of COCO; NaN for what is undefined.
+def figures(split: Curves) -> dict[str, float]:
+    """Returns the twelve figures of COCO, in [0, 1]; NaN if undefined.
+
+    Args:
+      split: precision and recall of the split.
 
     Returns:
-      ``ap``, the mean over thresholds and the classes with truth; ``ap50``, ``ap75``;
-      ``ap_small``, ``ap_medium``, ``ap_large``; ``ar_<limit>``, the mean recall by
-      limit of detections; ``ar_small``, ``ar_medium``, ``ar_large``.
+      ``ap``, the mean over IoU thresholds and the classes that have objects; ``ap50``
+      and ``ap75``, at one threshold; ``ap_small``, ``ap_medium``, ``ap_large``;
+      ``ar_<limit>``, the mean recall with so many detections; and ``ar_small``,
+      ``ar_medium``, ``ar_large``.
 
-    >>> one = Curves(np.ones((10, 101, 2, 4, 3)), np.ones((10, 2, 4, 3)), (1, 10, 100))
-    >>> one.precision[:, :, 1] = np.nan
-    >>> figures(one)["ap"], figures(one)["ar_100"]
+    >>> split = Curves(
+    ...     np.ones((10, 101, 2, 4, 3)), np.ones((10, 2, 4, 3)), (1, 10, 100))
+    >>> split.precision[:, :, 1] = np.nan
+    >>> figures(split)["ap"], figures(split)["ar_100"]
     (1.0, 1.0)
     """
-    precision = found.precision[..., -1]
+    precision = split.precision[..., -1]
     result = {
         "ap": _mean(precision[:, :, :, 0]),
         "ap50": _mean(precision[0, :, :, 0]),
@@ -179,40 +201,47 @@ def figures(found: Curves) -> dict[str, float]:
     }
     for a, size in enumerate(SIZES, 1):
         result[f"ap_{size}"] = _mean(precision[:, :, :, a])
-    for i, limit in enumerate(found.limits):
-        result[f"ar_{limit}"] = _mean(found.recall[:, :, 0, i])
+    for i, limit in enumerate(split.limits):
+        result[f"ar_{limit}"] = _mean(split.recall[:, :, 0, i])
     for a, size in enumerate(SIZES, 1):
-        result[f"ar_{size}"] = _mean(found.recall[:, :, a, -1])
+        result[f"ar_{size}"] = _mean(split.recall[:, :, a, -1])
     return result
 
 
-def by_class(found: Curves, at: int | None = None) -> np.ndarray:
-    """Average precision of each class, float64 ``[K]``; NaN without an object.
+def by_class(split: Curves, threshold: int | None = None) -> Float[np.ndarray, " K"]:
+    """Returns the average precision of each class, NaN for a class without an object.
 
     Args:
-      found: of a split.
-      at: one threshold alone, 0 for .50, 5 for .75; all by default.
+      split: precision and recall of the split.
+      threshold: index of one IoU threshold, such as 0 for 0.50 or 5 for 0.75; None for
+        the mean over all ten.
+
+    >>> split = Curves(np.ones((10, 101, 2, 4, 1)), np.ones((10, 2, 4, 1)), (100,))
+    >>> by_class(split).tolist()
+    [1.0, 1.0]
     """
-    precision = found.precision[..., 0, -1]
-    precision = precision if at is None else precision[at : at + 1]
+    precision = split.precision[..., 0, -1]
+    if threshold is not None:
+        precision = precision[threshold : threshold + 1]
     return np.array([_mean(precision[:, :, k]) for k in range(precision.shape[2])])
 
 
-def _mean(values: np.ndarray) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else float("nan")
+def _mean(values: Float[np.ndarray, "*dims"]) -> float:
+    """Returns the mean of the values that are not NaN, or NaN."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
-def best_ap(truth: Mapping[str, Any], limit: int) -> tuple[float, int]:
-    """What a perfect detector has where only so many of its detections count.
+def best_ap(truth: Mapping[str, ArrayLike], limit: int) -> tuple[float, int]:
+    """Returns the AP of a perfect detector if only some of its detections count.
 
     Args:
-      truth: as of :func:`curves`.
-      limit: detections of a class in a picture.
+      truth: the objects of a split, see :func:`curves`.
+      limit: number of detections of a class in an image that count.
 
     Returns:
-      Average precision, NaN without an object, and the number of pictures with more
-      objects of a class than ``limit``.
+      The average precision, NaN without an object; and the number of images with more
+      than ``limit`` objects of a class.
 
     >>> many = {"classes": np.zeros((1, 130), int), "valid": np.ones((1, 130), bool),
     ...     "ignored": np.zeros((1, 130), bool)}
@@ -220,50 +249,58 @@ def best_ap(truth: Mapping[str, Any], limit: int) -> tuple[float, int]:
     >>> round(best[0], 5), best[1]
     (0.76238, 1)
     """
-    counted = np.asarray(truth["valid"], bool) & ~np.asarray(truth["ignored"], bool)
-    pictures, columns = np.nonzero(counted)
-    classes = np.asarray(truth["classes"])[pictures, columns]
-    each, counts = np.unique([pictures, classes], axis=1, return_counts=True)
-    reached = np.bincount(each[1], np.minimum(counts, limit))
-    total = np.bincount(each[1], counts)
+    image_rows, columns = np.nonzero(_scored(truth))
+    classes = np.asarray(truth["classes"])[image_rows, columns]
+    pairs, counts = np.unique([image_rows, classes], axis=1, return_counts=True)
+    reached = np.bincount(pairs[1], np.minimum(counts, limit))
+    total = np.bincount(pairs[1], counts)
     recall = reached[total > 0] / total[total > 0]
     # Precision is 1 at each level of recall that is reached, and 0 above.
     share = (LEVELS[None] <= recall[:, None]).mean(1)
-    over = len(np.unique(each[0][counts > limit]))
-    return (float(share.mean()) if share.size else float("nan")), over
+    crowded_images = len(np.unique(pairs[0][counts > limit]))
+    return (float(share.mean()) if share.size else float("nan")), crowded_images
 
 
 def warn_of_limit(
-    truth: Mapping[str, Any], limit: int, most: int | None, where: str
+    truth: Mapping[str, ArrayLike], limit: int, most: int | None, split: str
 ) -> None:
-    """Says in the log where pictures have more objects than detections count.
+    """Logs a warning if images have more objects than detections count.
 
     Args:
-      truth: as of :func:`curves`.
-      limit: detections of a class in a picture.
-      most: those of all classes in a picture that a task keeps; None for any number.
-      where: name of the split.
+      truth: the objects of a split, see :func:`curves`.
+      limit: number of detections of a class in an image that count.
+      most: number of detections of an image, over all classes, that a task keeps; None
+        if it keeps all.
+      split: name of the split.
+
+    >>> few = {"classes": np.zeros((1, 2), int), "valid": np.ones((1, 2), bool),
+    ...     "ignored": np.zeros((1, 2), bool)}
+    >>> warn_of_limit(few, 100, None, "val")
     """
-    best, over = best_ap(truth, limit)
-    if over:
+    best, crowded_images = best_ap(truth, limit)
+    if crowded_images:
         LOG.warning(
-            "%s: %d pictures have more than %d objects of a class; figures count %d "
-            "detections, so that the best ap is %.5f",
-            where,
-            over,
+            "%s: %d images have more than %d objects of a class; only %d detections of "
+            "a class in an image count, so that the best possible ap is %.5f",
+            split,
+            crowded_images,
             limit,
             limit,
             best,
         )
-    counted = np.asarray(truth["valid"], bool) & ~np.asarray(truth["ignored"], bool)
-    each = counted.sum(1)
-    if most is not None and (each > most).any():
+    objects = _scored(truth).sum(1)
+    if most is not None and (objects > most).any():
         LOG.warning(
-            "%s: %d pictures have more than %d objects of all classes, up to %d; no "
-            "more than %d detections of a picture are kept (task.options.most)",
-            where,
-            (each > most).sum(),
+            "%s: %d images have more than %d objects of all classes, up to %d; at most "
+            "%d detections of an image are kept (task.options.most)",
+            split,
+            (objects > most).sum(),
             most,
-            each.max(),
+            objects.max(),
             most,
         )
+
+
+def _scored(truth: Mapping[str, ArrayLike]) -> np.ndarray:
+    """Marks the objects that a detector should find: bool ``[n, M]``."""
+    return np.asarray(truth["valid"], bool) & ~np.asarray(truth["ignored"], bool)

@@ -1,8 +1,8 @@
-"""Detection in one stage: losses and detections of RetinaNet and FCOS.
+"""Losses and detections of detectors in one stage: RetinaNet and FCOS.
 
-Outputs are dicts by level: ``class_logits`` ``[b, n, classes]``, ``box_codes``
-``[b, n, 4]``, ``anchors`` ``[n, 4]``, and of FCOS ``centreness`` ``[b, n]``. Boxes are
-x1 y1 x2 y2 in pixels.
+The outputs of a model are dicts by level: ``class_logits`` ``[b, n, classes]``,
+``box_codes`` ``[b, n, 4]``, ``anchors`` ``[n, 4]``, and for FCOS also ``centreness``
+``[b, n]``. Boxes are ``x1 y1 x2 y2`` in pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 from ...ops.assign import assign_fcos, match
 from ...ops.box_losses import focal
@@ -25,18 +27,21 @@ from ...ops.boxes import (
     iou,
 )
 from ...ops.nms import greedy
+from ..task import Outputs
 
 
-class Kept(NamedTuple):
-    """Which detections are kept.
+class Selection(NamedTuple):
+    """The rule by which detections are selected from the outputs of a detector.
 
     Attributes:
-      score: that they are above, 0 to 1.
-      candidates: the best of each level that are looked at.
-      nms: intersection over union with a better one of their class that they are not
-        above.
-      most: of a picture.
-      side: least height and width, pixels, after they are cut to the picture.
+      score: score above which a box is a candidate, in [0, 1).
+      candidates: largest number of candidates of each level, those of highest score.
+      nms: IoU above which the lower-scored box of the same class is dropped.
+      most: largest number of detections of an image.
+      side: smallest height and width of a box that is clipped to its image, in pixels.
+
+    >>> Selection(0.05, 1000, 0.5, 100).side
+    0.01
     """
 
     score: float
@@ -46,180 +51,272 @@ class Kept(NamedTuple):
     side: float = 0.01
 
 
-def joined(levels: Mapping[str, jax.Array], axis: int = 1) -> jax.Array:
-    """All levels, one after the other."""
+def join_levels(
+    levels: Mapping[str, Num[Array, "..."] | Num[np.ndarray, "..."]], axis: int = 1
+) -> Num[Array, "..."]:
+    """Concatenates the arrays of all levels.
+
+    Args:
+      levels: arrays by level, equal in all axes but one.
+      axis: axis along which they are joined.
+
+    >>> join_levels({"p3": jnp.ones((2, 6, 4)), "p4": jnp.ones((2, 3, 4))}).shape
+    (2, 9, 4)
+    """
     return jnp.concatenate(list(levels.values()), axis)
 
 
 def retinanet_losses(
-    outputs: Mapping,
-    target: Mapping,
+    outputs: Outputs,
+    target: Mapping[str, PyTree],
     *,
     high: float = 0.5,
     low: float = 0.4,
     by_batch: bool = False,
     to_truth: float | None = None,
-) -> dict[str, jax.Array]:
-    """Focal loss of the classes of anchors, L1 of the codes of those with an object.
+) -> dict[str, Float[Array, ""]]:
+    """Computes the losses of RetinaNet (Lin et al. 2017).
+
+    These are the focal loss of the classes of all anchors that count, and the L1 loss
+    of the box codes of anchors with an object.
 
     Args:
-      outputs: of a batch.
-      target: ``boxes`` ``[b, m, 4]``, ``classes`` ints ``[b, m]``, ``valid`` bool.
-      high: intersection over union from which an anchor has an object.
-      low: under which it has none; in between it does not count.
-      by_batch: divide by the anchors with an object in the whole batch (MMDetection),
-        else those of each picture (torchvision), at least 1 a picture.
-      to_truth: of :func:`diffkd_jax.ops.assign.match`.
+      outputs: outputs of the model, see the module.
+      target: ``boxes`` float ``[b, m, 4]`` in pixels, ``classes`` int ``[b, m]`` and
+        ``valid`` bool ``[b, m]``, false for rows of padding.
+      high: IoU from which an anchor has an object.
+      low: IoU below which an anchor has no object. Anchors between ``low`` and ``high``
+        do not count.
+      by_batch: if true, both losses are divided by the mean number of anchors with an
+        object over the batch, as in MMDetection. Otherwise the loss of each image is
+        divided by its own number, as in torchvision. The number of an image is at
+        least 1.
+      to_truth: see :func:`diffkd_jax.ops.assign.match`.
 
     Returns:
-      ``class`` and ``box``, scalars (Lin et al. 2017).
+      ``class`` and ``box``, scalars.
+
+    >>> anchors = jnp.array([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]])
+    >>> outputs = {"anchors": {"p3": anchors},
+    ...     "class_logits": {"p3": jnp.zeros((1, 2, 3))},
+    ...     "box_codes": {"p3": jnp.full((1, 2, 4), 0.5)}}
+    >>> target = {"boxes": anchors[None, :1], "classes": jnp.array([[2]]),
+    ...     "valid": jnp.array([[True]])}
+    >>> retinanet_losses(outputs, target)["box"].item()
+    2.0
     """
-    anchors = joined(outputs["anchors"], 0)
+    anchors = join_levels(outputs["anchors"], 0)
 
-    def one(logits, codes, boxes, classes, valid):
-        found = match(iou(boxes, anchors), valid, high, low, True, to_truth)
-        positive, row = found >= 0, jnp.maximum(found, 0)
-        wanted = jax.nn.one_hot(classes[row], logits.shape[-1]) * positive[:, None]
-        of_class = jnp.where(found == -2, 0.0, focal(logits, wanted).sum(-1)).sum()
-        # A box that is there in place of those that are not, before any logarithm.
-        aim = encode_boxes(jnp.where(positive[:, None], boxes[row], anchors), anchors)
-        of_box = jnp.where(positive[:, None], jnp.abs(codes - aim), 0.0).sum()
-        return of_class, of_box, jnp.maximum(positive.sum(), 1)
+    def image_losses(
+        logits: jax.Array,
+        codes: jax.Array,
+        boxes: jax.Array,
+        classes: jax.Array,
+        valid: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        matched = match(iou(boxes, anchors), valid, high, low, True, to_truth)
+        positive, row = matched >= 0, jnp.maximum(matched, 0)
+        expected = jax.nn.one_hot(classes[row], logits.shape[-1]) * positive[:, None]
+        focal_losses = focal(logits, expected).sum(-1)
+        class_loss = jnp.where(matched == -2, 0.0, focal_losses).sum()
+        # Anchors without an object get their own box as a target: the logarithm in the
+        # encoding needs boxes with area.
+        boxes = jnp.where(positive[:, None], boxes[row], anchors)
+        errors = jnp.abs(codes - encode_boxes(boxes, anchors))
+        box_loss = jnp.where(positive[:, None], errors, 0.0).sum()
+        return class_loss, box_loss, jnp.maximum(positive.sum(), 1)
 
-    of_class, of_box, count = _each(one, outputs, target)
+    class_loss, box_loss, count = _map_images(image_losses, outputs, target)
     if by_batch:
         count = count.mean()
-    return {"class": (of_class / count).mean(), "box": (of_box / count).mean()}
+    return {"class": (class_loss / count).mean(), "box": (box_loss / count).mean()}
 
 
 def fcos_losses(
-    outputs: Mapping, target: Mapping, *, radius: float = 1.5
-) -> dict[str, jax.Array]:
-    """Focal loss of the classes of points, GIoU and centreness of those with an object.
+    outputs: Outputs, target: Mapping[str, PyTree], *, radius: float = 1.5
+) -> dict[str, Float[Array, ""]]:
+    """Computes the losses of FCOS (Tian et al. 2019).
 
-    All are divided by the points with an object in the whole batch, at least 1.
+    These are the focal loss of the classes of all points, and for points with an object
+    the GIoU loss of their boxes and the cross-entropy of their centreness. Each sum is
+    divided by the number of points with an object in the whole batch, at least 1.
 
     Args:
-      outputs: of a batch, with ``centreness``.
+      outputs: outputs of the model, with ``centreness``, see the module.
       target: see :func:`retinanet_losses`.
-      radius: strides from the centre of an object that its points lie within.
+      radius: largest distance of a point from the centre of its object along each axis,
+        in strides.
 
     Returns:
-      ``class``, ``box`` and ``centreness``, scalars (Tian et al. 2019).
+      ``class``, ``box`` and ``centreness``, scalars.
+
+    >>> outputs = {"anchors": {"p3": jnp.array([[0.0, 0.0, 8.0, 8.0]])},
+    ...     "class_logits": {"p3": jnp.zeros((1, 1, 3))},
+    ...     "box_codes": {"p3": jnp.full((1, 1, 4), 0.5)},
+    ...     "centreness": {"p3": jnp.zeros((1, 1))}}
+    >>> target = {"boxes": jnp.array([[[0.0, 0.0, 8.0, 8.0]]]),
+    ...     "classes": jnp.array([[2]]), "valid": jnp.array([[True]])}
+    >>> round(fcos_losses(outputs, target)["centreness"].item(), 4)
+    0.6931
     """
     levels = list(outputs["anchors"].values())
     anchors = jnp.concatenate(levels)
 
-    def one(logits, codes, boxes, classes, valid, centreness):
-        found = assign_fcos(boxes, valid, levels, radius=radius)
-        positive, row = found >= 0, jnp.maximum(found, 0)
-        wanted = jax.nn.one_hot(classes[row], logits.shape[-1]) * positive[:, None]
-        there = jnp.where(positive[:, None], boxes[row], anchors)
-        reached = jnp.where(positive[:, None], decode_distances(codes, anchors), there)
-        of_box = jnp.where(positive, 1.0 - giou(reached, there), 0.0)
-        sides = encode_distances(there, anchors)
-        aim = centreness_of(sides)
-        cross = optax.sigmoid_binary_cross_entropy(centreness, aim)
+    def image_losses(
+        logits: jax.Array,
+        codes: jax.Array,
+        boxes: jax.Array,
+        classes: jax.Array,
+        valid: jax.Array,
+        centreness: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        matched = assign_fcos(boxes, valid, levels, radius=radius)
+        positive, row = matched >= 0, jnp.maximum(matched, 0)
+        expected = jax.nn.one_hot(classes[row], logits.shape[-1]) * positive[:, None]
+        # Points without an object get their own anchor as box and prediction, so that
+        # all values and gradients are finite.
+        boxes = jnp.where(positive[:, None], boxes[row], anchors)
+        decoded = decode_distances(codes, anchors)
+        predicted = jnp.where(positive[:, None], decoded, boxes)
+        box_losses = jnp.where(positive, 1.0 - giou(predicted, boxes), 0.0)
+        expected_centreness = _centreness(encode_distances(boxes, anchors))
+        cross_entropy = optax.sigmoid_binary_cross_entropy(
+            centreness, expected_centreness
+        )
         return (
-            focal(logits, wanted).sum(),
-            of_box.sum(),
-            jnp.where(positive, cross, 0.0).sum(),
+            focal(logits, expected).sum(),
+            box_losses.sum(),
+            jnp.where(positive, cross_entropy, 0.0).sum(),
             positive.sum(),
         )
 
-    *sums, count = _each(one, outputs, target)
+    *sums, count = _map_images(image_losses, outputs, target)
     total = jnp.maximum(count.sum(), 1)
     names = ("class", "box", "centreness")
     return {name: x.sum() / total for name, x in zip(names, sums, strict=True)}
 
 
-def centreness_of(sides: jax.Array) -> jax.Array:
-    """How central a point is in its box, 0 to 1.
+def _centreness(distances: Float[Array, "*dims 4"]) -> Float[Array, "*dims"]:
+    """Computes how central points are in their boxes, from 0 to 1 for the centre.
 
-    Args:
-      sides: ``[..., 4]``, distances to left, top, right, bottom, all positive.
+    The distances to left, top, right and bottom are all positive.
 
-    >>> float(centreness_of(jnp.array([1.0, 1.0, 4.0, 1.0])))
+    >>> float(_centreness(jnp.array([1.0, 1.0, 4.0, 1.0])))
     0.5
     """
-    left, top, right, bottom = jnp.moveaxis(sides, -1, 0)
-    across = jnp.minimum(left, right) / jnp.maximum(left, right)
-    down = jnp.minimum(top, bottom) / jnp.maximum(top, bottom)
-    return jnp.sqrt(across * down)
+    left, top, right, bottom = jnp.moveaxis(distances, -1, 0)
+    horizontal = jnp.minimum(left, right) / jnp.maximum(left, right)
+    vertical = jnp.minimum(top, bottom) / jnp.maximum(top, bottom)
+    return jnp.sqrt(horizontal * vertical)
 
 
-def _each(function, outputs: Mapping, target: Mapping) -> tuple:
-    """Over pictures: joined outputs, then the target."""
-    given = [joined(outputs["class_logits"]), joined(outputs["box_codes"])]
-    given += [target[name] for name in ("boxes", "classes", "valid")]
+def _map_images(
+    image_losses: Callable[..., tuple[jax.Array, ...]],
+    outputs: Outputs,
+    target: Mapping[str, PyTree],
+) -> tuple[Num[Array, " b"], ...]:
+    """Calls a function for each image, with its joined outputs and its target."""
+    arguments = [
+        join_levels(outputs["class_logits"]),
+        join_levels(outputs["box_codes"]),
+    ]
+    arguments += [target[name] for name in ("boxes", "classes", "valid")]
     if "centreness" in outputs:
-        given.append(joined(outputs["centreness"]))
-    return jax.vmap(function)(*given)
+        arguments.append(join_levels(outputs["centreness"]))
+    return jax.vmap(image_losses)(*arguments)
 
 
 def detect(
-    outputs: Mapping, size: jax.Array, kept: Kept, *, clamp_below: bool = False
-) -> dict[str, jax.Array]:
-    """Returns the best boxes of each image, without those that a better one covers.
+    outputs: Outputs,
+    size: Int[Array, "b 2"],
+    selection: Selection,
+    *,
+    clamp_below: bool = False,
+) -> dict[str, Num[Array, "b ..."]]:
+    """Returns the detections of a detector in one stage, best first.
 
-    Of FCOS the score is the root of that of the class times the centreness.
+    The score of a box is the probability of its class. For FCOS it is the square root
+    of that probability times the centreness. Boxes are clipped to their image, and
+    non-maximum suppression is done within each class.
 
     Args:
-      outputs: of a batch.
-      size: ints ``[b, 2]``, height and width of each picture in its canvas.
-      kept: which.
-      clamp_below: of :func:`diffkd_jax.ops.boxes.decode_boxes`.
+      outputs: outputs of the model, see the module.
+      size: ``[b, 2]``, height and width of each image inside its padded array, in
+        pixels.
+      selection: rule by which detections are selected.
+      clamp_below: see :func:`diffkd_jax.ops.boxes.decode_boxes`; not read for FCOS.
 
     Returns:
-      ``boxes`` ``[b, most, 4]``, inside the picture, ``scores`` ``[b, most]``, best
-      first, ``classes`` int32 and ``valid`` bool; zeros where there are no more.
+      ``boxes`` ``[b, most, 4]``, ``scores`` ``[b, most]``, ``classes`` int32
+      ``[b, most]`` and ``valid`` bool ``[b, most]``, where ``most`` is that of the
+      selection. Rows without a detection are zero.
+
+    >>> outputs = {"anchors": {"p3": jnp.array([[0.0, 0.0, 8.0, 8.0]])},
+    ...     "class_logits": {"p3": jnp.array([[[0.0, 2.0]]])},
+    ...     "box_codes": {"p3": jnp.zeros((1, 1, 4))}}
+    >>> detections = detect(outputs, jnp.array([[8, 8]]), Selection(0.6, 10, 0.5, 2))
+    >>> detections["valid"].tolist(), detections["classes"].tolist()
+    ([[True, False]], [[1, 0]])
     """
-    centred = "centreness" in outputs
-    names = ["class_logits", "box_codes", *(["centreness"] if centred else [])]
+    is_fcos = "centreness" in outputs
+    names = ["class_logits", "box_codes", *(["centreness"] if is_fcos else [])]
     levels = [
         (outputs["anchors"][level], *(outputs[name][level] for name in names))
         for level in outputs["anchors"]
     ]
 
-    undo = (
-        decode_distances if centred else partial(decode_boxes, clamp_below=clamp_below)
+    decode = (
+        decode_distances if is_fcos else partial(decode_boxes, clamp_below=clamp_below)
     )
 
-    def one(levels, size):
-        found = [_candidates(*level, kept=kept, decode=undo) for level in levels]
-        boxes, scores, classes = (jnp.concatenate(x) for x in zip(*found, strict=True))
-        # By their logarithms: probabilities of 1 are ties in float32.
-        return suppressed(boxes, scores, classes, size, kept, jnp.exp)
+    def detect_in_image(
+        levels: list[tuple[PyTree, ...]], size: jax.Array
+    ) -> dict[str, jax.Array]:
+        candidates = [
+            _candidates(*level, selection=selection, decode=decode) for level in levels
+        ]
+        boxes, scores, classes = (
+            jnp.concatenate(x) for x in zip(*candidates, strict=True)
+        )
+        # Boxes are ranked by the logarithms of their scores: in float32, scores close
+        # to 1 would be equal.
+        return suppress(boxes, scores, classes, size, selection, jnp.exp)
 
     axes = [(None, *(0 for _ in names)) for _ in levels]
-    return jax.vmap(one, in_axes=(axes, 0))(levels, size)
+    return jax.vmap(detect_in_image, in_axes=(axes, 0))(levels, size)
 
 
-def suppressed(
-    boxes: jax.Array,
-    ranks: jax.Array,
-    classes: jax.Array,
-    size: jax.Array,
-    kept: Kept,
+def suppress(
+    boxes: Float[Array, "n 4"],
+    ranks: Float[Array, " n"],
+    classes: Int[Array, " n"],
+    size: Int[Array, "2"],
+    selection: Selection,
     score: Callable[[jax.Array], jax.Array] = lambda rank: rank,
-) -> dict[str, jax.Array]:
-    """The best boxes of one picture, cut to it, suppressed within classes.
+) -> dict[str, Num[Array, "..."]]:
+    """Clips the boxes of one image and suppresses overlapping ones within each class.
 
     Args:
-      boxes: ``[n, 4]``.
-      ranks: ``[n]``, larger for better, -inf for no box.
-      classes: ints ``[n]``.
-      size: height and width of the picture.
-      kept: which; ``score`` and ``candidates`` are not looked at.
-      score: of a rank.
+      boxes: ``[n, 4]``, in pixels.
+      ranks: ``[n]``, larger for a better box; -inf for rows without a box.
+      classes: ``[n]``, class numbers.
+      size: ``[2]``, height and width of the image, in pixels.
+      selection: its ``nms``, ``most`` and ``side`` are used.
+      score: function from ranks to scores.
 
     Returns:
-      As of :func:`detect`, without the batch axis.
+      As for :func:`detect`, without the batch axis.
+
+    >>> boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [5, 0, 9, 4]])
+    >>> ranks, classes = jnp.array([0.5, 0.9, 0.1]), jnp.zeros(3, jnp.int32)
+    >>> rule = Selection(0.0, 0, 0.5, 2)
+    >>> suppress(boxes, ranks, classes, jnp.array([4, 8]), rule)["boxes"].tolist()
+    [[0.0, 0.0, 4.0, 3.0], [5.0, 0.0, 8.0, 4.0]]
     """
     boxes = clip(boxes, size)
-    there = (boxes[:, 2:] - boxes[:, :2] >= kept.side).all(-1)
-    ranks = jnp.where(there, ranks, -jnp.inf)
-    rows, valid = greedy(boxes, ranks, classes, kept.nms, kept.most)
+    large_enough = (boxes[:, 2:] - boxes[:, :2] >= selection.side).all(-1)
+    ranks = jnp.where(large_enough, ranks, -jnp.inf)
+    rows, valid = greedy(boxes, ranks, classes, selection.nms, selection.most)
     return {
         "boxes": jnp.where(valid[:, None], boxes[rows], 0),
         "scores": jnp.where(valid, score(ranks[rows]), 0),
@@ -228,14 +325,22 @@ def suppressed(
     }
 
 
-def _candidates(anchors, logits, codes, centreness=None, *, kept, decode):
-    """The best of one level: boxes, logarithms of scores (-inf for none), classes."""
+def _candidates(
+    anchors: Float[np.ndarray, "n 4"] | Float[Array, "n 4"],
+    logits: Float[Array, "n classes"],
+    codes: Float[Array, "n 4"],
+    centreness: Float[Array, " n"] | None = None,
+    *,
+    selection: Selection,
+    decode: Callable[[jax.Array, jax.Array], jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns boxes, log scores (-inf without a candidate) and classes of one level."""
     classes = logits.shape[-1]
     score = jax.nn.log_sigmoid(logits)
     if centreness is not None:
         score = (score + jax.nn.log_sigmoid(centreness)[:, None]) / 2
-    score = jnp.where(score > jnp.log(kept.score), score, -jnp.inf).reshape(-1)
-    score, at = jax.lax.top_k(score, min(kept.candidates, score.size))
-    row = at // classes
-    found = decode(codes[row], jnp.asarray(anchors)[row])
-    return found, score, (at % classes).astype(jnp.int32)
+    score = jnp.where(score > jnp.log(selection.score), score, -jnp.inf).reshape(-1)
+    score, cells = jax.lax.top_k(score, min(selection.candidates, score.size))
+    row = cells // classes
+    boxes = decode(codes[row], jnp.asarray(anchors)[row])
+    return boxes, score, (cells % classes).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""What is drawn and written of detection: precision, boxes, lists of detections."""
+"""Figures and files of detection: average precision, boxes, lists of detections."""
 
 import csv
 import pathlib
@@ -6,128 +6,176 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ...io import drawing, valid_json
+from ..task import Meta
 
 MOST_SHOWN = 6
-LEAST_SCORE, LEAST_DRAWN = 0.3, 3  # of a detection that is drawn, or the best few
-CURVES = {"iou 0.50": 0, "iou 0.75": 5}  # of thresholds from 0.50 on, by 0.05
+# Detections above this score are drawn, and in any case the best few.
+LEAST_SCORE, LEAST_DRAWN = 0.3, 3
+# Indices of thresholds that start at 0.50 and rise by 0.05.
+CURVES = {"iou 0.50": 0, "iou 0.75": 5}
 
 
 @drawing.defaults()
 def draw(
     folder: pathlib.Path,
-    each: np.ndarray,
-    at_half: np.ndarray,
-    precision: np.ndarray,
-    meta: Mapping[str, Any],
+    ap: Float[np.ndarray, " classes"],
+    ap50: Float[np.ndarray, " classes"],
+    precision: Float[np.ndarray, "10 101 classes"],
+    meta: Meta,
 ) -> list[pathlib.Path]:
-    """Average precision of each class, and precision over recall.
+    """Draws the average precision of each class, and precision over recall.
+
+    A table of the average precision is written beside the figures.
 
     Args:
-      folder: where ``ap.png``, ``ap.csv`` and ``precision.png`` are written.
-      each: average precision of each class, NaN without an object.
-      at_half: likewise, where an intersection of half is enough.
-      precision: ``[10, 101, classes]``, by threshold from 0.50 on and recall from 0 to
-        1, NaN likewise.
-      meta: of the data; ``class_names``, where they are known.
+      folder: folder of ``ap.png``, ``ap.csv`` and ``precision.png``; made if absent.
+      ap: ``[classes]``, average precision, in [0, 1]; NaN for a class without an
+        object.
+      ap50: ``[classes]``, the same at an IoU threshold of 0.50 alone.
+      precision: ``[10, 101, classes]``, in [0, 1], by IoU threshold from 0.50 to 0.95
+        and recall from 0 to 1; NaN for a class without an object.
+      meta: description of the data; ``class_names`` if known.
+
+    Returns:
+      The figures.
+
+    >>> import tempfile
+    >>> ap, precision = np.array([0.5]), np.full((10, 101, 1), 0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     figures = draw(pathlib.Path(folder), ap, ap, precision, {})
+    >>> [path.name for path in figures]
+    ['ap.png', 'precision.png']
     """
-    names = list(meta.get("class_names") or map(str, range(len(each))))
+    names = list(meta.get("class_names") or map(str, range(len(ap))))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "ap.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "ap", "ap50"))
-        writer.writerows(zip(names, each.tolist(), at_half.tolist(), strict=True))
-    figure, axis = drawing.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
-    axis.barh(range(len(each)), np.nan_to_num(at_half), color="#c5d5e8", label="AP50")
-    axis.barh(range(len(each)), np.nan_to_num(each), color="#4c78a8", label="AP")
-    for row, (value, half) in enumerate(zip(each, at_half, strict=True)):
+        writer.writerows(zip(names, ap.tolist(), ap50.tolist(), strict=True))
+    figure, axis = drawing.subplots(figsize=(6.5, 1.2 + 0.28 * len(ap)))
+    axis.barh(range(len(ap)), np.nan_to_num(ap50), color="#c5d5e8", label="AP50")
+    axis.barh(range(len(ap)), np.nan_to_num(ap), color="#4c78a8", label="AP")
+    for row, (value, half) in enumerate(zip(ap, ap50, strict=True)):
         text = "no object" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(half) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(each)), drawing.labels(names))
+    axis.set_yticks(range(len(ap)), drawing.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
     axis.legend(loc="lower right", fontsize=8)
     return [
         drawing.save_figure(figure, folder / "ap.png"),
-        _precision(folder, precision),
+        _draw_precision(folder, precision),
     ]
 
 
-def _precision(folder: pathlib.Path, precision: np.ndarray) -> pathlib.Path:
+def _draw_precision(
+    folder: pathlib.Path, precision: Float[np.ndarray, "10 101 classes"]
+) -> pathlib.Path:
+    """Draws the mean precision of the classes that have objects, over recall."""
     figure, axis = drawing.subplots(figsize=(5.0, 4.0))
-    there = ~np.isnan(precision).any((0, 1))
+    has_objects = ~np.isnan(precision).any((0, 1))
     recall = np.linspace(0, 1, precision.shape[1])
-    for name, at in CURVES.items():
-        if there.any():
-            axis.plot(recall, precision[at][:, there].mean(-1), label=name)
+    for name, threshold in CURVES.items():
+        if has_objects.any():
+            values = precision[threshold][:, has_objects].mean(-1)
+            axis.plot(recall, values, label=name)
     axis.set(xlabel="recall", ylabel="precision, mean over classes", xlim=(0, 1))
     axis.set_ylim(0, 1.02)
-    if there.any():
+    if has_objects.any():
         axis.legend(fontsize=8)
     return drawing.save_figure(figure, folder / "precision.png")
 
 
 @drawing.defaults()
 def show(
-    folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
+    folder: pathlib.Path, examples: Mapping[str, PyTree], meta: Meta
 ) -> list[pathlib.Path]:
-    """Pictures with the boxes of the truth and those that models find, side by side.
+    """Draws images with true boxes and with the boxes of each model, side by side.
+
+    Detections with a score above 0.3 are drawn, and in any case the best three.
 
     Args:
-      folder: where ``boxes.png`` is written.
-      examples: ``image`` uint8 ``[n, h, w, c]``, ``target`` and, by name of a model in
-        ``predicted``, ``boxes`` ``[n, m, 4]`` in pixels of the picture, ``classes``,
-        ``valid`` and, of models, ``scores``, of which those above 0.3 are drawn, or the
-        best three.
-      meta: of the data; ``class_names``, where they are known.
+      folder: folder of ``boxes.png``.
+      examples: ``image`` uint8 ``[n, h, w, c]``, of which the first six are drawn;
+        ``target``; and ``predicted``, a dict by name of a model. Target and predictions
+        are dicts of ``boxes`` ``[n, m, 4]`` in pixels of the image, ``classes`` int and
+        ``valid`` bool ``[n, m]``; predictions also hold ``scores`` ``[n, m]``, highest
+        first.
+      meta: description of the data: ``num_classes``, and ``class_names`` if known.
+
+    Returns:
+      The figure.
+
+    >>> import tempfile
+    >>> target = {"boxes": np.array([[[1.0, 1.0, 6.0, 6.0]]]),
+    ...     "classes": np.array([[0]]), "valid": np.array([[True]])}
+    >>> examples = {"image": np.zeros((1, 8, 8, 3), np.uint8), "target": target,
+    ...     "predicted": {"student": {**target, "scores": np.array([[0.9]])}}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     show(pathlib.Path(folder), examples, {"num_classes": 1})[0].name
+    'boxes.png'
     """
-    image = np.asarray(examples["image"])[:MOST_SHOWN]
-    image = image.repeat(3, -1) if image.shape[-1] == 1 else image
+    images = np.asarray(examples["image"])[:MOST_SHOWN]
+    images = images.repeat(3, -1) if images.shape[-1] == 1 else images
     names = list(meta.get("class_names") or map(str, range(meta["num_classes"])))
     names = drawing.labels(names, 14)
     columns = {"truth": examples["target"], **examples["predicted"]}
-    rows = len(image)
+    rows = len(images)
     figure, axes = drawing.subplots(
         rows, len(columns), figsize=(2.6 * len(columns), 2.6 * rows), squeeze=False
     )
-    for column, (title, found) in zip(axes.T, columns.items(), strict=True):
+    for column, (title, boxes) in zip(axes.T, columns.items(), strict=True):
         column[0].set_title(drawing.literal(title), size=9)
-        for at, axis in enumerate(column):
-            axis.imshow(image[at])
+        for row, axis in enumerate(column):
+            axis.imshow(images[row])
             axis.set_axis_off()
-            _boxes(axis, {k: np.asarray(v)[at] for k, v in found.items()}, names)
+            _draw_boxes(axis, {k: np.asarray(v)[row] for k, v in boxes.items()}, names)
     return [drawing.save_figure(figure, folder / "boxes.png")]
 
 
 def write(
     folder: pathlib.Path,
     predictions: Iterable[tuple[str, Mapping, Mapping]],
-    meta: Mapping[str, Any],
+    meta: Meta,
 ) -> None:
-    """``detections.json``, COCO's list of results, and ``categories.json``, its names.
+    """Writes detections as COCO's list of results, and the categories they refer to.
 
-    Boxes are in pixels of the stored pictures.
+    Boxes are in pixels of the stored images.
 
     Args:
-      folder: where it is written.
-      predictions: of each example its name, its detections, and itself: ``id``, that
-        of its file, where there is one, and a target with ``scale`` and
-        ``stored_size``, where it was resized.
-      meta: of the data; ``category_ids``, those of its file, where there are any.
+      folder: an existing folder, for ``detections.json`` and ``categories.json``.
+      predictions: for each example its name, its detections without the batch axis, and
+        the example itself. The example holds ``id`` if its file gives one, and a target
+        with ``scale`` and ``stored_size`` if the image was resized.
+      meta: description of the data: ``num_classes``; ``class_names`` if known, and
+        ``category_ids``, the ids of the classes in the file, if it has any.
+
+    >>> import tempfile
+    >>> detections = {"boxes": np.array([[1.0, 2.0, 4.0, 8.0]]),
+    ...     "classes": np.array([0]), "valid": np.array([True]),
+    ...     "scores": np.array([0.5])}
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     folder = pathlib.Path(name)
+    ...     write(folder, [("a.png", detections, {"target": {}})], {"num_classes": 1})
+    ...     valid_json.loads((folder / "detections.json").read_text())[0]["bbox"]
+    [1.0, 2.0, 3.0, 6.0]
     """
     ids = meta.get("category_ids") or range(meta["num_classes"])
     results = []
-    for name, found, example in predictions:
-        boxes = stored_boxes(np.asarray(found["boxes"], float), example["target"])
-        for row in np.flatnonzero(found["valid"]):
+    for name, detections, example in predictions:
+        seen_boxes = np.asarray(detections["boxes"], float)
+        boxes = np.asarray(stored_boxes(seen_boxes, example["target"]))
+        for row in np.flatnonzero(detections["valid"]):
             left, top, right, bottom = boxes[row].tolist()
             results.append(
                 {
                     "image_id": example.get("id", name),
-                    "category_id": ids[int(found["classes"][row])],
+                    "category_id": ids[int(detections["classes"][row])],
                     "bbox": [left, top, right - left, bottom - top],
-                    "score": float(found["scores"][row]),
+                    "score": float(detections["scores"][row]),
                 }
             )
     names = meta.get("class_names") or map(str, ids)
@@ -136,14 +184,20 @@ def write(
         (folder / f"{file}.json").write_text(valid_json.dumps(rows), encoding="utf-8")
 
 
-def stored_boxes(boxes: Any, target: Mapping[str, Any]) -> Any:
-    """Boxes in pixels of the stored picture, inside of it.
+def stored_boxes(
+    boxes: Float[np.ndarray, "*dims m 4"] | Float[Array, "*dims m 4"],
+    target: Mapping[str, PyTree],
+) -> Float[np.ndarray, "*dims m 4"] | Float[Array, "*dims m 4"]:
+    """Returns boxes in pixels of the stored image, clipped to it.
 
     Args:
-      boxes: ``[..., m, 4]`` in pixels of the picture that a model saw, an array of
-        numpy or of JAX.
-      target: ``scale`` ``[..., 2]``, its pixels for one of the stored picture, down and
-        right, and ``stored_size``, height and width; neither where they are one.
+      boxes: ``[..., m, 4]``, in pixels of the image that the model saw.
+      target: ``scale`` ``[..., 2]``, pixels of that image for one pixel of the stored
+        image, vertically and horizontally; and ``stored_size`` ``[..., 2]``, height and
+        width. Without them the two images are the same, and boxes stay as they are.
+
+    Returns:
+      ``[..., m, 4]``, of NumPy or of JAX as the boxes were.
 
     >>> target = {"scale": np.array([2.0, 4.0]), "stored_size": np.array([50, 50])}
     >>> stored_boxes(np.array([[8.0, 8.0, 40.0, 400.0]]), target).tolist()
@@ -151,23 +205,24 @@ def stored_boxes(boxes: Any, target: Mapping[str, Any]) -> Any:
     """
     if "scale" not in target:
         return boxes
-    both = [1, 0, 1, 0]
-    size = target["stored_size"][..., None, both].astype(boxes.dtype)
-    return (boxes / target["scale"][..., None, both]).clip(0, size)
+    x_and_y = [1, 0, 1, 0]
+    size = target["stored_size"][..., None, x_and_y].astype(boxes.dtype)
+    return (boxes / target["scale"][..., None, x_and_y]).clip(0, size)
 
 
-def _boxes(axis: Any, found: Mapping[str, np.ndarray], names: list[str]) -> None:
+def _draw_boxes(axis: Any, boxes: Mapping[str, np.ndarray], names: list[str]) -> None:
+    """Draws the boxes of one image, with the name of the class and the score."""
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    shown = found["valid"].astype(bool)
-    if "scores" in found:  # best first
-        shown &= (found["scores"] > LEAST_SCORE) | (np.arange(len(shown)) < LEAST_DRAWN)
+    shown = boxes["valid"].astype(bool)
+    if "scores" in boxes:  # highest first
+        shown &= (boxes["scores"] > LEAST_SCORE) | (np.arange(len(shown)) < LEAST_DRAWN)
     for row in np.flatnonzero(shown):
-        (x, y, right, bottom), k = found["boxes"][row], int(found["classes"][row])
+        (x, y, right, bottom), k = boxes["boxes"][row], int(boxes["classes"][row])
         colour = colormaps["tab20"](k % 20)
-        score = f" {found['scores'][row]:.2f}" if "scores" in found else ""
+        score = f" {boxes['scores'][row]:.2f}" if "scores" in boxes else ""
         axis.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec=colour))
         text = f"{names[k]}{score}"
-        box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
-        axis.text(x, max(y, 4), text, color="white", size=6, clip_on=True, bbox=box)
+        style = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
+        axis.text(x, max(y, 4), text, color="white", size=6, clip_on=True, bbox=style)

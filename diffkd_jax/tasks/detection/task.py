@@ -1,4 +1,27 @@
-"""Object detection: losses by part, average precision as COCO has it."""
+"""Object detection: losses by part, and average precision as in COCO.
+
+Between a file of annotations and its average precision, a box takes eight forms. Here
+is each form with the function that makes it; all modules are below ``diffkd_jax``.
+
+1. The file of COCO holds left, top, width and height, or left, top, right and bottom
+   (``data.options.corners``).
+2. ``data.formats.coco_json.read_table`` returns ``Read``: float64 ``[m, 4]``, all
+   images in the order of the file. From here on boxes are corners ``x1 y1 x2 y2``, in
+   pixels of the stored image.
+3. ``data.images.objects.collect`` returns ``Objects``: float32 ``[m, 4]``, clipped to
+   the images and sorted by image.
+4. ``data.images.objects.padded`` returns float32 ``[n, m, 4]``: one row of boxes for
+   each image, with zeros as padding.
+5. ``data.transforms.boxes`` returns ``[b, m, 4]`` in pixels of the image that the model
+   sees. For evaluation it keeps form 4 as ``stored``.
+6. ``ops.boxes`` encodes boxes relative to anchors, the form that models predict:
+   ``[b, n, 4]``. The functions ``detect`` decode predictions to form 5.
+7. :func:`.plots.stored_boxes` returns detections to pixels of the stored image.
+8. :func:`.average_precision.curves` makes one array of all images, float64 ``[m, 4]``,
+   with left, top, width and height.
+
+Detections are written as left, top, width and height of form 7.
+"""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -7,33 +30,39 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Num
 from pydantic import Field
 
 from ...bounds import Part, Share, Weight
 from ..classes import check_classes
-from ..task import Evidence, Task
+from ..task import Batch, Evidence, Meta, Outputs, Task
 from . import one_stage, two_stage
 from .average_precision import LIMITS, Curves, by_class, curves, figures, warn_of_limit
-from .one_stage import Kept
+from .one_stage import Selection
 from .plots import draw, show, stored_boxes, write
 
-# As torchvision keeps them, but for 100 of RetinaNet in place of 300, and without boxes
-# of no area in one stage.
-KEPT = {
-    "retinanet": Kept(0.05, 1000, 0.5, 100),
-    "fcos": Kept(0.2, 1000, 0.6, 100),
-    "two_stage": Kept(0.05, 0, 0.5, 100),
+# As in torchvision, with two deviations: at most 100 detections of an image for
+# RetinaNet (300 there), and no boxes without area from detectors in one stage.
+SELECTIONS = {
+    "retinanet": Selection(0.05, 1000, 0.5, 100),
+    "fcos": Selection(0.2, 1000, 0.6, 100),
+    "two_stage": Selection(0.05, 0, 0.5, 100),
 }
-OF_KIND = {"by_batch": "retinanet", "to_truth": "retinanet", "beta": "two_stage"}
+# Options that only one kind of detector has.
+DETECTOR_OF_OPTION = {
+    "by_batch": "retinanet",
+    "to_truth": "retinanet",
+    "beta": "two_stage",
+}
 Number = Annotated[int, Field(ge=1, le=100_000)]
 NEEDED = ("box_codes", "anchors")
 DETECTIONS = ("boxes", "scores", "classes", "valid")
-CHANCE = 1e-3  # AP of boxes that are drawn at random, at most
+CHANCE = 1e-3  # largest AP of boxes that are drawn at random
 TARGET = {"boxes": 2, "classes": 1, "valid": 1}  # rank of each array of an example
 
 
 def detection(
-    meta: Mapping[str, Any],
+    meta: Meta,
     *,
     box_weight: Weight = 1.0,
     by_batch: bool = False,
@@ -46,34 +75,39 @@ def detection(
     most: Number | None = None,
     size_limits: tuple[Weight, Weight] = (32.0, 96.0),
 ) -> Task:
-    """Boxes and their classes, from the outputs of RetinaNet, FCOS or Faster R-CNN.
+    """Returns the task of finding objects with RetinaNet, FCOS or Faster R-CNN.
 
-    What a model gives says which it is: ``roi`` is of two stages, ``centreness`` of
-    FCOS. Targets hold ``boxes`` float ``[b, m, 4]`` (x1 y1 x2 y2 in pixels of the
-    picture as it is given to the model), ``classes`` ints ``[b, m]`` and ``valid`` bool
-    ``[b, m]``; where they are scored on stored pictures of another size also
-    ``stored``, ``scale``, ``stored_size``, ``ignored`` and ``area``. Scores are the
-    twelve figures of COCO, ``ap`` the headline; those that are undefined are NaN.
+    The outputs of a model tell which of them it is: ``roi`` stands for Faster R-CNN,
+    ``centreness`` for FCOS. Targets hold ``boxes`` float ``[b, m, 4]`` (``x1 y1 x2 y2``
+    in pixels of the image that the model sees), ``classes`` int ``[b, m]`` and
+    ``valid`` bool ``[b, m]``. If boxes are scored on stored images of another size,
+    targets also hold ``stored``, ``scale``, ``stored_size``, ``ignored`` and ``area``.
+    Scores are the twelve figures of COCO, with ``ap`` as the headline; undefined ones
+    are NaN.
 
     Args:
-      meta: of the data, with ``num_classes``.
-      box_weight: of the losses of boxes.
-      by_batch: RetinaNet's losses by the objects of the whole batch, as MMDetection,
-        else by those of each picture, as torchvision.
-      beta: Faster R-CNN's, of the smooth L1 loss of boxes, 1/9 by default as in
-        torchvision; 0 for L1, as MMDetection.
-      to_truth: RetinaNet's; intersection over union from which the best anchor of an
-        object stands for that one, as MMDetection (0); None for torchvision's rule.
-      clamp_below: box codes are limited on both sides (MMDetection), not FCOS's.
-      score: that detections are above, None for the usual of the network.
-      candidates: of a level that are looked at, likewise.
-      nms: intersection over union, likewise.
-      most: detections of a picture, likewise.
-      size_limits: sides in pixels of the stored picture, from which an object is medium
-        and large.
+      meta: description of the data, with ``num_classes``.
+      box_weight: weight of the losses of boxes, 0 or more.
+      by_batch: for RetinaNet: if true, losses are divided by the number of objects in
+        the whole batch, as in MMDetection; otherwise by that of each image, as in
+        torchvision.
+      beta: for Faster R-CNN: the ``beta`` of the smooth L1 loss of boxes, 0 or more.
+        None stands for 1/9, as in torchvision; 0 gives L1, as in MMDetection.
+      to_truth: for RetinaNet: IoU in [0, 1] from which the best anchor of an object is
+        assigned to that object, as in MMDetection (0). None gives torchvision's rule,
+        see :func:`diffkd_jax.ops.assign.match`.
+      clamp_below: if true, box codes are limited on both sides, as in MMDetection. Not
+        read for FCOS.
+      score: score in [0, 1) above which a detection is kept. None for this and the next
+        three stands for the detector's usual value.
+      candidates: largest number of boxes of each level that are considered.
+      nms: IoU in [0, 1] above which the lower-scored box of the same class is dropped.
+      most: largest number of detections of an image.
+      size_limits: two sides of a square, in pixels of the stored image, from which an
+        object is medium and large.
 
     Raises:
-      ValueError: no classes, or an option out of range.
+      ValueError: the data have no classes, or ``size_limits`` are not rising.
 
     >>> detection({"num_classes": 80}).headline
     'ap'
@@ -81,84 +115,86 @@ def detection(
     classes = meta["num_classes"]
     if classes < 1:
         raise ValueError("detection: found data without classes, expected at least 1")
-    own = {"score": score, "candidates": candidates, "nms": nms, "most": most}
-    given: dict[str, Any] = {k: value for k, value in own.items() if value is not None}
+    options = {"score": score, "candidates": candidates, "nms": nms, "most": most}
+    changes: dict[str, Any] = {k: x for k, x in options.items() if x is not None}
     limits = tuple(size_limits)
     if limits[0] > limits[1]:
         raise ValueError(
             f"task.options.size_limits: found {size_limits}, expected two sides in "
             "pixels, the smaller one first"
         )
-    given_of = {"by_batch": by_batch or None, "beta": beta, "to_truth": to_truth}
-    only = {
-        name: OF_KIND[name] for name, value in given_of.items() if value is not None
-    }
-    kept = {name: usual._replace(**given) for name, usual in KEPT.items()}
+    special = {"by_batch": by_batch or None, "beta": beta, "to_truth": to_truth}
+    special = {name: value for name, value in special.items() if value is not None}
+    selections = {name: usual._replace(**changes) for name, usual in SELECTIONS.items()}
 
-    def losses(outputs, batch):
-        kind, target = name_detector(outputs, classes), batch["target"]
-        for name, its in only.items():
-            if its != kind:
-                raise ValueError(f"task.options.{name}: found it for {kind}")
-        if kind == "two_stage":
-            own = {} if beta is None else {"beta": beta}
-            found = two_stage.losses(outputs, target, **own)
-        elif kind == "fcos":
-            found = one_stage.fcos_losses(outputs, target)
+    def losses(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        detector, target = _name_detector(outputs, classes), batch["target"]
+        for name in special:
+            if DETECTOR_OF_OPTION[name] != detector:
+                raise ValueError(f"task.options.{name}: found it for {detector}")
+        if detector == "two_stage":
+            usual = two_stage.BETA if beta is None else beta
+            parts = two_stage.losses(outputs, target, beta=usual)
+        elif detector == "fcos":
+            parts = one_stage.fcos_losses(outputs, target)
         else:
-            found = one_stage.retinanet_losses(
+            parts = one_stage.retinanet_losses(
                 outputs, target, by_batch=by_batch, to_truth=to_truth
             )
         factor = lambda name: box_weight if name.endswith("box") else 1.0
-        return {f"task/{name}": factor(name) * x for name, x in found.items()}
+        return {f"task/{name}": factor(name) * x for name, x in parts.items()}
 
-    def predict(outputs, batch):
-        kind, image = name_detector(outputs, classes), batch["image"]
-        whole = jnp.broadcast_to(jnp.array(image.shape[1:3]), (len(image), 2))
-        size = batch.get("size", whole)
-        stage = two_stage if kind == "two_stage" else one_stage
-        return stage.detect(outputs, size, kept[kind], clamp_below=clamp_below)
+    def predict(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        detector, image = _name_detector(outputs, classes), batch["image"]
+        full_size = jnp.broadcast_to(jnp.array(image.shape[1:3]), (len(image), 2))
+        size = batch.get("size", full_size)
+        stage = two_stage if detector == "two_stage" else one_stage
+        return stage.detect(
+            outputs, size, selections[detector], clamp_below=clamp_below
+        )
 
-    def evidence(outputs, batch):
-        return evidence_of(predict(outputs, batch), batch)
+    def evidence(outputs: Outputs, batch: Batch) -> Evidence:
+        return collect_evidence(predict(outputs, batch), batch)
 
-    matched = functools.partial(
-        curves_of,
+    match_split = functools.partial(
+        _match_split,
         classes=classes,
         size_limits=limits,
-        most=max(one.most for one in kept.values()),
+        most=max(selection.most for selection in selections.values()),
     )
 
     return Task(
         loss=losses,
         predict=predict,
         evidence=evidence,
-        score=lambda seen: figures(matched(seen)),
+        score=lambda split: figures(match_split(split)),
         headline="ap",
         target=TARGET,
-        chance=lambda seen: CHANCE,
-        draw=lambda folder, seen, meta: draw(folder, *each(matched(seen)), meta),
+        chance=lambda split: CHANCE,
+        draw=lambda folder, split, meta: draw(
+            folder, *_values_to_draw(match_split(split)), meta
+        ),
         show=show,
         write=write,
         check=check_classes,
     )
 
 
-def name_detector(outputs: Mapping, classes: int) -> str:
+def _name_detector(outputs: Outputs, classes: int) -> str:
     """Names the kind of detector that has such outputs.
 
     Raises:
-      ValueError: another number of classes than the data's.
-      KeyError: the output that is missing.
+      ValueError: the outputs have another number of classes than the data.
+      KeyError: an output is missing; the key names it.
     """
     if "roi" in outputs:
-        found, expected = outputs["roi"]["class_logits"].shape[-1], classes + 1
+        columns, expected = outputs["roi"]["class_logits"].shape[-1], classes + 1
     else:
         levels, _, _ = (outputs[name] for name in ("class_logits", *NEEDED))
-        found, expected = next(iter(levels.values())).shape[-1], classes
-    if found != expected:
+        columns, expected = next(iter(levels.values())).shape[-1], classes
+    if columns != expected:
         raise ValueError(
-            f"found class_logits of {found} columns, expected {expected}, for "
+            f"found class_logits of {columns} columns, expected {expected}, for "
             f"{classes} classes"
         )
     if "roi" in outputs:
@@ -166,47 +202,64 @@ def name_detector(outputs: Mapping, classes: int) -> str:
     return "fcos" if "centreness" in outputs else "retinanet"
 
 
-def evidence_of(found: Mapping[str, jax.Array], batch: Mapping) -> Evidence:
-    """Detections and the truth of each picture, in pixels of the stored one.
+def collect_evidence(
+    detections: Mapping[str, Num[jax.Array, "b ..."]], batch: Batch
+) -> Evidence:
+    """Collects detections and true objects of each image, in pixels as stored.
 
     Args:
-      found: detections in pixels of the picture that the model saw.
-      batch: with ``target`` and ``mask``.
+      detections: ``boxes`` ``[b, d, 4]`` in pixels of the image that the model saw,
+        ``scores`` float, ``classes`` int and ``valid`` bool ``[b, d]``.
+      batch: a batch with ``target`` and ``mask``.
 
     Returns:
-      Rows ``boxes``, ``scores``, ``classes``, ``valid`` of detections, and those of the
-      truth as ``true/boxes`` and so on.
+      Rows ``boxes``, ``scores``, ``classes`` and ``valid`` for the detections, and
+      ``true/boxes``, ``true/classes``, ``true/valid``, ``true/ignored`` and
+      ``true/area`` for the objects.
+
+    >>> box = jnp.array([[[0.0, 0.0, 4.0, 2.0]]])
+    >>> target = {"boxes": box, "classes": jnp.zeros((1, 1), int),
+    ...     "valid": jnp.ones((1, 1), bool)}
+    >>> detections = {**target, "scores": jnp.ones((1, 1))}
+    >>> batch = {"target": target, "mask": jnp.ones(1)}
+    >>> collect_evidence(detections, batch).rows["true/area"].tolist()
+    [[8.0]]
     """
     target = batch["target"]
-    boxes = stored_boxes(found["boxes"], target)
-    true = target.get("stored", target["boxes"])
-    sides = true[..., 2:] - true[..., :2]
-    rows = {name: found[name] for name in DETECTIONS} | {"boxes": boxes}
+    boxes = stored_boxes(detections["boxes"], target)
+    true_boxes = target.get("stored", target["boxes"])
+    sides = true_boxes[..., 2:] - true_boxes[..., :2]
+    rows = {name: detections[name] for name in DETECTIONS} | {"boxes": boxes}
     rows |= {
-        "true/boxes": true,
+        "true/boxes": true_boxes,
         "true/classes": target["classes"],
         "true/valid": target["valid"],
         "true/ignored": target.get("ignored", jnp.zeros_like(target["valid"])),
         "true/area": target.get("area", sides.prod(-1)),
     }
-    return Evidence({"pictures": batch["mask"].sum()}, rows)
+    return Evidence({"images": batch["mask"].sum()}, rows)
 
 
-def curves_of(
-    seen: Evidence, classes: int, size_limits: Sequence[float], most: int
+def _match_split(
+    split: Evidence, classes: int, size_limits: Sequence[float], most: int
 ) -> Curves:
-    """Precision and recall of the detections of a split."""
-    rows = {name: np.asarray(x) for name, x in seen.rows.items()}
-    found = {name: rows[name] for name in DETECTIONS}
-    true = {
+    """Returns precision and recall of the detections of a split."""
+    rows = {name: np.asarray(x) for name, x in split.rows.items()}
+    detections = {name: rows[name] for name in DETECTIONS}
+    truth = {
         name.removeprefix("true/"): x
         for name, x in rows.items()
         if name.startswith("true/")
     }
-    warn_of_limit(true, LIMITS[-1], most, "evaluation")
-    return curves(true, found, classes=classes, size_limits=size_limits)
+    warn_of_limit(truth, LIMITS[-1], most, "evaluation")
+    return curves(truth, detections, classes=classes, size_limits=size_limits)
 
 
-def each(found: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By class the average precision and that at an intersection of half; curves."""
-    return by_class(found), by_class(found, at=0), found.precision[..., 0, -1]
+def _values_to_draw(
+    split: Curves,
+) -> tuple[
+    Float[np.ndarray, " K"], Float[np.ndarray, " K"], Float[np.ndarray, "10 101 K"]
+]:
+    """Returns AP and AP50 of each class, and the curves of precision."""
+    ap50 = by_class(split, threshold=0)
+    return by_class(split), ap50, split.precision[..., 0, -1]

@@ -1,26 +1,31 @@
-"""Figures of segmentation: intersection over union by class, masks side by side."""
+"""Figures and files of segmentation: IoU of each class, masks side by side."""
 
 import csv
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int, PyTree, UInt8
 from PIL import Image
 
 from ...io import drawing
-from ..task import Evidence
+from ..task import Evidence, Meta
 
 IGNORED_COLOUR = (255, 255, 255)
 MOST_SHOWN = 6
 
 
-def class_iou(counts: np.ndarray) -> np.ndarray:
-    """Computes the intersection over union of each class, NaN for an absent one.
+def class_iou(
+    counts: Int[np.ndarray, "classes classes+1"],
+) -> Float64[np.ndarray, " classes"]:
+    """Computes the intersection over union of each class.
 
     Args:
-      counts: integers ``[classes, classes + 1]``: rows are labels, columns predictions,
-        the last one none.
+      counts: ``[classes, classes + 1]``, numbers of pixels. Rows are labels, columns
+        are predictions; the last column counts pixels without a prediction.
+
+    Returns:
+      ``[classes]``, in [0, 1]; NaN for a class that is neither a label nor predicted.
 
     >>> class_iou(np.array([[2, 0, 0], [0, 0, 0]]))
     array([ 1., nan])
@@ -31,30 +36,37 @@ def class_iou(counts: np.ndarray) -> np.ndarray:
 
 
 @drawing.defaults()
-def draw(
-    folder: pathlib.Path, seen: Evidence, meta: Mapping[str, Any]
-) -> list[pathlib.Path]:
-    """Intersection over union of each class, as bars and as a table beside them.
+def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path]:
+    """Draws the IoU of each class as bars, and writes it as a table beside them.
 
     Args:
-      folder: where ``iou.png`` and ``iou.csv`` are written.
-      seen: of a split, with ``confusion``.
-      meta: of the data; ``class_names``, where they are known.
+      folder: folder of ``iou.png`` and ``iou.csv``; made if absent.
+      split: sums over a split, with ``confusion``.
+      meta: description of the data; ``class_names`` if known.
+
+    Returns:
+      The figure.
+
+    >>> import tempfile
+    >>> split = Evidence({"confusion": np.array([[2, 0, 0], [1, 1, 0]])})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw(pathlib.Path(folder), split, {})[0].name
+    'iou.png'
     """
-    counts = np.asarray(seen.sums["confusion"])
-    each, pixels = class_iou(counts), counts.sum(1)
-    names = list(meta.get("class_names") or map(str, range(len(each))))
+    counts = np.asarray(split.sums["confusion"])
+    iou, pixels = class_iou(counts), counts.sum(1)
+    names = list(meta.get("class_names") or map(str, range(len(iou))))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "iou.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "iou", "pixels"))
-        writer.writerows(zip(names, each.tolist(), pixels.tolist(), strict=True))
-    figure, axis = drawing.subplots(figsize=(6.5, 1.2 + 0.28 * len(each)))
-    axis.barh(range(len(each)), np.nan_to_num(each), color="#4c78a8")
-    for row, value in enumerate(each):
+        writer.writerows(zip(names, iou.tolist(), pixels.tolist(), strict=True))
+    figure, axis = drawing.subplots(figsize=(6.5, 1.2 + 0.28 * len(iou)))
+    axis.barh(range(len(iou)), np.nan_to_num(iou), color="#4c78a8")
+    for row, value in enumerate(iou):
         text = "nowhere" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(value) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(each)), drawing.labels(names))
+    axis.set_yticks(range(len(iou)), drawing.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.1), xlabel="intersection over union", title="by class")
     return [drawing.save_figure(figure, folder / "iou.png")]
@@ -62,30 +74,43 @@ def draw(
 
 @drawing.defaults()
 def show(
-    folder: pathlib.Path, examples: Mapping[str, Any], meta: Mapping[str, Any]
+    folder: pathlib.Path, examples: Mapping[str, PyTree], meta: Meta
 ) -> list[pathlib.Path]:
-    """Pictures, the truth, and what models make of them, side by side.
+    """Draws images, true masks and the masks of each model, side by side.
 
     Args:
-      folder: where ``masks.png`` is written.
-      examples: ``image`` uint8 ``[n, h, w, c]``, ``target`` with ``label``, and
-        ``predicted``: by name of a model, a dict with ``label``.
-      meta: of the data; ``palette``, colours of the classes, where they are known.
+      folder: folder of ``masks.png``.
+      examples: ``image`` uint8 ``[n, h, w, c]``, of which the first six are drawn;
+        ``target`` with ``label`` ``[n, h, w]``; and ``predicted``, by name of a model a
+        dict with ``label``.
+      meta: description of the data: ``num_classes``, and ``palette``, the colours of
+        the classes, if known.
+
+    Returns:
+      The figure.
+
+    >>> import tempfile
+    >>> label = {"label": np.zeros((1, 8, 8), np.uint8)}
+    >>> examples = {"image": np.zeros((1, 8, 8, 3), np.uint8), "target": label,
+    ...     "predicted": {"student": label}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     show(pathlib.Path(folder), examples, {"num_classes": 1})[0].name
+    'masks.png'
     """
     palette = colours(meta.get("palette") or (), meta["num_classes"])
-    image = np.asarray(examples["image"])[:MOST_SHOWN]
-    columns = {"picture": image.repeat(3, -1) if image.shape[-1] == 1 else image}
+    images = np.asarray(examples["image"])[:MOST_SHOWN]
+    columns = {"image": images.repeat(3, -1) if images.shape[-1] == 1 else images}
     columns["truth"] = palette[np.asarray(examples["target"]["label"])]
     for name, predicted in examples["predicted"].items():
         columns[name] = palette[np.asarray(predicted["label"])]
-    rows = len(image)
+    rows = len(images)
     figure, axes = drawing.subplots(
         rows, len(columns), figsize=(2.2 * len(columns), 2.2 * rows), squeeze=False
     )
     for column, (name, pixels) in zip(axes.T, columns.items(), strict=True):
         column[0].set_title(drawing.literal(name), size=9)
-        for axis, picture in zip(column, pixels, strict=False):
-            axis.imshow(picture)
+        for axis, image in zip(column, pixels, strict=False):
+            axis.imshow(image)
             axis.set_axis_off()
     return [drawing.save_figure(figure, folder / "masks.png")]
 
@@ -93,39 +118,52 @@ def show(
 def write(
     folder: pathlib.Path,
     predictions: Iterable[tuple[str, Mapping, Mapping]],
-    meta: Mapping[str, Any],
+    meta: Meta,
     *,
-    ids: np.ndarray | None = None,
+    ids: UInt8[np.ndarray, " classes"] | None = None,
 ) -> None:
-    """A mask a picture, ``<name>.png``: classes with the palette, or ids in grey.
+    """Writes one mask for each image, ``<name>.png``.
+
+    Pixels are classes, shown in the colours of the palette, or ids, shown in grey.
 
     Args:
-      folder: where they are written.
-      predictions: of each example its name, ``label`` uint8 ``[h, w]``, and itself,
-        with ``size`` where it is padded.
-      meta: of the data; ``palette``, where it is known.
-      ids: what stands for each class, None for the class itself.
+      folder: folder of the masks.
+      predictions: for each example its name, its prediction with ``label`` uint8
+        ``[h, w]``, and the example itself, with ``size`` (height and width) if the
+        image is padded.
+      meta: description of the data: ``num_classes``, and ``palette`` if known.
+      ids: id to write for each class, or None to write the class itself.
+
+    >>> import tempfile
+    >>> predicted = {"label": np.ones((2, 3), np.uint8)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(pathlib.Path(folder), [("a", predicted, {})], {"num_classes": 2})
+    ...     with Image.open(pathlib.Path(folder) / "a.png") as mask:
+    ...         mask.size
+    (3, 2)
     """
     table = colours(meta.get("palette") or (), meta["num_classes"])
-    for name, found, example in predictions:
-        label = np.asarray(found["label"])
+    for name, predicted, example in predictions:
+        label = np.asarray(predicted["label"])
         if "size" in example:
             height, width = example["size"]
             label = label[:height, :width]
-        picture = Image.fromarray(label if ids is None else ids[label])
+        mask = Image.fromarray(label if ids is None else ids[label])
         if ids is None:
-            picture.putpalette(table.ravel().tolist())
+            mask.putpalette(table.ravel().tolist())
         file = folder / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file)
+        mask.save(file)
 
 
-def colours(palette: Sequence[Sequence[int]], classes: int) -> np.ndarray:
+def colours(
+    palette: Sequence[Sequence[int]], classes: int
+) -> UInt8[np.ndarray, "256 3"]:
     """Returns a colour for each of 256 labels, uint8 ``[256, 3]``.
 
     Args:
-      palette: red, green and blue, 0 to 255, of the first classes. The other classes
-        have the colours of PASCAL VOC. Labels that are no class are white.
+      palette: red, green and blue of the first classes, 0 to 255. The other classes
+        have the colours of PASCAL VOC. Labels that are not a class are white.
       classes: number of classes.
 
     >>> colours([(1, 2, 3)], 2)[[0, 255]].tolist()
@@ -139,6 +177,6 @@ def colours(palette: Sequence[Sequence[int]], classes: int) -> np.ndarray:
         bits = [(k >> (3 * i + c)) & 1 for c in range(3) for i in range(3)]
         channels = [bits[3 * c : 3 * c + 3] for c in range(3)]
         table[k] = [sum(bit << (7 - i) for i, bit in enumerate(x)) for x in channels]
-    given = np.asarray(palette, np.uint8).reshape(-1, 3)[:classes]
-    table[: len(given)] = given
+    first = np.asarray(palette, np.uint8).reshape(-1, 3)[:classes]
+    table[: len(first)] = first
     return table

@@ -11,7 +11,7 @@ from diffkd_jax import models
 from diffkd_jax.models.dense.fpn import Fpn
 from diffkd_jax.ops.roi_align import multiscale
 from diffkd_jax.tasks.detection import two_stage
-from diffkd_jax.tasks.detection.one_stage import Kept
+from diffkd_jax.tasks.detection.one_stage import Selection
 from diffkd_jax.weights.torch.convert import import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from tests.helpers.goldens import GOLDEN, relative_error
@@ -147,7 +147,7 @@ def test_two_stage_networks_equal_torchvision():
         rows = roi[part].reshape(expected.shape)
         assert relative_error(rows, expected) < 1e-4, part
     size = jnp.tile(jnp.array(x.shape[1:3]), (2, 1))
-    detect = functools.partial(two_stage.detect, kept=Kept(0.05, 0, 0.5, 100))
+    detect = functools.partial(two_stage.detect, selection=Selection(0.05, 0, 0.5, 100))
     boxes = jax.jit(detect)({"roi": roi}, size)
     for i in range(2):
         one = {name: np.asarray(value[i]) for name, value in boxes.items()}

@@ -281,7 +281,7 @@ def test_more_objects_than_detections_count(caplog):
     assert more["ap"] == expected["ap_at_130"]
     assert more["ar_130"] == 1.0
     average_precision.warn_of_limit(truth, 100, None, "val")
-    assert "val: 1 pictures have more than 100 objects" in caplog.text
+    assert "val: 1 images have more than 100 objects" in caplog.text
     assert "0.76238" in caplog.text
     caplog.clear()
     average_precision.warn_of_limit(truth, 130, 130, "val")
@@ -298,8 +298,8 @@ def test_more_objects_than_are_kept_of_all_classes(caplog):
     average_precision.warn_of_limit(truth, 2, 6, "val")
     (record,) = caplog.records
     assert record.getMessage() == (
-        "val: 1 pictures have more than 6 objects of all classes, up to 12; no more "
-        "than 6 detections of a picture are kept (task.options.most)"
+        "val: 1 images have more than 6 objects of all classes, up to 12; at most "
+        "6 detections of an image are kept (task.options.most)"
     )
     caplog.clear()
     average_precision.warn_of_limit(truth, 2, 12, "val")
@@ -378,7 +378,7 @@ def test_sizes_are_of_the_limits_given():
                 "boxes": np.zeros((2, 3, 4)),
                 **{k: np.zeros((2, 3), int) for k in ("valid", "scores", "classes")},
             },
-            "detections: found 2 pictures, expected those 1 of the truth",
+            "detections: found 2 images, expected 1, as in the truth",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from diffkd_jax.models import build_network, from_linen
 from diffkd_jax.named import call
 from diffkd_jax.tasks.detection.plots import write
-from diffkd_jax.tasks.detection.task import detection, evidence_of
+from diffkd_jax.tasks.detection.task import collect_evidence, detection
 from diffkd_jax.tasks.task import Evidence
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence, gather
@@ -215,8 +215,8 @@ def test_detections_are_written_in_ids_and_pixels_of_the_files(tmp_path):
 
 def test_evidence_without_what_a_split_adds_takes_boxes_as_they_are(batch, perfect):
     found = detection(META).predict(perfect, batch)
-    rows = evidence_of(found, batch).rows
-    assert isinstance(evidence_of(found, batch), Evidence)
+    rows = collect_evidence(found, batch).rows
+    assert isinstance(collect_evidence(found, batch), Evidence)
     np.testing.assert_array_equal(rows["true/boxes"], batch["target"]["boxes"])
     assert not rows["true/ignored"].any()
     assert rows["true/area"][0, 0] == 20 * 26

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.tasks.detection import one_stage
-from diffkd_jax.tasks.detection.one_stage import Kept
+from diffkd_jax.tasks.detection.one_stage import Selection
 from tests.helpers.goldens import GOLDEN
 
 NAMES = {
@@ -84,7 +84,7 @@ def test_losses_and_gradients_equal_the_golden(golden):
                 continue
             gradient = jax.grad(lambda x, n=name, loss=loss: losses(
                 outputs | {n: x}, target)[loss])(outputs[name])  # fmt: skip
-            gradient = one_stage.joined(gradient)
+            gradient = one_stage.join_levels(gradient)
             expected = golden[f"grad/{LOSSES[loss]}/{theirs}"].reshape(gradient.shape)
             np.testing.assert_allclose(gradient, expected, atol=1e-13)
 
@@ -93,7 +93,7 @@ def test_losses_and_gradients_equal_the_golden(golden):
 def test_detections_equal_the_golden(golden, setting):
     _, golden = golden
     score, candidates, nms, count = golden[f"detections/{setting}/settings"]
-    kept = Kept(float(score), int(candidates), float(nms), int(count), 0.0)
+    kept = Selection(float(score), int(candidates), float(nms), int(count), 0.0)
     with jax.enable_x64(True):
         outputs = outputs_of(golden)
         size = jnp.array(json.loads(str(golden["meta"]))["image"])

@@ -10,7 +10,7 @@ import pytest
 from diffkd_jax.ops.assign import match
 from diffkd_jax.ops.boxes import iou
 from diffkd_jax.ops.proposals import sample_anchors
-from diffkd_jax.tasks.detection.one_stage import Kept, joined
+from diffkd_jax.tasks.detection.one_stage import Selection, join_levels
 from diffkd_jax.tasks.detection.two_stage import (
     detect,
     first_losses,
@@ -76,8 +76,8 @@ def roi(own):
 def test_losses_of_the_first_stage():
     own = target()
     given = rpn()
-    first = {k: joined(given[k]) for k in ("objectness", "box_codes")}
-    anchors = joined(given["anchors"], 0)
+    first = {k: join_levels(given[k]) for k in ("objectness", "box_codes")}
+    anchors = join_levels(given["anchors"], 0)
     assign = lambda b, v: match(iou(b, anchors), v, 0.7, 0.3, True)
     matched = jax.jit(jax.vmap(assign))(own["boxes"], own["valid"])
     labels = np.where(matched >= 0, 1, np.where(matched == -1, 0, -1))
@@ -130,8 +130,8 @@ def test_losses_of_the_second_stage():
 def test_detections(setting, score):
     given = roi(target())
     size = jnp.full((3, 2), jnp.array([96, 128]))
-    kept = Kept(score, 0, 0.5, 100)
-    found = jax.jit(functools.partial(detect, kept=kept))({"roi": given}, size)
+    kept = Selection(score, 0, 0.5, 100)
+    found = jax.jit(functools.partial(detect, selection=kept))({"roi": given}, size)
     for i in range(3):
         name, valid = f"detections/{setting}/{i}", found["valid"][i]
         assert valid.sum() == len(FILE[f"{name}/scores"])

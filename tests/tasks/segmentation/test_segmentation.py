@@ -197,7 +197,7 @@ def test_windows_are_averaged_where_they_overlap():
         ({"aux_weight": float("nan")}, "aux_weight: found nan, expected a number at"),
         ({"aux_weight": -1.0}, r"aux_weight: found -1\.0, expected a number at"),
         ({"align_corners": "maybe"}, "align_corners: found 'maybe'"),
-        ({"stride": (5, 5)}, r"task.options.stride: found it without a window"),
+        ({"stride": (5, 5)}, r"task.options.stride: found \(5, 5\) without a window"),
         ({"window": (4, 4), "stride": (6, 2)}, r"stride: found \(6, 2\), expected at"),
     ],
 )
@@ -212,7 +212,7 @@ def test_other_logits_are_named():
         "target": {"label": jnp.zeros((1, 4, 4))},
     }
     for shape in ((1, 19), (1, 4, 4, 21)):
-        with pytest.raises(ValueError, match=r"expected \[b, h, w, 19\], the classes"):
+        with pytest.raises(ValueError, match=r"expected \[b, h, w, 19\], a channel"):
             TASK.loss({"logits": jnp.zeros(shape)}, batch)
 
 

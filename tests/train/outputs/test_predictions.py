@@ -69,7 +69,7 @@ def test_masks_are_written_without_padding_and_in_ids(tmp_path):
 
 
 def test_ids_of_data_that_have_none_are_refused():
-    with pytest.raises(ValueError, match="write_ids: found it for data without ids"):
+    with pytest.raises(ValueError, match="write_ids: found true for data without ids"):
         segmentation({"num_classes": 3}, write_ids=True)
 
 
