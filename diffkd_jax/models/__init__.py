@@ -1,10 +1,10 @@
-"""Networks. Each maps images ``[b, h, w, c]`` to a dict of named arrays.
+"""Networks: each maps images ``[b, h, w, c]`` to a dict of named arrays.
 
-Every backbone returns at least ``features`` (the last map, ``[b, h', w', c']``),
-``pooled`` (``[b, c']``) and ``logits`` (``[b, num_classes]``), and the map of every
-stage under ``stem``, ``stage1``, ``stage2``, ... Networks of segmentation return no
-``pooled`` and their ``logits`` are maps. Those of detection return dicts by level of a
-pyramid, see :class:`RetinaNet`, :class:`Fcos`, :class:`FasterRcnn`.
+A backbone returns at least ``features`` (the last map, ``[b, h', w', c']``), ``pooled``
+(``[b, c']``) and ``logits`` (``[b, num_classes]``), and the maps ``stem``, ``stage1``,
+``stage2``, ... Networks for segmentation return no ``pooled``, and their ``logits`` are
+maps. Networks for detection return dicts by level of a pyramid, see :class:`RetinaNet`,
+:class:`Fcos` and :class:`FasterRcnn`.
 """
 
 from .dense.faster_rcnn import FasterRcnn

@@ -1,29 +1,33 @@
-"""Batch norm folded into convolutions, for networks that only infer."""
+"""Batch norms folded into convolutions, for networks that only infer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PyTree
 
 from .backbones.layers import ConvNorm
 
 
-def fold(module: nn.Module, variables: dict, input_shape: tuple[int, ...]) -> dict:
-    """Variables of the same function in inference, with fewer operations.
+def fold(
+    module: nn.Module, variables: dict[str, PyTree], input_shape: tuple[int, ...]
+) -> dict[str, PyTree]:
+    """Returns variables of the same function in inference that needs fewer operations.
 
-    The norm of every :class:`diffkd_jax.models.backbones.layers.ConvNorm` is multiplied
-    into its convolution; the module is applied to the result as before, with
-    ``train=False``. Norms elsewhere are left alone, so any module may be given.
+    The norm of each :class:`diffkd_jax.models.backbones.layers.ConvNorm` is multiplied
+    into its convolution. Apply the module to the result as before, with
+    ``train=False``. Other norms stay as they are, so any module may be given.
 
     Args:
-      module: a backbone.
+      module: a Flax Linen module.
       variables: its ``{"params": ..., "batch_stats": ...}``.
-      input_shape: of one picture, ``(h, w, c)``.
+      input_shape: ``(h, w, c)`` of one image.
 
     Returns:
-      numpy arrays, in the dtypes of ``variables``.
+      The variables as NumPy arrays, in the dtypes of ``variables``.
 
     >>> from diffkd_jax.models import build_network
     >>> model = build_network("resnet8", num_classes=2)
@@ -38,13 +42,15 @@ def fold(module: nn.Module, variables: dict, input_shape: tuple[int, ...]) -> di
     """
     epsilons: dict[tuple[str, ...], float] = {}
 
-    def record(method, args, kwargs, context):
+    def note_epsilon(
+        method: Callable[..., Any], args: Any, kwargs: Any, context: Any
+    ) -> Any:
         if isinstance(context.module, ConvNorm):
             epsilons[context.module.path] = context.module.epsilon
         return method(*args, **kwargs)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
-    with nn.intercept_methods(record):
+    with nn.intercept_methods(note_epsilon):
         jax.eval_shape(lambda v, x: module.apply(v, x), variables, image)
     leaves = {k: np.asarray(v) for k, v in flatten_dict(variables).items()}
     for path, epsilon in epsilons.items():
@@ -52,7 +58,10 @@ def fold(module: nn.Module, variables: dict, input_shape: tuple[int, ...]) -> di
     return unflatten_dict(leaves)
 
 
-def _fold_layer(leaves: dict[Any, np.ndarray], path: tuple, epsilon: float) -> None:
+def _fold_layer(
+    leaves: dict[Any, np.ndarray], path: tuple[str, ...], epsilon: float
+) -> None:
+    """Multiplies the norm of one layer into its convolution, in place."""
     pop = lambda *name: leaves.pop((name[0], *path, *name[1:]))
     scale, shift = (pop("params", "norm", name) for name in ("scale", "bias"))
     mean, var = (pop("batch_stats", "norm", name) for name in ("mean", "var"))

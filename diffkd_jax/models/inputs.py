@@ -1,30 +1,37 @@
-"""What images a model takes: their normalisation, their channels and their size."""
+"""Checks of the images that a model takes: normalisation, channels and size."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
+
+# NumPy or JAX, [b, h, w, c]. Other arrays are converted, and other shapes refused.
+Images: TypeAlias = np.ndarray | jax.Array
+Meta: TypeAlias = Mapping[str, Any]  # JSON description of a model or of data
 
 LOG = logging.getLogger(__name__)
-TOLERANCE = 1e-3  # of mean and std: people round them differently
-FAR = 4.0  # times the largest value that a normalised image can have
-ORDERS = {1: "L", 3: "RGB"}  # of the channels that our readers give, by their number
+TOLERANCE = 1e-3  # for mean and std, which are often rounded
+# Values this many times the largest one of a normalised image are logged.
+FAR = 4.0
+# Order of the channels that the readers of this package return, by their number.
+ORDERS = {1: "L", 3: "RGB"}
 
 
-def input_of(meta: Mapping[str, Any], channels: int) -> dict[str, Any]:
+def input_of(meta: Meta, channels: int) -> dict[str, Any]:
     """Returns the part of a model's description that says how images are normalised.
 
     Args:
-      meta: of data or of a model: ``mean`` and ``std`` on the scale 0 to 1, one number
-        or one a channel, and ``channel_order``, where they are known.
-      channels: of an image.
+      meta: description of data or of a model: ``mean`` and ``std`` on the scale 0 to 1,
+        one number for all channels or one for each, and ``channel_order``, if known.
+      channels: number of channels of an image.
 
     Returns:
-      ``mean`` and ``std``, a list of one number a channel, and ``channel_order``; empty
-      where they are not known.
+      ``mean`` and ``std``, lists of one number for each channel, and ``channel_order``.
+      All are empty if mean or std is not known.
 
     >>> input_of({"mean": (0.5,), "std": (0.25,)}, 3)["mean"]
     [0.5, 0.5, 0.5]
@@ -37,20 +44,28 @@ def input_of(meta: Mapping[str, Any], channels: int) -> dict[str, Any]:
     return {"mean": widened(mean), "std": widened(std), "channel_order": order}
 
 
-def input_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """Returns in words how a model's images differ from a run's, "" if they do not.
+def input_difference(found: Meta, expected: Meta) -> str:
+    """Describes how a model's images differ from those of a run, or returns "".
 
-    The size is not compared. What either side does not know is not compared.
+    The size is not compared, nor is anything that one of the two does not know.
 
     Args:
       found: description of the model.
       expected: description of a model for the data of the run.
+
+    >>> images = {"input_shape": [8, 8, 3], "mean": [0.5] * 3, "std": [0.25] * 3}
+    >>> images["channel_order"] = "RGB"
+    >>> input_difference(images, images)
+    ''
+    >>> input_difference(images, {**images, "channel_order": "BGR"})[:35]
+    'found a model for channels in the o'
     """
-    channels, wanted = (meta["input_shape"][-1] for meta in (found, expected))
-    if channels != wanted:
+    channels, data_channels = (meta["input_shape"][-1] for meta in (found, expected))
+    if channels != data_channels:
         return (
-            f"found a model for images of {channels} channels, expected {wanted}, "
-            "those of the data; data.channels=3 makes RGB of grey images"
+            f"found a model for images of {channels} channels, expected "
+            f"{data_channels}, those of the data; data.channels=3 makes RGB of grey "
+            "images"
         )
     if not (found.get("mean") and expected.get("mean")):
         return ""
@@ -73,28 +88,34 @@ def input_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> s
 
 def check_input(
     source: str,
-    found: Mapping[str, Any],
-    expected: Mapping[str, Any],
+    found: Meta,
+    expected: Meta,
     is_classifier: Callable[[], bool],
 ) -> None:
-    """Refuses a model that was trained on other images than those of a run.
+    """Raises an error if a model was trained on other images than those of a run.
 
-    Another size is a warning for networks that give maps or boxes: they are trained on
-    crops and used on whole images.
+    For networks that return maps or boxes, another size is only logged as a warning:
+    they are trained on crops and used on whole images.
 
     Args:
-      source: where the model is from, for messages.
+      source: origin of the model, for messages.
       found: description of the model.
       expected: description of a model for the data of the run.
-      is_classifier: returns whether it gives one vector of logits an image.
+      is_classifier: function that returns whether the model returns one vector of
+        logits for each image.
 
     Raises:
-      ValueError: other channels, another mean or std, or for a classifier another size.
+      ValueError: other channels, another mean or std, or another size for a classifier.
+
+    >>> images = {"input_shape": [8, 8, 3], "mean": [0.5] * 3, "std": [0.25] * 3}
+    >>> images["channel_order"] = "RGB"
+    >>> check_input("teacher", images, images, lambda: True)
     """
     if difference := input_difference(found, expected):
         raise ValueError(f"{source}: {difference}")
     sizes = [list(meta["input_shape"][:2]) for meta in (found, expected)]
-    if not found.get("mean") or sizes[0] == sizes[1]:  # else its size is a note
+    # Without a mean, the size is not known to be that of training.
+    if not found.get("mean") or sizes[0] == sizes[1]:
         return
     (height, width), data_size = sizes[0], "x".join(map(str, sizes[1]))
     text = f"found a model for images of {height}x{width}"
@@ -106,16 +127,23 @@ def check_input(
     LOG.warning("%s: %s, those of the data are %s", source, text, data_size)
 
 
-def normalised(images: Any, meta: Mapping[str, Any]) -> Any:
-    """Returns ``(images / 255 - mean) / std`` in float32, by a model's own values.
+def normalised(images: Images, meta: Meta) -> Images:
+    """Normalises images by a model's mean and std: ``(images / 255 - mean) / std``.
 
     Args:
-      images: whole numbers of 0 to 255 ``[b, h, w, c]``, as image readers give them.
+      images: ``[b, h, w, c]``, integers from 0 to 255.
       meta: description of the model.
 
+    Returns:
+      float32 ``[b, h, w, c]``, of NumPy or of JAX as ``images`` were.
+
     Raises:
-      ValueError: the model does not know its values, or images of another type or
-        shape.
+      ValueError: the model does not know its mean and std, or the images have another
+        type or shape.
+
+    >>> meta = {"mean": [0.5], "std": [0.5]}
+    >>> normalised(np.full((1, 1, 2, 1), 255, np.uint8), meta).ravel().tolist()
+    [1.0, 1.0]
     """
     if not meta.get("mean"):
         raise ValueError(
@@ -141,15 +169,20 @@ def normalised(images: Any, meta: Mapping[str, Any]) -> Any:
     return images.astype(np.float32) * scale.astype(np.float32) - shift
 
 
-def check_images(images: Any, meta: Mapping[str, Any]) -> Any:
-    """Returns images as an array, if they may be what a model takes.
+def check_images(images: Images, meta: Meta) -> Images:
+    """Returns images as an array if a model may take them.
+
+    Values that are unlikely for normalised images are logged as a warning.
 
     Args:
-      images: normalised ``[b, h, w, c]``, floating point.
+      images: ``[b, h, w, c]``, floating point, normalised.
       meta: description of the model.
 
     Raises:
       ValueError: another type, another number of axes, or other channels.
+
+    >>> check_images(np.zeros((1, 8, 8, 3)), {"input_shape": [8, 8, 3]}).shape
+    (1, 8, 8, 3)
     """
     images = _as_array(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -163,21 +196,23 @@ def check_images(images: Any, meta: Mapping[str, Any]) -> Any:
     return images
 
 
-def check_size(images: Any, meta: Mapping[str, Any], outputs: Any) -> None:
-    """Refuses images of another size than a classifier was trained for.
+def check_size(images: Images, meta: Meta, outputs: PyTree) -> None:
+    """Raises an error if images have another size than a classifier was trained for.
 
-    Networks that give maps or boxes take any size.
+    Networks that return maps or boxes take any size.
 
     Args:
       images: ``[b, h, w, c]``.
       meta: description of the model.
-      outputs: of the model for them, or None if it gave none.
+      outputs: outputs of the model for these images, or None if it raised an error.
 
     Raises:
-      ValueError: they have another size.
+      ValueError: the images have another size.
+
+    >>> check_size(np.zeros((1, 8, 8, 3)), {"input_shape": [8, 8, 3]}, None)
     """
     if "input_shape" not in meta or (outputs is not None and not meta.get("mean")):
-        return  # the size is a note there
+        return  # without a mean, the size is not known to be that of training
     size, expected = tuple(images.shape[1:3]), tuple(meta["input_shape"][:2])
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
     if size != expected and (outputs is None or getattr(logits, "ndim", 0) == 2):
@@ -189,41 +224,44 @@ def check_size(images: Any, meta: Mapping[str, Any], outputs: Any) -> None:
         )
 
 
-def _as_array(images: Any) -> Any:
+def _as_array(images: Any) -> Images:
+    """Converts images to a NumPy array unless they are an array already."""
     is_array = isinstance(images, np.ndarray | jax.Array)
     return images if is_array else np.asarray(images)
 
 
-def _check_shape(images: Any, meta: Mapping[str, Any]) -> None:
+def _check_shape(images: Images, meta: Meta) -> None:
+    """Raises an error if the images have other axes or channels than the model's."""
     if "input_shape" not in meta:
         return
     shape, (h, w, c) = tuple(images.shape), meta["input_shape"]
-    found = f"images: found the shape {shape}, expected [b, {h}, {w}, {c}]"
+    fault = f"images: found the shape {shape}, expected [b, {h}, {w}, {c}]"
     if len(shape) != 4:
         advice = ""
         if len(shape) == 3 and c == 1 and shape[2] != 1:
             advice = "; images[..., None] has an axis of channels"
         elif len(shape) == 3:
             advice = "; images[None] is a batch of one"
-        raise ValueError(f"{found}{advice}")
+        raise ValueError(f"{fault}{advice}")
     if shape[3] != c and shape[1] == c:
         raise ValueError(
-            f"{found}: channels come last; images.transpose(0, 2, 3, 1) moves them"
+            f"{fault}: channels come last; images.transpose(0, 2, 3, 1) moves them"
         )
     if shape[3] != c:
-        raise ValueError(f"{found}: {c} channels")
+        raise ValueError(f"{fault}: {c} channels")
 
 
-def _advice(meta: Mapping[str, Any]) -> str:
+def _advice(meta: Meta) -> str:
+    """Returns how to normalise images for a model."""
     if meta.get("mean"):
         return "model(model.normalise(images)) takes uint8 images of 0 to 255"
     return "(images / 255 - mean) / std, by data.mean and data.std of its run"
 
 
-def _range_fault(images: Any, meta: Mapping[str, Any]) -> str:
-    """Why values can hardly be those of normalised images, "" if they may be.
+def _range_fault(images: Images, meta: Meta) -> str:
+    """Returns why values are unlikely for normalised images, or "".
 
-    Values of a traced array are not known.
+    Values of a traced array are unknown; for them it returns "".
     """
     pairs = list(zip(meta.get("mean") or (), meta.get("std") or (), strict=True))
     if not pairs or isinstance(images, jax.core.Tracer) or not images.size:
@@ -241,15 +279,15 @@ def _range_fault(images: Any, meta: Mapping[str, Any]) -> str:
     return ""
 
 
-def _extremes(images: Any) -> tuple[int, int]:
-    """Returns the least and the largest value, 0 while they are traced and unknown."""
+def _extremes(images: Images) -> tuple[int, int]:
+    """Returns the smallest and the largest value, or zeros for a traced array."""
     if isinstance(images, jax.core.Tracer) or not images.size:
         return 0, 0
     return int(images.min()), int(images.max())
 
 
 def _shown(values: Sequence[float]) -> str:
-    """A tuple as a flag takes it; equal numbers are one.
+    """Returns a tuple as a flag takes it, and a single number if all are equal.
 
     >>> _shown([0.5, 0.5, 0.5]), _shown([0.485, 0.456, 0.406])
     ('(0.5,)', '(0.485, 0.456, 0.406)')

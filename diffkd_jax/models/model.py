@@ -1,64 +1,85 @@
-"""A model of whatever library, as two pure functions and a description."""
+"""Models of any library, as two pure functions and a description."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
 
 from .fold import fold
 from .inputs import check_images, check_size, normalised
 
-PyTree = Any
+Variables: TypeAlias = Mapping[str, PyTree]
+Outputs: TypeAlias = Mapping[str, PyTree]
+Batch: TypeAlias = Mapping[str, PyTree]
 
 
-def keep(params: PyTree, state: dict, batch: Mapping) -> tuple[PyTree, dict]:
-    """Variables as they are."""
+def _keep(
+    params: PyTree, state: dict[str, PyTree], batch: Batch
+) -> tuple[PyTree, dict[str, PyTree]]:
+    """Returns the variables as they are."""
     del batch
     return params, state
 
 
 class Model(NamedTuple):
-    """Two pure functions, a description, and the variables of a trained model.
+    """A model: two pure functions, a description, and variables once it is trained.
 
     Attributes:
-      init: ``(key, batch) -> (params, state)``. ``state`` is what is carried without
-        gradient: a dict of collections, none of which is called ``params``.
+      init: ``(key, batch) -> (params, state)``. ``state`` is carried without gradient:
+        a dict of collections, none of which is called ``params``.
       apply: ``(params, state, batch, *, train, key=None) -> (outputs, state)``;
-        ``outputs`` are named arrays, ``key`` is for dropout and the like.
+        ``outputs`` are named arrays, ``key`` is the random key for dropout and the
+        like.
       meta: JSON values: ``model``, ``options``, ``num_classes``, ``input_shape``
-        (``[h, w, c]``), and where they are known ``class_names``, ``mean``, ``std``
-        (one number a channel, on the scale 0 to 1) and ``channel_order``.
-      freeze: ``(params, state, batch) -> (params, state)``, the same function in
-        inference by fewer operations.
-      module: the Flax Linen module, where it is one.
+        (``[h, w, c]``) and, if known, ``class_names``, ``mean``, ``std`` (one number
+        for each channel, on the scale 0 to 1) and ``channel_order``.
+      freeze: ``(params, state, batch) -> (params, state)``, variables of the same
+        function in inference that needs fewer operations.
+      module: the Flax Linen module if the model is one.
       variables: ``{"params": params, **state}``, or None before training.
+
+    >>> model = Model(lambda key, batch: ({"w": 2.0}, {}),
+    ...     lambda params, state, batch, *, train, key=None: (
+    ...         {"logits": params["w"] * batch["image"]}, state))
+    >>> model.infer({"params": {"w": 2.0}}, {"image": 3.0})
+    {'logits': 6.0}
     """
 
-    init: Callable[..., tuple[PyTree, dict]]
-    apply: Callable[..., tuple[Mapping, dict]]
+    init: Callable[..., tuple[PyTree, dict[str, PyTree]]]
+    apply: Callable[..., tuple[Outputs, dict[str, PyTree]]]
     meta: Mapping[str, Any] = MappingProxyType({})
-    freeze: Callable[..., tuple[PyTree, dict]] = keep
+    freeze: Callable[..., tuple[PyTree, dict[str, PyTree]]] = _keep
     module: Any = None
-    variables: Any = None
+    variables: PyTree = None
 
-    def infer(self, variables: Mapping, batch: Mapping) -> Mapping:
-        """Outputs for a batch, in inference."""
+    def infer(self, variables: Variables, batch: Batch) -> Outputs:
+        """Returns the outputs for a batch, in inference.
+
+        Args:
+          variables: ``{"params": params, **state}``.
+          batch: ``image`` ``[b, h, w, c]``, and whatever else the model reads.
+        """
         params, state = split(variables)
         return self.apply(params, state, batch, train=False)[0]
 
-    def __call__(self, image: Any) -> Mapping:
+    def __call__(
+        self, image: Float[np.ndarray, "b h w c"] | Float[Array, "b h w c"]
+    ) -> Outputs:
         """Returns the outputs of a trained model for images.
 
         Args:
-          image: ``[b, h, w, c]``, floating point, as :meth:`normalise` gives them.
+          image: ``[b, h, w, c]``, floating point, normalised as by :meth:`normalise`.
 
         Raises:
-          ValueError: integers, other axes or channels than the model's, or of a
-            classifier another size than it was trained for.
+          ValueError: the model is not trained; the images are integers, or have other
+            axes or channels than the model's; or a classifier was trained for another
+            size.
         """
         image = check_images(image, self.meta)
         if self.variables is None:
@@ -68,30 +89,40 @@ class Model(NamedTuple):
             )
         try:
             outputs = self.infer(self.variables, {"image": image})
-        except Exception:  # of whatever library; the size may explain it
+        except Exception:  # of any library; another size may be the reason
             check_size(image, self.meta, None)
             raise
         check_size(image, self.meta, outputs)
         return outputs
 
-    def normalise(self, images: Any) -> Any:
+    def normalise(
+        self, images: Int[np.ndarray, "b h w c"] | Int[Array, "b h w c"]
+    ) -> Float[np.ndarray, "b h w c"] | Float[Array, "b h w c"]:
         """Returns uint8 images as the model takes them, by its own mean and std.
 
         Args:
-          images: ``[b, h, w, c]``, whole numbers of 0 to 255.
+          images: ``[b, h, w, c]``, integers from 0 to 255.
 
         Returns:
-          float32 ``[b, h, w, c]``, an array of numpy or of JAX as ``images`` are.
+          float32 ``[b, h, w, c]``, of NumPy or of JAX as ``images`` were.
 
         Raises:
-          ValueError: a model that does not know its mean and std, or images of another
-            type or shape.
+          ValueError: the model does not know its mean and std, or the images have
+            another type or shape.
+
+        >>> import numpy as np
+        >>> model = Model(None, None, {"mean": [0.5], "std": [0.5]})
+        >>> model.normalise(np.full((1, 2, 2, 1), 255, np.uint8)).max().item()
+        1.0
         """
         return normalised(images, self.meta)
 
 
-def split(variables: Mapping) -> tuple[PyTree, dict]:
-    """``(params, state)`` of variables.
+def split(variables: Variables) -> tuple[PyTree, dict[str, PyTree]]:
+    """Splits variables into ``(params, state)``.
+
+    Args:
+      variables: ``{"params": params, **state}``.
 
     >>> split({"params": 1, "batch_stats": 2})
     (1, {'batch_stats': 2})
@@ -100,15 +131,18 @@ def split(variables: Mapping) -> tuple[PyTree, dict]:
 
 
 def from_linen(module: nn.Module) -> Model:
-    """A Flax Linen module ``(x, *, train=False) -> outputs``.
+    """Returns a model that applies a Flax Linen module.
 
-    Dropout draws from the stream ``dropout``; a module without ``train`` is called
-    without it. One that takes ``size`` is given that of the batch where it has one; one
-    that takes ``target`` is given the batch's while training, and then also has a
-    stream ``sample``.
+    The module is called as ``(x, *, train=False) -> outputs``. Arguments that it does
+    not take are left out. If it takes ``size``, it is given that of the batch, if there
+    is one. If it takes ``target``, it is given that of the batch in training, and the
+    random stream ``sample``. Dropout draws from the stream ``dropout``.
+
+    Args:
+      module: the module, not bound to variables.
 
     Raises:
-      TypeError: no Flax Linen module.
+      TypeError: ``module`` is not a Flax Linen module.
 
     >>> from diffkd_jax.models import build_network
     >>> model = from_linen(build_network("resnet8", num_classes=10))
@@ -121,8 +155,8 @@ def from_linen(module: nn.Module) -> Model:
         raise TypeError(f"found {type(module).__name__}, expected a Flax Linen module")
     takes = set(inspect.signature(type(module).__call__).parameters)
 
-    def init(key, batch):
-        # One picture: drawing does not look at it.
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, dict[str, PyTree]]:
+        # One image of zeros: initial parameters do not depend on its values.
         image = jnp.zeros((1, *batch["image"].shape[1:]))
         options: dict[str, Any] = {}
         if "train" in takes:
@@ -130,22 +164,32 @@ def from_linen(module: nn.Module) -> Model:
         variables = dict(module.init(key, image, **options))
         return variables.pop("params", {}), variables
 
-    def apply(params, state, batch, *, train, key=None):
+    def apply(
+        params: PyTree,
+        state: dict[str, PyTree],
+        batch: Batch,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[Outputs, dict[str, PyTree]]:
         variables = {"params": params, **state}
         options: dict[str, Any] = {"train": train} if "train" in takes else {}
-        given = ["size", "target"] if train else ["size"]
-        options |= {name: batch[name] for name in given if name in takes & set(batch)}
+        passed = ["size", "target"] if train else ["size"]
+        options |= {name: batch[name] for name in passed if name in takes & set(batch)}
         if not train:
-            return module.apply(variables, batch["image"], **options), state
+            outputs: Any = module.apply(variables, batch["image"], **options)
+            return outputs, state
         rngs = {} if key is None else {"dropout": key}
-        if rngs and "target" in takes:
+        if key is not None and "target" in takes:
             rngs["sample"] = jax.random.fold_in(key, 1)
-        outputs, state = module.apply(
+        outputs, new_state = module.apply(
             variables, batch["image"], mutable=list(state), rngs=rngs, **options
         )
-        return outputs, dict(state)
+        return outputs, dict(new_state)
 
-    def freeze(params, state, batch):
+    def freeze(
+        params: PyTree, state: dict[str, PyTree], batch: Batch
+    ) -> tuple[PyTree, dict[str, PyTree]]:
         shape = batch["image"].shape[1:]
         return split(fold(module, {"params": params, **state}, shape))
 
@@ -153,11 +197,14 @@ def from_linen(module: nn.Module) -> Model:
 
 
 def from_nnx(make: Callable[..., Any]) -> Model:
-    """A Flax NNX module by its constructor, ``rngs -> module``.
+    """Returns a model that applies a Flax NNX module.
 
-    The module is called with pictures ``[b, h, w, c]`` and returns named arrays; while
-    it trains its ``train()`` was called, else its ``eval()``. Random streams stay out
-    of what is carried and start from the key of the step.
+    The module is called with images ``[b, h, w, c]`` and returns named arrays. Its
+    ``train()`` is called before training steps, its ``eval()`` before inference. Random
+    streams are not part of the state; they start from the key of each step.
+
+    Args:
+      make: constructor ``rngs -> module``.
 
     >>> from flax import nnx
     >>> class Net(nnx.Module):
@@ -173,61 +220,75 @@ def from_nnx(make: Callable[..., Any]) -> Model:
     """
     from flax import nnx
 
-    parts: Any = (nnx.Param, nnx.RngState, ...)
+    kinds: Any = (nnx.Param, nnx.RngState, ...)
 
-    # Shapes and structure alone: nothing is computed here.
+    # Only shapes and structure: nothing is computed here.
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    abstract_parts: Any = nnx.split(abstract, *parts)
-    graph, shapes, streams, carried = abstract_parts
+    abstract_parts: Any = nnx.split(abstract, *kinds)
+    graph, param_shapes, streams, state_shapes = abstract_parts
 
-    def named(tree):
+    def by_name(tree: PyTree) -> dict[str, Any]:
         return {k.removesuffix("/value"): v for k, v in by_path(tree).items()}
 
-    def init(key, batch):
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, dict[str, PyTree]]:
         del batch
-        drawn: Any = nnx.split(make(nnx.Rngs(key)), *parts)
-        _, params, _, state = drawn
-        return named(params), {"state": named(state)}
+        parts: Any = nnx.split(make(nnx.Rngs(key)), *kinds)
+        _, params, _, state = parts
+        return by_name(params), {"state": by_name(state)}
 
-    def filled(shapes, values):
+    def unflatten(shapes: PyTree, values: Mapping[str, Any]) -> PyTree:
         return jax.tree.unflatten(
-            jax.tree.structure(shapes), [values[name] for name in named(shapes)]
+            jax.tree.structure(shapes), [values[name] for name in by_name(shapes)]
         )
 
-    def started(key):
-        """Every stream from a key of its own, counted from zero."""
+    def start_streams(key: jax.Array) -> PyTree:
+        """Gives each random stream its own key, and sets its count to zero."""
         leaves, structure = jax.tree.flatten(streams)
         for i, leaf in enumerate(leaves):
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                own = jax.random.fold_in(key, i)
-                leaves[i] = jnp.broadcast_to(own, leaf.shape)
+                stream_key = jax.random.fold_in(key, i)
+                leaves[i] = jnp.broadcast_to(stream_key, leaf.shape)
             else:
                 leaves[i] = jnp.zeros(leaf.shape, leaf.dtype)
         return jax.tree.unflatten(structure, leaves)
 
-    def apply(params, state, batch, *, train, key=None):
+    def apply(
+        params: PyTree,
+        state: dict[str, PyTree],
+        batch: Batch,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[Outputs, dict[str, PyTree]]:
         model = nnx.merge(
             graph,
-            filled(shapes, params),
-            started(jax.random.key(0) if key is None else key),
-            filled(carried, state["state"]),
+            unflatten(param_shapes, params),
+            start_streams(jax.random.key(0) if key is None else key),
+            unflatten(state_shapes, state["state"]),
             copy=True,
         )
         (model.train if train else model.eval)()
         outputs = model(batch["image"])
-        after: Any = nnx.split(model, *parts)
-        return outputs, {"state": named(after[3])} if train else state
+        after: Any = nnx.split(model, *kinds)
+        return outputs, {"state": by_name(after[3])} if train else state
 
     return Model(init, apply)
 
 
 def from_equinox(make: Callable[..., Any]) -> Model:
-    """An Equinox module by its constructor, ``key -> module`` or ``(module, state)``.
+    """Returns a model that applies an Equinox module.
 
-    The module is called with one picture ``[h, w, c]``, as Equinox has it, and
-    ``key=``; of a pair, as ``equinox.nn.make_with_state`` makes it, with ``(picture,
-    state, key=)``, to return ``(outputs, state)``. The axis of the batch is called
-    ``batch``. In inference ``equinox.nn.inference_mode`` is on and the key is None.
+    As is usual in Equinox, the module is called with one image ``[h, w, c]`` and
+    ``key=``. A module with state is called as ``(image, state, key=)`` and returns
+    ``(outputs, state)``. The axis of the batch is called ``batch``. In inference,
+    ``equinox.nn.inference_mode`` is on and the key is None.
+
+    Args:
+      make: constructor ``key -> module``, or ``key -> (module, state)`` as with
+        ``equinox.nn.make_with_state``.
+
+    Raises:
+      TypeError: the module holds arrays of integers outside its state.
 
     >>> import equinox as eqx
     >>> class Net(eqx.Module):
@@ -241,36 +302,44 @@ def from_equinox(make: Callable[..., Any]) -> Model:
     """
     import equinox as eqx
 
-    def parts(key):
-        made = make(key)
-        module, state = made if isinstance(made, tuple) else (made, None)
+    def make_parts(key: jax.Array) -> tuple[PyTree, PyTree, PyTree]:
+        """Returns arrays and static fields of the module, and its state or None."""
+        result = make(key)
+        module, state = result if isinstance(result, tuple) else (result, None)
         arrays, static = eqx.partition(module, eqx.is_inexact_array)
         return arrays, static, state
 
-    abstract = eqx.filter_eval_shape(parts, jax.random.key(0))
-    arrays, static, carried = abstract
+    abstract = eqx.filter_eval_shape(make_parts, jax.random.key(0))
+    arrays, static, initial_state = abstract
     names, structure = list(by_path(arrays)), jax.tree.structure(arrays)
-    others, other_structure = jax.tree.flatten(static)
-    leaves, carried_structure = jax.tree.flatten(carried)
-    if any(isinstance(x, jax.ShapeDtypeStruct) for x in others):
+    static_leaves, static_structure = jax.tree.flatten(static)
+    leaves, state_structure = jax.tree.flatten(initial_state)
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in static_leaves):
         raise TypeError(
             "found arrays of integers in the module, expected them in a state "
-            "(equinox.nn.make_with_state) or as numpy arrays in static fields"
+            "(equinox.nn.make_with_state) or as NumPy arrays in static fields"
         )
-    has_state = carried is not None
+    has_state = initial_state is not None
 
-    def init(key, batch):
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, dict[str, PyTree]]:
         del batch
-        arrays, _, state = parts(key)
+        arrays, _, state = make_parts(key)
         params = by_path(arrays)
         if not has_state:
             return params, {}
         values = {str(i): x for i, x in enumerate(jax.tree.leaves(state))}
         return params, {"state": values}
 
-    def apply(params, state, batch, *, train, key=None):
+    def apply(
+        params: PyTree,
+        state: dict[str, PyTree],
+        batch: Batch,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[Outputs, dict[str, PyTree]]:
         arrays = jax.tree.unflatten(structure, [params[name] for name in names])
-        static = jax.tree.unflatten(other_structure, others)
+        static = jax.tree.unflatten(static_structure, static_leaves)
         module = eqx.nn.inference_mode(eqx.combine(arrays, static), value=not train)
         image = batch["image"]
         keys = None if key is None else jax.random.split(key, len(image))
@@ -278,7 +347,7 @@ def from_equinox(make: Callable[..., Any]) -> Model:
             run = lambda x, key: module(x, key=key)
             return jax.vmap(run, axis_name="batch")(image, keys), {}
         values = [state["state"][str(i)] for i in range(len(leaves))]
-        before = jax.tree.unflatten(carried_structure, values)
+        before = jax.tree.unflatten(state_structure, values)
         outputs, after = jax.vmap(
             lambda x, state, key: module(x, state, key=key),
             in_axes=(0, None, None if keys is None else 0),
@@ -294,19 +363,22 @@ def from_equinox(make: Callable[..., Any]) -> Model:
 
 
 def by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a tree by the names of their paths.
+    """Returns the leaves of a tree by the names of their paths.
+
+    Args:
+      tree: any pytree.
 
     >>> by_path({"a": {"b": 1}})
     {'a/b': 1}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {path_name(path): leaf for path, leaf in leaves}
+    return {_path_name(path): leaf for path, leaf in leaves}
 
 
-def path_name(path: tuple) -> str:
-    """The name of a leaf of a tree, its path with "/".
+def _path_name(path: tuple[Any, ...]) -> str:
+    """Returns the name of a leaf: the keys of its path, joined by "/".
 
-    >>> [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path({"a": {"b": 1}})]
+    >>> [_path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path({"a": {"b": 1}})]
     ['a/b']
     """
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,4 +1,4 @@
-"""Checks the options of built-in models, which may come from a file."""
+"""Checks of the options of built-in models, which may come from a file."""
 
 import dataclasses
 import math
@@ -13,23 +13,29 @@ import jax.numpy as jnp
 from ..bounds import problem
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-# Beyond these a model would take unbounded time or memory before its shapes are known.
+# Upper limits: larger values could take any time or memory before the shapes are known.
 LARGEST = {"tower_depth": 32, "window": 32}
 LARGEST |= {"before_nms": 2**14, "proposals": 2**14, "samples": 2**14}
 LARGEST |= {"roi_size": 32, "sampling_ratio": 16}
 LARGEST_NUMBER = 2**20
-MOST_ITEMS = 16  # of a tuple of any length
+MOST_ITEMS = 16  # in a tuple without a fixed length
 
 
 def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
-    """The fields that a model leaves open, and their types.
+    """Returns the options of a model, and their types.
+
+    Args:
+      make: an entry of :data:`diffkd_jax.models.MODELS`.
+
+    Returns:
+      Types by name of a field of the module that the entry does not fix.
 
     >>> from diffkd_jax.models import MODELS
     >>> "width" in option_names(MODELS["mobilenet_v2"])
     True
     """
     cls: Any = make
-    fixed: tuple = ()
+    fixed: tuple[Any, ...] = ()
     if isinstance(make, partial):
         cls, fixed = make.func, make.args
     fields = {f.name: f.type for f in dataclasses.fields(cls)[len(fixed) :]}
@@ -40,14 +46,14 @@ def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
 
 
 def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
-    """Refuses what is not a plain value of a field that the model leaves open.
+    """Raises an error if an option is unknown or out of its range.
 
     Args:
       make: an entry of :data:`diffkd_jax.models.MODELS`.
-      options: field to value.
+      options: values by name.
 
     Raises:
-      ValueError: an unknown field, or a value of another kind or range.
+      ValueError: an unknown option, or a value of another type or range.
 
     >>> from diffkd_jax.models import MODELS
     >>> check_options(MODELS["swin_t"], {"window": 7, "dtype": "bfloat16"})
@@ -61,12 +67,12 @@ def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) ->
         kind = fields[name]
         wrong = _problem(kind, value, LARGEST.get(name, LARGEST_NUMBER))
         if wrong:
-            found = reprlib.repr(value)
-            raise ValueError(f"options.{name}: found {found}, expected {wrong}")
+            shown = reprlib.repr(value)
+            raise ValueError(f"options.{name}: found {shown}, expected {wrong}")
 
 
 def _problem(kind: Any, value: Any, largest: int) -> str:
-    """What was expected instead, or nothing."""
+    """Returns what was expected in place of a value, or ""."""
     if get_origin(kind) is Annotated:
         return problem(kind, value)
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -86,7 +92,7 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
         return "" if texts else f"one of {list(kind.__args__)}"
     if type(None) in kind.__args__:  # or None
         return "" if value is None else _problem(kind.__args__[0], value, largest)
-    if kind.__args__[-1] is ...:
+    if kind.__args__[-1] is ...:  # a tuple of any length
         if not isinstance(value, tuple | list) or not 1 <= len(value) <= MOST_ITEMS:
             return f"1 to {MOST_ITEMS} values"
         problems = (_problem(kind.__args__[0], item, largest) for item in value)
@@ -100,7 +106,8 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
 
 
 def _is_float_dtype(value: Any) -> bool:
-    # Strings are compared, never parsed: numpy has a language of its own for them.
+    # Strings are compared, never parsed: NumPy would accept many other spellings.
+    """Tells whether a value is a floating dtype or the name of one."""
     if isinstance(value, str):
         return value in DTYPES
     try:

@@ -68,7 +68,7 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v2": ShuffleNetV2,
 }
 _image, _cifar = IMAGENET_MODELS, CIFAR_MODELS
-# For pictures of about 64x64, whose maps are a quarter of that.
+# For images of about 64x64, whose last maps are a quarter as high and wide.
 _small: Any = partial(Segmenter, aspp_channels=16, rates=(2, 4, 6), aux=False)
 
 SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -100,7 +100,8 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "faster_rcnn_resnet18": partial(FasterRcnn, _image["resnet18"]),
     "faster_rcnn_resnet50": partial(FasterRcnn, _image["resnet50"]),
     "faster_rcnn_resnet101": partial(FasterRcnn, _image["resnet101"]),
-    # For pictures of about 128x128 with objects of about 15 to 55 pixels, from scratch.
+    # For images of about 128x128 with objects of about 15 to 55 pixels, trained from
+    # scratch.
     "retinanet_resnet10": partial(
         RetinaNet,
         _image["resnet10"],
@@ -113,20 +114,26 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     ),
 }
 MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS | DETECTION_MODELS
-# Import paths that configs and calls, never files, gave to this process.
+# Import paths that were used in this process. They come from configs and calls, never
+# from files.
 GIVEN: set[str] = set()
 
 
 def build_network(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
-    """Makes the network ``name``; what a file says must not come here unchecked.
+    """Builds a built-in network by name.
+
+    A name from a file must be checked before it comes here.
 
     Args:
       name: a key of :data:`MODELS`.
       num_classes: number of logits, 0 for no head.
-      options: further fields of the module, such as ``channels`` or ``dtype``.
+      **options: further fields of the module, such as ``channels`` or ``dtype``.
+
+    Returns:
+      The module, without variables.
 
     Raises:
-      ValueError: no such model, no such field, or a value that it cannot have.
+      ValueError: an unknown name, an unknown field, or a value out of its range.
 
     >>> build_network("wrn_16_1", num_classes=10).depth
     16
@@ -135,7 +142,7 @@ def build_network(name: str, /, *, num_classes: int, **options: Any) -> nn.Modul
         raise ValueError(f"model: found {name!r}, expected one of {list(MODELS)}")
     try:
         check_options(MODELS[name], options)
-        # As files have it, tuples are lists.
+        # JSON has lists in place of tuples.
         lists = {k: tuple(v) for k, v in options.items() if isinstance(v, list)}
         return MODELS[name](num_classes=num_classes, **options | lists)
     except (TypeError, AttributeError, ValueError) as error:
@@ -143,10 +150,13 @@ def build_network(name: str, /, *, num_classes: int, **options: Any) -> nn.Modul
 
 
 def options_taken(name: str) -> set[str] | None:
-    """Names of the options of a model, or None where it takes any.
+    """Returns the names of the options of a model, or None if it takes any.
+
+    Args:
+      name: a key of :data:`MODELS`, or an import path ``package.module:name``.
 
     Raises:
-      ValueError: no such model.
+      ValueError: there is no such model.
 
     >>> "channels" in options_taken("resnet8"), "channels" in options_taken("swin_t")
     (True, False)
@@ -158,20 +168,23 @@ def options_taken(name: str) -> set[str] | None:
 
 
 def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Model:
-    """Makes a model, of ours or of one's own; no file may decide the name unchecked.
+    """Makes a model, built-in or by import path.
+
+    A name from a file must be checked before it comes here, because an import path is
+    imported and called.
 
     Args:
-      name: a key of :data:`MODELS`, or ``package.module:name`` of a function
-        ``(meta, **options)`` that returns a Flax Linen module or a :class:`Model`, as
-        :func:`from_nnx` and :func:`from_equinox` make it; it is imported. A function
-        whose first argument is called ``num_classes`` is given that.
-      options: its arguments.
-      meta: ``num_classes``, ``channels``, ``image_size`` (height, width), and
-        ``class_names`` where they are known.
+      name: a key of :data:`MODELS`, or ``package.module:name`` of a function ``(meta,
+        **options)``. It returns a Flax Linen module or a :class:`Model`, as
+        :func:`from_nnx` and :func:`from_equinox` make it. If its first argument is
+        called ``num_classes``, it is given that number in place of ``meta``.
+      options: options by name.
+      meta: description of the data: ``num_classes``, ``channels``, ``image_size``
+        (height, width), and ``class_names`` if known.
 
     Raises:
-      ValueError: no such model, options that it does not take, or something else is
-        made.
+      ValueError: there is no such model, it does not take the options, or the function
+        returns something else.
 
     >>> make("resnet8", {}, {"num_classes": 10}).module.depth
     8
@@ -183,16 +196,16 @@ def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Mode
     function = find(name, MODELS, "model")
     GIVEN.add(name)
     first = next(iter(inspect.signature(function).parameters), "")
-    given = meta["num_classes"] if first == "num_classes" else dict(meta)
+    argument = meta["num_classes"] if first == "num_classes" else dict(meta)
     try:
-        made = call(function, options, "options", given)
-    except Exception as error:  # of somebody else's code
+        model = call(function, options, "options", argument)
+    except Exception as error:  # whatever the user's code raises
         raise ValueError(f"model {name!r}: {error or type(error).__name__}") from error
-    if isinstance(made, Model):
-        return made
-    if isinstance(made, nn.Module):
-        return from_linen(made)
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, nn.Module):
+        return from_linen(model)
     raise ValueError(
-        f"model {name!r}: found {type(made).__name__}, expected a Flax Linen module or "
-        "a diffkd_jax.models.Model, as from_nnx and from_equinox make it"
+        f"model {name!r}: found {type(model).__name__}, expected a Flax Linen module "
+        "or a diffkd_jax.models.Model, as from_nnx and from_equinox make it"
     )
