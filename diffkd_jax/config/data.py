@@ -166,6 +166,11 @@ def data_faults(data: Data, at: str) -> Iterator[str]:
             f"{at}resize: found {data.resize}, expected 0 or at least {size}, the "
             f"side of the crop that is cut from it ({at}eval_size, {at}image_size)"
         )
+    if data.eval_split == "holdout" and not data.holdout:
+        yield (
+            f"{at}holdout: found 0, expected a number of images for {at}eval_split "
+            "'holdout'"
+        )
     if data.augment == "resized_crop" and not data.image_size:
         yield (
             f"{at}image_size: found 0, expected a size in pixels for {at}augment "

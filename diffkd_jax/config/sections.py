@@ -203,10 +203,11 @@ class Config(Section):
 
 def _faults(config: Config) -> Iterator[str]:
     """Yields what is wrong with fields of several sections beside each other."""
-    epochs = config.train.epochs
+    epochs, size = config.train.epochs, config.data.batch_size
     yield from recipe_faults(
         config.schedule, config.optimizer, epochs, "", "train.epochs"
     )
+    yield from _group_faults(config, size, "data.batch_size")
     if config.teacher.epochs:
         own = config.teacher_recipe()
         yield from recipe_faults(
@@ -214,4 +215,16 @@ def _faults(config: Config) -> Iterator[str]:
             *("teacher.", "teacher.epochs"),
         )
         if own["data"] != config.data:
+            size = own["data"].batch_size
+            yield from _group_faults(config, size, "teacher.data.batch_size")
             yield from data_faults(own["data"], "teacher.data.")
+
+
+def _group_faults(config: Config, size: int, of: str) -> Iterator[str]:
+    """Yields what is wrong with norm groups in training batches of this size."""
+    group = config.train.norm_group_size
+    if config.mode == "train" and group and size % group:
+        yield (
+            f"train.norm_group_size: found {group}, expected 0 or a divisor of {of}, "
+            f"{size}"
+        )

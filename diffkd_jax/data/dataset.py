@@ -103,8 +103,6 @@ def open_data(options: Options) -> Data:
     if options.holdout:
         rest, held = hold_out(splits[options.train_split], options.holdout)
         splits |= {options.train_split: rest, "holdout": held}
-    elif options.eval_split == "holdout":
-        raise ValueError("data.holdout: found 0, expected a number of examples")
     train = drop_empty_images(splits[options.train_split], options.keep_empty)
     if options.limit:
         splits = {name: limited(split, options.limit) for name, split in splits.items()}

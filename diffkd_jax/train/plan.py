@@ -47,17 +47,12 @@ def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
       data: of the run.
 
     Raises:
-      ValueError: no step at all, or norm groups that do not fill a batch.
+      ValueError: no step at all.
     """
-    size, group = config.data.batch_size, config.train.norm_group_size
-    per_epoch = data.train.size // max(size, 1)
+    size = config.data.batch_size
+    per_epoch = data.train.size // size
     planned = round(config.train.epochs * per_epoch)
     total = min(planned, config.train.max_steps or planned)
-    if group < 0 or (group and size % group):
-        raise ValueError(
-            f"train.norm_group_size: found {group}, expected a divisor of "
-            f"data.batch_size, {size}, or 0"
-        )
     if total < 1:
         raise ValueError(
             f"train.epochs, data.batch_size: found {config.train.epochs} and {size}, "
