@@ -49,7 +49,8 @@ Size = Annotated[
 ]
 
 
-_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "True or False"}
+_NAMES = {int: "an integer", float: "a number", str: "a text", tuple: "a tuple"}
+_NAMES |= {bool: "True or False"}
 _ENDS = {Ge: ("ge", "at least"), Gt: ("gt", "above")}
 _ENDS |= {Le: ("le", "at most"), Lt: ("lt", "below")}
 

@@ -13,10 +13,9 @@ from typing import Any, get_args
 from absl import flags
 
 from ..bounds import expected, plain_type
-from .section import Section, fields_of, nearest
-from .sections import Config
+from .section import Section, nearest
+from .sections import FIELDS
 
-FIELDS = {field.path: field for field in fields_of(Config)}
 # Fields of earlier versions, and the field that replaces each.
 REPLACED = {"teacher.min_top1": "teacher.min_score"}
 _PARSERS: dict[type, flags.ArgumentParser] = {

@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping
 
 from ..bounds import expected
-from .section import FieldOf, fields_of
-from .sections import Config
+from .section import FieldOf
+from .sections import FIELDS
 
 WIDTH = 80
 INTRODUCTION = """\
@@ -22,7 +22,7 @@ def describe_fields() -> str:
     Probability of random erasing.
         (default: 0.0
     """
-    return "\n".join([INTRODUCTION, "", *map(_describe, fields_of(Config))])
+    return "\n".join([INTRODUCTION, "", *map(_describe, FIELDS.values())])
 
 
 def _describe(field: FieldOf) -> str:

@@ -7,16 +7,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ..bounds import expected
 from ..io import valid_json
+from .sections import FIELDS
 
 # Keys of a record that are no fields of a config.
 FACTS = ("version", "classes", "pictures", "teacher_checksum", "changed")
 OLDEST = (0, 4)  # version whose runs this one can read
-# Sections whose names are those of functions' arguments, of losses or of evaluations.
-OPEN = (
-    *("student.options", "teacher.options", "task.options", "data.options"),
-    *("method_options", "weights", "evaluations"),
-)
 # Fields whose texts may hold a colon, and that nothing is imported by.
 NOT_IMPORTED = (
     *("name", "predictions", "data.path", "teacher.init", "teacher.workdir"),
@@ -93,20 +90,25 @@ def _set(section: ConfigDict, file: pathlib.Path, path: str, value: Any) -> None
         raise ValueError(f"{file}: found the field {path}, expected no such field")
     if isinstance(section[name], ConfigDict) and not isinstance(value, dict):
         raise ValueError(f"{file}: found {path} {value!r}, expected an object")
-    if path in OPEN:
-        with section.unlocked():
+    field = FIELDS.get(path)
+    if field and path != "methods" and isinstance(field.default, Mapping):
+        with section.unlocked():  # its names are those of a function's arguments
             section[name] = ConfigDict(as_tuples(value))
-    elif isinstance(section[name], ConfigDict):
+        return
+    if isinstance(section[name], ConfigDict):
         for key, inner in value.items():
             _set(section[name], file, f"{path}.{key}", inner)
-    elif value is None and section[name] is not None:
-        kind = type(section[name]).__name__
-        raise ValueError(f"{file}: {path}: found null, expected {kind}")
-    else:
-        try:
-            section[name] = as_tuples(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}: {path}: found {value!r}: {error}") from None
+        return
+    try:
+        if value is None and section[name] is not None:
+            raise TypeError
+        section[name] = as_tuples(value)
+    except (TypeError, ValueError):
+        kind = field.kind if field else section.get_type(name)
+        shown = "null" if value is None else repr(value)
+        raise ValueError(
+            f"{file}: {path}: found {shown}, expected {expected(kind)}"
+        ) from None
 
 
 def as_tuples(value: Any) -> Any:

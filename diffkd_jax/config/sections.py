@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_serializer, model_validator
 from ..bounds import Words
 from .data import Data, data_faults
 from .machine import MOST_DEVICES, Distributed, Mesh
-from .section import Epochs, Free, Section, Texts, optional, refuse
+from .section import Epochs, Free, Section, Texts, fields_of, optional, refuse
 from .training import Mix, Optimizer, Schedule, Train, recipe_faults
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -199,6 +199,9 @@ class Config(Section):
             given = {field: value for field, value in own.items() if value is not None}
             recipe[name] = getattr(self, name).replace(**given)
         return recipe
+
+
+FIELDS = {field.path: field for field in fields_of(Config)}
 
 
 def _faults(config: Config) -> Iterator[str]:

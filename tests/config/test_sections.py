@@ -11,12 +11,10 @@ from diffkd_jax.bounds import expected
 from diffkd_jax.config.defaults import base
 from diffkd_jax.config.recipes import recipes
 from diffkd_jax.config.resolve import resolve
-from diffkd_jax.config.section import fields_of
-from diffkd_jax.config.sections import Config
+from diffkd_jax.config.sections import FIELDS
 from tests.helpers.configs import load_config
 from tests.helpers.goldens import GOLDEN
 
-FIELDS = {field.path: field for field in fields_of(Config)}
 WITHOUT_WORDS = {"evaluations", "methods", "method_options", "weights"} | {
     f"{section}.options" for section in ("task", "data", "student", "teacher")
 }

@@ -12,8 +12,7 @@ from ... import __version__
 from ...config.defaults import base
 from ...config.recorded import check_version
 from ...config.resolve import resolve
-from ...config.section import fields_of
-from ...config.sections import Config
+from ...config.sections import FIELDS, Config
 from ...io import valid_json
 from ...tasks.classes import first_difference
 from ..cluster.processes import as_first, everywhere, is_primary, wait_for_all
@@ -28,7 +27,7 @@ from .directory import (
 
 LOG = logging.getLogger(__name__)
 # Fields that may change between two calls on the same workdir.
-FREE = {field.path for field in fields_of(Config) if field.is_free}
+FREE = {path for path, field in FIELDS.items() if field.is_free}
 KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
 TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
 CHANGED = "changed"  # another: fields that changed after a stop, from and to
