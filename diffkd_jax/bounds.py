@@ -120,7 +120,7 @@ def _shown(number: float) -> str:
 
 @functools.cache
 def _adapter(kind: Any) -> pydantic.TypeAdapter:
-    """Returns what checks a type; of a class that pydantic does not know, nothing."""
+    """Returns the check of a type. It accepts all if pydantic does not know a class."""
     try:
         return pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(strict=True))
     except pydantic.errors.PydanticSchemaGenerationError:

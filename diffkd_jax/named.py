@@ -1,4 +1,4 @@
-"""Functions by name: of a table, or one's own by import path; and their options."""
+"""Functions by name, from a table or by import path, and their options."""
 
 import importlib
 import inspect
@@ -9,17 +9,17 @@ from .bounds import Positive, problems  # noqa: F401  for the example
 
 
 def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
-    """The function of this name.
+    """Returns the function of a name, from a table or by import path.
 
-    A name from a file must not come here: an import path runs what it names.
+    Do not pass a name that a file holds: an import path runs what it names.
 
     Args:
       name: a key of ``table``, or ``package.module:name``, which is imported.
       table: functions by name.
-      field: of the config, for messages.
+      field: path of the config's field that holds the name, for messages.
 
     Raises:
-      ValueError: no such function.
+      ValueError: There is no such function, or its module raises when imported.
 
     >>> find("math:sqrt", {}, "task.name")(4.0)
     2.0
@@ -45,13 +45,13 @@ def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
 
 
 def keywords(function: Callable, given: int = 1) -> dict[str, Any]:
-    """Arguments that can be given by name, and their defaults.
+    """Returns the arguments of a function that can be passed by name, with defaults.
 
-    Those without a default have ``inspect.Parameter.empty``.
+    An argument without a default has ``inspect.Parameter.empty``.
 
     Args:
       function: anything with a signature.
-      given: how many come first and are given as they are.
+      given: number of arguments that are passed by position, and left out here.
 
     >>> keywords(lambda meta, *, width=4: None)
     {'width': 4}
@@ -66,7 +66,7 @@ def keywords(function: Callable, given: int = 1) -> dict[str, Any]:
 
 
 def takes_any(function: Callable) -> bool:
-    """Whether it takes arguments of any name."""
+    """Returns whether a function takes arguments of any name."""
     kinds = [p.kind for p in inspect.signature(function).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
 
@@ -77,12 +77,12 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
     Args:
       function: ``(*args, **options) -> anything``.
       options: arguments by name.
-      field: where they stand in the config, for messages.
-      *args: given as they are.
+      field: path of the config's section that holds the options, for messages.
+      *args: arguments that are passed by position.
 
     Raises:
-      ValueError: names that it does not take, or lacks; values that are none of the
-        types with which its arguments are annotated.
+      ValueError: The function does not take an option or lacks one, or a value is not
+        of the type with which its argument is annotated; a line for each.
 
     >>> call(lambda meta, *, width=4: width, {"wdth": 2}, "student.options", {})
     Traceback (most recent call last):

@@ -36,6 +36,9 @@ def base() -> ConfigDict:
 def template(model: type[Section]) -> ConfigDict:
     """Returns the fields of a model with their defaults, which fix their types.
 
+    Args:
+      model: a section. A field that may be None gets a placeholder of its type.
+
     >>> from .sections import Mesh
     >>> template(Mesh).fsdp
     1
@@ -53,7 +56,10 @@ def _default_of(info: FieldInfo) -> Any:
 
 
 def options_of(functions: Mapping[str, Callable]) -> ConfigDict:
-    """Returns the keyword arguments of functions by name, with their defaults.
+    """Returns the arguments that functions take by name, with their defaults.
+
+    Args:
+      functions: by name.
 
     >>> options_of({"kd": lambda *, tau=4.0: None}).kd.tau
     4.0
@@ -70,11 +76,19 @@ def options_of(functions: Mapping[str, Callable]) -> ConfigDict:
 
 
 def cifar(pair: str, dataset: str) -> ConfigDict:
-    """Recipe A1 (paper, appendix): 240 epochs of SGD, x0.1 at 150, 180 and 210.
+    """Returns recipe A1 of the paper's appendix, for a pair of networks.
+
+    That is 240 epochs of SGD; epochs 150, 180 and 210 divide the learning rate by 10.
 
     Args:
-      pair: ``<teacher>-<student>``, or "smoke".
+      pair: ``<teacher>-<student>``, two names of models; or "smoke".
       dataset: "cifar10" or "cifar100".
+
+    Raises:
+      ValueError: The pair has no hyphen.
+
+    >>> cifar("wrn_40_2-wrn_16_2", "cifar100").student.model
+    'wrn_16_2'
     """
     pair = "wrn_16_2-wrn_16_1" if pair == "smoke" else pair
     teacher, separator, student = pair.partition("-")
@@ -97,32 +111,39 @@ def cifar(pair: str, dataset: str) -> ConfigDict:
 def parse_argument(
     recipe: str, argument: str, *groups: Iterable[str]
 ) -> tuple[str, ...]:
-    """The word of each group in ``argument``, words between commas; "" for none.
+    """Returns the word of each group in an argument, "" for a group without one.
 
     Args:
-      recipe: name of the recipe, for the message.
-      argument: what stands behind the colon of ``--config``.
-      groups: words of which one can be given; no word is in two groups.
+      recipe: name of the recipe, for messages.
+      argument: words between commas: what follows the colon of ``--config``.
+      *groups: words of which the argument may hold one. No word is in two groups.
 
     Raises:
-      ValueError: an unknown word, or two of one group.
+      ValueError: A word is unknown, or two words are of one group.
 
     >>> parse_argument("mine", "smoke,big", ["small", "big"], ["smoke"])
     ('big', 'smoke')
     """
     words = [word for word in argument.split(",") if word]
-    found = [[word for word in words if word in group] for group in groups]
-    known = {word for group in found for word in group}
+    chosen = [[word for word in words if word in group] for group in groups]
+    known = {word for group in chosen for word in group}
     wrong = [word for word in words if word not in known]
-    wrong += [word for group in found for word in group[1:]]
+    wrong += [word for group in chosen for word in group[1:]]
     if wrong:
         expected = " and one of ".join(str(list(group)) for group in groups)
         raise ValueError(f"{recipe}: found {wrong[0]!r}, expected one of {expected}")
-    return tuple(group[0] if group else "" for group in found)
+    return tuple(group[0] if group else "" for group in chosen)
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """Two steps on a few embedded pictures: what ``:smoke`` of every recipe runs."""
+    """Makes a recipe two steps on 64 embedded images, as ``:smoke`` of recipes does.
+
+    Args:
+      config: of the recipe; it is changed and returned.
+
+    >>> shrink(base()).train.max_steps
+    2
+    """
     config.name += "-smoke"
     config.data.name, config.data.path = "fashion_mnist_embedded", ""
     config.data.num_classes, config.data.eval_split = 10, "test"

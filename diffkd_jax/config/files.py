@@ -1,4 +1,4 @@
-"""Config files of users: which file ``--config`` names, and what is wrong in it.
+"""Config files of users, read and reported on.
 
 A config file is a Python program of the user. What it raises is reported with the file
 and line in which it was raised.
@@ -30,7 +30,7 @@ OTHERS = (
 
 
 class BadConfig(Exception):
-    """A config file that cannot be read, or that raises; the message is one line.
+    """An error of a config file that cannot be read, or that raises; one line.
 
     It is not a ValueError, because absl would put the flag and its value in front.
     """
@@ -59,27 +59,28 @@ class ConfigParser(flags.ArgumentParser):
         return "config file"
 
 
-def read_config(given: str, named: Collection[str] = ()) -> ConfigDict:
+def read_config(value: str, named: Collection[str] = ()) -> ConfigDict:
     """Returns the config of a file: runs a Python file, or reads a run's record.
 
     Args:
-      given: ``<path>`` or ``<path>:<argument>``, or a recipe's name as the path. A path
+      value: ``<path>`` or ``<path>:<argument>``, or a recipe's name as the path. A path
         that ends in ``.json`` is the ``config.json`` of a run.
       named: import paths that a record may hold.
 
     Raises:
-      BadConfig: the file cannot be read or run, or returns no config.
-      ValueError: there is no such file, or an import path that is not in ``named``.
+      BadConfig: The file cannot be read or run, or returns no config.
+      ValueError: There is no such file, or it holds an import path that is not in
+        ``named``.
     """
-    config = _read(given)
-    if recipe_file(given)[0].suffix == ".json":
+    config = _read(value)
+    if recipe_file(value)[0].suffix == ".json":
         paths = import_paths(config)
         check_named({k: path for k, path in paths.items() if path not in named}, ())
     return config
 
 
-def _read(given: str) -> ConfigDict:
-    file, arguments = recipe_file(given)
+def _read(value: str) -> ConfigDict:
+    file, arguments = recipe_file(value)
     if file.suffix == ".json":
         if arguments:
             raise BadConfig(

@@ -34,9 +34,10 @@ def as_trained(
 ) -> Any:
     """Returns the values of a config with the data, task and student of a run.
 
-    So are the sections ``mix`` and ``train``, from which a task may take arguments.
-    Fields of the machine, such as ``data.num_threads``, stay as they are. The log names
-    each field of data, task and student in which config and run differ.
+    The sections ``mix`` and ``train`` are the run's too, because a task may take
+    arguments from them. Fields of the machine, such as ``data.num_threads``, stay as
+    they are. The log names each field of data, task and student in which config and run
+    differ. Nothing is checked yet: that is :func:`diffkd_jax.config.resolve.resolve`.
 
     Args:
       config: of the command that uses the student.
@@ -47,10 +48,9 @@ def as_trained(
         default.
 
     Raises:
-      ValueError: a record that cannot be read, unknown fields, values of another type,
-        a student that is set by hand and is not the run's, or an import
-        path that ``config`` does not name too: importing runs code, and the name would
-        be the file's.
+      ValueError: The record cannot be read, the student was set by hand and is another
+        one, or the record holds an import path that ``config`` does not name too.
+        Importing runs code, and the name would come from a file.
     """
     file = workdir / "config.json"
     if not file.exists():

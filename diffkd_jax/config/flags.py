@@ -48,7 +48,10 @@ _WORDS = {
 def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     """Parts options of models, tasks, methods and the like from the other arguments.
 
-    Values are Python literals (numbers, tuples, True, None), else text.
+    Values of options are Python literals (numbers, tuples, True, None), else texts.
+
+    Args:
+      arguments: of the command line.
 
     Returns:
       The other arguments, and the values by field.

@@ -5,7 +5,7 @@ from importlib import resources
 
 
 def recipe_folder() -> pathlib.Path:
-    """Where the packaged recipes lie: installed, or in a checkout."""
+    """Returns the folder of the packaged recipes, installed or in a checkout."""
     try:
         return pathlib.Path(str(resources.files("diffkd_jax.configs")))
     except ModuleNotFoundError:
@@ -13,7 +13,7 @@ def recipe_folder() -> pathlib.Path:
 
 
 def recipes() -> dict[str, pathlib.Path]:
-    """The packaged recipes by name.
+    """Returns the files of the packaged recipes, by name.
 
     >>> "quickstart" in recipes()
     True
@@ -22,33 +22,40 @@ def recipes() -> dict[str, pathlib.Path]:
     return {file.stem: file for file in files}
 
 
-def recipe_file(given: str) -> tuple[pathlib.Path, list[str]]:
+def recipe_file(value: str) -> tuple[pathlib.Path, list[str]]:
     """Finds the file that ``--config`` names, and its argument, if there is one.
 
     A colon may be part of the path: the longest part that is a file, or the name of a
     packaged recipe, is taken, and what follows its colon is the argument.
 
+    Args:
+      value: ``<name>`` or ``<path>``, maybe with ``:<argument>`` behind it.
+
     Raises:
-      ValueError: neither a packaged recipe nor an existing file.
+      ValueError: It is neither a packaged recipe nor an existing file.
 
     >>> file, arguments = recipe_file("quickstart:smoke")
     >>> file.name, arguments
     ('quickstart.py', ['smoke'])
     """
-    known, name = recipes(), given
+    known, name = recipes(), value
     while True:
         try:
             file = known.get(name) or pathlib.Path(name).expanduser()
             if file.is_file():
-                rest = given[len(name) :]
+                rest = value[len(name) :]
                 return file, [rest[1:]] if rest else []
-        except (RuntimeError, OSError, ValueError) as error:  # of no user, too long
+        except (
+            RuntimeError,
+            OSError,
+            ValueError,
+        ) as error:  # an unknown user, too long a name
             raise ValueError(f"--config: found {name!r}: {error}") from None
         name, colon, _ = name.rpartition(":")
         if not colon:
             break
-    path = pathlib.Path(given.partition(":")[0]).expanduser().absolute()
-    what = "no file" if path.exists() and given else "nothing"
+    path = pathlib.Path(value.partition(":")[0]).expanduser().absolute()
+    what = "no file" if path.exists() and value else "nothing"
     raise ValueError(
         f"--config: found {what} at {str(path)!r}, expected a file or one of "
         f"{list(known)}"

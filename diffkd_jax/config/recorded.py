@@ -11,10 +11,10 @@ from ..bounds import expected
 from ..io import valid_json
 from .sections import FIELDS
 
-# Keys of a record that are no fields of a config.
+# Keys of a record that are not fields of a config.
 FACTS = ("version", "classes", "pictures", "teacher_checksum", "changed")
 OLDEST = (0, 4)  # version whose runs this one can read
-# Fields whose texts may hold a colon, and that nothing is imported by.
+# Fields whose texts may hold a colon, although nothing is imported by them.
 NOT_IMPORTED = (
     *("name", "predictions", "data.path", "teacher.init", "teacher.workdir"),
     *("student.init", "distributed.coordinator", "data.options"),
@@ -28,12 +28,13 @@ def read_record(
 
     Args:
       file: the ``config.json`` of a workdir.
-      sections: those to read, None for all; the others are at their defaults.
+      sections: names of the sections to read, None for all. The others are at their
+        defaults.
 
     Raises:
-      ValueError: not the record of a run, one of a version before :data:`OLDEST`,
-        unknown fields, or values of another type.
-      OSError: a file that cannot be read.
+      ValueError: The file is not the record of a run, an earlier version than
+        :data:`OLDEST` wrote it, or it holds unknown fields or values of wrong types.
+      OSError: The file cannot be read.
     """
     from .defaults import base  # imports JAX
 
@@ -112,7 +113,10 @@ def _set(section: ConfigDict, file: pathlib.Path, path: str, value: Any) -> None
 
 
 def as_tuples(value: Any) -> Any:
-    """Turns lists into tuples, in which a config holds several values.
+    """Returns a value in which lists are tuples, as a config holds them.
+
+    Args:
+      value: read from JSON; lists in lists and in mappings count too.
 
     >>> as_tuples({"a": [1, [2]]})
     {'a': (1, (2,))}
@@ -126,6 +130,9 @@ def as_tuples(value: Any) -> Any:
 
 def import_paths(config: ConfigDict) -> dict[str, str]:
     """Returns the import paths in a config, by field.
+
+    Args:
+      config: of a run. Fields that nothing is imported by are left out.
 
     >>> import_paths(ConfigDict({"student": {"model": "pkg.nets:make"}, "seed": 0}))
     {'student.model': 'pkg.nets:make'}
@@ -159,11 +166,11 @@ def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:
     """Refuses import paths that only a file names, because importing runs code.
 
     Args:
-      paths: those of a record, by field.
+      paths: import paths in a record, by field.
       given: fields that the command line or the caller sets.
 
     Raises:
-      ValueError: names the flag to add.
+      ValueError: A path is not set by hand; the message names the flag to add.
     """
     for field, path in paths.items():
         if not any(name == field or name.startswith(f"{field}.") for name in given):

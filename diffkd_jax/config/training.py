@@ -13,11 +13,15 @@ OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 AboveZero = Annotated[float, Field(gt=0, le=1)]
 
 
-def named_or_path(names: tuple[str, ...], value: str) -> str:
-    """Returns a name of a list, or an import path.
+def _named_or_path(names: tuple[str, ...], value: str) -> str:
+    """Returns a name, if it is one of a list or an import path.
+
+    Args:
+      names: the list.
+      value: the name.
 
     Raises:
-      ValueError: neither.
+      ValueError: It is neither.
     """
     module, _, attribute = value.partition(":")
     if value not in names and not (module and attribute):
@@ -33,7 +37,7 @@ def _rising(epochs: tuple[float, ...]) -> tuple[float, ...]:
 
 OptimizerName = Annotated[
     str,
-    AfterValidator(lambda name: named_or_path(OPTIMIZERS, name)),
+    AfterValidator(lambda name: _named_or_path(OPTIMIZERS, name)),
     Words(f"one of {list(OPTIMIZERS)} or 'package.module:name'"),
 ]
 Boundaries = Annotated[
