@@ -9,7 +9,6 @@ import gc
 import logging as python_logging
 import os
 import pathlib
-import re
 import signal
 import sys
 import traceback
@@ -17,48 +16,15 @@ from collections.abc import Collection
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from .backend import huge_pages
-from .config.files import BadConfig, ConfigParser
-from .config.flags import flag_faults, set_options, take_options, unknown_flag
-from .config.help import describe_fields
-from .config.recipes import recipes
-from .config.recorded import check_named
+from .config import command_line
+from .config.command_line import define_flags
+from .config.files import ConfigParser
 from .io import console
 
 USES_STUDENT = ("evaluate", "predict")  # modes
 FLAGS = flags.FLAGS
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags; not on import, for a caller may have some of these names."""
-    # ml_collections reads files of --flagfile here, whose errors are ours to report.
-    arguments, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        config_flags.DEFINE_config_file(
-            "config",
-            None,
-            "A packaged recipe, such as quickstart, or a config file; an argument goes "
-            "after a colon where it takes one. --helpfull ends with all fields.",
-            flag_values=values,
-        )
-    finally:
-        sys.argv = arguments
-    # ml_collections' own parser splits at the first colon, and hides a file's errors.
-    values["config"].parser = ConfigParser()
-    flags.DEFINE_string(
-        "workdir",
-        "",
-        "Directory of the run; runs/<name of the config> by default.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "compilation_cache",
-        os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffkd_jax"),
-        "Directory that keeps compiled programs from run to run; empty for none.",
-        flag_values=values,
-    )
 
 
 def run(
@@ -221,112 +187,36 @@ def _silence_orbax() -> None:
 def parse_flags(
     argv: list[str], values: flags.FlagValues = FLAGS, given: set[str] | None = None
 ) -> list[str]:
-    """Parses flags and the options of models; errors are one line, exit code 1.
+    """Parses flags and options; an error is reported and ends the program.
 
     Args:
       argv: the program and its arguments.
       values: the flags to set.
       given: receives the paths of the config's fields that the arguments set.
     """
-    try:
-        argv = _with_flag_files(argv, values)
-        arguments, options = take_options(argv)
-        sys.argv = arguments  # ml_collections looks for fields of the config there
-        rest = _parsed(values)
-        if values.config is None:
-            raise ValueError(
-                f"--config: found none, expected one of {list(recipes())} or a config "
-                "file; --config=quickstart trains in minutes, with nothing to download"
-            )
-        if rest[1:]:
-            raise ValueError(f"command line: found {rest[1:]}, expected flags only")
-        given = set() if given is None else given
-        given |= {*config_flags.get_override_values(values["config"]), *options}
-        parser = values["config"].parser
-        assert isinstance(parser, ConfigParser)
-        check_named(parser.recorded, given)
-        _drop_options(values.config, arguments)
-        set_options(values.config, options)
-    except BadConfig as error:
-        if _is_verbose(argv):
-            traceback.print_exception(error.__cause__ or error)
-        _stop(str(error))
-    except flags.UnrecognizedFlagError as error:
-        _stop(unknown_flag(error.flagname, values))
-    except flags.IllegalFlagValueError as error:
-        _stop(_in_our_words(str(error)))
-    except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
-        _stop("\n".join(" ".join(line.split()) for line in str(error).splitlines()))
-    return rest
+    fields = set() if given is None else given
+    return command_line.parse_flags(argv, values, fields, _drop_options)
 
 
-def _parsed(values: flags.FlagValues) -> list[str]:
-    """Parses ``sys.argv``; a long help ends with the table of fields."""
-    sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
-    try:
-        return values(sys.argv)
-    except SystemExit:
-        if {"--helpfull", "-helpfull"} & {*sys.argv}:
-            print(f"\n{describe_fields()}")
-        raise
-
-
-def _in_our_words(text: str) -> str:
-    """Returns what is wrong with a flag's value, of which absl has other words."""
-    match = re.match(r"flag --config\.([^=]+)=(.*?): ", text, re.DOTALL)
-    faults = list(flag_faults(*match.groups())) if match else []
-    return faults[0] if faults else " ".join(text.split())
-
-
-def _drop_options(config: Any, arguments: list[str]) -> None:
-    """Leaves out options of a recipe's model or data that those given instead lack."""
-    for where, field in (("data", "name"), ("student", "model"), ("teacher", "model")):
-        given = (f"--config.{where}.{field}", f"-config.{where}.{field}")
-        if not any(a.partition("=")[0] in given for a in arguments):
+def _drop_options(config: Any, given: Collection[str]) -> None:
+    """Drops options of a recipe that the model or data set given instead lacks."""
+    for section, name in (("data", "name"), ("student", "model"), ("teacher", "model")):
+        if f"{section}.{name}" not in given:
             continue
-        if where == "data":  # slow to import, both
+        if section == "data":  # slow to import, both
             from .data.sources.registry import options_taken
         else:
             from .models.registry import options_taken
 
-        section = config[where]
-        taken = options_taken(section[field])
-        left = [] if taken is None else sorted(set(section.options) - taken)
-        with section.options.unlocked():
-            for name in left:
-                del section.options[name]
-        if left:
-            console.say(
-                f"{where}.options: left out {left}, which {section[field]!r} lacks"
-            )
-
-
-def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str]:
-    """Returns the arguments, with the lines of files in the place of ``--flagfile``.
-
-    Options of models can stand in such a file too.
-
-    Raises:
-      ValueError: a file that cannot be read.
-    """
-    program, *rest = arguments
-    try:
-        return [program, *values.read_flags_from_files(rest)]
-    except (flags.Error, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(
-            f"--flagfile: found {text}; expected a text file, one flag on each line"
-        ) from None
-
-
-def _is_verbose(arguments: list[str]) -> bool:
-    """Whether ``--verbosity`` asks for whole tracebacks, before flags are parsed."""
-    return any(re.match(r"--?(v|verbosity)=[1-9]", a) for a in arguments)
-
-
-def _stop(message: str) -> None:
-    console.say(f"error: {message}", error=True)
-    sys.exit(1)
+        options, chosen = config[section].options, config[section][name]
+        taken = options_taken(chosen)
+        unused = [] if taken is None else sorted(set(options) - taken)
+        unused = [n for n in unused if f"{section}.options.{n}" not in given]
+        with options.unlocked():
+            for option in unused:
+                del options[option]
+        if unused:
+            console.say(f"{section}.options: left out {unused}, which {chosen!r} lacks")
 
 
 def entry() -> None:

@@ -168,7 +168,10 @@ def test_an_import_path_of_a_record_alone_is_not_imported(
         (lambda r: r["data"].update(options=[1]), r"found data.options \[1\]"),
         (lambda r: r["data"].update(batch_size="x"), "data.batch_size: found 'x'"),
         (lambda r: r["data"].update(limit=-3), "data.limit: found -3"),
-        (lambda r: r["data"].update(name=None), "data.name: found null, expected a text"),
+        (
+            lambda r: r["data"].update(name=None),
+            "data.name: found null, expected a text",
+        ),
         (lambda r: r["data"].update(mean=None), "data.mean: found null, expected nu"),
         (lambda r: r["train"].update(epochs=None), "train.epochs: found null"),
         (lambda r: r["data"].update(sise=3), "found the field data.sise"),

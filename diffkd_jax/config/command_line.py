@@ -1,0 +1,140 @@
+"""The flags of the command line, and what is reported of wrong ones."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from ..io import console
+from .files import BadConfig, ConfigParser
+from .flags import flag_faults, set_options, take_options, unknown_flag
+from .help import describe_fields
+from .recipes import recipes
+from .recorded import check_named
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags; not on import, for a caller may have some of these names."""
+    # ml_collections reads files of --flagfile here, whose errors are ours to report.
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        config_flags.DEFINE_config_file(
+            "config",
+            None,
+            "A packaged recipe, such as quickstart, or a config file; an argument goes "
+            "after a colon where it takes one. --helpfull ends with all fields.",
+            flag_values=values,
+        )
+    finally:
+        sys.argv = arguments
+    # ml_collections' own parser splits at the first colon, and hides a file's errors.
+    values["config"].parser = ConfigParser()
+    flags.DEFINE_string(
+        "workdir",
+        "",
+        "Directory of the run; runs/<name of the config> by default.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "compilation_cache",
+        os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffkd_jax"),
+        "Directory that keeps compiled programs from run to run; empty for none.",
+        flag_values=values,
+    )
+
+
+def parse_flags(
+    argv: list[str],
+    values: flags.FlagValues,
+    given: set[str],
+    adapt: Callable[[Any, Collection[str]], None],
+) -> list[str]:
+    """Parses flags and options. Reports an error and exits with code 1.
+
+    Args:
+      argv: the program and its arguments.
+      values: the flags to set.
+      given: receives the paths of the config's fields that the arguments set.
+      adapt: changes the config by what ``given`` holds; its errors are reported too.
+    """
+    try:
+        argv = _with_flag_files(argv, values)
+        arguments, options = take_options(argv)
+        sys.argv = arguments  # ml_collections looks for fields of the config there
+        rest = _parsed(values)
+        given |= {*config_flags.get_override_values(values["config"]), *options}
+        parser = values["config"].parser
+        assert isinstance(parser, ConfigParser)
+        check_named(parser.recorded, given)
+        set_options(values.config, options)
+        adapt(values.config, given)
+    except BadConfig as error:
+        if _is_verbose(argv):
+            traceback.print_exception(error.__cause__ or error)
+        _stop(str(error))
+    except flags.UnrecognizedFlagError as error:
+        _stop(unknown_flag(error.flagname, values))
+    except flags.IllegalFlagValueError as error:
+        _stop(_in_our_words(str(error)))
+    except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
+        _stop("\n".join(" ".join(line.split()) for line in str(error).splitlines()))
+    return rest
+
+
+def _parsed(values: flags.FlagValues) -> list[str]:
+    """Parses ``sys.argv``, which must name a config; a long help ends with its fields."""
+    sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
+    try:
+        rest = values(sys.argv)
+    except SystemExit:
+        if {"--helpfull", "-helpfull"} & {*sys.argv}:
+            print(f"\n{describe_fields()}")
+        raise
+    if values.config is None:
+        raise ValueError(
+            f"--config: found none, expected one of {list(recipes())} or a config "
+            "file; --config=quickstart trains in minutes, with nothing to download"
+        )
+    if rest[1:]:
+        raise ValueError(f"command line: found {rest[1:]}, expected flags only")
+    return rest
+
+
+def _in_our_words(text: str) -> str:
+    """Returns what is wrong with a flag's value, of which absl has other words."""
+    match = re.match(r"flag --config\.([^=]+)=(.*?): ", text, re.DOTALL)
+    faults = list(flag_faults(*match.groups())) if match else []
+    return faults[0] if faults else " ".join(text.split())
+
+
+def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str]:
+    """Returns the arguments, with the lines of files in the place of ``--flagfile``.
+
+    Options of models can stand in such a file too.
+
+    Raises:
+      ValueError: a file that cannot be read.
+    """
+    program, *rest = arguments
+    try:
+        return [program, *values.read_flags_from_files(rest)]
+    except (flags.Error, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"--flagfile: found {text}; expected a text file, one flag on each line"
+        ) from None
+
+
+def _is_verbose(arguments: list[str]) -> bool:
+    """Whether ``--verbosity`` asks for whole tracebacks, before flags are parsed."""
+    return any(re.match(r"--?(v|verbosity)=[1-9]", a) for a in arguments)
+
+
+def _stop(message: str) -> None:
+    console.say(f"error: {message}", error=True)
+    sys.exit(1)
