@@ -1,4 +1,8 @@
-"""CIFAR's python batches: pickles of a dictionary with arrays, read as such alone."""
+"""Reader of CIFAR's python batches, which are pickles of dictionaries of arrays.
+
+Nothing else than such a dictionary is accepted, and nothing that a file names is
+called.
+"""
 
 import io
 import pathlib
@@ -14,12 +18,15 @@ from ..images.signatures import refuse_pointer
 
 
 def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 ``[n, 32, 32, 3]`` and labels ``[n]``.
+    """Reads images uint8 ``[n, 32, 32, 3]`` and labels ``[n]`` from one batch.
+
+    Args:
+      file: path of the batch.
+      label_key: key of the labels, ``b"labels"`` or ``b"fine_labels"``.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: anything but a dictionary of arrays and lists of numbers. No function
-        is called that the file names.
+      FileNotFoundError: the file does not exist.
+      ValueError: anything but a dictionary of arrays and lists of integers.
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: found nothing, expected a CIFAR python batch")
@@ -30,28 +37,28 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
         batch = _Inert(io.BytesIO(data), encoding="bytes").load()
         image = _array(_field(batch, b"data"))
         if image.dtype != np.uint8:
-            raise ValueError(f"found pictures {image.dtype}, expected uint8")
+            raise ValueError(f"found images {image.dtype}, expected uint8")
         image = image.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(image), _array(_field(batch, label_key))
-    except Exception as error:  # whatever a damaged pickle makes of its reader
+    except Exception as error:  # damaged pickles raise errors of many kinds
         raise ValueError(
             f"{file}: not a CIFAR python batch: {describe_reason(error)}"
         ) from None
 
 
 def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
-    """Reads the names of classes in the file beside the batches.
+    """Reads the names of the classes from the file beside the batches.
 
     Args:
-      file: ``batches.meta`` or ``meta``; it need not be there.
-      key: of the list of names.
-      count: how many there should be.
+      file: ``batches.meta`` or ``meta``; it need not exist.
+      key: key of the list of names.
+      count: expected number of names.
 
     Returns:
-      The names; () without the file.
+      The names, or () without the file.
 
     Raises:
-      ValueError: a damaged file, or another number of names.
+      ValueError: the file is damaged, or has another number of names.
     """
     if not file.exists():
         return ()
@@ -64,30 +71,30 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
             raise ValueError(f"expected a list of {count} names")
         texts = (name if isinstance(name, str) else _bytes(name) for name in stored)
         return tuple(text if isinstance(text, str) else text.decode() for text in texts)
-    except Exception as error:  # whatever a damaged pickle makes of its reader
+    except Exception as error:  # damaged pickles raise errors of many kinds
         raise ValueError(
             f"{file}: no names of classes: {describe_reason(error)}"
         ) from None
 
 
 class _Stored:
-    """What a pickle says of an array, a dtype or bytes, nothing built from it yet."""
+    """Arguments and state of an array, dtype or bytes in a pickle, not yet built."""
 
     __slots__ = ("arguments", "state")
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: Any) -> None:
         self.arguments, self.state = arguments, ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
 class _Name:
-    """Stands in for one function or class that a pickle names; holds nothing."""
+    """A stand-in for a function or class that a pickle names."""
 
     __slots__ = ()
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> _Stored:
         return _Stored(*arguments)
 
 
@@ -98,8 +105,8 @@ _NAMES = {
     ("numpy", "dtype"),
     ("_codecs", "encode"),  # how Python 3 writes bytes in older pickles
 }
-# A tuple that is used twice can hold itself 2^n times over, and to hash it as a key
-# takes as long. So only what these make may be used again from the memo.
+# A nested tuple that uses parts twice can hold 2^n entries, and hashing it as a key
+# takes as long. So only objects made by these opcodes may be used again from the memo.
 _USED_AGAIN = re.compile(
     "(STACK_)?GLOBAL|REDUCE|(EMPTY_)?(LIST|DICT)|(SHORT_)?BIN(STRING|BYTES|UNICODE)8?"
     "|STRING|UNICODE"
@@ -108,27 +115,27 @@ _REFUSED = {"DUP", "POP", "POP_MARK", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
 
 
 class _Inert(pickle.Unpickler):
-    """Stands in for the names that arrays need, refuses all else."""
+    """An unpickler that replaces the names that arrays need, and refuses all others."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
             raise pickle.UnpicklingError(f"refused {module}.{name}")
         return _Name()
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuses what would take memory or time beyond the bytes of the file."""
-    memo: dict[int, str] = {}  # what made the object at each place
+    """Refuses pickles that take memory or time out of proportion to their size."""
+    memo: dict[int, str] = {}  # opcode that made the object in each slot
     last = ""
     for opcode, argument, _ in pickletools.genops(data):
         name = opcode.name
         if name in _REFUSED:
             raise pickle.UnpicklingError(f"found {name}, expected arrays alone")
         if "PUT" in name or name == "MEMOIZE":
-            place = len(memo) if name == "MEMOIZE" else int(argument or 0)
-            if place > len(data):  # all places up to the largest are allocated
-                raise pickle.UnpicklingError(f"found place {place} in the memo")
-            memo[place] = last
+            slot = len(memo) if name == "MEMOIZE" else int(argument or 0)
+            if slot > len(data):  # all slots up to the largest are allocated
+                raise pickle.UnpicklingError(f"found slot {slot} in the memo")
+            memo[slot] = last
         elif "GET" in name:
             made_by = memo.get(int(argument or 0), "")
             if not _USED_AGAIN.fullmatch(made_by):
@@ -139,6 +146,7 @@ def _check_opcodes(data: bytes) -> None:
 
 
 def _field(batch: Any, name: bytes) -> Any:
+    """Returns one entry of a batch."""
     if not isinstance(batch, dict):
         raise ValueError(f"found {type(batch).__name__}, expected a dictionary")
     written = (name.decode(), "latin1")
@@ -151,7 +159,7 @@ def _field(batch: Any, name: bytes) -> Any:
 
 
 def _bytes(stored: Any) -> bytes:
-    """Bytes as such, as text, or as text and the codec latin1."""
+    """Returns bytes that are stored as bytes, text, or text with the codec latin1."""
     if isinstance(stored, _Stored):
         text, codec = stored.arguments
         if type(text) is not str or type(codec) is not str or codec != "latin1":
@@ -165,7 +173,7 @@ def _bytes(stored: Any) -> bytes:
 
 
 def _array(stored: Any) -> np.ndarray:
-    """An array of integers, no larger than the bytes that the file holds of it."""
+    """Returns an array of integers, no larger than its bytes in the file."""
     if isinstance(stored, list):
         if any(type(value) is not int for value in stored):
             raise ValueError("found a list of other than integers")

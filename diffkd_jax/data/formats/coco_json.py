@@ -1,4 +1,4 @@
-"""Tables of COCO's json: read whole, checked once, as a few arrays."""
+"""Reader of COCO's json annotations, checked once and kept as a few arrays."""
 
 import collections
 import json
@@ -21,16 +21,17 @@ Id = int | str
 
 
 class CocoTable(NamedTuple):
-    """A file of COCO's annotations.
+    """The content of one annotation file.
 
     Attributes:
-      file: its path, for messages.
-      names: of the picture files.
-      ids: of the pictures, as in the file.
-      sides: int32 ``[n, 2]``, height and width; 0 where the file does not say.
+      file: path of the file, for messages.
+      names: file names of the images.
+      ids: ids of the images, as in the file.
+      sides: int32 ``[n, 2]``, height and width in pixels; 0 if the file does not state
+        them.
       categories: ``(id, name)``, sorted by id.
-      found: the annotations, classes being places in ``categories``.
-      numbers: ids of the annotations, or their places.
+      found: the annotations; their classes are positions in ``categories``.
+      numbers: ids of the annotations, or their positions in the file.
     """
 
     file: str
@@ -42,28 +43,30 @@ class CocoTable(NamedTuple):
     numbers: list[Any]
 
     def called(self, row: int) -> str:
-        """An annotation in a message."""
+        """Names an annotation in a message."""
         return f"annotation {self.numbers[row]}"
 
 
 def read_coco_table(
     file: pathlib.Path, *, crowd_objects: bool, corners: bool, box_area: bool
 ) -> CocoTable:
-    """A file of COCO's annotations; ``segmentation`` is never kept.
+    """Reads a file of COCO's annotations; ``segmentation`` is never kept.
 
-    Numbers are ours afterwards: pictures, classes and annotations count from 0. What
-    ``iscrowd`` marks is ignored, missing means 0.
+    Images, classes and annotations are numbered from 0. Annotations marked with
+    ``iscrowd`` are ignored in training and evaluation; a missing mark means 0.
 
     Args:
-      file: to read.
-      crowd_objects: whether crowds are objects like others.
-      corners: whether a box is left, top, right, bottom and not left, top, width,
-        height.
-      box_area: whether areas are those of the boxes, whatever the file says.
+      file: path of the file.
+      crowd_objects: if true, crowds are objects like others.
+      corners: if true, a box is left, top, right, bottom; if false, it is left, top,
+        width, height.
+      box_area: if true, areas are computed from the boxes; if false, they are read from
+        the file.
 
     Raises:
-      ValueError: in one line that names the file: not such a json, ids that are no ids
-        or are not listed, boxes that are not four numbers, or that seem to be corners.
+      ValueError: the file is not such a json, ids are invalid or not listed, boxes are
+        not four numbers, or boxes seem to be corners; the message is one line that
+        names the file.
     """
     where = printable_name(str(file))
     data = _read_json(file, where)
@@ -89,6 +92,7 @@ def read_coco_table(
 
 
 def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
+    """Reads the json without polygons."""
     size = file.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{where}: found {size} bytes, expected at most {MAX_BYTES}")
@@ -109,16 +113,18 @@ def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
 
 
 def _without_masks(entry: dict) -> dict:
+    """Drops the polygons of an annotation."""
     entry.pop("segmentation", None)
     return entry
 
 
 def _is_id(value: Any) -> bool:
+    """Returns whether a value can be an id."""
     return type(value) in (int, str)
 
 
 def _as_id(value: Any) -> Any:
-    """Returns a whole number as such that a table has as a float."""
+    """Returns an id; a float that is a whole number becomes an integer."""
     return (
         parse_whole_number(value)
         if isinstance(value, float) and value.is_integer()
@@ -127,12 +133,13 @@ def _as_id(value: Any) -> Any:
 
 
 def _key(own: Id) -> Id:
-    """Returns what an id is compared by: of texts such as "3.0" the whole number."""
+    """Returns the form in which ids are compared: "3.0" as "3"."""
     number = parse_whole_number(own) if isinstance(own, str) and "." in own else None
     return own if number is None else str(number)
 
 
 def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.ndarray]:
+    """Reads file names, ids and sizes of the images."""
     names: list[str] = []
     ids: list[Id] = []
     sides = np.zeros((len(rows), 2), np.int32)
@@ -161,6 +168,7 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
 
 
 def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
+    """Reads ids and names of the categories, sorted by id."""
     found: list[tuple[Id, str]] = []
     for row in rows:
         own: Any = _as_id(row.get("id"))
@@ -183,6 +191,7 @@ def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
 def _annotations(
     rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
 ) -> tuple[Read, list[Any]]:
+    """Reads boxes, classes, marks and areas of all annotations, and their ids."""
     place = {_key(own): i for i, own in enumerate(ids)}
     classes = {_key(own): k for k, (own, _) in enumerate(categories)}
     kinds = {type(own) for own in ids}
@@ -249,7 +258,7 @@ def _annotations(
 
 
 def _check_corners(table: CocoTable) -> None:
-    """Refuses boxes that leave their pictures where they would fit as corners."""
+    """Refuses boxes that leave their images but would fit if they were corners."""
     first, second = table.found.boxes[:, :2], table.found.boxes[:, 2:]
     limit = table.sides[table.found.picture][:, ::-1]
     known = (limit > 0).all(1)
@@ -264,13 +273,16 @@ def _check_corners(table: CocoTable) -> None:
 
 
 def _is_number(value: Any) -> bool:
+    """Returns whether a value is a number within the allowed range."""
     return type(value) in (int, float) and abs(value) <= MAX_NUMBER
 
 
 def _twice(values: list) -> list:
+    """Returns the values that occur more than once."""
     return [v for v, count in collections.Counter(values).items() if count > 1]
 
 
 def _short(value: Any) -> str:
+    """Returns the beginning of a value, for messages."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,4 +1,4 @@
-"""Picture files that annotations name, found below a folder and nowhere else."""
+"""Image files that annotations name, searched only below one folder."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ from .text import make_name_finder
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a path without detours lies outside of where it is relative to.
+    """Returns whether a normalised relative path leads out of its folder.
 
     >>> [leaves_folder(path) for path in ("a/b", "..", "../a", "/a", "..a")]
     [False, True, True, True, False]
@@ -21,9 +21,13 @@ def leaves_folder(path: str) -> bool:
 
 
 def find_below(folder: pathlib.Path, name: str) -> str | None:
-    """Returns the path of a file below a folder; None where there is none.
+    """Returns the path of a file below a folder, or None if it does not exist.
 
-    See :func:`make_finder_below`, which is faster for many names.
+    For many names, :func:`make_finder_below` is faster.
+
+    Args:
+      folder: the folder to search.
+      name: relative path, as annotations write it.
     """
     return make_finder_below(folder)(name)
 
@@ -31,62 +35,74 @@ def find_below(folder: pathlib.Path, name: str) -> str | None:
 def make_finder_below(folder: pathlib.Path) -> Callable[[str], str | None]:
     """Returns a function that finds the path of a file below a folder by its name.
 
-    Names are taken as they are, then with backslashes as slashes and ``%20`` as what it
-    stands for, then in another Unicode form; never by the last part alone, which may be
-    that of another file. A link that leads nowhere is found: reading it says so.
+    The function tries the name as it is, then with backslashes as slashes and ``%20``
+    decoded, then in another Unicode form. It never searches for the last part alone,
+    which may belong to another file. It also finds a link to a missing file, so that
+    reading it gives an error.
+
+    Args:
+      folder: the folder to search.
     """
     in_any_form = make_path_finder(os.fspath(folder))
 
     def find(name: str) -> str | None:
         texts = (name, unquote(name.replace("\\", "/")))
-        places = [posixpath.normpath(text) for text in texts if "\0" not in text]
-        places = [place for place in places if not leaves_folder(place)]
-        for place in places:
-            if _is_file(os.path.join(folder, place)):
-                return place
-        for place in places:
-            path = in_any_form(place)
-            if path is not None and _is_file(os.path.join(folder, path)):
+        paths = [posixpath.normpath(text) for text in texts if "\0" not in text]
+        paths = [path for path in paths if not leaves_folder(path)]
+        for path in paths:
+            if _is_file(os.path.join(folder, path)):
                 return path
+        for wanted in paths:
+            spelled = in_any_form(wanted)
+            if spelled is not None and _is_file(os.path.join(folder, spelled)):
+                return spelled
         return None
 
     return find
 
 
 def make_path_finder(folder: str) -> Callable[[str], str | None]:
-    """Returns a function that finds a relative path as the disk writes its parts.
+    """Returns a function that finds a relative path in the spelling of the disk.
 
-    Each part is taken as it is, then in another Unicode form. Folders are listed once.
+    The function tries each part as it is, then in another Unicode form. Folders are
+    listed once.
+
+    Args:
+      folder: the folder that paths are relative to.
     """
 
     @functools.cache
-    def names_in(place: str) -> Callable[[str], str | None]:
+    def finder_in(subfolder: str) -> Callable[[str], str | None]:
         try:
-            return make_name_finder(os.listdir(os.path.join(folder, place) or "."))
+            return make_name_finder(os.listdir(os.path.join(folder, subfolder) or "."))
         except OSError:
             return make_name_finder(())
 
     def find(path: str) -> str | None:
-        place = ""
+        spelled = ""
         for part in path.split("/"):
-            name = names_in(place)(part)
+            name = finder_in(spelled)(part)
             if name is None:
                 return None
-            place = os.path.join(place, name)
-        return place
+            spelled = os.path.join(spelled, name)
+        return spelled
 
     return find
 
 
 def _is_file(path: str) -> bool:
-    """Whether there is a file, or a link that leads nowhere."""
+    """Returns whether a path is a file, or a link to a missing file."""
     return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
-def displayed_size(picture: Encoded) -> tuple[int, int]:
-    """Height and width; those of a file that does not decode are of no account."""
+def displayed_size(image: Encoded) -> tuple[int, int]:
+    """Returns height and width as a viewer shows an image; (1, 1) if unreadable.
+
+    Args:
+      image: the image file.
+    """
     try:
-        height, width = read_size(picture)
-        return (width, height) if read_orientation(picture) > 4 else (height, width)
+        height, width = read_size(image)
+        return (width, height) if read_orientation(image) > 4 else (height, width)
     except UnreadableImage:
         return 1, 1

@@ -1,4 +1,4 @@
-"""Readers of single files, each with errors that name the file."""
+"""Readers of single files, whose errors name the file."""
 
 import gzip
 import json
@@ -16,40 +16,57 @@ from ..images.signatures import refuse_pointer
 from .image_paths import make_path_finder
 from .text import read_text
 
-# A file that grows beyond both when it is unpacked is no data set of pictures.
+# A file that unpacks to more than both limits is not a data set of images.
 MAX_GROWTH = 100
 SMALL_BYTES = 2**28
 MAX_JSON_BYTES = 2**26
 
 
 def require_path(path: str) -> pathlib.Path:
+    """Returns the path of a data set that exists.
+
+    Args:
+      path: what the user gave; ``~`` is expanded.
+
+    Raises:
+      FileNotFoundError: the path is empty, or nothing exists there.
+      ValueError: ``~`` with an unknown user.
+    """
     expected = "expected the data set's file or directory; set --config.data.path=PATH"
     if not path:
         raise FileNotFoundError(f"data.path: found no path, {expected}")
     try:
-        found = pathlib.Path(path).expanduser()
-    except RuntimeError as error:  # a user who is not known
+        expanded = pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # an unknown user
         raise ValueError(f"data.path: found {path!r}: {error}") from None
-    if not found.exists():
-        where = repr(str(found.absolute()))
-        # The disk may write a letter with an accent in another Unicode form.
-        other = make_path_finder(found.anchor)(
-            os.fspath(found.relative_to(found.anchor))
+    if not expanded.exists():
+        shown = repr(str(expanded.absolute()))
+        # The disk may spell a letter with an accent in another Unicode form.
+        other = make_path_finder(expanded.anchor)(
+            os.fspath(expanded.relative_to(expanded.anchor))
         )
-        if other is not None and os.path.exists(os.path.join(found.anchor, other)):
-            return pathlib.Path(found.anchor, other)
-        if found.is_symlink():
-            where += f", a link to {os.readlink(found)!r}"
-        raise FileNotFoundError(f"data.path: found nothing at {where}, {expected}")
-    return found
+        if other is not None and os.path.exists(os.path.join(expanded.anchor, other)):
+            return pathlib.Path(expanded.anchor, other)
+        if expanded.is_symlink():
+            shown += f", a link to {os.readlink(expanded)!r}"
+        raise FileNotFoundError(f"data.path: found nothing at {shown}, {expected}")
+    return expanded
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
-    """All arrays of a ``.npz`` file, none of them pickled.
+    """Reads all arrays of a ``.npz`` file; pickled arrays are refused.
+
+    Args:
+      path: path of the file.
+
+    Returns:
+      Arrays by name.
 
     Raises:
-      ValueError: a damaged file, or one whose arrays are not of the size they declare
-        or unpack to more than is plausible; nothing is allocated for those.
+      ValueError: the file is damaged, or an array does not have the size that it
+        declares, or unpacks to more than is plausible. Nothing is allocated in these
+        cases.
+      FileNotFoundError: the file does not exist.
     """
     file = require_path(path)
     refuse_pointer(_first_bytes(file), path)
@@ -61,13 +78,14 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
                 member.filename.removesuffix(".npy"): _read_npy(archive, member)
                 for member in members
             }
-    except Exception as error:  # whatever a damaged archive makes of its readers
+    except Exception as error:  # damaged archives raise errors of many kinds
         raise ValueError(
             f"{path}: not a readable .npz file: {describe_reason(error)}"
         ) from None
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Reads one array of an archive, after its header has been checked."""
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         read_header = {
@@ -88,12 +106,26 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def read_idx(path: str, name: str, rank: int) -> np.ndarray:
+    """Reads an idx file of uint8 values, plain or ``.gz``, as MNIST has them.
+
+    Args:
+      path: folder of the file.
+      name: name of the file without ``.gz``.
+      rank: number of dimensions.
+
+    Returns:
+      uint8, of the shape in the header.
+
+    Raises:
+      ValueError: the file is damaged, or has another rank.
+      FileNotFoundError: the file does not exist.
+    """
     root = require_path(path)
     file = next((f for f in (root / name, root / f"{name}.gz") if f.exists()), None)
     if file is None:
         raise FileNotFoundError(
             f"{root}: found no {name} or {name}.gz, expected both "
-            "pictures and labels of train and t10k"
+            "images and labels of train and t10k"
         )
     refuse_pointer(_first_bytes(file), str(file))
     try:
@@ -108,16 +140,28 @@ def read_idx(path: str, name: str, rank: int) -> np.ndarray:
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{file}: truncated or damaged: {error}") from None
     if len(data) != expected:
-        found = f"{len(data)}" if len(data) < expected else f"more than {expected}"
+        size = f"{len(data)}" if len(data) < expected else f"more than {expected}"
         raise ValueError(
-            f"{file}: found {found} bytes, expected {expected} for {tuple(shape)}"
+            f"{file}: found {size} bytes, expected {expected} for {tuple(shape)}"
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_sheet(file: pathlib.Path) -> np.ndarray:
+    """Reads a sheet of 32x32 images, one image for each row of 1024 pixels.
+
+    Args:
+      file: path of an image file.
+
+    Returns:
+      uint8 ``[n, 32, 32, 3]``.
+
+    Raises:
+      ValueError: the file does not decode, or is not 1024 pixels wide.
+      FileNotFoundError: the file does not exist.
+    """
     if not file.exists():
-        raise FileNotFoundError(f"{file}: found nothing, expected a sheet of pictures")
+        raise FileNotFoundError(f"{file}: found nothing, expected a sheet of images")
     sheet = decode_image(Encoded(file.read_bytes(), str(file)))
     if sheet.shape[1] != 1024:
         raise ValueError(f"{file}: found width {sheet.shape[1]}, expected 1024")
@@ -125,6 +169,15 @@ def read_sheet(file: pathlib.Path) -> np.ndarray:
 
 
 def read_json(file: pathlib.Path) -> Any:
+    """Reads a JSON file of labels.
+
+    Args:
+      file: path of the file.
+
+    Raises:
+      ValueError: the file is not JSON, or too large.
+      FileNotFoundError: the file does not exist.
+    """
     if not file.exists():
         raise FileNotFoundError(f"{file}: found nothing, expected a list of labels")
     try:
@@ -136,6 +189,7 @@ def read_json(file: pathlib.Path) -> Any:
 
 
 def _first_bytes(file: pathlib.Path) -> bytes:
+    """Returns the first 512 bytes of a file, or some text if it is not a file."""
     if not file.is_file():
         return b"no file"
     with file.open("rb") as stream:
@@ -143,6 +197,7 @@ def _first_bytes(file: pathlib.Path) -> bytes:
 
 
 def _check_growth(file: pathlib.Path, unpacked: int) -> None:
+    """Refuses a file that would unpack to far more than its own size."""
     stored = file.stat().st_size
     if unpacked > max(SMALL_BYTES, MAX_GROWTH * stored):
         raise ValueError(

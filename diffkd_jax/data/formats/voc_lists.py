@@ -1,4 +1,4 @@
-"""Lists of the images of a split in PASCAL VOC, and the files of the names in them."""
+"""Lists of the images of a split in PASCAL VOC, and the files that their names mean."""
 
 import itertools
 import logging
@@ -20,10 +20,13 @@ def make_stem_finder(
 ) -> Callable[[str], list[str]]:
     """Returns a function that finds the files of a folder by their name without ending.
 
-    The name is taken as it is, then in another Unicode form, then without the ending of
-    an image, which some lists have. Of several files of one
-    name those come first whose ending comes first in ``endings``; its case does not
-    matter.
+    The function tries the name as it is, then in another Unicode form, then without the
+    ending of an image, which some lists have. If several files share a name, they are
+    sorted by the position of their ending in ``endings``.
+
+    Args:
+      folder: the folder to search.
+      endings: accepted endings, in lower case; the case of a file's ending is ignored.
     """
     stems: dict[str, list[str]] = {}
     for name in os.listdir(folder) if folder.is_dir() else ():
@@ -36,15 +39,19 @@ def make_stem_finder(
 
     def files_of(name: str) -> list[str]:
         stem, ending = os.path.splitext(name)
-        stems_of_name = (name, stem) if ending.lower() in IMAGE_ENDINGS else (name,)
-        keys = (find(own) for own in stems_of_name)
+        spellings = (name, stem) if ending.lower() in IMAGE_ENDINGS else (name,)
+        keys = (find(spelling) for spelling in spellings)
         return next((stems[key] for key in keys if key is not None), [])
 
     return files_of
 
 
 def list_split_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the lists in a folder, sorted; hidden files are left out."""
+    """Returns the list files in a folder, sorted, without hidden files.
+
+    Args:
+      folder: the folder, which need not exist.
+    """
     names = os.listdir(folder) if folder.is_dir() else []
     lists = (name for name in names if name.lower().endswith(".txt"))
     return [folder / name for name in sorted(lists) if name[0] != "."]
@@ -53,37 +60,37 @@ def list_split_files(folder: pathlib.Path) -> list[pathlib.Path]:
 def read_lists(
     files: Sequence[pathlib.Path],
 ) -> tuple[dict[str, list[str]], dict[str, tuple[Doubt, ...]]]:
-    """Reads the names of images in lists of splits, each name once.
+    """Reads the names of images in the lists of splits, each name once.
 
-    The log says which names stand twice in a list, and which are in two lists.
+    The log says which names occur twice in a list, and which occur in two lists.
 
     Args:
-      files: the lists, by whose stems the splits are called.
+      files: the lists; a split has the name of its list without ending.
 
     Returns:
-      Names by split, and what cannot be right of them.
+      Names by split, and findings about the data by split.
 
     Raises:
-      ValueError: a line that is not the name of an image alone, or no names.
+      ValueError: a line is not just the name of an image, or a list has no names.
     """
     names, doubts = {}, {}
     for file in files:
         rows = read_image_names(file)
-        again = repeated([normalise_name(name) for name in rows])
+        duplicates = repeated([normalise_name(name) for name in rows])
         text = "names stand twice in the list, the second left out"
         doubts[file.stem] = note_doubts(
-            list(again), len(rows), text, str(file), rows.__getitem__
+            list(duplicates), len(rows), text, str(file), rows.__getitem__
         )
-        names[file.stem] = [name for i, name in enumerate(rows) if i not in again]
+        names[file.stem] = [name for i, name in enumerate(rows) if i not in duplicates]
     for first, second in itertools.combinations(files, 2):
-        # A list such as trainval holds others by purpose.
+        # A list such as trainval contains others on purpose.
         both = [
             {normalise_name(name) for name in names[file.stem]}
             for file in (first, second)
         ]
         shared = both[0] & both[1]
-        apart = {first.stem, second.stem} <= {"train", "val", "test"}
-        if shared and (apart or shared not in both):
+        should_differ = {first.stem, second.stem} <= {"train", "val", "test"}
+        if shared and (should_differ or shared not in both):
             LOG.warning(
                 "%s and %s: %d images are in both lists: %s",
                 *(first, second.name, len(shared), some_of(sorted(shared), 3)),
@@ -92,24 +99,28 @@ def read_lists(
 
 
 def read_image_names(file: pathlib.Path) -> list[str]:
-    """Reads names of images, one for each line.
+    """Reads the names of images, one on each line.
+
+    Args:
+      file: path of the list.
 
     Raises:
-      ValueError: names the file; a line that is not the name of an image alone.
+      ValueError: a line is not just the name of an image, or there are no names; the
+        message names the file.
     """
     lines = read_text(file, MAX_LIST_BYTES).splitlines()
     names = [line.strip() for line in lines if line.strip()]
-    if wrong := [name for name in names if not _is_name(name)]:
+    if invalid := [name for name in names if not _is_name(name)]:
         raise ValueError(
-            f"{file}: found {wrong[0][:60]!r}, expected the name of a picture alone, "
+            f"{file}: found {invalid[0][:60]!r}, expected just the name of an image, "
             "such as 2007_000032"
         )
     if not names:
-        raise ValueError(f"{file}: found no names, expected one a line")
+        raise ValueError(f"{file}: found no names, expected one on each line")
     return names
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text may be a file's name: letters, marks, digits and ``_-.`` alone."""
+    """Returns whether a text has only letters, marks, digits and ``_-.``."""
     kinds = {unicodedata.category(c)[0] for c in text if c not in "_-."}
     return kinds <= {"L", "M", "N"} and text[0] != "."

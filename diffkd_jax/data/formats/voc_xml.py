@@ -1,6 +1,6 @@
-"""Boxes in the xml of PASCAL VOC: by the names of tags, in one pass, no tree."""
+"""Reader of PASCAL VOC's xml annotations, in one pass and without a tree."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from ..images.decoding import describe_reason
@@ -24,14 +24,14 @@ MARKS = {"": False, "false": False, 0: False, "true": True, 1: True}
 
 
 class VocAnnotation(NamedTuple):
-    """A file of annotations.
+    """The content of one annotation file.
 
     Attributes:
-      filename: of the picture, as the file says.
-      size: height and width, 0 where the file does not say.
-      names: of the classes of its objects.
-      difficult: whether an object is marked so.
-      boxes: left, top, right, bottom of each, as in the file.
+      filename: file name of the image, as the file states it.
+      size: height and width in pixels, (0, 0) if the file does not state them.
+      names: class name of each object.
+      difficult: whether each object is marked as difficult.
+      boxes: left, top, right and bottom of each object, as in the file.
     """
 
     filename: str
@@ -42,16 +42,20 @@ class VocAnnotation(NamedTuple):
 
 
 def read_annotation(data: bytes, where: str) -> VocAnnotation:
-    """The objects of a file; parts of objects and unknown tags are passed over.
+    """Reads the objects of an annotation file.
 
-    Each tag that is read may stand once in an object, and once outside of them.
+    Parts of objects and unknown tags are ignored.
+
+    Each tag that is read may occur once in each object, and once outside objects.
 
     Args:
-      data: its content. Declarations of a document type or of entities are refused.
+      data: content of the file. Declarations of a document type or of entities are
+        refused.
       where: name of the file, for messages.
 
     Raises:
-      ValueError: in one line that begins with ``where``.
+      ValueError: the file is not such an xml; the message is one line that begins with
+        ``where``.
 
     >>> entry = read_annotation(b"<annotation><object><bndbox><xmax>9.5</xmax>"
     ...     b"<ymin>2</ymin><xmin>1</xmin><ymax>8</ymax></bndbox><name> dog </name>"
@@ -69,33 +73,33 @@ def read_annotation(data: bytes, where: str) -> VocAnnotation:
             f"{where}: not an xml of VOC: {describe_reason(error)}"
         ) from None
     names, difficult, boxes = [], [], []
-    for number, one in enumerate(objects, 1):
-        at = f"{where}: object {number}"
-        name = one.get(("object", "name"), "").strip()
+    for number, texts in enumerate(objects, 1):
+        label = f"{where}: object {number}"
+        name = texts.get(("object", "name"), "").strip()
         if not name:
-            raise ValueError(f"{at}: found no name, expected that of a class")
-        found = []
+            raise ValueError(f"{label}: found no name, expected the name of a class")
+        box = []
         for corner in CORNERS:
-            text = one.get(("object", "bndbox", corner))
+            text = texts.get(("object", "bndbox", corner))
             value = _number(text)
             if value is None:
                 shown = "none" if text is None else repr(text[:40])
                 raise ValueError(
-                    f"{at}: found bndbox/{corner} {shown}, expected a number "
+                    f"{label}: found bndbox/{corner} {shown}, expected a number "
                     f"from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
                 )
-            found.append(value)
-        mark = one.get(("object", "difficult"), "").strip()
+            box.append(value)
+        mark = texts.get(("object", "difficult"), "").strip()
         marked = MARKS.get(
             mark.lower()
             if parse_whole_number(mark) is None
             else parse_whole_number(mark)
         )
         if marked is None:
-            raise ValueError(f"{at}: found difficult {mark[:40]!r}, expected 0 or 1")
+            raise ValueError(f"{label}: found difficult {mark[:40]!r}, expected 0 or 1")
         names.append(name)
         difficult.append(marked)
-        boxes.append(found)
+        boxes.append(box)
     sides = [_number(top.get(("size", side), "0")) for side in ("height", "width")]
     height, width = (int(side) if side and 0 < side < 2**24 else 0 for side in sides)
     size = (height, width) if height and width else (0, 0)
@@ -107,40 +111,40 @@ Texts = dict[tuple[str, ...], str]
 
 
 def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
-    """What stands in the tags that are read: of the file, and of each object."""
+    """Returns the texts of the tags that are read: of the file, and of each object."""
     path: list[str] = []
     top: Texts = {}
     objects: list[Texts] = []
 
-    def refuse(*_):
+    def refuse(*_: Any) -> None:
         raise ValueError("found a DOCTYPE, expected none")
 
-    def start(tag, _):
+    def start(tag: str, _: Any) -> None:
         path.append(tag.rpartition(":")[2])
         if path[0] != "annotation":
             raise ValueError(f"found the root {path[0][:40]!r}, expected 'annotation'")
         if len(path) == 2 and path[1] == "object":
             objects.append({})
-        place = tuple(path[1:5])
-        if len(path) < 5 and place in ONCE:
-            of_object = place[0] == "object"
-            into = objects[-1] if of_object else top
-            if place in into:
-                at = f"object {len(objects)}: " if of_object else ""
-                name = "/".join(place[of_object:])
-                raise ValueError(f"{at}found {name} twice, expected one")
-            into[place] = ""
+        key = tuple(path[1:5])
+        if len(path) < 5 and key in ONCE:
+            in_object = key[0] == "object"
+            texts = objects[-1] if in_object else top
+            if key in texts:
+                label = f"object {len(objects)}: " if in_object else ""
+                name = "/".join(key[in_object:])
+                raise ValueError(f"{label}found {name} twice, expected one")
+            texts[key] = ""
 
-    def end(_):
+    def end(_: str) -> None:
         path.pop()
 
-    def text(piece):
-        place = tuple(path[1:5])
-        if len(path) < 5 and place in READ:
-            into = objects[-1] if place[0] == "object" else top
-            into[place] = (into[place] + piece)[:MAX_TEXT_LENGTH]
+    def text(piece: str) -> None:
+        key = tuple(path[1:5])
+        if len(path) < 5 and key in READ:
+            texts = objects[-1] if key[0] == "object" else top
+            texts[key] = (texts[key] + piece)[:MAX_TEXT_LENGTH]
 
-    # A byte order mark counts more than a declaration that was kept from before.
+    # A byte order mark overrides an encoding that the declaration still states.
     marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb": "utf-8"}
     parser = expat.ParserCreate(marks.get(data[:2]))
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
@@ -151,6 +155,7 @@ def _texts(data: bytes) -> tuple[Texts, list[Texts]]:
 
 
 def _number(text: str | None) -> float | None:
+    """Returns a number within the allowed range, otherwise None."""
     try:
         value = float(text or "")
     except ValueError:
