@@ -35,13 +35,10 @@ for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
 # Traces are many small objects that live long: collecting them finds next to nothing.
 gc.set_threshold(50_000, 20, 50)
 
-# Modules whose annotated shapes are checked in all tests. The others are also tested
-# with NumPy arrays and with wrong values.
+# Modules whose annotated shapes are checked in all tests. The others are also called
+# with NumPy arrays.
 jaxtyping.install_import_hook(
-    [
-        *(f"diffkd_jax.core.{name}" for name in ("diffkd", "diffusion", "distances")),
-        *(f"diffkd_jax.ops.{name}" for name in ("resize", "roi_align")),
-    ],
+    [f"diffkd_jax.core.{name}" for name in ("diffkd", "diffusion", "distances")],
     "beartype.beartype",
 )
 

@@ -12,15 +12,15 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
 def with_black_zero(data: bytes) -> tuple[bytes, bool]:
-    """Returns a TIFF of more than 8 bits whose zero is declared black.
+    """Returns a TIFF of more than 8 bits in which zero is declared to be black.
 
-    Pillow reads some files whose zero is white as negatives, and refuses others.
+    Pillow shows some files whose zero is white as negatives, and refuses others.
 
     Args:
       data: content of a file.
 
     Returns:
-      The content, and whether its zero is white, so that levels must be inverted.
+      The content, and whether zero was white, so that levels must be inverted.
     """
     order = _TIFF.get(data[:4])
     if order is None:
@@ -28,22 +28,26 @@ def with_black_zero(data: bytes) -> tuple[bytes, bool]:
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, start)
-        places = range(start + 2, start + 2 + 12 * count, 12)
-        tags = {struct.unpack_from(f"{order}H", data, p)[0]: p + 8 for p in places}
+        entries = range(start + 2, start + 2 + 12 * count, 12)
+        tags = {struct.unpack_from(f"{order}H", data, e)[0]: e + 8 for e in entries}
         bits, white_zero = (
             struct.unpack_from(f"{order}H", data, tags[tag])[0] if tag in tags else 1
             for tag in (_BITS, _PHOTOMETRIC)
         )
-    except struct.error:  # damaged: its reader says how
+    except struct.error:  # damaged: its reader reports how
         return data, False
     if white_zero or bits <= 8:
         return data, False
-    place = tags[_PHOTOMETRIC]
-    return data[:place] + struct.pack(f"{order}H", 1) + data[place + 2 :], True
+    position = tags[_PHOTOMETRIC]
+    return data[:position] + struct.pack(f"{order}H", 1) + data[position + 2 :], True
 
 
 def is_deep(image: Any) -> bool:
-    """Whether an image has colours of 16 bits, of which Pillow keeps the upper 8."""
+    """Returns whether an image has colours of 16 bits; Pillow keeps the upper 8.
+
+    Args:
+      image: an image that Pillow has opened.
+    """
     return bool(image.tile) and ";16" in str(image.tile[0][3])
 
 
@@ -51,10 +55,10 @@ def deep_colours(data: bytes) -> np.ndarray:
     """Returns colours of 16 bits, uint16 ``[h, w, 3]``, without transparency.
 
     Args:
-      data: content of an image file whose declared size was checked.
+      data: content of an image file whose declared size has been checked.
 
     Raises:
-      ValueError: a file without such colours.
+      ValueError: the file has no such colours.
     """
     colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if colours is None or colours.dtype != np.uint16 or colours.ndim != 3:
@@ -63,14 +67,14 @@ def deep_colours(data: bytes) -> np.ndarray:
 
 
 def to_8_bits(values: np.ndarray, white: int) -> np.ndarray:
-    """Returns levels of 16 bits as levels of 8, uint8 of the same shape.
+    """Converts levels of up to 16 bits to 8 bits, uint8 of the same shape.
 
     Args:
-      values: integers ``[h, w]``.
+      values: ``[h, w]``, integers.
       white: the level that becomes 255.
 
     Raises:
-      ValueError: a level below 0 or above ``white``.
+      ValueError: a level is below 0 or above ``white``.
     """
     if values.min() < 0 or values.max() > white:
         hint = " (data.max_level)" if white < 65535 else ""
@@ -81,17 +85,24 @@ def to_8_bits(values: np.ndarray, white: int) -> np.ndarray:
     table = _levels(white)
     grey = np.empty(values.shape, np.uint8)
     for row, levels in zip(grey, values, strict=True):
-        row[:] = table[levels]  # by row: an index is copied as 64 bits
+        row[:] = table[levels]  # by row, since indices are copied as 64 bits
     return grey
 
 
 @functools.lru_cache(8)
 def _levels(white: int) -> np.ndarray:
-    """Levels of 8 bits by those of up to 16: no copy in a wider type is needed."""
+    """Returns the table from levels of up to 16 bits to 8 bits.
+
+    A table needs no copy of the image in a wider type.
+    """
     return np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
 
 
 def highest_level(image: Any) -> int:
-    """Returns the highest level that a file can hold; a TIFF of 12 bits says so."""
+    """Returns the highest level that a file can hold; a TIFF of 12 bits states it.
+
+    Args:
+      image: an image that Pillow has opened.
+    """
     bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
     return 2**bits - 1 if 8 < bits < 16 else 65535

@@ -1,4 +1,4 @@
-"""From the content of picture files to pixels; every fault is that one picture's."""
+"""Decoding of image files; every error is an error of that one image."""
 
 import contextlib
 import io
@@ -27,27 +27,27 @@ try:
 except ImportError:
     AvifImagePlugin = None  # type: ignore[assignment]
 
-# What a picture may declare, about 256 MiB of RGB: where Pillow begins to warn.
+# Largest number of pixels, about 256 MiB of RGB: where Pillow begins to warn.
 MAX_PIXELS = 89_478_485
 
 
-NOT_AN_IMAGE = "not a picture that decodes"
+NOT_AN_IMAGE = "not an image that decodes"
 
 
 class UnreadableImage(ValueError):
-    """A file that does not decode; the message begins with its name."""
+    """An image file that does not decode; the message begins with its name."""
 
 
 class Encoded(NamedTuple):
-    """The content of a picture file (JPEG, PNG, ...), and what to call it.
+    """The content of an image file (JPEG, PNG, ...) and its name.
 
     Attributes:
       data: the bytes of the file.
-      name: for messages.
-      channels: 3 for RGB, 1 for grey: what it is decoded to.
-      fault: why the file could not be read, "" if it was.
+      name: name for messages.
+      channels: number of channels to decode to, 3 for RGB or 1 for grey.
+      fault: why the file could not be read, or "".
       max_level: the level that is white in an image of 16 bits, such as 4095 for a
-        camera of 12 bits; 0 for the most that the file can hold.
+        camera of 12 bits; 0 for the highest level that the file can hold.
     """
 
     data: bytes
@@ -61,12 +61,15 @@ ImageLike = np.ndarray | Encoded  # uint8 [h, w, c], or a file that decodes to t
 
 
 class _Format(NamedTuple):
+    """A file format: its endings, its first bytes, and the class that opens it."""
+
     endings: tuple[str, ...]
     start: re.Pattern[bytes]
     open: Callable[[io.BytesIO], Any]
 
 
 def _format(endings: str, start: bytes, opener: Callable) -> _Format:
+    """Returns a format from endings that are separated by spaces."""
     return _Format(tuple(endings.split()), re.compile(start, re.DOTALL), opener)
 
 
@@ -93,141 +96,167 @@ if AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED:
     ]
 
 IMAGE_ENDINGS = tuple(ending for form in _FORMATS for ending in form.endings)
-# A progressive JPEG goes over its pixels once for each scan; encoders write about ten.
-# One of the most pixels may have this many, smaller ones more.
+# A progressive JPEG is decoded once for each scan; encoders write about ten. The
+# largest image may have this many scans, smaller images more.
 MAX_SCANS = 32
 _HAS_EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")
-# Texts of a PNG, its colour profile and the frames after the first: none is needed,
-# and Pillow refuses a sound picture for the size of the first two.
+# Texts of a PNG, its colour profile, and frames after the first. None is needed, and
+# Pillow refuses valid images because of the size of the first two.
 _NOT_NEEDED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 
 
-def decode_image(picture: ImageLike) -> np.ndarray:
-    """Returns all pixels, uint8 ``[h, w, c]``: RGB, or grey if the file says so.
+def decode_image(image: ImageLike) -> np.ndarray:
+    """Returns all pixels of an image, uint8 ``[h, w, c]``.
 
-    Grey levels of 16 bits are divided by 257, or by what makes ``max_level`` white.
-    Floats of 0 to 1 are multiplied by 255,
-    those of 0 to 255 are kept; both are rounded. Transparency is dropped, of an
-    animation the first frame is taken.
+    Grey levels of 16 bits are divided by 257, or scaled so that ``max_level`` is white.
+    Floats from 0 to 1 are multiplied by 255, floats from 0 to 255 are kept; both are
+    rounded. Transparency is dropped. The first frame of an animation is taken.
 
-    Deviation: as in torchvision, the orientation in EXIF data is ignored, so that a
-    picture lies as its pixels are stored, not as a viewer turns it.
+    Deviation: as in torchvision, the orientation in EXIF data is ignored, so pixels are
+    as stored, and not as a viewer shows them.
 
-    Raises:
-      UnreadableImage: a file that does not decode, holds numbers of another range,
-        or declares more than :data:`MAX_PIXELS`.
-    """
-    return decode_file(picture) if isinstance(picture, Encoded) else picture
-
-
-def read_size(picture: ImageLike) -> tuple[int, int]:
-    """Height and width in pixels; of a file the header alone is read.
+    Args:
+      image: an array, which is returned, or a file.
 
     Raises:
-      UnreadableImage: a file that is no picture, or one that is too large.
+      UnreadableImage: the file does not decode, holds numbers of another range, or
+        declares more than :data:`MAX_PIXELS`.
     """
-    if isinstance(picture, np.ndarray):
-        return picture.shape[0], picture.shape[1]
-    with decoding_errors(picture):
-        if is_jpeg(picture) and (size := _jpeg_size(picture)):
+    return decode_file(image) if isinstance(image, Encoded) else image
+
+
+def read_size(image: ImageLike) -> tuple[int, int]:
+    """Returns height and width in pixels; of a file only the header is read.
+
+    Args:
+      image: an array or a file.
+
+    Raises:
+      UnreadableImage: the file is not an image, or is too large.
+    """
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1]
+    with decoding_errors(image):
+        if is_jpeg(image) and (size := _jpeg_size(image)):
             return _checked(*size)
-        with open_image(picture) as image:
-            return image.height, image.width
+        with open_image(image) as opened:
+            return opened.height, opened.width
 
 
-def read_orientation(picture: ImageLike) -> int:
-    """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 where it has none.
+def read_orientation(image: ImageLike) -> int:
+    """Returns the EXIF orientation of a JPEG, PNG or WebP file, 1 to 8, or 1.
+
+    Args:
+      image: an array or a file.
 
     Raises:
       UnreadableImage: as :func:`read_size`.
     """
-    if not isinstance(picture, Encoded) or not _HAS_EXIF.search(picture.data):
+    if not isinstance(image, Encoded) or not _HAS_EXIF.search(image.data):
         return 1
-    with decoding_errors(picture), open_image(picture) as image:
-        if image.format not in ("JPEG", "PNG", "WEBP"):  # Pillow turns others itself
+    with decoding_errors(image), open_image(image) as opened:
+        if opened.format not in ("JPEG", "PNG", "WEBP"):  # Pillow turns others itself
             return 1
         try:
-            found = image.getexif().get(274, 1)
-        except Exception:  # metadata that is damaged says nothing
+            value = opened.getexif().get(274, 1)
+        except Exception:  # damaged metadata is ignored
             return 1
-        return found if found in range(1, 9) else 1
+        return value if value in range(1, 9) else 1
 
 
-def decode_file(picture: Encoded, least: tuple[int, int] | None = None) -> np.ndarray:
-    """Pixels as of :func:`decode_image`; a JPEG reduced to no less than ``least``.
+def decode_file(image: Encoded, min_size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decodes a file as :func:`decode_image`; a JPEG may be decoded at a reduced size.
 
     Args:
-      picture: the file.
-      least: height and width, or None for the whole picture.
+      image: the file.
+      min_size: height and width that the result must at least have, or None for the
+        full size.
+
+    Returns:
+      uint8 ``[h, w, c]``.
 
     Raises:
       UnreadableImage: as :func:`decode_image`.
     """
-    with decoding_errors(picture):
-        if is_jpeg(picture) and (size := _jpeg_size(picture)):
-            _check_scans(picture.data, *_checked(*size))
+    with decoding_errors(image):
+        if is_jpeg(image) and (size := _jpeg_size(image)):
+            _check_scans(image.data, *_checked(*size))
             reduced = {}
-            if least is not None:
-                height, width = least
+            if min_size is not None:
+                height, width = min_size
                 reduced = {"min_height": height, "min_width": width, "min_factor": 2}
-            colour = "RGB" if picture.channels == 3 else "GRAY"
+            colour = "RGB" if image.channels == 3 else "GRAY"
             try:
-                return simplejpeg.decode_jpeg(picture.data, colour, **reduced)
+                return simplejpeg.decode_jpeg(image.data, colour, **reduced)
             except ValueError:
-                pass  # CMYK, and small flaws that Pillow passes over
-        with open_image(picture) as image:
-            return _pixels(image, picture)
+                pass  # CMYK, and small flaws that Pillow ignores
+        with open_image(image) as opened:
+            return _pixels(opened, image)
 
 
-def stored_levels(picture: Encoded) -> np.ndarray | None:
+def stored_levels(image: Encoded) -> np.ndarray | None:
     """Returns the levels of an image of 16 bits, ``[h, w]`` or ``[h, w, 3]``.
 
-    Returns None, without decoding it, for an image of another kind.
+    For an image of another kind it returns None without decoding.
+
+    Args:
+      image: the file.
 
     Raises:
       UnreadableImage: as :func:`decode_image`.
     """
-    if is_jpeg(picture):
+    if is_jpeg(image):
         return None
-    with decoding_errors(picture), open_image(picture) as image:
-        if image.mode.startswith("I"):
-            image.load()
-            return np.asarray(image)
-        return deep_colours(picture.data) if is_deep(image) else None
+    with decoding_errors(image), open_image(image) as opened:
+        if opened.mode.startswith("I"):
+            opened.load()
+            return np.asarray(opened)
+        return deep_colours(image.data) if is_deep(opened) else None
 
 
-def is_jpeg(picture: Encoded) -> bool:
-    return picture.data[:2] == b"\xff\xd8"
+def is_jpeg(image: Encoded) -> bool:
+    """Returns whether a file begins as a JPEG does.
+
+    Args:
+      image: the file.
+    """
+    return image.data[:2] == b"\xff\xd8"
 
 
 @contextlib.contextmanager
-def decoding_errors(picture: Any) -> Iterator[None]:
-    """Whatever a decoder raises is the fault of the picture."""
+def decoding_errors(image: Any) -> Iterator[None]:
+    """Turns every error within the context into an :class:`UnreadableImage`.
+
+    Args:
+      image: the file that is decoded.
+    """
     try:
         yield
     except Exception as error:
         raise UnreadableImage(
-            f"{picture.name}: {NOT_AN_IMAGE}: {describe_reason(error)}"
+            f"{image.name}: {NOT_AN_IMAGE}: {describe_reason(error)}"
         ) from None
 
 
 def describe_reason(error: Exception) -> str:
-    """What an error says, in one line; its type where it says nothing.
+    r"""Returns the message of an error in one line, or its type if it has no message.
 
-    >>> describe_reason(ValueError("two\\n lines")), describe_reason(EOFError())
+    >>> describe_reason(ValueError("two\n lines")), describe_reason(EOFError())
     ('two lines', 'EOFError')
     """
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _jpeg_size(picture: Encoded) -> tuple[int, int] | None:
+def _jpeg_size(image: Encoded) -> tuple[int, int] | None:
+    """Returns the size of a JPEG, or None if its header is unusual."""
     try:
-        return simplejpeg.decode_jpeg_header(picture.data)[:2]
+        return simplejpeg.decode_jpeg_header(image.data)[:2]
     except ValueError:
-        return None  # Pillow accepts more, or says what is wrong
+        return None  # Pillow accepts more, or reports what is wrong
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:
+    """Returns a size, or refuses too many pixels."""
     if height * width > MAX_PIXELS:
         raise ValueError(
             f"found {width}x{height} pixels, expected at most {MAX_PIXELS} in all"
@@ -236,20 +265,28 @@ def _checked(height: int, width: int) -> tuple[int, int]:
 
 
 def _check_scans(data: bytes, height: int, width: int) -> None:
-    """Bounds the time of a JPEG, which each scan takes once more."""
-    most = min(MAX_SCANS * MAX_PIXELS // max(height * width, 1), 1000)
-    # No other bytes than the marker of a scan, but for what other segments embed.
-    if (scans := data.count(b"\xff\xda")) > most:
+    """Bounds the time of decoding a JPEG, to which each scan adds the same amount."""
+    max_scans = min(MAX_SCANS * MAX_PIXELS // max(height * width, 1), 1000)
+    # These bytes are only the marker of a scan, except within embedded data.
+    if (scans := data.count(b"\xff\xda")) > max_scans:
         raise ValueError(
-            f"found {scans} scans of {width}x{height} pixels, expected at most {most}"
+            f"found {scans} scans of {width}x{height} pixels, expected at most "
+            f"{max_scans}"
         )
 
 
-def open_image(picture: Any) -> Any:
-    """Pillow's picture of a file's ``data``, not decoded yet, of a size that can be."""
-    data = picture.data
-    if picture.fault:
-        raise ValueError(picture.fault)
+def open_image(image: Any) -> Any:
+    """Opens a file with Pillow, without decoding it, and checks its declared size.
+
+    Args:
+      image: a file with ``data`` and ``fault``.
+
+    Raises:
+      ValueError: the file could not be read, has an unknown format, or is too large.
+    """
+    data = image.data
+    if image.fault:
+        raise ValueError(image.fault)
     form = next((form for form in _FORMATS if form.start.match(data)), None)
     if form is None:
         kind = name_format(data) or f"{len(data)} bytes that begin with {data[:8]!r}"
@@ -260,31 +297,34 @@ def open_image(picture: Any) -> Any:
     if ".tiff" in form.endings:
         data, white_is_zero = with_black_zero(data)
     if ".webp" in form.endings:
-        _checked(*_webp_size(data))  # its decoder allocates when it is made
-    image = form.open(io.BytesIO(data))
-    image.info["white_is_zero"] = white_is_zero
-    _checked(image.height, image.width)
+        _checked(*_webp_size(data))  # its decoder allocates in its constructor
+    opened = form.open(io.BytesIO(data))
+    opened.info["white_is_zero"] = white_is_zero
+    _checked(opened.height, opened.width)
     if ".jpg" in form.endings:
-        _check_scans(data, image.height, image.width)
-    if ".tiff" in form.endings and 322 in image.tag_v2 and 323 in image.tag_v2:
-        _checked(image.tag_v2[322], image.tag_v2[323])  # of a tile, allocated whole
-    return image
+        _check_scans(data, opened.height, opened.width)
+    if ".tiff" in form.endings and 322 in opened.tag_v2 and 323 in opened.tag_v2:
+        _checked(
+            opened.tag_v2[322], opened.tag_v2[323]
+        )  # the size of a tile, which is allocated at once
+    return opened
 
 
-def _pixels(image: Any, picture: Encoded) -> np.ndarray:
-    channels, deep = picture.channels, picture.max_level and is_deep(image)
-    image.load()
-    if image.mode.startswith("I"):
-        grey = to_8_bits(np.asarray(image), picture.max_level or highest_level(image))
+def _pixels(opened: Any, image: Encoded) -> np.ndarray:
+    """Returns the pixels of an opened image, uint8 ``[h, w, c]``."""
+    channels, deep = image.channels, image.max_level and is_deep(opened)
+    opened.load()
+    if opened.mode.startswith("I"):
+        grey = to_8_bits(np.asarray(opened), image.max_level or highest_level(opened))
     elif deep:
-        colours = deep_colours(picture.data)
-        rows = to_8_bits(colours.reshape(len(colours), -1), picture.max_level)
+        colours = deep_colours(image.data)
+        rows = to_8_bits(colours.reshape(len(colours), -1), image.max_level)
         pixels = rows.reshape(colours.shape)
         if channels == 3:
             return pixels
         grey = np.asarray(Image.fromarray(pixels).convert("L"))
-    elif image.mode == "F":
-        values = np.asarray(image)
+    elif opened.mode == "F":
+        values = np.asarray(opened)
         if not (values.min() >= 0 and values.max() <= 255):  # NaN neither
             raise ValueError(
                 f"found floats {values.min():g} to {values.max():g}, expected 0 to 1 "
@@ -292,28 +332,28 @@ def _pixels(image: Any, picture: Encoded) -> np.ndarray:
             )
         grey = np.rint(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
     else:
-        image.info.pop("transparency", None)  # not used, and warned of
-        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+        opened.info.pop("transparency", None)  # not used, and warned of
+        pixels = np.asarray(opened.convert("RGB" if channels == 3 else "L"))
         return pixels if channels == 3 else pixels[..., None]
-    if image.info["white_is_zero"]:
+    if opened.info["white_is_zero"]:
         grey = 255 - grey
     return np.repeat(grey[..., None], channels, -1)
 
 
 def _without_extras(data: bytes) -> bytes:
-    """A PNG without the chunks that are not needed."""
-    kept, start, place = [], 0, 8
-    while place + 8 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] in _NOT_NEEDED:
-            kept.append(data[start:place])
+    """Returns a PNG without the chunks that are not needed."""
+    parts, start, chunk = [], 0, 8
+    while chunk + 8 <= len(data):
+        end = chunk + 12 + int.from_bytes(data[chunk : chunk + 4], "big")
+        if data[chunk + 4 : chunk + 8] in _NOT_NEEDED:
+            parts.append(data[start:chunk])
             start = end
-        place = end
-    return b"".join([*kept, data[start:]]) if kept else data
+        chunk = end
+    return b"".join([*parts, data[start:]]) if parts else data
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Height and width that a WebP header declares."""
+    """Returns height and width that a WebP header declares."""
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[i : i + 3], "little") for i in (24, 27))

@@ -1,7 +1,7 @@
-"""Masks of classes: their files, and how values become classes.
+"""Class masks: their files, and how the values in them become classes.
 
-:func:`diffkd_jax.data.images.decoding.decode_image` is not for masks. It turns indices
-of palettes into colours, and neither into classes.
+:func:`diffkd_jax.data.images.decoding.decode_image` does not serve masks: it turns the
+indices of palettes into colours.
 """
 
 import functools
@@ -15,29 +15,28 @@ import numpy as np
 from ..split import some_of
 from .decoding import decoding_errors, open_image
 
-VOID = 255  # the class of pixels that do not count
-MOST_CLASSES = 255
-PART = 2**20  # pixels that are looked up at once: their places take 64 bits each
+VOID = 255  # class of pixels that do not count
+MAX_CLASSES = 255
+PART = 2**20  # pixels looked up at once, since indices take 64 bits each
 GREY = ("1", "L", "I;16", "I")
 Pairs = tuple[tuple[int, int], ...]
 
 
 class WrongMask(ValueError):
-    """A mask that cannot be right; the message names its file."""
+    """A mask whose values or format cannot be right; the message names its file."""
 
 
 class MaskRule(NamedTuple):
-    """How the values of mask files become classes.
+    """The rule by which the values of mask files become classes.
 
-    Values of files that ``mapping`` does not name stay as they are.
+    Values that ``mapping`` does not name stay as they are.
 
     Attributes:
-      classes: how many there are, 1 to 255.
+      classes: number of classes, 1 to 255.
       mapping: ``(value in the file, class or 255)`` for each value that changes.
-      colours: ``(0xRRGGBB, class or 255)`` for files in colours or with a palette;
-        without them colours are refused, and palettes give their indices.
-      turn: whether a picture is turned as its EXIF orientation says where its mask
-        fits both ways.
+      colours: ``(0xRRGGBB, class or 255)`` for files in colours or with a palette.
+        Without them colours are refused, and palettes give their indices.
+      turn: if true, turn an image by its EXIF orientation if its mask fits both ways.
     """
 
     classes: int
@@ -47,9 +46,13 @@ class MaskRule(NamedTuple):
 
 
 class EncodedMask(NamedTuple):
-    """The content of a mask file (PNG), what to call it, and its rule.
+    """The content of a mask file (PNG), its name, and its rule.
 
-    ``fault`` says why the file could not be read; it is "" if it was.
+    Attributes:
+      data: the bytes of the file.
+      name: name for messages.
+      rule: how values become classes.
+      fault: why the file could not be read, or "".
     """
 
     data: bytes
@@ -59,14 +62,17 @@ class EncodedMask(NamedTuple):
 
 
 def read_mask(mask: EncodedMask) -> np.ndarray:
-    """Classes of all pixels, uint8 ``[h, w]``, 255 where they do not count.
+    """Decodes a mask to classes, uint8 ``[h, w]``; 255 marks pixels to ignore.
 
-    Read are PNG files of grey levels (1 to 16 bits), with a palette, whose indices
-    count, and in RGB where the rule has colours.
+    PNG files are accepted with grey levels (1 to 16 bits), with a palette (whose
+    indices are the values), and in RGB if the rule has colours.
+
+    Args:
+      mask: the file.
 
     Raises:
-      UnreadableImage: a file that does not decode.
-      WrongMask: another kind of file, or a value that is no class.
+      UnreadableImage: the file does not decode.
+      WrongMask: another kind of file, or a value that is not a class.
     """
     with decoding_errors(mask), open_image(mask) as image:
         kind = f"{image.format} of {len(image.getbands())} channels"
@@ -92,16 +98,21 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
         classes = np.zeros(256, np.uint8)
         classes[used] = _by_colour(table[used][None], mask)[0]
         return classes[values]
-    if raw in ("L;2", "L;4"):  # which Pillow spreads over 0 to 255
+    if raw in ("L;2", "L;4"):  # Pillow scales these to 0 to 255
         values = values // (85 if raw == "L;2" else 17)
     return to_classes(values, mask.rule, mask.name)
 
 
 def to_classes(values: np.ndarray, rule: MaskRule, name: str) -> np.ndarray:
-    """Integers or truths of any shape to classes, uint8, 255 for void.
+    """Converts integers or booleans of any shape to classes, uint8, with 255 for void.
+
+    Args:
+      values: the values of a mask.
+      rule: how values become classes.
+      name: name of the file, for messages.
 
     Raises:
-      WrongMask: a value that is no class, with ``name`` in front.
+      WrongMask: a value is not a class; the message begins with ``name``.
 
     >>> to_classes(np.array([-1, 0, 2]), MaskRule(3, mapping=((-1, 255),)), "here")
     array([255,   0,   2], dtype=uint8)
@@ -122,19 +133,19 @@ for 3 classes, or 255 for void
             return cv2.LUT(values, classes).reshape(values.shape)
         bad = np.unique(values[wrong[values] > 0])
     else:
-        least, most = int(values.min()), int(values.max())
-        if most - least > 2**16:
-            bad = np.array([least, most])
+        low, high = int(values.min()), int(values.max())
+        if high - low > 2**16:
+            bad = np.array([low, high])
         else:
-            classes, wrong = _tables(rule, least, most)
-            flat, found, strange = values.reshape(-1), [], set()
+            classes, wrong = _tables(rule, low, high)
+            flat, parts, unknown = values.reshape(-1), [], set()
             for start in range(0, flat.size, PART):
-                places = flat[start : start + PART].astype(np.int64) - least
-                found.append(classes[places])
-                strange |= set(np.unique(places[wrong[places] > 0]).tolist())
-            if not strange:
-                return np.concatenate(found).reshape(values.shape)
-            bad = np.array(sorted(strange)) + least
+                indices = flat[start : start + PART].astype(np.int64) - low
+                parts.append(classes[indices])
+                unknown |= set(np.unique(indices[wrong[indices] > 0]).tolist())
+            if not unknown:
+                return np.concatenate(parts).reshape(values.shape)
+            bad = np.array(sorted(unknown)) + low
     shown = some_of((str(v) for v in bad), 8)
     also = " and those of the mapping" if rule.mapping else ""
     raise WrongMask(
@@ -144,58 +155,59 @@ for 3 classes, or 255 for void
 
 
 @functools.lru_cache(64)
-def _tables(rule: MaskRule, least: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class of each value from ``least`` to ``most``, and 1 for those without one."""
-    values = np.arange(least, most + 1)
-    # A value that stays where another was mapped to would be two classes in one.
+def _tables(rule: MaskRule, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the class of each value in a range, and 1 for values without a class."""
+    values = np.arange(low, high + 1)
+    # A value that stays must not be a class that another value is mapped to.
     taken = [c for v, c in rule.mapping if c not in (VOID, v)]
     wrong = (values < 0) | (values >= rule.classes) | np.isin(values, taken)
     wrong &= values != VOID
     classes = np.where(wrong, 0, np.minimum(values, VOID))
     for value, to in rule.mapping:
-        if least <= value <= most:
-            classes[value - least], wrong[value - least] = to, False
+        if low <= value <= high:
+            classes[value - low], wrong[value - low] = to, False
     return classes.astype(np.uint8), wrong.astype(np.uint8)
 
 
 def _by_colour(colours: np.ndarray, mask: EncodedMask) -> np.ndarray:
+    """Returns the classes of colours ``[..., 3]``."""
     known, classes = np.array(sorted(mask.rule.colours)).T
-    flat, seen, strange = colours.reshape(-1, 3), [], set()
+    flat, parts, unknown = colours.reshape(-1, 3), [], set()
     for start in range(0, len(flat), PART):
         r, g, b = flat[start : start + PART].astype(np.int32).T
         codes = r << 16 | g << 8 | b
-        place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-        seen.append(classes.astype(np.uint8)[place])
-        strange |= set(np.unique(codes[known[place] != codes]).tolist())
-    if strange:
-        found = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in sorted(strange)]
+        index = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        parts.append(classes.astype(np.uint8)[index])
+        unknown |= set(np.unique(codes[known[index] != codes]).tolist())
+    if unknown:
+        shown = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in sorted(unknown)]
         raise WrongMask(
-            f"{mask.name}: found the colours {some_of(found)}, expected those of the "
+            f"{mask.name}: found the colours {some_of(shown)}, expected those of the "
             "colour table"
         )
-    return np.concatenate(seen).reshape(colours.shape[:-1])
+    return np.concatenate(parts).reshape(colours.shape[:-1])
 
 
 def parse_rule(
     classes: int, mapping: Any = "", colours: Any = "", turn: Any = True
 ) -> MaskRule:
-    """A rule from options of a data set.
+    """Creates a rule from the options of a data set.
 
     Args:
-      classes: how many there are.
+      classes: number of classes, 1 to 255.
       mapping: ``"<value>:<class> ..."``, or a dict; class 255 is void.
       colours: ``"<red>,<green>,<blue>:<class> ..."``, or a dict.
       turn: see :class:`MaskRule`.
 
     Raises:
-      ValueError: neither of these, or classes out of range.
+      ValueError: another form, or a class out of range.
 
     >>> parse_rule(2, "0:0 255:1").mapping
     ((0, 0), (255, 1))
     """
-    if not 1 <= classes <= MOST_CLASSES:
+    if not 1 <= classes <= MAX_CLASSES:
         raise ValueError(
-            f"data.options.classes: found {classes}, expected 1 to {MOST_CLASSES}"
+            f"data.options.classes: found {classes}, expected 1 to {MAX_CLASSES}"
         )
     if not isinstance(turn, bool):
         raise ValueError(f"data.options.turn: found {turn!r}, expected True or False")
@@ -217,25 +229,25 @@ def parse_rule(
 
 
 def _pairs(
-    option: str, given: Any, key: str, like: str, classes: int
+    option: str, value: Any, key: str, example: str, classes: int
 ) -> list[tuple[str, int]]:
-    """What ``<key>:<class> ...`` names, each key once."""
-    if isinstance(given, Mapping):
-        words = [f"{k}:{v}" for k, v in given.items()]
+    """Returns the pairs in ``<key>:<class> ...``; each key may occur once."""
+    if isinstance(value, Mapping):
+        words = [f"{k}:{v}" for k, v in value.items()]
     else:
-        words = given.split() if isinstance(given, str) else [given]
-    found = []
+        words = value.split() if isinstance(value, str) else [value]
+    pairs = []
     for word in words:
         match = re.fullmatch(rf"\s*({key})\s*:\s*(\d{{1,3}})\s*", str(word))
         if not match or not (int(match[2]) < classes or int(match[2]) == VOID):
             raise ValueError(
                 f"data.options.{option}: found {str(word)[:40]!r}, expected "
-                f"{like!r} and the like, classes 0 to {classes - 1} or 255 for void"
+                f"{example!r} and the like, classes 0 to {classes - 1} or 255 for void"
             )
-        found.append((match[1], int(match[2])))
-    if len({k for k, _ in found}) < len(found):
+        pairs.append((match[1], int(match[2])))
+    if len({k for k, _ in pairs}) < len(pairs):
         raise ValueError(
-            f"data.options.{option}: found {str(given)[:60]!r}, expected each value "
+            f"data.options.{option}: found {str(value)[:60]!r}, expected each value "
             "once"
         )
-    return found
+    return pairs

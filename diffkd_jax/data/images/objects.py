@@ -1,4 +1,4 @@
-"""Objects of the pictures of a split: boxes and classes in a few flat arrays."""
+"""The objects of the images of a split: boxes and classes in a few flat arrays."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,24 +10,25 @@ from ..split import Doubt, Known, Split, some_of, subset
 from ..suspects import note_doubts
 
 LOG = logging.getLogger(__name__)
-LEAST_SIDE = 1.0  # pixels, of a box that is kept
-MAX_NUMBER = 1e9  # of a coordinate or an area, on either side of 0
-MOST_OBJECTS = 10_000  # of a picture: each batch has so many rows for all of its own
+MIN_SIDE = 1.0  # smallest side of a box that is kept, in pixels
+MAX_NUMBER = 1e9  # largest absolute value of a coordinate or an area
+MAX_OBJECTS = 10_000  # of one image, since all images of a batch get as many rows
 
 
 class Objects(NamedTuple):
-    """The objects of all pictures, one picture after the other.
+    """The objects of all images, image after image.
 
-    Flat, so that a worker process gets a few arrays and no list of a million dicts.
+    The arrays are flat, so that a worker process receives a few arrays instead of a
+    list of a million dicts.
 
     Attributes:
-      boxes: float32 ``[m, 4]``: left, top, right, bottom in pixels of the picture.
+      boxes: float32 ``[m, 4]``: left, top, right, bottom in pixels of the image.
       classes: int32 ``[m]``, from 0.
-      ignored: bool ``[m]``: crowds and difficult ones, never trained on, and neither
-        hit nor miss in evaluation.
-      area: float32 ``[m]``, pixels.
-      offsets: int64 ``[n + 1]``: those of picture i are ``offsets[i]`` to
-        ``offsets[i + 1]``.
+      ignored: bool ``[m]``: crowds and difficult objects. They are never trained on,
+        and count neither as hit nor as miss in evaluation.
+      area: float32 ``[m]``, in pixels.
+      offsets: int64 ``[n + 1]``: image i has the objects ``offsets[i]`` to
+        ``offsets[i + 1] - 1``.
     """
 
     boxes: np.ndarray
@@ -38,20 +39,20 @@ class Objects(NamedTuple):
 
 
 def padded(objects: Objects, rows: np.ndarray, most: int) -> dict[str, np.ndarray]:
-    """The target of some pictures, each with as many rows, those of padding zero.
+    """Returns the target of some images, padded with zeros to one number of rows.
 
     Args:
-      objects: of a split.
-      rows: int ``[n]``, pictures.
-      most: rows, no fewer than the objects of any of them.
+      objects: objects of a split.
+      rows: int ``[n]``, images.
+      most: number of rows for each image, at least its number of objects.
 
     Returns:
-      ``boxes`` float32 ``[n, most, 4]``, ``classes`` int32, ``valid`` and ``ignored``
-      bool, ``area`` float32, all ``[n, most]``.
+      ``boxes`` float32 ``[n, most, 4]``, and ``[n, most]``: ``classes`` int32,
+      ``valid`` and ``ignored`` bool, ``area`` float32.
 
-    >>> one = Objects(np.ones((1, 4), np.float32), np.array([3]), np.array([False]),
+    >>> objects = Objects(np.ones((1, 4), np.float32), np.array([3]), np.array([False]),
     ...     np.ones(1), np.array([0, 0, 1]))
-    >>> padded(one, np.array([1, 0]), 2)["classes"].tolist()
+    >>> padded(objects, np.array([1, 0]), 2)["classes"].tolist()
     [[3, 0], [0, 0]]
     """
     shape = len(rows), most
@@ -71,15 +72,15 @@ def padded(objects: Objects, rows: np.ndarray, most: int) -> dict[str, np.ndarra
 
 
 class Read(NamedTuple):
-    """Annotations as they are read, in any order.
+    """The annotations of a file, in any order.
 
     Attributes:
-      picture: int ``[m]``, the picture of each.
+      picture: int ``[m]``, image of each annotation.
       boxes: float64 ``[m, 4]``: left, top, right, bottom in pixels.
       classes: int ``[m]``.
       ignored: bool ``[m]``.
-      area: float64 ``[m]``, pixels; what is not above 0 is that of the box inside of
-        its picture, and so are all where there is None.
+      area: float64 ``[m]``, in pixels. An area that is not above 0 is replaced by that
+        of the box within its image; None replaces all areas.
     """
 
     picture: np.ndarray
@@ -89,7 +90,11 @@ class Read(NamedTuple):
     area: np.ndarray | None
 
     def of(self, rows: np.ndarray) -> "Read":
-        """Some of the annotations."""
+        """Returns some of the annotations.
+
+        Args:
+          rows: positions of the annotations.
+        """
         picture, boxes, classes = self.picture, self.boxes, self.classes
         area = None if self.area is None else self.area[rows]
         return Read(picture[rows], boxes[rows], classes[rows], self.ignored[rows], area)
@@ -102,32 +107,32 @@ def collect(
     called: Callable[[int], str],
     drop_doubles: bool = False,
 ) -> tuple[Objects, tuple[Doubt, ...]]:
-    """The objects of a split: clipped to their pictures, counted, in order of those.
+    """Clips and filters annotations, and sorts them by image.
 
-    Boxes without an area, outside of their picture or of less than a pixel on a side
-    are left out; the log has one line of each kind of change. It also counts objects
-    with the same image, class, box and mark: a perfect detector would find each of them
-    once, and miss the others.
+    Boxes without area, outside their image, or with a side below one pixel are dropped;
+    the log has one line for each kind of change. The log also counts objects that occur
+    twice with the same image, class, box and mark: a perfect detector would find only
+    one of them, and miss the other.
 
     Args:
-      found: all annotations, numbers within :data:`MAX_NUMBER`.
-      sides: int ``[n, 2]``, height and width of each picture.
-      where: what to call the split in messages.
-      called: what to call an annotation.
-      drop_doubles: whether of objects that stand twice the first alone is kept.
+      found: all annotations, with numbers within :data:`MAX_NUMBER`.
+      sides: int ``[n, 2]``, height and width of each image.
+      where: name of the split, for messages.
+      called: function from the position of an annotation to its name in messages.
+      drop_doubles: if true, keep only the first of objects that occur twice.
 
     Returns:
-      The objects, and what cannot be right of them.
+      The objects, and findings about the data.
 
     Raises:
-      ValueError: more than :data:`MOST_OBJECTS` in a picture.
+      ValueError: an image has more than :data:`MAX_OBJECTS` objects.
     """
     boxes = found.boxes.reshape(-1, 4)
     limit = np.tile(sides[found.picture][:, ::-1], 2)
     clipped = np.clip(boxes, 0, limit)
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
-    thin = (clipped[:, 2:] - clipped[:, :2] < LEAST_SIDE).any(1) & ~flat & ~outside
+    thin = (clipped[:, 2:] - clipped[:, :2] < MIN_SIDE).any(1) & ~flat & ~outside
     kept = ~(flat | outside | thin)
     twice, total = _twice(found, boxes, np.flatnonzero(kept)), int(kept.sum())
     if drop_doubles:
@@ -155,10 +160,10 @@ def collect(
     order = np.flatnonzero(kept)
     order = order[np.argsort(found.picture[order], kind="stable")]
     counts = np.bincount(found.picture[order], minlength=len(sides))
-    if counts.max(initial=0) > MOST_OBJECTS:
+    if counts.max(initial=0) > MAX_OBJECTS:
         raise ValueError(
             f"{where}: found {counts.max()} objects in one picture, expected at most "
-            f"{MOST_OBJECTS}"
+            f"{MAX_OBJECTS}"
         )
     objects = Objects(
         clipped[order].astype(np.float32),
@@ -171,9 +176,9 @@ def collect(
 
 
 def _twice(found: Read, boxes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns those of the rows whose image, class, box and mark an earlier one has.
+    """Returns the rows that repeat image, class, box and mark of an earlier row.
 
-    Boxes are the same to a hundredth of a pixel, which is what texts of floats leave.
+    Boxes are compared to a hundredth of a pixel, since texts of floats are rounded.
     """
     columns = np.round(boxes[rows], 2).T
     others = found.classes[rows], found.ignored[rows], found.picture[rows]
@@ -189,7 +194,14 @@ def report(
     where: str,
     called: Callable[[int], str],
 ) -> None:
-    """One line of the log for what is odd about some annotations, if any are."""
+    """Logs a warning about some annotations, if there are any.
+
+    Args:
+      which: positions of the annotations.
+      text: what is unusual about them.
+      where: name of the split.
+      called: function from the position of an annotation to its name in messages.
+    """
     if len(which):
         shown = some_of((called(int(i)) for i in which), 3)
         LOG.warning("%s: %d %s: %s", where, len(which), text, shown)
@@ -203,15 +215,15 @@ def object_split(
     picture: Callable[[int], Any],
     name: Callable[[int], str],
 ) -> Split:
-    """A split of pictures, read when they are asked for, and of their objects.
+    """Creates a split of images, which are read on demand, and of their objects.
 
     Args:
-      objects: of all pictures.
-      sides: int ``[n, 2]``, height and width of each.
-      ids: bytes, what the file calls them, as JSON.
-      where: what to call the split in messages.
-      picture: row to pixels, or to a file.
-      name: row to what a person would look for.
+      objects: objects of all images.
+      sides: int ``[n, 2]``, height and width of each image.
+      ids: ids of the images in the file, as JSON bytes.
+      where: name of the split, for messages.
+      picture: function from a row to pixels or a file.
+      name: function from a row to a name for messages.
     """
     each = np.diff(objects.offsets)
     before = np.concatenate([[0], np.cumsum(objects.ignored)])
@@ -231,11 +243,11 @@ def drop_empty_images(split: Split, keep_empty: bool) -> Split:
     """Returns a split without the images that have no object to train on.
 
     Args:
-      split: with boxes or without; where nothing is known of it, it stays.
-      keep_empty: whether those pictures stay.
+      split: any split; without known objects it is returned unchanged.
+      keep_empty: if true, these images stay, and only a warning is logged.
 
     Raises:
-      ValueError: no object at all.
+      ValueError: no image has an object.
     """
     known = split.known
     if known is None:

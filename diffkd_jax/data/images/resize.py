@@ -1,4 +1,4 @@
-"""Pictures of any size, in memory or as files, cropped and resized."""
+"""Crops and resizing of images, given as arrays or files."""
 
 import cv2
 import numpy as np
@@ -13,41 +13,39 @@ INTERPOLATIONS = {
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
-def crop_fast(
-    picture: ImageLike, box: Box, size: int, interpolation: str
-) -> np.ndarray:
-    """A crop, resized as fast as can be: for augmentation.
+def crop_fast(image: ImageLike, box: Box, size: int, interpolation: str) -> np.ndarray:
+    """Crops and resizes an image as fast as possible, for augmentation.
 
-    A JPEG is decoded at one half, 3/8, one quarter or one eighth of its size where the
-    crop stays at least as large as the result. Interpolation is between neighbouring
-    pixels, without a filter; only from a factor of two on, which a JPEG does not leave,
-    it is the mean over the area. The box is rounded to whole pixels.
+    A JPEG is decoded at 1/2, 3/8, 1/4 or 1/8 of its size if the crop stays at least as
+    large as the result. Interpolation is between neighbouring pixels, without a filter.
+    Only a reduction by a factor of two or more, which does not remain for a JPEG, takes
+    the mean over the area. The box is rounded to whole pixels.
 
     Args:
-      picture: array or file.
-      box: inside the picture.
-      size: side of the result, pixels.
+      image: array or file.
+      box: left, top, right and bottom, in pixels, inside the image.
+      size: side of the result, in pixels.
       interpolation: a key of :data:`INTERPOLATIONS`.
 
     Returns:
       uint8 ``[size, size, c]``.
 
     Raises:
-      UnreadableImage: a file that does not decode.
+      UnreadableImage: the file does not decode.
 
     >>> x = np.full((40, 60, 3), 7, np.uint8)
     >>> crop_fast(x, (10, 10, 40, 30), 16, "bilinear").mean()
     np.float64(7.0)
     """
-    height, width = read_size(picture)
+    height, width = read_size(image)
     left, top, right, bottom = box
     needed = max(size / (right - left), size / (bottom - top))
-    if isinstance(picture, Encoded):
-        # The scales between one half and one are slower than the whole picture.
+    if isinstance(image, Encoded):
+        # Scales between one half and one are slower than the full size.
         small = (int(np.ceil(height * needed)), int(np.ceil(width * needed)))
-        pixels = decode_file(picture, small if needed <= 0.5 else None)
+        pixels = decode_file(image, small if needed <= 0.5 else None)
     else:
-        pixels = picture
+        pixels = image
     fy, fx = pixels.shape[0] / height, pixels.shape[1] / width
     rows = slice(round(top * fy), max(round(bottom * fy), round(top * fy) + 1))
     columns = slice(round(left * fx), max(round(right * fx), round(left * fx) + 1))
@@ -57,30 +55,48 @@ def crop_fast(
     return cv2.resize(crop, (size, size), interpolation=kind).reshape(size, size, -1)
 
 
-def crop_exact(
-    picture: ImageLike, box: Box, size: int, interpolation: str
-) -> np.ndarray:
-    """A crop, resized with a filter as wide as the reduction.
+def crop_exact(image: ImageLike, box: Box, size: int, interpolation: str) -> np.ndarray:
+    """Crops and resizes an image with a filter, as wide as the reduction (Pillow).
 
-    What Pillow does, and with it torchvision and timm. Takes and returns what
-    :func:`crop_fast` does; the box need not be at whole pixels.
+    torchvision and timm resize this way. The box need not be at whole pixels.
+
+    Args:
+      image: array or file.
+      box: left, top, right and bottom, in pixels, inside the image.
+      size: side of the result, in pixels.
+      interpolation: a key of :data:`INTERPOLATIONS`.
+
+    Returns:
+      uint8 ``[size, size, c]``.
     """
-    image = to_picture(decode_image(picture))
+    source = to_pillow(decode_image(image))
     resample = INTERPOLATIONS[interpolation][1]
-    return to_array(image.resize((size, size), resample, box=box))
+    return to_array(source.resize((size, size), resample, box=box))
 
 
 def mirror(image: np.ndarray) -> np.ndarray:
-    """Left and right exchanged; much faster than a reversed axis, copied."""
+    """Swaps left and right; much faster than copying a reversed axis.
+
+    Args:
+      image: uint8 ``[h, w, c]``.
+    """
     return cv2.flip(image, 1).reshape(image.shape)
 
 
-def to_picture(image: np.ndarray) -> Image.Image:
-    """uint8 ``[h, w, c]``, one or three channels, as Pillow has it."""
+def to_pillow(image: np.ndarray) -> Image.Image:
+    """Converts an array, uint8 ``[h, w, c]`` with one or three channels, for Pillow.
+
+    Args:
+      image: the array.
+    """
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def to_array(picture: Image.Image) -> np.ndarray:
-    """The inverse of :func:`to_picture`."""
-    array = np.asarray(picture)
+def to_array(image: Image.Image) -> np.ndarray:
+    """Converts an image of Pillow to an array ``[h, w, c]``.
+
+    Args:
+      image: the image.
+    """
+    array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array

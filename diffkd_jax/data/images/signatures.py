@@ -1,4 +1,4 @@
-"""Names of kinds of files, by what their first bytes are."""
+"""Names of file formats, recognised by a file's first bytes."""
 
 import re
 
@@ -45,10 +45,10 @@ _START = 4096  # bytes that are looked at
 
 
 def name_format(data: bytes) -> str:
-    """Returns what a file is, in words with an article; "" for what is not known.
+    """Returns the name of a file's format with an article, or "" if it is unknown.
 
     Args:
-      data: its content, of which the first bytes are looked at.
+      data: content of the file, of which the first 4,096 bytes are read.
 
     >>> name_format(b""), name_format(b"....ftypheic"), name_format(b"<!DOCTYPE html>")
     ('an empty file', 'an HEIC image', 'a web page (HTML)')
@@ -65,14 +65,14 @@ def name_format(data: bytes) -> str:
 
 
 def refuse_pointer(data: bytes, where: str) -> None:
-    """Refuses the text that stands for a file of Git LFS or git-annex.
+    """Refuses a text that Git LFS or git-annex left in place of a file.
 
     Args:
       data: content of a file, or its first bytes.
       where: name of the file, for messages.
 
     Raises:
-      ValueError: such a text, with ``where`` in front.
+      ValueError: such a text; the message begins with ``where``.
     """
     if (kind := name_format(data)) in (LFS, ANNEX):
         raise ValueError(f"{where}: found {kind}, expected the file itself")

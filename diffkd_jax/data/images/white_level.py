@@ -1,4 +1,4 @@
-"""Grey levels of images of 16 bits, of which cameras often use 10, 12 or 14."""
+"""The level that is white in images of 16 bits; cameras often use 10, 12 or 14 bits."""
 
 import logging
 
@@ -8,16 +8,16 @@ from ..split import Split, some_of
 from .decoding import Encoded, UnreadableImage, stored_levels
 
 LOG = logging.getLogger(__name__)
-MOST_LOOKED_AT = 16  # images, all over the split
-OF_CAMERAS = (255, 1023, 4095, 16383)  # white of 8, 10, 12 and 14 bits
+MAX_EXAMINED = 16  # images, spread over the split
+CAMERA_WHITES = (255, 1023, 4095, 16383)  # white of 8, 10, 12 and 14 bits
 
 
 def with_white(split: Split, max_level: int) -> Split:
-    """Returns a split whose images of 16 bits are white at a level.
+    """Returns a split in which a level of the images of 16 bits is white.
 
     Args:
-      split: any.
-      max_level: the level; 0 leaves the split as it is.
+      split: any split.
+      max_level: the level; 0 returns the split unchanged.
     """
     if not max_level:
         return split
@@ -36,16 +36,16 @@ def with_white(split: Split, max_level: int) -> Split:
 
 
 def look_at_levels(split: Split, where: str) -> None:
-    """Says in the log if images of 16 bits use a small part of their levels.
+    """Warns if images of 16 bits use only a small part of their levels.
 
-    They would be nearly black. Up to :data:`MOST_LOOKED_AT` images are looked at, of
-    which those of 8 bits are not decoded.
+    Such images would be nearly black. Up to :data:`MAX_EXAMINED` images are examined;
+    images of 8 bits are not decoded.
 
     Args:
-      split: any.
+      split: any split.
       where: its name, for messages.
     """
-    rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
+    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
     highest, names = 0, []
     for image in split.fetch(rows)["image"]:
         try:
@@ -55,7 +55,7 @@ def look_at_levels(split: Split, where: str) -> None:
         if levels is not None:
             highest = max(highest, int(levels.max(initial=0)))
             names.append(image.name)
-    white = next((level for level in OF_CAMERAS if 0 < highest <= level), 0)
+    white = next((level for level in CAMERA_WHITES if 0 < highest <= level), 0)
     if white:
         LOG.warning(
             "%s: the levels of %d images of 16 bits end at %d of 65535, so they are "

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..class_names import FASHION_CLASSES, names_of_labels
 from ..formats.single_files import read_idx, read_npz
-from ..images.masks import MOST_CLASSES as MOST_MASK_CLASSES
+from ..images.masks import MAX_CLASSES as MAX_MASK_CLASSES
 from ..images.masks import VOID, MaskRule, parse_rule, to_classes
 from ..split import (
     MAX_CLASSES,
@@ -116,7 +116,7 @@ def mask_split(
 
 def _most(labels: Sequence[np.ndarray], mapping: Any) -> int:
     """The largest class in masks, or that a mapping gives."""
-    rule = parse_rule(MOST_MASK_CLASSES, mapping)
+    rule = parse_rule(MAX_MASK_CLASSES, mapping)
     named = dict(rule.mapping)
     found = {int(v) for label in labels for v in np.unique(label)}
     given = [named.get(v, v) for v in found]

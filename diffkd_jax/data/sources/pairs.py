@@ -20,7 +20,7 @@ from ..formats.text import (
     read_text,
 )
 from ..images.decoding import IMAGE_ENDINGS
-from ..images.masks import MOST_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
+from ..images.masks import MAX_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from ..split import Dataset, Doubt, Split, some_of
 from ..suspects import repeated
 from .folders import OF_SYSTEMS, content, needed, picture_files, visible_folders
@@ -104,16 +104,16 @@ def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
         given = [name.strip() for name in given.split(",") if name.strip()]
     if isinstance(given, float):
         given = parse_whole_number(given)
-    if isinstance(given, int) and 0 < given <= MOST_CLASSES:
+    if isinstance(given, int) and 0 < given <= MAX_CLASSES:
         given = [str(k) for k in range(given)]
     if (
         not isinstance(given, list | tuple)
         or not all(isinstance(name, str) for name in given)
-        or not 0 < len(given) <= MOST_CLASSES
+        or not 0 < len(given) <= MAX_CLASSES
     ):
         at = f", or a file {file}" if file else ""
         raise ValueError(
-            f"data.options.classes: found {option!r}, expected 1 to {MOST_CLASSES} "
+            f"data.options.classes: found {option!r}, expected 1 to {MAX_CLASSES} "
             f"names with commas between, or how many there are{at}"
         )
     if again := repeated([normalise_name(name) for name in given]):

@@ -16,7 +16,7 @@ from ..images.resize import (
     crop_fast,
     mirror,
     to_array,
-    to_picture,
+    to_pillow,
 )
 
 
@@ -101,7 +101,7 @@ def center_crop(
     >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
     (28, 28, 3)
     """
-    image = to_picture(decode_image(picture))
+    image = to_pillow(decode_image(picture))
     width, height = image.size
     scaled = resize * max(width, height) // min(width, height)
     if resize * scaled > MAX_PIXELS:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ..images.resize import to_array, to_picture
+from ..images.resize import to_array, to_pillow
 
 MOST = 10.0  # the largest magnitude
 Fill = tuple[int, ...]
@@ -104,7 +104,7 @@ def rand_augment(
     """
     colours = np.broadcast_to(mean, image.shape[-1])
     fill = tuple(min(255, round(255 * float(v))) for v in colours)
-    picture = to_picture(image)
+    picture = to_pillow(image)
     names = list(OPERATIONS)
     for index in rng.integers(0, len(names), layers):
         if rng.random() > 0.5:
@@ -137,7 +137,7 @@ def color_jitter(
     >>> color_jitter(x, np.random.default_rng(0), 0.0).tolist() == x.tolist()
     True
     """
-    picture = to_picture(image)
+    picture = to_pillow(image)
     kinds = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for index in rng.permutation(len(kinds)):
         factor = float(rng.uniform(1 - strength, 1 + strength))

@@ -231,7 +231,7 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
     files = [PLAIN["PPM"], Encoded(DAMAGED[name], "bad"), PLAIN["BMP"]]
-    with pytest.raises(UnreadableImage, match=r"^bad: not a picture") as error:
+    with pytest.raises(UnreadableImage, match=r"^bad: not an image") as error:
         decode_image(files[1])
     assert "object at" not in str(error.value)
     assert "\n" not in str(error.value)

@@ -206,11 +206,11 @@ def test_a_jpeg_is_no_mask_and_rubbish_does_not_decode():
         read_mask(EncodedMask(stream.getvalue(), "x.jpg", MaskRule(3)))
     good = (ODD / "mask_0_2.png").read_bytes()
     for data in (b"", b"rubbish", good[:60]):
-        with pytest.raises(UnreadableImage, match=r"x.png: not a picture"):
+        with pytest.raises(UnreadableImage, match=r"x.png: not an image"):
             read_mask(EncodedMask(data, "x.png", MaskRule(3)))
     huge = grey_png(np.zeros((1, 8), np.uint8), 1)
     huge = huge[:16] + (2**30).to_bytes(4, "big") * 2 + huge[24:]
-    with pytest.raises(UnreadableImage, match=r"x.png: not a picture"):
+    with pytest.raises(UnreadableImage, match=r"x.png: not an image"):
         read_mask(EncodedMask(huge, "x.png", MaskRule(3)))
 
 
@@ -461,7 +461,7 @@ def test_voc(tmp_path):
     assert sorted(np.unique(read_mask(label[0]))) == [0, 20, 255]
     for text, message in (
         ("2007_1\n2007_2", r"train.txt: found names without 2 of their files: JPEG"),
-        ("../../secret", r"train.txt: found '../../secret', expected the name"),
+        ("../../secret", r"train.txt: found '../../secret', expected just the name"),
         ("", "found no names"),
     ):
         (lists / "train.txt").write_text(text)

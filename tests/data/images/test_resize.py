@@ -116,5 +116,5 @@ def test_what_does_not_decode_is_named(data):
             f, np.random.default_rng(0), size=32, flip=True
         ),
     ):
-        with pytest.raises(UnreadableImage, match=r"^train/cat/7\.jpeg: not a picture"):
+        with pytest.raises(UnreadableImage, match=r"^train/cat/7\.jpeg: not an image"):
             read(file)

@@ -76,7 +76,7 @@ def test_white_that_is_zero_is_inverted_in_floats():
     "data", [b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08"]
 )
 def test_a_damaged_tiff_is_named(data):
-    with pytest.raises(UnreadableImage, match="here: not a picture"):
+    with pytest.raises(UnreadableImage, match="here: not an image"):
         decode_image(Encoded(data, "here"))
 
 

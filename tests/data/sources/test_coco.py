@@ -263,7 +263,7 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
     name = "coco_crowd.json"
     split = load(tmp_path, name).splits["train"]
     Image.new("RGB", (48, 48)).save(tmp_path / "1.png")
-    with pytest.raises(WrongBoxes, match=r"1.png: found a picture of 48x48 .* 64x48"):
+    with pytest.raises(WrongBoxes, match=r"1.png: found an image of 48x48 .* 64x48"):
         split.fetch(np.array([0]))
     (tmp_path / "1.png").write_bytes(b"broken")
     (picture,) = split.fetch(np.array([0]))["image"]

@@ -152,7 +152,7 @@ def test_folder(tmp_path, pictures):
 def test_folder_leaves_out_what_is_no_picture(tmp_path, pictures):
     grey, _, label = pictures
     write_folder(tmp_path, grey, label)
-    (tmp_path / "train/class_0/notes.txt").write_text("not a picture")
+    (tmp_path / "train/class_0/notes.txt").write_text("not an image")
     (tmp_path / "train/class_0/.hidden.png").write_bytes(b"")
     data = registry.load("folder", str(tmp_path))
     assert data.splits["train"].size + data.splits["test"].size == 12
@@ -388,5 +388,5 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path, pictures):
     broken = next((tmp_path / "train").rglob("*.png"))
     os.truncate(broken, 40)
     split = registry.load("folder", str(tmp_path)).splits["train"]
-    with pytest.raises(ValueError, match=f"{broken.name}: not a picture"):
+    with pytest.raises(ValueError, match=f"{broken.name}: not an image"):
         everything(split)

@@ -154,7 +154,7 @@ FILE = (
         (xml(("dog", "nan", 1, 9, 9, "")), "object 1: found bndbox/xmin 'nan', expec"),
         (xml(("dog", 1, 1, 9, "1e999", "")), "found bndbox/ymax '1e999', expected"),
         (xml(("dog", 1, -2e9, 9, 9, "")), "found bndbox/ymin '-2000000000.0', expec"),
-        (xml((" ", 1, 1, 9, 9, "")), "object 1: found no name, expected the name of a cl"),
+        (xml((" ", 1, 1, 9, 9, "")), "object 1: found no name, expected the name of a"),
         (
             "<annotation><object><name>a</name></object></annotation>",
             "object 1: found bndbox/xmin none, expected a number",
