@@ -87,7 +87,7 @@ def parse_flags(
 
 
 def _parsed(values: flags.FlagValues) -> list[str]:
-    """Parses ``sys.argv``, which must name a config; a long help ends with its fields."""
+    """Parses ``sys.argv``, which must name a config; long help ends with the fields."""
     sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
     try:
         rest = values(sys.argv)
