@@ -6,15 +6,23 @@ called.
 
 import io
 import pathlib
-import pickle
-import pickletools
 import re
 from typing import Any
 
 import numpy as np
 
+from ...io.pickles import Call, Name, Vocabulary, read_pickle
+from ...io.signatures import refuse_pointer
 from ..images.decoding import describe_reason
-from ..images.signatures import refuse_pointer
+
+_ENCODE = Name("_codecs", "encode")  # how Python 3 writes bytes in older pickles
+_NAMES = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    _ENCODE,
+}
 
 
 def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +41,7 @@ def read_batch(file: pathlib.Path, label_key: bytes) -> tuple[np.ndarray, np.nda
     try:
         data = file.read_bytes()
         refuse_pointer(data, "content")
-        _check_opcodes(data)
-        batch = _Inert(io.BytesIO(data), encoding="bytes").load()
+        batch = _read(data)
         image = _array(_field(batch, b"data"))
         if image.dtype != np.uint8:
             raise ValueError(f"found images {image.dtype}, expected uint8")
@@ -65,8 +72,7 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
     try:
         data = file.read_bytes()
         refuse_pointer(data, "content")
-        _check_opcodes(data)
-        stored = _field(_Inert(io.BytesIO(data), encoding="bytes").load(), key)
+        stored = _field(_read(data), key)
         if not isinstance(stored, list) or len(stored) != count:
             raise ValueError(f"expected a list of {count} names")
         texts = (name if isinstance(name, str) else _bytes(name) for name in stored)
@@ -77,94 +83,49 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
         ) from None
 
 
-class _Stored:
-    """Arguments and state of an array, dtype or bytes in a pickle, not yet built."""
+def _read(data: bytes) -> Any:
+    """Reads a pickle of arrays; an array becomes a note of how it was to be made."""
+    encoded: dict[str, bytes] = {}  # a text that is used many times is encoded once
 
-    __slots__ = ("arguments", "state")
+    def call(function: Name, arguments: tuple[Any, ...]) -> Any:
+        if function != _ENCODE:
+            return Call(*arguments)
+        text, codec = arguments
+        if type(text) is not str or type(codec) is not str or codec != "latin1":
+            raise ValueError("found bytes of another codec, expected latin1")
+        if text not in encoded:
+            encoded[text] = text.encode("latin1")
+        return encoded[text]
 
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments, self.state = arguments, ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Name:
-    """A stand-in for a function or class that a pickle names."""
-
-    __slots__ = ()
-
-    def __call__(self, *arguments: Any) -> _Stored:
-        return _Stored(*arguments)
-
-
-_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),  # how Python 3 writes bytes in older pickles
-}
-# A nested tuple that uses parts twice can hold 2^n entries, and hashing it as a key
-# takes as long. So only objects made by these opcodes may be used again from the memo.
-_USED_AGAIN = re.compile(
-    "(STACK_)?GLOBAL|REDUCE|(EMPTY_)?(LIST|DICT)|(SHORT_)?BIN(STRING|BYTES|UNICODE)8?"
-    "|STRING|UNICODE"
-)
-_REFUSED = {"DUP", "POP", "POP_MARK", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
+    vocabulary = Vocabulary(
+        names=_NAMES,
+        call=call,
+        refer=_refuse_reference,
+        string=lambda text: text.encode("latin1"),
+        keys=(str, bytes),
+        expected="a dictionary of arrays and lists",
+        advice="write the batch again with arrays of NumPy alone",
+    )
+    return read_pickle(io.BytesIO(data), vocabulary)
 
 
-class _Inert(pickle.Unpickler):
-    """An unpickler that replaces the names that arrays need, and refuses all others."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"refused {module}.{name}")
-        return _Name()
-
-
-def _check_opcodes(data: bytes) -> None:
-    """Refuses pickles that take memory or time out of proportion to their size."""
-    memo: dict[int, str] = {}  # opcode that made the object in each slot
-    last = ""
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        if name in _REFUSED:
-            raise pickle.UnpicklingError(f"found {name}, expected arrays alone")
-        if "PUT" in name or name == "MEMOIZE":
-            slot = len(memo) if name == "MEMOIZE" else int(argument or 0)
-            if slot > len(data):  # all slots up to the largest are allocated
-                raise pickle.UnpicklingError(f"found slot {slot} in the memo")
-            memo[slot] = last
-        elif "GET" in name:
-            made_by = memo.get(int(argument or 0), "")
-            if not _USED_AGAIN.fullmatch(made_by):
-                raise pickle.UnpicklingError(f"found an object of {made_by} used again")
-            last = made_by
-        elif name not in ("FRAME", "PROTO"):
-            last = name
+def _refuse_reference(saved: Any) -> Any:
+    """Refuses data beside the pickle, of which a batch has none."""
+    raise ValueError("found a reference to data beside the pickle, expected none")
 
 
 def _field(batch: Any, name: bytes) -> Any:
     """Returns one entry of a batch."""
     if not isinstance(batch, dict):
         raise ValueError(f"found {type(batch).__name__}, expected a dictionary")
-    written = (name.decode(), "latin1")
-    for key, value in batch.items():
-        if key in (name, name.decode()) or (
-            isinstance(key, _Stored) and key.arguments == written
-        ):
-            return value
+    for key in (name, name.decode()):
+        if key in batch:
+            return batch[key]
     raise ValueError(f"found no {name.decode()!r}")
 
 
 def _bytes(stored: Any) -> bytes:
-    """Returns bytes that are stored as bytes, text, or text with the codec latin1."""
-    if isinstance(stored, _Stored):
-        text, codec = stored.arguments
-        if type(text) is not str or type(codec) is not str or codec != "latin1":
-            raise ValueError("found bytes of another codec, expected latin1")
-        return text.encode("latin1")
+    """Returns bytes that are stored as bytes or as text in latin1."""
     if isinstance(stored, str):
         return stored.encode("latin1")
     if not isinstance(stored, bytes | bytearray):
@@ -178,10 +139,14 @@ def _array(stored: Any) -> np.ndarray:
         if any(type(value) is not int for value in stored):
             raise ValueError("found a list of other than integers")
         return np.array(stored, np.int64)
+    if not isinstance(stored, Call):
+        raise ValueError(f"found {type(stored).__name__}, expected an array or a list")
     _, shape, dtype, fortran, data = stored.state
     kind, order = _bytes(dtype.arguments[0]), _bytes(dtype.state[1])
     numbers = (order + kind).decode("latin1")
     if not re.fullmatch("[<>=|][ui][1248]", numbers):
         raise ValueError(f"found numbers {numbers[:9]}, expected integers")
+    if not all(type(size) is int for size in shape):
+        raise ValueError("found an array whose shape does not consist of sizes")
     values = np.frombuffer(_bytes(data), np.dtype(numbers))
     return values.reshape(shape, order="F" if fortran else "C")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...io.signatures import refuse_pointer
 from ..images.decoding import Encoded, decode_image, describe_reason
-from ..images.signatures import refuse_pointer
 from .image_paths import make_path_finder
 from .text import read_text
 

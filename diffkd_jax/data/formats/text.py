@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..images.signatures import refuse_pointer
+from ...io.signatures import refuse_pointer
 
 MAX_LIST_BYTES = 2**20  # largest file of a list of names
 

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
+from ...io.signatures import refuse_pointer
 from ..images.decoding import describe_reason
 from ..images.objects import MAX_NUMBER
-from ..images.signatures import refuse_pointer
 from .text import parse_whole_number
 
 MAX_BYTES = 2**22

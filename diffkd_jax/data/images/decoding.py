@@ -19,8 +19,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ...io.signatures import name_format
 from .bit_depth import deep_colours, highest_level, is_deep, to_8_bits, with_black_zero
-from .signatures import name_format
 
 try:
     from PIL import AvifImagePlugin  # Pillow 11.3 and newer

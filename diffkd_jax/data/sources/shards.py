@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...io.signatures import refuse_pointer
 from ..formats.single_files import require_path
 from ..formats.text import (
     decode_text,
@@ -21,7 +22,6 @@ from ..formats.text import (
     printable_name,
 )
 from ..images.decoding import IMAGE_ENDINGS, Encoded, describe_reason
-from ..images.signatures import refuse_pointer
 from ..split import MAX_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
 from ..suspects import note_doubts, repeated
 from .folders import OF_SYSTEMS

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from ..checks import expand
 from ..file_kinds import EXPECTED, SAFETENSORS, check_weights, what_is_at
 from ..tensors import read_arrays
-from .pickle_machine import Storage, Tensor, read_pickle
+from .pickled_tensors import Storage, Tensor, read_content
 from .state_dicts import choose, strip
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -97,7 +97,7 @@ def _read_zip(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
             big = _entry(archive, f"{root}byteorder", most=16) == b"big"
             order = ">" if big else "<"
         stream = io.BytesIO(_entry(archive, pickles[0], most=PICKLE_BYTES))
-        tensors = choose(read_pickle(stream)[0])
+        tensors = choose(read_content(stream)[0])
         storages = {tensor.storage for tensor in tensors.values()}
         total = sum(_bytes(storage) for storage in storages)
         if total > FREE_BYTES + MOST_GROWTH * size:
@@ -147,12 +147,12 @@ def _entry(
 
 
 def _read_legacy(file: IO[bytes], choose: Choose) -> dict[str, np.ndarray]:
-    if read_pickle(file)[0] != LEGACY_MAGIC:
+    if read_content(file)[0] != LEGACY_MAGIC:
         raise ValueError(f"found a pickle that torch.save did not write, {EXPECTED}")
-    read_pickle(file)  # version of the protocol
-    system, _ = read_pickle(file)
-    content, declared = read_pickle(file)
-    keys, _ = read_pickle(file)
+    read_content(file)  # version of the protocol
+    system, _ = read_content(file)
+    content, declared = read_content(file)
+    keys, _ = read_content(file)
     if not (isinstance(system, dict) and isinstance(keys, list)):
         raise ValueError(f"found no list of storages, {EXPECTED}")
     order = "<" if system.get("little_endian", True) is True else ">"

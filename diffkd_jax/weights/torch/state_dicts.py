@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .pickle_machine import Tensor
+from .pickled_tensors import Tensor
 
 LOG = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from diffkd_jax.data import open_data
-from diffkd_jax.data.images.signatures import name_format
 from diffkd_jax.data.pipeline.unreadable import first_readable, note_skipped, reason_of
 from diffkd_jax.data.sources import registry
+from diffkd_jax.io.signatures import name_format
 from tests.helpers.data_on_disk import (
     COCO,
     POINTER,

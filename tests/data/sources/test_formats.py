@@ -300,7 +300,7 @@ class Hostile:
 def hostile_batch(path, grey, colour, label):
     write_cifar10(path, colour, label)
     (path / "data_batch_1").write_bytes(pickle.dumps(Hostile()))
-    return "cifar10", str(path), r"refused builtins\.exec"
+    return "cifar10", str(path), r"found the name .builtins\.exec"
 
 
 def label_out_of_range(path, grey, colour, label):

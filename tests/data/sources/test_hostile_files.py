@@ -208,6 +208,20 @@ def test_cifar_batches_of_python_2_are_read(tmp_path):
     assert label.tolist() == [5]
 
 
+def test_names_of_cifar_classes_of_any_age_are_read(tmp_path):
+    names = ["caf\u00e9", "\u732b"]
+    in_utf8 = [name.encode() for name in names]
+    for content in (names, in_utf8):
+        for protocol in (0, 2, 4):
+            file = batch(tmp_path / "meta", {b"label_names": content}, protocol)
+            found = cifar_pickles.read_names(file, b"label_names", 2)
+            assert found == tuple(names)
+    # Python 2 has strings of bytes.
+    strings = b"".join(b"U" + bytes([len(name)]) + name for name in in_utf8)
+    batch(file, b"\x80\x02}U\x0blabel_names](" + strings + b"es.")
+    assert cifar_pickles.read_names(file, b"label_names", 2) == tuple(names)
+
+
 def shard(path, label=b"1", suffix="cls", size=None, picture=b"x"):
     with tarfile.open(path / "train-0.tar", "w") as archive:
         for name, content in (("1.png", picture), (f"1.{suffix}", label)):

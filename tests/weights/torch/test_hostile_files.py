@@ -13,7 +13,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from diffkd_jax.weights.torch import pickle_machine
+from diffkd_jax.io import pickles
+from diffkd_jax.weights.torch.pickled_tensors import read_content
 from diffkd_jax.weights.torch.reader import read_state_dict
 from tests.helpers.goldens import GOLDEN
 
@@ -166,7 +167,7 @@ def test_pickles_that_would_cost_or_break(code, archive):
 
 
 def test_pickles_without_end(archive, monkeypatch):
-    monkeypatch.setattr(pickle_machine, "MOST_OPERATIONS", 1000)
+    monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1000)
     refused(archive(b"]" * 2000), "more than 1,000 operations")
 
 
@@ -247,7 +248,7 @@ def test_harmless_values_beside_the_weights_hold_nothing(protocol, archive):
     path = archive(whole)
     np.testing.assert_array_equal(read_state_dict(path)["w"], [[0, 1], [2, 3]])
     with zipfile.ZipFile(path) as opened, opened.open("archive/data.pkl") as stream:
-        content, _ = pickle_machine.read_pickle(stream)
+        content, _ = read_content(stream)
     plain = {
         int,
         float,
@@ -256,12 +257,12 @@ def test_harmless_values_beside_the_weights_hold_nothing(protocol, archive):
         list,
         dict,
         tuple,
-        pickle_machine.Inert,
+        pickles.Inert,
         type(None),
     }
     assert {type(value) for value in content["other"].values()} <= plain
     for name in ("counter", "default", "set", "namespace", "path", "array", "dtype"):
-        assert isinstance(content["other"][name], pickle_machine.Inert), name
+        assert isinstance(content["other"][name], pickles.Inert), name
 
 
 @pytest.mark.parametrize(

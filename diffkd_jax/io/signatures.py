@@ -4,7 +4,7 @@ import re
 
 LFS = "a pointer of Git LFS in place of the file, which was not fetched (git lfs pull)"
 ANNEX = "a pointer of git-annex in place of the file (git annex get)"
-# What stands at the start, or from the fourth byte on for containers of MPEG.
+# How the bytes of a file begin, and what such a file is.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs\.github\.com/spec/", LFS),
     (rb"/annex/objects/|(?:\.\./)*\.git/annex/", ANNEX),
@@ -32,16 +32,21 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"SIMPLE  =", "a FITS image"),
     (rb"DDS ", "a DDS image"),
     (rb"qoif", "a QOI image"),
-    (rb"\x93NUMPY", "an array of NumPy"),
+    (rb"\x93NUMPY", "a NumPy array (.npy)"),
     (rb"\x89HDF", "an HDF5 file"),
     (rb"PK\x03\x04|PK\x05\x06", "a zip archive"),
     (rb"\x1f\x8b", "a gzip archive"),
-    (rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh", "an archive"),
+    (rb"BZh", "a bzip2 archive"),
+    (rb"\xfd7zXZ", "an xz archive"),
+    (rb"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (rb"7z\xbc\xaf", "a 7z archive"),
+    (rb"Rar!", "a RAR archive"),
     (rb"(?s:.{257})ustar", "a tar archive"),
     (rb"\s*[{\[]\s*[\"{\[\d\]}]", "a JSON text"),
 )
 _PATTERNS = tuple((re.compile(start, re.DOTALL), kind) for start, kind in _KINDS)
-_START = 4096  # bytes that are looked at
+_START = 4096  # number of bytes that are looked at
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # in front of some texts in UTF-8
 
 
 def name_format(data: bytes) -> str:
@@ -55,7 +60,7 @@ def name_format(data: bytes) -> str:
     """
     if not data:
         return "an empty file"
-    start = data[:_START]
+    start = data[:_START].removeprefix(_BYTE_ORDER_MARK)
     for pattern, kind in _PATTERNS:
         if pattern.match(start):
             return kind
@@ -64,15 +69,17 @@ def name_format(data: bytes) -> str:
     return ""
 
 
-def refuse_pointer(data: bytes, where: str) -> None:
+def refuse_pointer(data: bytes, source: str) -> None:
     """Refuses a text that Git LFS or git-annex left in place of a file.
 
     Args:
-      data: content of a file, or its first bytes.
-      where: name of the file, for messages.
+      data: the content of a file, or its first bytes.
+      source: the name of the file, for messages.
 
     Raises:
-      ValueError: such a text; the message begins with ``where``.
+      ValueError: the data are such a text; the message begins with ``source``.
+
+    >>> refuse_pointer(b"0123", "a.npz")
     """
     if (kind := name_format(data)) in (LFS, ANNEX):
-        raise ValueError(f"{where}: found {kind}, expected the file itself")
+        raise ValueError(f"{source}: found {kind}, expected the file itself")
