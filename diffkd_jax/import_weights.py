@@ -26,7 +26,7 @@ from .models.model import Model
 from .train.cluster.devices import run_tool
 from .weights.checks import check_finite, expand
 from .weights.files import export_model, load_torch
-from .weights.metadata import INPUT_KEY, input_text, parse_input
+from .weights.metadata import INPUT_KEY, format_input, parse_input
 from .weights.output_files import check_output, file_to_write
 
 
@@ -85,7 +85,7 @@ def _with_input(model: Model, mean: Sequence[float], std: Sequence[float]) -> Mo
     try:
         if not meta["mean"]:
             raise ValueError("found one of them, expected both")
-        parse_input({INPUT_KEY: input_text(meta)})
+        parse_input({INPUT_KEY: format_input(meta)})
     except ValueError as error:
         raise ValueError(f"--mean={mean}, --std={std}: {error}") from None
     return model._replace(meta=meta)

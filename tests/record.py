@@ -19,7 +19,7 @@ from diffkd_jax.core.norm import BatchNorm
 from diffkd_jax.tasks.classification import task
 from diffkd_jax.tasks.classification.mix import make_prepare
 from diffkd_jax.train.outputs.metrics import read_rows
-from diffkd_jax.weights.files import MODEL_FILE
+from diffkd_jax.weights.output_files import MODEL_FILE
 from tests.helpers.configs import tiny_config
 from tests.helpers.goldens import GOLDEN
 from tests.helpers.own_model import Own

@@ -13,8 +13,10 @@ from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.models import build_network
 from diffkd_jax.models.model import by_path
-from diffkd_jax.weights.files import MODEL_FILE, build_untrained, export_model
+from diffkd_jax.weights.files import export_model
 from diffkd_jax.weights.initial import frozen_mask
+from diffkd_jax.weights.output_files import MODEL_FILE
+from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.configs import load_config
 
 IDS = (7, 8, 11, 21, 23, 26, 0)  # road, sidewalk, building, ..., not labelled

@@ -20,7 +20,7 @@ from ..methods import METHODS, Method
 from ..models.model import Model, from_linen
 from ..named import call, find, keywords
 from ..tasks import TASKS, Evidence, Task
-from ..weights.files import build_untrained, with_head
+from ..weights.untrained import build_untrained, with_head
 
 
 def make_task(options: sections.Task, shared: Mapping[str, Any], data: Data) -> Task:

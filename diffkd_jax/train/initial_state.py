@@ -13,8 +13,9 @@ from ..core.step import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite
-from ..weights.files import model_file, read_input
+from ..weights.files import model_file
 from ..weights.initial import inherit, inherited, load_into, start_from
+from ..weights.weights import open_weights, read_input
 from .build import Run, student_variables
 from .cluster import sharding
 
@@ -83,12 +84,13 @@ def check_start(options: sections.Student, run: Run) -> None:
 
 def _from_file(options: sections.Student, student: Model, variables: Any) -> Any:
     """Returns variables, or their shapes, with those of ``student.init``."""
-    file = model_file(options.init)
-    if known := read_input(file):  # training on may change it on purpose
+    weights = open_weights(model_file(options.init))
+    file = weights.path
+    if known := read_input(weights):  # training on may change it on purpose
         difference = input_difference(known, student.meta)
         if difference:
             LOG.warning("student.init: %s: %s", file, difference)
-    found, spare = load_into(file, student, options.init_into)
+    found, spare = load_into(weights, student, options.init_into)
     check_finite(f"student.init: {file}", found)
     return start_from(
         variables,

@@ -13,17 +13,11 @@ from ..config.sections import Config, Student, Teacher
 from ..models.inputs import check_input
 from ..models.model import Model, split
 from ..weights.checks import check_finite, expand
-from ..weights.files import (
-    EMA_FILE,
-    described,
-    is_classifier,
-    is_ours,
-    load_model,
-    load_torch,
-    model_file,
-    read_description,
-    read_input,
-)
+from ..weights.files import load_model, load_torch, model_file
+from ..weights.metadata import OPTIONAL_FIELDS
+from ..weights.output_files import EMA_FILE
+from ..weights.untrained import is_classifier
+from ..weights.weights import is_ours, open_weights, read_description, read_input
 from .workdir.checkpoint import checksum
 
 LOG = logging.getLogger(__name__)
@@ -133,20 +127,21 @@ def load_teacher(
       ValueError: another architecture, class count, channels, normalisation or size
         than expected, or numbers that are not finite.
     """
-    file, meta = model_file(path, weights), expected.meta
-    if is_ours(file):
-        found = read_description(file)
+    opened, meta = open_weights(model_file(path, weights)), expected.meta
+    file = opened.path
+    if is_ours(opened):
+        found = read_description(opened)
         _check_fits(file, found, meta)
         if weights == "ema" and file.name != EMA_FILE:
             raise ValueError(
                 f"teacher.weights: found 'ema' for {file}, expected a workdir with "
                 f"{EMA_FILE}, or that file"
             )
-        loaded = load_model(file, meta["model"])
+        loaded = load_model(opened, meta["model"])
         LOG.info("teacher: %s", file)
     else:
         loaded, reference = load_torch(
-            file,
+            opened,
             meta["model"],
             meta["options"],
             tuple(meta["input_shape"]),
@@ -154,7 +149,7 @@ def load_teacher(
             weights,
         )
         LOG.info("teacher: %s, named as by %s", file, reference)
-        found = {**meta, **read_input(file)}
+        found = {**meta, **read_input(opened)}
     check_input(f"teacher.init: {file}", found, meta, lambda: is_classifier(expected))
     check_finite(f"teacher.init: {file}", loaded.variables)
     image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
@@ -162,7 +157,8 @@ def load_teacher(
     if freeze:
         params, state = expected.freeze(params, state, {"image": image})
     # What its own file says; its classes need not be those of the data.
-    own = described(loaded.meta) | {"checksum": checksum(loaded.variables)}
+    own = {field: loaded.meta[field] for field in OPTIONAL_FIELDS}
+    own["checksum"] = checksum(loaded.variables)
     variables = {"params": params, **state}
     return expected._replace(variables=variables, meta={**meta, **own})
 

@@ -1,23 +1,25 @@
-"""Checks of what comes from a file or a command line."""
+"""Checks of values that come from a file or a command line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..models.model import by_path
 
 
-def check_finite(source: str | Path, variables: Any) -> None:
+def check_finite(source: str | Path, variables: PyTree) -> None:
     """Refuses weights with NaN or infinity.
 
     Args:
-      source: what the message names.
+      source: where the weights are from, for messages.
       variables: a tree of arrays.
 
     Raises:
-      ValueError: not all numbers are finite; names the first array.
+      ValueError: a number is not finite; the message names the first such array.
 
     >>> check_finite("teacher", {"bias": np.array([0.0, np.nan])})
     Traceback (most recent call last):
@@ -33,23 +35,30 @@ def check_finite(source: str | Path, variables: Any) -> None:
             )
 
 
-def cast_arrays(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.ndarray]:
+def cast_arrays(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """Casts the arrays of a file to the dtypes of the model that they are for.
 
-    Raises:
-      ValueError: other names or shapes, or numbers of another kind.
+    Args:
+      arrays: name to array, as they are in the file.
+      expected: name to array or ``jax.ShapeDtypeStruct``, as the model has them.
 
-    >>> found = {"a": np.ones(2, np.float16)}
-    >>> cast_arrays(found, {"a": np.zeros(2, np.float32)})["a"].dtype
+    Raises:
+      ValueError: the names or shapes differ, or an array cannot be cast because it
+        holds numbers of another kind, such as integers for floating point.
+
+    >>> arrays = {"a": np.ones(2, np.float16)}
+    >>> cast_arrays(arrays, {"a": np.zeros(2, np.float32)})["a"].dtype
     dtype('float32')
     """
     wrong = sorted(
         name
-        for name in {*found, *expected}
-        if name not in found
+        for name in {*arrays, *expected}
+        if name not in arrays
         or name not in expected
-        or found[name].shape != expected[name].shape
-        or not _converts(found[name].dtype, expected[name].dtype)
+        or arrays[name].shape != expected[name].shape
+        or not _can_cast(arrays[name].dtype, expected[name].dtype)
     )
     if wrong:
         raise ValueError(
@@ -58,15 +67,21 @@ def cast_arrays(found: dict[str, np.ndarray], expected: dict) -> dict[str, np.nd
         )
     return {
         name: array.astype(expected[name].dtype, copy=False)
-        for name, array in found.items()
+        for name, array in arrays.items()
     }
 
 
 def expand(path: str | Path) -> Path:
-    """The path with ``~`` replaced by the home directory.
+    """Returns a path with ``~`` replaced by the home directory.
+
+    Args:
+      path: a path on this machine.
 
     Raises:
-      ValueError: the home of a user who is not known, or a URL.
+      ValueError: the path is a URL, or the home directory is not known.
+
+    >>> expand("runs/quickstart").as_posix()
+    'runs/quickstart'
     """
     if "://" in str(path):
         raise ValueError(
@@ -79,6 +94,7 @@ def expand(path: str | Path) -> Path:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _converts(found: Any, wanted: Any) -> bool:
-    floating = jnp.issubdtype(found, jnp.floating)
-    return found == wanted or (floating and jnp.issubdtype(wanted, jnp.floating))
+def _can_cast(dtype: np.dtype, expected: np.dtype) -> bool:
+    """Returns whether two dtypes are equal or both floating point."""
+    is_floating = jnp.issubdtype(dtype, jnp.floating)
+    return dtype == expected or (is_floating and jnp.issubdtype(expected, jnp.floating))

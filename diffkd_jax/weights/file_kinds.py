@@ -1,33 +1,36 @@
-"""What a file is that should hold weights, told by how it begins."""
+"""The kind of a file that should hold weights, told by its first bytes and its name."""
 
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-START = 4096  # bytes that are looked at
-MOST_NAMED = 8
-RUN = ("config.json", "model.safetensors", "model_ema.safetensors")  # one makes a run
-OF_RUNS = (*RUN, "summary.json", "diverged.json")
+from ..io.signatures import name_format
+
 ENDINGS = (
     *(".bin", ".ckpt", ".gguf", ".h5", ".hdf5", ".index", ".json", ".keras"),
     *(".msgpack", ".npy", ".npz", ".onnx", ".pb", ".pkl", ".pt", ".pth"),
     *(".safetensors", ".tar", ".tflite", ".zip"),
 )
 EXPECTED = "expected weights in a .safetensors or .pth file"
-AGAIN = "download it again"
-UNPACK = "unpack it and name the file of weights inside"
-CONVERT = "save its weights as .safetensors or .pth"
+_START = 4096  # number of bytes that are looked at
+_MAX_NAMES = 8  # in a message
+_AGAIN = "download it again"
+_LOGIN = "a download that failed leaves such a file, and one that needs a login"
+_UNPACK = "unpack it and name the file of weights inside"
+_CONVERT = "save its weights as .safetensors or .pth"
+_MODEL_FILES = ("config.json", "model.safetensors", "model_ema.safetensors")
+_RUN_FILES = (*_MODEL_FILES, "summary.json", "diverged.json")
 
 
 class Kind(NamedTuple):
-    """What a file is.
+    """The kind of a file.
 
     Attributes:
-      name: a phrase for messages, "an empty file".
-      advice: how to go on; "" where there is nothing to say.
-      holds_weights: whether it may be weights that are read here.
-      is_damaged: whether it may be what a damaged disk leaves of any file.
+      name: a phrase for messages, such as "an empty file".
+      advice: how to go on, for messages, or "" for no advice.
+      holds_weights: whether the file may be weights that are read here.
+      is_damaged: whether a damaged disk may leave such bytes in any file.
     """
 
     name: str
@@ -36,140 +39,169 @@ class Kind(NamedTuple):
     is_damaged: bool = False
 
 
-# Position of a mark in the file, the mark, and what has it there.
-MARKS = (
-    (0, b"PK\x03\x04", Kind("a zip archive", holds_weights=True)),
-    (0, b"PK", Kind("a zip archive without entries", AGAIN)),
-    (0, b"\x80", Kind("a pickle", holds_weights=True)),
-    (0, b"version https://git-lfs", Kind("a pointer of Git LFS", "git lfs pull")),
-    (0, b"\x89HDF", Kind("a file of HDF5, as Keras writes it", CONVERT)),
-    (0, b"\x93NUMPY", Kind("an array of NumPy (.npy)", CONVERT)),
-    (0, b"GGUF", Kind("a file of GGUF", CONVERT)),
-    (4, b"TFL3", Kind("a model of TensorFlow Lite", CONVERT)),
-    (0, b"\x1f\x8b", Kind("a gzip archive", UNPACK)),
-    (0, b"BZh", Kind("a bzip2 archive", UNPACK)),
-    (0, b"\xfd7zXZ", Kind("an xz archive", UNPACK)),
-    (0, b"\x28\xb5\x2f\xfd", Kind("a zstd archive", UNPACK)),
-    (0, b"7z\xbc\xaf", Kind("a 7z archive", UNPACK)),
-    (0, b"Rar!", Kind("a RAR archive", UNPACK)),
-    (257, b"ustar", Kind("a tar archive", UNPACK)),
-    (0, b"\x89PNG", Kind("an image (PNG)")),
-    (0, b"\xff\xd8\xff", Kind("an image (JPEG)")),
-    (0, b"%PDF", Kind("a PDF document")),
-)
-# Endings of formats whose files begin with nothing to know them by.
-NAMES = (
-    (r"\.msgpack$", Kind("a file of MessagePack, as Flax writes it", CONVERT)),
-    (r"\.(index|data-\d+-of-\d+)$", Kind("a checkpoint of TensorFlow", CONVERT)),
-    (r"\.(onnx|pb)$", Kind("a model of ONNX or TensorFlow", CONVERT)),
-)
 SAFETENSORS = Kind("a .safetensors file", holds_weights=True)
-PROTOBUF = Kind("a model of ONNX or TensorFlow (protobuf)", CONVERT)
-INDEX = Kind(
+_ZIP = Kind("a zip archive", holds_weights=True)
+_PICKLE = Kind("a pickle", holds_weights=True)
+_INDEX = Kind(
     "an index of weights that are split over several files (shards)",
     "save them as one file",
 )
+_PROTOBUF = Kind("a model of ONNX or TensorFlow (protobuf)", _CONVERT)
+# Formats that files of weights have, by their first bytes.
+_FIRST_BYTES = (
+    (rb"PK\x03\x04", _ZIP),
+    (rb"PK", Kind("a zip archive without entries", _AGAIN)),
+    (rb"\x80", _PICKLE),
+    (rb"GGUF", Kind("a file of GGUF", _CONVERT)),
+    (rb".{4}TFL3", Kind("a model of TensorFlow Lite", _CONVERT)),
+)
+# A version number, then a text or a message: how these files begin.
+_PROTOBUF_START = rb"\x08[\x01-\x20][\x12\x1a\x3a]"
+# Endings of formats whose first bytes tell nothing.
+_NAME_ENDINGS = (
+    (r"\.msgpack$", Kind("a file of MessagePack, as Flax writes it", _CONVERT)),
+    (r"\.(index|data-\d+-of-\d+)$", Kind("a checkpoint of TensorFlow", _CONVERT)),
+    (r"\.(onnx|pb)$", Kind("a model of ONNX or TensorFlow", _CONVERT)),
+)
+# How to go on with a file of another kind.
+_ADVICE = {
+    "a web page (HTML)": _LOGIN,
+    "an XML text": _LOGIN,
+    "an HDF5 file": _CONVERT,  # Keras writes such files
+    "a NumPy array (.npy)": _CONVERT,
+}
 
 
-def check_weights(path: Path) -> Kind:
-    """Returns what a file is, if it may be weights.
+def check_kind(path: Path) -> Kind:
+    r"""Returns the kind of a file that may be weights.
+
+    Args:
+      path: the file.
 
     Raises:
-      ValueError: it is something else; says what.
-      OSError: it cannot be read.
+      ValueError: the file is something else; the message says what.
+      OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "resnet8.pth")
+    ...     _ = path.write_bytes(b"PK\3\4 and so on")
+    ...     check_kind(path).name
+    'a zip archive'
     """
-    kind = kind_of(path)
+    kind = find_kind(path)
     if not kind.holds_weights:
         advice = f"; {kind.advice}" if kind.advice else ""
         raise ValueError(f"{path}: found {kind.name}, {EXPECTED}{advice}")
     return kind
 
 
-def kind_of(path: Path) -> Kind:
-    """Returns what a file is, without reading more than its beginning.
+def find_kind(path: Path) -> Kind:
+    r"""Returns the kind of a file, of which only the beginning is read.
+
+    Args:
+      path: the file.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.ckpt.index")
+    ...     _ = path.write_bytes(b"\1\2\3\4")
+    ...     find_kind(path).name
+    'a checkpoint of TensorFlow'
     """
     with path.open("rb") as file:
-        kind = kind_of_start(file.read(START))
-    if kind.is_damaged and not kind.advice:  # bytes that are not known
-        named = (kind for ending, kind in NAMES if re.search(ending, path.name))
-        kind = next(named, kind)
+        kind = kind_of_start(file.read(_START))
+    if kind.is_damaged and not kind.advice:  # the bytes are not known
+        kinds = (kind for ending, kind in _NAME_ENDINGS if re.search(ending, path.name))
+        kind = next(kinds, kind)
     return kind
 
 
 def kind_of_start(start: bytes) -> Kind:
-    r"""Returns what a file is whose first bytes are these.
+    r"""Returns the kind of a file that begins with the given bytes.
+
+    Args:
+      start: the first 4096 bytes of the file, or all of a shorter one.
 
     >>> kind_of_start(b"").name
     'an empty file'
     >>> kind_of_start(b"<!DOCTYPE html><html>").name
-    'a web page'
+    'a web page (HTML)'
     >>> kind_of_start(b"\0\1\2\3 and so on").name
     'a file that begins with the bytes 00 01 02 03 20 61 6e 64'
     """
     if not start.strip(b"\0"):
         name = "a file that begins with zeros" if start else "an empty file"
-        return Kind(name, AGAIN, is_damaged=True)
+        return Kind(name, _AGAIN, is_damaged=True)
     if start[8:9] == b"{" and b"\0" in start[:8]:
         return SAFETENSORS
-    for position, mark, kind in MARKS:
-        if start[position:].startswith(mark):
+    for pattern, kind in _FIRST_BYTES:
+        if re.match(pattern, start, re.DOTALL):
             return kind
-    text = _text(start)
+    text = _decode(start)
+    if text[:1] in ("{", "[") and '"weight_map"' in text:
+        return _INDEX
+    if name := name_format(start):
+        is_archive = name.endswith(" archive")
+        return Kind(name, _UNPACK if is_archive else _ADVICE.get(name, ""))
     if text:
         return _kind_of_text(text)
-    # A number of a version, then a text or a message: how these files begin.
-    if re.match(rb"\x08[\x01-\x20][\x12\x1a\x3a]", start):
-        return PROTOBUF
+    if re.match(_PROTOBUF_START, start):
+        return _PROTOBUF
     shown = start[:8].hex(" ")
     return Kind(f"a file that begins with the bytes {shown}", is_damaged=True)
 
 
-def what_is_in(folder: Path, wanted: str) -> str:
-    """Returns what a folder holds in place of the file of a model, "" for nothing.
+def describe_folder(folder: Path, missing: str) -> str:
+    """Returns a sentence about what a folder holds, or "" if there is nothing to say.
 
     Args:
-      folder: it exists.
-      wanted: name of the file that is not there.
+      folder: an existing folder.
+      missing: name of the file of weights that the folder does not have.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "resnet8.pth").touch()
+    ...     describe_folder(Path(folder), "model.safetensors")[:50]
+    "found no model.safetensors, but ['resnet8.pth'], e"
     """
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    runs = [path.name for path in inside if any(os.path.exists(path / n) for n in RUN)]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    runs = [path.name for path in folders if _is_run(path)]
     if runs and (folder / "config.json").exists():
         return (
-            f"found no {wanted} and a config.json, of a run that is not finished; the "
+            f"found no {missing} and a config.json, of a run that is not finished; the "
             "command that began it finishes it"
         )
     if runs:
         return (
-            f"found no {wanted}, but the runs {_few(runs)}, expected one run; "
+            f"found no {missing}, but the runs {_shorten(runs)}, expected one run; "
             f"name it, such as {folder / runs[0]}"
         )
     if (folder / "checkpoints").is_dir():
         return (
-            f"found no {wanted}, but the checkpoints of a run, expected a finished "
+            f"found no {missing}, but the checkpoints of a run, expected a finished "
             "run; the command that began it finishes it"
         )
-    files = sorted(p.name for p in folder.iterdir() if p.suffix in ENDINGS)
-    if files := [name for name in files if name not in OF_RUNS]:
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in ENDINGS)
+    if files := [name for name in files if name not in _RUN_FILES]:
         return (
-            f"found no {wanted}, but {_few(files)}, expected the workdir of a "
-            "run; a file of weights is named itself"
+            f"found no {missing}, but {_shorten(files)}, expected the workdir of a "
+            "run; to use a file of weights, name the file itself"
         )
     return ""
 
 
-def _few(names: list[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return f"{names[:MOST_NAMED]}" + (f" and {more} more" if more > 0 else "")
-
-
 def shard_note(path: Path) -> str:
-    """Returns a remark for messages if a file's name says that it is one of several.
+    r"""Returns a remark for messages if a file's name says that it is one of several.
+
+    Args:
+      path: the file.
 
     >>> shard_note(Path("model-00001-of-00002.safetensors"))
-    '\\nit is one of several shards; save them as one file'
+    '\nit is one of several shards; save them as one file'
     >>> shard_note(Path("resnet50-0676ba61.pth"))
     ''
     """
@@ -177,21 +209,35 @@ def shard_note(path: Path) -> str:
     return "\nit is one of several shards; save them as one file" if is_shard else ""
 
 
-def what_is_at(path: Path) -> str:
+def describe_path(path: Path) -> str:
     """Returns a phrase for a path at which there is no file to read.
 
-    >>> what_is_at(Path("/")), what_is_at(Path("/no/such/file"))
+    Args:
+      path: the path, which need not exist.
+
+    >>> describe_path(Path("/")), describe_path(Path("/no/such/file"))
     ('a directory', 'nothing')
     """
     if path.is_dir():
         return "a directory"
     if path.is_symlink() and not path.exists():
-        return f"a link to {os.readlink(path)}, where nothing is"
+        return f"a link to {os.readlink(path)}, which does not exist"
     return "something that is not a file" if path.exists() else "nothing"
 
 
-def _text(start: bytes) -> str:
-    """The beginning as text; "" where it is not text."""
+def _is_run(folder: Path) -> bool:
+    """Returns whether a folder is the workdir of a run."""
+    return any(os.path.exists(folder / name) for name in _MODEL_FILES)
+
+
+def _shorten(names: list[str]) -> str:
+    """Returns the first names of a list, and how many follow."""
+    rest = len(names) - _MAX_NAMES
+    return f"{names[:_MAX_NAMES]}" + (f" and {rest} more" if rest > 0 else "")
+
+
+def _decode(start: bytes) -> str:
+    """Returns the beginning of a text, or "" for bytes that are not text."""
     for cut in range(4):  # bytes of a letter that goes on behind the end
         try:
             text = start[: len(start) - cut].decode("utf-8-sig")
@@ -205,17 +251,12 @@ def _text(start: bytes) -> str:
 
 
 def _kind_of_text(text: str) -> Kind:
+    """Returns the kind of a text file of no known format."""
     if text.startswith("<"):
-        page = re.match(r"<(!doctype html|html|head|body)", text, re.IGNORECASE)
-        return Kind(
-            "a web page" if page else "a text in XML",
-            "a download that failed leaves such a file, and one that needs a login",
-        )
-    if "annex/objects/" in text:
-        return Kind("a pointer of git-annex", "git annex get")
+        return Kind("an XML text", _LOGIN)
     if re.match(r"outs:\s+- md5:", text):
         return Kind("a pointer of DVC", "dvc pull")
     if text[0] in "{[":
-        return INDEX if '"weight_map"' in text else Kind("a text in JSON")
-    first = text.splitlines()[0][:40]
-    return Kind(f"a text that begins with {first!r}", AGAIN)
+        return Kind("a JSON text")
+    first_line = text.splitlines()[0][:40]
+    return Kind(f"a text that begins with {first_line!r}", _AGAIN)

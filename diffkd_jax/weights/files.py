@@ -1,7 +1,6 @@
-"""Models on disk: our own exports, and weights of PyTorch definitions."""
+"""Models in files: our own exports, and weights of PyTorch definitions."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,105 +9,42 @@ import numpy as np
 from flax.errors import FlaxError
 
 from ..io import valid_json
-from ..models import MODELS, build_network, make
-from ..models.inputs import input_of
+from ..models import MODELS, build_network
 from ..models.model import Model, by_path
 from .checks import cast_arrays, expand
-from .file_kinds import SAFETENSORS, kind_of, shard_note, what_is_at, what_is_in
-from .metadata import (
-    INPUT_KEY,
-    KEY,
-    UNKNOWN,
-    check_model_name,
-    input_text,
-    parse_input,
-    parse_metadata,
-)
-from .output_files import EMA_FILE, MODEL_FILE
-from .tensors import read_arrays, read_metadata, write_arrays
+from .file_kinds import describe_folder, describe_path, shard_note
+from .metadata import INPUT_KEY, KEY, check_model_name, format_input
+from .output_files import EMA_FILE, MODEL_FILE, write_arrays
 from .torch.convert import count_classes, export_state_dict, import_weights
 from .torch.names.classifiers import references
 from .torch.reader import read_state_dict
+from .untrained import build_untrained, shapes_of
+from .weights import Weights, is_ours, open_weights, read_description, read_input
 
-LARGE_ENOUGH = 224  # side of a picture, pixels, that every built-in model takes
-# What a model raises that cannot be made with the options of a file.
-BUILD_ERRORS = (
+_SUFFICIENT_SIDE = 224  # pixels; every built-in model takes such an image
+# Errors of a model that cannot be made with the options of a file.
+_BUILD_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, FlaxError, LookupError),
     *(MemoryError, RecursionError, TypeError, ValueError),
 )
 
 
-def build_untrained(
-    name: str,
-    options: dict[str, Any],
-    data_meta: Mapping[str, Any],
-    input_shape: tuple[int, ...],
-) -> Model:
-    """Builds an untrained model for data of a description.
-
-    Args:
-      name: see :func:`diffkd_jax.models.build_network`.
-      options: further arguments of the model.
-      data_meta: of the data; ``num_classes``, and ``class_names``, ``mean``, ``std``
-        and ``channel_order`` where they are known.
-      input_shape: of one picture, ``(h, w, c)``.
-
-    Raises:
-      ValueError: no such model, options that it does not take, or what is made is no
-        model.
-
-    >>> build_untrained("resnet8", {}, {"num_classes": 10}, (28, 28, 1)).meta["model"]
-    'resnet8'
-    """
-    meta = {
-        "model": name,
-        "options": options,
-        "num_classes": data_meta["num_classes"],
-        "class_names": list(data_meta.get("class_names", ())),
-        "input_shape": list(input_shape),
-        **input_of(data_meta, input_shape[-1]),
-    }
-    try:
-        # As it is read back from a file: tuples become lists.
-        meta = json.loads(json.dumps(meta, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"options: found {options}, expected finite numbers, texts and lists, "
-            f"which a file can hold ({error})"
-        ) from None
-    h, w, c = input_shape
-    given = {**data_meta, "channels": c, "image_size": [h, w]}
-    return make(name, options, given)._replace(meta=meta)
-
-
-def with_head(data_meta: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
-    """The description of data for a model with a head of its own.
-
-    Args:
-      data_meta: of the data.
-      num_classes: of the head, 0 for the classes of the data.
-
-    >>> with_head({"num_classes": 2, "class_names": ["ant", "bee"]}, 1000)
-    {'num_classes': 1000}
-    """
-    own = num_classes or data_meta["num_classes"]
-    meta = {**data_meta, "num_classes": own}
-    if own != data_meta["num_classes"]:
-        meta.pop("class_names", None)
-    return meta
-
-
-def described(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns of a model's description what tells its classes and its normalisation."""
-    return {field: meta[field] for field in UNKNOWN}
-
-
 def export_model(path: Path, model: Model) -> None:
-    """Writes variables and what is needed to rebuild the model.
+    """Writes a trained model: its variables, and what is needed to build it again.
 
     Args:
-      path: target file, replaced only when the new one is complete.
-      model: with variables ``{"params": ..., "batch_stats": ...}``.
+      path: the ``.safetensors`` file to write; it is replaced when the new one is
+        complete.
+      model: a model with variables.
+
+    >>> import tempfile
+    >>> model = build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3))
+    >>> model = model._replace(variables={"params": {"head": {"bias": np.zeros(10)}}})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     export_model(path, model)
+    ...     list(open_weights(path).arrays)
+    ['params/head/bias']
     """
     arrays = {name: np.asarray(x) for name, x in by_path(model.variables).items()}
     write_arrays(path, arrays, {KEY: valid_json.dumps(model.meta)})
@@ -117,21 +53,29 @@ def export_model(path: Path, model: Model) -> None:
 def export_torch(path: Path, model: Model, reference: str = "") -> str:
     """Writes the state dict that the PyTorch definition loads, as ``.safetensors``.
 
-    Counters of batch norms are left out, which PyTorch fills in. So are Swin's index
-    tables, which timm does not keep; the other definitions of Swin take the file with
-    ``strict=False``.
+    The file does not hold the counters of batch norms, which PyTorch fills in. It does
+    not hold the index tables of Swin either: timm does not keep them, and the other
+    definitions of Swin load the file with ``strict=False``.
 
     Args:
-      path: target file, replaced only when the new one is complete.
-      model: of an architecture that a reference defines.
-      reference: a key of :func:`diffkd_jax.weights.torch.names.classifiers.references`;
-        the first by default.
+      path: the file to write; it is replaced when the new one is complete.
+      model: a trained model that a PyTorch reference defines too.
+      reference: a key of :func:`diffkd_jax.weights.torch.names.classifiers.references`,
+        or "" for the first.
 
     Returns:
       The reference whose names were written.
 
     Raises:
-      ValueError: no such reference.
+      ValueError: the model has no such reference.
+
+    >>> import tempfile
+    >>> model = build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3))
+    >>> model = model._replace(variables={"params": {"head": {"bias": np.zeros(10)}}})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "student.safetensors")
+    ...     export_torch(path, model), list(open_weights(path).arrays)
+    ('cifar', ['fc.bias'])
     """
     tables = references(model.module)
     if not tables or reference not in ("", *tables):
@@ -141,111 +85,138 @@ def export_torch(path: Path, model: Model, reference: str = "") -> str:
         )
     reference = reference or next(iter(tables))
     arrays = export_state_dict(model.variables, tables[reference])
-    metadata = {"format": "pt", INPUT_KEY: input_text(model.meta)}
+    metadata = {"format": "pt", INPUT_KEY: format_input(model.meta)}
     write_arrays(path, arrays, metadata)
     return reference
 
 
-def load_model(path: str | Path, model: str = "") -> Model:
-    """A model that we exported, from its file or the workdir of a finished run.
+def load_model(source: str | Path | Weights, model: str = "") -> Model:
+    """Loads a model that we exported.
 
     Args:
-      path: the file or workdir.
-      model: import path of a model of your own that the file may hold,
-        ``package.module:name``. A file decides among built-in models alone: to make
-        another is to run code, and the name would be the file's.
+      source: the file, the workdir of a finished run, or weights that are open already.
+      model: import path ``package.module:name`` of a model of your own that the file
+        may hold, or "" for built-in models alone. To build a model is to run code, so
+        the name in a file alone is not enough.
 
     Returns:
-      The model, its variables numpy arrays.
+      The model; its variables are NumPy arrays.
 
     Raises:
-      FileNotFoundError: no such file, or a workdir without an exported model.
-      ValueError: not a file of ours, a model that is neither built in nor ``model``, or
-        variables that do not fit it.
+      FileNotFoundError: there is no such file, or the workdir holds no exported model.
+      ValueError: we did not export the file, its model is neither built in nor
+        ``model``, or its variables do not fit the model.
+
+    >>> import tempfile
+    >>> model = build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3))
+    >>> zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    >>> variables = jax.tree.map(zeros, shapes_of(model, (8, 8, 3)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     export_model(path, model._replace(variables=variables))
+    ...     load_model(path).meta["num_classes"]
+    10
     """
-    file = model_file(path)
-    meta, found = read_description(file), read_arrays(file)
+    weights = open_weights(
+        source if isinstance(source, Weights) else model_file(source)
+    )
+    meta = read_description(weights)
+    arrays = weights.arrays
     try:
         check_model_name(meta["model"], model)
         shape = meta["input_shape"]
-        if meta["model"] in MODELS:  # of theirs only the channels bind
-            shape = (*(min(side, LARGE_ENOUGH) for side in shape[:2]), shape[2])
-        made = build_untrained(meta["model"], meta["options"], meta, tuple(shape))
-        template = shapes_of(made, shape)
-        arrays = cast_arrays(found, by_path(template))
-    except BUILD_ERRORS as error:
-        raise ValueError(f"{file}: {error or type(error).__name__}") from error
+        if meta["model"] in MODELS:  # their variables depend on the channels alone
+            sides = (min(side, _SUFFICIENT_SIDE) for side in shape[:2])
+            shape = (*sides, shape[2])
+        untrained = build_untrained(meta["model"], meta["options"], meta, tuple(shape))
+        template = shapes_of(untrained, shape)
+        arrays = cast_arrays(arrays, by_path(template))
+    except _BUILD_ERRORS as error:
+        reason = error or type(error).__name__
+        raise ValueError(f"{weights.path}: {reason}") from error
     leaves = [arrays[name] for name in by_path(template)]
     variables = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    return made._replace(variables=variables, meta=meta)
+    return untrained._replace(variables=variables, meta=meta)
 
 
-def load_variables(file: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables in a file, of whatever model it describes.
+def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the variables in a file, whatever its head.
 
     Args:
-      file: one that we exported, or weights of a PyTorch definition of the model that
-        ``meta`` describes, whatever its head.
-      meta: of the model that they are for.
+      weights: an open file that we exported, of any model; or one of a PyTorch
+        definition of the model that ``meta`` describes.
+      meta: description of the model that the variables are for.
+
+    Returns:
+      ``{"params": ..., ...}``. Below the collections, a file of ours gives flat
+      dictionaries by path, and a file of a PyTorch definition gives nested ones.
 
     Raises:
-      ValueError: a file that cannot be read or does not fit.
+      ValueError: the file cannot be read or does not fit.
+
+    >>> import tempfile
+    >>> model = build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3))
+    >>> model = model._replace(variables={"params": {"head": {"bias": np.zeros(1)}}})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     export_model(path, model)
+    ...     load_variables(open_weights(path), model.meta)
+    {'params': {'head/bias': array([0.])}}
     """
-    if is_ours(file):
-        nested: dict[str, Any] = {}
-        for name, array in read_arrays(file).items():
+    if is_ours(weights):
+        variables: dict[str, Any] = {}
+        for name, array in weights.arrays.items():
             collection, _, path = name.partition("/")
-            nested.setdefault(collection, {})[path] = array
-        return nested
+            variables.setdefault(collection, {})[path] = array
+        return variables
     shape = tuple(meta["input_shape"])
-    return load_torch(file, meta["model"], meta["options"], shape)[0].variables
-
-
-def read_description(file: Path) -> dict[str, Any]:
-    """What :func:`export_model` wrote of the model, of a checked form.
-
-    Raises:
-      ValueError: not a file of ours.
-    """
-    metadata = read_metadata(file)
-    try:
-        return parse_metadata(metadata)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    return load_torch(weights, meta["model"], meta["options"], shape)[0].variables
 
 
 def load_torch(
-    path: str | Path,
+    source: str | Path | Weights,
     name: str,
     options: dict[str, Any],
     input_shape: tuple[int, ...],
     num_classes: int = 0,
     weights: str = "",
 ) -> tuple[Model, str]:
-    """A model with the weights of a PyTorch definition.
+    """Loads weights of a PyTorch definition into our model.
 
     Args:
-      path: ``.safetensors`` or ``.pth`` file, see
+      source: ``.safetensors`` or ``.pth`` file, or weights that are open already, see
         :func:`diffkd_jax.weights.torch.reader.read_state_dict`.
       name: a key of :data:`diffkd_jax.models.MODELS`.
-      options: fields of the model.
-      input_shape: of one picture, ``(h, w, c)``; only the channels bind.
-      num_classes: expected number of logits, 0 for those of the file.
-      weights: which of several sets, "" or "ema".
+      options: keyword arguments of the model.
+      input_shape: ``(h, w, c)`` of one image; only the channels must be right.
+      num_classes: expected number of logits, or 0 for as many as the file has.
+      weights: which set in the file, "" or "ema".
 
     Returns:
-      The model, and the name of the reference whose names were found.
+      The model, and the name of the reference whose names the file has.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a file that cannot be read, or does not fit the model: names that
-        are missing, unexpected or mis-shaped are listed.
+      FileNotFoundError: there is no such file.
+      ValueError: the file cannot be read or does not fit the model. The message lists
+        names that are missing, unexpected or of another shape.
+
+    >>> import tempfile
+    >>> model = build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3))
+    >>> zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    >>> variables = jax.tree.map(zeros, shapes_of(model, (8, 8, 3)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "student.safetensors")
+    ...     _ = export_torch(path, model._replace(variables=variables))
+    ...     model, reference = load_torch(path, "resnet8", {}, (8, 8, 3))
+    ...     model.meta["num_classes"], reference
+    (10, 'cifar')
     """
-    state_dict = read_state_dict(path, weights)
+    file = open_weights(source)
+    state_dict = read_state_dict(file, weights)
     classes = count_classes(build_network(name, num_classes=1, **options), state_dict)
     if classes and num_classes not in (0, classes):
         raise ValueError(
-            f"{path}: found a head of {classes} classes, expected {num_classes} "
+            f"{file.path}: found a head of {classes} classes, expected {num_classes} "
             "(teacher.num_classes, or the classes of the data)"
         )
     # Without a head one class will do: the strict check below tells.
@@ -254,41 +225,30 @@ def load_torch(
     try:
         variables, reference = import_weights(model.module, state_dict, template)
     except ValueError as error:
-        note = shard_note(expand(path))
-        raise ValueError(f"{path}, as {name!r}: {error}{note}") from None
-    meta = {**model.meta, **read_input(expand(path))}
+        note = shard_note(file.path)
+        raise ValueError(f"{file.path}, as {name!r}: {error}{note}") from None
+    meta = {**model.meta, **read_input(file)}
     return model._replace(variables=variables, meta=meta), reference
 
 
-def read_input(file: Path) -> dict[str, Any]:
-    """Returns what a file says of the images that its model takes, if it says it.
-
-    Returns:
-      ``input_shape``, ``mean``, ``std`` and ``channel_order``, or nothing.
-
-    Raises:
-      ValueError: it says what cannot be.
-    """
-    if kind_of(file) is not SAFETENSORS:
-        return {}
-    metadata = read_metadata(file)
-    try:
-        return parse_input(metadata)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
 def model_file(path: str | Path, weights: str = "") -> Path:
-    """The file of a model: ``path`` itself, or the export in the workdir ``path``.
+    """Returns the file of a model: ``path``, or the exported model in a workdir.
 
     Args:
-      path: file or directory.
-      weights: "ema" for the average in a directory; "" for the student itself, or for
-        the average where it is alone there.
+      path: a file of weights, or the workdir of a finished run.
+      weights: "ema" for the moving average in a workdir; "" for the student itself, or
+        for the moving average if the workdir holds nothing else.
 
     Raises:
-      FileNotFoundError: no such file; a folder of several runs names them.
-      ValueError: a home directory that is not known, or a URL.
+      FileNotFoundError: there is no such file. If the directory holds several runs, the
+        message names them.
+      ValueError: the path is a URL, or the home directory is not known.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "model.safetensors").touch()
+    ...     model_file(folder).name
+    'model.safetensors'
     """
     file = path = expand(path)
     if path.is_dir():
@@ -297,38 +257,10 @@ def model_file(path: str | Path, weights: str = "") -> Path:
             file = path / EMA_FILE
     if file.is_file():
         return file
-    inside = what_is_in(path, file.name) if path.is_dir() else ""
-    if inside and what_is_at(file) == "nothing":
-        raise FileNotFoundError(f"{path}: {inside}")
+    content = describe_folder(path, file.name) if path.is_dir() else ""
+    if content and describe_path(file) == "nothing":
+        raise FileNotFoundError(f"{path}: {content}")
     raise FileNotFoundError(
-        f"{file}: found {what_is_at(file)}, expected a file of weights, or the workdir "
-        "of a finished run"
+        f"{file}: found {describe_path(file)}, expected a file of weights, or the "
+        "workdir of a finished run"
     )
-
-
-def is_ours(file: Path) -> bool:
-    """Whether :func:`export_model` wrote the file."""
-    try:
-        return KEY in read_metadata(file)
-    except ValueError:
-        return False
-
-
-def is_classifier(model: Model) -> bool:
-    """Returns whether a model gives one vector of logits an image.
-
-    >>> is_classifier(build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3)))
-    True
-    """
-    shape = model.meta["input_shape"]
-    batch = {"image": jax.ShapeDtypeStruct((1, *shape), np.float32)}
-    outputs = jax.eval_shape(model.infer, shapes_of(model, shape), batch)
-    return getattr(outputs.get("logits"), "ndim", 0) == 2
-
-
-def shapes_of(model: Model, input_shape: Sequence[int]) -> dict[str, Any]:
-    """Shapes of the variables of a model, of pictures ``(h, w, c)``."""
-    image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params, state = jax.eval_shape(lambda k, x: model.init(k, {"image": x}), key, image)
-    return {"params": params, **state}

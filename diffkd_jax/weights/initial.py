@@ -1,64 +1,85 @@
-"""Weights to start from: read from a file, or inherited from the teacher."""
+"""Weights from which a student starts: read from a file or taken from the teacher."""
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..models.dense.backbone import backbone_of
 from ..models.model import Model, by_path, from_linen
-from .files import is_ours, load_variables, shapes_of
+from .files import load_variables
 from .torch.convert import count_classes, import_weights
 from .torch.reader import read_state_dict
+from .untrained import shapes_of
+from .weights import Weights, is_ours
 
 
-def load_into(file: Path, model: Model, into: str) -> tuple[dict[str, Any], set[str]]:
-    """Reads the variables of a subtree of a model, or of all of it, from a file.
+def load_into(
+    weights: Weights, model: Model, into: str
+) -> tuple[dict[str, Any], set[str]]:
+    """Reads the variables for a model, or for its backbone alone, from a file.
 
     Args:
-      file: a file that we exported, or weights of a PyTorch definition of the model or
-        of the classifier whose body is ``into``, whatever its head.
+      weights: an open file that we exported, or one of a PyTorch definition of the
+        model. If ``into`` is the backbone, a PyTorch file holds the classifier that has
+        this backbone. The head may have any number of classes.
       model: the model that the variables are for.
-      into: path of the subtree, "" for all.
+      into: path of the subtree that takes the variables, or "" for all of the model.
 
     Returns:
       The variables, and the paths of the classifier's head, which the subtree lacks.
 
     Raises:
-      ValueError: The file cannot be read, or does not fit.
+      ValueError: the file cannot be read or does not fit.
+
+    >>> import tempfile, pathlib
+    >>> from .files import export_model
+    >>> from .untrained import build_untrained
+    >>> from .weights import open_weights
+    >>> model = build_untrained("resnet8", {}, {"num_classes": 10}, (8, 8, 3))
+    >>> model = model._replace(variables={"params": {"head": {"bias": np.zeros(1)}}})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.safetensors")
+    ...     export_model(path, model)
+    ...     load_into(open_weights(path), model, "")
+    ({'params': {'head/bias': array([0.])}}, set())
     """
-    if not is_part(model.module, into):
-        return load_variables(file, model.meta), set()
-    shapes = lambda m: shapes_of(from_linen(m), model.meta["input_shape"])
-    body, whole = (backbone_of(model.module, classes) for classes in (0, 1))
-    head = set(by_path(shapes(whole))) - set(by_path(shapes(body)))
-    if is_ours(file):
-        return load_variables(file, model.meta), head
-    state_dict = read_state_dict(file)
+    if not is_backbone(model.module, into):
+        return load_variables(weights, model.meta), set()
+    shapes = lambda module: shapes_of(from_linen(module), model.meta["input_shape"])
+    body, classifier = (backbone_of(model.module, classes) for classes in (0, 1))
+    head = set(by_path(shapes(classifier))) - set(by_path(shapes(body)))
+    if is_ours(weights):
+        return load_variables(weights, model.meta), head
+    state_dict = read_state_dict(weights)
     name = model.meta["model"]
     if getattr(body, "deep_stem", False) and "conv2.weight" not in state_dict:
         raise ValueError(
-            f"{file}: found no deep stem (conv2.weight), expected one; the option "
-            f"deep_stem=False gives {name!r} a plain one"
+            f"{weights.path}: found no deep stem (conv2.weight), expected one; the "
+            f"option deep_stem=False gives {name!r} a plain one"
         )
-    alone = backbone_of(model.module, count_classes(whole, state_dict))
+    classifier = backbone_of(model.module, count_classes(classifier, state_dict))
     try:
-        return import_weights(alone, state_dict, shapes(alone))[0], head
+        return import_weights(classifier, state_dict, shapes(classifier))[0], head
     except ValueError as error:
-        raise ValueError(f"{file}, as {into} of {name!r}: {error}") from None
+        raise ValueError(f"{weights.path}, as {into} of {name!r}: {error}") from None
 
 
-def is_part(module: nn.Module | None, path: str) -> bool:
-    """Says whether a classifier's body lies at a path of a model's variables.
+def is_backbone(module: nn.Module | None, path: str) -> bool:
+    """Returns whether a path is that of the backbone in a network for dense tasks.
+
+    Args:
+      module: the Flax module of the model, or None for a model of another library.
+      path: a path in the model's variables.
 
     >>> from diffkd_jax.models import build_network
-    >>> is_part(build_network("deeplabv3_resnet8", num_classes=5), "backbone")
+    >>> is_backbone(build_network("deeplabv3_resnet8", num_classes=5), "backbone")
     True
-    >>> is_part(build_network("resnet8", num_classes=5), "stage1")
+    >>> is_backbone(build_network("resnet8", num_classes=5), "stage1")
     False
     """
     return hasattr(module, "make_backbone") and path.strip("/") == "backbone"
@@ -66,121 +87,154 @@ def is_part(module: nn.Module | None, path: str) -> bool:
 
 def start_from(
     variables: Mapping[str, Any],
-    found: Mapping[str, Any],
+    loaded: Mapping[str, Any],
     *,
     source: str,
     into: str = "",
     leave_out: Sequence[str] = (),
     spare: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Variables with those of a file in a subtree; strict there.
+    """Replaces the variables of a model, or of one subtree, by those of a file.
+
+    Each array of the subtree must be in the file, and each array of the file in the
+    subtree.
 
     Args:
-      variables: of the model, ``{"params": ..., ...}``.
-      found: of the file, the same collections.
-      source: where they are from, for messages.
-      into: path of the subtree, ``backbone``; all of the model by default.
-      leave_out: patterns of paths in the file, such as ``head/*``, that are not taken.
-      spare: paths that the file may hold beside the subtree, collection in front.
+      variables: the variables of the model, ``{"params": ..., ...}``; arrays, or
+        ``jax.ShapeDtypeStruct`` to check alone.
+      loaded: the variables in the file, in the same collections.
+      source: name of the file, for messages.
+      into: path of the subtree, such as ``backbone``, or "" for all of the model.
+      leave_out: patterns of paths in the file that are not taken, such as ``head/*``.
+      spare: paths that the file may hold although the subtree lacks them, each with its
+        collection in front.
 
     Raises:
-      ValueError: the subtree has other arrays than the file, but for what is left out.
+      ValueError: an array is missing, unexpected or of another shape, or a pattern
+        matches nothing or everything.
 
-    >>> own = {"params": {"stem": {"w": np.zeros(2)}, "head": {"w": np.zeros(3)}}}
+    >>> student = {"params": {"stem": {"w": np.zeros(2)}, "head": {"w": np.zeros(3)}}}
     >>> file = {"params": {"stem": {"w": np.ones(2)}, "head": {"w": np.ones(9)}}}
-    >>> out = start_from(own, file, source="file", leave_out=["head/*"])
+    >>> out = start_from(student, file, source="file", leave_out=["head/*"])
     >>> out["params"]["stem"]["w"].tolist(), out["params"]["head"]["w"].tolist()
     ([1.0, 1.0], [0.0, 0.0, 0.0])
     """
-    wanted = by_path(variables)
-    place = f"{into.strip('/')}/" if into else ""
-    given, names = {}, []
-    for path, array in by_path(found).items():
+    expected = by_path(variables)
+    subtree = f"{into.strip('/')}/" if into else ""
+    taken, names = {}, []
+    for path, array in by_path(loaded).items():
         collection, _, name = path.partition("/")
         names.append(name)
         if path not in spare and not _matches(name, leave_out):
-            given[f"{collection}/{place}{name}"] = array
+            taken[f"{collection}/{subtree}{name}"] = array
     for pattern in leave_out:
         if not any(_matches(name, [pattern]) for name in names):
             raise ValueError(
                 f"student.init_leave_out: found {pattern!r}, expected paths in "
                 f"{source} such as {sorted(names)[:3]}"
             )
-    if not given and leave_out:
+    if not taken and leave_out:
         raise ValueError(
             f"student.init_leave_out: found {tuple(leave_out)}, which leaves nothing "
             f"of {source}"
         )
     inside = {
         path
-        for path in wanted
-        if path.partition("/")[2].startswith(place)
-        and not _matches(path.partition("/")[2].removeprefix(place), leave_out)
+        for path in expected
+        if path.partition("/")[2].startswith(subtree)
+        and not _matches(path.partition("/")[2].removeprefix(subtree), leave_out)
     }
     wrong = sorted(
         path
-        for path in inside | set(given)
-        if path not in given
+        for path in inside | set(taken)
+        if path not in taken
         or path not in inside
-        or np.shape(given[path]) != np.shape(wanted[path])
+        or np.shape(taken[path]) != np.shape(expected[path])
     )
     if wrong:
         raise ValueError(
             f"student.init: {source} does not fit {into or 'the student'}: found "
-            f"{[_shown(given, p) for p in wrong[:3]]}, expected "
-            f"{[_shown(wanted, p) for p in wrong[:3]]} ({len(wrong)} differ); "
+            f"{[_shape_text(taken, p) for p in wrong[:3]]}, expected "
+            f"{[_shape_text(expected, p) for p in wrong[:3]]} ({len(wrong)} differ); "
             "student.init_into names a subtree, student.init_leave_out what is not to "
             "be taken"
         )
-    return _filled(variables, given)
+    return _replace_leaves(variables, taken)
 
 
 def inherit(
     variables: Mapping[str, Any], teacher: Mapping[str, Any], patterns: Sequence[str]
 ) -> dict[str, Any]:
-    """Variables with those of the teacher at the paths that a pattern names.
+    """Replaces the student's variables that match a pattern by those of the teacher.
+
+    Args:
+      variables: the variables of the student.
+      teacher: the variables of the teacher.
+      patterns: patterns of paths without the collection, such as ``head/*``.
 
     Raises:
-      ValueError: a pattern that names nothing, or arrays that the teacher does not have
-        in the same shape.
+      ValueError: a pattern matches nothing, or the teacher lacks an array of the same
+        path and shape.
 
-    >>> pair = np.zeros(2), np.ones(2)
-    >>> own, teacher = ({"params": {"head": {"w": x}}} for x in pair)
-    >>> inherit(own, teacher, ["head/*"])["params"]["head"]["w"].tolist()
+    >>> zeros = {"params": {"head": {"w": np.zeros(2)}}}
+    >>> ones = {"params": {"head": {"w": np.ones(2)}}}
+    >>> inherit(zeros, ones, ["head/*"])["params"]["head"]["w"].tolist()
     [1.0, 1.0]
     """
-    return _filled(variables, inherited(variables, teacher, patterns))
+    return _replace_leaves(variables, inherited(variables, teacher, patterns))
 
 
 def inherited(
     variables: Mapping[str, Any], teacher: Mapping[str, Any], patterns: Sequence[str]
 ) -> dict[str, Any]:
-    """What :func:`inherit` takes of the teacher, by path; shapes alone will do.
+    """Returns the teacher's variables that :func:`inherit` takes, by path.
+
+    Args:
+      variables: the variables of the student, or their shapes.
+      teacher: the variables of the teacher, or their shapes.
+      patterns: patterns of paths without the collection, such as ``head/*``.
 
     Raises:
-      ValueError: as of :func:`inherit`.
+      ValueError: a pattern matches nothing, or the teacher lacks an array of the same
+        path and shape.
+
+    >>> zeros = {"params": {"head": {"w": np.zeros(2)}}}
+    >>> ones = {"params": {"head": {"w": np.ones(2)}}}
+    >>> inherited(zeros, ones, ["head/*"])
+    {'params/head/w': array([1., 1.])}
     """
-    wanted, known = by_path(variables), by_path(teacher)
+    expected, available = by_path(variables), by_path(teacher)
     taken = {}
     for pattern in patterns:
-        paths = [p for p in wanted if _matches(p.partition("/")[2], [pattern])]
+        paths = [p for p in expected if _matches(p.partition("/")[2], [pattern])]
         if not paths:
             raise ValueError(
                 f"student.inherit: found {pattern!r}, expected paths of the student "
-                f"such as {sorted(p.partition('/')[2] for p in wanted)[:3]}"
+                f"such as {sorted(p.partition('/')[2] for p in expected)[:3]}"
             )
         for path in paths:
-            if path not in known or np.shape(known[path]) != np.shape(wanted[path]):
+            shape = np.shape(expected[path])
+            if path not in available or np.shape(available[path]) != shape:
                 raise ValueError(
-                    f"student.inherit: found {_shown(known, path)} of the teacher, "
-                    f"expected {_shown(wanted, path)}"
+                    f"student.inherit: found {_shape_text(available, path)} of the "
+                    f"teacher, expected {_shape_text(expected, path)}"
                 )
-            taken[path] = known[path]
+            taken[path] = available[path]
     return taken
 
 
-def frozen_mask(params: Any, patterns: Sequence[str], prefix: str = "student/") -> Any:
-    """True for the parameters that a pattern names, a tree of booleans.
+def frozen_mask(
+    params: PyTree, patterns: Sequence[str], prefix: str = "student/"
+) -> PyTree:
+    """Marks the parameters whose path matches a pattern.
+
+    Args:
+      params: a tree of parameters.
+      patterns: patterns of paths, such as ``stem/*``.
+      prefix: beginning of the paths that can match; it is taken off before matching.
+
+    Returns:
+      A tree of booleans in the structure of ``params``.
 
     >>> frozen_mask({"student": {"stem": 1, "head": 2}}, ["stem"])
     {'student': {'head': False, 'stem': True}}
@@ -193,16 +247,21 @@ def frozen_mask(params: Any, patterns: Sequence[str], prefix: str = "student/") 
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Returns whether a name matches a pattern with ``*``, ``?`` or ``[...]``."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _filled(variables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _replace_leaves(
+    variables: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Replaces variables by the arrays of the same path, cast to their dtypes."""
     leaves = [
-        np.asarray(given[path], leaf.dtype) if path in given else leaf
+        np.asarray(arrays[path], leaf.dtype) if path in arrays else leaf
         for path, leaf in by_path(variables).items()
     ]
     return jax.tree.unflatten(jax.tree.structure(variables), leaves)
 
 
-def _shown(arrays: Mapping[str, Any], path: str) -> str:
+def _shape_text(arrays: Mapping[str, Any], path: str) -> str:
+    """Returns a path and the shape of its array, or "nothing"."""
     return f"{path} {list(np.shape(arrays[path]))}" if path in arrays else "nothing"

@@ -1,4 +1,4 @@
-"""What an export says about its model: JSON beside the weights, trusted in nothing."""
+"""The description of a model in a file of weights: JSON of which nothing is trusted."""
 
 import json
 import reprlib
@@ -9,23 +9,28 @@ from ..io import valid_json
 from ..models import MODELS
 from ..models.registry import GIVEN
 
-KEY = "diffkd_jax"  # in the metadata of a .safetensors file
-INPUT_KEY = "diffkd_jax_input"  # in that of a file for PyTorch
-LARGEST_SIDE = 2**16  # of a picture, pixels; and of its channels
-LARGEST_HEAD = 2**24
+KEY = "diffkd_jax"  # of the description, in the header of a file that we exported
+INPUT_KEY = "diffkd_jax_input"  # in the header of a file for PyTorch
+_MAX_SIDE = 2**16  # height and width of an image in pixels, and its channels
+_MAX_CLASSES = 2**24
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Reads the description of a model from the metadata of a ``.safetensors`` file.
+    """Reads the description of a model from the header of a ``.safetensors`` file.
+
+    The description holds values alone. The model that it names is not looked up, see
+    :func:`check_model_name`.
+
+    Args:
+      metadata: the texts in the header, by name.
 
     Returns:
-      ``model``, ``options``, ``num_classes``, ``input_shape``, ``class_names``,
-      ``mean``, ``std`` (lists, empty where they are not known) and ``channel_order``
-      ("" where it is not known), each of its kind. Only values: the model is not looked
-      up, see :func:`check_model_name`.
+      ``model``, ``options``, ``num_classes`` and ``input_shape`` (``[h, w, c]``);
+      ``class_names``, ``mean`` and ``std``, lists that are empty if they are not known;
+      and ``channel_order``, "" if it is not known. Each value is checked.
 
     Raises:
-      ValueError: none, or not of the form that our exports have.
+      ValueError: the file was not exported by this project, or a value is malformed.
 
     >>> parse_metadata({})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -37,7 +42,7 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
             "found no model exported by diffkd_jax, expected one; weights of PyTorch "
             "go to teacher.init, student.init or import_weights"
         )
-    meta = _checked(metadata[KEY], FIELDS | INPUT_FIELDS)
+    meta = _checked(metadata[KEY], _FIELDS | _INPUT_FIELDS)
     names, classes = meta["class_names"], meta["num_classes"]
     if names and len(names) != classes:
         raise ValueError(
@@ -47,42 +52,52 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def parse_input(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what the metadata of a file say of the images that its model takes.
+    """Reads what the header of a file says about the images that the model takes.
 
     Args:
-      metadata: of a file of ours, or of one that ``export_weights`` wrote.
+      metadata: the texts in the header, by name.
 
     Returns:
-      ``input_shape``, ``mean``, ``std`` and ``channel_order``; nothing for other files.
+      ``input_shape``, ``mean``, ``std`` and ``channel_order``, if this project wrote
+      the file, for itself or for PyTorch; nothing for other files.
 
     Raises:
-      ValueError: they are not of the form that our files have.
+      ValueError: a value is malformed.
 
     >>> parse_input({"format": "pt"})
     {}
     """
     if KEY in metadata:
         meta = parse_metadata(metadata)
-        return {field: meta[field] for field in INPUT_FIELDS}
+        return {field: meta[field] for field in _INPUT_FIELDS}
     if INPUT_KEY in metadata:
-        return _checked(metadata[INPUT_KEY], INPUT_FIELDS)
+        return _checked(metadata[INPUT_KEY], _INPUT_FIELDS)
     return {}
 
 
-def input_text(meta: Mapping[str, Any]) -> str:
-    """Returns what :func:`parse_input` reads under :data:`INPUT_KEY`."""
-    return valid_json.dumps({field: meta[field] for field in INPUT_FIELDS})
+def format_input(meta: Mapping[str, Any]) -> str:
+    """Returns the text that :func:`parse_input` reads under :data:`INPUT_KEY`.
+
+    Args:
+      meta: description of a model.
+
+    >>> meta = {"input_shape": [8, 8, 1], "mean": [0.5], "std": [0.2]}
+    >>> meta["channel_order"] = "L"
+    >>> parse_input({INPUT_KEY: format_input(meta)}) == meta
+    True
+    """
+    return valid_json.dumps({field: meta[field] for field in _INPUT_FIELDS})
 
 
 def _checked(text: str, fields: Mapping[str, tuple]) -> dict[str, Any]:
-    """The fields in a text of JSON, each of its kind, and no others."""
+    """Parses a text of JSON and returns the wanted fields, each checked."""
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"metadata: found no JSON, {error}") from None
     if not isinstance(meta, dict):
         raise ValueError(f"metadata: found {reprlib.repr(meta)}, expected an object")
-    meta = {name: type(value)() for name, value in UNKNOWN.items()} | meta
+    meta = {name: type(value)() for name, value in OPTIONAL_FIELDS.items()} | meta
     for field, (is_good, expected) in fields.items():
         value = meta.get(field)
         if not is_good(value):
@@ -93,45 +108,50 @@ def _checked(text: str, fields: Mapping[str, tuple]) -> dict[str, Any]:
     if lengths not in ((0, 0), (meta["input_shape"][2],) * 2):
         raise ValueError(
             f"metadata: found mean and std of {lengths[0]} and {lengths[1]} numbers, "
-            f"expected {meta['input_shape'][2]}, one a channel, or none"
+            f"expected {meta['input_shape'][2]}, one for each channel, or none"
         )
     return {field: meta[field] for field in fields}
 
 
-def check_model_name(found: str, given: str) -> None:
+def check_model_name(name: str, allowed: str) -> None:
     """Refuses a model that is neither built in nor named by the caller.
 
-    Making it would import the module that a file names, which could be anybody's. What
-    configs and calls of this process named before, as for training it, was named too.
+    To make such a model would import the module that the file names, which anybody
+    could have written. A name counts as the caller's too if a config or call of this
+    process used it before, for example to train the model.
+
+    Args:
+      name: the model that a file names.
+      allowed: import path that the caller names, or "" for built-in models alone.
 
     Raises:
-      ValueError: it is refused.
+      ValueError: the model is refused.
 
     >>> check_model_name("resnet8", "")
     >>> check_model_name("own.net:make", "own.net:make")
     """
-    if found not in MODELS and found not in GIVEN and found != given:
+    if name not in MODELS and name not in GIVEN and name != allowed:
         raise ValueError(
-            f"found the model {found[:80]!r}, which is not built in, expected "
-            f"{given or 'a built-in one'!r}; a file may not say what to import. If it "
-            "is your own, name it yourself: --config.teacher.model or "
+            f"found the model {name[:80]!r}, which is not built in, expected "
+            f"{allowed or 'a built-in one'!r}; a file may not say what to import. If "
+            "it is your own, name it yourself: --config.teacher.model or "
             "--config.student.model, load_model(path, model=...), export_weights "
             "--model=..."
         )
 
 
-def _whole(value: Any, largest: int) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole and 1 <= value <= largest
+def _is_count(value: Any, largest: int) -> bool:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and 1 <= value <= largest
 
 
 def _is_shape(value: Any) -> bool:
-    sides = isinstance(value, list) and len(value) == 3
-    return sides and all(_whole(side, LARGEST_SIDE) for side in value)
+    has_sides = isinstance(value, list) and len(value) == 3
+    return has_sides and all(_is_count(side, _MAX_SIDE) for side in value)
 
 
-def _is_head(value: Any) -> bool:
-    return _whole(value, LARGEST_HEAD) or (type(value) is int and value == 0)
+def _is_class_count(value: Any) -> bool:
+    return _is_count(value, _MAX_CLASSES) or (type(value) is int and value == 0)
 
 
 def _is_names(value: Any) -> bool:
@@ -154,22 +174,22 @@ def _is_order(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 32 and value.isprintable()
 
 
-# What exports of earlier versions do not say.
-UNKNOWN: dict[str, Any] = {
+# Fields that exports of earlier versions lack, and their values if they are not known.
+OPTIONAL_FIELDS: dict[str, Any] = {
     "class_names": [],
     "mean": [],
     "std": [],
     "channel_order": "",
 }
-INPUT_FIELDS = {
-    "input_shape": (_is_shape, f"[h, w, c], each 1 to {LARGEST_SIDE}"),
-    "mean": (_is_mean, "a list of numbers 0 to 1, one a channel"),
-    "std": (_is_std, "a list of numbers above 0 and up to 1, one a channel"),
+_INPUT_FIELDS = {
+    "input_shape": (_is_shape, f"[h, w, c], each 1 to {_MAX_SIDE}"),
+    "mean": (_is_mean, "a list of numbers 0 to 1, one for each channel"),
+    "std": (_is_std, "a list of numbers above 0 and up to 1, one for each channel"),
     "channel_order": (_is_order, "a name of up to 32 letters, such as RGB"),
 }
-FIELDS = {
+_FIELDS = {
     "model": (lambda v: isinstance(v, str), "a name"),
     "options": (lambda v: isinstance(v, dict), "an object"),
-    "num_classes": (_is_head, f"0 to {LARGEST_HEAD}"),
+    "num_classes": (_is_class_count, f"0 to {_MAX_CLASSES}"),
     "class_names": (_is_names, "a list of names"),
 }

@@ -1,24 +1,41 @@
-"""Files that are written: they appear whole, and replace nothing of the user's."""
+"""Files that are written: they appear when complete and replace no file of the user."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
 
 from .checks import expand
 from .file_kinds import ENDINGS
 
 MODEL_FILE = "model.safetensors"  # in the workdir of a run
-EMA_FILE = "model_ema.safetensors"  # its average, where one was kept
-OURS = ".safetensors"
-MADE_BY_RUNS = ("config.json", "summary.json", "checkpoints")
+EMA_FILE = "model_ema.safetensors"  # the moving average, if the run keeps one
+_ENDING = ".safetensors"
+_MADE_BY_RUNS = ("config.json", "summary.json", "checkpoints")
 
 
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Gives the path of a file to write, which then takes the place of ``path``.
+    """Gives the path of a file to write, which replaces ``path`` when the block ends.
 
-    It is hidden and lies beside ``path``. It is removed if the block raises.
+    The file is hidden and lies beside ``path``. If the block raises, the file is
+    removed, and ``path`` stays as it was.
+
+    Args:
+      path: the file that should appear when it is complete.
+
+    Yields:
+      The path to write to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with appearing(Path(folder, "a.txt")) as partial:
+    ...         _ = partial.write_text("complete")
+    ...     os.listdir(folder)
+    ['a.txt']
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -29,26 +46,30 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def file_to_write(target: str | Path) -> Path:
-    """Returns the file that a target names: itself, or that of a model in a directory.
+    """Returns the file that a target names: itself, or the model file in a directory.
 
     Args:
-      target: a file that ends in .safetensors, or a directory, which need not exist.
+      target: a file that ends in .safetensors; or a directory, which need not exist.
 
     Raises:
-      ValueError: an ending of another format, or a file where a directory is due.
+      ValueError: the target has the ending of another format, or is a file without an
+        ending that is known.
+
+    >>> file_to_write("runs/imported").as_posix()
+    'runs/imported/model.safetensors'
     """
     path = expand(target)
     if path.is_dir():
         return path / MODEL_FILE
     ending = path.suffix.lower()
-    if ending == OURS:
+    if ending == _ENDING:
         return path
     if ending in ENDINGS:
         raise _other_format(path)
     if os.path.lexists(path):
         raise ValueError(
             f"--to: found the file {path}, expected a directory, or a file that ends "
-            f"in {OURS}"
+            f"in {_ENDING}"
         )
     return path / MODEL_FILE
 
@@ -62,15 +83,17 @@ def check_output(path: Path, source: Path, *, force: bool = False) -> None:
       force: whether another existing file may be replaced.
 
     Raises:
-      ValueError: another ending than .safetensors, a directory, the source, a file of a
-        run, or a file that exists and ``force`` is not given.
+      ValueError: ``path`` is a directory, the source or a file of a run, does not end
+        in .safetensors, or exists although ``force`` is false.
+
+    >>> check_output(Path("student.safetensors"), Path("run/model.safetensors"))
     """
     if path.is_dir():
         raise ValueError(
             f"--to: found the directory {path}, expected a file; name one in it, such "
             f"as {path / 'student.safetensors'}"
         )
-    if path.suffix.lower() != OURS:
+    if path.suffix.lower() != _ENDING:
         raise _other_format(path)
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
@@ -92,17 +115,47 @@ def check_output(path: Path, source: Path, *, force: bool = False) -> None:
         )
 
 
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Writes a ``.safetensors`` file, which appears when it is complete.
+
+    The file has the permissions of any other new file. Its folder is created if needed.
+
+    Args:
+      path: the file to write.
+      arrays: name to array.
+      metadata: texts for the header.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_arrays(Path(folder, "a.safetensors"), {"w": np.ones(2)}, {})
+    ...     os.listdir(folder)
+    ['a.safetensors']
+    """
+    # save_file writes the memory of an array as it lies, whatever its strides.
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as partial:
+        partial.write_bytes(b"")
+        # save_file replaces it by a file that only its owner may read.
+        mode = partial.stat().st_mode
+        save_file(contiguous, partial, metadata=metadata)
+        partial.chmod(mode)
+
+
 def _other_format(path: Path) -> ValueError:
+    """Returns the error for a name that ends otherwise than in .safetensors."""
     return ValueError(
-        f"--to: found {path.name!r}, expected a name that ends in {OURS}, the format "
-        "that is written"
+        f"--to: found {path.name!r}, expected a name that ends in {_ENDING}, the "
+        "format that is written"
     )
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """Whether it is, or would be, a file that a run reads."""
+    """Returns whether a path is, or would be, a file that a run reads."""
     path = path.resolve()
-    holds_run = lambda folder: any((folder / name).exists() for name in MADE_BY_RUNS)
+    holds_run = lambda folder: any((folder / name).exists() for name in _MADE_BY_RUNS)
     if path.name in (MODEL_FILE, EMA_FILE) and holds_run(path.parent):
         return True
     return any(

@@ -16,7 +16,7 @@ from diffkd_jax.models.model import split as split_variables
 from diffkd_jax.train.build import Run, build
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.components import batch_shapes
-from diffkd_jax.weights.files import shapes_of
+from diffkd_jax.weights.untrained import shapes_of
 
 CIFAR = [
     "wrn_40_2-wrn_40_1",

@@ -42,7 +42,9 @@ def finished(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory):
     """Workdir with the export of a ResNet of drawn weights, as ``RESNET`` names it."""
-    from diffkd_jax.weights.files import MODEL_FILE, build_untrained, export_model
+    from diffkd_jax.weights.files import export_model
+    from diffkd_jax.weights.output_files import MODEL_FILE
+    from diffkd_jax.weights.untrained import build_untrained
     from tests.helpers.variables import random_variables
 
     model = build_untrained(

@@ -14,14 +14,9 @@ from diffkd_jax import export_weights, import_weights
 from diffkd_jax.data.transforms.images import normalise
 from diffkd_jax.models import Model
 from diffkd_jax.models.inputs import input_difference, input_of
-from diffkd_jax.weights.files import (
-    build_untrained,
-    export_model,
-    export_torch,
-    load_model,
-    load_torch,
-    read_input,
-)
+from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
+from diffkd_jax.weights.untrained import build_untrained
+from diffkd_jax.weights.weights import open_weights, read_input
 from tests.helpers.goldens import GOLDEN
 from tests.helpers.variables import random_variables
 
@@ -130,7 +125,7 @@ def test_what_cannot_be_is_refused(change, key, tmp_path):
     metadata = {key: json.dumps({**export.meta, **change})}
     save_file(load_file(path), path, metadata)
     with pytest.raises(ValueError, match=r"model\.safetensors: metadata") as found:
-        read_input(path)
+        read_input(open_weights(path))
     assert len(str(found.value).splitlines()) == 1
     assert len(str(found.value)) < 500 + len(str(path))
 
@@ -289,7 +284,7 @@ def test_options_that_no_file_can_hold_are_refused_before_training():
 def test_export_weights_writes_what_it_knows(student, tmp_path):
     target = tmp_path / "torch.safetensors"
     assert export_weights.main([f"--from={tmp_path}", f"--to={target}"]) == 0
-    assert read_input(target)["std"] == STD
+    assert read_input(open_weights(target))["std"] == STD
 
 
 def test_grey_images_without_an_axis_of_channels():

@@ -17,13 +17,9 @@ from diffkd_jax.train import commands, fit
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
 from diffkd_jax.train.teacher import load_teacher
-from diffkd_jax.weights.files import (
-    EMA_FILE,
-    MODEL_FILE,
-    build_untrained,
-    export_torch,
-    load_model,
-)
+from diffkd_jax.weights.files import export_torch, load_model
+from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
+from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.configs import RESNET, load_config, resnet_config, tiny_config
 
 OWN = tiny_config().student.model

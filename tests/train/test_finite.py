@@ -13,7 +13,8 @@ from diffkd_jax.train.finite import log_first_step, require_finite
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.directory import read_json_object
 from diffkd_jax.train.workdir.identity import record_divergence
-from diffkd_jax.weights.files import MODEL_FILE, load_model
+from diffkd_jax.weights.files import load_model
+from diffkd_jax.weights.output_files import MODEL_FILE
 from tests.helpers.configs import tiny_config
 
 GOOD = {"loss/total": 1.0, "norm/params": 2.0, "gamma/loss/histogram": np.ones(20)}

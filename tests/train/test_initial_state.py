@@ -10,13 +10,9 @@ from diffkd_jax.train import commands, fit
 from diffkd_jax.train.build import build
 from diffkd_jax.train.initial_state import starting
 from diffkd_jax.train.outputs import metrics
-from diffkd_jax.weights.files import (
-    MODEL_FILE,
-    build_untrained,
-    export_model,
-    export_torch,
-    load_model,
-)
+from diffkd_jax.weights.files import export_model, export_torch, load_model
+from diffkd_jax.weights.output_files import MODEL_FILE
+from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.configs import tiny_config
 from tests.helpers.variables import random_variables
 

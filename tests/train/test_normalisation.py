@@ -10,13 +10,9 @@ from diffkd_jax.data import open_data
 from diffkd_jax.train.build import build
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.teacher import load_teacher
-from diffkd_jax.weights.files import (
-    MODEL_FILE,
-    build_untrained,
-    export_model,
-    export_torch,
-    load_model,
-)
+from diffkd_jax.weights.files import export_model, export_torch, load_model
+from diffkd_jax.weights.output_files import MODEL_FILE
+from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.configs import resnet_config
 from tests.helpers.variables import random_variables
 

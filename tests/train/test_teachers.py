@@ -13,13 +13,8 @@ from diffkd_jax.data import open_data
 from diffkd_jax.train import commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.teacher import load_teacher
-from diffkd_jax.weights.files import (
-    EMA_FILE,
-    MODEL_FILE,
-    export_model,
-    export_torch,
-    load_model,
-)
+from diffkd_jax.weights.files import export_model, export_torch, load_model
+from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
 from tests.helpers.configs import resnet_config
 from tests.helpers.variables import random_variables
 

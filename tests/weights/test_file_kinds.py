@@ -12,14 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.weights.files import (
-    build_untrained,
-    export_model,
-    load_model,
-    load_torch,
-    model_file,
-)
+from diffkd_jax.weights.files import export_model, load_model, load_torch, model_file
 from diffkd_jax.weights.torch.reader import read_state_dict
+from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.goldens import GOLDEN
 from tests.helpers.variables import random_variables
 
@@ -56,19 +51,19 @@ KINDS = {
     "annex": (b"/annex/objects/SHA256E-s9--01.pth\n", "git-annex.*git annex get"),
     "dvc": (b"outs:\n- md5: 0123\n  path: a.pth\n", "a pointer of DVC.*dvc pull"),
     "page": (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "a web page.*login"),
-    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied", "a text in XML.*login"),
+    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied", "an XML text.*login"),
     "text": (b"404: Not Found", "a text that begins with '404: Not Found'.*again"),
-    "json": (b'{"error": "Repository is gated"}', "a text in JSON"),
+    "json": (b'{"error": "Repository is gated"}', "a JSON text"),
     "index": (json.dumps(INDEX).encode(), r"an index of weights .*\(shards\)"),
     "indented": (json.dumps(INDEX, indent=2).encode(), r"\(shards\)"),
     "tar": (archived(), "a tar archive.*unpack it"),
     "gzip": (gzip.compress(b"weights"), "a gzip archive.*unpack it"),
-    "keras": (b"\x89HDF\r\n\x1a\n" + bytes(90), "a file of HDF5, as Keras"),
+    "keras": (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file.*save its weights"),
     "keras3": (zipped("config.json", "model.weights.h5"), "a model of Keras"),
     "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x052.4.0", "ONNX or TensorFlow"),
     "saved_model": (b"\x08\x01\x12\xc4\x9e\x04\n\xb2", "ONNX or TensorFlow"),
     "gguf": (b"GGUF\3\0\0\0" + bytes(90), "a file of GGUF"),
-    "npy": (saved(np.save, np.ones(3)), r"an array of NumPy \(\.npy\)"),
+    "npy": (saved(np.save, np.ones(3)), r"a NumPy array \(\.npy\)"),
     "npz": (saved(np.savez, a=np.ones(3)), r"arrays of NumPy \(\.npz\)"),
     "zip": (zipped("readme.txt"), r"a zip archive of \['readme\.txt'\]"),
     "empty_zip": (zipped(), "a zip archive without entries"),
@@ -81,7 +76,7 @@ KINDS = {
     "zeros": (bytes(5000), "begins with zeros"),
     "pickle": (pickle.dumps({"w": 1}), "a pickle that torch.save did not write"),
     "bytes": (b"\1\2\3\xff" * 9, "begins with the bytes 01 02 03 ff"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(90), r"an image \(PNG\)"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(90), r"a PNG image"),
     "umlaut": (b"a" + "ä".encode() * 3000, "a text that begins with 'aä"),
 }
 
@@ -148,9 +143,13 @@ def test_a_truncated_safetensors_file_says_so(tmp_path):
 def test_links_that_lead_nowhere_and_folders(tmp_path):
     link = tmp_path / "weights.pth"
     link.symlink_to(tmp_path / "blobs/0123")
-    with pytest.raises(FileNotFoundError, match=r"a link to .*blobs/0123, where noth"):
+    with pytest.raises(
+        FileNotFoundError, match=r"a link to .*blobs/0123, which does not"
+    ):
         read_state_dict(link)
-    with pytest.raises(FileNotFoundError, match=r"a link to .*blobs/0123, where noth"):
+    with pytest.raises(
+        FileNotFoundError, match=r"a link to .*blobs/0123, which does not"
+    ):
         model_file(link)
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: found a link to"):

@@ -10,15 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import import_weights
-from diffkd_jax.weights.files import (
-    build_untrained,
-    export_model,
-    export_torch,
-    is_ours,
-    load_model,
-    load_torch,
-)
+from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
 from diffkd_jax.weights.torch.names.classifiers import references
+from diffkd_jax.weights.untrained import build_untrained
+from diffkd_jax.weights.weights import is_ours, open_weights
 from tests.helpers.variables import random_variables
 
 SHAPE = (32, 32, 3)
@@ -33,7 +28,7 @@ def trained(name, **options):
 def test_exports_load_back(name, tmp_path):
     model = trained(name)
     export_model(tmp_path / "model.safetensors", model)
-    assert is_ours(tmp_path / "model.safetensors")
+    assert is_ours(open_weights(tmp_path / "model.safetensors"))
     loaded = load_model(tmp_path)
     chex.assert_trees_all_equal(loaded.variables, model.variables)
     assert (loaded.module, loaded.meta) == (model.module, model.meta)
@@ -56,7 +51,7 @@ def test_the_reference_is_recognised(name, reference, tmp_path):
     """Through a file in the reference's names, transposed kernels included."""
     model, file = trained(name), tmp_path / "weights.safetensors"
     assert export_torch(file, model, reference) == reference
-    assert not is_ours(file)
+    assert not is_ours(open_weights(file))
     loaded, found = load_torch(file, name, {}, SHAPE)
     assert found == reference
     assert loaded.meta["num_classes"] == 5

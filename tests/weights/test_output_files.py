@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.weights.files import build_untrained, export_model, is_ours, load_model
+from diffkd_jax.weights.files import export_model, load_model
 from diffkd_jax.weights.output_files import appearing
+from diffkd_jax.weights.untrained import build_untrained
+from diffkd_jax.weights.weights import is_ours, open_weights
 from tests.helpers.variables import random_variables
 
 SHAPE = (8, 8, 3)
@@ -74,7 +76,7 @@ def test_the_source_is_not_replaced_through_a_link(link, run, tmp_path, capsys):
     for flags in ((), ("--force",)):
         error = refused(capsys, *export(run, target, *flags))
         assert "the file that is read" in error
-    assert is_ours(target)
+    assert is_ours(open_weights(target))
     alone = tmp_path / "alone.safetensors"
     export_model(alone, small())
     assert "file that is read" in refused(capsys, *export(alone, alone, "--force"))

@@ -10,14 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import import_weights
 from diffkd_jax.models.model import by_path
-from diffkd_jax.weights.files import (
-    build_untrained,
-    export_model,
-    export_torch,
-    load_model,
-    load_torch,
-)
+from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
 from diffkd_jax.weights.initial import load_into, start_from
+from diffkd_jax.weights.untrained import build_untrained
+from diffkd_jax.weights.weights import open_weights
 from tests.helpers.variables import random_variables
 
 SHAPE = (32, 32, 3)
@@ -120,7 +116,7 @@ def test_the_import_command_takes_options(tmp_path, capsys):
 
 def started(model, file, **options):
     """The variables of a student that starts from a file of its backbone."""
-    found, spare = load_into(file, model, "backbone")
+    found, spare = load_into(open_weights(file), model, "backbone")
     given = {"source": str(file), "into": "backbone", "spare": spare}
     return start_from(model.variables, found, **given | options)
 
@@ -176,6 +172,6 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path):
 def test_the_whole_network_starts_from_its_own_file(tmp_path):
     model, file = trained("pspnet_resnet18", **SMALL), tmp_path / "file.safetensors"
     export_torch(file, model)
-    found, spare = load_into(file, model, "")
+    found, spare = load_into(open_weights(file), model, "")
     assert not spare
     chex.assert_trees_all_equal(found, model.variables)

@@ -11,10 +11,9 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ...io import valid_json
-from ...weights.file_kinds import SAFETENSORS, kind_of
-from ...weights.files import EMA_FILE, MODEL_FILE, is_ours
-from ...weights.output_files import appearing
-from ...weights.tensors import read_metadata
+from ...weights.file_kinds import SAFETENSORS, find_kind
+from ...weights.output_files import EMA_FILE, MODEL_FILE, appearing
+from ...weights.weights import is_ours, open_weights
 from ..cluster.processes import as_first, everywhere, is_primary
 
 LOG = logging.getLogger(__name__)
@@ -212,11 +211,13 @@ def _foreign_kind(file: pathlib.Path) -> str:
     """What else than a model of ours a file is; "" if it may be a damaged one."""
     if not file.is_file():
         return ""
-    kind = kind_of(file)
-    if kind is SAFETENSORS:
-        whole = _is_whole(file)
-        return "weights of another program" if whole and not is_ours(file) else ""
-    return "" if kind.is_damaged else kind.name
+    kind = find_kind(file)
+    if kind is not SAFETENSORS:
+        return "" if kind.is_damaged else kind.name
+    try:
+        return "" if is_ours(open_weights(file)) else "weights of another program"
+    except ValueError:
+        return ""
 
 
 def has_checkpoints(workdir: pathlib.Path) -> bool:
@@ -228,10 +229,10 @@ def _is_whole(file: pathlib.Path) -> bool:
     if file.suffix != ".safetensors":
         return file.exists() and file.stat().st_size > 0
     try:
-        read_metadata(file)  # which compares the length with the header
+        # Opening compares the length of the file with its header.
+        return open_weights(file).kind is SAFETENSORS
     except (ValueError, OSError):
         return False
-    return True
 
 
 def read_json_object(path: pathlib.Path) -> dict[str, Any]:

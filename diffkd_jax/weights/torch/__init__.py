@@ -1,1 +1,1 @@
-"""Files that PyTorch wrote, read without PyTorch and without running code."""
+"""Weights of PyTorch definitions, read without PyTorch and without running code."""

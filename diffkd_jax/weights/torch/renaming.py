@@ -1,9 +1,9 @@
-"""Rename tables: from the paths of our variables to the names of other definitions.
+"""Rename tables, which turn paths of our variables into names of other definitions.
 
-A table is a tuple of ``(pattern, replacement)`` regular expressions, applied in order
-to the module path of a variable (``stage1/block0/conv0/norm``) to give the module name
-of the reference (``layer1.0.bn1``). Leaf names and layouts follow one rule, see
-:mod:`diffkd_jax.weights.torch.convert`.
+A table is a tuple of regular expressions and their replacements. They are applied in
+order to the path of a module (``stage1/block0/conv0/norm``) and give the name of the
+module in the reference (``layer1.0.bn1``). Names and layouts of the arrays themselves
+follow one rule for all models, see :mod:`diffkd_jax.weights.torch.convert`.
 """
 
 import re
@@ -12,21 +12,31 @@ from collections.abc import Callable
 Rename = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 
-def renamed(module: str, rename: Rename) -> str:
-    """The name that a table gives to a module's path.
+def rename_path(path: str, table: Rename) -> str:
+    """Returns the name that a table gives to the path of a module.
 
-    >>> renamed("stage1/head", ((r"^stage(\\d)", r"layer\\1"), ("head", "fc")))
+    Args:
+      path: path of one of our modules, with "/" between the parts.
+      table: the rename table.
+
+    >>> rename_path("stage1/head", (("^stage", "layer"), ("head", "fc")))
     'layer1.fc'
     """
-    for pattern, replacement in rename:
-        module = re.sub(pattern, replacement, module)
-    return module.replace("/", ".")
+    for pattern, replacement in table:
+        path = re.sub(pattern, replacement, path)
+    return path.replace("/", ".")
 
 
-def within(part: str, name: str, rename: Rename) -> Rename:
-    """A table for a part of a model, which the reference calls ``name``.
+def rename_part(part: str, name: str, table: Rename) -> Rename:
+    """Returns the table for a part of a model from the table for that part alone.
 
-    >>> renamed("backbone/head", within("backbone", "net", (("^head$", "fc"),)))
+    Args:
+      part: path of the part in our model.
+      name: name of the part in the reference.
+      table: the rename table of the part alone.
+
+    >>> table = rename_part("backbone", "net", (("^head$", "fc"),))
+    >>> rename_path("backbone/head", table)
     'net.fc'
     """
-    return ((rf"^{part}/(.*)$", lambda m: f"{name}.{renamed(m[1], rename)}"),)
+    return ((rf"^{part}/(.*)$", lambda m: f"{name}.{rename_path(m[1], table)}"),)

@@ -1,4 +1,4 @@
-"""Which of the entries of a checkpoint are the weights, and under which names."""
+"""State dicts in checkpoints: the entry that holds the weights, and their names."""
 
 import logging
 from collections.abc import Mapping
@@ -11,65 +11,76 @@ from .pickled_tensors import Tensor
 
 LOG = logging.getLogger(__name__)
 
-# Where checkpoints keep the state dict of the model, in the order of preference.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
-# Where they keep its running average.
-AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
-# What wrapping a module puts in front of its names: DataParallel, torch.compile,
-# trainers that hold it as an attribute.
+# Keys under which checkpoints hold the state dict of the model, best first.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+# Keys under which they hold its moving average.
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+# Prefixes that wrappers of a module add to its names: DataParallel, torch.compile, and
+# trainers that hold the module as an attribute.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "student.")
 
 
-def choose(path: Path, content: Any, weights: str = "") -> dict[str, Any]:
-    """The tensors of the wanted set of weights; the log names it where it has a name.
+def choose_weights(path: Path, content: Any, weights: str = "") -> dict[str, Any]:
+    """Returns the tensors of the wanted set of weights in a checkpoint.
+
+    If the set has a name in the file, the log says it.
 
     Args:
-      path: for messages.
-      content: of the file; a mapping of tensors, or of such mappings.
-      weights: "ema" for the average; "" for the weights, else for the average alone.
+      path: the file, for messages.
+      content: the content of the file: a mapping of tensors, or of such mappings.
+      weights: "ema" for the moving average; "" for the weights themselves, or for the
+        moving average if the file holds nothing else.
 
     Raises:
-      ValueError: there is none.
+      ValueError: the file holds no such set, or ``weights`` is another word.
+
+    >>> content = {"epoch": 3, "state_dict": {"fc.bias": np.ones(2)}}
+    >>> list(choose_weights(Path("file.pth"), content))
+    ['fc.bias']
     """
     if weights not in ("", "ema"):
         raise ValueError(f"weights: found {weights!r}, expected '' or 'ema'")
     sets = {"": content} if isinstance(content, Mapping) else {}
     sets |= {
         name: sets[""][name]
-        for name in (*WRAPPERS, *AVERAGES)
+        for name in (*_WRAPPERS, *_AVERAGES)
         if name in sets.get("", ())
     }
-    found_in = {name: _tensors(sets[name], 2 if name else 1) for name in sets}
-    named = {name: tensors for name, tensors in found_in.items() if tensors}
-    if not named and not weights:  # under a name of their own, if that is the only one
-        own = {str(k): _tensors(v, 1) for k, v in sets.get("", {}).items()}
-        own = {key: tensors for key, tensors in own.items() if tensors}
-        named = own if len(own) == 1 else {}
-    order = AVERAGES if weights else (*WRAPPERS, "", *AVERAGES, *named)
+    candidates = {name: _tensors(sets[name], 2 if name else 1) for name in sets}
+    named = {name: tensors for name, tensors in candidates.items() if tensors}
+    if not named and not weights:  # an unknown key, if only one entry holds tensors
+        entries = {str(k): _tensors(v, 1) for k, v in sets.get("", {}).items()}
+        entries = {key: tensors for key, tensors in entries.items() if tensors}
+        named = entries if len(entries) == 1 else {}
+    order = _AVERAGES if weights else (*_WRAPPERS, "", *_AVERAGES, *named)
     name = next((name for name in order if name in named), None)
     if name is None:
-        found = sorted(key[:40] for key in sets[""])[:8] if sets else "one value"
+        keys = sorted(key[:40] for key in sets[""])[:8] if sets else "one value"
         if weights:
             raise ValueError(
-                f"weights: found 'ema' for a file without an average (but {found}), "
-                f"expected '', or one under {list(AVERAGES)}"
+                f"weights: found 'ema' for a file without an average (but {keys}), "
+                f"expected '', or one under {list(_AVERAGES)}"
             )
         raise ValueError(
-            f"found no arrays by name (but {found}), expected a state dict, alone or "
-            f"under one of {[*WRAPPERS, *AVERAGES]}"
+            f"found no arrays by name (but {keys}), expected a state dict, alone or "
+            f"under one of {[*_WRAPPERS, *_AVERAGES]}"
         )
     if name:
         LOG.info("%s: took the weights under %r of %s", path, name, list(named))
     return named[name]
 
 
-def strip(path: Path, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes off prefixes that all names have, and what are no weights of the model.
+def strip_prefixes(path: Path, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Takes off prefixes that all names share, and drops entries that are not weights.
 
-    >>> strip(Path("file"), {"module._orig_mod.fc.bias": 1, "n_averaged": 2})
+    Args:
+      path: the file, for the log.
+      state_dict: name to value.
+
+    >>> strip_prefixes(Path("file"), {"module._orig_mod.fc.bias": 1, "n_averaged": 2})
     {'fc.bias': 1}
     """
-    taken = ""
+    removed = ""
     while True:
         state_dict = {
             name: value
@@ -80,32 +91,33 @@ def strip(path: Path, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         shared = _shared_prefix(list(state_dict))
         if not shared:
             break
-        taken += shared
+        removed += shared
         state_dict = {n.removeprefix(shared): v for n, v in state_dict.items()}
-    if taken:
-        LOG.info("%s: took the prefix %r off all names", path, taken)
+    if removed:
+        LOG.info("%s: took the prefix %r off all names", path, removed)
     return dict(state_dict)
 
 
 def _shared_prefix(names: list[str]) -> str:
-    """What stands before all names and cannot be a part of the model, or nothing.
+    """Returns the first part of all names if it cannot be a part of the model, or "".
 
-    No model is all in one part, but a part may be all that a file holds: of unknown
-    prefixes those are taken that leave a module's name before the parameter's.
+    No model consists of one part alone, but a file may hold one part alone. So an
+    unknown prefix is taken off only if each name still has a module in front of the
+    parameter.
 
     >>> _shared_prefix(["net.fc.bias", "net.conv.weight"]), _shared_prefix(["fc.bias"])
     ('net.', '')
     """
-    first = {name.partition(".")[0] + "." for name in names}
-    prefix = first.pop() if len(first) == 1 else ""
-    is_plain = all(name.count(".") > 1 for name in names)
-    return prefix if is_plain or prefix in PREFIXES else ""
+    prefixes = {name.partition(".")[0] + "." for name in names}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    has_module_names = all(name.count(".") > 1 for name in names)
+    return prefix if has_module_names or prefix in PREFIXES else ""
 
 
 def _tensors(entry: Any, depth: int) -> dict[str, Any]:
-    """The tensors in an entry, or in the state dict that it wraps once more."""
+    """Returns the tensors in an entry, or in the state dict that it wraps once more."""
     if not isinstance(entry, Mapping) or not depth:
         return {}
-    found = {n: v for n, v in entry.items() if isinstance(v, Tensor | np.ndarray)}
-    inner = (entry.get(name) for name in (*WRAPPERS, "module", "shadow"))
-    return found or next((t for e in inner if (t := _tensors(e, depth - 1))), {})
+    tensors = {k: v for k, v in entry.items() if isinstance(v, Tensor | np.ndarray)}
+    inner = (entry.get(name) for name in (*_WRAPPERS, "module", "shadow"))
+    return tensors or next((t for e in inner if (t := _tensors(e, depth - 1))), {})

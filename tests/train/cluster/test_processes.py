@@ -16,7 +16,8 @@ from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import processes
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.checkpoint import manager
-from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, load_model
+from diffkd_jax.weights.files import load_model
+from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
 LONG = {"method": "none", "train.epochs": 500.0, "eval_every_epochs": 100.0}

@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from diffkd_jax import main
 from diffkd_jax.train import build
-from diffkd_jax.weights.files import EMA_FILE, MODEL_FILE, export_torch, load_model
+from diffkd_jax.weights.files import export_torch, load_model
+from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
 from tests.helpers.configs import tiny_config
 from tests.helpers.goldens import GOLDEN
 

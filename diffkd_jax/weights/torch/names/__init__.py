@@ -1,1 +1,1 @@
-"""Names of parameters in PyTorch's definitions of the networks."""
+"""Rename tables, one file for each kind of network."""

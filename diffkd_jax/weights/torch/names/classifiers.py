@@ -1,7 +1,4 @@
-"""How PyTorch's definitions of the models name what ours name.
-
-By rename tables, see :mod:`diffkd_jax.weights.torch.renaming`.
-"""
+"""Rename tables of the classifiers, see :mod:`diffkd_jax.weights.torch.renaming`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -31,37 +28,45 @@ from .segmenters import segmenter_names
 
 
 def references(module: nn.Module) -> dict[str, Rename]:
-    """Rename tables of a model by the name of the reference; the first is usual.
+    """Returns the rename tables of a network by the name of the reference.
+
+    Args:
+      module: a network of :mod:`diffkd_jax.models`.
+
+    Returns:
+      The tables, the most common reference first; none for a module that no reference
+      defines.
 
     >>> list(references(MobileNetV1(10)))
     ['official']
     """
     if isinstance(module, Segmenter):
-        return segmenter_names(module, RESNET, CIRKD_MOBILENET_V2)
+        return segmenter_names(module, _RESNET, _CIRKD_MOBILENET_V2)
     if isinstance(module, FasterRcnn | Fcos | RetinaNet):
-        return detector_names(module, RESNET)
+        return detector_names(module, _RESNET)
     if isinstance(module, ResNet) and module.small_images:
-        return {"cifar": CIFAR_RESNET50}
+        return {"cifar": _CIFAR_RESNET50}
     if isinstance(module, ResNet):
-        return {"cirkd" if module.deep_stem else "torchvision": RESNET}
+        return {"cirkd" if module.deep_stem else "torchvision": _RESNET}
     if isinstance(module, MobileNetV2) and module.small_images:
-        return {"cifar": CIFAR_MOBILENET_V2}
+        return {"cifar": _CIFAR_MOBILENET_V2}
     if isinstance(module, MobileNetV2):
-        return {"torchvision": MOBILENET_V2, "timm": TIMM_MOBILE}
+        return {"torchvision": _MOBILENET_V2, "timm": _TIMM_MOBILE}
     if isinstance(module, EfficientNet):
-        tables = {"timm": TIMM_MOBILE, "efficientnet_pytorch": _flat_names(module)}
-        return tables if module.lite else {"torchvision": EFFICIENTNET} | tables
-    return TABLES.get(type(module), {})
+        tables = {"timm": _TIMM_MOBILE, "efficientnet_pytorch": _flat_names(module)}
+        return tables if module.lite else {"torchvision": _EFFICIENTNET} | tables
+    return _TABLES.get(type(module), {})
 
 
-def _plus_one(text: str) -> Callable[[re.Match], str]:
+def _plus_one(text: str) -> Callable[[re.Match[str]], str]:
+    """Returns a replacement: a text and the matched number plus one."""
     return lambda m: f"{text}{int(m[1]) + 1}"
 
 
 def _cumulative(
     counts: Sequence[int], text: str, start: int = 0
-) -> Callable[[re.Match], str]:
-    """Number of a block among all, from stage ``m[1]`` and block ``m[2]``."""
+) -> Callable[[re.Match[str]], str]:
+    """Returns a replacement that numbers the blocks of all stages in one row."""
     return lambda m: text.format(start + sum(counts[: int(m[1]) - 1]) + int(m[2]))
 
 
@@ -70,7 +75,7 @@ _NUMBERED: Rename = (
     (r"conv(\d)/conv$", _plus_one("conv")),
     (r"conv(\d)/norm$", _plus_one("bn")),
 )
-RESNET: Rename = (
+_RESNET: Rename = (
     *_STEM,
     (r"^stem_(?=conv)", ""),
     (r"^stage(\d)/block(\d+)/", r"layer\1.\2."),
@@ -79,13 +84,13 @@ RESNET: Rename = (
     *_NUMBERED,
     (r"^head$", "fc"),
 )
-CIFAR_RESNET50: Rename = (
+_CIFAR_RESNET50: Rename = (
     (r"shortcut/conv$", "shortcut.0"),
     (r"shortcut/norm$", "shortcut.1"),
     (r"^head$", "linear"),
-    *RESNET,
+    *_RESNET,
 )
-WRN: Rename = (
+_WRN: Rename = (
     (r"^stem$", "conv1"),
     (r"^stage(\d)_block(\d+)/", r"block\1.layer.\2."),
     (r"\.shortcut$", ".convShortcut"),
@@ -96,7 +101,7 @@ WRN: Rename = (
     (r"^last_norm$", "bn1"),
     (r"^head$", "fc"),
 )
-VGG: Rename = (
+_VGG: Rename = (
     (
         r"^stage(\d)_conv(\d)/conv$",
         lambda m: f"block{int(m[1]) - 1}.{3 * int(m[2])}",
@@ -107,7 +112,7 @@ VGG: Rename = (
     ),
     (r"^head$", "classifier"),
 )
-SHUFFLENET: Rename = (
+_SHUFFLENET: Rename = (
     *_STEM,
     (r"^last_conv/conv$", "conv2"),
     (r"^last_conv/norm$", "bn2"),
@@ -115,7 +120,7 @@ SHUFFLENET: Rename = (
     *_NUMBERED,
     (r"^head$", "linear"),
 )
-MOBILENET_V1: Rename = (
+_MOBILENET_V1: Rename = (
     (r"^stem/conv$", "model.0.0"),
     (r"^stem/norm$", "model.0.1"),
     (r"^stage(\d)_block(\d)", _cumulative([*map(len, V1_BLOCKS)], "model.{}", 1)),
@@ -126,7 +131,7 @@ MOBILENET_V1: Rename = (
     (r"^head$", "fc"),
 )
 _V2_COUNTS = [count for _, count, _ in V2_STAGES]
-MOBILENET_V2: Rename = (
+_MOBILENET_V2: Rename = (
     (r"^stem/conv$", "features.0.0"),
     (r"^stem/norm$", "features.0.1"),
     (r"^stage1_block0/depthwise/conv$", "features.1.conv.0.0"),
@@ -144,7 +149,7 @@ MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "features.18.1"),
     (r"^head$", "classifier.1"),
 )
-# A block as one sequence, activations counted.
+# A block as one sequence, in which activations count too.
 _FLAT: Rename = (
     (r"/expand/conv$", ".0"),
     (r"/expand/norm$", ".1"),
@@ -153,7 +158,7 @@ _FLAT: Rename = (
     (r"/project/conv$", ".6"),
     (r"/project/norm$", ".7"),
 )
-CIRKD_MOBILENET_V2: Rename = (
+_CIRKD_MOBILENET_V2: Rename = (
     (r"^stem/conv$", "features.0.0"),
     (r"^stem/norm$", "features.0.1"),
     (r"^stage1_block0/depthwise/conv$", "features.1.conv.0"),
@@ -163,7 +168,7 @@ CIRKD_MOBILENET_V2: Rename = (
     (r"^stage(\d)_block(\d)", _cumulative(_V2_COUNTS, "features.{}.conv", 1)),
     *_FLAT,
 )
-CIFAR_MOBILENET_V2: Rename = (
+_CIFAR_MOBILENET_V2: Rename = (
     (r"^stem/conv$", "conv1.0"),
     (r"^stem/norm$", "conv1.1"),
     (
@@ -175,7 +180,7 @@ CIFAR_MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "conv2.1"),
     (r"^head$", "classifier.0"),
 )
-# A first stage without expansion counts its layers from one less.
+# The first stage has no expansion, so its layers count from one less.
 _FIRST: Rename = (
     (r"^stage1_block(\d+)/depthwise/conv$", r"features.1.\1.block.0.0"),
     (r"^stage1_block(\d+)/depthwise/norm$", r"features.1.\1.block.0.1"),
@@ -184,7 +189,7 @@ _FIRST: Rename = (
     (r"^stage1_block(\d+)/project/conv$", r"features.1.\1.block.2.0"),
     (r"^stage1_block(\d+)/project/norm$", r"features.1.\1.block.2.1"),
 )
-EFFICIENTNET: Rename = (
+_EFFICIENTNET: Rename = (
     (r"^stem/conv$", "features.0.0"),
     (r"^stem/norm$", "features.0.1"),
     *_FIRST,
@@ -201,7 +206,7 @@ EFFICIENTNET: Rename = (
     (r"^last_norm$", "features.8.1"),
     (r"^head$", "classifier.1"),
 )
-TIMM_MOBILE: Rename = (
+_TIMM_MOBILE: Rename = (
     (r"^stem/conv$", "conv_stem"),
     (r"^stem/norm$", "bn1"),
     (r"^stage1_block(\d+)/depthwise/norm$", r"blocks.0.\1.bn1"),
@@ -222,7 +227,7 @@ TIMM_MOBILE: Rename = (
 
 
 def _flat_names(module: EfficientNet) -> Rename:
-    """Names of the ``efficientnet_pytorch`` packages: blocks numbered throughout."""
+    """Returns the table of the package ``efficientnet_pytorch``."""
     return (
         (r"^stem/conv$", "_conv_stem"),
         (r"^stem/norm$", "_bn0"),
@@ -240,7 +245,8 @@ def _flat_names(module: EfficientNet) -> Rename:
     )
 
 
-def _swin(merging: Callable[[re.Match], str], head: str) -> Rename:
+def _swin(merging: Callable[[re.Match[str]], str], head: str) -> Rename:
+    """Returns the table of a definition of Swin, by its names for merging and head."""
     return (
         (r"^patch_conv$", "patch_embed.proj"),
         (r"^patch_norm$", "patch_embed.norm"),
@@ -257,10 +263,11 @@ def _swin(merging: Callable[[re.Match], str], head: str) -> Rename:
     )
 
 
-# timm merges patches at the start of a stage, the original at the end of the last.
-TIMM_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 1}.downsample", "head.fc")
-MICROSOFT_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 2}.downsample", "head")
-TORCHVISION_SWIN: Rename = (
+# timm merges patches at the start of a stage, the original at the end of
+# the stage before.
+_TIMM_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 1}.downsample", "head.fc")
+_MICROSOFT_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 2}.downsample", "head")
+_TORCHVISION_SWIN: Rename = (
     (r"^patch_conv$", "features.0.0"),
     (r"^patch_norm$", "features.0.2"),
     (r"^stage(\d)_merging/norm$", lambda m: f"features.{2 * int(m[1]) - 2}.norm"),
@@ -277,16 +284,16 @@ TORCHVISION_SWIN: Rename = (
     (r"^last_norm$", "norm"),
 )
 
-TABLES: dict[type, dict[str, Rename]] = {
-    CifarResNet: {"cifar": RESNET},
-    WideResNet: {"cifar": WRN},
-    Vgg: {"cifar": VGG},
-    ShuffleNetV1: {"cifar": SHUFFLENET},
-    ShuffleNetV2: {"cifar": SHUFFLENET},
-    MobileNetV1: {"official": MOBILENET_V1},
+_TABLES: dict[type, dict[str, Rename]] = {
+    CifarResNet: {"cifar": _RESNET},
+    WideResNet: {"cifar": _WRN},
+    Vgg: {"cifar": _VGG},
+    ShuffleNetV1: {"cifar": _SHUFFLENET},
+    ShuffleNetV2: {"cifar": _SHUFFLENET},
+    MobileNetV1: {"official": _MOBILENET_V1},
     Swin: {
-        "timm": TIMM_SWIN,
-        "microsoft": MICROSOFT_SWIN,
-        "torchvision": TORCHVISION_SWIN,
+        "timm": _TIMM_SWIN,
+        "microsoft": _MICROSOFT_SWIN,
+        "torchvision": _TORCHVISION_SWIN,
     },
 }

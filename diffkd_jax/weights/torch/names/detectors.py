@@ -1,15 +1,18 @@
-"""How torchvision names what our networks of detection name.
+"""Rename tables of the networks for detection, whose reference is torchvision.
 
-"torchvision_2020" are the names in the files that it published before 2022: it renames
-them when it loads them.
+"torchvision_2020" are the names in the files that torchvision published before 2022. It
+renames them when it loads them.
 """
+
+import re
+from collections.abc import Callable
 
 import flax.linen as nn
 
 from ....models.dense.faster_rcnn import FasterRcnn
 from ....models.dense.fcos import Fcos
 from ....models.dense.retinanet import RetinaNet
-from ..renaming import Rename, within
+from ..renaming import Rename, rename_part
 
 _HEADS: Rename = (
     (r"^class_head$", "head.classification_head.cls_logits"),
@@ -34,13 +37,22 @@ _TOWERS = (
 def detector_names(
     module: FasterRcnn | Fcos | RetinaNet, resnet: Rename
 ) -> dict[str, Rename]:
-    """Rename tables by the name of the reference; the first is usual.
+    """Returns the rename tables of a detector by the name of the reference.
 
     Args:
-      module: a network of detection.
+      module: a network for detection.
       resnet: the table of its backbone.
+
+    Returns:
+      The tables, the present names first; none for an FCOS with a scale for each level,
+      which torchvision does not have.
+
+    >>> from diffkd_jax.models import build_network
+    >>> module = build_network("retinanet_resnet18", num_classes=2)
+    >>> list(detector_names(module, (("stem", "conv1"),)))
+    ['torchvision', 'torchvision_2020']
     """
-    body = within("backbone", "backbone.body", resnet)
+    body = rename_part("backbone", "backbone.body", resnet)
     new, old = (_pyramid(module.levels[0], old=old) for old in (False, True))
     if isinstance(module, FasterRcnn):
         new_heads, old_heads = (
@@ -60,21 +72,25 @@ def detector_names(
 
 
 def _tower(part: str, step: int = 0, first: int = 0) -> Rename:
-    """Of the layers of both towers: every ``step``th of a sequence, or nested."""
+    """Returns the entries for the layers of both towers.
 
-    def number(name):
+    Layer ``i`` is number ``step * i + first`` of a sequence, or a sequence of its own
+    if ``step`` is 0.
+    """
+
+    def number(name: str) -> str | Callable[[re.Match[str]], str]:
         if not step:
             return rf"{name}.\1.0"
         return lambda m: f"{name}.{step * int(m[1]) + first}"
 
-    return tuple((rf"^{ours}/{part}(\d+)$", number(name)) for ours, name in _TOWERS)
+    return tuple((rf"^{tower}/{part}(\d+)$", number(name)) for tower, name in _TOWERS)
 
 
 def _pyramid(lowest: str, *, old: bool = False) -> Rename:
-    """Of the pyramid, whose blocks are counted from the lowest level."""
+    """Returns the entries for the pyramid, whose blocks count from its lowest level."""
     first, tail = int(lowest[1]), "" if old else ".0"
 
-    def block(kind):
+    def block(kind: str) -> Callable[[re.Match[str]], str]:
         return lambda m: f"backbone.fpn.{kind}.{int(m[1]) - first}{tail}"
 
     return (
@@ -85,7 +101,14 @@ def _pyramid(lowest: str, *, old: bool = False) -> Rename:
 
 
 def class_rows(module: nn.Module) -> tuple[str, int, int]:
-    """Path of a model's last layer for classes, its rows for each, and further rows.
+    """Returns where the rows for the classes are in a model's last layer.
+
+    Args:
+      module: a network.
+
+    Returns:
+      The path of the layer, the number of its rows for each class, and the number of
+      classes that it has beyond those of the data, such as the background.
 
     >>> from diffkd_jax.models import build_network
     >>> class_rows(build_network("retinanet_resnet18", num_classes=2))
@@ -94,5 +117,5 @@ def class_rows(module: nn.Module) -> tuple[str, int, int]:
     if isinstance(module, RetinaNet):
         return "class_head", len(module.scales) * len(module.ratios), 0
     if isinstance(module, FasterRcnn):
-        return "class_head", 1, 1  # of the background
+        return "class_head", 1, 1  # the background
     return ("class_head" if isinstance(module, Fcos) else "head"), 1, 0

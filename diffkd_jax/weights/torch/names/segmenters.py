@@ -1,19 +1,21 @@
-"""How PyTorch's definitions of networks of segmentation name what ours name.
+"""Rename tables of the networks for segmentation.
 
-"cirkd" is the family of CIRKD, whose checkpoints are those of the paper's table 6.
+"cirkd" is the family of CIRKD, which published the checkpoints of the paper's table 6.
 """
 
 from collections.abc import Container
-from typing import Any
+
+import flax.linen as nn
 
 from ....models.backbones.mobilenet import MobileNetV2
 from ....models.backbones.resnet import ResNet
 from ....models.dense.backbone import backbone_of
 from ....models.dense.segmenter import Segmenter
-from ..renaming import Rename, renamed, within
+from ..renaming import Rename, rename_part, rename_path
 
 
 def _conv_norm(path: str, conv: str, norm: str) -> Rename:
+    """Returns the entries for a convolution and its norm."""
     return ((rf"^{path}/conv$", conv), (rf"^{path}/norm$", norm))
 
 
@@ -50,41 +52,55 @@ TORCHVISION_HEADS: Rename = (
 def segmenter_names(
     module: Segmenter, resnet: Rename, flat_mobilenet: Rename
 ) -> dict[str, Rename]:
-    """Rename tables by the name of the reference; the first is usual.
+    """Returns the rename tables of a segmenter by the name of the reference.
 
     Args:
       module: the network.
       resnet: the table of its backbone, if that is a ResNet.
-      flat_mobilenet: likewise of MobileNetV2, in the names of CIRKD.
+      flat_mobilenet: the table of its backbone in the names of CIRKD, if that is a
+        MobileNetV2.
+
+    Returns:
+      The tables, the most common reference first; none for another backbone.
+
+    >>> from diffkd_jax.models import build_network
+    >>> module = build_network("deeplabv3_resnet18", num_classes=2)
+    >>> list(segmenter_names(module, (("stem", "conv1"),), ()))
+    ['cirkd']
     """
     body = backbone_of(module)
     if isinstance(body, MobileNetV2):
-        backbone = within("backbone", "pretrained.net", flat_mobilenet)
+        backbone = rename_part("backbone", "pretrained.net", flat_mobilenet)
     elif isinstance(body, ResNet):
-        backbone = within("backbone", "pretrained", resnet)
+        backbone = rename_part("backbone", "pretrained", resnet)
     else:
         return {}
-    aspp = module.kind == "aspp"
-    head = _CIRKD_ASPP if aspp else _CIRKD_PYRAMID
+    is_aspp = module.kind == "aspp"
+    head = _CIRKD_ASPP if is_aspp else _CIRKD_PYRAMID
     cirkd = {"cirkd": (*backbone, *head, *_CIRKD_HEADS)}
-    resnets = isinstance(body, ResNet) and body.bottleneck and not body.deep_stem
-    if not (aspp and resnets):
+    is_plain = isinstance(body, ResNet) and body.bottleneck and not body.deep_stem
+    if not (is_aspp and is_plain):
         return cirkd
-    own = within("backbone", "backbone", resnet)
-    return {"torchvision": (*own, *TORCHVISION_HEADS)} | cirkd
+    backbone = rename_part("backbone", "backbone", resnet)
+    return {"torchvision": (*backbone, *TORCHVISION_HEADS)} | cirkd
 
 
-def check_parts(module: Any, names: Container[str], tables: dict[str, Rename]) -> None:
-    """Refuses a state dict of a network that other options make.
+def check_segmenter(
+    module: nn.Module, names: Container[str], tables: dict[str, Rename]
+) -> None:
+    """Refuses a state dict of a segmenter that was built with other options.
 
     Args:
-      module: the network.
-      names: in the state dict.
-      tables: of :func:`segmenter_names`.
+      module: the network; other kinds of networks pass.
+      names: the names in the state dict.
+      tables: the rename tables of the network, see :func:`segmenter_names`.
 
     Raises:
-      ValueError: torchvision's network for a module of the paper's family, or an
-        auxiliary head in one of them alone.
+      ValueError: the state dict is of torchvision's network and the module is of the
+        paper's family, or only one of them has an auxiliary head.
+
+    >>> from diffkd_jax.models import build_network
+    >>> check_segmenter(build_network("resnet8", num_classes=2), {"fc.bias"}, {})
     """
     if not isinstance(module, Segmenter):
         return
@@ -96,11 +112,11 @@ def check_parts(module: Any, names: Container[str], tables: dict[str, Rename]) -
         )
     for table in tables.values():
         main, auxiliary = (
-            f"{renamed(part, table)}.weight" for part in ("head", "aux_head")
+            f"{rename_path(part, table)}.weight" for part in ("head", "aux_head")
         )
         if main in names and (auxiliary in names) != module.aux:
-            found, expected = ("none", "one") if module.aux else ("one", "none")
+            in_file, expected = ("none", "one") if module.aux else ("one", "none")
             raise ValueError(
-                f"auxiliary head: found {found} in the file, expected {expected} "
+                f"auxiliary head: found {in_file} in the file, expected {expected} "
                 f"({auxiliary!r}); the option aux says whether the model has one"
             )
