@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from .io import console
 from .train.cluster.devices import run_tool
 from .weights.checks import check_finite, expand
-from .weights.files import export_torch, load_model, model_file
+from .weights.files import export_torch, load_model
 from .weights.output_files import check_output
+from .weights.paths import model_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,8 +17,9 @@ from ..io.drawing import draw_files
 from ..models.inputs import check_input, input_of
 from ..models.model import Model
 from ..weights.checks import check_finite, expand
-from ..weights.files import export_model, load_model, model_file
+from ..weights.files import export_model, load_model
 from ..weights.output_files import EMA_FILE, MODEL_FILE
+from ..weights.paths import model_file
 from ..weights.untrained import is_classifier
 from .build import Run, build, build_scoring, check_teacher, student_variables
 from .check import check_comparison, check_run

@@ -13,8 +13,8 @@ from ..core.step import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite
-from ..weights.files import model_file
 from ..weights.initial import inherit, inherited, load_into, start_from
+from ..weights.paths import model_file
 from ..weights.weights import open_weights, read_input
 from .build import Run, student_variables
 from .cluster import sharding

@@ -13,9 +13,10 @@ from ..config.sections import Config, Student, Teacher
 from ..models.inputs import check_input
 from ..models.model import Model, split
 from ..weights.checks import check_finite, expand
-from ..weights.files import load_model, load_torch, model_file
+from ..weights.files import load_model, load_torch
 from ..weights.metadata import OPTIONAL_FIELDS
 from ..weights.output_files import EMA_FILE
+from ..weights.paths import model_file
 from ..weights.untrained import is_classifier
 from ..weights.weights import is_ours, open_weights, read_description, read_input
 from .workdir.checkpoint import checksum

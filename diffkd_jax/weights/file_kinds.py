@@ -1,6 +1,5 @@
 """The kind of a file that should hold weights, told by its first bytes and its name."""
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +13,10 @@ ENDINGS = (
 )
 EXPECTED = "expected weights in a .safetensors or .pth file"
 _START = 4096  # number of bytes that are looked at
-_MAX_NAMES = 8  # in a message
 _AGAIN = "download it again"
 _LOGIN = "a download that failed leaves such a file, and one that needs a login"
 _UNPACK = "unpack it and name the file of weights inside"
 _CONVERT = "save its weights as .safetensors or .pth"
-_MODEL_FILES = ("config.json", "model.safetensors", "model_ema.safetensors")
-_RUN_FILES = (*_MODEL_FILES, "summary.json", "diverged.json")
 
 
 class Kind(NamedTuple):
@@ -155,45 +151,6 @@ def kind_of_start(start: bytes) -> Kind:
     return Kind(f"a file that begins with the bytes {shown}", is_damaged=True)
 
 
-def describe_folder(folder: Path, missing: str) -> str:
-    """Returns a sentence about what a folder holds, or "" if there is nothing to say.
-
-    Args:
-      folder: an existing folder.
-      missing: name of the file of weights that the folder does not have.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Path(folder, "resnet8.pth").touch()
-    ...     describe_folder(Path(folder), "model.safetensors")[:50]
-    "found no model.safetensors, but ['resnet8.pth'], e"
-    """
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
-    runs = [path.name for path in folders if _is_run(path)]
-    if runs and (folder / "config.json").exists():
-        return (
-            f"found no {missing} and a config.json, of a run that is not finished; the "
-            "command that began it finishes it"
-        )
-    if runs:
-        return (
-            f"found no {missing}, but the runs {_shorten(runs)}, expected one run; "
-            f"name it, such as {folder / runs[0]}"
-        )
-    if (folder / "checkpoints").is_dir():
-        return (
-            f"found no {missing}, but the checkpoints of a run, expected a finished "
-            "run; the command that began it finishes it"
-        )
-    files = sorted(path.name for path in folder.iterdir() if path.suffix in ENDINGS)
-    if files := [name for name in files if name not in _RUN_FILES]:
-        return (
-            f"found no {missing}, but {_shorten(files)}, expected the workdir of a "
-            "run; to use a file of weights, name the file itself"
-        )
-    return ""
-
-
 def shard_note(path: Path) -> str:
     r"""Returns a remark for messages if a file's name says that it is one of several.
 
@@ -207,33 +164,6 @@ def shard_note(path: Path) -> str:
     """
     is_shard = re.search(r"-\d+-of-\d+\.", path.name)
     return "\nit is one of several shards; save them as one file" if is_shard else ""
-
-
-def describe_path(path: Path) -> str:
-    """Returns a phrase for a path at which there is no file to read.
-
-    Args:
-      path: the path, which need not exist.
-
-    >>> describe_path(Path("/")), describe_path(Path("/no/such/file"))
-    ('a directory', 'nothing')
-    """
-    if path.is_dir():
-        return "a directory"
-    if path.is_symlink() and not path.exists():
-        return f"a link to {os.readlink(path)}, which does not exist"
-    return "something that is not a file" if path.exists() else "nothing"
-
-
-def _is_run(folder: Path) -> bool:
-    """Returns whether a folder is the workdir of a run."""
-    return any(os.path.exists(folder / name) for name in _MODEL_FILES)
-
-
-def _shorten(names: list[str]) -> str:
-    """Returns the first names of a list, and how many follow."""
-    rest = len(names) - _MAX_NAMES
-    return f"{names[:_MAX_NAMES]}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def _decode(start: bytes) -> str:

@@ -7,14 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 from flax.errors import FlaxError
+from jaxtyping import PyTree
 
 from ..io import valid_json
 from ..models import MODELS, build_network
 from ..models.model import Model, by_path
-from .checks import cast_arrays, expand
-from .file_kinds import describe_folder, describe_path, shard_note
+from .checks import cast_arrays
+from .file_kinds import shard_note
 from .metadata import INPUT_KEY, KEY, check_model_name, format_input
-from .output_files import EMA_FILE, MODEL_FILE, write_arrays
+from .output_files import write_arrays
+from .paths import model_file
 from .torch.convert import count_classes, export_state_dict, import_weights
 from .torch.names.classifiers import references
 from .torch.reader import read_state_dict
@@ -139,7 +141,7 @@ def load_model(source: str | Path | Weights, model: str = "") -> Model:
     return untrained._replace(variables=variables, meta=meta)
 
 
-def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, Any]:
+def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, PyTree]:
     """Reads the variables in a file, whatever its head.
 
     Args:
@@ -164,7 +166,7 @@ def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, Any]:
     {'params': {'head/bias': array([0.])}}
     """
     if is_ours(weights):
-        variables: dict[str, Any] = {}
+        variables: dict[str, PyTree] = {}
         for name, array in weights.arrays.items():
             collection, _, path = name.partition("/")
             variables.setdefault(collection, {})[path] = array
@@ -229,38 +231,3 @@ def load_torch(
         raise ValueError(f"{file.path}, as {name!r}: {error}{note}") from None
     meta = {**model.meta, **read_input(file)}
     return model._replace(variables=variables, meta=meta), reference
-
-
-def model_file(path: str | Path, weights: str = "") -> Path:
-    """Returns the file of a model: ``path``, or the exported model in a workdir.
-
-    Args:
-      path: a file of weights, or the workdir of a finished run.
-      weights: "ema" for the moving average in a workdir; "" for the student itself, or
-        for the moving average if the workdir holds nothing else.
-
-    Raises:
-      FileNotFoundError: there is no such file. If the directory holds several runs, the
-        message names them.
-      ValueError: the path is a URL, or the home directory is not known.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Path(folder, "model.safetensors").touch()
-    ...     model_file(folder).name
-    'model.safetensors'
-    """
-    file = path = expand(path)
-    if path.is_dir():
-        file = path / (EMA_FILE if weights == "ema" else MODEL_FILE)
-        if not file.exists() and (path / EMA_FILE).exists():
-            file = path / EMA_FILE
-    if file.is_file():
-        return file
-    content = describe_folder(path, file.name) if path.is_dir() else ""
-    if content and describe_path(file) == "nothing":
-        raise FileNotFoundError(f"{path}: {content}")
-    raise FileNotFoundError(
-        f"{file}: found {describe_path(file)}, expected a file of weights, or the "
-        "workdir of a finished run"
-    )

@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +19,7 @@ from .weights import Weights, is_ours
 
 def load_into(
     weights: Weights, model: Model, into: str
-) -> tuple[dict[str, Any], set[str]]:
+) -> tuple[dict[str, PyTree], set[str]]:
     """Reads the variables for a model, or for its backbone alone, from a file.
 
     Args:
@@ -86,14 +85,14 @@ def is_backbone(module: nn.Module | None, path: str) -> bool:
 
 
 def start_from(
-    variables: Mapping[str, Any],
-    loaded: Mapping[str, Any],
+    variables: Mapping[str, PyTree],
+    loaded: Mapping[str, PyTree],
     *,
     source: str,
     into: str = "",
     leave_out: Sequence[str] = (),
     spare: Collection[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """Replaces the variables of a model, or of one subtree, by those of a file.
 
     Each array of the subtree must be in the file, and each array of the file in the
@@ -163,8 +162,10 @@ def start_from(
 
 
 def inherit(
-    variables: Mapping[str, Any], teacher: Mapping[str, Any], patterns: Sequence[str]
-) -> dict[str, Any]:
+    variables: Mapping[str, PyTree],
+    teacher: Mapping[str, PyTree],
+    patterns: Sequence[str],
+) -> dict[str, PyTree]:
     """Replaces the student's variables that match a pattern by those of the teacher.
 
     Args:
@@ -185,8 +186,10 @@ def inherit(
 
 
 def inherited(
-    variables: Mapping[str, Any], teacher: Mapping[str, Any], patterns: Sequence[str]
-) -> dict[str, Any]:
+    variables: Mapping[str, PyTree],
+    teacher: Mapping[str, PyTree],
+    patterns: Sequence[str],
+) -> dict[str, PyTree]:
     """Returns the teacher's variables that :func:`inherit` takes, by path.
 
     Args:
@@ -252,8 +255,8 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _replace_leaves(
-    variables: Mapping[str, Any], arrays: Mapping[str, Any]
-) -> dict[str, Any]:
+    variables: Mapping[str, PyTree], arrays: Mapping[str, PyTree]
+) -> dict[str, PyTree]:
     """Replaces variables by the arrays of the same path, cast to their dtypes."""
     leaves = [
         np.asarray(arrays[path], leaf.dtype) if path in arrays else leaf
@@ -262,6 +265,6 @@ def _replace_leaves(
     return jax.tree.unflatten(jax.tree.structure(variables), leaves)
 
 
-def _shape_text(arrays: Mapping[str, Any], path: str) -> str:
+def _shape_text(arrays: Mapping[str, PyTree], path: str) -> str:
     """Returns a path and the shape of its array, or "nothing"."""
     return f"{path} {list(np.shape(arrays[path]))}" if path in arrays else "nothing"

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..models import make
 from ..models.inputs import input_of
@@ -87,7 +88,7 @@ def is_classifier(model: Model) -> bool:
     return getattr(outputs.get("logits"), "ndim", 0) == 2
 
 
-def shapes_of(model: Model, input_shape: Sequence[int]) -> dict[str, Any]:
+def shapes_of(model: Model, input_shape: Sequence[int]) -> dict[str, PyTree]:
     """Returns the shapes and dtypes of a model's variables, without computing them.
 
     Args:

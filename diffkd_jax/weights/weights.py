@@ -11,8 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .checks import expand
-from .file_kinds import SAFETENSORS, Kind, check_kind, describe_path
+from .file_kinds import SAFETENSORS, Kind, check_kind
 from .metadata import KEY, parse_input, parse_metadata
+from .paths import describe_path
 
 _DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 _DTYPES |= {"F16", "BF16", "F32", "F64", "C64"}
@@ -25,13 +26,14 @@ class Weights:
     Attributes:
       path: the file.
       kind: what the file is, told by its content.
-      metadata: the texts in the header of a ``.safetensors`` file; none for others.
+      metadata: the texts in the header of a ``.safetensors`` file, by name; none for
+        other kinds of files.
     """
 
     path: Path
     kind: Kind
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    _tensors: Any = None
+    _tensors: safe_open | None = None
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -43,32 +45,33 @@ class Weights:
           ValueError: the file is of another kind or damaged, or has an array of a dtype
             that NumPy lacks.
         """
-        self.check_safetensors()
+        tensors = self.require_tensors()
         try:
-            names = list(self._tensors.keys())
+            names = list(tensors.keys())
             for name in names:
-                dtype = self._tensors.get_slice(name).get_dtype()
+                dtype = tensors.get_slice(name).get_dtype()
                 if dtype not in _DTYPES:
                     raise ValueError(
                         f"{self.path}: found {name!r} in {dtype}, expected one of "
                         f"{sorted(_DTYPES)}; convert it to F32"
                     )
-            return {name: self._tensors.get_tensor(name) for name in names}
+            return {name: tensors.get_tensor(name) for name in names}
         except SafetensorError as error:
             raise _damaged(self.path, error) from None
 
-    def check_safetensors(self) -> None:
-        """Refuses a file of another kind than ``.safetensors``.
+    def require_tensors(self) -> safe_open:
+        """Returns the handle of a ``.safetensors`` file; refuses other kinds of files.
 
         Raises:
           ValueError: the file is of another kind.
         """
-        if self.kind is not SAFETENSORS:
+        if self._tensors is None:
             raise ValueError(
                 f"{self.path}: found {self.kind.name}, expected a model exported by "
                 "diffkd_jax; weights that torch.save wrote go to teacher.init, "
                 "student.init or import_weights"
             )
+        return self._tensors
 
 
 def open_weights(source: str | Path | Weights) -> Weights:
@@ -135,13 +138,13 @@ def read_description(weights: Weights) -> dict[str, Any]:
     Raises:
       ValueError: we did not export the file, or its description is malformed.
 
-    >>> read_description(Weights(Path("a.safetensors"), SAFETENSORS))
+    >>> zip_file = Weights(Path("resnet18.pth"), Kind("a zip archive"))
+    >>> read_description(zip_file)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: a.safetensors: found no model exported by diffkd_jax, expected one; \
-weights of PyTorch go to teacher.init, student.init or import_weights
+    ValueError: resnet18.pth: found a zip archive, expected a model exported by ...
     """
-    weights.check_safetensors()
+    weights.require_tensors()
     try:
         return parse_metadata(weights.metadata)
     except ValueError as error:

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.weights.files import export_model, load_model, load_torch, model_file
+from diffkd_jax.weights.files import export_model, load_model, load_torch
+from diffkd_jax.weights.paths import model_file
 from diffkd_jax.weights.torch.reader import read_state_dict
 from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.goldens import GOLDEN

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from diffkd_jax import export_weights, import_weights
 from diffkd_jax.models import MODELS, build_network
 from diffkd_jax.weights.checks import check_finite
-from diffkd_jax.weights.files import export_model, export_torch, load_model, model_file
+from diffkd_jax.weights.files import export_model, export_torch, load_model
+from diffkd_jax.weights.paths import model_file
 from diffkd_jax.weights.untrained import build_untrained
 from tests.helpers.variables import random_variables
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PyTree
 
 from .names.classifiers import references
 from .names.detectors import class_rows
@@ -31,8 +31,8 @@ _IGNORED = (
 
 
 def import_state_dict(
-    state_dict: Mapping[str, Any], template: Mapping[str, Any], table: Rename
-) -> dict[str, Any]:
+    state_dict: Mapping[str, np.ndarray], template: Mapping[str, PyTree], table: Rename
+) -> dict[str, PyTree]:
     """Fills a tree of Flax variables from a state dict, strictly.
 
     Args:
@@ -80,8 +80,10 @@ def import_state_dict(
 
 
 def import_weights(
-    module: nn.Module, state_dict: Mapping[str, Any], template: Mapping[str, Any]
-) -> tuple[dict[str, Any], str]:
+    module: nn.Module,
+    state_dict: Mapping[str, np.ndarray],
+    template: Mapping[str, PyTree],
+) -> tuple[dict[str, PyTree], str]:
     """Fills a tree of Flax variables by the reference whose names fit best.
 
     Args:
@@ -118,7 +120,7 @@ def import_weights(
     return import_state_dict(state_dict, template, tables[best]), best
 
 
-def count_classes(module: nn.Module, state_dict: Mapping[str, Any]) -> int:
+def count_classes(module: nn.Module, state_dict: Mapping[str, np.ndarray]) -> int:
     """Counts the classes of the head in a state dict; 0 if the state dict has no head.
 
     Args:
@@ -138,7 +140,7 @@ def count_classes(module: nn.Module, state_dict: Mapping[str, Any]) -> int:
 
 
 def export_state_dict(
-    variables: Mapping[str, Any], table: Rename
+    variables: Mapping[str, PyTree], table: Rename
 ) -> dict[str, np.ndarray]:
     """Converts Flax variables to a state dict, the inverse of importing one.
 
@@ -160,7 +162,7 @@ def export_state_dict(
 
 
 def _reference_names(
-    variables: Mapping[str, Any], table: Rename
+    variables: Mapping[str, PyTree], table: Rename
 ) -> dict[tuple[str, ...], str]:
     """Returns the reference's name of each array; refuses one name for two arrays."""
     names = {}

@@ -1,6 +1,6 @@
 """Rename tables of the networks for segmentation.
 
-"cirkd" is the family of CIRKD, which published the checkpoints of the paper's table 6.
+"cirkd" is the network family of CIRKD. The paper's table 6 uses its checkpoints.
 """
 
 from collections.abc import Container
