@@ -7,81 +7,104 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...bounds import Channels, Positive, Share
 from ...core.modules import uniform_bias, uniform_fan_in
 from ...ops.anchors import grid_anchors
-from ...ops.proposals import propose, sample_anchors, sample_proposals
+from ...ops.proposals import (
+    Anchors,
+    Proposals,
+    propose,
+    sample_anchors,
+    sample_proposals,
+)
 from ...ops.roi_align import multiscale
-from .fpn import Extra, Level, pyramid_of
-from .retinanet import Tower, check_sizes, covered, predict_levels
+from .fpn import Extra, Level, apply_pyramid
+from .retinanet import Tower, check_anchor_sizes, covered_size, predict_levels
 
-# Levels that boxes are pooled from; a coarser one is for proposals alone.
+# Levels from which boxes are pooled. Coarser ones are only used for proposals.
 POOLED = ("p2", "p3", "p4", "p5")
 
 
 class FasterRcnn(nn.Module):
-    """Two-stage detector: proposals of a network on every position, then their classes.
+    """A two-stage detector: it proposes boxes, and then classifies them.
 
-    Outputs: the backbone's ``stem`` and stages, ``fpn`` ``[b, h, w, fpn_channels]`` by
-    level; ``rpn`` of ``objectness`` ``[b, h w A]`` (logits), ``box_codes``
-    ``[b, h w A, 4]`` (weights 1), ``anchors`` ``[h w A, 4]`` (constants without batch,
-    pixels of the input), each by level with A ratios, ordered by row, column, ratio;
-    and ``roi`` of ``boxes`` ``[b, R, 4]`` (x1 y1 x2 y2, pixels, without gradient),
-    ``valid`` bool ``[b, R]``, ``class_logits`` ``[b, R, K + 1]`` (0 is background),
-    ``box_codes`` ``[b, R, 4 (K + 1)]`` (a class's four together, weights 10 10 5 5).
-    All are float32 but the maps. In inference R is the number of proposals, best first.
-    In training R is ``samples``, drawn from the proposals and the objects themselves,
-    with ``matched`` int32 ``[b, R]`` (row of the object in the target, -1 for
-    background) and ``weight`` float32 ``[b, R]`` (0 where nothing was left to draw);
-    and ``rpn`` has ``rows``, ``matched`` and ``weight`` ``[b, anchor_samples]`` of the
-    anchors drawn, all levels in a row.
-    Without classes nothing follows the pyramid. As torchvision's first version; mmdet's
-    with ``rounded_anchors=False, nominal_strides=True, clamp_below=True, aligned=True,
+    The outputs are ``stem`` and the stages of the backbone; ``fpn``, maps ``[b, h, w,
+    fpn_channels]`` by level; and two dicts. All but the maps are float32. Without
+    classes, the outputs end with the pyramid.
+
+    ``rpn``, the first stage, holds three dicts by level. With A ratios, anchors are in
+    the order of row, column and ratio:
+
+    * ``objectness`` ``[b, h w A]``, logits,
+    * ``box_codes`` ``[b, h w A, 4]``, ``dx dy dw dh`` with weights 1,
+    * ``anchors`` ``[h w A, 4]``, ``x1 y1 x2 y2`` in pixels of the input, the same for
+      all images.
+
+    ``roi``, the second stage, holds for R proposals and K classes:
+
+    * ``boxes`` ``[b, R, 4]``, ``x1 y1 x2 y2`` in pixels, without gradient,
+    * ``valid`` bool ``[b, R]``,
+    * ``class_logits`` ``[b, R, K + 1]``, where class 0 is the background,
+    * ``box_codes`` ``[b, R, 4 (K + 1)]``, the four of a class together, with weights
+      10 10 5 5.
+
+    In inference R is ``proposals[1]``, best first. In training R is ``samples``, drawn
+    from the proposals and the true boxes. Then ``roi`` also holds ``matched`` int32
+    ``[b, R]`` (row of the object in the target, -1 for background) and ``weight`` ``[b,
+    R]`` (0 if nothing was left to draw); and ``rpn`` holds ``rows``, ``matched`` and
+    ``weight`` ``[b, anchor_samples]`` of the sampled anchors, where rows count over all
+    levels.
+
+    The network is that of torchvision's first version. That of mmdetection has
+    ``rounded_anchors=False, nominal_strides=True, clamp_below=True, aligned=True,
     sampling_ratio=None, proposals=(1000, 1000)``.
 
-    Called with ``size`` int32 ``[b, 2]`` where pictures are padded, which proposals are
-    clipped to; and in training with ``target`` of ``boxes`` f32 ``[b, M, 4]``, pixels
-    of the input, and ``valid`` bool ``[b, M]``, and with the random stream ``sample``.
-
     Attributes:
-      make_backbone: a ResNet, to be called with ``num_classes`` and its options.
-      num_classes: number K of classes, without background.
-      width: of the backbone.
-      norm_train: of the backbone, whether its norms take statistics of the batch while
+      make_backbone: a ResNet, called with ``num_classes`` and its options.
+      num_classes: number K of classes, without the background; 0 to end with the
+        pyramid.
+      width: width of the backbone, see
+        :class:`diffkd_jax.models.backbones.resnet.ResNet`.
+      norm_train: whether the norms of the backbone take statistics of the batch in
         training.
-      stride_in_first: of the backbone's bottlenecks.
-      fpn_channels: of the pyramid and the network for proposals.
-      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`;
-        boxes are pooled from those up to p5.
-      anchor_sizes: side of a square anchor of each level, pixels.
-      ratios: of height to width.
-      rounded_anchors: sides and corners in whole pixels.
-      before_nms: best anchors of a level that may become proposals, in training and in
-        inference.
-      proposals: of a picture, likewise.
-      proposal_overlap: IoU above which the worse of two of a level is dropped.
-      clamp_below: box codes of proposals are limited on both sides.
-      anchor_samples: anchors of a picture to train on, at most half of them standing
-        for objects.
-      min_overlap: IoU that an anchor which is the best of an object must have, to stand
-        for that one, as mmdet has it (0.3); None for torchvision's rule.
-      samples: proposals of a picture to train on.
-      positive_share: at most this share of them stands for objects.
-      roi_size: bins of a pooled box, on each side.
-      sampling_ratio: points of a bin, on each side; None for about one a cell, 4 at
-        most.
-      aligned: pixels are their centres where boxes are pooled.
-      head_channels: of the two layers on pooled boxes.
-      nominal_strides: positions are 2^level pixels apart, as mmdet has it; else what
-        the sizes of picture and map give, as torchvision, which is less on p6 and p7 of
-        pictures that these do not divide.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      stride_in_first: whether bottlenecks of the backbone stride in their first
+        convolution.
+      fpn_channels: number of channels of the pyramid and of the first stage.
+      levels: see :class:`diffkd_jax.models.dense.fpn.Fpn`. Boxes are pooled from the
+        levels up to p5.
+      extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      anchor_sizes: side of a square anchor for each level, in pixels.
+      ratios: ratios of height to width of the anchors.
+      rounded_anchors: whether sides and corners of anchors are whole pixels.
+      before_nms: number of anchors of each level that may become proposals, those of
+        highest objectness, in training and in inference.
+      proposals: number of proposals of each image, in training and in inference.
+      proposal_overlap: IoU above which the lower-scored proposal of the same level is
+        dropped.
+      clamp_below: whether box codes of proposals are limited on both sides.
+      anchor_samples: number of anchors of each image to train on, at most half of them
+        with an object.
+      min_overlap: IoU from which the best anchor of an object is assigned to that
+        object, as in mmdetection (0.3). None gives torchvision's rule, see ``to_truth``
+        of :func:`diffkd_jax.ops.assign.match`.
+      samples: number of proposals of each image to train on.
+      positive_share: largest share of these with an object, in [0, 1].
+      roi_size: number of bins of a pooled box along each side.
+      sampling_ratio: number of sampling points of a bin along each side. None gives
+        about one for each cell of the map, at most 4.
+      aligned: whether pixels are located at their centres when boxes are pooled.
+      head_channels: number of channels of the two layers on pooled boxes.
+      nominal_strides: if true, the cells of a map are 2^level pixels apart, as in
+        mmdetection. If false, their distance follows from the sizes of image and map,
+        as in torchvision; on p6 and p7 it is smaller for images that these strides do
+        not divide.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
-
-    Raises:
-      ValueError: not as many sizes as levels, levels that cannot be made, or in
-        training no target.
 
     >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
@@ -122,13 +145,29 @@ class FasterRcnn(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Float[Array, "b h w c"],
         *,
         train: bool = False,
-        size: jax.Array | None = None,
-        target: Mapping[str, jax.Array] | None = None,
-    ) -> dict[str, Any]:
-        outputs = pyramid_of(self, self.levels, x, train=train)
+        size: Int[Array, "b 2"] | None = None,
+        target: Mapping[str, PyTree] | None = None,
+    ) -> dict[str, PyTree]:
+        """Computes the outputs for images, see the class.
+
+        In training it draws from the random stream ``sample``.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+          size: ``[b, 2]``, height and width of each image inside its padded array, in
+            pixels, to which proposals are clipped; None for the whole array.
+          target: needed in training: ``boxes`` float32 ``[b, M, 4]``, in pixels of the
+            input, and ``valid`` bool ``[b, M]``.
+
+        Raises:
+          ValueError: the number of sizes is not that of levels, levels cannot be made,
+            or there is no target in training.
+        """
+        outputs = apply_pyramid(self, self.levels, x, train=train)
         if not self.num_classes:
             return outputs
         rpn = self._rpn(outputs["fpn"], x.shape[1:3])
@@ -149,18 +188,21 @@ class FasterRcnn(nn.Module):
                 clamp_below=self.clamp_below,
             )
         )(rpn["objectness"], rpn["box_codes"], size)
-        drawn: dict[str, Any] = {}
+        samples: dict[str, Any] = {}
         if train:
             anchors, sampled = self._sample(rpn["anchors"], boxes, valid, target)
             rpn |= anchors._asdict()
             boxes, valid = sampled.boxes, sampled.weight > 0
-            drawn = {"matched": sampled.matched, "weight": sampled.weight}
+            samples = {"matched": sampled.matched, "weight": sampled.weight}
         roi = self._classify(outputs["fpn"], boxes)
-        roi |= {"boxes": boxes, "valid": valid} | drawn
+        roi |= {"boxes": boxes, "valid": valid} | samples
         return outputs | {"rpn": rpn, "roi": roi}
 
-    def _rpn(self, maps: Mapping, image_size: tuple[int, ...]) -> dict[str, Any]:
-        check_sizes(self.anchor_sizes, self.levels)
+    def _rpn(
+        self, maps: Mapping[str, jax.Array], image_size: tuple[int, ...]
+    ) -> dict[str, PyTree]:
+        """Computes the outputs of the first stage."""
+        check_anchor_sizes(self.anchor_sizes, self.levels)
         count = len(self.ratios)
         tower = Tower(1, self.fpn_channels, 0, self.dtype, name="rpn_tower")
         y = tower(maps)
@@ -174,7 +216,7 @@ class FasterRcnn(nn.Module):
             "anchors": {
                 level: grid_anchors(
                     value.shape[1:3],
-                    covered(self, level, value.shape[1:3], image_size),
+                    covered_size(self, level, value.shape[1:3], image_size),
                     [side],
                     self.ratios,
                     rounded,
@@ -186,26 +228,35 @@ class FasterRcnn(nn.Module):
         }
 
     def _sample(
-        self, anchors: Mapping, boxes: jax.Array, valid: jax.Array, target: Any
-    ) -> tuple[Any, Any]:
+        self,
+        anchors: Mapping[str, Float[np.ndarray, "_ 4"]],
+        boxes: Float[Array, "b R 4"],
+        valid: Bool[Array, "b R"],
+        target: Mapping[str, PyTree] | None,
+    ) -> tuple[Anchors, Proposals]:
+        """Draws the anchors and the proposals to train on."""
         if target is None or not {"boxes", "valid"} <= set(target):
             raise ValueError(
                 f"target: found {sorted(target or ())}, expected boxes and valid "
-                "while training"
+                "in training"
             )
-        truth = target["boxes"], target["valid"]
+        objects = target["boxes"], target["valid"]
         keys = jax.random.split(self.make_rng("sample"), (2, len(boxes)))
         first = partial(
             sample_anchors, count=self.anchor_samples, to_truth=self.min_overlap
         )
-        joined = jnp.concatenate(list(anchors.values()))
-        of_anchors = jax.vmap(first, in_axes=(0, None, 0, 0))(keys[0], joined, *truth)
+        all_anchors = jnp.concatenate(list(anchors.values()))
+        sample_rows = jax.vmap(first, in_axes=(0, None, 0, 0))
+        anchor_samples = sample_rows(keys[0], all_anchors, *objects)
         second = partial(
             sample_proposals, count=self.samples, positive_share=self.positive_share
         )
-        return of_anchors, jax.vmap(second)(keys[1], boxes, valid, *truth)
+        return anchor_samples, jax.vmap(second)(keys[1], boxes, valid, *objects)
 
-    def _classify(self, maps: Mapping, boxes: jax.Array) -> dict[str, jax.Array]:
+    def _classify(
+        self, maps: Mapping[str, jax.Array], boxes: Float[Array, "b R 4"]
+    ) -> dict[str, jax.Array]:
+        """Pools boxes, and computes the outputs of the second stage."""
         pool = partial(
             multiscale,
             size=(self.roi_size, self.roi_size),
@@ -213,7 +264,7 @@ class FasterRcnn(nn.Module):
             aligned=self.aligned,
         )
         y = jax.vmap(pool)({k: v for k, v in maps.items() if k in POOLED}, boxes)
-        # Channels first, in the order of the weights of PyTorch.
+        # Channels come first, as in the order of PyTorch's weights.
         y = y.transpose(0, 1, 4, 2, 3).reshape(*boxes.shape[:2], -1)
         for i in range(2):
             y = nn.relu(_dense(y, self.head_channels, self.dtype, f"head_dense{i}"))
@@ -224,8 +275,12 @@ class FasterRcnn(nn.Module):
         }
 
 
-# No method: called in those of the network, it makes layers of that.
-def _dense(x: jax.Array, channels: int, dtype: Any, name: str) -> jax.Array:
+# A function and not a method: called in a compact method, it makes layers of that
+# module.
+def _dense(
+    x: Float[Array, "*dims c"], channels: int, dtype: Any, name: str
+) -> Float[Array, "*dims d"]:
+    """Applies a fully connected layer with PyTorch's initialisation."""
     return nn.Dense(
         channels,
         kernel_init=uniform_fan_in,

@@ -4,51 +4,62 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ...bounds import Channels, Share
 from ...ops.anchors import points
-from .fpn import Extra, Level, pyramid_of
-from .retinanet import Tower, covered, predict_levels, rare
+from .fpn import Extra, Level, apply_pyramid
+from .retinanet import Tower, covered_size, predict_levels, rare
 
-GROUPS = 32  # of the norms of the towers
+GROUPS = 32  # groups of the norms in the towers
 
 
 class Fcos(nn.Module):
-    """One-stage detector: classes, distances to the sides, centreness of every point.
+    """A one-stage detector, which predicts class, box and centreness of each point.
 
-    Outputs: the backbone's ``stem`` and stages, ``fpn`` ``[b, h, w, fpn_channels]`` by
-    level, and by level, float32, points by row, column: ``class_logits``
-    ``[b, h w, num_classes]``, ``box_codes`` ``[b, h w, 4]`` (left, top, right, bottom
-    in strides, 0 or more), ``centreness`` ``[b, h w]`` (logits, from the tower of
-    boxes), and ``anchors`` ``[h w, 4]``, boxes of the stride's side around the points,
-    constants without batch, x1 y1 x2 y2 in pixels of the input. Without classes nothing
-    follows the pyramid. As torchvision's; the variant of mmdet that divides distances
-    by strides has ``point_offset=0.5, level_scales=True,
-    nominal_strides=True``.
+    The outputs are ``stem`` and the stages of the backbone; ``fpn``, maps ``[b, h, w,
+    fpn_channels]`` by level; and four dicts by level. Points are in the order of row
+    and column:
+
+    * ``class_logits`` float32 ``[b, h w, num_classes]``,
+    * ``box_codes`` float32 ``[b, h w, 4]``, distances to the left, top, right and
+      bottom side in strides, 0 or more,
+    * ``centreness`` float32 ``[b, h w]``, logits, from the tower of boxes,
+    * ``anchors`` ``[h w, 4]``, boxes of one stride around the points, ``x1 y1 x2 y2``
+      in pixels of the input, the same for all images.
+
+    Without classes, the outputs end with the pyramid. The network is that of
+    torchvision. The variant of mmdetection that divides distances by strides has
+    ``point_offset=0.5, level_scales=True, nominal_strides=True``.
 
     Attributes:
-      make_backbone: a ResNet, to be called with ``num_classes`` and its options.
-      num_classes: number of logits of a point.
-      width: of the backbone.
-      norm_train: of the backbone, whether its norms take statistics of the batch while
+      make_backbone: a ResNet, called with ``num_classes`` and its options.
+      num_classes: number of logits of each point, 0 to end with the pyramid.
+      width: width of the backbone, see
+        :class:`diffkd_jax.models.backbones.resnet.ResNet`.
+      norm_train: whether the norms of the backbone take statistics of the batch in
         training.
-      stride_in_first: of the backbone's bottlenecks.
-      fpn_channels: of the pyramid and the towers, a multiple of 32.
-      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
-      tower_depth: convolutions, each with a group norm, before the last of each head.
-      point_offset: of the points from the top left corners of positions, strides.
-      level_scales: a trained factor of the distances for every level.
-      nominal_strides: positions are 2^level pixels apart, as mmdet has it; else what
-        the sizes of picture and map give, as torchvision, which is less on p6 and p7 of
-        pictures that these do not divide.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      stride_in_first: whether bottlenecks of the backbone stride in their first
+        convolution.
+      fpn_channels: number of channels of the pyramid and the towers, a multiple of 32.
+      levels: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      tower_depth: number of convolutions, each with a group norm, before the last one
+        of each head.
+      point_offset: distance of a point from the top left corner of its cell, in
+        strides.
+      level_scales: whether distances have a trained factor for each level.
+      nominal_strides: if true, the cells of a map are 2^level pixels apart, as in
+        mmdetection. If false, their distance follows from the sizes of image and map,
+        as in torchvision; on p6 and p7 it is smaller for images that these strides do
+        not divide.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
 
-    Raises:
-      ValueError: levels that cannot be made, or channels that 32 does not divide.
-
+    >>> import jax
     >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
     ...     build_network("fcos_resnet18", num_classes=80).init_with_output,
@@ -74,13 +85,24 @@ class Fcos(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, Any]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, PyTree]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the backbone is trained.
+
+        Raises:
+          ValueError: levels cannot be made, or the channels are not a multiple of 32.
+        """
         if self.fpn_channels % GROUPS:
             raise ValueError(
                 f"fpn_channels: found {self.fpn_channels}, expected a multiple of "
                 f"{GROUPS}, the groups of the norms"
             )
-        outputs = pyramid_of(self, self.levels, x, train=train)
+        outputs = apply_pyramid(self, self.levels, x, train=train)
         if not self.num_classes:
             return outputs
         maps = outputs["fpn"]
@@ -109,7 +131,8 @@ class Fcos(nn.Module):
 
     def _anchors(
         self, level: str, size: Sequence[int], image_size: Sequence[int]
-    ) -> np.ndarray:
-        whole = covered(self, level, size, image_size)
-        # Sides of the nominal stride, also where the map's is another.
-        return points(size, whole, self.point_offset, 2.0 ** int(level[1]))
+    ) -> Float[np.ndarray, "_ 4"]:
+        """Returns the anchors of one level."""
+        covered = covered_size(self, level, size, image_size)
+        # Boxes have sides of the nominal stride, even if that of the map differs.
+        return points(size, covered, self.point_offset, 2 ** int(level[1]))

@@ -6,40 +6,35 @@ from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float, PyTree
 
 from ...ops.resize import nearest
 from ..backbones.layers import make_conv
 from .backbone import backbone_of
 
-Level = Literal["p2", "p3", "p4", "p5", "p6", "p7"]  # 1/4, 1/8, ... of the picture
+Level = Literal["p2", "p3", "p4", "p5", "p6", "p7"]  # 1/4, 1/8, ... of the image
 LEVELS = get_args(Level)
-LAST = "p5"  # of a backbone with four stages
+LAST = "p5"  # last level of a backbone with four stages
 Extra = Literal["p5", "c5", "pool"]
-# Uniform of bound sqrt(3 / fan-in).
+# Uniform with bound sqrt(3 / fan-in).
 kaiming_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Fpn(nn.Module):
-    """Maps of equal channels at several scales, each aware of the coarser ones.
+    """A feature pyramid: maps of equal channels at several scales, from fine to coarse.
 
-    Source: Lin et al. 2017, section 3, in torchvision's form: convolutions with bias,
-    without norm or activation.
+    Each map also takes in the coarser ones. Source: Lin et al. 2017, section 3, in
+    torchvision's form: convolutions with bias, without norm or activation.
 
     Attributes:
-      levels: wanted maps, in order, such as ``("p3", "p4", "p5", "p6", "p7")``; p6 and
-        p7 are made from coarser ones.
-      channels: of every map.
-      extra: what p6 is made from: "p5" (torchvision's RetinaNet, FCOS), "c5", the
-        backbone's last map (mmdet's RetinaNet), or "pool", every second element of p5
-        (Faster R-CNN).
-      relu_before_extra: before the convolution to p7.
+      levels: levels of the output, from fine to coarse, such as ``("p3", "p4", "p5",
+        "p6", "p7")``. p6 and p7 are coarser than the maps of the backbone.
+      channels: number of channels of each map.
+      extra: what p6 is made from. "p5" is as in RetinaNet and FCOS of torchvision;
+        "c5", the last map of the backbone, as in RetinaNet of mmdetection; "pool",
+        every second element of p5, as in Faster R-CNN. p7 is made from p6.
+      relu_before_extra: whether a ReLU comes before the convolution to p7.
       dtype: compute dtype, or None for float32.
-
-    Called with the backbone's maps ``[b, h, w, c]`` by level, the lowest wanted one to
-    the coarsest; all of them take part, also those that are not wanted.
-
-    Raises:
-      ValueError: levels that are not in order or cannot be made.
 
     >>> maps = {"p4": jax.numpy.ones((1, 5, 7, 6)), "p5": jax.numpy.ones((1, 3, 4, 9))}
     >>> net = Fpn(("p4", "p5", "p6"), channels=8)
@@ -55,7 +50,22 @@ class Fpn(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def __call__(
+        self, maps: Mapping[str, Float[Array, "b _ _ _"]]
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Computes the maps of the pyramid.
+
+        Args:
+          maps: ``[b, h, w, c]`` by level, maps of the backbone from the first of
+            ``levels`` to the coarsest. All of them take part, also those that are not
+            in ``levels``.
+
+        Returns:
+          ``[b, h, w, channels]`` for each of ``levels``.
+
+        Raises:
+          ValueError: the levels are not in order, or cannot be made.
+        """
         check_levels(self.levels)
         layer = partial(
             make_conv,
@@ -84,7 +94,13 @@ class Fpn(nn.Module):
 
 
 def check_levels(levels: tuple[Level, ...]) -> None:
-    """Refuses levels that a pyramid on four stages cannot have.
+    """Raises an error if a pyramid on four stages cannot have these levels.
+
+    Args:
+      levels: levels from fine to coarse.
+
+    Raises:
+      ValueError: they are not neighbours in order, or start above p5.
 
     >>> check_levels(("p3", "p5"))
     Traceback (most recent call last):
@@ -100,15 +116,32 @@ in order, the first of p2 to p5
         )
 
 
-# No method, for those of a module make parts of it alone.
-def pyramid_of(
-    module: Any, levels: tuple[Level, ...], x: jax.Array, *, train: bool
-) -> dict[str, Any]:
-    """Outputs of a detector's backbone and pyramid: the stages, and ``fpn`` by level.
+# A function and not a method: methods of a module can only make parts of that module.
+def apply_pyramid(
+    module: Any, levels: tuple[Level, ...], x: Float[Array, "b h w c"], *, train: bool
+) -> dict[str, PyTree]:
+    """Applies the backbone and the pyramid of a detector to images.
 
-    To be called in the compact method of a network with the fields ``make_backbone``,
-    ``fpn_channels``, ``extra``, ``relu_before_extra`` and ``dtype``; it then owns the
-    parts ``backbone`` and ``fpn``.
+    Call it in the compact method of a network with the fields ``make_backbone``,
+    ``fpn_channels``, ``extra``, ``relu_before_extra`` and ``dtype``. The network then
+    owns the parts ``backbone`` and ``fpn``.
+
+    Args:
+      module: the network.
+      levels: levels of the pyramid.
+      x: ``[b, h, w, c]``, images.
+      train: whether the backbone is trained.
+
+    Returns:
+      The maps of the backbone, ``stem`` and ``stage1`` to ``stage4``, and ``fpn``, the
+      maps of the pyramid by level.
+
+    >>> from diffkd_jax.models import build_network
+    >>> net = build_network("retinanet_resnet10", num_classes=0)
+    >>> out, _ = jax.eval_shape(
+    ...     net.init_with_output, jax.random.key(0), jax.numpy.ones((1, 64, 64, 3)))
+    >>> sorted(out)
+    ['fpn', 'stage1', 'stage2', 'stage3', 'stage4', 'stem']
     """
     outputs = backbone_of(module, name="backbone")(x, train=train)
     outputs = {name: y for name, y in outputs.items() if name.startswith("st")}

@@ -6,25 +6,33 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ...bounds import Channels, Positive
 from ...ops.anchors import grid_anchors
 from ..backbones.layers import make_conv
-from .fpn import Extra, Level, pyramid_of
+from .fpn import Extra, Level, apply_pyramid
 
 normal = nn.initializers.normal(0.01)
-# So that at first every position says "no object" with probability 0.99.
+# At first, each cell predicts "no object" with probability 0.99.
 rare = nn.initializers.constant(-math.log(99))
 
 
 class Tower(nn.Module):
-    """3x3 convolutions with ReLU, maybe with group norms, the same for all levels.
+    """A run of 3x3 convolutions with ReLU, shared by all levels.
 
     Attributes:
       depth: number of convolutions.
-      channels: of each.
-      groups: of the norm behind each, 0 for none.
+      channels: number of channels of each.
+      groups: number of groups of the norm after each convolution, 0 for no norm.
       dtype: compute dtype, or None for float32.
+
+    >>> maps = {"p3": jax.numpy.ones((1, 4, 4, 8)), "p4": jax.numpy.ones((1, 2, 2, 8))}
+    >>> out, variables = jax.eval_shape(
+    ...     Tower(2, 16).init_with_output, jax.random.key(0), maps)
+    >>> out["p4"].shape, sorted(variables["params"])
+    ((1, 2, 2, 16), ['conv0', 'conv1'])
     """
 
     depth: int
@@ -33,7 +41,17 @@ class Tower(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def __call__(
+        self, maps: Mapping[str, Float[Array, "b _ _ _"]]
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Applies the convolutions to the map of each level.
+
+        Args:
+          maps: ``[b, h, w, c]`` by level.
+
+        Returns:
+          ``[b, h, w, channels]`` by level.
+        """
         for i in range(self.depth):
             layer = make_conv(
                 self.channels,
@@ -54,26 +72,37 @@ class Tower(nn.Module):
 
 
 def predict_levels(
-    maps: Mapping[str, jax.Array],
+    maps: Mapping[str, Float[Array, "b _ _ _"]],
     values: int,
     anchors: int = 1,
     *,
     kernel_size: int = 3,
-    bias_init: Callable = nn.initializers.zeros,
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros,
     name: str,
-) -> dict[str, jax.Array]:
-    """Applies the last convolution of a head, the same for all levels, in float32.
+) -> dict[str, Float[Array, "b _ _"]]:
+    """Applies the last convolution of a head, shared by all levels, in float32.
+
+    Call it in the compact method of a module, which then owns the convolution.
 
     Args:
       maps: ``[b, h, w, c]`` by level.
-      values: of every anchor.
-      anchors: of every position.
-      kernel_size: of the convolution.
-      bias_init: of its bias.
-      name: of it in the module, in whose compact method it is called.
+      values: number of values of each anchor.
+      anchors: number of anchors of each cell.
+      kernel_size: side of the kernel.
+      bias_init: initialiser of the bias.
+      name: name of the convolution in the module.
 
     Returns:
-      ``[b, h * w * anchors, values]`` by level: by row, column, anchor.
+      ``[b, h * w * anchors, values]`` by level, in order of row, column and anchor.
+
+    >>> class Head(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, maps):
+    ...         return predict_levels(maps, 4, 2, name="head")
+    >>> maps = {"p3": jax.numpy.ones((1, 4, 4, 8))}
+    >>> out, _ = jax.eval_shape(Head().init_with_output, jax.random.key(0), maps)
+    >>> out["p3"].shape
+    (1, 32, 4)
     """
     layer = make_conv(
         anchors * values,
@@ -90,38 +119,46 @@ def predict_levels(
 
 
 class RetinaNet(nn.Module):
-    """One-stage detector: classes and box codes of anchors at every position.
+    """A one-stage detector, which predicts class and box of each anchor of each cell.
 
-    Outputs: the backbone's ``stem`` and stages, ``fpn`` ``[b, h, w, fpn_channels]`` by
-    level, and by level with A = ratios x scales, anchors ordered by row, column, ratio,
-    scale: ``class_logits`` ``[b, h w A, num_classes]``, ``box_codes`` ``[b, h w A, 4]``
-    (dx dy dw dh, weights 1), both float32, and ``anchors`` ``[h w A, 4]``, constants
-    without batch, x1 y1 x2 y2 in pixels of the input. Without classes nothing follows
-    the pyramid. As torchvision's first version; mmdet's with ``extra="c5",
+    The outputs are ``stem`` and the stages of the backbone; ``fpn``, maps ``[b, h, w,
+    fpn_channels]`` by level; and three dicts by level. With A = ratios x scales,
+    anchors are in the order of row, column, ratio and scale:
+
+    * ``class_logits`` float32 ``[b, h w A, num_classes]``,
+    * ``box_codes`` float32 ``[b, h w A, 4]``, ``dx dy dw dh`` with weights 1,
+    * ``anchors`` ``[h w A, 4]``, ``x1 y1 x2 y2`` in pixels of the input, the same for
+      all images.
+
+    Without classes, the outputs end with the pyramid. The network is that of
+    torchvision's first version. That of mmdetection has ``extra="c5",
     relu_before_extra=False, rounded_anchors=False, nominal_strides=True``.
 
     Attributes:
-      make_backbone: a ResNet, to be called with ``num_classes`` and its options.
-      num_classes: number of logits of an anchor.
-      width: of the backbone.
-      norm_train: of the backbone, whether its norms take statistics of the batch while
+      make_backbone: a ResNet, called with ``num_classes`` and its options.
+      num_classes: number of logits of each anchor, 0 to end with the pyramid.
+      width: width of the backbone, see
+        :class:`diffkd_jax.models.backbones.resnet.ResNet`.
+      norm_train: whether the norms of the backbone take statistics of the batch in
         training.
-      stride_in_first: of the backbone's bottlenecks.
-      fpn_channels: of the pyramid and the towers.
-      levels, extra, relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
-      tower_depth: convolutions before the last of each head.
-      anchor_sizes: side of a square anchor of each level, pixels.
-      scales: factors of these.
-      ratios: of height to width.
-      rounded_anchors: sides and corners in whole pixels.
-      nominal_strides: positions are 2^level pixels apart, as mmdet has it; else what
-        the sizes of picture and map give, as torchvision, which is less on p6 and p7 of
-        pictures that these do not divide.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      stride_in_first: whether bottlenecks of the backbone stride in their first
+        convolution.
+      fpn_channels: number of channels of the pyramid and the towers.
+      levels: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      relu_before_extra: see :class:`diffkd_jax.models.dense.fpn.Fpn`.
+      tower_depth: number of convolutions before the last one of each head.
+      anchor_sizes: side of a square anchor for each level, in pixels.
+      scales: factors of the anchor sizes.
+      ratios: ratios of height to width of the anchors.
+      rounded_anchors: whether sides and corners of anchors are whole pixels.
+      nominal_strides: if true, the cells of a map are 2^level pixels apart, as in
+        mmdetection. If false, their distance follows from the sizes of image and map,
+        as in torchvision; on p6 and p7 it is smaller for images that these strides do
+        not divide.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
-
-    Raises:
-      ValueError: not as many sizes as levels, or levels that cannot be made.
 
     >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
@@ -150,8 +187,20 @@ class RetinaNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, Any]:
-        outputs = pyramid_of(self, self.levels, x, train=train)
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, PyTree]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the backbone is trained.
+
+        Raises:
+          ValueError: the number of sizes is not that of levels, or levels cannot be
+            made.
+        """
+        outputs = apply_pyramid(self, self.levels, x, train=train)
         if not self.num_classes:
             return outputs
         maps, count = outputs["fpn"], len(self.scales) * len(self.ratios)
@@ -169,25 +218,40 @@ class RetinaNet(nn.Module):
             "anchors": self._anchors(sizes, x.shape[1:3]),
         }
 
-    def _anchors(self, sizes: Mapping, image_size: Sequence[int]) -> dict[str, Any]:
-        check_sizes(self.anchor_sizes, self.levels)
-        found = {}
+    def _anchors(
+        self, sizes: Mapping[str, Sequence[int]], image_size: Sequence[int]
+    ) -> dict[str, Float[np.ndarray, "_ 4"]]:
+        """Returns the anchors of each level."""
+        check_anchor_sizes(self.anchor_sizes, self.levels)
+        anchors = {}
         for (level, size), side in zip(sizes.items(), self.anchor_sizes, strict=True):
             sides = [side * scale for scale in self.scales]
             sides = [int(s) for s in sides] if self.rounded_anchors else sides
-            whole = covered(self, level, size, image_size)
-            made = (sides, self.ratios, self.rounded_anchors)
-            found[level] = grid_anchors(size, whole, *made)
-        return found
+            covered = covered_size(self, level, size, image_size)
+            anchors[level] = grid_anchors(
+                size, covered, sides, self.ratios, self.rounded_anchors
+            )
+        return anchors
 
 
-def covered(
+def covered_size(
     module: Any, level: str, size: Sequence[int], image_size: Sequence[int]
 ) -> Sequence[int]:
-    """Height and width of what the positions of a map are spread over, pixels.
+    """Returns height and width of the area that the cells of a map cover, in pixels.
 
-    That is the picture, or with ``module.nominal_strides`` what the map covers at the
-    stride of its level.
+    This is the size of the image. With ``module.nominal_strides`` it is what the map
+    covers at the stride of its level.
+
+    Args:
+      module: a detector with the field ``nominal_strides``.
+      level: level of the map, such as "p3".
+      size: height and width of the map, in cells.
+      image_size: height and width of the image, in pixels.
+
+    >>> from diffkd_jax.models import build_network
+    >>> net = build_network("fcos_resnet18", num_classes=80, nominal_strides=True)
+    >>> covered_size(net, "p3", (5, 7), (33, 50))
+    (40, 56)
     """
     if not module.nominal_strides:
         return image_size
@@ -195,10 +259,17 @@ def covered(
     return size[0] * stride, size[1] * stride
 
 
-def check_sizes(sizes: tuple[float, ...], levels: tuple[str, ...]) -> None:
-    """Refuses sizes of anchors that do not go with the levels.
+def check_anchor_sizes(sizes: tuple[float, ...], levels: tuple[str, ...]) -> None:
+    """Raises an error unless there is one anchor size for each level.
 
-    >>> check_sizes((32,), ("p3", "p4"))
+    Args:
+      sizes: sides of anchors, in pixels.
+      levels: levels of the pyramid.
+
+    Raises:
+      ValueError: their numbers differ.
+
+    >>> check_anchor_sizes((32,), ("p3", "p4"))
     Traceback (most recent call last):
     ...
     ValueError: anchor_sizes: found 1 of them, expected one for each of ('p3', 'p4')

@@ -1,11 +1,14 @@
-"""Semantic segmentation: DeepLabV3 (Chen et al. 2017) and PSPNet (Zhao et al. 2017)."""
+"""Networks for semantic segmentation: DeepLabV3 and PSPNet.
+
+Sources: Chen et al. 2017, Zhao et al. 2017.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ...bounds import Channels, Dilation, Factor, Part
 from ...core.modules import uniform_bias, uniform_fan_in
@@ -14,19 +17,22 @@ from ..backbones.layers import Layer, layer_of
 from ..options import option_names
 from .backbone import backbone_of
 
-OF_ASPP = ("rates", "aspp_dropout")
-BINS = (1, 2, 3, 6)  # of the pyramid, on each side
+ASPP_OPTIONS = ("rates", "aspp_dropout")
+BINS = (1, 2, 3, 6)  # bins of the pyramid on each side
 
 
 class Aspp(nn.Module):
-    """Parallel convolutions of several dilations and a global mean, joined by a 1x1.
+    """The ASPP head: parallel convolutions of several dilations and a global mean.
+
+    A 1x1 convolution joins their concatenation (Chen et al. 2017).
 
     Attributes:
-      channels: of each branch and of the result.
+      channels: number of channels of each branch and of the result.
       rates: dilations of the 3x3 convolutions.
       layer: :class:`diffkd_jax.models.backbones.layers.ConvNorm` with the model's
         options.
 
+    >>> import jax
     >>> from functools import partial
     >>> from diffkd_jax.models.backbones.layers import ConvNorm
     >>> net = Aspp(8, (2, 4), partial(ConvNorm, train=False))
@@ -40,32 +46,59 @@ class Aspp(nn.Module):
     layer: Layer
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        """Applies the head to a map.
+
+        Args:
+          x: ``[b, h, w, c]``.
+
+        Returns:
+          ``[b, h, w, channels]``.
+        """
         c = self.channels
         branches = [self.layer(c, 1, name="branch0")(x)]
         for i, rate in enumerate(self.rates, 1):
             branch = self.layer(c, 3, dilation=rate, name=f"branch{i}")
             branches.append(branch(x))
-        # One pixel, resized to the map in whichever way.
+        # One pixel, which any resizing would copy to all cells.
         pooled = self.layer(c, 1, name="pooled")(adaptive_mean(x, (1, 1)))
         branches.append(jnp.broadcast_to(pooled, branches[0].shape))
         return self.layer(c, 1, name="project")(jnp.concatenate(branches, -1))
 
 
 class Pyramid(nn.Module):
-    """A map with its means over 1, 2, 3, 6 bins a side, each reduced to a quarter.
+    """The pyramid head: a map beside its means over 1, 2, 3 and 6 bins on each side.
+
+    Each mean is reduced to a quarter of the channels, and resized (Zhao et al. 2017).
 
     Attributes:
       layer: :class:`diffkd_jax.models.backbones.layers.ConvNorm` with the model's
         options.
-      align_corners: of the resizing of the means.
+      align_corners: whether corners coincide when the means are resized.
+
+    >>> import jax
+    >>> from functools import partial
+    >>> from diffkd_jax.models.backbones.layers import ConvNorm
+    >>> net = Pyramid(partial(ConvNorm, train=False), True)
+    >>> y, _ = jax.eval_shape(
+    ...     net.init_with_output, jax.random.key(0), jnp.ones((1, 9, 7, 8)))
+    >>> y.shape
+    (1, 9, 7, 16)
     """
 
     layer: Layer
     align_corners: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        """Concatenates a map and its resized means.
+
+        Args:
+          x: ``[b, h, w, c]``.
+
+        Returns:
+          ``[b, h, w, 2 c]``.
+        """
         parts = [x]
         for i, bins in enumerate(BINS):
             y = adaptive_mean(x, (bins, bins))
@@ -75,36 +108,37 @@ class Pyramid(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """A backbone, a head that looks around each position, logits of each position.
+    """A network for segmentation: a backbone, a head with a wide view, and logits.
 
-    Outputs: the backbone's ``stem`` and stages, ``features`` (before the last 1x1
-    convolution, ``aspp_channels``), ``logits`` ``[b, h/s, w/s, num_classes]`` at the
-    output stride s, rounded up and not resized, and ``aux_logits`` likewise where there
-    is an auxiliary head. Logits are float32. As in CIRKD's definition unless said; with
-    ``deep_stem=False, align_corners=False, head_dropout=0.0`` as in torchvision's.
+    The outputs are ``stem`` and the stages of the backbone; ``features`` ``[b, h/s,
+    w/s, aspp_channels]``, the map before the last 1x1 convolution; ``logits`` float32
+    ``[b, h/s, w/s, num_classes]``; and ``aux_logits`` of the same shape if there is an
+    auxiliary head. Here s is the output stride; sizes are rounded up, and logits are
+    not resized to the image. The network is that of CIRKD unless an attribute says
+    otherwise. That of torchvision has ``deep_stem=False, align_corners=False,
+    head_dropout=0.0``.
 
     Attributes:
-      make_backbone: a backbone, to be called with ``num_classes`` and its options.
-      kind: of the head, "aspp" (DeepLabV3) or "pyramid" (PSPNet).
-      num_classes: number of logits, 0 for none, auxiliary ones neither.
-      aspp_channels: of the ASPP and of the 3x3 convolution after it or the pyramid.
-      rates: dilations of the ASPP, in positions of its map.
-      aspp_dropout: rate after the ASPP.
-      head_dropout: rate before the logits.
+      make_backbone: a backbone, called with ``num_classes`` and its options.
+      kind: kind of the head, "aspp" (DeepLabV3) or "pyramid" (PSPNet).
+      num_classes: number of logits; 0 for neither logits nor auxiliary logits.
+      aspp_channels: number of channels of the ASPP, and of the 3x3 convolution after
+        the head of either kind.
+      rates: dilations of the ASPP, in cells of its map.
+      aspp_dropout: dropout rate after the ASPP.
+      head_dropout: dropout rate before the logits.
       aux: whether there is an auxiliary head, on the last stage but one.
-      aux_dropout: rate before its logits.
-      align_corners: how the pyramid is resized.
-      output_stride: of the backbone, where it can dilate.
-      deep_stem: likewise, of ResNets.
-      width: likewise, of MobileNetV2; None for the backbone's own.
-      channels: likewise, of CIFAR ResNets.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      aux_dropout: dropout rate before the auxiliary logits.
+      align_corners: whether corners coincide when the means of the pyramid are resized.
+      output_stride: output stride of the backbone, if that can dilate.
+      deep_stem: whether the backbone has a deep stem, if it is a ResNet.
+      width: width of the backbone, if it is MobileNetV2; None for its default.
+      channels: channels of the backbone, if it is a CIFAR ResNet; None for its default.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
 
-    Raises:
-      ValueError: an output stride that the backbone does not have; in training one
-        example per group of statistics, of which the global mean is a single value.
-
+    >>> import jax
     >>> from diffkd_jax.models import build_network
     >>> out, _ = jax.eval_shape(
     ...     build_network("deeplabv3_resnet18", num_classes=19).init_with_output,
@@ -132,15 +166,37 @@ class Segmenter(nn.Module):
 
     @staticmethod
     def closed(make_backbone: Callable[..., nn.Module], kind: str) -> set[str]:
-        """Fields that mean nothing for such a backbone and head."""
+        """Returns the fields that have no meaning for such a backbone and head.
+
+        Args:
+          make_backbone: the backbone.
+          kind: kind of the head, "aspp" or "pyramid".
+
+        >>> from diffkd_jax.models import MODELS
+        >>> sorted(Segmenter.closed(MODELS["resnet18"], "aspp"))
+        ['channels', 'width']
+        """
         kinds = option_names(make_backbone).items()
-        # A factor; that of ResNets counts channels.
-        own = {n for n, kind in kinds if (n, kind) != ("width", Channels)}
-        lacking = {"channels", "deep_stem", "output_stride", "width"} - own
-        return lacking | (set() if kind == "aspp" else set(OF_ASPP))
+        # The width of a segmenter is a factor, that of a ResNet a number of channels.
+        known = {n for n, kind in kinds if (n, kind) != ("width", Channels)}
+        missing = {"channels", "deep_stem", "output_stride", "width"} - known
+        return missing | (set() if kind == "aspp" else set(ASPP_OPTIONS))
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+
+        Raises:
+          ValueError: the backbone does not have this output stride; or in training,
+            norms take statistics over one example, of which the global mean is a single
+            value.
+        """
         layer = layer_of(self, train, kernel_init=uniform_fan_in)
         outputs = backbone_of(self, name="backbone")(x, train=train)
         outputs = {n: y for n, y in outputs.items() if n.startswith("st")}
@@ -162,7 +218,10 @@ class Segmenter(nn.Module):
             outputs["aux_logits"] = x
         return outputs
 
-    def _classify(self, x: jax.Array, name: str) -> jax.Array:
+    def _classify(
+        self, x: Float[Array, "b h w c"], name: str
+    ) -> Float[Array, "b h w k"]:
+        """Applies the last 1x1 convolution, in float32."""
         return nn.Conv(
             self.num_classes,
             (1, 1),
