@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Folders and files whose docstrings are still to be written anew.
-UNFINISHED = ("backend", "config", "data", "io", "models", "train")
+UNFINISHED = ("data", "train")
 UNFINISHED += (
     "bounds.py",
     "config.py",
@@ -28,7 +28,7 @@ Parses Places Plans Pools Predicts Prints Projects Puts Raises Reads Records Ref
 Removes Renames Replaces Reports Reshapes Resizes Restores Returns Rounds Runs Saves
 Says Selects Sends Sets Shows Sorts Splits Starts Stops Strips Suppresses Swaps Takes
 Tells Tests Trains Turns Updates Waits Warns Weighs Wraps Writes Yields
-Concatenates Sums
+Concatenates Interleaves Sums
 """
 OPENINGS = {"How", "In", "Of", "What", "Where", "Whether", "Which", "Whose"}
 

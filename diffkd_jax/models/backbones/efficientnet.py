@@ -4,12 +4,12 @@ import math
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from ...bounds import Factor, Part
 from ...core.norm import BatchNorm
 from .inverted_residual import InvertedResidual, round_channels
-from .layers import layer_of, make_conv, pool_and_classify
+from .layers import make_conv, pool_and_classify, shared_layer
 
 # Expansion, channels, kernel size, stride and number of blocks of each stage.
 STAGES = (
@@ -24,25 +24,30 @@ STAGES = (
 
 
 class EfficientNet(nn.Module):
-    """EfficientNet for images of about 224x224 and any number of channels.
+    """An EfficientNet for images of about 224x224 with any number of channels.
 
-    Outputs: ``stem`` ``[b, h/2, w/2, 32]``, ``stage1`` to ``stage7`` (for B0 linear
-    bottlenecks of 16, 24, 40, 80, 112, 192, 320 channels at 1/2, 1/4, 1/8, 1/16, 1/16,
-    1/32, 1/32 of the size), ``last_conv`` (1280 channels, before norm and activation:
-    the official DiffKD tap), ``features`` (after both), ``pooled``, ``logits``. Without
-    a head it ends at ``stage7``.
+    The outputs are ``stem`` ``[b, h/2, w/2, 32]``; ``stage1`` to ``stage7``, for B0
+    linear bottlenecks of 16, 24, 40, 80, 112, 192 and 320 channels at 1/2, 1/4, 1/8,
+    1/16, 1/16, 1/32 and 1/32 of the size; ``last_conv``, 1280 channels before norm and
+    activation, the tap of the official DiffKD; ``features``, after both; ``pooled``;
+    and ``logits``. Without a head the network ends at ``stage7``.
 
     Attributes:
       num_classes: number of logits, 0 for no head.
       width: factor of the channels of the stages.
-      depth: factor of the number of blocks.
-      lite: no gates, ReLU6, and stem, head and outer stages are not scaled.
-      tensorflow: padding, epsilon and momentum of the TensorFlow original.
-      dropout: rate before the head.
-      drop_path: probability of dropping the last block, falling linearly to the first.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      depth: factor of the numbers of blocks.
+      lite: whether it is a Lite variant: no gates, ReLU6, and the factors do not apply
+        to the stem, the head, and the depth of the first and last stage.
+      tensorflow: whether padding, epsilon and momentum are those of the TensorFlow
+        original.
+      dropout: dropout rate before the head.
+      drop_path: probability that the last block is dropped in training. It falls
+        linearly to 0 for the first block.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
 
+    >>> import jax
     >>> out, _ = jax.eval_shape(EfficientNet(10).init_with_output,
     ...     jax.random.key(0), jax.numpy.ones((1, 64, 64, 3)))
     >>> out["stage7"].shape, out["features"].shape
@@ -60,7 +65,7 @@ class EfficientNet(nn.Module):
     dtype: Any = None
 
     def counts(self) -> tuple[int, ...]:
-        """Number of blocks in each stage.
+        """Returns the number of blocks in each stage.
 
         >>> EfficientNet(10, depth=1.1, lite=True).counts()
         (1, 3, 3, 4, 4, 5, 1)
@@ -72,18 +77,28 @@ class EfficientNet(nn.Module):
         )
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, Float[Array, "b *dims"]]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+        """
         activation = nn.relu6 if self.lite else nn.silu
         padding = "same" if self.tensorflow else "symmetric"
         norm: dict[str, Any] = {
             "epsilon": 1e-3 if self.tensorflow else 1e-5,
             "momentum": 0.99 if self.tensorflow else 0.9,
         }
-        layer = layer_of(self, train, activation=activation, padding=padding, **norm)
+        layer = shared_layer(
+            self, train, activation=activation, padding=padding, **norm
+        )
         counts = self.counts()
         stem = 32 if self.lite else round_channels(32 * self.width)
         outputs = {"stem": layer(stem, 3, 2, name="stem")(x)}
-        x, done = outputs["stem"], 0
+        x, blocks_before = outputs["stem"], 0
         for i, (row, count) in enumerate(zip(STAGES, counts, strict=True), 1):
             expansion, channels, kernel_size, stride, _ = row
             for j in range(count):
@@ -95,15 +110,15 @@ class EfficientNet(nn.Module):
                     kernel_size,
                     stride if j == 0 else 1,
                     squeezed=0 if self.lite else max(1, c // 4),
-                    drop_path=self.drop_path * done / sum(counts),
+                    drop_path=self.drop_path * blocks_before / sum(counts),
                     train=train,
                     name=f"stage{i}_block{j}",
                 )(x)
-                done += 1
+                blocks_before += 1
             outputs[f"stage{i}"] = x
         if self.num_classes:
             last = 1280 if self.lite else round_channels(1280 * self.width)
-            # Not one layer, for its inside is an output.
+            # Not a ConvNorm: the value between convolution and norm is an output.
             x = make_conv(last, 1, dtype=self.dtype, name="last_conv")(x)
             outputs["last_conv"] = x
             norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}

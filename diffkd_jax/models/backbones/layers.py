@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ...backend.depthwise import depthwise
 from ...backend.wide_convolution import convolve_in_parts
@@ -16,7 +17,7 @@ from ...core.norm import BatchNorm
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-# ``ConvNorm`` with the options that all layers of a model share.
+# A function that makes layers: ``ConvNorm`` with the options that a model shares.
 Layer = Callable[..., Any]
 
 
@@ -29,19 +30,37 @@ def make_conv(
     dilation: int = 1,
     padding: str = "symmetric",
     use_bias: bool = False,
-    kernel_init: Callable = fan_out_normal,
-    bias_init: Callable = nn.initializers.zeros,
+    kernel_init: Callable[..., jax.Array] = fan_out_normal,
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros,
     dtype: Any = None,
     name: str,
 ) -> nn.Conv:
-    """Makes a convolution, with He initialisation by fan-out if none is given.
+    """Makes a convolution, with He initialisation by fan-out unless another is given.
 
     Args:
-      padding: "symmetric" is PyTorch's, "same" TensorFlow's; they differ by one pixel
-        where the stride is 2.
+      channels: number of output channels.
+      kernel_size: side of the kernel.
+      stride: stride on both axes.
+      groups: number of groups; a depthwise convolution if equal to ``channels``.
+      dilation: distance of the kernel's elements, in cells.
+      padding: "symmetric" as in PyTorch, or "same" as in TensorFlow; with stride 2 they
+        differ by one pixel.
+      use_bias: whether there is a bias.
+      kernel_init: initialiser of the kernel.
+      bias_init: initialiser of the bias.
+      dtype: compute dtype, or None for float32.
+      name: name of the layer in the module.
+
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         return make_conv(8, 3, stride=2, name="conv")(x)
+    >>> y, _ = Net().init_with_output(jax.random.key(0), jnp.ones((1, 6, 6, 3)))
+    >>> y.shape
+    (1, 3, 3, 8)
     """
     symmetric = dilation * (kernel_size // 2)
-    own = groups > 1 and groups == channels
+    is_depthwise = groups > 1 and groups == channels
     return nn.Conv(
         channels,
         (kernel_size, kernel_size),
@@ -52,35 +71,35 @@ def make_conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
-        conv_general_dilated=depthwise if own else convolve_in_parts,
+        conv_general_dilated=depthwise if is_depthwise else convolve_in_parts,
         dtype=dtype,
         name=name,
     )
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, activation; the norm may be folded away.
+    """A convolution, a batch norm and an activation; the norm may be folded away.
 
-    Applied to variables from which :func:`diffkd_jax.models.fold` has removed the norm,
-    it is a convolution with bias.
+    If :func:`diffkd_jax.models.fold` has removed the norm from the variables, the layer
+    is a convolution with bias and an activation.
 
     Attributes:
-      channels: output channels.
+      channels: number of output channels.
       kernel_size: side of the kernel.
-      stride: of the convolution.
-      train: normalise with batch statistics and update the running ones.
+      stride: stride on both axes.
+      train: whether to normalise by statistics of the batch and update the running
+        ones.
       activation: elementwise function, or None.
-      groups: groups of channels; depthwise if equal to the channels.
-      dilation: spacing of the kernel's taps.
+      groups: number of groups; a depthwise convolution if equal to ``channels``.
+      dilation: distance of the kernel's elements, in cells.
       padding: "symmetric" or "same", see :func:`make_conv`.
-      use_bias: bias in front of the norm, as some references have.
-      kernel_init: of the convolution.
-      zero_scale: start with the norm's scale at zero.
-      epsilon, momentum, group_size: of :class:`diffkd_jax.core.norm.BatchNorm`.
+      use_bias: whether there is a bias before the norm, as in some references.
+      kernel_init: initialiser of the kernel.
+      zero_scale: whether the scale of the norm starts at zero.
+      epsilon: see :class:`diffkd_jax.core.norm.BatchNorm`.
+      momentum: see :class:`diffkd_jax.core.norm.BatchNorm`.
+      group_size: see :class:`diffkd_jax.core.norm.BatchNorm`.
       dtype: compute dtype, or None for float32.
-
-    Raises:
-      ValueError: folded variables in training mode.
 
     >>> layer = ConvNorm(8, 3, stride=2)
     >>> y, _ = layer.init_with_output(jax.random.key(0), jnp.ones((1, 6, 6, 3)))
@@ -97,7 +116,7 @@ class ConvNorm(nn.Module):
     dilation: int = 1
     padding: str = "symmetric"
     use_bias: bool = False
-    kernel_init: Callable = fan_out_normal
+    kernel_init: Callable[..., jax.Array] = fan_out_normal
     zero_scale: bool = False
     epsilon: float = 1e-5
     momentum: float = 0.9
@@ -105,7 +124,15 @@ class ConvNorm(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ d"]:
+        """Applies the layer to a map.
+
+        Args:
+          x: ``[b, h, w, c]``.
+
+        Raises:
+          ValueError: the variables are folded and ``train`` is true.
+        """
         folded = not self.is_initializing() and "norm" not in self.variables["params"]
         if folded and self.train:
             raise ValueError(
@@ -137,51 +164,104 @@ class ConvNorm(nn.Module):
         return x if self.activation is None else self.activation(x)
 
 
-def layer_of(model: nn.Module, train: bool, **options: Any) -> Layer:
-    """:class:`ConvNorm` with the ``norm_group_size`` and ``dtype`` of a model."""
+def shared_layer(model: nn.Module, train: bool, **options: Any) -> Layer:
+    """Returns :class:`ConvNorm` with the options that all layers of a model share.
+
+    Args:
+      model: a module with the fields ``norm_group_size`` and ``dtype``.
+      train: whether the layers are trained.
+      **options: further fields of :class:`ConvNorm`.
+
+    >>> from diffkd_jax.models import build_network
+    >>> layer = shared_layer(build_network("resnet8", num_classes=10), train=False)
+    >>> layer(16, 3).channels
+    16
+    """
     group_size, dtype = model.norm_group_size, model.dtype
     return partial(ConvNorm, train=train, group_size=group_size, dtype=dtype, **options)
 
 
-def drop_path(x: jax.Array, rate: float, *, train: bool) -> jax.Array:
-    """Stochastic depth: drops whole examples ``x[i]`` with probability ``rate``.
+def drop_path(
+    x: Float[Array, "b *dims"], rate: float, *, train: bool
+) -> Float[Array, "b *dims"]:
+    """Drops whole examples with probability ``rate``, as in stochastic depth.
 
-    To be called inside a compact Flax module; draws from the stream "dropout".
+    Call it in a compact Flax module; it draws from the random stream ``dropout``.
+
+    Args:
+      x: ``[b, ...]``, output of a branch.
+      rate: probability that ``x[i]`` is set to 0, in [0, 1). The others are divided by
+        ``1 - rate``.
+      train: whether to drop examples at all.
+
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         return drop_path(x, 0.5, train=True)
+    >>> y = Net().apply({}, jnp.ones((9, 2)), rngs={"dropout": jax.random.key(0)})
+    >>> sorted(set(y.ravel().tolist()))
+    [0.0, 2.0]
     """
     axes = tuple(range(1, x.ndim))
     return nn.Dropout(rate, broadcast_dims=axes, deterministic=not train)(x)
 
 
 def pool_and_classify(
-    features: jax.Array, num_classes: int, *, dropout: float = 0.0, train: bool = False
-) -> dict[str, jax.Array]:
-    """``pooled`` (global average, ``[b, c]``) and ``logits``, both float32.
+    features: Float[Array, "b h w c"],
+    num_classes: int,
+    *,
+    dropout: float = 0.0,
+    train: bool = False,
+) -> dict[str, Float[Array, "b _"]]:
+    """Pools a map over all positions, and computes logits, both in float32.
 
-    Of no classes there are no logits. To be called inside a compact Flax module, which
-    then owns the layer ``head``.
+    Call it in a compact Flax module, which then owns the layer ``head``.
+
+    Args:
+      features: ``[b, h, w, c]``.
+      num_classes: number of logits, 0 for none.
+      dropout: dropout rate before the head.
+      train: whether the network is trained.
+
+    Returns:
+      ``pooled`` ``[b, c]`` and, with classes, ``logits`` ``[b, num_classes]``.
+
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         return pool_and_classify(x, 10)
+    >>> out, _ = Net().init_with_output(jax.random.key(0), jnp.ones((1, 6, 6, 3)))
+    >>> out["pooled"].shape, out["logits"].shape
+    ((1, 3), (1, 10))
     """
     pooled = jnp.mean(features.astype(jnp.float32), (1, 2))
     if not num_classes:
         return {"pooled": pooled}
-    kept = nn.Dropout(dropout, deterministic=not train)(pooled)
+    dropped = nn.Dropout(dropout, deterministic=not train)(pooled)
     logits = nn.Dense(
         num_classes,
         kernel_init=uniform_fan_in,
         bias_init=uniform_bias(pooled.shape[-1]),
         name="head",
-    )(kept)
+    )(dropped)
     return {"pooled": pooled, "logits": logits}
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, ReLU at the end.
+    """A residual block of two 3x3 convolutions, with a ReLU at the end.
 
     Attributes:
-      channels: output channels.
-      layer: :class:`ConvNorm` with the model's options.
-      stride: of the first convolution and the shortcut.
-      dilations: of the two convolutions.
-      zero_scale: start as the identity.
+      channels: number of output channels.
+      layer: :class:`ConvNorm` with the options of the model.
+      stride: stride of the first convolution and of the shortcut.
+      dilations: dilations of the two convolutions.
+      zero_scale: whether the block starts as the identity.
+
+    >>> block = BasicBlock(8, ConvNorm, stride=2)
+    >>> y, _ = jax.eval_shape(
+    ...     block.init_with_output, jax.random.key(0), jnp.ones((1, 6, 6, 3)))
+    >>> y.shape
+    (1, 3, 3, 8)
     """
 
     channels: int
@@ -191,7 +271,12 @@ class BasicBlock(nn.Module):
     zero_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ d"]:
+        """Applies the block to a map.
+
+        Args:
+          x: ``[b, h, w, c]``.
+        """
         c, linear = self.channels, {"activation": None}
         first = {"stride": self.stride, "dilation": self.dilations[0]}
         second = linear | {"dilation": self.dilations[1], "zero_scale": self.zero_scale}
@@ -203,18 +288,24 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (maybe grouped), 1x1 convolutions and a shortcut, ReLU.
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, with a ReLU at the end.
 
     Attributes:
-      channels: output channels, four times the nominal width.
-      layer: :class:`ConvNorm` with the model's options.
-      stride: of the 3x3 convolution and the shortcut.
-      dilations: the 3x3 convolution takes the first.
-      zero_scale: start as the identity.
-      groups: of the 3x3 convolution.
-      group_width: channels per group, for a nominal width of 64.
-      stride_in_first: stride in the first convolution instead of the 3x3 one, as in the
-        ResNets of Caffe.
+      channels: number of output channels, four times the nominal width.
+      layer: :class:`ConvNorm` with the options of the model.
+      stride: stride of the 3x3 convolution and of the shortcut.
+      dilations: two dilations, of which the 3x3 convolution takes the first.
+      zero_scale: whether the block starts as the identity.
+      groups: number of groups of the 3x3 convolution.
+      group_width: number of channels of each group, for a nominal width of 64.
+      stride_in_first: whether the first convolution strides and not the 3x3 one, as in
+        the ResNets of Caffe.
+
+    >>> block = Bottleneck(64, ConvNorm, stride=2)
+    >>> y, _ = jax.eval_shape(
+    ...     block.init_with_output, jax.random.key(0), jnp.ones((1, 6, 6, 3)))
+    >>> y.shape
+    (1, 3, 3, 64)
     """
 
     channels: int
@@ -227,7 +318,12 @@ class Bottleneck(nn.Module):
     stride_in_first: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ d"]:
+        """Applies the block to a map.
+
+        Args:
+          x: ``[b, h, w, c]``.
+        """
         c, linear = self.channels, {"activation": None}
         inner = self.groups * (c // 4 * self.group_width // 64)
         first, second = (self.stride, 1) if self.stride_in_first else (1, self.stride)
@@ -241,16 +337,23 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """A run of residual blocks, the first of which may stride.
+    """A run of residual blocks, of which the first may stride.
 
     Attributes:
       num_blocks: number of blocks.
-      channels: output channels of every block.
-      layer: :class:`ConvNorm` with the model's options.
-      stride: of the first block.
-      dilations: of the stage before and of this one; they differ where dilation
-        replaces a stride.
-      block: called as ``block(channels, layer, stride, dilations, name=...)``.
+      channels: number of output channels of each block.
+      layer: :class:`ConvNorm` with the options of the model.
+      stride: stride of the first block.
+      dilations: dilations of the stage before and of this one. They differ if a
+        dilation replaces a stride.
+      block: function ``(channels, layer, stride, dilations, name=...)`` that makes a
+        block.
+
+    >>> stage = Stage(2, 8, ConvNorm, stride=2)
+    >>> y, variables = jax.eval_shape(
+    ...     stage.init_with_output, jax.random.key(0), jnp.ones((1, 6, 6, 3)))
+    >>> y.shape, sorted(variables["params"])
+    ((1, 3, 3, 8), ['block0', 'block1'])
     """
 
     num_blocks: int
@@ -261,7 +364,12 @@ class Stage(nn.Module):
     block: Callable[..., nn.Module] = BasicBlock
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ d"]:
+        """Applies the blocks to a map.
+
+        Args:
+          x: ``[b, h, w, c]``.
+        """
         stride, (before, dilation) = self.stride, self.dilations
         for i in range(self.num_blocks):
             x = self.block(
@@ -272,18 +380,19 @@ class Stage(nn.Module):
 
 
 def dilate(strides: Sequence[int], output_stride: int) -> list[tuple[int, int, int]]:
-    """Replaces strides by dilation from where ``output_stride`` is reached.
+    """Replaces strides by dilations once ``output_stride`` is reached.
 
     Args:
-      strides: of the stem and of each stage after it.
-      output_stride: wanted ratio of the picture's size to that of the last map.
+      strides: strides of the stem and of each stage after it.
+      output_stride: ratio of the size of the image to that of the last map.
 
     Returns:
-      For each stage its stride, the dilation before it, and its own dilation. At every
-      position that the strided model computes, the dilated one has the same value.
+      For each stage its stride, the dilation before it, and its own dilation. At each
+      position that the network with strides computes, the dilated one has the same
+      value.
 
     Raises:
-      ValueError: an output stride that the strides do not pass through.
+      ValueError: the strides do not reach ``output_stride``.
 
     >>> dilate([4, 1, 2, 2, 2], 16)
     [(1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 2)]

@@ -3,13 +3,13 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from ...bounds import Factor, Part
 from .inverted_residual import InvertedResidual, round_channels
-from .layers import dilate, layer_of, pool_and_classify
+from .layers import dilate, pool_and_classify, shared_layer
 
-# Channels and stride of each block of V1; a stage ends before the next stride.
+# Channels and stride of each block of V1. A stage ends before the next stride.
 V1_BLOCKS = (
     ((64, 1),),
     ((128, 2), (128, 1)),
@@ -20,18 +20,20 @@ V1_BLOCKS = (
 
 
 class MobileNetV1(nn.Module):
-    """MobileNetV1 for images of about 224x224 and any number of channels.
+    """A MobileNetV1 for images of about 224x224 with any number of channels.
 
-    Outputs: ``stem`` ``[b, h/2, w/2, 32]``, ``stage1`` to ``stage5`` with 64, 128,
-    256, 512, 1024 channels at 1/2, 1/4, 1/8, 1/16, 1/32 of the size, ``features``
-    (``stage5``, after ReLU), ``pooled``, ``logits``.
+    The outputs are ``stem`` ``[b, h/2, w/2, 32]``; ``stage1`` to ``stage5`` with 64,
+    128, 256, 512 and 1024 channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size;
+    ``features`` (``stage5``, after ReLU); ``pooled``; and ``logits``.
 
     Attributes:
-      num_classes: number of logits.
-      dropout: rate before the head.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      num_classes: number of logits, 0 for no head.
+      dropout: dropout rate before the head.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
 
+    >>> import jax
     >>> out, _ = jax.eval_shape(MobileNetV1(10).init_with_output,
     ...     jax.random.key(0), jax.numpy.ones((1, 64, 64, 3)))
     >>> out["features"].shape
@@ -44,8 +46,16 @@ class MobileNetV1(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer = layer_of(self, train)
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, Float[Array, "b *dims"]]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+        """
+        layer = shared_layer(self, train)
         outputs = {"stem": layer(32, 3, stride=2, name="stem")(x)}
         x = outputs["stem"]
         for i, blocks in enumerate(V1_BLOCKS, 1):
@@ -58,8 +68,8 @@ class MobileNetV1(nn.Module):
         return outputs | {"features": x} | head
 
 
-# Channels, number of blocks and stride of the stages of V2; all but the first expand
-# sixfold.
+# Channels, number of blocks and stride of each stage of V2. All stages but the first
+# expand sixfold.
 V2_STAGES = (
     (16, 1, 1),
     (24, 2, 2),
@@ -72,27 +82,28 @@ V2_STAGES = (
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 for images of about 224x224, or of 32x32, any number of channels.
+    """A MobileNetV2 for images of about 224x224 or 32x32, with any number of channels.
 
-    Outputs: ``stem`` (half the size), ``stage1`` to ``stage7`` (linear bottlenecks of
-    16, 24, 32, 64, 96, 160, 320 channels times the width, at 1/2, 1/4, 1/8, 1/16, 1/16,
-    1/32, 1/32 of the size), ``features`` (1280 channels, after the last 1x1
-    convolution and ReLU6), ``pooled``, ``logits``. Without a head it ends at
-    ``stage7``.
+    The outputs are ``stem`` at half the size; ``stage1`` to ``stage7``, linear
+    bottlenecks of 16, 24, 32, 64, 96, 160 and 320 channels times the width, at 1/2,
+    1/4, 1/8, 1/16, 1/16, 1/32 and 1/32 of the size; ``features``, 1280 channels after
+    the last 1x1 convolution and ReLU6; ``pooled``; and ``logits``. Without a head the
+    network ends at ``stage7``.
 
     Attributes:
       num_classes: number of logits, 0 for no head.
       width: factor of the channels.
-      small_images: the variant of the CIFAR-100 distillation literature: stage 2 does
-        not stride, the first block has an expansion of factor 1, ReLU instead of ReLU6.
-      output_stride: 32, or 16 or 8 with dilation for dense tasks.
-      dropout: rate before the head.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      small_images: whether it is the variant of the CIFAR-100 distillation literature:
+        stage 2 does not stride, the first block has an expansion of factor 1, and ReLU
+        takes the place of ReLU6.
+      output_stride: ratio of the size of the image to that of the last map: 32, or 16
+        or 8 with dilation, for dense tasks.
+      dropout: dropout rate before the head.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
 
-    Raises:
-      ValueError: another ``output_stride``.
-
+    >>> import jax
     >>> out, _ = jax.eval_shape(MobileNetV2(10).init_with_output,
     ...     jax.random.key(0), jax.numpy.ones((1, 64, 64, 3)))
     >>> out["stage7"].shape, out["features"].shape
@@ -108,9 +119,20 @@ class MobileNetV2(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, Float[Array, "b *dims"]]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+
+        Raises:
+          ValueError: an ``output_stride`` that cannot be reached.
+        """
         activation = nn.relu if self.small_images else nn.relu6
-        layer = layer_of(self, train, activation=activation)
+        layer = shared_layer(self, train, activation=activation)
         strides = [2, *(stride for _, _, stride in V2_STAGES)]
         if self.small_images:
             strides[2] = 1
@@ -140,5 +162,7 @@ class MobileNetV2(nn.Module):
 
     @property
     def _divisor(self) -> int:
-        # The small variant's reference truncates; multiples of 4 give the same widths.
+        # The reference of the small variant truncates numbers of channels. Multiples of
+        # 4 give the same ones.
+        """Returns the divisor of all numbers of channels."""
         return 4 if self.small_images else 8

@@ -4,43 +4,53 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from ...bounds import Channels, Part
-from .layers import BasicBlock, Bottleneck, Stage, dilate, layer_of, pool_and_classify
+from .layers import (
+    BasicBlock,
+    Bottleneck,
+    Stage,
+    dilate,
+    pool_and_classify,
+    shared_layer,
+)
 
 
 class ResNet(nn.Module):
-    """ResNet for images of about 224x224 and any number of channels.
+    """A ResNet for images of about 224x224 with any number of channels.
 
-    Outputs: ``stem`` ``[b, h/4, w/4, width]`` (twice the width if deep), ``stage1`` to
-    ``stage4`` with 1, 2, 4, 8 times the width (four times as many with bottlenecks) at
-    1/4, 1/8, 1/16, 1/32 of the size, ``features`` (``stage4``, after ReLU), ``pooled``,
-    ``logits``.
+    The outputs are ``stem`` ``[b, h/4, w/4, width]`` (twice the width with a deep
+    stem); ``stage1`` to ``stage4`` with 1, 2, 4 and 8 times the width (four times as
+    many with bottlenecks) at 1/4, 1/8, 1/16 and 1/32 of the size; ``features``
+    (``stage4``, after ReLU); ``pooled``; and ``logits``.
 
     Attributes:
-      blocks: number of blocks in each of the four stages.
+      blocks: numbers of blocks in the four stages.
       num_classes: number of logits, 0 for no head.
-      bottleneck: blocks of three convolutions (ResNet-50 and deeper) instead of two.
-      groups: of the 3x3 convolutions of bottlenecks (ResNeXt).
-      group_width: channels per group of the first stage.
-      width: channels of the stem and of the first stage, before bottlenecks widen it.
-      small_images: 3x3 stem of stride 1 without pooling, for 32x32.
-      deep_stem: three 3x3 convolutions, the last of twice the width, the first
-        strided, in the place of the 7x7 one, as segmentation has it.
-      stride_in_first: of bottlenecks, as in the ResNets of Caffe.
-      output_stride: 32, or 16 or 8 with dilation for dense tasks.
-      dropout: rate before the head.
-      zero_init_last_norm: start every block as the identity.
-      norm_train: normalise with statistics of the batch while training; False takes
-        the running ones then too and leaves them as they are, as detectors do.
-      norm_group_size: examples per batch norm statistics, or None for all.
+      bottleneck: whether blocks have three convolutions (ResNet-50 and deeper) and not
+        two.
+      groups: number of groups of the 3x3 convolutions in bottlenecks (ResNeXt).
+      group_width: number of channels of each group in the first stage.
+      width: number of channels of the stem and of the first stage, before bottlenecks
+        widen it.
+      small_images: whether the stem is a 3x3 convolution of stride 1 without pooling,
+        for images of 32x32.
+      deep_stem: whether the stem has three 3x3 convolutions in place of a 7x7 one, as
+        networks for segmentation have. The first strides, the last has twice the width.
+      stride_in_first: whether bottlenecks stride in their first convolution, as in the
+        ResNets of Caffe.
+      output_stride: ratio of the size of the image to that of the last map: 32, or 16
+        or 8 with dilation, for dense tasks.
+      dropout: dropout rate before the head.
+      zero_init_last_norm: whether each block starts as the identity.
+      norm_train: whether norms take statistics of the batch in training. If false, they
+        use the running ones in training too and do not change them, as in detectors.
+      norm_group_size: number of examples over which batch norms take statistics, or
+        None for all.
       dtype: compute dtype, or None for float32.
 
-    Raises:
-      ValueError: another ``output_stride``, a deep stem for small images, or
-        ``stride_in_first`` without bottlenecks.
-
+    >>> import jax
     >>> image = jax.numpy.ones((1, 64, 64, 3))
     >>> out, _ = jax.eval_shape(
     ...     ResNet((2, 2, 2, 2), 10).init_with_output, jax.random.key(0), image)
@@ -65,8 +75,20 @@ class ResNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        layer, width = layer_of(self, train and self.norm_train), self.width
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, Float[Array, "b *dims"]]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+
+        Raises:
+          ValueError: an ``output_stride`` that cannot be reached, a deep stem for small
+            images, or ``stride_in_first`` without bottlenecks.
+        """
+        layer, width = shared_layer(self, train and self.norm_train), self.width
         block: Any = BasicBlock
         if self.bottleneck:
             block = partial(

@@ -1,5 +1,6 @@
 """Swin transformers (Liu et al. 2021)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from ...bounds import Part
 from .layers import drop_path, pool_and_classify
@@ -17,25 +19,24 @@ HEAD_CHANNELS = 32
 
 
 class Swin(nn.Module):
-    """Swin transformer for images of about 224x224 and any number of channels.
+    """A Swin transformer for images of about 224x224 with any number of channels.
 
-    Outputs: ``stem`` ``[b, h/4, w/4, c]`` (embedded patches), ``stage1`` to ``stage4``
-    with c, 2c, 4c, 8c channels at 1/4, 1/8, 1/16, 1/32 of the size, ``features``
-    (``stage4`` after the last norm), ``pooled``, ``logits``.
+    The outputs are ``stem`` ``[b, h/4, w/4, c]``, the embedded patches; ``stage1`` to
+    ``stage4`` with c, 2c, 4c and 8c channels at 1/4, 1/8, 1/16 and 1/32 of the size;
+    ``features``, ``stage4`` after the last norm; ``pooled``; and ``logits``.
 
-    Maps that windows do not divide are padded with zeros; a map no larger than one
-    window is not shifted. Sides must be divisible by 32.
+    Maps that are not a multiple of the window are padded with zeros. Windows of a map
+    that is not larger than one window are not shifted. Sides of images must be
+    divisible by 32.
 
     Attributes:
-      blocks: number of blocks in each of the four stages.
-      channels: c.
-      num_classes: number of logits.
+      blocks: numbers of blocks in the four stages.
+      channels: number c of channels.
+      num_classes: number of logits, 0 for no head.
       window: side of the windows, in tokens.
-      drop_path: probability of dropping the last block, falling linearly to the first.
-      dtype: compute dtype, or None for float32; norms and softmax stay in float32.
-
-    Raises:
-      ValueError: a side that is not divisible by 32.
+      drop_path: probability that the last block is dropped in training. It falls
+        linearly to 0 for the first block.
+      dtype: compute dtype, or None for float32. Norms and softmax stay in float32.
 
     >>> out, _ = jax.eval_shape(Swin((2, 2, 6, 2), 96, 10).init_with_output,
     ...     jax.random.key(0), jnp.ones((1, 64, 64, 3)))
@@ -51,7 +52,18 @@ class Swin(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> dict[str, Float[Array, "b *dims"]]:
+        """Computes the outputs for images, see the class.
+
+        Args:
+          x: ``[b, h, w, c]``, normalised images.
+          train: whether the network is trained.
+
+        Raises:
+          ValueError: a side that is not divisible by 32.
+        """
         if x.shape[1] % 32 or x.shape[2] % 32:
             raise ValueError(
                 f"Swin: found images {x.shape}, expected sides divisible by 32"
@@ -63,7 +75,7 @@ class Swin(nn.Module):
         }
         x = nn.Conv(self.channels, **patch, dtype=self.dtype, name="patch_conv")(x)
         x = LayerNorm(dtype=self.dtype, name="patch_norm")(x)
-        outputs, done = {"stem": x}, 0
+        outputs, blocks_before = {"stem": x}, 0
         for i, count in enumerate(self.blocks, 1):
             if i > 1:
                 x = PatchMerging(self.dtype, name=f"stage{i}_merging")(x)
@@ -72,23 +84,40 @@ class Swin(nn.Module):
                     self.window,
                     self.window // 2 if j % 2 else 0,
                     # As in the reference, the last block drops with the full rate.
-                    self.drop_path * done / max(1, sum(self.blocks) - 1),
+                    self.drop_path * blocks_before / max(1, sum(self.blocks) - 1),
                     self.dtype,
                     name=f"stage{i}_block{j}",
                 )(x, train=train)
-                done += 1
+                blocks_before += 1
             outputs[f"stage{i}"] = x
         x = LayerNorm(dtype=self.dtype, name="last_norm")(x)
         return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
 
 
 class PatchMerging(nn.Module):
-    """Joins each 2x2 of tokens into one of twice the channels."""
+    """A layer that joins each 2x2 tokens into one with twice the channels.
+
+    Attributes:
+      dtype: compute dtype, or None for float32.
+
+    >>> y, _ = jax.eval_shape(
+    ...     PatchMerging().init_with_output, jax.random.key(0), jnp.ones((1, 4, 4, 8)))
+    >>> y.shape
+    (1, 2, 2, 16)
+    """
 
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ d"]:
+        """Joins tokens.
+
+        Args:
+          x: ``[b, h, w, c]``, with even h and w.
+
+        Returns:
+          ``[b, h/2, w/2, 2 c]``.
+        """
         b, h, w, c = x.shape
         x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)
         x = LayerNorm(dtype=self.dtype, name="norm")(
@@ -100,13 +129,22 @@ class PatchMerging(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Windowed attention and a two-layer network, each after a norm, with shortcuts.
+    """A block of attention in windows and a two-layer network, each after a norm.
+
+    Both have a shortcut.
 
     Attributes:
       window: side of the windows, in tokens.
-      shift: by how many tokens the windows are moved.
-      drop_path: probability of dropping a branch of an example in training.
+      shift: distance by which the windows are moved on both axes, in tokens.
+      drop_path: probability that a branch of an example is dropped in training.
       dtype: compute dtype, or None for float32.
+
+    >>> x = jnp.ones((1, 14, 14, 32))
+    >>> y, _ = jax.eval_shape(
+    ...     lambda key, x: SwinBlock(7, 3).init_with_output(key, x, train=False),
+    ...     jax.random.key(0), x)
+    >>> y.shape
+    (1, 14, 14, 32)
     """
 
     window: int
@@ -115,7 +153,15 @@ class SwinBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b h w c"]:
+        """Applies the block to a map of tokens.
+
+        Args:
+          x: ``[b, h, w, c]``, with c a multiple of 32.
+          train: whether the block is trained.
+        """
         c = x.shape[-1]
         linear = partial(nn.Dense, kernel_init=normal, dtype=self.dtype)
         y = LayerNorm(dtype=self.dtype, name="norm0")(x)
@@ -126,7 +172,10 @@ class SwinBlock(nn.Module):
         y = linear(c, name="dense1")(y)
         return x + drop_path(y, self.drop_path, train=train)
 
-    def _windowed_attention(self, x: jax.Array, linear: Any) -> jax.Array:
+    def _windowed_attention(
+        self, x: Float[Array, "b h w c"], linear: Callable[..., nn.Dense]
+    ) -> Float[Array, "b h w c"]:
+        """Pads and rolls a map, attends within its windows, and undoes both."""
         _, h, w, _ = x.shape
         size = self.window
         shift = 0 if min(h, w) <= size else self.shift
@@ -137,8 +186,13 @@ class SwinBlock(nn.Module):
         y = _unwindows(attended, rolled.shape, size)
         return jnp.roll(y, (shift, shift), (1, 2))[:, :h, :w]
 
-    def _attention(self, x: jax.Array, mask, linear: Any) -> jax.Array:
-        """Multi-head attention within windows, ``x`` ``[b, windows, tokens, c]``."""
+    def _attention(
+        self,
+        x: Float[Array, "b windows tokens c"],
+        mask: Bool[np.ndarray, "windows tokens tokens"] | None,
+        linear: Callable[..., nn.Dense],
+    ) -> Float[Array, "b windows tokens c"]:
+        """Computes multi-head attention within each window."""
         b, windows, tokens, c = x.shape
         heads = c // HEAD_CHANNELS
         qkv = linear(3 * c, name="qkv")(x)
@@ -161,28 +215,33 @@ class SwinBlock(nn.Module):
 
 
 def _windows(x: jax.Array, size: int) -> jax.Array:
-    """``[b, h, w, c]`` to ``[b, windows, size * size, c]``."""
+    """Reshapes ``[b, h, w, c]`` to ``[b, windows, size * size, c]``."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // size, size, w // size, size, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, size * size, c)
 
 
-def _unwindows(x: jax.Array, shape: tuple[int, ...], size: int) -> jax.Array:
+def _unwindows(
+    x: Float[Array, "b windows tokens c"], shape: tuple[int, ...], size: int
+) -> Float[Array, "b h w c"]:
+    """Reshapes windows back to a map of the given shape."""
     b, h, w, c = shape
     x = x.reshape(b, h // size, w // size, size, size, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(shape)
 
 
-def _relative_index(size: int) -> np.ndarray:
-    """Row of the bias table for each pair of tokens, ``[size^2, size^2]``."""
+def _relative_index(size: int) -> Int[np.ndarray, "tokens tokens"]:
+    """Returns the row of the bias table for each pair of tokens in a window."""
     rows, columns = np.divmod(np.arange(size * size), size)
     row = rows[:, None] - rows[None] + size - 1
     column = columns[:, None] - columns[None] + size - 1
     return row * (2 * size - 1) + column
 
 
-def _region_mask(shape: tuple[int, ...], size: int, shift: int) -> np.ndarray:
-    """True where two tokens of a shifted window were neighbours before the roll."""
+def _region_mask(
+    shape: tuple[int, ...], size: int, shift: int
+) -> Bool[np.ndarray, "windows tokens tokens"]:
+    """Marks pairs of tokens in a window that were neighbours before the roll."""
 
     def region(length: int) -> np.ndarray:
         i = np.arange(length)

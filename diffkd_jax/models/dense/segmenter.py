@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ...bounds import Channels, Dilation, Factor, Part
 from ...core.modules import uniform_bias, uniform_fan_in
 from ...ops.resize import adaptive_mean, bilinear
-from ..backbones.layers import Layer, layer_of
+from ..backbones.layers import Layer, shared_layer
 from ..options import option_names
 from .backbone import backbone_of
 
@@ -197,7 +197,7 @@ class Segmenter(nn.Module):
             norms take statistics over one example, of which the global mean is a single
             value.
         """
-        layer = layer_of(self, train, kernel_init=uniform_fan_in)
+        layer = shared_layer(self, train, kernel_init=uniform_fan_in)
         outputs = backbone_of(self, name="backbone")(x, train=train)
         outputs = {n: y for n, y in outputs.items() if n.startswith("st")}
         *_, before, x = (y for n, y in outputs.items() if n.startswith("stage"))
