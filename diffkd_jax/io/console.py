@@ -1,7 +1,7 @@
-"""Lines for people on stdout and stderr. No output ever ends a run.
+"""Lines for people on stdout and stderr. Output never ends a run.
 
-A stream can be absent or closed from the start, go away (a pipe or a terminal), be
-full, or lack letters. Files hold all results, so a line that is refused is dropped.
+A stream can be absent or closed, go away (a pipe or a terminal), be full, or lack
+letters. All results are in files, so a line that a stream refuses is dropped.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ import sys
 import threading
 from typing import Any
 
-USUAL_COLUMNS = 80  # where the terminal does not say
-NAME_COLUMNS = 24  # of a name before progress, so that progress is in sight
-# What a caller's stream raises when it cannot take a line can be of any type: those of
-# notebooks have errors of their own.
+USUAL_COLUMNS = 80  # if the terminal does not tell its width
+NAME_COLUMNS = 24  # largest length of a name, so that progress stays visible
+# A caller's stream may raise any type of error when it cannot take a line: those of
+# notebooks have their own types.
 REFUSALS = (Exception,)
-_drawn: list[Any] = []  # the progress line that is on the screen, at most one
+_drawn: list[Any] = []  # the progress line on the screen, at most one
 
 
 class Stream(io.TextIOWrapper):
-    """Text on a file descriptor. What the descriptor refuses is dropped.
+    """A text stream on a file descriptor, which drops what the descriptor refuses.
 
-    Letters that the encoding lacks are written as escapes. Nothing is buffered, so
-    nothing is left that the interpreter could fail to write when it ends.
+    Letters that the encoding lacks are written as escapes. Nothing is buffered, so the
+    interpreter has nothing left to write when it ends.
     """
 
     def __init__(self, descriptor: int, encoding: str):
@@ -37,22 +37,29 @@ class Stream(io.TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        """Writes what the descriptor takes; returns the length of the text."""
+        """Writes a text, or drops it if the descriptor refuses it.
+
+        Args:
+          text: the text.
+
+        Returns:
+          The length of the text in either case.
+        """
         with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Writes nothing more, for nothing is buffered; does not raise."""
+        """Flushes without raising; as nothing is buffered, nothing is written."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             super().flush()
 
 
 def guard_streams() -> None:
-    """Makes stdout and stderr of a command streams that never raise.
+    """Replaces stdout and stderr of a command by streams that never raise.
 
-    It changes the process, so a command calls it, before anything else. Descriptors 0
-    to 2 that are closed are opened on the null device; otherwise the next file that is
+    It changes the process, so a command calls it before anything else. Descriptors 0 to
+    2 that are closed are opened on the null device. Otherwise the next file that is
     opened would get one of these numbers, and with it the messages of libraries.
     """
     from absl import logging
@@ -68,12 +75,20 @@ def guard_streams() -> None:
             encoding = getattr(stream, "encoding", None) or "utf-8"
             setattr(sys, name, Stream(descriptor, encoding))
     handler = logging.get_absl_handler()
-    handler.python_handler.setStream(sys.stderr)  # it holds the one that was there
+    handler.python_handler.setStream(sys.stderr)  # it still holds the former stream
     handler.addFilter(_clear_for_log)
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Writes a line to stdout, or to stderr, in place of the progress line."""
+    """Writes a line to stdout or stderr, in place of the progress line.
+
+    Args:
+      text: the line, without its end.
+      error: whether to write to stderr.
+
+    >>> say("3 of 10 epochs")
+    3 of 10 epochs
+    """
     stream = sys.stderr if error else sys.stdout
     if stream is None:
         return
@@ -84,16 +99,20 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def draw_progress(name: str, text: str, done: int, total: int) -> None:
-    """Shows progress as one line, which the next one overwrites; that of the end stays.
+    """Shows progress as one line, which the next call overwrites.
 
-    On a terminal the line is cut to its width. In a notebook it stands beside a bar.
-    Elsewhere it is an ordinary line.
+    The last line, with ``done`` equal to ``total``, stays. On a terminal lines are cut
+    to its width. In a notebook the text stands beside a bar. Elsewhere each call writes
+    an ordinary line.
 
     Args:
       name: name of the run; on a terminal it is cut to :data:`NAME_COLUMNS`.
-      text: to show after it.
-      done: steps, of ``total``.
-      total: steps.
+      text: text after the name.
+      done: number of steps that are done.
+      total: number of all steps.
+
+    >>> draw_progress("student", "epoch 3", 3, 10)
+    student  epoch 3
     """
     notebook = "ipykernel" in sys.modules and _has_widgets()
     if not (notebook or is_terminal(sys.stdout)):
@@ -112,7 +131,7 @@ def draw_progress(name: str, text: str, done: int, total: int) -> None:
                 total=total,
                 file=sys.stdout,
                 ncols=columns,
-                nrows=20,  # a terminal may say that it has none
+                nrows=20,  # a terminal may report 0 rows
                 bar_format="{desc} |{bar}|",
                 leave=False,
                 mininterval=0,
@@ -129,14 +148,14 @@ def draw_progress(name: str, text: str, done: int, total: int) -> None:
 
 
 def clear() -> None:
-    """Erases the progress line, if there is one that is not finished."""
+    """Erases the progress line unless it is finished."""
     while _drawn:
         with contextlib.suppress(*REFUSALS):
             _drawn.pop().close()
 
 
 def flush() -> None:
-    """Flushes stdout and stderr, if they are there."""
+    """Flushes stdout and stderr if they exist."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(*REFUSALS):
@@ -144,7 +163,14 @@ def flush() -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether a stream is a terminal; one that is absent or closed is not."""
+    """Returns whether a stream is a terminal; an absent or closed one is not.
+
+    Args:
+      stream: a stream, or None.
+
+    >>> is_terminal(None)
+    False
+    """
     try:
         return stream is not None and stream.isatty()
     except REFUSALS:
@@ -152,13 +178,13 @@ def is_terminal(stream: Any) -> bool:
 
 
 def _encodable(text: str, stream: Any) -> str:
-    """Returns a text whose letters the stream's encoding has, others escaped."""
+    """Escapes the letters of a text that the encoding of a stream lacks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
 def _columns() -> int:
-    """Returns the width of a line: one less than the terminal's, some would wrap."""
+    """Returns one column less than the terminal has, because some terminals wrap."""
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except REFUSALS:
@@ -168,21 +194,23 @@ def _columns() -> int:
 
 @functools.cache
 def _bar() -> Any:
-    """Returns tqdm's class for this place, a terminal or a notebook.
+    """Returns tqdm's class for a terminal or a notebook.
 
-    Without its thread, and without its lock for several processes.
+    It has neither tqdm's thread nor its lock for several processes.
     """
     from tqdm.auto import tqdm
 
-    own = {"monitor_interval": 0, "_lock": threading.RLock()}
-    return type("Bar", (tqdm,), own)
+    changes = {"monitor_interval": 0, "_lock": threading.RLock()}
+    return type("Bar", (tqdm,), changes)
 
 
 def _has_widgets() -> bool:
+    """Returns whether progress is shown by widgets of a notebook."""
     return any(base.__name__ == "tqdm_notebook" for base in _bar().__mro__)
 
 
 def _clear_for_log(record: Any) -> bool:
+    """Erases the progress line before a line of the log is written."""
     del record
     clear()
     return True

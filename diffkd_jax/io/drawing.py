@@ -1,8 +1,8 @@
-"""Figures without ``pyplot``, under matplotlib's own defaults.
+"""Figures without ``pyplot``, drawn with matplotlib's default settings.
 
 A caller's backend, settings and figures stay as they are, and none of them changes what
-is drawn. A figure that fails is left out. matplotlib is imported where something is
-drawn.
+is drawn. If a figure fails, it is left out. matplotlib is only imported when something
+is drawn.
 """
 
 import contextlib
@@ -13,14 +13,18 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from .best_effort import add_note, attempt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOG = logging.getLogger(__name__)
 COLOURS = {"teacher": "#444444", "student": "#d1495b", "denoised": "#00798c"}
 FONT = "DejaVu Sans"  # comes with matplotlib
-# Fonts for other letters, in the order in which they are asked, where installed.
+# Fonts for other letters, in the order in which they are tried if installed.
 OTHER_FONTS = (
     *(f"Noto Sans CJK {region}" for region in ("JP", "SC", "TC", "KR", "HK")),
     *(f"Source Han Sans{region}" for region in ("", " SC", " TC", " K")),
@@ -35,10 +39,15 @@ OTHER_FONTS = (
 
 @contextlib.contextmanager
 def defaults() -> Iterator[None]:
-    """Draws what is inside, or a function that it decorates, under the defaults.
+    """Applies matplotlib's default settings inside a context or a decorated function.
 
-    Neither files of settings nor the environment of the user count, and matplotlib says
-    nothing of them.
+    Settings from files and from the user's environment do not count, and matplotlib's
+    messages about them are not logged.
+
+    >>> with defaults():
+    ...     figure, axis = subplots(figsize=(2, 2))
+    >>> float(figure.get_figwidth())
+    2.0
     """
     with _quietly():
         matplotlib = _import_matplotlib()
@@ -49,29 +58,46 @@ def defaults() -> Iterator[None]:
 
 
 def draw_files(name: str, draw: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Draws figures under :func:`defaults`, each attempt for itself.
+    """Draws figures with :func:`defaults`, and leaves them out if that fails.
 
     Args:
-      name: of the figures, for the report.
-      draw: returns the files that it wrote.
-      arguments: of the function.
+      name: name of the figures, for the report.
+      draw: function that draws, and returns the files that it wrote.
+      *arguments: arguments of the function.
 
     Returns:
-      The files, none where drawing failed.
+      The files; none if drawing failed.
+
+    >>> draw_files("curves", lambda: [])
+    []
     """
 
     def drawn() -> list[pathlib.Path]:
         with defaults():
             files = [pathlib.Path(file) for file in draw(*arguments) or ()]
         for file in files:
-            file.open("rb").close()  # a folder or a file that is absent is no figure
+            file.open("rb").close()  # raises for a folder or an absent file
         return files
 
     return attempt(name, drawn) or []
 
 
-def subplots(lines: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
-    """Returns a figure and its axes; ``figsize`` and what ``Figure.subplots`` takes."""
+def subplots(lines: int = 1, columns: int = 1, **options: Any) -> tuple["Figure", Any]:
+    """Makes a figure and its axes.
+
+    Args:
+      lines: number of rows of axes.
+      columns: number of columns of axes.
+      **options: ``figsize``, width and height in inches, which is needed; and arguments
+        of ``Figure.subplots``.
+
+    Returns:
+      The figure, and its axes or array of axes.
+
+    >>> figure, axes = subplots(1, 2, figsize=(4, 2))
+    >>> axes.shape
+    (2,)
+    """
     _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -81,8 +107,22 @@ def subplots(lines: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any
     return figure, figure.subplots(lines, columns, **options)
 
 
-def save_figure(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    """Writes a PNG file, and returns where."""
+def save_figure(figure: "Figure", path: pathlib.Path) -> pathlib.Path:
+    """Writes a figure to a PNG file.
+
+    Args:
+      figure: the figure.
+      path: the file; its folder is made if absent.
+
+    Returns:
+      The path.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     figure, axis = subplots(figsize=(2, 2))
+    ...     save_figure(figure, pathlib.Path(folder) / "one.png").stat().st_size > 0
+    True
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -90,28 +130,38 @@ def save_figure(figure: Any, path: pathlib.Path) -> pathlib.Path:
 
 
 def literal(text: str, most: int = 40) -> str:
-    """Returns a name as matplotlib shows it: no formula, not long, no missing letters.
+    r"""Returns a text that matplotlib shows literally.
+
+    Formulas are escaped, long texts are cut, and letters that no installed font has
+    become "?".
+
+    Args:
+      text: any text, such as a name.
+      most: number of letters after which it is cut.
 
     >>> literal("$_^$")
-    '\\\\$_^\\\\$'
+    '\\$_^\\$'
     """
     text = text.encode("utf-8", "replace").decode()
     if lacking := _lacking(text):
         text = "".join("?" if c in lacking else c for c in text)
     text = text if len(text) <= most else f"{text[: most - 3]}..."
-    text = f" {text}" if text.startswith("_") else text  # which legends leave out
+    text = f" {text}" if text.startswith("_") else text  # legends leave such names out
     return text.replace("$", r"\$")
 
 
 def labels(names: Sequence[str], most: int = 40) -> list[str]:
     """Returns the names of classes for a figure, or their numbers.
 
-    Numbers stand where no font that is installed has the letters of the names. The page
-    then lists the names, see :func:`diffkd_jax.io.best_effort.noting`.
+    Numbers take the place of names if no installed font has the letters of all names.
+    Then the report lists the names, see :func:`diffkd_jax.io.best_effort.noting`.
 
     Args:
-      names: of all classes, in order.
-      most: letters of a name that are shown.
+      names: names of all classes, in order.
+      most: number of letters after which a name is cut.
+
+    >>> labels(["cat", "a_very_long_name"], 10)
+    ['cat', 'a_very_...']
     """
     plain = [name.encode("utf-8", "replace").decode() for name in names]
     lacking = {c for c in _lacking("".join(plain)) if c.isprintable()}
@@ -125,7 +175,7 @@ def labels(names: Sequence[str], most: int = 40) -> list[str]:
 
 @functools.cache
 def _tell_of_letters() -> None:
-    """Says once that names of classes are not in the figures."""
+    """Logs once that the figures do not show the names of classes."""
     LOG.warning(
         "figures: found names of classes with letters that no installed font has; the "
         "figures number the classes, and the report lists their names; install a font "
@@ -135,7 +185,7 @@ def _tell_of_letters() -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps back what matplotlib logs of the user's settings and cache."""
+    """Drops messages of matplotlib about the user's settings and cache."""
     logger = logging.getLogger("matplotlib")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -145,13 +195,13 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _import_matplotlib() -> Any:
-    """Imports matplotlib, without the user's settings where they make that fail."""
+def _import_matplotlib() -> ModuleType:
+    """Imports matplotlib, without the user's settings if they make that fail."""
     try:
         import matplotlib
     except ImportError:
         raise
-    except Exception:  # a backend that is not known, a file that cannot be read
+    except Exception:  # an unknown backend, a file that cannot be read
         from unittest import mock
 
         for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
@@ -163,11 +213,11 @@ def _import_matplotlib() -> Any:
         environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
         environment["MATPLOTLIBRC"] = str(packaged)
         is_folder = os.path.isdir
-        # A file of the working directory would go before the one of the environment.
-        passed_over = lambda path: path == "matplotlibrc" or is_folder(path)
+        # A file in the working directory would come before that of the environment.
+        is_skipped = lambda path: path == "matplotlibrc" or is_folder(path)
         with (
             mock.patch.dict(os.environ, environment, clear=True),
-            mock.patch("os.path.isdir", passed_over),
+            mock.patch("os.path.isdir", is_skipped),
         ):
             import matplotlib
     return matplotlib
@@ -175,23 +225,23 @@ def _import_matplotlib() -> Any:
 
 @functools.cache
 def _fonts() -> dict[str, frozenset[str]]:
-    """Returns the fonts that are asked in turn, each with its letters."""
+    """Returns the letters of each installed font, in the order of the fonts."""
     from matplotlib.font_manager import FontProperties, fontManager, get_font
 
     installed = {font.name for font in fontManager.ttflist}
-    found = {}
+    letters = {}
     for family in (FONT, *OTHER_FONTS):
         if family in installed:
             with contextlib.suppress(OSError, RuntimeError, ValueError):  # damaged
                 file = fontManager.findfont(
                     FontProperties(family=[family]), fallback_to_default=False
                 )
-                found[family] = frozenset(map(chr, get_font(file).get_charmap()))
-    return found
+                letters[family] = frozenset(map(chr, get_font(file).get_charmap()))
+    return letters
 
 
 def _lacking(text: str) -> set[str]:
-    """Returns the characters of a text that would be empty boxes.
+    """Returns the characters of a text that no font can show.
 
     >>> sorted(_lacking("a\\x07\\n"))
     ['\\x07']

@@ -1,4 +1,4 @@
-"""JSON that every reader takes: an undefined number is null, never NaN or Infinity."""
+"""JSON that every reader accepts: undefined numbers are null, never NaN or Infinity."""
 
 import json
 import math
@@ -7,14 +7,18 @@ from typing import Any
 
 
 def dumps(
-    value: Any, *, indent: int | None = None, default: Callable | None = None
+    value: Any,
+    *,
+    indent: int | None = None,
+    default: Callable[[Any], Any] | None = None,
 ) -> str:
-    """Returns JSON text, in which numbers that are not finite are null.
+    """Returns JSON text in which numbers that are not finite are null.
 
     Args:
-      value: dicts, lists, tuples, texts, numbers, truths and None.
-      indent: spaces for each level; None for one line.
-      default: makes a JSON value of any other object, as in :func:`json.dumps`.
+      value: dicts, lists, tuples, strings, numbers, booleans and None.
+      indent: number of spaces for each level; None for one line.
+      default: function that makes a JSON value of any other object, as in
+        :func:`json.dumps`.
 
     >>> dumps({"ap": float("nan"), "counts": [1, float("inf")]})
     '{"ap": null, "counts": [1, null]}'
@@ -23,9 +27,12 @@ def dumps(
 
 
 def loads(text: str | bytes) -> Any:
-    """Returns the value of a JSON text; the words NaN and Infinity are read as null.
+    """Returns the value of a JSON text; the words NaN and Infinity are read as None.
 
     Files of earlier versions hold these words.
+
+    Args:
+      text: JSON.
 
     Raises:
       ValueError: the text is not JSON.
@@ -39,6 +46,9 @@ def loads(text: str | bytes) -> Any:
 def undefined_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces None by NaN in the values of a dict, and in lists among them.
 
+    Args:
+      values: values by name.
+
     >>> undefined_as_nan({"step": 1, "ap": None, "counts": [1, None]})
     {'step': 1, 'ap': nan, 'counts': [1, nan]}
     """
@@ -50,6 +60,7 @@ def undefined_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defined(value: Any) -> Any:
+    """Replaces numbers that are not finite by None, at any depth."""
     if isinstance(value, Mapping):
         return {key: _defined(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
