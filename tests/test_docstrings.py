@@ -28,7 +28,7 @@ Parses Places Plans Pools Predicts Prints Projects Puts Raises Reads Records Ref
 Removes Renames Replaces Reports Reshapes Resizes Restores Returns Rounds Runs Saves
 Says Selects Sends Sets Shows Sorts Splits Starts Stops Strips Suppresses Swaps Takes
 Tells Tests Trains Turns Updates Waits Warns Weighs Wraps Writes Yields
-Concatenates Erases Interleaves Sums
+Concatenates Convolves Erases Interleaves Lets Sums
 """
 OPENINGS = {"How", "In", "Of", "What", "Where", "Whether", "Which", "Whose"}
 

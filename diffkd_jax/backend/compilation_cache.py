@@ -1,4 +1,14 @@
-"""Compiled programs, kept from run to run."""
+"""Compiled programs that are kept from run to run.
+
+Costs: up to 2 GiB on disk, and reading the folder once in each run.
+
+Gains: a warm start takes 0.40 of the wall-clock time of a cold one, and 0.31 of its CPU
+time (quickstart, student: 17.0 to 6.8 s and 24.1 to 7.4 s), by ``PYTHONPATH=. python
+experiments/bench/first_step.py --rounds=2``.
+
+Delete when: JAX keeps programs by default, in one folder for each kind of processor, of
+bounded size, and is silent about damaged entries.
+"""
 
 import contextlib
 import logging
@@ -12,19 +22,21 @@ from typing import Any
 import jax
 
 LOG = logging.getLogger(__name__)
-MOST_BYTES = 2**31  # beyond, the oldest go
+MOST_BYTES = 2**31  # the oldest programs beyond this size are deleted
 
 
 def keep_programs(folder: str) -> None:
-    """Lets JAX read and write compiled programs below ``folder``, small ones too.
+    """Lets JAX read and write compiled programs below a folder, small ones too.
 
     A cache that the environment or the caller has set up stays as it is. Entries that
-    are damaged, or that cannot be read, written or removed, cost time only: the first
-    one is a line in the log. Machines of other processors have folders of their own,
-    since a program may use instructions that others lack.
+    are damaged, or that cannot be read, written or removed, only cost time; the first
+    one is logged. Each kind of processor has its own folder, because a program may use
+    instructions that other processors lack.
 
     Args:
-      folder: made if needed, ``~`` allowed; empty for no cache.
+      folder: the folder, made if needed; ``~`` is the home folder. "" for no cache.
+
+    >>> keep_programs("")
     """
     set_up: Any = jax.config
     warnings.showwarning = _first_fault_only(warnings.showwarning)
@@ -34,7 +46,7 @@ def keep_programs(folder: str) -> None:
         path = pathlib.Path(folder).expanduser() / _machine()
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        LOG.info("no compiled programs are kept: %s", error)
+        LOG.info("compiled programs are not kept: %s", error)
         return
     try:
         _prune(path)
@@ -47,12 +59,12 @@ def keep_programs(folder: str) -> None:
 
 
 def _first_fault_only(show: Any) -> Any:
-    """Returns a ``warnings.showwarning`` that logs the first fault of the cache alone.
+    """Returns a ``warnings.showwarning`` that logs only the first fault of the cache.
 
     JAX warns of each program, in two lines.
 
     Args:
-      show: the function for other warnings.
+      show: function for other warnings.
     """
     faults: list[str] = []
 
@@ -68,7 +80,9 @@ def _first_fault_only(show: Any) -> Any:
 
 
 def _prune(path: pathlib.Path) -> None:
-    # Once a run: JAX's own bound looks at every entry, under a lock, for each it adds.
+    # Done once in a run. JAX's own limit reads all entries, under a lock, for each new
+    # one.
+    """Deletes the oldest programs beyond the limit."""
     entries = []
     for entry in path.glob("*-cache"):
         with contextlib.suppress(OSError):  # another run may have pruned it
@@ -83,7 +97,7 @@ def _prune(path: pathlib.Path) -> None:
 
 
 def _machine() -> str:
-    """A name for what the processor can do.
+    """Returns a name for the instructions that the processor has.
 
     >>> _machine() == _machine()
     True

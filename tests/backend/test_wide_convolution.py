@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.backend import wide_convolution
-from diffkd_jax.backend.wide_convolution import in_parts
+from diffkd_jax.backend.wide_convolution import apply_in_parts
 from diffkd_jax.models.backbones.layers import make_conv
 from tests.helpers.jaxprs import find_equations
 
@@ -30,7 +30,7 @@ def test_gradients_are_those_of_the_convolution(options):
         loss = lambda function, *a: (weight * function(*a) ** 2).sum()
         found, wanted = (
             jax.value_and_grad(functools.partial(loss, f), (0, 1))(x, kernel)
-            for f in (functools.partial(in_parts, plain), plain)
+            for f in (functools.partial(apply_in_parts, plain), plain)
         )
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -57,7 +57,7 @@ def test_a_narrow_map_is_one_product_first():
     """However large the batch, of which parts could be made."""
     x, kernel = np.ones((32, 16, 2, 4), np.float32), np.ones((3, 3, 4, 8), np.float32)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    assert wide_convolution.pays(x.shape, 1)
+    assert wide_convolution.is_wide(x.shape, 1)
     run = lambda *a: wide_convolution.convolve_in_parts(*a, (1, 1), "SAME", **options)
     program = jax.make_jaxpr(run)(x, kernel).jaxpr
     assert not find_equations(program, "conv_general_dilated")
