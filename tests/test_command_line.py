@@ -108,6 +108,7 @@ def test_flags_of_every_kind_set_their_fields(monkeypatch):
         "--config.data.mean=(0.5,)",
         "--config.teacher.data.scale=(1.0, 2.0)",
         "--config.methods.kd.tau=2",
+        "--config.methods.dkd={'tau': 3.0}",
         "--config.weights['logits/distance']=0.5",
         "--config.evaluations.agreement.every_epochs=2.0",
     )
@@ -115,7 +116,7 @@ def test_flags_of_every_kind_set_their_fields(monkeypatch):
     assert (found.data.flip, found.dry_run, found.seed) == (False, True, 16)
     assert (found.train.epochs, found.data.mean) == (3.0, (0.5,))
     assert found.teacher.data.scale == (1.0, 2.0)
-    assert found.methods["kd"]["tau"] == 2
+    assert (found.methods["kd"]["tau"], found.methods["dkd"]["tau"]) == (2, 3.0)
     assert found.weights == {"logits/distance": 0.5}
     assert found.evaluations["agreement"].every_epochs == 2.0
 

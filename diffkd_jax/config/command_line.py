@@ -77,6 +77,8 @@ def parse_flags(
         if _is_verbose(argv):
             traceback.print_exception(error.__cause__ or error)
         _stop(str(error))
+    except (AttributeError, KeyError) as error:  # of a mapping that there is not
+        _stop(f"command line: found {' '.join(str(error.args[0]).split())}")
     except flags.UnrecognizedFlagError as error:
         _stop(unknown_flag(error.flagname, values))
     except flags.IllegalFlagValueError as error:

@@ -101,7 +101,9 @@ def flag_faults(path: str, value: str | None) -> Iterator[str]:
             f"--config.{REPLACED[path]}; use that one instead"
         )
     elif field is None:
-        if not any(known.startswith(f"{path}.") for known in FIELDS):
+        parent = FIELDS.get(path.rpartition(".")[0])
+        is_mapping = parent is not None and isinstance(parent.default, Mapping)
+        if not is_mapping and not any(known.startswith(f"{path}.") for known in FIELDS):
             yield f"{path}: found {shown}, expected {nearest(path, FIELDS)}"
     elif value is not None and (parser := _PARSERS.get(plain_type(field.kind))):
         try:
