@@ -99,7 +99,8 @@ def plain_type(kind: Any) -> type:
         return type(inner[0])
     if get_origin(kind) in (Union, UnionType):
         return plain_type(next(k for k in inner if k is not NoneType))
-    return get_origin(kind) or kind
+    plain: type = get_origin(kind) or kind
+    return plain
 
 
 def _unpacked(kind: Any) -> tuple[Any, list[Any]]:
@@ -119,7 +120,7 @@ def _shown(number: float) -> str:
 
 
 @functools.cache
-def _adapter(kind: Any) -> pydantic.TypeAdapter:
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
     """Returns the check of a type. It accepts all if pydantic does not know a class."""
     try:
         return pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(strict=True))

@@ -7,8 +7,10 @@ from typing import Any
 
 from .bounds import Positive, problems  # noqa: F401  for the example
 
+Function = Callable[..., Any]  # anything with a signature
 
-def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
+
+def find(name: str, table: Mapping[str, Function], field: str) -> Function:
     """Returns the function of a name, from a table or by import path.
 
     Do not pass a name that a file holds: an import path runs what it names.
@@ -33,18 +35,18 @@ def find(name: str, table: Mapping[str, Callable], field: str) -> Callable:
             "'package.module:name'"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function: object = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a module of somebody else raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{field}: found {name!r}, which gives {reason}") from error
-    if not callable(found):
+    if not callable(function):
         raise ValueError(
-            f"{field}: found {name!r}, a {type(found).__name__}, expected a function"
+            f"{field}: found {name!r}, a {type(function).__name__}, expected a function"
         )
-    return found
+    return function
 
 
-def keywords(function: Callable, given: int = 1) -> dict[str, Any]:
+def keywords(function: Function, given: int = 1) -> dict[str, Any]:
     """Returns the arguments of a function that can be passed by name, with defaults.
 
     An argument without a default has ``inspect.Parameter.empty``.
@@ -65,13 +67,13 @@ def keywords(function: Callable, given: int = 1) -> dict[str, Any]:
     }
 
 
-def takes_any(function: Callable) -> bool:
+def takes_any(function: Function) -> bool:
     """Returns whether a function takes arguments of any name."""
     kinds = [p.kind for p in inspect.signature(function).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any) -> Any:
+def call(function: Function, options: Mapping[str, Any], field: str, *args: Any) -> Any:
     """Calls a function with options that were checked against its arguments.
 
     Args:
@@ -125,7 +127,7 @@ def call(function: Callable, options: Mapping[str, Any], field: str, *args: Any)
         raise
 
 
-def _kinds(function: Callable) -> dict[str, Any]:
+def _kinds(function: Function) -> dict[str, Any]:
     """Returns the types of arguments by name, of those that are annotated with one."""
     parameters = inspect.signature(function).parameters.values()
     empty = inspect.Parameter.empty

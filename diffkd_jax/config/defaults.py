@@ -55,7 +55,7 @@ def _default_of(info: FieldInfo) -> Any:
     return placeholder(plain_type(info.annotation)) if default is None else default
 
 
-def options_of(functions: Mapping[str, Callable]) -> ConfigDict:
+def options_of(functions: Mapping[str, Callable[..., Any]]) -> ConfigDict:
     """Returns the arguments that functions take by name, with their defaults.
 
     Args:

@@ -36,7 +36,7 @@ class BadConfig(Exception):
     """
 
 
-class ConfigParser(flags.ArgumentParser):
+class ConfigParser(flags.ArgumentParser[Any]):
     """A parser of the value of ``--config``: a file, and after a colon its argument."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from .sections import FIELDS
 
 # Fields of earlier versions, and the field that replaces each.
 REPLACED = {"teacher.min_top1": "teacher.min_score"}
-_PARSERS: dict[type, flags.ArgumentParser] = {
+_PARSERS: dict[type, flags.ArgumentParser[Any]] = {
     int: flags.IntegerParser(),
     float: flags.FloatParser(),
     bool: flags.BooleanParser(),

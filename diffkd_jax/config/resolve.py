@@ -94,7 +94,9 @@ def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> st
     return f"{at}{'.'.join(path)}: found {value!r}, expected {wanted}"
 
 
-def _field_at(model: type[Section], loc: tuple) -> tuple[list[str], Any]:
+def _field_at(
+    model: type[Section], loc: tuple[int | str, ...]
+) -> tuple[list[str], Any]:
     """Returns the path of the field, or of the value in a mapping, and its type.
 
     Places within a tuple are left out.
@@ -103,7 +105,7 @@ def _field_at(model: type[Section], loc: tuple) -> tuple[list[str], Any]:
     kind: Any = model
     for name in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
-            info = kind.model_fields.get(name)
+            info = kind.model_fields.get(str(name))
             kind = None if info is None else type_of(info)
         elif get_origin(kind) is Mapping:
             kind = get_args(kind)[1]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..config import sections
+from ..config.data import Data as Options
 from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.unreadable import note_skipped
@@ -116,7 +117,7 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
-def reading(options: sections.Data, asked: Asked) -> dict[str, Any]:
+def reading(options: Options, asked: Asked) -> dict[str, Any]:
     """How this process reads batches: arguments of :mod:`diffkd_jax.data.pipeline`.
 
     Args:
@@ -142,7 +143,7 @@ def inferring(task: Task, model: Model) -> Callable:
     )
 
 
-def make_evaluate(options: sections.Data, data: Data, mesh, task: Task) -> Callable:
+def make_evaluate(options: Options, data: Data, mesh, task: Task) -> Callable:
     """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
 
     Each model is compiled once, and an unreadable picture is named once.
@@ -181,7 +182,7 @@ def make_evaluate(options: sections.Data, data: Data, mesh, task: Task) -> Calla
 
 def make_others(
     named: Mapping[str, sections.Evaluation],
-    options: sections.Data,
+    options: Options,
     data: Data,
     mesh,
     infers: tuple,
@@ -235,7 +236,7 @@ def make_others(
 
 
 def make_batches(
-    options: sections.Data, split: Split, mesh
+    options: Options, split: Split, mesh
 ) -> Callable[[Asked], Generator[Mapping]]:
     """``asked -> generator`` over batches of this process, every example once.
 
