@@ -24,8 +24,8 @@ def resolve(config: Any) -> Config:
       config: as recipes make it. What is resolved already is returned as it is.
 
     Raises:
-      ValueError: values that cannot be; a line for each, which names the field, what
-        was found and what was expected.
+      ValueError: Values are wrong. There is a line for each: the path of the field,
+        what was found and what was expected.
 
     >>> from diffkd_jax.config import base
     >>> config = base()
@@ -38,6 +38,11 @@ def resolve(config: Any) -> Config:
     if isinstance(config, Config):
         return config
     values = as_mapping(config)
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"config: found {type(config).__name__}, expected a ConfigDict, as "
+            "diffkd_jax.config.base() returns one"
+        )
     return check_section(Config, values, "", _faults_of_methods(values))
 
 
@@ -53,7 +58,7 @@ def check_section(
       faults: further lines of the error.
 
     Raises:
-      ValueError: as of :func:`resolve`.
+      ValueError: Values are wrong, see :func:`resolve`.
 
     >>> from .data import Data
     >>> check_section(Data, {"paddings": 3}, "data.")
@@ -84,24 +89,25 @@ def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> st
     """Returns what is wrong, in the words of the field's type."""
     if error["type"] == "rules":
         return str(error["ctx"]["lines"])
-    path, kind = _field_at(model, error["loc"])
+    names, kind = _field_at(model, error["loc"])
+    path = ".".join(map(str, names))
     if error["type"] == "extra_forbidden":
-        near = nearest(".".join(path), (field.path for field in fields_of(model)))
-        return f"{at}{'.'.join(path)}: found {error['input']!r}, expected {near}"
-    value = functools.reduce(lambda section, name: section[name], path, values)
+        near = nearest(path, (field.path for field in fields_of(model)))
+        return f"{at}{path}: found {error['input']!r}, expected {near}"
+    value = functools.reduce(lambda section, name: section[name], names, values)
     reason = str(error.get("ctx", {}).get("error", ""))
     wanted = reason or expected(kind) or "a mapping of names to values"
-    return f"{at}{'.'.join(path)}: found {value!r}, expected {wanted}"
+    return f"{at}{path}: found {value!r}, expected {wanted}"
 
 
 def _field_at(
     model: type[Section], loc: tuple[int | str, ...]
-) -> tuple[list[str], Any]:
+) -> tuple[list[int | str], Any]:
     """Returns the path of the field, or of the value in a mapping, and its type.
 
     Places within a tuple are left out.
     """
-    path: list[str] = []
+    names: list[int | str] = []
     kind: Any = model
     for name in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -111,8 +117,8 @@ def _field_at(
             kind = get_args(kind)[1]
         else:
             break
-        path.append(str(name))
-    return path, kind
+        names.append(name)
+    return names, kind
 
 
 def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Fields of a config: defaults, types, ranges, and all errors at once."""
 
+import functools
 import json
 import math
 
@@ -60,11 +61,12 @@ def test_recipes_resolve_to_what_they_set(name):
 
 def errors(**fields):
     """The lines of the error of a config with other values, whatever their types."""
-    config = ConfigDict(load_config("quickstart").to_dict())
-    with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict(fields)
+    values = load_config("quickstart").to_dict()
+    for path, value in fields.items():
+        *sections, name = path.split(".")
+        functools.reduce(lambda c, section: c[section], sections, values)[name] = value
     with pytest.raises(ValueError, match="found") as error:
-        resolve(config)
+        resolve(values)
     return str(error.value).splitlines()
 
 
@@ -129,6 +131,9 @@ WRONG = [
     ),
     ({"data.channels": True}, "data.channels: found True, expected one of [0, 3]"),
     ({"data.flip": 1}, "data.flip: found 1, expected True or False"),
+    ({"train.epochs": True}, "train.epochs: found True, expected a number at least 0"),
+    ({"data.scale": (True, 2.0)}, "data.scale: found (True, 2.0), expected the least"),
+    ({"seed": True}, "seed: found True, expected an integer at least 0"),
     ({"train.epochs": math.inf}, "train.epochs: found inf, expected a number at least"),
     (
         {"teacher.min_score": math.nan},
@@ -153,6 +158,15 @@ WRONG = [
 def test_a_wrong_value_is_a_line(fields, line):
     (found,) = errors(**fields)
     assert found.startswith(line)
+
+
+def test_what_is_no_config_is_refused():
+    with pytest.raises(ValueError, match="config: found NoneType, expected a Config"):
+        resolve(None)
+    values = load_config("quickstart").to_dict()
+    values["student"]["options"] = {3: "channels"}
+    with pytest.raises(ValueError, match=r"^student.options.3: found 'channels', exp"):
+        resolve(values)
 
 
 def test_lists_are_taken_as_tuples():
