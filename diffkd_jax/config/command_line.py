@@ -1,4 +1,4 @@
-"""The flags of the command line, and what is reported of wrong ones."""
+"""The flags of the command line, and the reports of wrong ones."""
 
 import os
 import re

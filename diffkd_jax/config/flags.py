@@ -1,7 +1,8 @@
-"""Flags of fields, ``--config.<field>=<value>``: checked, and options parted from them.
+"""Flags of fields, ``--config.<field>=<value>``, and options among them.
 
 What a model, task, method or data set takes is not known before the config that names
-it is read. So options, such as ``--config.student.options.width=0.5``, cannot be flags.
+it is read. So options, such as ``--config.student.options.width=0.5``, are not parsed
+as flags.
 """
 
 import ast
@@ -46,7 +47,7 @@ _WORDS = {
 
 
 def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Parts options of models, tasks, methods and the like from the other arguments.
+    """Splits options of models, tasks, methods and the like from the other arguments.
 
     Values of options are Python literals (numbers, tuples, True, None), else texts.
 

@@ -11,7 +11,7 @@ MOST_DEVICES = 2**20
 
 
 class Mesh(Section):
-    """How state and teacher are split over devices."""
+    """The mesh of devices over which state and teacher are split."""
 
     fsdp: Annotated[int, Field(ge=1, le=MOST_DEVICES), Free] = 1
     """Devices that share one copy of state and teacher."""
@@ -20,7 +20,7 @@ class Mesh(Section):
 
 
 class Distributed(Section):
-    """How several processes find each other.
+    """The processes of a run, and how they find each other.
 
     What is not set is found on Cloud TPU, Slurm, Open MPI and Kubernetes, or in
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, JAX_LOCAL_DEVICE_IDS.

@@ -15,7 +15,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 class Checkpoint(Section):
-    """When checkpoints are written besides those of evaluations."""
+    """The times of checkpoints besides those of evaluations."""
 
     every_minutes: Annotated[Epochs, Free] = 10.0
     """Minutes between two checkpoints; 0 for those of evaluations alone."""
@@ -37,7 +37,7 @@ class Evaluation(Section):
 
 
 class Task(Section):
-    """What the student learns."""
+    """The task that the student learns."""
 
     name: str = "classification"
     """Task: classification, segmentation, detection, or an import path."""

@@ -49,7 +49,7 @@ Boundaries = Annotated[
 
 
 class Train(Section):
-    """How long and on what the student trains."""
+    """The length of the student's training, and what is averaged or left out in it."""
 
     epochs: Epochs = 0.0
     """Passes over the training images."""
@@ -70,7 +70,7 @@ class Train(Section):
 
 
 class Mix(Section):
-    """How training images are mixed and erased."""
+    """The mixing and erasing of training images."""
 
     mixup: Alpha = 0.0
     """Alpha of mixup; 0 for never."""
@@ -83,7 +83,7 @@ class Mix(Section):
 
 
 class Optimizer(Section):
-    """How gradients become updates."""
+    """The optimizer, which turns gradients into updates."""
 
     name: OptimizerName = "sgd"
     """Optimizer; one of your own is a function of the schedule."""
@@ -108,7 +108,7 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """How the learning rate changes."""
+    """The schedule of the learning rate."""
 
     name: Literal["constant", "step", "exponential", "cosine", "poly"] = "step"
     """Shape of the schedule."""
