@@ -1,7 +1,7 @@
 """The section ``data``: which data a run has, and how images become batches."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -9,7 +9,6 @@ from ..bounds import Share, Words
 from .section import AtLeastOne, Count, Free, Section, refuse
 
 Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
-AUGMENTS: tuple[str, ...] = get_args(Augment)
 ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
 # What 'resize_flip' does not read.
 FACTORS = ("scale", "scale_step")

@@ -13,6 +13,8 @@ from diffkd_jax.config.defaults import base
 from diffkd_jax.config.recipes import recipes
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
+from diffkd_jax.core.step import MAX_SEED
+from diffkd_jax.data.images.resize import INTERPOLATIONS
 from tests.helpers.configs import load_config
 from tests.helpers.goldens import GOLDEN
 
@@ -48,6 +50,13 @@ def test_every_field_says_what_it_means_and_takes(path):
     field = FIELDS[path]
     assert field.meaning.endswith(".")
     assert bool(expected(field.kind)) == (path not in WITHOUT_WORDS)
+
+
+def test_choices_are_those_of_what_reads_them():
+    assert f"at most {MAX_SEED}" in expected(FIELDS["seed"].kind)
+    assert expected(FIELDS["data.interpolation"].kind) == (
+        f"one of {list(INTERPOLATIONS)}"
+    )
 
 
 @pytest.mark.parametrize("name", recipes())
