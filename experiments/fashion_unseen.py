@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from diffkd_jax.data.sources.arrays import load_idx
-from diffkd_jax.data.transforms.images import normalise
+from diffkd_jax.data.transforms.normalise import normalise
 from diffkd_jax.weights.files import load_model
 
 

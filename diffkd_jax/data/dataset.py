@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config.data import Data as Options
-from . import box_survey, leaks, survey, suspects
+from . import leaks, suspects
 from .formats.text import make_name_finder
 from .images import white_level
 from .images.objects import drop_empty_images
@@ -15,8 +15,10 @@ from .pipeline.groups import grouped
 from .pipeline.unreadable import first_readable
 from .sources import registry
 from .split import Split, hold_out, limited, some_of
-from .transforms import boxes, dense, images
+from .transforms import LABELS, TargetTransform, recognise_target
 from .transforms.draws import Draws
+from .transforms.normalise import make_normalised
+from .transforms.target import About
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Data(NamedTuple):
       target: of one training example, arrays ``[1, ...]``; for their shapes.
       normalise: a batch whose pictures are uint8 to what models take: zero outside
         ``size``, where the batch has it.
+      transform: how targets follow their images.
       sized: whether training batches hold ``size``, int32 ``[n, 2]``: height and width
         of what is picture, beside which there is padding.
     """
@@ -51,6 +54,7 @@ class Data(NamedTuple):
     normalise: Callable[[Mapping], dict]
     sized: bool = False
     assumed: bool = False
+    transform: TargetTransform = LABELS
 
     def record(self) -> dict[str, list]:
         """What a run records, to know its data by."""
@@ -117,27 +121,32 @@ def open_data(options: Options) -> Data:
     # Workers get a copy of what is left.
     train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
     splits = {name: split._replace(stored=None) for name, split in splits.items()}
-    if train.known is not None:  # before pictures are read that may not fit
-        boxes.check_boxed(options)
-        box_survey.look_to_train(train, options, f"{options.name} train")
-        box_survey.look_to_evaluate(evaluation, options, f"{options.name} evaluation")
-    augment = images.train_transform(options)
-    sample = first_readable(evaluation, images.eval_transform(options))
+    transform = dataset.transform or recognise_target(_first_target(train))
+    transform.check(options)
+    # Before images are read that may not fit.
+    shown = names or tuple(map(str, range(classes)))
+    about = lambda name, **use: About(f"{options.name} {name}", shown, **use)
+    train = transform.inspect(
+        train, options, about(options.train_split, train=True, evaluate=False)
+    )
+    splits = {
+        name: transform.inspect(
+            split,
+            options,
+            about(name, train=False, evaluate=name == options.eval_split),
+        )
+        for name, split in splits.items()
+    }
+    evaluation = splits[options.eval_split]
+    sample = first_readable(evaluation, lambda b: transform.evaluate(b, options))
     *eval_size, channels = sample["image"].shape[1:]
     _check_picture(options, eval_size, channels)
     size = (options.image_size,) * 2 if options.image_size else tuple(eval_size)
     first_draws = Draws(0, 0, np.zeros(1, int))
-    of_maps = dense.has_masks(sample) or boxes.has_boxes(sample)
-    if of_maps or options.train_size or options.canvas:
-        sample = first_readable(train, lambda b: augment(b, first_draws))
+    if transform.own_size or options.train_size or options.canvas:
+        augment = lambda batch: transform.train(batch, first_draws, options)
+        sample = first_readable(train, augment)
         size = sample["image"].shape[1:3]
-    if dense.has_masks(sample):
-        for name in dict.fromkeys((options.train_split, options.eval_split)):
-            shown = names or tuple(map(str, range(classes)))
-            canvas = options.canvas if name == options.eval_split else None
-            survey.look(splits[name], shown, f"{options.name} {name}", canvas)
-        splits = {k: dense.checked(split, classes) for k, split in splits.items()}
-        train, evaluation = splits[options.train_split], splits[options.eval_split]
     if not options.max_level:
         white_level.look_at_levels(train, f"{options.name} {options.train_split}")
     out = options.channels or channels
@@ -159,25 +168,13 @@ def open_data(options: Options) -> Data:
         sample["target"],
         make_normalised(options, channels),
         "size" in sample,
+        transform=transform,
     )
 
 
-def make_normalised(options: Options, channels: int) -> Callable[[Mapping], dict]:
-    """Returns the function of a batch that :class:`Data` calls ``normalise``.
-
-    Args:
-      options: the section ``data`` of a config.
-      channels: of a stored image.
-    """
-    normalise = images.make_normalise(options, channels)
-
-    def normalised(batch):
-        image = normalise(batch["image"])
-        if "size" in batch:
-            image = images.without_padding(image, batch["size"])
-        return {**batch, "image": image}
-
-    return normalised
+def _first_target(split: Split) -> Mapping[str, Any]:
+    """Returns the target of the first example; its image is not decoded."""
+    return split.fetch(np.zeros(1, int)).get("target", {})
 
 
 def _find_splits(splits: dict[str, Split], options: Options) -> None:

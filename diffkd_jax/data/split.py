@@ -116,11 +116,15 @@ class Dataset(NamedTuple):
       splits: split by name.
       class_names: in label order, none where there are no classes.
       meta: further JSON values for tasks and models; ``class_names`` may stand here.
+      transform: how targets follow their images, a
+        :class:`diffkd_jax.data.transforms.TargetTransform`, for a kind of target that
+        is not built in; None for labels, masks and boxes.
     """
 
     splits: dict[str, Split]
     class_names: tuple[str, ...] = ()
     meta: Mapping[str, Any] = MappingProxyType({})
+    transform: Any = None
 
 
 def array_split(

@@ -5,13 +5,14 @@ import logging
 import numpy as np
 
 from ..config.data import Data as Options
-from .dataset import Data, make_normalised
+from .dataset import Data
 from .sources.registry import DATASETS
 from .sources.scene_boxes import load_scene_boxes
 from .sources.scenes import load_scenes
 from .split import Split, array_split
-from .transforms import images
+from .transforms import recognise_target
 from .transforms.draws import Draws
+from .transforms.normalise import make_normalised
 
 LOG = logging.getLogger(__name__)
 # Data sets whose targets are masks, or boxes; all others have a class for each image.
@@ -59,11 +60,12 @@ def stand_in(options: Options) -> Data:
             "data.num_classes: found 0, expected the number of classes, for the data "
             "are not there to count them"
         )
-    augment = images.train_transform(options)
-    evaluate = images.eval_transform(options)
     blank = _blank(options)
     row, draws = np.zeros(1, int), Draws(0, 0, np.zeros(1, int))
-    trained, seen = augment(blank.fetch(row), draws), evaluate(blank.fetch(row))
+    transform = recognise_target(blank.fetch(row)["target"])
+    transform.check(options)
+    trained = transform.train(blank.fetch(row), draws, options)
+    seen = transform.evaluate(blank.fetch(row), options)
     channels = options.channels or trained["image"].shape[-1]
     train_shape = (*trained["image"].shape[1:3], channels)
     split = Split(
@@ -86,6 +88,7 @@ def stand_in(options: Options) -> Data:
         normalise=make_normalised(options, trained["image"].shape[-1]),
         sized="size" in trained,
         assumed=True,
+        transform=transform,
     )
 
 

@@ -17,7 +17,6 @@ from ..core.taps import Refined
 from ..data import Data, known_target, open_data
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.groups import alike
-from ..data.transforms import images
 from ..methods import Method
 from ..models.model import Model, by_path
 from ..tasks import TARGETS, Evidence, Task
@@ -231,7 +230,7 @@ def build(config: Any, data: Data | None = None) -> Run:
     weighed = (distill, method.weights)
     pure_step = make_step(config, data, task, weighed, (student, teacher), schedule)
     init, shapes = make_init(config, batch, pure_step, student, outputs, place)
-    transform = images.train_transform(config.data)
+    transform = lambda batch, draws: data.transform.train(batch, draws, config.data)
     models = (student, teacher)
     infers = tuple(None if m is None else inferring(task, m) for m in models)
 
@@ -251,7 +250,8 @@ def build(config: Any, data: Data | None = None) -> Run:
         rows = rows[: len(rows) - len(rows) % max(group, 1)]
         if not len(rows):
             return {"image": np.zeros((0, *data.eval_shape), np.uint8)}
-        return images.eval_transform(config.data)(data.evaluation.fetch(rows))
+        batch = data.evaluation.fetch(rows)
+        return data.transform.evaluate(batch, config.data)
 
     return Run(
         title=f"{config.name} {config.method}",

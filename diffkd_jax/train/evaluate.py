@@ -13,7 +13,7 @@ from ..config.data import Data as Options
 from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.unreadable import note_skipped
-from ..data.transforms import images
+from ..data.transforms import TargetTransform
 from ..models.model import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evidence, Task
@@ -155,7 +155,7 @@ def make_evaluate(options: Options, data: Data, mesh, task: Task) -> Callable:
       task: of the run.
     """
     forwards: dict[Any, Callable] = {}
-    batches = make_batches(options, data.evaluation, mesh)
+    batches = make_batches(options, data.evaluation, mesh, data.transform)
 
     def evaluate(model, variables, *, asked=never):
         apply = inferring(task, model)
@@ -215,7 +215,7 @@ def make_others(
                 f"{where}.split: found {split!r}, expected one of {list(data.splits)}"
             )
         chosen = data.splits[split] if split else data.evaluation
-        batches = make_batches(options, chosen, mesh)
+        batches = make_batches(options, chosen, mesh, data.transform)
 
         def apply(variables, batch, made=made):
             pairs = zip(infers, variables, strict=True)
@@ -236,7 +236,7 @@ def make_others(
 
 
 def make_batches(
-    options: Options, split: Split, mesh
+    options: Options, split: Split, mesh, transform: TargetTransform
 ) -> Callable[[Asked], Generator[Mapping]]:
     """``asked -> generator`` over batches of this process, every example once.
 
@@ -244,8 +244,10 @@ def make_batches(
       options: the section ``data`` of a config.
       split: to evaluate on.
       mesh: of the devices.
+      transform: how targets follow their images.
     """
-    transform, unreadable = images.eval_transform(options), dict[int, str]()
+    evaluate = lambda batch: transform.evaluate(batch, options)
+    unreadable = dict[int, str]()
 
     def batches(asked):
         size = batch_size(
@@ -255,7 +257,7 @@ def make_batches(
         )
         made = pipeline.eval_batches(
             split,
-            transform,
+            evaluate,
             batch_size=size,
             **reading(options, asked),
         )

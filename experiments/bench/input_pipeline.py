@@ -75,7 +75,7 @@ def options(rand_augment, **changes):
 def limit(folder, rand_augment):
     """Batches of nothing but decoded crops, in a loop."""
     from diffkd_jax.data.images import resize
-    from diffkd_jax.data.transforms import images
+    from diffkd_jax.data.transforms.crops import random_resized_crop
     from diffkd_jax.data.transforms.randaugment import rand_augment as augment
 
     names = [str(file) for file in sorted(folder.glob("train/*/*"))]
@@ -85,7 +85,7 @@ def limit(folder, rand_augment):
             for name in rng.choice(names, BATCH):
                 with open(name, "rb") as stream:
                     file = resize.Encoded(stream.read(), name)
-                crop = images.random_resized_crop(file, rng, size=SIZE, flip=False)
+                crop = random_resized_crop(file, rng, size=SIZE, flip=False)
                 if rand_augment:
                     augment(crop, rng)
             yield BATCH
@@ -94,11 +94,12 @@ def limit(folder, rand_augment):
 def ours(folder, rand_augment, workers=0, exact=False):
     from diffkd_jax.data.pipeline import batches as pipeline
     from diffkd_jax.data.sources import registry
-    from diffkd_jax.data.transforms import images
+    from diffkd_jax.data.transforms.labels import train_labelled
 
+    data = options(rand_augment, exact_crops=exact)
     batches = pipeline.train_batches(
         registry.load("folder", str(folder)).splits["train"],
-        images.train_transform(options(rand_augment, exact_crops=exact)),
+        lambda batch, draws: train_labelled(batch, draws, data),
         batch_size=BATCH,
         seed=0,
         num_epochs=1000,

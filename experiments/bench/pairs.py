@@ -11,7 +11,7 @@ from configs import imagenet
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import Data
 from diffkd_jax.data.split import array_split
-from diffkd_jax.data.transforms.images import make_normalise
+from diffkd_jax.data.transforms.normalise import make_normalise
 from diffkd_jax.models.model import split as split_variables
 from diffkd_jax.train.build import Run, build
 from diffkd_jax.train.cluster import sharding

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from diffkd_jax import export_weights, import_weights
-from diffkd_jax.data.transforms.images import normalise
+from diffkd_jax.data.transforms.normalise import normalise
 from diffkd_jax.models import Model
 from diffkd_jax.models.inputs import input_difference, input_of
 from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax import import_weights
-from diffkd_jax.data.transforms.images import center_crop, normalise
+from diffkd_jax.data.transforms.normalise import normalise
 from diffkd_jax.models.fold import fold
 from diffkd_jax.weights.files import load_model
 from tests.helpers.configs import load_config

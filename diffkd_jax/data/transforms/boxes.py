@@ -1,4 +1,4 @@
-"""Boxes that follow their pictures through the transforms."""
+"""Boxes that follow their images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,138 +6,145 @@ from typing import Any
 import numpy as np
 
 from ...config.data import Data as Options
-from . import views
-from .views import Size, View
+from ..split import Split
+from . import box_survey, views
+from .draws import Draws
+from .target import About, Batch, TargetTransform
+from .viewed import Seen, check_views, evaluate_views, train_views
+from .views import Size
 
 Target = dict[str, np.ndarray]
 
 
-def has_boxes(batch: Mapping[str, Any]) -> bool:
-    """Whether the target of a batch holds boxes.
-
-    >>> has_boxes({"target": {"label": np.zeros(2)}})
-    False
-    """
-    return "boxes" in batch.get("target", {})
-
-
-def check_boxed(data: Options) -> None:
-    """Refuses what is for pictures with one class each.
+def has_boxes(target: Mapping[str, Any]) -> bool:
+    """Returns whether a target holds boxes.
 
     Args:
-      data: section ``data`` of a config.
+      target: target of some examples.
+
+    >>> has_boxes({"label": np.zeros(2)})
+    False
+    """
+    return "boxes" in target
+
+
+def check_boxed(options: Options) -> None:
+    """Refuses fields for images with one class each.
+
+    Args:
+      options: the section ``data`` of a config.
 
     Raises:
       ValueError: names the field.
     """
-    of_boxes = "for pictures with boxes"
+    purpose = "for images with boxes"
     side = "data.resize is the shorter side"
     check_views(
-        data,
-        of_boxes,
+        options,
+        purpose,
         ("resize_flip", "scale_crop_flip"),
         {"image_size": side, "eval_size": side},
     )
-    if data.augment != "resize_flip" and data.resize:
+    if options.augment != "resize_flip" and options.resize:
         raise ValueError(
-            f"data.resize: found {data.resize}, expected 0 {of_boxes} and data.augment "
-            f"{data.augment!r}: training would see them at their own size; or "
-            "data.augment 'resize_flip'"
+            f"data.resize: found {options.resize}, expected 0 {purpose} and "
+            f"data.augment {options.augment!r}: training would see them at their own "
+            "size; or data.augment 'resize_flip'"
         )
 
 
-def check_views(
-    data: Options, what: str, augments: Sequence[str], instead: Mapping[str, str]
-) -> None:
-    """Refuses augmentation that a mask or boxes could not follow.
+def boxes_to_train(target: Target, seen: Sequence[Seen | None], count: int) -> Target:
+    """Returns the boxes of a batch as its views show them.
+
+    Ignored boxes are dropped, and boxes of which less than a pixel is left on a side.
+    If an image has more than ``count`` boxes, the largest are kept, and the first of
+    equally large boxes.
 
     Args:
-      data: section ``data`` of a config.
-      what: what it is for, for messages.
-      augments: those that move both, the usual one first; "none" and mirroring do too.
-      instead: further fields that are to be 0, and what is in place of them, or "".
-
-    Raises:
-      ValueError: names the field.
-    """
-    if data.augment not in ("none", "crop_flip", *augments):
-        *first, last = map(repr, ("none", *augments))
-        raise ValueError(
-            f"data.augment: found {data.augment!r}, expected {', '.join(first)} or "
-            f"{last} {what}"
-        )
-    if data.augment == "crop_flip" and data.padding:
-        raise ValueError(
-            f"data.padding: found {data.padding}, expected 0 {what}, or "
-            f"data.augment {augments[0]!r}"
-        )
-    for field, text in {"rand_augment": "", "color_jitter": "", **instead}.items():
-        if value := getattr(data, field):
-            raise ValueError(
-                f"data.{field}: found {value}, expected 0 {what}{text and f': {text}'}"
-            )
-
-
-def to_train_on(
-    target: Target, seen: Sequence[tuple[View, Size] | None], most: int
-) -> Target:
-    """The boxes of a batch as its views show them.
-
-    Left out are those that are ignored, and those of which less than a pixel is left
-    on either side. Of more than ``most``, the largest are kept, the first of equals.
-
-    Args:
-      target: of a split, see :func:`diffkd_jax.data.images.objects.padded`.
-      seen: by example the view and the size of its picture; None for one that failed.
-      most: rows of the result, fewer where the target has fewer.
+      target: target of a split, see :func:`diffkd_jax.data.images.objects.padded`.
+      seen: how each example was seen; None for an image that does not decode.
+      count: number of rows of the result, or fewer if the target has fewer.
 
     Returns:
       ``boxes`` float32 ``[n, rows, 4]``, ``classes`` int32 and ``valid`` bool
       ``[n, rows]``.
     """
-    rows = min(most, target["valid"].shape[1])
+    rows = min(count, target["valid"].shape[1])
     shape = len(seen), rows
     result = {
         "boxes": np.zeros((*shape, 4), np.float32),
         "classes": np.zeros(shape, np.int32),
         "valid": np.zeros(shape, bool),
     }
-    for i, one in enumerate(seen):
-        if one is None:
+    for i, example in enumerate(seen):
+        if example is None:
             continue
-        boxes = views.see_boxes(one[0], target["boxes"][i], one[1])
+        boxes = views.see_boxes(example.view, target["boxes"][i], example.size)
         sides = boxes[:, 2:] - boxes[:, :2]
         usable = target["valid"][i] & ~target["ignored"][i] & (sides >= 1).all(1)
-        kept = np.flatnonzero(usable)
-        if len(kept) > rows:
-            order = np.argsort(-sides[kept].prod(1), kind="stable")[:rows]
-            kept = kept[np.sort(order)]
-        result["boxes"][i, : len(kept)] = boxes[kept]
-        result["valid"][i, : len(kept)] = True
-        result["classes"][i, : len(kept)] = target["classes"][i, kept]
+        chosen = np.flatnonzero(usable)
+        if len(chosen) > rows:
+            order = np.argsort(-sides[chosen].prod(1), kind="stable")[:rows]
+            chosen = chosen[np.sort(order)]
+        result["boxes"][i, : len(chosen)] = boxes[chosen]
+        result["valid"][i, : len(chosen)] = True
+        result["classes"][i, : len(chosen)] = target["classes"][i, chosen]
     return result
 
 
-def to_evaluate(target: Target, seen: Sequence[tuple[View, Size] | None]) -> Target:
-    """The boxes of a batch, none left out, and how to get back to the picture's pixels.
+def boxes_to_evaluate(target: Target, seen: Sequence[Seen | None]) -> Target:
+    """Returns all boxes of a batch, and how to convert them back to the image's pixels.
 
     Args:
-      target: of a split.
-      seen: as of :func:`to_train_on`, of views of whole pictures.
+      target: target of a split.
+      seen: how each example was seen, by views of whole images.
 
     Returns:
-      As of the split, ``boxes`` in pixels of the canvas, and ``stored``, float32
-      ``[n, m, 4]``, in those of the stored picture; ``scale`` float32 ``[n, 2]``,
-      pixels of the canvas for one of the picture, down and right; ``stored_size``
-      int32 ``[n, 2]``, height and width.
+      The target, with ``boxes`` in pixels of the canvas; ``stored`` float32
+      ``[n, m, 4]``, the boxes in pixels of the stored image; ``scale`` float32
+      ``[n, 2]``, pixels of the canvas for each pixel of the image, down and right; and
+      ``stored_size`` int32 ``[n, 2]``, height and width.
     """
     stored = target["boxes"]
     boxes = np.zeros_like(stored)
     scale = np.ones((len(seen), 2), np.float32)
     sizes = np.zeros((len(seen), 2), np.int32)
-    for i, one in enumerate(seen):
-        if one is not None:
-            boxes[i] = views.see_boxes(one[0], stored[i], one[1])
-            scale[i], sizes[i] = views.factors(*one), one[1]
+    for i, example in enumerate(seen):
+        if example is not None:
+            view, size = example
+            boxes[i] = views.see_boxes(view, stored[i], size)
+            scale[i], sizes[i] = views.factors(view, size), size
     added = {"stored": stored, "scale": scale, "stored_size": sizes}
     return {**target, "boxes": boxes, **added}
+
+
+def _train(batch: Batch, draws: Draws, options: Options) -> Batch:
+    """Augments a batch with boxes."""
+
+    def follow(target: Target, seen: Sequence[Seen | None], size: Size) -> Target:
+        del size
+        return boxes_to_train(target, seen, options.max_objects)
+
+    return train_views(batch, draws, options, follow, with_size=True)
+
+
+def _evaluate(batch: Batch, options: Options) -> Batch:
+    """Pads a batch with boxes."""
+
+    def follow(target: Target, seen: Sequence[Seen | None], size: Size) -> Target:
+        del size
+        return boxes_to_evaluate(target, seen)
+
+    return evaluate_views(batch, options, follow, with_size=True)
+
+
+def _inspect(split: Split, options: Options, about: About) -> Split:
+    """Says what is lost in training, and what is padding in evaluation."""
+    if about.train:
+        box_survey.look_to_train(split, options, about.name)
+    if about.evaluate:
+        box_survey.look_to_evaluate(split, options, about.name)
+    return split
+
+
+BOXES = TargetTransform("boxes", has_boxes, _train, _evaluate, check_boxed, _inspect)

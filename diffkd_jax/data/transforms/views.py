@@ -1,6 +1,6 @@
-"""Where an example is looked at: drawn once, for picture, mask and boxes alike."""
+"""Views: the part of a resized image that is seen, with its mask, boxes and points."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,14 +13,16 @@ Size = tuple[int, int]  # height, width
 
 
 class View(NamedTuple):
-    """A part of a resized picture.
+    """A part of a resized image.
 
     Attributes:
-      whole: size of the resized picture, pixels.
-      top, left: of the window in it.
-      shown: size of the window; less than ``canvas`` where the picture is smaller.
-      canvas: size of the result, padded on the right and at the bottom.
-      flip: whether left and right are exchanged in the window, before it is padded.
+      whole: height and width of the resized image, in pixels.
+      top: first row of the window.
+      left: first column of the window.
+      shown: height and width of the window; less than ``canvas`` if the image is
+        smaller.
+      canvas: height and width of the result, padded on the right and at the bottom.
+      flip: whether left and right are swapped in the window, before it is padded.
     """
 
     whole: Size
@@ -40,35 +42,35 @@ def draw_view(
     step: float = 0.0,
     flip: bool = True,
 ) -> View:
-    """Draws a random view: scaled, cropped, and mirrored one half of the time.
+    """Draws a random view: scaled, cropped, and mirrored in half of the cases.
 
-    Deviation: the picture is mirrored before it is padded, so that padding is always on
-    the right; it counts neither way.
+    Deviation: the image is mirrored before it is padded, so padding is always on the
+    right. Padding does not count either way.
 
     Args:
-      size: height and width of the picture.
+      size: height and width of the image.
       rng: source of the draws.
-      canvas: size of the result.
-      scale: least and largest factor of the size.
-      step: between the factors, which are ``scale[0] + k * step``; 0 for any between.
+      canvas: height and width of the result.
+      scale: smallest and largest factor of the size.
+      step: step between factors, which are ``scale[0] + k * step``; 0 for any factor.
       flip: whether to mirror.
 
     Raises:
-      UnreadableImage: one that would be resized to more than :data:`MOST_PIXELS`.
+      UnreadableImage: the image would be resized to more than ``MAX_PIXELS`` pixels.
 
     >>> draw_view((4, 6), np.random.default_rng(0), canvas=(3, 8), flip=False)
     View(whole=(4, 6), top=1, left=0, shown=(3, 6), canvas=(3, 8), flip=False)
     """
-    least, most = scale
+    smallest, largest = scale
     if step:
-        count = int((most - least) / step + 1e-6) + 1
-        factor = least + step * int(rng.integers(count))
+        count = int((largest - smallest) / step + 1e-6) + 1
+        factor = smallest + step * int(rng.integers(count))
     else:
-        factor = rng.uniform(least, most)
+        factor = rng.uniform(smallest, largest)
     height, width = (max(1, round(side * factor)) for side in size)
     if height * width > MAX_PIXELS:
         raise UnreadableImage(
-            f"picture: found {size[1]}x{size[0]} pixels, too many to be resized by "
+            f"image: found {size[1]}x{size[0]} pixels, too many to be resized by "
             f"{factor:g}"
         )
     shown = min(height, canvas[0]), min(width, canvas[1])
@@ -89,14 +91,14 @@ def fit_view(
     """Returns a view of a whole image, resized by one factor for both sides.
 
     Args:
-      size: height and width of the picture.
-      short: pixels of its shorter side afterwards, if the longer one allows.
-      longest: the most that its longer side may have; 0 for any length.
-      canvas: size of the result; of the resized picture itself by default.
+      size: height and width of the image.
+      short: length of the shorter side after resizing, if the longer side allows it.
+      longest: largest length of the longer side; 0 for no limit.
+      canvas: height and width of the result; by default that of the resized image.
       flip: whether to mirror.
 
     Raises:
-      UnreadableImage: one that would be resized to more than :data:`MOST_PIXELS`.
+      UnreadableImage: the image would be resized to more than ``MAX_PIXELS`` pixels.
 
     >>> fit_view((480, 640), 800, 1333).whole, fit_view((400, 1600), 800, 1333).whole
     ((800, 1067), (333, 1333))
@@ -107,7 +109,7 @@ def fit_view(
     height, width = (max(1, int(side * factor + 0.5)) for side in size)
     if height * width > MAX_PIXELS:
         raise UnreadableImage(
-            f"picture: found {size[1]}x{size[0]} pixels, too narrow to be resized to "
+            f"image: found {size[1]}x{size[0]} pixels, too narrow to be resized to "
             f"{short}"
         )
     shown = height, width
@@ -115,7 +117,11 @@ def fit_view(
 
 
 def whole_view(size: Size, canvas: Size) -> View:
-    """Returns a view of a whole image, padded to ``canvas``, in which it fits.
+    """Returns a view of a whole image, padded to a canvas that contains it.
+
+    Args:
+      size: height and width of the image.
+      canvas: height and width of the result.
 
     >>> whole_view((4, 6), (8, 8)).shown
     (4, 6)
@@ -123,25 +129,25 @@ def whole_view(size: Size, canvas: Size) -> View:
     return View(size, 0, 0, size, canvas)
 
 
-def see(view: View, picture: np.ndarray) -> np.ndarray:
-    """A picture as viewed, resized bilinearly; black where it is padded.
+def see(view: View, image: np.ndarray) -> np.ndarray:
+    """Returns an image as viewed, resized bilinearly; padding is black.
 
     Args:
       view: see :func:`draw_view`.
-      picture: uint8 ``[h, w, c]``.
+      image: uint8 ``[h, w, c]``.
 
     Returns:
       uint8 ``[*view.canvas, c]``.
     """
-    if picture.shape[:2] != view.whole:
-        picture = cv2.resize(
-            picture, view.whole[::-1], interpolation=cv2.INTER_LINEAR
+    if image.shape[:2] != view.whole:
+        image = cv2.resize(
+            image, view.whole[::-1], interpolation=cv2.INTER_LINEAR
         ).reshape(*view.whole, -1)
-    return _framed(view, picture, 0)
+    return _framed(view, image, 0)
 
 
 def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
-    """A mask as viewed: the class at the nearest centre, void where it is padded.
+    """Returns a mask as viewed, resized to the nearest centre; padding is void.
 
     Args:
       view: see :func:`draw_view`.
@@ -155,19 +161,19 @@ def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
            [  2,   1, 255]], dtype=uint8)
     """
     if mask.shape != view.whole:
-        # Between centres, as bilinear resizing: INTER_NEAREST is half a pixel off.
+        # By centres, as bilinear resizing; INTER_NEAREST is off by half a pixel.
         kind = cv2.INTER_NEAREST_EXACT
         mask = cv2.resize(mask, view.whole[::-1], interpolation=kind)
     return _framed(view, mask[..., None], VOID)[..., 0]
 
 
-def see_boxes(view: View, boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes as viewed, clipped to the window: what lies outside has no area.
+def see_boxes(view: View, boxes: Any, size: Size) -> np.ndarray:
+    """Returns boxes as viewed, clipped to the window; boxes outside it have no area.
 
     Args:
       view: see :func:`draw_view`.
-      boxes: float ``[m, 4]``: left, top, right, bottom in pixels of the picture.
-      size: height and width of the picture.
+      boxes: float ``[m, 4]``: left, top, right, bottom in pixels of the image.
+      size: height and width of the image.
 
     Returns:
       float32 ``[m, 4]``, in pixels of the canvas.
@@ -187,12 +193,39 @@ def see_boxes(view: View, boxes: np.ndarray, size: Size) -> np.ndarray:
     return moved.astype(np.float32)
 
 
+def move_points(view: View, points: Any, size: Size) -> np.ndarray:
+    """Returns points as viewed; points outside the window stay outside it.
+
+    Args:
+      view: see :func:`draw_view`.
+      points: float ``[m, 2]``: x and y in pixels of the image.
+      size: height and width of the image.
+
+    Returns:
+      float32 ``[m, 2]``, in pixels of the canvas.
+
+    >>> move_points(View((4, 8), 0, 2, (4, 6), (8, 8), True), [[2, 1]], (2, 4))
+    array([[4., 2.]], dtype=float32)
+    """
+    down, right = factors(view, size)
+    moved = np.asarray(points, np.float64) * (right, down) - (view.left, view.top)
+    if view.flip:
+        moved[:, 0] = view.shown[1] - moved[:, 0]
+    return moved.astype(np.float32)
+
+
 def factors(view: View, size: Size) -> tuple[float, float]:
-    """Pixels of the canvas for one of the picture, down and right."""
+    """Returns the pixels of the canvas for each pixel of the image, down and right.
+
+    Args:
+      view: see :func:`draw_view`.
+      size: height and width of the image.
+    """
     return view.whole[0] / size[0], view.whole[1] / size[1]
 
 
 def _framed(view: View, pixels: np.ndarray, fill: int) -> np.ndarray:
+    """Returns the window of a resized image, mirrored and padded."""
     (height, width), top, left = view.shown, view.top, view.left
     window = pixels[top : top + height, left : left + width]
     if view.flip:

@@ -94,7 +94,8 @@ def predictions(
     split = scoring.data.evaluation
     ids = None if split.known is None else split.known.ids
     names = short_names([split.name(i) for i in range(split.size)])
-    with closing(make_batches(options, split, scoring.mesh)(asked)) as batches:
+    make = make_batches(options, split, scoring.mesh, scoring.data.transform)
+    with closing(make(asked)) as batches:
         for batch in batches:
             stop_here(asked)
             given = sharding.put_batch(batch, scoring.mesh)

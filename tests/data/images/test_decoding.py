@@ -17,9 +17,9 @@ from diffkd_jax.data.images.decoding import (
     decode_image,
     read_size,
 )
-from diffkd_jax.data.transforms import images
 from diffkd_jax.data.transforms.draws import Draws
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform, train_transform
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 
@@ -238,8 +238,8 @@ def test_a_bad_picture_is_marked_and_the_others_are_read(name, image_size):
     fields = data_options(image_size=image_size, resize=image_size)
     draws = Draws(0, 0, np.arange(3))
     for batch in (
-        images.eval_transform(fields)({"image": files}),
-        images.train_transform(fields)({"image": files}, draws),
+        eval_transform(fields)({"image": files}),
+        train_transform(fields)({"image": files}, draws),
     ):
         assert batch["failed"].tolist() == [False, True, False]
         np.testing.assert_array_equal(batch["image"][[0, 2]], [RED_BLUE] * 2)
@@ -260,7 +260,7 @@ def test_an_import_changes_no_setting():
         "import cv2, warnings; from absl import flags; from PIL import Image, "
         "PngImagePlugin as p; s = lambda: (cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS,"
         " p.MAX_TEXT_CHUNK, flags.FLAGS.is_parsed(), list(warnings.filters)); a = s();"
-        "import diffkd_jax.data.sources.registry, diffkd_jax.data.transforms.images; "
+        "import diffkd_jax.data.sources.registry, diffkd_jax.data.transforms.labels; "
         "assert a[:4] == s()[:4]; import diffkd_jax.data.pipeline.batches; "
         "assert a[:4] == s()[:4]"
     )

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import survey
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.decoding import Encoded, UnreadableImage, decode_image
 from diffkd_jax.data.images.masks import (
@@ -24,7 +23,8 @@ from diffkd_jax.data.images.masks import (
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.arrays import mask_split
 from diffkd_jax.data.split import Split
-from diffkd_jax.data.transforms import dense
+from diffkd_jax.data.transforms import mask_survey
+from diffkd_jax.data.transforms import masks as masks_of_views
 from tests.helpers.data_options import data_options
 from tests.helpers.goldens import GOLDEN
 
@@ -274,7 +274,7 @@ def test_a_mask_of_another_size_is_refused(name):
     picture = Encoded((ODD / "pair/picture.png").read_bytes(), "pair/picture.png")
     mask = EncodedMask((ODD / file).read_bytes(), file, MaskRule(3))
     with pytest.raises(WrongMask) as error:
-        dense.pair(picture, mask)
+        masks_of_views.pair(picture, mask)
     for word in EXPECTED[file]["expected"]["says"]:
         assert word in str(error.value)
 
@@ -285,7 +285,9 @@ def photo():
 
 def test_a_photo_is_turned_where_its_mask_has_that_size():
     mask = (ODD / "exif_mask_upright.png").read_bytes()
-    pixels, classes = dense.pair(photo(), EncodedMask(mask, "m.png", MaskRule(2)))
+    pixels, classes = masks_of_views.pair(
+        photo(), EncodedMask(mask, "m.png", MaskRule(2))
+    )
     assert pixels.shape[1::-1] == (16, 24)
     assert pixels[classes == 1].mean() > 200
     assert pixels[classes == 0].mean() < 60
@@ -294,16 +296,20 @@ def test_a_photo_is_turned_where_its_mask_has_that_size():
 def test_a_photo_stays_as_its_mask_lies():
     stored = decode_image(photo())
     classes = (stored[..., 0] > 128).astype(np.uint8)
-    pixels, _ = dense.pair(photo(), EncodedMask(png(classes), "m.png", MaskRule(2)))
+    pixels, _ = masks_of_views.pair(
+        photo(), EncodedMask(png(classes), "m.png", MaskRule(2))
+    )
     np.testing.assert_array_equal(pixels, stored)
     with pytest.raises(WrongMask, match=r"m.png: found 16x16 pixels for exif_6.jpg of"):
-        dense.pair(photo(), EncodedMask(png(classes[:, :16]), "m.png", MaskRule(2)))
+        masks_of_views.pair(
+            photo(), EncodedMask(png(classes[:, :16]), "m.png", MaskRule(2))
+        )
 
 
 def test_photos_that_stay_as_they_are_stored_are_said(caplog):
     mask = EncodedMask(png(np.zeros((16, 24), np.uint8)), "m.png", MaskRule(1))
     batch = {"image": [photo()], "target": {"label": [mask]}}
-    survey.look(Split(1, lambda rows: batch), ("sky",), "train")
+    mask_survey.look(Split(1, lambda rows: batch), ("sky",), "train")
     assert "1 of these pictures have the size of their mask as stored" in caplog.text
     assert "exif_6.jpg" in caplog.text
 
@@ -317,9 +323,11 @@ def test_a_square_photo_is_turned_unless_the_rule_says_no():
     Image.fromarray(square).save(stream, "PNG", exif=exif)
     picture = Encoded(stream.getvalue(), "square.png")
     mask = png(np.zeros((16, 16), np.uint8))
-    turned, _ = dense.pair(picture, EncodedMask(mask, "m.png", MaskRule(2)))
+    turned, _ = masks_of_views.pair(picture, EncodedMask(mask, "m.png", MaskRule(2)))
     np.testing.assert_array_equal(turned, np.rot90(square, -1))
-    kept, _ = dense.pair(picture, EncodedMask(mask, "m.png", MaskRule(2, turn=False)))
+    kept, _ = masks_of_views.pair(
+        picture, EncodedMask(mask, "m.png", MaskRule(2, turn=False))
+    )
     np.testing.assert_array_equal(kept, square)
 
 
@@ -400,7 +408,7 @@ def test_masks_of_much_void_are_said(caplog):
     label = np.zeros((40, 2, 2), np.uint8)
     label[:, 0] = label[:, 1, 0] = 255
     split = mask_split(np.zeros((40, 2, 2), np.uint8), label, MaskRule(1), "here")
-    survey.look(split, ("sky",), "train")
+    mask_survey.look(split, ("sky",), "train")
     assert "16 of 40 masks of train: 75 % of the pixels are void" in caplog.text
 
 
@@ -412,9 +420,9 @@ def test_masks_of_one_s_own_are_checked():
     )
     label = np.full((2, 3, 3), 7, np.uint8)
     with pytest.raises(WrongMask, match=r"2 masks of train: found the value 7, expect"):
-        survey.look(split(label), ("sky",), "train")
+        mask_survey.look(split(label), ("sky",), "train")
     with pytest.raises(WrongMask, match=r"found int32 \(3, 3\), expected uint8"):
-        dense.pad_images(
+        masks_of_views.MASKS.evaluate(
             split(label.astype(np.int32)).fetch(np.arange(2)), data_options()
         )
 
@@ -484,7 +492,7 @@ def test_arrays_of_one_s_own_are_looked_at_when_fetched():
     masks = np.zeros((3, 4, 4), np.uint8)
     masks[2, 0, 0], masks[1, 1, 1] = 7, 255
     fetch = lambda rows: {"target": {"label": masks[rows]}}
-    checked = dense.checked(Split(3, fetch), 3)
+    checked = masks_of_views.check_arrays(Split(3, fetch), 3)
     checked.fetch(np.array([0, 1]))
     with pytest.raises(WrongMask, match=r"example 2: found the value 7 in its mask"):
         checked.fetch(np.array([1, 2]))
@@ -502,6 +510,6 @@ def test_a_canvas_that_is_too_small_is_named_before_anything_is_trained():
     some = Split(2, fetch)
     for canvas in ((), (4, 2)):
         with pytest.raises(ValueError, match=r"expected at least \(4, 3\), height and"):
-            survey.look(some, ("sky",), "test", canvas)
-    survey.look(some, ("sky",), "test", (4, 3))
-    survey.look(some, ("sky",), "train")
+            mask_survey.look(some, ("sky",), "test", canvas)
+    mask_survey.look(some, ("sky",), "test", (4, 3))
+    mask_survey.look(some, ("sky",), "train")

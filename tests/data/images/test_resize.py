@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffkd_jax.data.images import decoding, resize
 from diffkd_jax.data.images.decoding import Encoded, UnreadableImage
-from diffkd_jax.data.transforms import images
+from diffkd_jax.data.transforms.crops import random_resized_crop
 
 
 def smooth(height=375, width=500):
@@ -112,9 +112,7 @@ def test_what_does_not_decode_is_named(data):
         resize.decode_image,
         lambda f: resize.crop_fast(f, (0, 0, 300, 300), 32, "bilinear"),
         lambda f: resize.crop_exact(f, (0, 0, 300, 300), 32, "bilinear"),
-        lambda f: images.random_resized_crop(
-            f, np.random.default_rng(0), size=32, flip=True
-        ),
+        lambda f: random_resized_crop(f, np.random.default_rng(0), size=32, flip=True),
     ):
         with pytest.raises(UnreadableImage, match=r"^train/cat/7\.jpeg: not an image"):
             read(file)

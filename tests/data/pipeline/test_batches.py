@@ -10,9 +10,11 @@ from diffkd_jax.data import split as split_module
 from diffkd_jax.data.images.decoding import UnreadableImage
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.unreadable import note_skipped
-from diffkd_jax.data.transforms import images as transforms
+from diffkd_jax.data.transforms import crops
 from diffkd_jax.data.transforms.draws import Draws
+from diffkd_jax.data.transforms.normalise import make_normalise
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform
 
 SIZE = 50
 
@@ -216,9 +218,7 @@ def test_crops_and_flips_are_those_of_the_picture():
             crop = padded[top : top + 6, left : left + 6]
             candidates |= {crop.tobytes(), crop[:, ::-1].tobytes()}
     drawn = np.random.default_rng(0).random((400, 3))
-    many = transforms.crop_flip(
-        np.tile(image, (400, 1, 1, 1)), drawn, padding=2, flip=True
-    )
+    many = crops.crop_flip(np.tile(image, (400, 1, 1, 1)), drawn, padding=2, flip=True)
     found = {crop[..., 0].tobytes() for crop in many}
     assert found <= candidates
     assert len(found) == 50
@@ -227,7 +227,7 @@ def test_crops_and_flips_are_those_of_the_picture():
 def test_no_padding_no_flip_is_the_identity():
     image = np.random.default_rng(0).integers(0, 256, (3, 5, 5, 3)).astype(np.uint8)
     drawn = np.random.default_rng(0).random((3, 3))
-    same = transforms.crop_flip(image, drawn, padding=0, flip=False)
+    same = crops.crop_flip(image, drawn, padding=0, flip=False)
     np.testing.assert_array_equal(same, image)
 
 
@@ -236,7 +236,7 @@ def test_random_resized_crop_keeps_a_constant_picture():
     rng = np.random.default_rng(0)
     for image in images:
         for exact in (False, True):
-            crop = transforms.random_resized_crop(
+            crop = crops.random_resized_crop(
                 image, rng, size=16, flip=True, exact=exact
             )
             assert crop.shape == (16, 16, 3)
@@ -246,7 +246,7 @@ def test_random_resized_crop_keeps_a_constant_picture():
 def test_center_crop_takes_the_centre():
     image = np.zeros((40, 60, 1), np.uint8)
     image[10:30, 20:40] = 255
-    crop = transforms.center_crop(image, size=20, resize=40)
+    crop = crops.center_crop(image, size=20, resize=40)
     assert (crop == 255).all()
 
 
@@ -256,7 +256,7 @@ OPTIONS = data_options(augment="crop_flip", padding=1, flip=True)
 def test_pictures_are_normalised_on_either_side():
     image = np.full((4, 6, 6, 1), 255, np.uint8)
     for array in (image, jnp.asarray(image)):
-        out = transforms.make_normalise(OPTIONS, 1)(array)
+        out = make_normalise(OPTIONS, 1)(array)
         assert out.dtype == np.float32
         np.testing.assert_allclose(out, 1.0)
 
@@ -265,16 +265,16 @@ def test_bad_transforms_are_named():
     with pytest.raises(ValueError, match=r"data\.augment: found 'mixup'"):
         data_options(augment="mixup")
     with pytest.raises(ValueError, match=r"data\.mean: found 2 numbers"):
-        transforms.make_normalise(data_options(mean=(0.1, 0.2)), 3)
+        make_normalise(data_options(mean=(0.1, 0.2)), 3)
     mixed = {"image": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]}
     with pytest.raises(ValueError, match=r"data\.image_size: found 0"):
-        transforms.eval_transform(OPTIONS)(mixed)
+        eval_transform(OPTIONS)(mixed)
 
 
 def test_grey_pictures_as_rgb(split):
     options = OPTIONS.replace(channels=3, mean=(0.0, 0.5, 1.0))
-    image = transforms.eval_transform(options)(split.fetch(np.array([7])))["image"]
-    image = transforms.make_normalise(options, 1)(image)
+    image = eval_transform(options)(split.fetch(np.array([7])))["image"]
+    image = make_normalise(options, 1)(image)
     assert image.shape == (1, 6, 6, 3)
     np.testing.assert_allclose(image[0, 0, 0], (7 / 255 - np.array([0, 0.5, 1])) / 0.5)
 
@@ -282,7 +282,7 @@ def test_grey_pictures_as_rgb(split):
 def test_interpolation_is_the_one_asked_for():
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     found = {
-        name: transforms.center_crop(image, size=16, resize=20, interpolation=name)
+        name: crops.center_crop(image, size=16, resize=20, interpolation=name)
         for name in ("bilinear", "bicubic")
     }
     assert (found["bilinear"] != found["bicubic"]).any()

@@ -7,9 +7,9 @@ from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.groups import eval_rows, train_rows
 from diffkd_jax.data.split import Split, subset
-from diffkd_jax.data.transforms import images
 from tests.data.sources.test_coco import write_coco
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform, train_transform
 
 GROUP = (np.arange(37) % 5 == 0).astype(int)  # 8 of 37
 
@@ -145,7 +145,7 @@ def test_a_run_on_two_canvases(tmp_path):
     assert data.train.size == 10
     shapes = set()
     for batch in pipeline.train_batches(
-        data.train, images.train_transform(options), batch_size=2, seed=0,
+        data.train, train_transform(options), batch_size=2, seed=0,
         num_epochs=3,
     ):  # fmt: skip
         shapes.add(batch["image"].shape[1:3])
@@ -153,9 +153,7 @@ def test_a_run_on_two_canvases(tmp_path):
         assert ((batch["size"][:, 0] > batch["size"][:, 1]) == (height > width)).all()
     assert shapes == {(30, 42), (42, 30)}
     found = list(
-        pipeline.eval_batches(
-            data.evaluation, images.eval_transform(options), batch_size=4
-        )
+        pipeline.eval_batches(data.evaluation, eval_transform(options), batch_size=4)
     )
     assert {batch["image"].shape[1:3] for batch in found} == {(32, 44), (44, 32)}
     rows = [row for b in found for row in b["index"][b["mask"] > 0]]
@@ -168,8 +166,8 @@ def test_fields_are_checked_against_all_pictures(tmp_path, caplog):
     resized = {"augment": "resize_flip", "resize": 30, "train_size": (40, 40)}
     with caplog.at_level("INFO"):
         open_data(data_options(**fields, **resized, canvas=(40, 44), max_objects=2))
-    assert "coco evaluation: 32 % of the pictures is padding" in caplog.text
-    assert "coco train: 25 % of the pictures is padding" in caplog.text
+    assert "coco val: 32 % of the images is padding" in caplog.text
+    assert "coco train: 25 % of the images is padding" in caplog.text
     assert "1 pictures have more than 2 objects, up to 3; training keeps" in caplog.text
     for changed, message in (
         (

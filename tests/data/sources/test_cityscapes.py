@@ -14,7 +14,7 @@ from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.masks import EncodedMask, WrongMask, read_mask
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.cityscapes import CLASSES, IDS, PALETTE, rule_of
-from diffkd_jax.data.transforms import dense
+from diffkd_jax.data.transforms import masks as masks_of_views
 from tests.data.images.test_masks import ODD, right
 from tests.helpers.data_options import data_options
 
@@ -155,7 +155,9 @@ def test_array_records(tmp_path):
     data = registry.load("tfds/cityscapes", str(tmp_path))
     split = data.splits["train"]
     batch = split.fetch(np.array([0]))
-    pixels, classes = dense.pair(batch["image"][0], batch["target"]["label"][0])
+    pixels, classes = masks_of_views.pair(
+        batch["image"][0], batch["target"]["label"][0]
+    )
     assert pixels.shape[:2] == classes.shape
     np.testing.assert_array_equal(classes, right(LABEL_IDS))
     assert "aachen_0" in split.name(0)

@@ -12,16 +12,16 @@ from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.formats.image_paths import find_below
-from diffkd_jax.data.images.decoding import Encoded
+from diffkd_jax.data.images.decoding import Encoded, decode_image
 from diffkd_jax.data.images.exif import WrongBoxes
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.split import hold_out
-from diffkd_jax.data.transforms import images as transforms
 from diffkd_jax.data.transforms.draws import Draws
 from diffkd_jax.tasks.detection.plots import write
 from tests.data.transforms.test_boxes import EXPECTED, ODD
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform, train_transform
 
 KINDS = {
     name: entry["expected"]
@@ -146,7 +146,7 @@ def test_empty_pictures_are_for_evaluation(tmp_path, caplog):
     assert ids(data.train) == expected["training_pictures_keep_empty"]
     options = data_options(augment="none", keep_empty=True)
     batch = data.train.fetch(np.array([1, 2]))
-    found = transforms.train_transform(options)(batch, Draws(0, 0, np.arange(2)))
+    found = train_transform(options)(batch, Draws(0, 0, np.arange(2)))
     assert not found["target"]["valid"].any()
     assert batch["target"]["ignored"].sum() == 1
 
@@ -248,7 +248,7 @@ def test_the_size_in_the_json_says_whether_a_picture_is_turned(tmp_path, name):
     shutil.copy(ODD / "exif_6.jpg", tmp_path)
     data = registry.load(**options_of(tmp_path, file)).splits["train"]
     options = data_options(augment="none")
-    batch = transforms.eval_transform(options)(data.fetch(np.array([0])))
+    batch = eval_transform(options)(data.fetch(np.array([0])))
     (image,), (box,) = batch["image"], batch["target"]["boxes"][0]
     assert list(image.shape[1::-1]) == expected["size_wh"]
     left, top, right, bottom = box.astype(int)
@@ -290,8 +290,7 @@ def test_names_of_exports(tmp_path, caplog):
     split = registry.load("coco", str(ODD / "export"), options=given).splits["train"]
     batch = split.fetch(np.arange(4))
     found = [
-        np.asarray(transforms.decode_image(image))[0, 0, 0].item()
-        for image in batch["image"]
+        np.asarray(decode_image(image))[0, 0, 0].item() for image in batch["image"]
     ]
     assert found == expected["first_pixel"][:4]
     assert batch["target"]["valid"].sum() == 4
@@ -416,7 +415,7 @@ def test_a_run_on_files(tmp_path):
     data = open_data(options)
     batches = pipeline.train_batches(
         data.train,
-        transforms.train_transform(options),
+        train_transform(options),
         batch_size=3,
         seed=0,
         num_epochs=1,
@@ -425,14 +424,14 @@ def test_a_run_on_files(tmp_path):
         assert batch["target"]["valid"].any(1).all()
         assert set(batch["size"].ravel()) == {30, 40}
     found = list(
-        pipeline.eval_batches(
-            data.evaluation, transforms.eval_transform(options), batch_size=5
-        )
+        pipeline.eval_batches(data.evaluation, eval_transform(options), batch_size=5)
     )
     assert sum(batch["mask"].sum() for batch in found) == 13
     # Before pictures are looked at that have no canvas.
     options = options.replace(augment="none", train_size=(), canvas=())
-    with pytest.raises(ValueError, match=r"data.resize: found 30, expected 0 for pict"):
+    with pytest.raises(
+        ValueError, match=r"data.resize: found 30, expected 0 for images"
+    ):
         open_data(options)
 
 

@@ -10,8 +10,8 @@ from diffkd_jax.data import open_data
 from diffkd_jax.data.images.decoding import UnreadableImage, decode_image
 from diffkd_jax.data.sources import folders, registry
 from diffkd_jax.data.split import array_split, limited
-from diffkd_jax.data.transforms import images
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform
 
 
 def write(root, *files):
@@ -129,7 +129,7 @@ def test_all_listed_endings_are_read(tmp_path):
     split = registry.load("folder", str(tmp_path)).splits["train"]
     assert split.size == len(names)
     fields = options(tmp_path)
-    batch = images.eval_transform(fields)(split.fetch(np.arange(split.size)))
+    batch = eval_transform(fields)(split.fetch(np.arange(split.size)))
     assert not batch["failed"].any()
     assert np.abs(batch["image"].astype(int) - 200).max() <= 1
 
@@ -159,7 +159,7 @@ def test_a_file_that_is_gone_counts_as_one_that_does_not_decode(folder):
     ]
     with pytest.raises(UnreadableImage, match=r"cat/2\.png: .*No such file"):
         decode_image(batch["image"][1])
-    batch = images.eval_transform(options(folder))(batch)
+    batch = eval_transform(options(folder))(batch)
     assert batch["failed"].tolist() == [False, True, False, False]
 
 
@@ -227,7 +227,7 @@ def test_channels_that_do_not_fit_are_named(tmp_path):
     )
     assert open_data(options(file, name="npz")).eval_shape == (8, 8, 4)
     for fields, message in (
-        ({"channels": 3}, r"data\.channels: found 3 for pictures of 4 channels"),
+        ({"channels": 3}, r"data\.channels: found 3 for images of 4 channels"),
         ({"rand_augment": 9.0}, r"data\.rand_augment: found 9\.0 for pictures of 4"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,12 +13,13 @@ from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import boxes as boxed
-from diffkd_jax.data.transforms import images as transforms
 from diffkd_jax.data.transforms import views
 from diffkd_jax.data.transforms.draws import Draws
+from diffkd_jax.data.transforms.viewed import Seen
 from diffkd_jax.data.transforms.views import View
 from tests.helpers.data_options import data_options
 from tests.helpers.goldens import GOLDEN
+from tests.helpers.transforms import eval_transform, train_transform
 
 ODD = GOLDEN / "dense/odd"
 EXPECTED = json.loads((ODD / "index.json").read_text())
@@ -110,15 +111,15 @@ def targets(boxes, ignored=None):
 def test_slivers_ignored_ones_and_the_smallest_are_left_out():
     boxes = [[0, 0, 9, 9], [0, 0, 4, 4], [5, 5, 9, 9], [0, 0, 9, 0.9], [1, 1, 8, 8]]
     target = targets(boxes, [False, False, False, False, True])
-    view = (views.whole_view((10, 10), (12, 12)), (10, 10))
-    found = boxed.to_train_on(target, [view], 10)
+    view = Seen(views.whole_view((10, 10), (12, 12)), (10, 10))
+    found = boxed.boxes_to_train(target, [view], 10)
     assert found["valid"].tolist() == [[True] * 3 + [False] * 3]
     assert found["classes"][0, :3].tolist() == [0, 1, 2]
     # The first of two equals.
-    found = boxed.to_train_on(target, [view], 2)
+    found = boxed.boxes_to_train(target, [view], 2)
     assert found["classes"].tolist() == [[0, 1]]
     cropped = View((10, 10), 0, 0, (10, 4), (12, 4))
-    found = boxed.to_train_on(target, [(cropped, (10, 10)), None], 10)
+    found = boxed.boxes_to_train(target, [Seen(cropped, (10, 10)), None], 10)
     assert found["boxes"][0, :2].tolist() == [[0, 0, 4, 9], [0, 0, 4, 4]]
     assert found["valid"].sum(1).tolist() == [2, 0]
 
@@ -127,7 +128,7 @@ def test_evaluation_leaves_none_out_and_knows_the_way_back():
     target = targets([[0, 0, 9, 0.9], [3, 4, 30, 20]], [True, False])
     size = 21, 32
     view = views.fit_view(size, 10, 0, (16, 16))
-    found = boxed.to_evaluate(target, [(view, size), None])
+    found = boxed.boxes_to_evaluate(target, [Seen(view, size), None])
     assert found["valid"].tolist() == target["valid"].tolist()
     assert found["ignored"].tolist() == target["ignored"].tolist()
     np.testing.assert_array_equal(found["stored"], target["boxes"])
@@ -159,7 +160,7 @@ RESIZED = {"augment": "resize_flip", "train_size": (96, 96), "resize": 80}
     [
         ({"augment": "resized_crop", "image_size": 8}, "data.augment: found 'resized_"),
         ({"augment": "crop_flip", "padding": 4}, "data.padding: found 4, expected 0"),
-        ({"rand_augment": 9.0}, "data.rand_augment: found 9.0, expected 0 for pictu"),
+        ({"rand_augment": 9.0}, "data.rand_augment: found 9.0, expected 0 for image"),
         ({"image_size": 32}, "data.image_size: found 32, expected 0 .*data.resize"),
         ({"augment": "resize_flip"}, r"data.train_size: found \(\), expected a heig"),
         (
@@ -224,7 +225,7 @@ def test_batches_of_scenes_on_one_canvas():
     assert data.eval_shape == (96, 112, 3)
     batches = pipeline.train_batches(
         data.train,
-        transforms.train_transform(options),
+        train_transform(options),
         batch_size=20,
         seed=0,
         num_epochs=2,
@@ -241,9 +242,7 @@ def test_batches_of_scenes_on_one_canvas():
         assert (target["boxes"].max((1, 2)) <= batch["size"].max(1)).all()
         assert not target["boxes"][~target["valid"]].any()
     evaluated = list(
-        pipeline.eval_batches(
-            data.evaluation, transforms.eval_transform(options), batch_size=4
-        )
+        pipeline.eval_batches(data.evaluation, eval_transform(options), batch_size=4)
     )
     raw = data.evaluation.fetch(np.arange(10))["target"]
     stored = np.concatenate([batch["target"]["stored"] for batch in evaluated])
@@ -272,7 +271,7 @@ def test_an_unreadable_picture_is_replaced_with_its_boxes():
     found = next(
         pipeline.train_batches(
             broken,
-            transforms.train_transform(options),
+            train_transform(options),
             batch_size=8,
             seed=0,
             num_epochs=1,
@@ -282,7 +281,7 @@ def test_an_unreadable_picture_is_replaced_with_its_boxes():
     for row, image, boxes in zip(
         found["index"], found["image"], found["target"]["boxes"], strict=True
     ):
-        whole = transforms.train_transform(options)(
+        whole = train_transform(options)(
             split.fetch(np.array([row])), Draws(0, 0, np.array([row]))
         )
         assert image.any()
@@ -294,7 +293,9 @@ def test_training_keeps_the_largest_of_130():
     x, y, w, h = golden["boxes_xywh"].astype(np.float32).T
     target = targets(np.stack([x, y, x + w, y + h], 1))
     size = tuple(int(side) for side in golden["size_wh"][::-1])
-    found = boxed.to_train_on(target, [(views.whole_view(size, size), size)], 100)
+    found = boxed.boxes_to_train(
+        target, [Seen(views.whole_view(size, size), size)], 100
+    )
     assert found["valid"].shape == (1, 100)
     assert found["valid"].all()
     kept = found["classes"][0]

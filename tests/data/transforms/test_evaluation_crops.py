@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.images.decoding import UnreadableImage
-from diffkd_jax.data.transforms import images
+from diffkd_jax.data.transforms.crops import center_crop
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform
 
 
 def resized_then_cropped(picture, resize, size):
@@ -47,13 +48,13 @@ def test_crops_are_equal_to_the_bit(height, width, resize, size, channels):
     image = rng.integers(0, 256, (height, width, channels), np.uint8)
     picture = Image.fromarray(image if channels == 3 else image[..., 0])
     expected = np.asarray(resized_then_cropped(picture, resize, size))
-    found = images.center_crop(image, size=size, resize=resize)
+    found = center_crop(image, size=size, resize=resize)
     np.testing.assert_array_equal(found, expected.reshape(size, size, channels))
 
 
 def test_a_picture_too_narrow_is_unreadable():
     with pytest.raises(UnreadableImage, match="found 1x60000 pixels, too narrow"):
-        images.center_crop(np.zeros((60000, 1, 3), np.uint8), size=224, resize=256)
+        center_crop(np.zeros((60000, 1, 3), np.uint8), size=224, resize=256)
 
 
 def options(**own):
@@ -63,8 +64,7 @@ def options(**own):
 def test_resize_is_the_image_size_by_default():
     image = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), np.uint8)
     found = [
-        images.eval_transform(options(resize=n))({"image": image})["image"]
-        for n in (0, 8)
+        eval_transform(options(resize=n))({"image": image})["image"] for n in (0, 8)
     ]
     np.testing.assert_array_equal(*found)
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data.transforms import images
 from diffkd_jax.data.transforms.draws import Draws
 from diffkd_jax.data.transforms.randaugment import (
     OPERATIONS,
@@ -13,6 +12,7 @@ from diffkd_jax.data.transforms.randaugment import (
 )
 from tests.data.pipeline.test_batches import OPTIONS
 from tests.helpers.goldens import GOLDEN
+from tests.helpers.transforms import train_transform
 
 FILL = (124, 116, 104)
 
@@ -81,9 +81,9 @@ def test_the_training_transform_uses_them(golden):
     options = OPTIONS.replace(augment="none", mean=(0.0,), std=(1.0,))
     batch = {"image": np.stack([golden["image"]] * 8)}
     draws = Draws(0, 0, np.arange(8))
-    plain = images.train_transform(options)(batch, draws)
+    plain = train_transform(options)(batch, draws)
     for field, value in (("rand_augment", 9.0), ("color_jitter", 0.4)):
         changed = options.replace(**{field: value})
-        out = images.train_transform(changed)(batch, draws)
+        out = train_transform(changed)(batch, draws)
         assert out["image"].shape == plain["image"].shape
         assert (out["image"] != plain["image"]).any()

@@ -21,11 +21,12 @@ from diffkd_jax.data.images.masks import (
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources.arrays import mask_split
 from diffkd_jax.data.split import Split
-from diffkd_jax.data.transforms import dense, images
 from diffkd_jax.data.transforms import views as geometry
 from diffkd_jax.data.transforms.draws import Draws
+from diffkd_jax.data.transforms.masks import has_masks
 from tests.data.images.test_masks import ODD, masked_options, write_folders
 from tests.helpers.data_options import data_options
+from tests.helpers.transforms import eval_transform, train_transform
 
 RECIPE = {"scale": (0.5, 2.0), "step": 0.1}
 
@@ -170,7 +171,7 @@ TRAIN = data_options(
 
 def trained(split, **options):
     options = {"batch_size": 4, "seed": 1, "num_epochs": 2, "num_threads": 1} | options
-    return list(pipeline.train_batches(split, images.train_transform(TRAIN), **options))
+    return list(pipeline.train_batches(split, train_transform(TRAIN), **options))
 
 
 def test_training_batches_have_one_shape_and_say_what_is_picture():
@@ -224,7 +225,7 @@ CANVAS = data_options(canvas=(64, 50))
 
 
 def evaluated(split, options, batch_size=3):
-    transform = images.eval_transform(options)
+    transform = eval_transform(options)
     return list(pipeline.eval_batches(split, transform, batch_size=batch_size))
 
 
@@ -251,9 +252,7 @@ def test_pictures_of_one_size_need_no_canvas():
     assert nothing["image"].shape == (3, 20, 30, 3)
     assert nothing["target"]["label"].shape == (3, 20, 30)
     assert not nothing["mask"].any()
-    with pytest.raises(
-        ValueError, match=r"data.canvas: found \(\) for pictures of siz"
-    ):
+    with pytest.raises(ValueError, match=r"data.canvas: found \(\) for images of siz"):
         evaluated(sizes_split(SIZES), options)
 
 
@@ -296,7 +295,7 @@ def test_pictures_without_masks_are_seen_likewise():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (6, 20, 20, 1)).astype(np.uint8)
     batch = {"image": image, "target": {"label": np.arange(6)}}
-    found = images.train_transform(TRAIN)(batch, Draws(0, 0, np.arange(6)))
+    found = train_transform(TRAIN)(batch, Draws(0, 0, np.arange(6)))
     assert found["image"].shape == (6, 32, 40, 1)
     assert found["size"].shape == (6, 2)
     np.testing.assert_array_equal(found["target"]["label"], np.arange(6))
@@ -306,7 +305,7 @@ def test_arrays_are_mirrored_with_their_masks():
     label = np.random.default_rng(0).integers(0, 3, (64, 6, 8)).astype(np.uint8)
     split = mask_split(label * 90, label, MaskRule(3), "here")
     options = data_options(augment="crop_flip", padding=0, flip=True)
-    batch = images.train_transform(options)(
+    batch = train_transform(options)(
         split.fetch(np.arange(64)), Draws(0, 0, np.arange(64))
     )
     np.testing.assert_array_equal(batch["image"][..., 0], batch["target"]["label"] * 90)
@@ -362,5 +361,5 @@ def test_limits_and_held_out_parts_of_masks(tmp_path):
 
 
 def test_dense_knows_masks_by_their_target():
-    assert dense.has_masks({"target": {"label": np.zeros((2, 3, 3), np.uint8)}})
-    assert not dense.has_masks({"image": np.zeros((2, 3, 3))})
+    assert has_masks({"label": np.zeros((2, 3, 3), np.uint8)})
+    assert not has_masks({})

@@ -11,12 +11,12 @@ from pycocotools.cocoeval import COCOeval
 
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.pipeline import batches
-from diffkd_jax.data.transforms import images
 from diffkd_jax.tasks.detection import average_precision
 from diffkd_jax.tasks.detection.plots import write
 from tests.data.sources.test_coco import write_coco
 from tests.helpers.data_options import data_options
 from tests.helpers.goldens import GOLDEN
+from tests.helpers.transforms import eval_transform
 
 NAMES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
@@ -326,7 +326,7 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
         resize_longest=41,
     )
     split = open_data(options).evaluation
-    transform = images.eval_transform(options)
+    transform = eval_transform(options)
     rows = []
     for batch in batches.eval_batches(split, transform, batch_size=4):
         real, target = batch["mask"] > 0, batch["target"]

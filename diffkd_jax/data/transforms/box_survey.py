@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config.data import Data as Options
-from .images.decoding import Encoded, UnreadableImage, read_orientation
-from .split import Split, some_of
-from .transforms import views
-from .transforms.dense import canvas_of
+from ...config.data import Data as Options
+from ..images.decoding import Encoded, UnreadableImage, read_orientation
+from ..split import Split, some_of
+from . import views
+from .viewed import canvas_of
 
 LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # pictures, all over the split
@@ -92,7 +92,7 @@ def _look_at_canvas(
         )
     if whole > used:
         LOG.info(
-            "%s: %.0f %% of the pictures is padding", where, 100 - 100 * used / whole
+            "%s: %.0f %% of the images is padding", where, 100 - 100 * used / whole
         )
 
 

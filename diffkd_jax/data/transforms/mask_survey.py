@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .images.decoding import UnreadableImage, decode_image, read_orientation
-from .images.masks import VOID, EncodedMask, WrongMask, read_mask
-from .split import Split, some_of
-from .transforms.dense import name_image
+from ..images.decoding import UnreadableImage, decode_image, read_orientation
+from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
+from ..split import Split, some_of
+from .viewed import name_image
 
 LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # masks, all over the split

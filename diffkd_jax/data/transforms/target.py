@@ -1,0 +1,68 @@
+"""The value that describes how one kind of target follows its images."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ...config.data import Data as Options
+from ..split import Split
+from .draws import Draws
+
+Batch = dict[str, Any]
+
+
+def _any(options: Options) -> None:
+    """Accepts all fields."""
+
+
+def _unchanged(split: Split, options: Options, about: "About") -> Split:
+    """Returns the split."""
+    del options, about
+    return split
+
+
+class About(NamedTuple):
+    """What is known of a split when it is inspected.
+
+    Attributes:
+      name: name of the split, for messages.
+      class_names: names of the classes, or their numbers as text.
+      train: whether the split is trained on.
+      evaluate: whether the split is evaluated on.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: bool
+    evaluate: bool
+
+
+class TargetTransform(NamedTuple):
+    """How one kind of target follows its images through training and evaluation.
+
+    :func:`diffkd_jax.data.transforms.viewed.follow_views` makes one for a kind of
+    target that can be computed from the view of each image, such as keypoints.
+
+    Attributes:
+      name: plural noun for messages, such as ``boxes``.
+      is_of: ``target -> bool``, whether a target of a split is of this kind.
+      train: ``(batch, draws, options) -> batch``. It takes a batch of a split, and
+        returns it augmented: ``image`` uint8 ``[n, h, w, c]``, ``target`` as arrays
+        ``[n, ...]``, and ``failed`` bool ``[n]``, true for images that do not decode.
+        If images are padded, ``size`` int32 ``[n, 2]`` is height and width without
+        padding. All randomness comes from ``draws``.
+      evaluate: ``(batch, options) -> batch``, the same without randomness.
+      check: ``options -> None``, raises a ValueError for fields of the section ``data``
+        that this kind cannot follow.
+      inspect: ``(split, options, about) -> split``, looks at a split before a run, logs
+        what is unusual, and raises a ValueError for what cannot be right.
+      own_size: whether the size of training images is that of ``train`` rather than
+        that of evaluation.
+    """
+
+    name: str
+    is_of: Callable[[Mapping[str, Any]], bool]
+    train: Callable[[Batch, Draws, Options], Batch]
+    evaluate: Callable[[Batch, Options], Batch]
+    check: Callable[[Options], None] = _any
+    inspect: Callable[[Split, Options, About], Split] = _unchanged
+    own_size: bool = True

@@ -1,0 +1,300 @@
+"""Transforms by views: each image is seen through one view, and its target follows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...config.data import Data as Options
+from ..images.decoding import Encoded, ImageLike, UnreadableImage, decode_image
+from . import views
+from .draws import Draws
+from .target import Batch, TargetTransform
+from .views import Size, View
+
+
+class Seen(NamedTuple):
+    """How one example of a batch was seen.
+
+    Attributes:
+      view: the view of the resized image.
+      size: height and width of the image before resizing, in pixels.
+    """
+
+    view: View
+    size: Size
+
+
+# (target, seen, size) -> target. ``seen`` holds one entry for each example, None for an
+# image that does not decode; ``size`` is height and width of the batch's images.
+Follow = Callable[[Any, Sequence[Seen | None], Size], Any]
+# (row, image) -> pixels uint8 [h, w, c].
+Decode = Callable[[int, ImageLike], np.ndarray]
+
+
+def _decode(row: int, image: ImageLike) -> np.ndarray:
+    """Decodes an image, whatever its target is."""
+    del row
+    return decode_image(image)
+
+
+def _keep(target: Any, seen: Sequence[Seen | None], size: Size) -> Any:
+    """Returns a target that no view changes."""
+    del seen, size
+    return target
+
+
+def train_views(
+    batch: Batch,
+    draws: Draws,
+    options: Options,
+    follow: Follow = _keep,
+    *,
+    decode: Decode = _decode,
+    with_size: bool = False,
+) -> Batch:
+    """Draws one view for each example of a batch, and applies it to image and target.
+
+    Args:
+      batch: a batch of a split.
+      draws: source of the randomness.
+      options: the section ``data`` of a config.
+      follow: function that applies the views to the target.
+      decode: function that decodes an image.
+      with_size: if true, the result holds ``size`` even if no image is padded.
+
+    Returns:
+      The batch with ``image`` uint8 ``[n, *train_size, c]``, ``target`` as ``follow``
+      returns it, ``failed`` bool ``[n]``, and ``size`` int32 ``[n, 2]`` if images may
+      be
+      padded: height and width without padding.
+
+    Raises:
+      ValueError: images of different sizes without ``data.train_size``.
+    """
+    kwargs: dict[str, Any] = {"flip": options.flip and options.augment != "none"}
+    if options.augment == "scale_crop_flip":
+        kwargs |= {"scale": tuple(options.scale), "step": options.scale_step}
+    sides = tuple(options.train_resize) or (options.resize,)
+
+    def draw(size: Size, rng: np.random.Generator) -> View:
+        canvas = canvas_of(size, options.train_size, options.two_canvases)
+        if options.augment != "resize_flip":
+            return views.draw_view(size, rng, canvas=canvas or size, **kwargs)
+        side = sides[int(rng.integers(len(sides)))]
+        flip = bool(rng.random() < 0.5) and options.flip
+        view = views.fit_view(size, side, options.resize_longest, canvas, flip=flip)
+        return _fitting(view, size)
+
+    drawn = [partial(draw, rng=rng) for rng in draws.generators()]
+    canvas = tuple(options.train_size)
+    return _see(batch, drawn, canvas, "train_size", follow, decode, with_size)
+
+
+def evaluate_views(
+    batch: Batch,
+    options: Options,
+    follow: Follow = _keep,
+    *,
+    decode: Decode = _decode,
+    with_size: bool = False,
+) -> Batch:
+    """Pads whole images to ``data.canvas``, if it is set, and their targets with them.
+
+    If ``data.resize`` is set, images are resized first, by one factor for both sides.
+
+    Args:
+      batch: a batch of a split.
+      options: the section ``data`` of a config.
+      follow: function that applies the views to the target.
+      decode: function that decodes an image.
+      with_size: if true, the result holds ``size`` even if no image is padded.
+
+    Returns:
+      The batch as of :func:`train_views`.
+
+    Raises:
+      ValueError: images larger than the canvas, or of different sizes without one.
+    """
+
+    def fit(size: Size) -> View:
+        canvas = canvas_of(size, options.canvas, options.two_canvases)
+        if options.resize:
+            view = views.fit_view(size, options.resize, options.resize_longest, canvas)
+        else:
+            view = views.whole_view(size, canvas or size)
+        return _fitting(view, size)
+
+    fitted = [fit] * len(batch["image"])
+    canvas = tuple(options.canvas)
+    return _see(batch, fitted, canvas, "canvas", follow, decode, with_size)
+
+
+def follow_views(
+    name: str,
+    is_of: Callable[[Mapping[str, Any]], bool],
+    train: Follow,
+    evaluate: Follow | None = None,
+) -> TargetTransform:
+    """Creates the transform of a kind of target that follows the view of its image.
+
+    Args:
+      name: plural noun for messages, such as ``keypoints``.
+      is_of: ``target -> bool``, whether a target is of this kind.
+      train: ``(target, seen, size) -> target``: ``seen`` holds a :class:`Seen` for each
+        example, or None for an image that does not decode; ``size`` is height and width
+        of the batch's images.
+      evaluate: the same for evaluation, where views show whole images; ``train`` by
+        default.
+
+    Returns:
+      A transform for :class:`diffkd_jax.data.Dataset`.
+
+    >>> def move(target, seen, size):
+    ...     points = [s and views.move_points(s.view, p[None], s.size)[0]
+    ...               for s, p in zip(seen, target["point"])]
+    ...     return {"point": np.array(points, np.float32)}
+    >>> transform = follow_views("keypoints", lambda target: "point" in target, move)
+    >>> batch = {"image": np.zeros((1, 4, 6, 3), np.uint8),
+    ...          "target": {"point": np.array([[1.0, 2.0]])}}
+    >>> transform.evaluate(batch, Options(canvas=(8, 8)))["target"]["point"].tolist()
+    [[1.0, 2.0]]
+    """
+    follow = evaluate or train
+    return TargetTransform(
+        name,
+        is_of,
+        lambda batch, draws, options: train_views(batch, draws, options, train),
+        lambda batch, options: evaluate_views(batch, options, follow),
+        lambda options: check_views(options, f"for images with {name}"),
+    )
+
+
+def check_views(
+    options: Options,
+    purpose: str,
+    augments: Sequence[str] = ("scale_crop_flip", "resize_flip"),
+    instead: Mapping[str, str] = {},
+) -> None:
+    """Refuses augmentation that a target could not follow.
+
+    Args:
+      options: the section ``data`` of a config.
+      purpose: what the images are for, for messages.
+      augments: accepted values of ``data.augment``, the usual one first, in addition to
+        "none" and mirroring.
+      instead: further fields that must be 0, and what to use instead, or "".
+
+    Raises:
+      ValueError: names the field.
+    """
+    if options.augment not in ("none", "crop_flip", *augments):
+        *first, last = map(repr, ("none", *augments))
+        raise ValueError(
+            f"data.augment: found {options.augment!r}, expected {', '.join(first)} or "
+            f"{last} {purpose}"
+        )
+    if options.augment == "crop_flip" and options.padding:
+        raise ValueError(
+            f"data.padding: found {options.padding}, expected 0 {purpose}, or "
+            f"data.augment {augments[0]!r}"
+        )
+    for field, text in {"rand_augment": "", "color_jitter": "", **instead}.items():
+        if value := getattr(options, field):
+            hint = f": {text}" if text else ""
+            raise ValueError(f"data.{field}: found {value}, expected 0 {purpose}{hint}")
+
+
+def canvas_of(size: Size, canvas: Sequence[int], two: bool) -> Size | None:
+    """Returns the canvas of an image, or None without one.
+
+    Args:
+      size: height and width of the image.
+      canvas: height and width, or ().
+      two: if true, the canvas is turned for images that are higher than wide.
+
+    >>> canvas_of((6, 4), (4, 8), True), canvas_of((4, 6), (4, 8), True)
+    ((8, 4), (4, 8))
+    """
+    if not canvas:
+        return None
+    short, long = canvas
+    return (long, short) if two and size[0] > size[1] else (short, long)
+
+
+def name_image(image: ImageLike) -> str:
+    """Names an image in a message.
+
+    Args:
+      image: an array or a file.
+    """
+    return image.name if isinstance(image, Encoded) else "its image"
+
+
+class _TooLarge(Exception):
+    """An image that does not fit its canvas: its view, and its own size."""
+
+
+def _fitting(view: View, size: Size) -> View:
+    """Returns a view, or refuses an image that is larger than its canvas."""
+    if view.whole[0] > view.canvas[0] or view.whole[1] > view.canvas[1]:
+        raise _TooLarge(view, size)
+    return view
+
+
+def _see(
+    batch: Batch,
+    makers: Sequence[Callable[[Size], View]],
+    canvas: tuple[int, ...],
+    field: str,
+    follow: Follow,
+    decode: Decode,
+    with_size: bool,
+) -> Batch:
+    """Applies one view to each example; images that do not decode are black."""
+    seen: list[Seen | None] = []
+    shown: list[np.ndarray | None] = []
+    for row, (image, make) in enumerate(zip(batch["image"], makers, strict=True)):
+        try:
+            pixels = decode(row, image)
+            view = make(pixels.shape[:2])
+        except UnreadableImage:
+            seen.append(None)
+            shown.append(None)
+            continue
+        except _TooLarge as error:
+            view, size = error.args
+            resized = "" if view.whole == size else f" of {size[1]}x{size[0]}, resized"
+            raise ValueError(
+                f"data.{field}: found {view.canvas}, expected at least {view.whole}, "
+                f"height and width of {name_image(image)}{resized}"
+            ) from None
+        seen.append(Seen(view, pixels.shape[:2]))
+        shown.append(views.see(view, pixels))
+    shapes = {pixels.shape for pixels in shown if pixels is not None}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"data.{field}: found () for images of sizes {sorted(shapes)[:4]}, "
+            "expected a height and a width"
+        )
+    # If no image decodes, only a canvas has a size.
+    shape = shapes.pop() if shapes else (*(canvas or (0, 0)), _channels(batch["image"]))
+    result = np.zeros((len(seen), *shape), np.uint8)
+    size = np.zeros((len(seen), 2), np.int32)
+    for row, (example, window) in enumerate(zip(seen, shown, strict=True)):
+        if example is not None:
+            result[row], size[row] = window, example.view.shown
+    failed = np.array([example is None for example in seen])
+    batch = batch | {"image": result, "failed": failed}
+    if canvas or with_size:
+        batch["size"] = size
+    if "target" in batch:
+        batch["target"] = follow(batch["target"], seen, (shape[0], shape[1]))
+    return batch
+
+
+def _channels(images: Sequence[ImageLike]) -> int:
+    """Returns the number of channels of the first image."""
+    first = images[0]
+    return first.channels if isinstance(first, Encoded) else first.shape[-1]
