@@ -195,7 +195,7 @@ def parse_flags(
       given: receives the paths of the config's fields that the arguments set.
     """
     fields = set() if given is None else given
-    return command_line.parse_flags(argv, values, fields, _drop_options)
+    return command_line.parse_command_line(argv, values, fields, _drop_options)
 
 
 def _drop_options(config: Any, given: Collection[str]) -> None:

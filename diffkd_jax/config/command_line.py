@@ -48,7 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def parse_flags(
+def parse_command_line(
     argv: list[str],
     values: flags.FlagValues,
     given: set[str],

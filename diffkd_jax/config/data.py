@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from ..bounds import Share, Words
-from .section import AtLeastOne, Count, Free, Section, refuse
+from .section import AtLeastOne, Count, Free, Section, raise_problems
 
 Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
 ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
@@ -59,10 +59,10 @@ Std = Annotated[
 ]
 
 
-class Data(Section):
+class DataConfig(Section):
     """The data of a run.
 
-    >>> Data(name="cifar10", path="/data/cifar10").batch_size
+    >>> DataConfig(name="cifar10", path="/data/cifar10").batch_size
     64
     """
 
@@ -147,11 +147,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        refuse(data_faults(self, "data."))
+        raise_problems(data_faults(self, "data."))
         return self
 
 
-def data_faults(data: Data, at: str) -> Iterator[str]:
+def data_faults(data: DataConfig, at: str) -> Iterator[str]:
     """Yields what is wrong with fields beside each other.
 
     Args:
@@ -183,7 +183,7 @@ def data_faults(data: Data, at: str) -> Iterator[str]:
             )
 
 
-def _faults_of_views(data: Data, at: str) -> Iterator[str]:
+def _faults_of_views(data: DataConfig, at: str) -> Iterator[str]:
     """Yields what is wrong with the fields of crops and canvases."""
     augment, shorter = data.augment, data.resize or data.train_resize
     if (augment in ON_A_CANVAS) != bool(data.train_size):
@@ -198,7 +198,7 @@ def _faults_of_views(data: Data, at: str) -> Iterator[str]:
             f"{at}augment 'resize_flip'"
         )
     for field in FACTORS if augment == "resize_flip" else ():
-        default = Data.model_fields[field].default
+        default = DataConfig.model_fields[field].default
         if (value := getattr(data, field)) != default:
             yield (
                 f"{at}{field}: found {value}, expected the default {default} for "

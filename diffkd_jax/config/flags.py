@@ -14,7 +14,7 @@ from typing import Any, get_args
 from absl import flags
 
 from ..bounds import expected, plain_type
-from .section import Section, nearest
+from .section import Section, nearest_names
 from .sections import FIELDS
 
 # Fields of earlier versions, and the field that replaces each.
@@ -105,7 +105,7 @@ def flag_faults(path: str, value: str | None) -> Iterator[str]:
         parent = FIELDS.get(path.rpartition(".")[0])
         is_mapping = parent is not None and isinstance(parent.default, Mapping)
         if not is_mapping and not any(known.startswith(f"{path}.") for known in FIELDS):
-            yield f"{path}: found {shown}, expected {nearest(path, FIELDS)}"
+            yield f"{path}: found {shown}, expected {nearest_names(path, FIELDS)}"
     elif value is not None and (parser := _PARSERS.get(plain_type(field.kind))):
         try:
             parser.parse(value)

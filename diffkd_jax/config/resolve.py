@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from ..bounds import expected
 from ..methods import METHODS
 from ..named import keywords
-from .section import Section, fields_of, nearest, type_of
+from .section import Section, fields_of, nearest_names, type_of
 from .sections import Config
 
 S = TypeVar("S", bound=Section)
@@ -92,7 +92,7 @@ def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> st
     names, kind = _field_at(model, error["loc"])
     path = ".".join(map(str, names))
     if error["type"] == "extra_forbidden":
-        near = nearest(path, (field.path for field in fields_of(model)))
+        near = nearest_names(path, (field.path for field in fields_of(model)))
         return f"{at}{path}: found {error['input']!r}, expected {near}"
     value = functools.reduce(lambda section, name: section[name], names, values)
     reason = str(error.get("ctx", {}).get("error", ""))

@@ -109,14 +109,14 @@ def optional(model: type[Section], *names: str, without: str = "") -> type[Secti
     return pydantic.create_model(f"Own{model.__name__}", __base__=Section, **fields)
 
 
-def nearest(path: str, known: Iterable[str]) -> str:
+def nearest_names(path: str, known: Iterable[str]) -> str:
     """Says what to write in place of the path of a field that is not there.
 
     Args:
       path: of the unknown field.
       known: paths of all fields; those with the same last name are nearest.
 
-    >>> nearest("data.btach_size", ["data.batch_size", "seed"])
+    >>> nearest_names("data.btach_size", ["data.batch_size", "seed"])
     'no such field; nearest: data.batch_size'
     """
     known, last = list(known), path.rpartition(".")[2]
@@ -125,7 +125,7 @@ def nearest(path: str, known: Iterable[str]) -> str:
     return "no such field" + (f"; nearest: {', '.join(near)}" if near else "")
 
 
-def refuse(faults: Iterable[str]) -> None:
+def raise_problems(faults: Iterable[str]) -> None:
     """Raises if rules between fields are broken.
 
     Args:

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from ..bounds import Words
-from .data import Data, data_faults
+from .data import DataConfig, data_faults
 from .machine import MOST_DEVICES, Distributed, Mesh
-from .section import Epochs, Free, Section, Texts, fields_of, optional, refuse
+from .section import Epochs, Free, Section, Texts, fields_of, optional, raise_problems
 from .training import Mix, Optimizer, Schedule, Train, recipe_faults
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -21,7 +21,7 @@ class Checkpoint(Section):
     """Minutes between two checkpoints; 0 for those of evaluations alone."""
 
 
-class Evaluation(Section):
+class EvaluationConfig(Section):
     """A further evaluation of student and teacher; what is not set is not recorded."""
 
     every_epochs: Epochs = 0.0
@@ -36,7 +36,7 @@ class Evaluation(Section):
         return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
 
 
-class Task(Section):
+class TaskConfig(Section):
     """The task that the student learns."""
 
     name: str = "classification"
@@ -66,7 +66,7 @@ class Student(Section):
     @model_validator(mode="after")
     def _together(self) -> Self:
         unused = {n: getattr(self, n) for n in ("init_into", "init_leave_out")}
-        refuse(
+        raise_problems(
             f"student.{name}: found {value!r} without student.init, expected a file "
             "of weights there"
             for name, value in unused.items()
@@ -80,7 +80,7 @@ OwnTrain = optional(Train, "max_steps", "label_smoothing", "ema_decay")
 OwnSchedule, OwnMix = optional(Schedule), optional(Mix)
 OwnOptimizer = optional(Optimizer, without="frozen")
 OwnData = optional(
-    Data,
+    DataConfig,
     *("batch_size", "augment", "padding", "flip", "scale", "scale_step"),
     *("rand_augment", "rand_augment_std", "color_jitter"),
 )
@@ -165,7 +165,7 @@ class Config(Section):
     eval_every_epochs: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Epochs between two evaluations, each with a checkpoint."""
     checkpoint: Checkpoint = Checkpoint()
-    evaluations: Mapping[str, Evaluation] = {}
+    evaluations: Mapping[str, EvaluationConfig] = {}
     """Further evaluations by name, such as agreement, with the fields of Evaluation."""
     compare: Annotated[Texts, AfterValidator(_once), Free] = ()
     """Methods to run one after the other."""
@@ -177,8 +177,8 @@ class Config(Section):
     """Arguments of a method that is named by import path."""
     weights: Mapping[str, Weight] = {}
     """Weights of losses: task, TAP/distance, TAP/diffusion, TAP/autoencoder or TAP."""
-    task: Task = Task()
-    data: Data = Data()
+    task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
     student: Student = Student()
     teacher: Teacher = Teacher()
     train: Train = Train()
@@ -188,7 +188,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        refuse(_faults(self))
+        raise_problems(_faults(self))
         return self
 
     def teacher_recipe(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config.data import Data as Options
+from ..config.data import DataConfig
 from . import leaks, suspects
 from .formats.text import make_name_finder
 from .images import white_level
@@ -62,7 +62,7 @@ class Data(NamedTuple):
         return {"classes": list(self.meta["class_names"]), "pictures": pictures}
 
 
-def open_data(options: Options) -> Data:
+def open_data(options: DataConfig) -> Data:
     """Opens the data; parts off the held-out split where it is asked for.
 
     Classes without a training picture are named in the log.
@@ -177,7 +177,7 @@ def _first_target(split: Split) -> Mapping[str, Any]:
     return split.fetch(np.zeros(1, int)).get("target", {})
 
 
-def _find_splits(splits: dict[str, Split], options: Options) -> None:
+def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:
     """Renames splits, in place, that a config names in another Unicode form."""
     find = make_name_finder(list(splits))
     for field in ("train_split", "eval_split"):
@@ -196,7 +196,7 @@ def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
         LOG.warning("classes without a training picture: %s", unseen)
 
 
-def _check_picture(options: Options, size: Sequence[int], channels: int) -> None:
+def _check_picture(options: DataConfig, size: Sequence[int], channels: int) -> None:
     if options.augment == "crop_flip" and options.padding > max(size):
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from ..config.data import Data as Options
+from ..config.data import DataConfig
 from .dataset import Data
 from .sources.registry import DATASETS
 from .sources.scene_boxes import load_scene_boxes
@@ -30,7 +30,7 @@ NATIVE = {
 }
 
 
-def stand_in(options: Options) -> Data:
+def stand_in(options: DataConfig) -> Data:
     """Describes the data that a config states, without opening ``data.path``.
 
     Args:
@@ -44,8 +44,8 @@ def stand_in(options: Options) -> Data:
       ValueError: the config does not state the image size, or the number of classes;
         without the latter a detector is one of 1 class.
 
-    >>> from diffkd_jax.config.data import Data
-    >>> stand_in(Data(name="cifar10", num_classes=10)).train_shape
+    >>> from diffkd_jax.config.data import DataConfig
+    >>> stand_in(DataConfig(name="cifar10", num_classes=10)).train_shape
     (32, 32, 3)
     """
     classes = options.num_classes
@@ -114,7 +114,7 @@ def _kind(name: str) -> str:
     return "/".join(name.split("/")[:2])
 
 
-def _blank(options: Options) -> Split:
+def _blank(options: DataConfig) -> Split:
     """Returns a split of one example with a target of the right kind."""
     name = _kind(options.name)
     if name in MASKS:

@@ -33,6 +33,9 @@ INERT = Inert()
 class Call:
     """A call that a pickle asks for, and that is not made.
 
+    Args:
+      *arguments: the arguments of the call.
+
     Attributes:
       arguments: the arguments of the call.
       state: the attributes that the pickle sets on the result, or ``()``.

@@ -23,7 +23,9 @@ from ..tasks import TASKS, Evidence, Task
 from ..weights.untrained import build_untrained, with_head
 
 
-def make_task(options: sections.Task, shared: Mapping[str, Any], data: Data) -> Task:
+def make_task(
+    options: sections.TaskConfig, shared: Mapping[str, Any], data: Data
+) -> Task:
     """The task that the section ``task`` of a config names.
 
     Args:

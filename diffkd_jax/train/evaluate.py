@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..config import sections
-from ..config.data import Data as Options
+from ..config.data import DataConfig
 from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.unreadable import note_skipped
@@ -117,7 +117,7 @@ def batch_size(asked: int, examples: int, devices: int) -> int:
     return -(-min(asked, examples) // devices) * devices
 
 
-def reading(options: Options, asked: Asked) -> dict[str, Any]:
+def reading(options: DataConfig, asked: Asked) -> dict[str, Any]:
     """How this process reads batches: arguments of :mod:`diffkd_jax.data.pipeline`.
 
     Args:
@@ -143,7 +143,7 @@ def inferring(task: Task, model: Model) -> Callable:
     )
 
 
-def make_evaluate(options: Options, data: Data, mesh, task: Task) -> Callable:
+def make_evaluate(options: DataConfig, data: Data, mesh, task: Task) -> Callable:
     """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
 
     Each model is compiled once, and an unreadable picture is named once.
@@ -181,8 +181,8 @@ def make_evaluate(options: Options, data: Data, mesh, task: Task) -> Callable:
 
 
 def make_others(
-    named: Mapping[str, sections.Evaluation],
-    options: Options,
+    named: Mapping[str, sections.EvaluationConfig],
+    options: DataConfig,
     data: Data,
     mesh,
     infers: tuple,
@@ -236,7 +236,7 @@ def make_others(
 
 
 def make_batches(
-    options: Options, split: Split, mesh, transform: TargetTransform
+    options: DataConfig, split: Split, mesh, transform: TargetTransform
 ) -> Callable[[Asked], Generator[Mapping]]:
     """``asked -> generator`` over batches of this process, every example once.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from diffkd_jax.config.data import Data
+from diffkd_jax.config.data import DataConfig
 from diffkd_jax.config.section import Free
 from diffkd_jax.data import open_data
 from diffkd_jax.data.sources import registry
@@ -354,4 +354,4 @@ def test_large_shards_are_compared_by_their_names(tmp_path, caplog, monkeypatch)
 
 
 def test_the_share_may_change_between_two_calls():
-    assert Free in Data.model_fields["max_doubtful"].metadata
+    assert Free in DataConfig.model_fields["max_doubtful"].metadata

@@ -1,6 +1,6 @@
 """The section ``data`` of a config, for tests of what takes it."""
 
-from diffkd_jax.config.data import Data
+from diffkd_jax.config.data import DataConfig
 from diffkd_jax.config.resolve import check_section
 
 
@@ -8,4 +8,4 @@ def data_options(**fields):
     """The defaults of every field, but pictures stay as they are."""
     as_they_are = {"augment": "none", "padding": 0, "flip": False}
     as_they_are |= {"mean": (0.5,), "std": (0.5,)}
-    return check_section(Data, as_they_are | fields, "data.")
+    return check_section(DataConfig, as_they_are | fields, "data.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 from ..images.decoding import Encoded, UnreadableImage, read_orientation
 from ..split import Split, some_of
 from . import views
@@ -15,7 +15,7 @@ LOG = logging.getLogger(__name__)
 MOST_LOOKED_AT = 16  # pictures, all over the split
 
 
-def look_to_train(split: Split, data: Options, where: str) -> None:
+def look_to_train(split: Split, data: DataConfig, where: str) -> None:
     """Says what is lost of a split in training: objects beyond the most, and padding.
 
     Args:
@@ -44,7 +44,7 @@ def look_to_train(split: Split, data: Options, where: str) -> None:
         _look_at_canvas(split, data, sides, "train_size", where)
 
 
-def look_to_evaluate(split: Split, data: Options, where: str) -> None:
+def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
     """Says what share of the pictures of a split is padding in evaluation.
 
     Args:
@@ -61,7 +61,7 @@ def look_to_evaluate(split: Split, data: Options, where: str) -> None:
 
 
 def _look_at_canvas(
-    split: Split, data: Options, shorter: Sequence[int], field: str, where: str
+    split: Split, data: DataConfig, shorter: Sequence[int], field: str, where: str
 ) -> None:
     assert split.known is not None
     wanted = getattr(data, field)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 from ..split import Split
 from . import box_survey, views
 from .draws import Draws
@@ -28,7 +28,7 @@ def has_boxes(target: Mapping[str, Any]) -> bool:
     return "boxes" in target
 
 
-def check_boxed(options: Options) -> None:
+def check_boxed(options: DataConfig) -> None:
     """Refuses fields for images with one class each.
 
     Args:
@@ -118,7 +118,7 @@ def boxes_to_evaluate(target: Target, seen: Sequence[Seen | None]) -> Target:
     return {**target, "boxes": boxes, **added}
 
 
-def _train(batch: Batch, draws: Draws, options: Options) -> Batch:
+def _train(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     """Augments a batch with boxes."""
 
     def follow(target: Target, seen: Sequence[Seen | None], size: Size) -> Target:
@@ -128,7 +128,7 @@ def _train(batch: Batch, draws: Draws, options: Options) -> Batch:
     return train_views(batch, draws, options, follow, with_size=True)
 
 
-def _evaluate(batch: Batch, options: Options) -> Batch:
+def _evaluate(batch: Batch, options: DataConfig) -> Batch:
     """Pads a batch with boxes."""
 
     def follow(target: Target, seen: Sequence[Seen | None], size: Size) -> Target:
@@ -138,7 +138,7 @@ def _evaluate(batch: Batch, options: Options) -> Batch:
     return evaluate_views(batch, options, follow, with_size=True)
 
 
-def _inspect(split: Split, options: Options, about: About) -> Split:
+def _inspect(split: Split, options: DataConfig, about: About) -> Split:
     """Says what is lost in training, and what is padding in evaluation."""
     if about.train:
         box_survey.look_to_train(split, options, about.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 from ..images.decoding import ImageLike, UnreadableImage, decode_image
 from .crops import center_crop, crop_flip, random_resized_crop
 from .draws import Draws
@@ -21,7 +21,7 @@ def _is_label(target: Mapping[str, Any]) -> bool:
     return True
 
 
-def train_labelled(batch: Batch, draws: Draws, options: Options) -> Batch:
+def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     """Augments images by ``data.augment``, then by RandAugment and colour jitter.
 
     Args:
@@ -74,7 +74,7 @@ def train_labelled(batch: Batch, draws: Draws, options: Options) -> Batch:
     return batch | {"image": image, "failed": failed}
 
 
-def _changes(options: Options, channels: int) -> list[Callable[..., np.ndarray]]:
+def _changes(options: DataConfig, channels: int) -> list[Callable[..., np.ndarray]]:
     """Returns the changes of single images, ``(image, rng) -> image``."""
     changes: list[Callable[..., np.ndarray]] = []
     if options.rand_augment:
@@ -93,7 +93,7 @@ def _changes(options: Options, channels: int) -> list[Callable[..., np.ndarray]]
     return changes
 
 
-def evaluate_labelled(batch: Batch, options: Options) -> Batch:
+def evaluate_labelled(batch: Batch, options: DataConfig) -> Batch:
     """Resizes and crops the centre to ``data.eval_size``, or ``data.image_size``.
 
     If ``data.resize`` is set, the shorter side is resized to it first. If
@@ -139,7 +139,7 @@ def _crop_all(
 
 
 def _same_size(
-    images: Any, options: Options, size: int
+    images: Any, options: DataConfig, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes images of one size, or crops them to a size."""
     if size:

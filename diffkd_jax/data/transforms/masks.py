@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 from ..images.decoding import ImageLike, decode_image, read_orientation
 from ..images.exif import upright
 from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
@@ -32,7 +32,7 @@ def has_masks(target: Mapping[str, Any]) -> bool:
     return len(label) > 0 and isinstance(label[0], EncodedMask | np.ndarray)
 
 
-def check_masked(options: Options) -> None:
+def check_masked(options: DataConfig) -> None:
     """Refuses fields for images with one class each.
 
     Args:
@@ -74,19 +74,19 @@ class _Masks:
         return {**target, "label": mask}
 
 
-def _train(batch: Batch, draws: Draws, options: Options) -> Batch:
+def _train(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     """Augments a batch with masks."""
     masks = _Masks(batch["target"]["label"])
     return train_views(batch, draws, options, masks.follow, decode=masks.decode)
 
 
-def _evaluate(batch: Batch, options: Options) -> Batch:
+def _evaluate(batch: Batch, options: DataConfig) -> Batch:
     """Pads a batch with masks."""
     masks = _Masks(batch["target"]["label"])
     return evaluate_views(batch, options, masks.follow, decode=masks.decode)
 
 
-def _inspect(split: Split, options: Options, about: About) -> Split:
+def _inspect(split: Split, options: DataConfig, about: About) -> Split:
     """Looks at some masks, and returns a split that checks masks given as arrays."""
     canvas = options.canvas if about.evaluate else None
     mask_survey.look(split, about.class_names, about.name, canvas)

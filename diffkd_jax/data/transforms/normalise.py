@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 
 
 def normalise(image: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
@@ -24,7 +24,7 @@ def normalise(image: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
     return image.astype(np.float32) * scale.astype(np.float32) - shift
 
 
-def make_normalise(options: Options, channels: int) -> Callable[[Any], Any]:
+def make_normalise(options: DataConfig, channels: int) -> Callable[[Any], Any]:
     """Returns the function from uint8 ``[n, h, w, channels]`` to normalised float32.
 
     The function takes arrays of NumPy or of JAX, so it can run on the device. Grey
@@ -53,7 +53,7 @@ def make_normalise(options: Options, channels: int) -> Callable[[Any], Any]:
     return lambda image: normalise(image.repeat(repeats, -1), options.mean, options.std)
 
 
-def make_normalised(options: Options, channels: int) -> Callable[[Mapping], dict]:
+def make_normalised(options: DataConfig, channels: int) -> Callable[[Mapping], dict]:
     """Returns the function that normalises the images of a batch.
 
     Padding is zero afterwards, if the batch holds ``size``.

@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 from ..split import Split
 from .draws import Draws
 
 Batch = dict[str, Any]
 
 
-def _any(options: Options) -> None:
+def _any(options: DataConfig) -> None:
     """Accepts all fields."""
 
 
-def _unchanged(split: Split, options: Options, about: "About") -> Split:
+def _unchanged(split: Split, options: DataConfig, about: "About") -> Split:
     """Returns the split."""
     del options, about
     return split
@@ -61,8 +61,8 @@ class TargetTransform(NamedTuple):
 
     name: str
     is_of: Callable[[Mapping[str, Any]], bool]
-    train: Callable[[Batch, Draws, Options], Batch]
-    evaluate: Callable[[Batch, Options], Batch]
-    check: Callable[[Options], None] = _any
-    inspect: Callable[[Split, Options, About], Split] = _unchanged
+    train: Callable[[Batch, Draws, DataConfig], Batch]
+    evaluate: Callable[[Batch, DataConfig], Batch]
+    check: Callable[[DataConfig], None] = _any
+    inspect: Callable[[Split, DataConfig, About], Split] = _unchanged
     own_size: bool = True

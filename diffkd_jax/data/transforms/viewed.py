@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...config.data import Data as Options
+from ...config.data import DataConfig
 from ..images.decoding import Encoded, ImageLike, UnreadableImage, decode_image
 from . import views
 from .draws import Draws
@@ -48,7 +48,7 @@ def _keep(target: Any, seen: Sequence[Seen | None], size: Size) -> Any:
 def train_views(
     batch: Batch,
     draws: Draws,
-    options: Options,
+    options: DataConfig,
     follow: Follow = _keep,
     *,
     decode: Decode = _decode,
@@ -94,7 +94,7 @@ def train_views(
 
 def evaluate_views(
     batch: Batch,
-    options: Options,
+    options: DataConfig,
     follow: Follow = _keep,
     *,
     decode: Decode = _decode,
@@ -158,7 +158,7 @@ def follow_views(
     >>> transform = follow_views("keypoints", lambda target: "point" in target, move)
     >>> batch = {"image": np.zeros((1, 4, 6, 3), np.uint8),
     ...          "target": {"point": np.array([[1.0, 2.0]])}}
-    >>> transform.evaluate(batch, Options(canvas=(8, 8)))["target"]["point"].tolist()
+    >>> transform.evaluate(batch, DataConfig(canvas=(8, 8)))["target"]["point"].tolist()
     [[1.0, 2.0]]
     """
     follow = evaluate or train
@@ -172,7 +172,7 @@ def follow_views(
 
 
 def check_views(
-    options: Options,
+    options: DataConfig,
     purpose: str,
     augments: Sequence[str] = ("scale_crop_flip", "resize_flip"),
     instead: Mapping[str, str] = {},

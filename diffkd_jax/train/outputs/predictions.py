@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ...config.data import Data
+from ...config.data import DataConfig
 from ...models.model import Model
 from ..build import Scoring
 from ..cluster import sharding
@@ -25,7 +25,7 @@ def write_predictions(
     scoring: Scoring,
     model: Model,
     variables: Any,
-    options: Data,
+    options: DataConfig,
     folder: pathlib.Path,
     asked: Asked = never,
 ) -> None:
@@ -78,7 +78,7 @@ def predictions(
     scoring: Scoring,
     model: Model,
     variables: Any,
-    options: Data,
+    options: DataConfig,
     asked: Asked = never,
 ) -> Generator[tuple[str, dict, dict]]:
     """For each example its name, what is predicted, and itself; without batch axis."""

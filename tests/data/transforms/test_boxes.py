@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diffkd_jax.config.data import Data
+from diffkd_jax.config.data import DataConfig
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.decoding import Encoded
 from diffkd_jax.data.images.objects import Objects, padded
@@ -206,7 +206,7 @@ def test_fields_that_do_not_fit_boxes(given, message):
 
 
 def test_the_factors_that_resize_flip_leaves_alone_are_the_defaults():
-    Data(**RESIZED, scale=(0.5, 2.0), scale_step=0.1)
+    DataConfig(**RESIZED, scale=(0.5, 2.0), scale_step=0.1)
     assert open_data(scene_options(**RESIZED, canvas=(80, 80))).sized
 
 
