@@ -13,7 +13,7 @@ from ..core.step import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite
-from ..weights.initial import inherit, inherited, load_into, start_from
+from ..weights.initial import inherit, load_into, select_inherited, start_from
 from ..weights.paths import model_file
 from ..weights.weights import open_weights, read_input
 from .build import Run, student_variables
@@ -46,7 +46,7 @@ def starting(
         )
     if options.inherit and run.teacher is not None:  # before one is trained
         shapes = _shapes(run.student, run), _shapes(run.teacher, run)
-        inherited(*shapes, options.inherit)
+        select_inherited(*shapes, options.inherit)
     if not (options.init or options.inherit):
         if frozen:
             LOG.warning(

@@ -109,24 +109,24 @@ def find_kind(path: Path) -> Kind:
     'a checkpoint of TensorFlow'
     """
     with path.open("rb") as file:
-        kind = kind_of_start(file.read(_START))
+        kind = _kind_of_start(file.read(_START))
     if kind.is_damaged and not kind.advice:  # the bytes are not known
         kinds = (kind for ending, kind in _NAME_ENDINGS if re.search(ending, path.name))
         kind = next(kinds, kind)
     return kind
 
 
-def kind_of_start(start: bytes) -> Kind:
+def _kind_of_start(start: bytes) -> Kind:
     r"""Returns the kind of a file that begins with the given bytes.
 
     Args:
       start: the first 4096 bytes of the file, or all of a shorter one.
 
-    >>> kind_of_start(b"").name
+    >>> _kind_of_start(b"").name
     'an empty file'
-    >>> kind_of_start(b"<!DOCTYPE html><html>").name
+    >>> _kind_of_start(b"<!DOCTYPE html><html>").name
     'a web page (HTML)'
-    >>> kind_of_start(b"\0\1\2\3 and so on").name
+    >>> _kind_of_start(b"\0\1\2\3 and so on").name
     'a file that begins with the bytes 00 01 02 03 20 61 6e 64'
     """
     if not start.strip(b"\0"):

@@ -47,7 +47,7 @@ def load_into(
     ...     load_into(open_weights(path), model, "")
     ({'params': {'head/bias': array([0.])}}, set())
     """
-    if not is_backbone(model.module, into):
+    if not _is_backbone(model.module, into):
         return load_variables(weights, model.meta), set()
     shapes = lambda module: shapes_of(from_linen(module), model.meta["input_shape"])
     body, classifier = (backbone_of(model.module, classes) for classes in (0, 1))
@@ -68,7 +68,7 @@ def load_into(
         raise ValueError(f"{weights.path}, as {into} of {name!r}: {error}") from None
 
 
-def is_backbone(module: nn.Module | None, path: str) -> bool:
+def _is_backbone(module: nn.Module | None, path: str) -> bool:
     """Returns whether a path is that of the backbone in a network for dense tasks.
 
     Args:
@@ -76,9 +76,9 @@ def is_backbone(module: nn.Module | None, path: str) -> bool:
       path: a path in the model's variables.
 
     >>> from diffkd_jax.models import build_network
-    >>> is_backbone(build_network("deeplabv3_resnet8", num_classes=5), "backbone")
+    >>> _is_backbone(build_network("deeplabv3_resnet8", num_classes=5), "backbone")
     True
-    >>> is_backbone(build_network("resnet8", num_classes=5), "stage1")
+    >>> _is_backbone(build_network("resnet8", num_classes=5), "stage1")
     False
     """
     return hasattr(module, "make_backbone") and path.strip("/") == "backbone"
@@ -182,10 +182,10 @@ def inherit(
     >>> inherit(zeros, ones, ["head/*"])["params"]["head"]["w"].tolist()
     [1.0, 1.0]
     """
-    return _replace_leaves(variables, inherited(variables, teacher, patterns))
+    return _replace_leaves(variables, select_inherited(variables, teacher, patterns))
 
 
-def inherited(
+def select_inherited(
     variables: Mapping[str, PyTree],
     teacher: Mapping[str, PyTree],
     patterns: Sequence[str],
@@ -203,7 +203,7 @@ def inherited(
 
     >>> zeros = {"params": {"head": {"w": np.zeros(2)}}}
     >>> ones = {"params": {"head": {"w": np.ones(2)}}}
-    >>> inherited(zeros, ones, ["head/*"])
+    >>> select_inherited(zeros, ones, ["head/*"])
     {'params/head/w': array([1., 1.])}
     """
     expected, available = by_path(variables), by_path(teacher)

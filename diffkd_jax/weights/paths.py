@@ -38,7 +38,7 @@ def model_file(path: str | Path, weights: str = "") -> Path:
             file = path / EMA_FILE
     if file.is_file():
         return file
-    content = describe_folder(path, file.name) if path.is_dir() else ""
+    content = _describe_folder(path, file.name) if path.is_dir() else ""
     if content and describe_path(file) == "nothing":
         raise FileNotFoundError(f"{path}: {content}")
     raise FileNotFoundError(
@@ -63,17 +63,13 @@ def describe_path(path: Path) -> str:
     return "something that is not a file" if path.exists() else "nothing"
 
 
-def describe_folder(folder: Path, missing: str) -> str:
-    """Returns a sentence about what a folder holds, or "" if there is nothing to say.
-
-    Args:
-      folder: an existing folder.
-      missing: name of the file of weights that the folder does not have.
+def _describe_folder(folder: Path, missing: str) -> str:
+    """Returns a sentence about a folder without the file ``missing``, or "".
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Path(folder, "resnet8.pth").touch()
-    ...     describe_folder(Path(folder), "model.safetensors")[:50]
+    ...     _describe_folder(Path(folder), "model.safetensors")[:50]
     "found no model.safetensors, but ['resnet8.pth'], e"
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir())

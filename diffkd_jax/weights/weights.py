@@ -45,7 +45,7 @@ class Weights:
           ValueError: the file is of another kind or damaged, or has an array of a dtype
             that NumPy lacks.
         """
-        tensors = self.require_tensors()
+        tensors = self._require_tensors()
         try:
             names = list(tensors.keys())
             for name in names:
@@ -59,12 +59,8 @@ class Weights:
         except SafetensorError as error:
             raise _damaged(self.path, error) from None
 
-    def require_tensors(self) -> safe_open:
-        """Returns the handle of a ``.safetensors`` file; refuses other kinds of files.
-
-        Raises:
-          ValueError: the file is of another kind.
-        """
+    def _require_tensors(self) -> safe_open:
+        """Returns the handle of a ``.safetensors`` file; refuses other kinds."""
         if self._tensors is None:
             raise ValueError(
                 f"{self.path}: found {self.kind.name}, expected a model exported by "
@@ -144,7 +140,7 @@ def read_description(weights: Weights) -> dict[str, Any]:
     ...
     ValueError: resnet18.pth: found a zip archive, expected a model exported by ...
     """
-    weights.require_tensors()
+    weights._require_tensors()
     try:
         return parse_metadata(weights.metadata)
     except ValueError as error:
