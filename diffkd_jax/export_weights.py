@@ -1,4 +1,4 @@
-"""A trained student to the state dict that its PyTorch definition loads.
+"""The command that exports a trained student to its PyTorch definition.
 
 python -m diffkd_jax.export_weights --from=runs/quickstart --to=student.safetensors
 """
@@ -16,22 +16,31 @@ from .weights.paths import model_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line and exports; returns the exit code."""
+    """Parses the command line, exports the weights and returns the exit code.
+
+    Args:
+      arguments: the command line, or None for that of the process.
+    """
     usage = "python -m diffkd_jax.export_weights"
     parser = argparse.ArgumentParser(usage, description="Exports PyTorch weights.")
     add = parser.add_argument
-    add("--from", required=True, dest="source", help="workdir of a run, or its export")
-    add("--to", required=True, help="new file to write, .safetensors")
-    add("--force", action="store_true", help="replace a file that is there")
-    add("--model", default="", help="of your own, package.module:name, as in --from")
-    add("--reference", default="", help="whose names: torchvision, timm, ...")
-    given = parser.parse_args(arguments)
+    add(
+        "--from",
+        required=True,
+        dest="source",
+        help="workdir of a run, or its exported file",
+    )
+    add("--to", required=True, help=".safetensors file to write")
+    add("--force", action="store_true", help="replace an existing file")
+    add("--model", default="", help="your own, package.module:name, if --from has it")
+    add("--reference", default="", help="definition to follow: torchvision, timm, ...")
+    flags = parser.parse_args(arguments)
     try:
-        source, target = model_file(given.source), expand(given.to)
-        check_output(target, source, force=given.force)
-        model = load_model(source, given.model)
-        check_finite(given.source, model.variables)
-        reference = export_torch(target, model, given.reference)
+        source, target = model_file(flags.source), expand(flags.to)
+        check_output(target, source, force=flags.force)
+        model = load_model(source, flags.model)
+        check_finite(flags.source, model.variables)
+        reference = export_torch(target, model, flags.reference)
     except (ValueError, OSError) as error:
         console.say(f"error: {error}", error=True)
         return 1

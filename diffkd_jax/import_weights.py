@@ -1,14 +1,14 @@
-r"""Weights of a PyTorch definition to a file that runs take as teacher.
+r"""The command that imports weights of a PyTorch definition.
 
     python -m diffkd_jax.import_weights --model=resnet50 \
       --from=resnet50-0676ba61.pth --to=resnet50
 
-The file may be ``.safetensors`` or ``.pth``, of torchvision, timm or an official
-repository; PyTorch is not needed. The result is ``<to>/model.safetensors``, or ``<to>``
-itself if that ends in ``.safetensors``. Of a file
-with weights and their average ``--weights=ema`` takes the average. Networks of
-segmentation in torchvision's definition need ``--options='{"deep_stem": false,
-"align_corners": false, "head_dropout": 0.0}'``.
+A run takes the result as its teacher. The file may be ``.safetensors`` or ``.pth``,
+from torchvision, timm or an official repository. PyTorch is not needed. The result is
+``<to>/model.safetensors``, or ``<to>`` itself if that ends in ``.safetensors``. If the
+file holds both the weights and their moving average, ``--weights=ema`` takes the moving
+average. Networks for segmentation in torchvision's definition need
+``--options='{"deep_stem": false, "align_corners": false, "head_dropout": 0.0}'``.
 """
 
 import argparse
@@ -42,27 +42,29 @@ def convert(
     std: Sequence[float] = (),
     force: bool = False,
 ) -> str:
-    """Imports ``source`` into ``model`` and writes it to ``target``.
+    """Imports weights of a PyTorch definition and writes them as a file of ours.
 
     Args:
       model: a key of :data:`diffkd_jax.models.MODELS`.
-      source: file of weights.
-      target: file that ends in .safetensors, or directory; created if needed.
-      shape: of one image, ``(h, w, c)``; the size is a note unless ``mean`` is given.
-      weights: which of several sets in the file, "" or "ema".
-      options: of the model, those of its name by default.
-      mean: of the images that the weights were trained on, on the scale 0 to 1, one
-        number or one a channel; () if it is not known.
-      std: likewise.
-      force: whether a file that is there may be replaced.
+      source: path of the file of weights.
+      target: path of the file to write, which ends in .safetensors; or of a directory,
+        which is created if needed.
+      shape: ``(h, w, c)`` of one image, in pixels. The size is only a note in the file,
+        unless ``mean`` is given.
+      weights: which set in the file, "" or "ema".
+      options: keyword arguments of the model, or None for the defaults of its name.
+      mean: mean of the images on which the weights were trained, on the scale 0 to 1;
+        one number, one for each channel, or () if it is not known.
+      std: standard deviation of these images, in the same form.
+      force: whether an existing file may be replaced.
 
     Returns:
       A line that says what was written.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a file that cannot be read, does not fit the model, or holds numbers
-        that are not finite; a target that is there already or cannot be.
+      FileNotFoundError: there is no such file.
+      ValueError: the source cannot be read, does not fit the model or holds numbers
+        that are not finite; or the target exists or cannot be written.
     """
     file = file_to_write(target)
     check_output(file, expand(source), force=force)
@@ -79,9 +81,9 @@ def convert(
 
 
 def _with_input(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
-    """The model with a normalisation that its user states."""
-    given = input_of({"mean": mean, "std": std}, model.meta["input_shape"][-1])
-    meta = {**model.meta, **given}
+    """Returns the model with a normalisation that the user states."""
+    stated = input_of({"mean": mean, "std": std}, model.meta["input_shape"][-1])
+    meta = {**model.meta, **stated}
     try:
         if not meta["mean"]:
             raise ValueError("found one of them, expected both")
@@ -92,6 +94,7 @@ def _with_input(model: Model, mean: Sequence[float], std: Sequence[float]) -> Mo
 
 
 def _numbers(text: str) -> tuple[float, ...]:
+    """Parses numbers with commas between."""
     try:
         return tuple(float(part) for part in text.strip("()").split(",") if part)
     except ValueError:
@@ -101,46 +104,65 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _options(text: str) -> dict[str, Any]:
+    """Parses a JSON object."""
     try:
-        found = json.loads(text)
+        options = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        options = None
+    if not isinstance(options, dict):
         raise argparse.ArgumentTypeError(f"found {text[:80]!r}, expected JSON {{...}}")
-    return found
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line and converts; returns the exit code."""
+    """Parses the command line, imports the weights and returns the exit code.
+
+    Args:
+      arguments: the command line, or None for that of the process.
+    """
     usage = "python -m diffkd_jax.import_weights"
     parser = argparse.ArgumentParser(usage, description="Imports PyTorch weights.")
     add = parser.add_argument
     add("--model", required=True, help="name of the model, as in the model table")
-    add("--from", required=True, dest="source", help="file, .safetensors or .pth")
-    add("--to", required=True, help="directory to write to, or file, .safetensors")
-    add("--force", action="store_true", help="replace a file that is there")
+    add(
+        "--from", required=True, dest="source", help=".safetensors or .pth file to read"
+    )
+    add("--to", required=True, help="directory, or .safetensors file, to write")
+    add("--force", action="store_true", help="replace an existing file")
     add("--image_size", type=int, default=224, help="pixels; a note unless --mean is")
-    add("--channels", type=int, default=3, help="of the images")
-    add("--mean", type=_numbers, default=(), help="of its images, as 0.485,0.456,0.406")
-    add("--std", type=_numbers, default=(), help="likewise, as 0.229,0.224,0.225")
-    add("--weights", default="", help="'ema' for the average, where a file has both")
-    add("--options", default="{}", type=_options, help='as {"deep_stem": false}')
-    given = parser.parse_args(arguments)
-    # What was chosen in the file, and which prefix was taken off.
+    add("--channels", type=int, default=3, help="channels of an image")
+    add(
+        "--mean",
+        type=_numbers,
+        default=(),
+        help="mean of its images, as 0.485,0.456,0.406",
+    )
+    add(
+        "--std", type=_numbers, default=(), help="their deviation, as 0.229,0.224,0.225"
+    )
+    add("--weights", default="", help="'ema' for the moving average")
+    add(
+        "--options",
+        default="{}",
+        type=_options,
+        help='of the model, as {"deep_stem": false}',
+    )
+    flags = parser.parse_args(arguments)
+    # The log says which set of weights was taken, and which prefix was taken off.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diffkd_jax").setLevel(logging.INFO)
-    shape = (given.image_size, given.image_size, given.channels)
+    shape = (flags.image_size, flags.image_size, flags.channels)
     try:
         line = convert(
-            given.model,
-            given.source,
-            given.to,
+            flags.model,
+            flags.source,
+            flags.to,
             shape,
-            given.weights,
-            given.options,
-            mean=given.mean,
-            std=given.std,
-            force=given.force,
+            flags.weights,
+            flags.options,
+            mean=flags.mean,
+            std=flags.std,
+            force=flags.force,
         )
     except (ValueError, OSError) as error:
         console.say(f"error: {error}", error=True)
