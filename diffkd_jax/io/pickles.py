@@ -152,12 +152,13 @@ def _read_line(file: IO[bytes]) -> str:
 
 def _unquote(line: bytes) -> str:
     """Returns the text in a quoted line, each byte as the letter of its number."""
-    if b"\\" not in line:
-        return line.decode("ascii").strip("'\"")
+    quote = line[:1]
+    if len(line) > 1 and quote in (b"'", b'"') and line.endswith(quote):
+        line = line[1:-1]
     # Python would warn about an escape that it does not know.
-    if not _ESCAPED.fullmatch(line):
-        return line.decode("ascii").strip("'\"")
-    return codecs.escape_decode(line[1:-1])[0].decode("latin-1")
+    if b"\\" in line and _ESCAPED.fullmatch(line):
+        return codecs.escape_decode(line)[0].decode("latin-1")
+    return line.decode("ascii")
 
 
 class _Machine:

@@ -79,7 +79,10 @@ def refuse_pointer(data: bytes, source: str) -> None:
     Raises:
       ValueError: the data are such a text; the message begins with ``source``.
 
-    >>> refuse_pointer(b"0123", "a.npz")
+    >>> refuse_pointer(b"/annex/objects/0123.npz", "a.npz")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: a.npz: found a pointer of git-annex in place of the file ...
     """
     if (kind := name_format(data)) in (LFS, ANNEX):
         raise ValueError(f"{source}: found {kind}, expected the file itself")

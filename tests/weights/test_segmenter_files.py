@@ -60,7 +60,7 @@ def test_exports_load_back(tmp_path):
     assert (loaded.module, loaded.meta) == (model.module, model.meta)
 
 
-def test_no_reference_defines_those_of_small_pictures(tmp_path):
+def test_no_reference_defines_those_for_small_images(tmp_path):
     with pytest.raises(ValueError, match=r"found '', expected one of \[\], those of"):
         export_torch(tmp_path / "file.safetensors", trained("deeplabv3_resnet8"))
 

@@ -200,11 +200,12 @@ def test_cifar_batches_of_python_2_are_read(tmp_path):
         b"(dp1\nS'data'\np2\ncnumpy.core.multiarray\n_reconstruct\np3\n(cnumpy\nndarray"
         b"\np4\n(I0\ntp5\nS'b'\np6\ntp7\nRp8\n(I1\n(I1\nI3072\ntp9\ncnumpy\ndtype\np10\n"
         b"(S'u1'\np11\nI0\nI1\ntp12\nRp13\n(I3\nS'|'\np14\nNNNI-1\nI-1\nI0\ntp15\nbI00\n"
-        b"S'" + b"\\x07" * 3072 + b"'\np16\ntp17\nbsS'labels'\np18\n(lp19\nI5\nas."
+        b"S'" + b"\\x07" * 3071 + b"\"'\np16\ntp17\nbsS'labels'\np18\n(lp19\nI5\nas."
     )
     image, label = cifar_pickles.read_batch(batch(tmp_path / "a", content), b"labels")
     assert image.shape == (1, 32, 32, 3)
-    assert (image == 7).all()
+    assert (image.transpose(0, 3, 1, 2).flatten()[:-1] == 7).all()
+    assert image[0, -1, -1, -1] == ord('"')
     assert label.tolist() == [5]
 
 
