@@ -24,7 +24,7 @@ from .weights.torch.names.classifiers import references
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published
 # it (torchvision 0.29: its metadata; Swin-L: DiffKD, table 3; EfficientNet-Lite:
 # the README of its TensorFlow original), of segmentation the mean IoU in % on COCO's
-# pictures with the 21 classes of VOC, of detection the box AP in % on COCO. Other files
+# images with the 21 classes of VOC, of detection the box AP in % on COCO. Other files
 # of the same definitions load too.
 WEIGHTS: dict[str, tuple[tuple[str, float], ...]] = {
     "resnet18": (("resnet18-f37072fd.pth", 69.76),),
@@ -70,7 +70,7 @@ any number of channels and returns a dict of named arrays, which taps name: the 
 below (`height x width x channels`), `pooled` and `logits`; networks of segmentation
 have no `pooled`, and their `logits` are maps; of detection they return `fpn`,
 `class_logits`, `box_codes`, `anchors` by level of a pyramid. Multiply-adds are those of
-convolutions and matrix products, for one picture. "Names of" lists the PyTorch
+convolutions and matrix products, for one image. "Names of" lists the PyTorch
 definitions whose weights load: `python -m diffkd_jax.import_weights --help`. Their
 files are not part of this project.
 
@@ -88,7 +88,7 @@ batch in training), `stride_in_first`, `fpn_channels`, `levels`, `extra`,
 RetinaNet and FCOS `tower_depth`, RetinaNet `scales`, FCOS `point_offset`,
 `level_scales`, and Faster R-CNN those of proposals and of pooling; the docstring of
 each says what gives mmdet's variant. They are torchvision's, and its files have 91
-classes: 80 of COCO, others that no picture has, and the background. In Faster R-CNN
+classes: 80 of COCO, others that no image has, and the background. In Faster R-CNN
 the latter is not counted (`num_classes=90`). The files of RetinaNet and Faster R-CNN
 were trained with an epsilon of 0 in the backbone's norms; here it is 1e-5.
 

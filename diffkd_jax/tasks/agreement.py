@@ -23,7 +23,11 @@ def agreement(meta: Meta) -> Evaluation:
     return Evaluation(_apply_both, _compare_classes, _score)
 
 
-def _apply_both(student: Callable, teacher: Callable, batch: Batch) -> Outputs:
+def _apply_both(
+    student: Callable[[Batch], Outputs],
+    teacher: Callable[[Batch], Outputs],
+    batch: Batch,
+) -> Outputs:
     """Returns the outputs of both models."""
     return {"student": student(batch), "teacher": teacher(batch)}
 

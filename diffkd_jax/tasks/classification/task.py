@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from ...bounds import Alpha, Part, Share
 from ...io import drawing
@@ -290,7 +290,7 @@ def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path
 
 def write(
     folder: pathlib.Path,
-    predictions: Iterable[tuple[str, Mapping, Mapping]],
+    predictions: Iterable[tuple[str, Outputs, Mapping[str, PyTree]]],
     meta: Meta,
 ) -> None:
     """Writes ``predictions.csv``: name, class and probability of each example.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ...io import drawing, valid_json
-from ..task import Meta
+from ..task import Meta, Outputs
 
 MOST_SHOWN = 6
 # Detections above this score are drawn, and in any case the best few.
@@ -138,7 +138,7 @@ def show(
 
 def write(
     folder: pathlib.Path,
-    predictions: Iterable[tuple[str, Mapping, Mapping]],
+    predictions: Iterable[tuple[str, Outputs, Mapping[str, PyTree]]],
     meta: Meta,
 ) -> None:
     """Writes detections as COCO's list of results, and the categories they refer to.

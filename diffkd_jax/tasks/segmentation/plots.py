@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int, PyTree, UInt8
 from PIL import Image
 
 from ...io import drawing
-from ..task import Evidence, Meta
+from ..task import Evidence, Meta, Outputs
 
 IGNORED_COLOUR = (255, 255, 255)
 MOST_SHOWN = 6
@@ -117,7 +117,7 @@ def show(
 
 def write(
     folder: pathlib.Path,
-    predictions: Iterable[tuple[str, Mapping, Mapping]],
+    predictions: Iterable[tuple[str, Outputs, Mapping[str, PyTree]]],
     meta: Meta,
     *,
     ids: UInt8[np.ndarray, " classes"] | None = None,
