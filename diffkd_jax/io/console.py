@@ -25,6 +25,9 @@ class Stream(io.TextIOWrapper):
 
     Letters that the encoding lacks are written as escapes. Nothing is buffered, so the
     interpreter has nothing left to write when it ends.
+
+    >>> Stream(1, "ascii").errors
+    'backslashreplace'
     """
 
     def __init__(self, descriptor: int, encoding: str):
@@ -148,14 +151,20 @@ def draw_progress(name: str, text: str, done: int, total: int) -> None:
 
 
 def clear() -> None:
-    """Erases the progress line unless it is finished."""
+    """Erases the progress line unless it is finished.
+
+    >>> clear()
+    """
     while _drawn:
         with contextlib.suppress(*REFUSALS):
             _drawn.pop().close()
 
 
 def flush() -> None:
-    """Flushes stdout and stderr if they exist."""
+    """Flushes stdout and stderr if they exist.
+
+    >>> flush()
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(*REFUSALS):

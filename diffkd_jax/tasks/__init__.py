@@ -1,4 +1,4 @@
-"""Tasks: functions that return a :class:`Task`, what a student learns to do."""
+"""Tasks by name: each is a function that returns a :class:`Task`."""
 
 from collections.abc import Callable, Mapping
 

@@ -10,7 +10,8 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from ...bounds import Channels
-from .layers import Stage, pool_and_classify, shared_layer
+from .layers import pool_and_classify, shared_layer
+from .residual import Stage
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from ...bounds import Factor, Part
 from .inverted_residual import InvertedResidual, round_channels
-from .layers import dilate, pool_and_classify, shared_layer
+from .layers import pool_and_classify, shared_layer
+from .residual import dilate
 
 # Channels and stride of each block of V1. A stage ends before the next stride.
 V1_BLOCKS = (

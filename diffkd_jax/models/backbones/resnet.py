@@ -7,14 +7,8 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from ...bounds import Channels, Part
-from .layers import (
-    BasicBlock,
-    Bottleneck,
-    Stage,
-    dilate,
-    pool_and_classify,
-    shared_layer,
-)
+from .layers import pool_and_classify, shared_layer
+from .residual import BasicBlock, Bottleneck, Stage, dilate
 
 
 class ResNet(nn.Module):

@@ -1,22 +1,19 @@
 """Image classification: cross-entropy, top-1 and top-5 accuracy, confusion."""
 
-import csv
 import functools
 import math
-import pathlib
-from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Num, PyTree
+from jaxtyping import Array, Bool, Float, Num
 
 from ...bounds import Alpha, Part, Share
-from ...io import drawing
 from ..classes import check_classes
 from ..task import Batch, Evidence, Meta, Outputs, Task
 from .mix import make_prepare
+from .plots import draw, write
 
 MOST_CLASSES_DRAWN = 30
 TARGET = {"label": 0}  # rank of each array of an example
@@ -265,90 +262,3 @@ def chance(split: Evidence, *, classes: int) -> float:
     if counts is not None and count:
         share = float(np.asarray(counts).sum(1).max()) / count
     return min(share + 2 * math.sqrt(share * (1 - share) / max(count, 1.0)), 1.0)
-
-
-def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path]:
-    """Draws the confusion matrix if there are few classes.
-
-    Args:
-      folder: folder of ``confusion.png``.
-      split: sums of :func:`evidence` over the split.
-      meta: description of the data; ``class_names`` if known.
-
-    Returns:
-      The files that were written: one, or none without ``confusion``.
-
-    >>> draw(pathlib.Path("figures"), Evidence({"count": 4.0}), {})
-    []
-    """
-    counts, names = split.sums.get("confusion"), meta.get("class_names")
-    if counts is None:
-        return []
-    names = names or [str(k) for k in range(len(counts))]
-    return [draw_confusion(folder / "confusion.png", np.asarray(counts), names)]
-
-
-def write(
-    folder: pathlib.Path,
-    predictions: Iterable[tuple[str, Outputs, Mapping[str, PyTree]]],
-    meta: Meta,
-) -> None:
-    """Writes ``predictions.csv``: name, class and probability of each example.
-
-    Args:
-      folder: an existing folder.
-      predictions: for each example its name, its results of :func:`predict` without the
-        batch axis, and the example itself, which is not read.
-      meta: description of the data: ``num_classes``, and ``class_names`` if known.
-
-    >>> import tempfile
-    >>> predicted = {"label": np.array(1), "probability": np.array([0.25, 0.75])}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write(pathlib.Path(folder), [("a.png", predicted, {})], {"num_classes": 2})
-    ...     (pathlib.Path(folder) / "predictions.csv").read_text().split()
-    ['name,class,probability', 'a.png,1,0.75']
-    """
-    names = meta.get("class_names") or range(meta["num_classes"])
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("name", "class", "probability"))
-        for name, predicted, _ in predictions:
-            label = int(predicted["label"])
-            probability = float(predicted["probability"][label])
-            writer.writerow((name, names[label], probability))
-
-
-@drawing.defaults()
-def draw_confusion(
-    path: pathlib.Path, counts: Num[np.ndarray, "classes classes"], names: Sequence[str]
-) -> pathlib.Path:
-    """Draws which classes are predicted for each label, in percent of the label.
-
-    Args:
-      path: PNG file to write.
-      counts: ``[classes, classes]``, examples; rows are labels, columns predictions.
-      names: names of the classes.
-
-    Returns:
-      The path.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder) / "confusion.png"
-    ...     draw_confusion(path, np.eye(2), ("cat", "dog")).name
-    'confusion.png'
-    """
-    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.5 + 0.45 * len(counts)
-    figure, axis = drawing.subplots(figsize=(side, side))
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    for (row, column), share in np.ndenumerate(shares):
-        if share >= 0.5:
-            colour = "white" if share > 60 else "black"
-            text = f"{share:.0f}"
-            axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
-    ticks, labels = range(len(names)), drawing.labels(names)
-    axis.set_xticks(ticks, labels, rotation=60, ha="right")
-    axis.set_yticks(ticks, labels)
-    axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")
-    return drawing.save_figure(figure, path)

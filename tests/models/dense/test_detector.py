@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from diffkd_jax import models
-from diffkd_jax.models.backbones.layers import Bottleneck, ConvNorm
+from diffkd_jax.models.backbones.layers import ConvNorm
+from diffkd_jax.models.backbones.residual import Bottleneck
 from diffkd_jax.models.dense.fpn import Fpn
 from diffkd_jax.models.fold import fold
 from diffkd_jax.models.model import by_path

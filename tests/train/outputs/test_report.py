@@ -12,7 +12,7 @@ import pytest
 from diffkd_jax.io import drawing
 from diffkd_jax.io.best_effort import noting
 from diffkd_jax.io.drawing import literal
-from diffkd_jax.tasks.classification.task import draw_confusion
+from diffkd_jax.tasks.classification.plots import draw_confusion
 from diffkd_jax.train.outputs import examples, plots, report
 
 ODD = (
