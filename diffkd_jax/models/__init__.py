@@ -11,7 +11,9 @@ from .dense.faster_rcnn import FasterRcnn
 from .dense.fcos import Fcos
 from .dense.retinanet import RetinaNet
 from .dense.segmenter import Segmenter
-from .model import Model, from_equinox, from_linen, from_nnx
+from .equinox_modules import from_equinox
+from .model import Model, from_linen
+from .nnx_modules import from_nnx
 from .registry import (
     CIFAR_MODELS,
     DETECTION_MODELS,
