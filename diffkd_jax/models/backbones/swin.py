@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from .layers import drop_path, pool_and_classify
 normal = nn.initializers.truncated_normal(0.02)
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
 HEAD_CHANNELS = 32
+AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 
 
 class Swin(nn.Module):
@@ -214,7 +215,7 @@ class SwinBlock(nn.Module):
         return linear(c, name="projection")(mixed.reshape(x.shape))
 
 
-def _windows(x: jax.Array, size: int) -> jax.Array:
+def _windows(x: AnyArray, size: int) -> AnyArray:
     """Reshapes ``[b, h, w, c]`` to ``[b, windows, size * size, c]``."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // size, size, w // size, size, c)

@@ -84,7 +84,8 @@ def retinanet_losses(
       outputs: outputs of the model, see the module.
       target: ``boxes`` float ``[b, m, 4]`` in pixels, ``classes`` int ``[b, m]`` and
         ``valid`` bool ``[b, m]``, false for rows of padding.
-      high: IoU from which an anchor has an object.
+      high: IoU from which an anchor has an object. The best anchors of an object have
+        it at any IoU.
       low: IoU below which an anchor has no object. Anchors between ``low`` and ``high``
         do not count.
       by_batch: if true, both losses are divided by the mean number of anchors with an
