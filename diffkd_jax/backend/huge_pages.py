@@ -29,8 +29,7 @@ def restart(setting: pathlib.Path = SETTING) -> None:
 
     The C library reads its settings when a process starts, so a process cannot change
     its own. Nothing happens if there is nothing to gain, or if the environment already
-    has the
-    setting: ``GLIBC_TUNABLES=glibc.malloc.hugetlb=0`` turns this off.
+    has the setting: ``GLIBC_TUNABLES=glibc.malloc.hugetlb=0`` turns this off.
 
     Args:
       setting: file that says when the system gives huge pages.

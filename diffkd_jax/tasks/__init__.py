@@ -3,22 +3,22 @@
 from collections.abc import Callable, Mapping
 
 from .agreement import agreement
-from .classification import task as classification
-from .detection import task as detection
-from .segmentation import task as segmentation
+from .classification import task as classification_task
+from .detection import task as detection_task
+from .segmentation import task as segmentation_task
 from .task import Evaluation, Evidence, Task
 
 TASKS: dict[str, Callable[..., Task]] = {
-    "classification": classification.classification,
-    "segmentation": segmentation.segmentation,
-    "detection": detection.detection,
+    "classification": classification_task.classification,
+    "segmentation": segmentation_task.segmentation,
+    "detection": detection_task.detection,
 }
 
 # Rank of each array that the target of one example holds, by task.
 TARGETS: dict[str, Mapping[str, int]] = {
-    "classification": classification.TARGET,
-    "segmentation": segmentation.TARGET,
-    "detection": detection.TARGET,
+    "classification": classification_task.TARGET,
+    "segmentation": segmentation_task.TARGET,
+    "detection": detection_task.TARGET,
 }
 
 # Further evaluations: functions from the description of the data to an Evaluation.

@@ -89,7 +89,7 @@ def retinanet_losses(
       low: IoU below which an anchor has no object. Anchors between ``low`` and ``high``
         do not count.
       by_batch: if true, both losses are divided by the mean number of anchors with an
-        object over the batch, as in MMDetection. Otherwise the loss of each image is
+        object over the batch, as in mmdetection. Otherwise the loss of each image is
         divided by its own number, as in torchvision. The number of an image is at
         least 1.
       to_truth: see :func:`diffkd_jax.ops.assign.match`.

@@ -1,26 +1,28 @@
 """Object detection: losses by part, and average precision as in COCO.
 
-Between a file of annotations and its average precision, a box takes eight forms. Here
-is each form with the function that makes it; all modules are below ``diffkd_jax``.
+Between a file of annotations and its average precision, a box takes eight forms. Each
+line says which function makes the form; all modules are below ``diffkd_jax``.
 
-1. The file of COCO holds left, top, width and height, or left, top, right and bottom
-   (``data.options.corners``).
-2. ``data.formats.coco_json.read_table`` returns ``Read``: float64 ``[m, 4]``, all
-   images in the order of the file. From here on boxes are corners ``x1 y1 x2 y2``, in
-   pixels of the stored image.
-3. ``data.images.objects.collect`` returns ``Objects``: float32 ``[m, 4]``, clipped to
-   the images and sorted by image.
-4. ``data.images.objects.padded`` returns float32 ``[n, m, 4]``: one row of boxes for
-   each image, with zeros as padding.
-5. ``data.transforms.boxes`` returns ``[b, m, 4]`` in pixels of the image that the model
-   sees. For evaluation it keeps form 4 as ``stored``.
-6. ``ops.boxes`` encodes boxes relative to anchors, the form that models predict:
-   ``[b, n, 4]``. The functions ``detect`` decode predictions to form 5.
-7. :func:`.plots.stored_boxes` returns detections to pixels of the stored image.
-8. :func:`.average_precision.curves` makes one array of all images, float64 ``[m, 4]``,
-   with left, top, width and height.
+1. The file of COCO holds left, top, width and height, or with the option ``corners`` of
+   the data set left, top, right and bottom.
+2. ``data.formats.coco_json.read_coco_table``: float64 ``[m, 4]``, all images in the
+   order of the file. From here on boxes are corners ``x1 y1 x2 y2``, in pixels of the
+   stored image.
+3. ``data.images.objects.collect``: float32 ``[m, 4]``, clipped to the images and sorted
+   by image.
+4. ``data.images.objects.padded``: float32 ``[n, m, 4]``, the boxes of each image,
+   padded with zeros to the same number.
+5. ``data.transforms.boxes.boxes_to_train`` and
+   ``data.transforms.boxes.boxes_to_evaluate``: ``[b, m, 4]`` in pixels of the image
+   that the model sees. For evaluation, form 4 is kept as ``stored``.
+6. ``ops.boxes.encode_boxes`` or, for FCOS, ``ops.boxes.encode_distances``: ``[b, n,
+   4]`` relative to anchors. Models predict this form, and ``detect`` decodes it to
+   form 5.
+7. ``tasks.detection.plots.stored_boxes``: detections in pixels of the stored image.
+8. ``tasks.detection.average_precision.curves``: float64 ``[m, 4]``, all images in one
+   array, as left, top, width and height.
 
-Detections are written as left, top, width and height of form 7.
+Detections are written to files in form 7, as left, top, width and height.
 """
 
 import functools
@@ -89,14 +91,14 @@ def detection(
       meta: description of the data, with ``num_classes``.
       box_weight: weight of the losses of boxes, 0 or more.
       by_batch: for RetinaNet: if true, losses are divided by the number of objects in
-        the whole batch, as in MMDetection; otherwise by that of each image, as in
+        the whole batch, as in mmdetection; otherwise by that of each image, as in
         torchvision.
       beta: for Faster R-CNN: the ``beta`` of the smooth L1 loss of boxes, 0 or more.
-        None stands for 1/9, as in torchvision; 0 gives L1, as in MMDetection.
+        None stands for 1/9, as in torchvision; 0 gives L1, as in mmdetection.
       to_truth: for RetinaNet: IoU in [0, 1] from which the best anchor of an object is
-        assigned to that object, as in MMDetection (0). None gives torchvision's rule,
+        assigned to that object, as in mmdetection (0). None gives torchvision's rule,
         see :func:`diffkd_jax.ops.assign.match`.
-      clamp_below: if true, box codes are limited on both sides, as in MMDetection. Not
+      clamp_below: if true, box codes are limited on both sides, as in mmdetection. Not
         read for FCOS.
       score: score in [0, 1) above which a detection is kept. None for this and the next
         three stands for the detector's usual value.

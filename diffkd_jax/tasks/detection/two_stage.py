@@ -37,7 +37,7 @@ def losses(
         the module.
       target: ``boxes`` float ``[b, m, 4]`` in pixels, ``classes`` int ``[b, m]`` and
         ``valid`` bool ``[b, m]``, false for rows of padding.
-      beta: the ``beta`` of the smooth L1 loss of boxes; 0 gives L1, as in MMDetection.
+      beta: the ``beta`` of the smooth L1 loss of boxes; 0 gives L1, as in mmdetection.
 
     Returns:
       ``objectness``, ``proposal_box``, ``class`` and ``box``: scalars, means over the

@@ -1,6 +1,8 @@
 """Detection as a task: scores, predictions that are drawn and written."""
 
 import json
+import pydoc
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 from diffkd_jax.models import build_network, from_linen
 from diffkd_jax.named import call
+from diffkd_jax.tasks.detection import task as detection_module
 from diffkd_jax.tasks.detection.plots import write
 from diffkd_jax.tasks.detection.task import collect_evidence, detection
 from diffkd_jax.tasks.task import Evidence
@@ -262,3 +265,11 @@ def test_each_picture_counts_once_on_any_number_of_devices(devices, batch):
     expected = task.score(jax.device_get(task.evidence(apply({}, whole), whole)))
     assert task.score(seen) == pytest.approx(expected, abs=0, nan_ok=True)
     assert 0.1 < expected["ap"] < 0.9
+
+
+def test_functions_that_change_the_form_of_a_box_exist():
+    """The list in the docstring of the module names them."""
+    text = detection_module.__doc__
+    names = re.findall(r"``((?:data|ops|tasks)\.[\w.]+)``", text)
+    assert len(names) == 9
+    assert [n for n in names if pydoc.locate(f"diffkd_jax.{n}") is None] == []
