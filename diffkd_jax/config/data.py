@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from ..bounds import Share, Words
-from .section import AtLeastOne, Count, Free, Section, raise_problems
+from .section import AtLeastOne, Count, Free, OfMachine, Section, raise_problems
 
 Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
 ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
@@ -132,17 +132,17 @@ class DataConfig(Section):
     """Standard deviation of the levels by which images are divided."""
     exact_crops: bool = False
     """Let resized_crop filter as Pillow does, which is slower."""
-    num_threads: Annotated[int, Field(ge=0, le=1024), Free] = 2
+    num_threads: Annotated[int, Field(ge=0, le=1024), OfMachine] = 2
     """Threads that prepare batches."""
-    num_workers: Annotated[int, Field(ge=0, le=1024), Free] = 0
+    num_workers: Annotated[int, Field(ge=0, le=1024), OfMachine] = 0
     """Worker processes that prepare batches; 0 for threads."""
-    max_unreadable: Annotated[Share, Free] = 0.001
+    max_unreadable: Annotated[Share, OfMachine] = 0.001
     """Share of images that may be unreadable."""
     max_doubtful: Annotated[Share, Free] = 0.01
     """Share of duplicates and of evaluation images that are also in training."""
     max_level: Annotated[int, Field(ge=0, le=65535)] = 0
     """Level of white in images of 16 bits, such as 4095; 0 for 65535."""
-    stalled_seconds: Annotated[Seconds, Free] = 600.0
+    stalled_seconds: Annotated[Seconds, OfMachine] = 600.0
     """Seconds without a batch after which the run ends."""
 
     @model_validator(mode="after")

@@ -10,15 +10,14 @@ from flax.traverse_util import flatten_dict
 from .defaults import base
 from .recorded import as_tuples, check_named, import_paths, read_record
 from .resolve import as_mapping
+from .section import OfMachine
+from .sections import FIELDS
 
 LOG = logging.getLogger(__name__)
 # What the score of a student depends on.
 SECTIONS = ("data", "task", "student", "mix", "train")
 # Fields of the machine that the command runs on.
-OF_MACHINE = {
-    f"data.{name}"
-    for name in ("num_threads", "num_workers", "max_unreadable", "stalled_seconds")
-}
+OF_MACHINE = {path for path, field in FIELDS.items() if field.has(OfMachine)}
 # Fields that may hold an import path.
 NAMES = {"data": "name", "task": "name", "student": "model"}
 # Fields that belong to what is named there, and not to another data set or model.

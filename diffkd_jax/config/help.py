@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping
 
 from ..bounds import expected
-from .section import FieldOf
+from .section import FieldOf, Free
 from .sections import FIELDS
 
 WIDTH = 80
@@ -27,7 +27,7 @@ def describe_fields() -> str:
 
 def _describe(field: FieldOf) -> str:
     facts = [f"default: {_shown(field)}", expected(field.kind)]
-    if field.is_free:
+    if field.has(Free):
         facts.append("free")
     first, *rest = textwrap.wrap(f"--config.{field.path}: {field.meaning}", WIDTH - 4)
     rest += textwrap.wrap(f"({'; '.join(filter(None, facts))})", WIDTH - 4)

@@ -23,6 +23,10 @@ class Free:
     """The mark of a field that may change between two calls on one workdir."""
 
 
+class OfMachine(Free):
+    """The mark of a free field that belongs to the machine a command runs on."""
+
+
 class Section(pydantic.BaseModel):
     """A group of fields. The line below a field says what it means.
 
@@ -52,7 +56,11 @@ class FieldOf(NamedTuple):
     kind: Any
     default: Any
     meaning: str
-    is_free: bool
+
+    def has(self, mark: type[Free]) -> bool:
+        """Returns whether the field has a mark, or one derived from it."""
+        marks = getattr(self.kind, "__metadata__", ())
+        return any(isinstance(m, type) and issubclass(m, mark) for m in marks)
 
 
 def fields_of(model: type[Section], at: str = "") -> Iterator[FieldOf]:
@@ -64,7 +72,7 @@ def fields_of(model: type[Section], at: str = "") -> Iterator[FieldOf]:
 
     >>> class Mesh(Section):
     ...     fsdp: Annotated[AtLeastOne, Free] = 1
-    >>> [(field.path, field.is_free) for field in fields_of(Mesh, "mesh.")]
+    >>> [(field.path, field.has(Free)) for field in fields_of(Mesh, "mesh.")]
     [('mesh.fsdp', True)]
     """
     for name, info in model.model_fields.items():
@@ -77,7 +85,6 @@ def fields_of(model: type[Section], at: str = "") -> Iterator[FieldOf]:
                 type_of(info),
                 info.get_default(call_default_factory=True),
                 info.description or "",
-                Free in info.metadata,
             )
 
 

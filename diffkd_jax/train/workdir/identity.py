@@ -12,6 +12,7 @@ from ... import __version__
 from ...config.defaults import base
 from ...config.recorded import check_version
 from ...config.resolve import resolve
+from ...config.section import Free
 from ...config.sections import FIELDS, Config
 from ...io import valid_json
 from ...tasks.classes import first_difference
@@ -27,7 +28,7 @@ from .directory import (
 
 LOG = logging.getLogger(__name__)
 # Fields that may change between two calls on the same workdir.
-FREE = {path for path, field in FIELDS.items() if field.is_free}
+FREE = {path for path, field in FIELDS.items() if field.has(Free)}
 KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
 TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
 CHANGED = "changed"  # another: fields that changed after a stop, from and to
