@@ -60,8 +60,8 @@ def check_section(
     Raises:
       ValueError: Values are wrong, see :func:`resolve`.
 
-    >>> from .data import Data
-    >>> check_section(Data, {"paddings": 3}, "data.")
+    >>> from .data import DataConfig
+    >>> check_section(DataConfig, {"paddings": 3}, "data.")
     Traceback (most recent call last):
     ValueError: data.paddings: found 3, expected no such field; nearest: padding
     """
