@@ -1,4 +1,4 @@
-"""Pictures and their targets: data sets, and what a run takes of them."""
+"""Images and their targets: data sets, and the part of them that a run uses."""
 
 from .dataset import Data, open_data
 from .images.decoding import Encoded

@@ -1,4 +1,4 @@
-"""Names of the classes of known data sets, which their labels are known by."""
+"""Names of the classes of known data sets, recognised by their labels."""
 
 import hashlib
 
@@ -42,11 +42,11 @@ def names_of_labels(*labels: np.ndarray, classes: int) -> tuple[str, ...]:
     """Returns the names of classes if the labels are those of a known data set.
 
     Args:
-      labels: integers, of each split.
-      classes: how many there are.
+      *labels: integers, labels of each split.
+      classes: number of classes.
 
     Returns:
-      The names, or numbers from 0 as texts if any of the splits is not known.
+      The names, or numbers from 0 as text if any of the splits is unknown.
 
     >>> names_of_labels(np.array([0, 1]), classes=2)
     ('0', '1')
@@ -58,6 +58,7 @@ def names_of_labels(*labels: np.ndarray, classes: int) -> tuple[str, ...]:
 
 def _checksum(label: np.ndarray) -> str:
     # Labels are numbers below 256 in all of these; others are not known.
+    """Returns the SHA-256 of labels, or "" if they do not fit one byte each."""
     if label.size and (label.min() < 0 or label.max() > 255):
         return ""
     return hashlib.sha256(label.astype(np.uint8).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""From the section ``data`` of a config to the data of a run."""
+"""The data of a run: opened, checked and split as the section ``data`` says."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -24,24 +24,25 @@ LOG = logging.getLogger(__name__)
 
 
 class Data(NamedTuple):
-    """What to train and evaluate on.
+    """The data that a run trains and evaluates on.
 
     Attributes:
       train: the training split.
       evaluation: the evaluation split.
-      meta: JSON values: ``num_classes``, ``class_names`` in label order, ``channels``
-        and ``image_size`` (height, width) of a normalised training picture, ``mean``
-        and ``std`` by which it is normalised; with masks
-        ``ignore`` (the class that does not count) and maybe ``palette``.
-      train_shape: of a normalised training picture, ``[h, w, c]``.
-      eval_shape: of one to evaluate on.
-      splits: all that there are, by name.
-      target: of one training example, arrays ``[1, ...]``; for their shapes.
-      normalise: a batch whose pictures are uint8 to what models take: zero outside
-        ``size``, where the batch has it.
-      transform: how targets follow their images.
+      meta: JSON values: ``num_classes``; ``class_names`` in label order; ``channels``
+        and ``image_size`` (height, width) of a normalised training image; ``mean`` and
+        ``std`` of the normalisation; with masks, ``ignore`` (the class that does not
+        count) and optionally ``palette``.
+      train_shape: shape of a normalised training image, ``(h, w, c)``.
+      eval_shape: shape of a normalised evaluation image.
+      splits: all splits by name.
+      target: target of one training example, arrays ``[1, ...]``, for their shapes.
+      normalise: function that normalises the uint8 images of a batch. Outside ``size``,
+        if the batch holds it, the result is zero.
       sized: whether training batches hold ``size``, int32 ``[n, 2]``: height and width
-        of what is picture, beside which there is padding.
+        without padding.
+      assumed: whether the data are blank, for a dry run.
+      transform: how targets follow their images.
     """
 
     train: Split
@@ -57,22 +58,22 @@ class Data(NamedTuple):
     transform: TargetTransform = LABELS
 
     def record(self) -> dict[str, list]:
-        """What a run records, to know its data by."""
+        """Returns what a run records to recognise its data."""
         pictures = [self.train.size, self.evaluation.size]
         return {"classes": list(self.meta["class_names"]), "pictures": pictures}
 
 
 def open_data(options: DataConfig) -> Data:
-    """Opens the data; parts off the held-out split where it is asked for.
+    """Opens the data of a run, and holds out a part of the training split if asked to.
 
-    Classes without a training picture are named in the log.
+    Classes without a training image are named in the log.
 
     Args:
       options: the section ``data`` of a config.
 
     Raises:
-      ValueError: unknown names, classes that are not ``data.num_classes``, or more
-        that cannot be right than ``data.max_doubtful``.
+      ValueError: unknown names, a number of classes other than ``data.num_classes``, or
+        a larger share of findings than ``data.max_doubtful``.
     """
     used = {options.train_split, options.eval_split} - {"holdout"}
     own = dict(options.options)
@@ -178,7 +179,7 @@ def _first_target(split: Split) -> Mapping[str, Any]:
 
 
 def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:
-    """Renames splits, in place, that a config names in another Unicode form."""
+    """Renames splits, in place, that the config writes in another Unicode form."""
     find = make_name_finder(list(splits))
     for field in ("train_split", "eval_split"):
         wanted = getattr(options, field)
@@ -188,23 +189,25 @@ def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:
 
 
 def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
+    """Warns of classes without a training image."""
     if train.label is None or not names:
         return
     seen = np.bincount(train.label, minlength=len(names)) > 0
     if not seen.all():
         unseen = some_of(names[k] for k in np.flatnonzero(~seen))
-        LOG.warning("classes without a training picture: %s", unseen)
+        LOG.warning("classes without a training image: %s", unseen)
 
 
 def _check_picture(options: DataConfig, size: Sequence[int], channels: int) -> None:
+    """Refuses augmentation that does not fit the size or channels of images."""
     if options.augment == "crop_flip" and options.padding > max(size):
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "
-            "side of the pictures"
+            "side of the images"
         )
     for field in ("rand_augment", "color_jitter"):
         if (strength := getattr(options, field)) and channels not in (1, 3):
             raise ValueError(
-                f"data.{field}: found {strength} for pictures of {channels} "
+                f"data.{field}: found {strength} for images of {channels} "
                 "channels, expected 0"
             )

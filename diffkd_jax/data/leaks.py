@@ -1,4 +1,4 @@
-"""Evaluation images that are also in training, found without decoding any."""
+"""Evaluation images that are also in training, found without decoding images."""
 
 import collections
 import hashlib
@@ -11,50 +11,50 @@ from .formats.text import normalise_name
 from .split import Doubt, Split, Stored, some_of
 
 LOG = logging.getLogger(__name__)
-MOST_FILES = 5000  # of both splits, all of which are compared by their content
-MOST_BYTES = 2**30  # that are read and compared
-MOST_LOOKED_AT = 500  # images of larger sets, among those that share a file name
+MAX_FILES = 5000  # in both splits together, for all files to be compared
+MAX_BYTES = 2**30  # largest number of bytes to read and compare
+MAX_EXAMINED = 500  # images of larger sets, of those that share a file name
 Candidates = dict[int, list[int]]  # evaluation row to rows of training
 
 
 def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Doubt, ...]:
     """Counts evaluation images that are also in training, and logs the first of them.
 
-    Arrays in memory and small sets of files are compared by their bytes. In larger sets
-    files are compared that have one name in both splits: up to :data:`MOST_LOOKED_AT`
-    of them, from which the number is estimated. Images that were stored anew, at
-    another size or quality, are not found.
+    Arrays in memory and small sets of files are compared by their bytes. In larger
+    sets, only files with the same name in both splits are compared, up to
+    :data:`MAX_EXAMINED` of them, and the number is estimated. Images that were saved
+    again, at another size or quality, are not found.
 
     Args:
       train: training split.
-      evaluation: another split.
-      where: name of both, for messages.
+      evaluation: evaluation split.
+      where: name of the data set, for messages.
 
     Returns:
-      One doubt, or none.
+      One finding, or none.
     """
     first, second = train.stored, evaluation.stored
     if first is None or second is None:
         return ()
-    whole = _of_one_content(first, train.size, second, evaluation.size)
-    if whole is not None:
-        found, count, about = whole, len(whole), ""
+    by_content = _of_one_content(first, train.size, second, evaluation.size)
+    if by_content is not None:
+        copies, count, about = by_content, len(by_content), ""
     else:
         candidates = _of_one_name(first, second)
         rows = sorted(candidates)
-        some = np.unique(np.linspace(0, len(rows), MOST_LOOKED_AT, False).astype(int))
-        looked_at = [rows[i] for i in some] if rows else []
-        found = [
-            row for row in looked_at if _is_copy(second, row, first, candidates[row])
+        chosen = np.unique(np.linspace(0, len(rows), MAX_EXAMINED, False).astype(int))
+        examined = [rows[i] for i in chosen] if rows else []
+        copies = [
+            row for row in examined if _is_copy(second, row, first, candidates[row])
         ]
-        count = round(len(found) * len(rows) / max(len(looked_at), 1))
-        about = "about " if len(looked_at) < len(rows) else ""
-    if not found:
+        count = round(len(copies) * len(rows) / max(len(examined), 1))
+        about = "about " if len(examined) < len(rows) else ""
+    if not copies:
         return ()
     text = (
         f"{where}: {about}{count} of {evaluation.size} evaluation images are also in "
         "training, so scores are better than on new images: "
-        f"{some_of(map(evaluation.name, found), 3)}"
+        f"{some_of(map(evaluation.name, copies), 3)}"
     )
     LOG.warning("%s", text)
     return (Doubt(count, evaluation.size, text),)
@@ -65,10 +65,10 @@ def _of_one_content(
 ) -> list[int] | None:
     """Returns evaluation rows with the bytes of a training image; None if too many.
 
-    Of evaluation images with the same bytes the first counts.
+    Of several evaluation images with the same bytes only the first is returned.
     """
     in_memory = first.in_memory and second.in_memory
-    if not in_memory and train_size + evaluation_size > MOST_FILES:
+    if not in_memory and train_size + evaluation_size > MAX_FILES:
         return None
     sizes = [
         [-1 if part.size is None else part.size(i) for i in range(count)]
@@ -77,17 +77,17 @@ def _of_one_content(
     common = set(sizes[0]) & set(sizes[1])
     chosen = [[i for i, size in enumerate(part) if size in common] for part in sizes]
     total = sum(part[i] for part, rows in zip(sizes, chosen, strict=True) for i in rows)
-    if total > MOST_BYTES:
+    if total > MAX_BYTES:
         return None
     known = {_digest(first.read(i)) for i in chosen[0]}
-    known.discard(_digest(b""))  # of files that cannot be read
-    # Each content counts once: blank images are alike, and no leak.
+    known.discard(_digest(b""))  # files that cannot be read
+    # Each content counts once, since blank images are alike and are not a leak.
     shared = {_digest(second.read(i)): i for i in reversed(chosen[1])}
     return sorted(i for digest, i in shared.items() if digest in known)
 
 
 def _of_one_name(first: Stored, second: Stored) -> Candidates:
-    """Returns for each evaluation image the training images of the same file name."""
+    """Returns for each evaluation image the training images with the same file name."""
     if first.files is None or second.files is None:
         return {}
     names = collections.defaultdict(list)
@@ -100,12 +100,13 @@ def _of_one_name(first: Stored, second: Stored) -> Candidates:
 
 
 def _base(path: bytes) -> bytes | str:
+    """Returns the file name of a path, in one Unicode form."""
     name = path.rpartition(b"/")[2]
     return name if name.isascii() else normalise_name(os.fsdecode(name))
 
 
 def _is_copy(second: Stored, row: int, first: Stored, others: list[int]) -> bool:
-    """Whether an image has the bytes of one of the other split."""
+    """Returns whether an image has the bytes of one of the other split."""
     if any(_path(first, other) == _path(second, row) for other in others):
         return True
     assert first.size is not None
@@ -116,9 +117,11 @@ def _is_copy(second: Stored, row: int, first: Stored, others: list[int]) -> bool
 
 
 def _path(stored: Stored, row: int) -> bytes:
+    """Returns the path of an image."""
     assert stored.files is not None
     return os.path.join(stored.folder, stored.files[row])
 
 
 def _digest(data: bytes) -> bytes:
+    """Returns a short hash of some bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()

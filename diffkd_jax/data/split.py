@@ -1,4 +1,4 @@
-"""Splits of a data set: random access to pictures and their targets."""
+"""Splits of a data set: random access to images and their targets."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_CLASSES = 1_000_000  # more than any set has, and a bound on what a file can ask
+MAX_CLASSES = 1_000_000  # more than any data set has; bounds what a file can ask for
 
 
 class Known(NamedTuple):
-    """What is known of pictures with boxes without reading them.
+    """What is known of images with boxes before they are read.
 
     Attributes:
-      usable: int32 ``[n]``, objects to train on.
-      ignored: int32 ``[n]``, the others.
-      sides: int32 ``[n, 2]``, height and width that the boxes are for.
-      ids: bytes ``[n]``, what the file calls each picture, as JSON.
-      where: what to call the split in messages.
+      usable: int32 ``[n]``, number of objects to train on.
+      ignored: int32 ``[n]``, number of other objects.
+      sides: int32 ``[n, 2]``, height and width of the annotated image.
+      ids: bytes ``[n]``, id of each image in its file, as JSON.
+      where: name of the split, for messages.
     """
 
     usable: np.ndarray
@@ -28,7 +28,11 @@ class Known(NamedTuple):
     where: str
 
     def of(self, rows: np.ndarray) -> "Known":
-        """What is known of some of the pictures."""
+        """Returns what is known of some of the images.
+
+        Args:
+          rows: the images.
+        """
         usable, ignored = self.usable[rows], self.ignored[rows]
         return Known(usable, ignored, self.sides[rows], self.ids[rows], self.where)
 
@@ -37,11 +41,12 @@ class Stored(NamedTuple):
     """How the images of a split are stored, to compare them without decoding.
 
     Attributes:
-      read: row to the bytes of its file, or of its pixels.
-      size: row to the number of those bytes; None where only reading tells it.
-      files: bytes ``[n]``, paths of the images below ``folder``; None where they are
-        not files of their own.
-      folder: the folder of the files.
+      read: function from a row to the bytes of its file, or of its pixels.
+      size: function from a row to the number of these bytes; None if only reading tells
+        it.
+      files: bytes ``[n]``, paths of the images below ``folder``; None if they are not
+        files of their own.
+      folder: folder of the files.
       in_memory: whether they are arrays in memory.
     """
 
@@ -52,7 +57,11 @@ class Stored(NamedTuple):
     in_memory: bool = False
 
     def of(self, rows: np.ndarray) -> "Stored":
-        """Returns how some of the images are stored."""
+        """Returns how some of the images are stored.
+
+        Args:
+          rows: the images.
+        """
         size = self.size
         return Stored(
             lambda i: self.read(int(rows[i])),
@@ -64,12 +73,12 @@ class Stored(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """Examples or objects of a split that cannot be right.
+    """A finding about a split: examples or objects that cannot be right.
 
     Attributes:
-      number: how many.
-      total: how many there are in all.
-      text: what they are, with their place and the first of them, for messages.
+      number: how many there are.
+      total: number of all examples or objects.
+      text: description for messages, with the place and the first of them.
     """
 
     number: int
@@ -78,25 +87,25 @@ class Doubt(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Random access to pictures and their targets.
+    """Random access to images and their targets.
 
     Attributes:
       size: number of examples.
-      fetch: indices ``[n]`` to ``{"image": uint8 [n, h, w, c], "target": {...}}``, the
-        target's arrays being ``[n, ...]``: ``{"label": int32 [n]}`` for classes,
+      fetch: function from rows ``[n]`` to a batch,
+        ``{"image": uint8 [n, h, w, c], "target": {...}}``.
+        Arrays of the target are ``[n, ...]``: ``{"label": int32 [n]}`` for classes;
         ``{"label": uint8 [n, h, w]}`` for masks, or a list of
         :class:`diffkd_jax.data.images.masks.EncodedMask`; for boxes see
-        :func:`diffkd_jax.data.images.objects.padded`.
-        Pictures of different sizes come as a list, of arrays ``[h, w, c]`` or of files
-        that are not decoded yet.
-      name: index to what a person would look for: a path, or a number.
-      label: int32 ``[size]``, of all examples, where they are known without reading
+        :func:`diffkd_jax.data.images.objects.padded`. Images of different sizes are a
+        list of arrays ``[h, w, c]``, or of files that are not decoded yet.
+      name: function from a row to a name for people: a path, or a number.
+      label: int32 ``[size]``, labels of all examples, if they are known without reading
         them.
-      known: of pictures with boxes, likewise.
-      group: int ``[size]``; all examples of a batch are of one group.
-      stored: how the images are stored; None where images are made when they are
-        fetched, or where it is not known.
-      doubts: what was found in it that cannot be right.
+      known: the same for images with boxes.
+      group: int ``[size]``; all examples of a batch have one group.
+      stored: how the images are stored; None if images are made when they are fetched,
+        or if it is not known.
+      doubts: findings about the split.
     """
 
     size: int
@@ -113,9 +122,9 @@ class Dataset(NamedTuple):
     """Splits by name, and what is known of all of them.
 
     Attributes:
-      splits: split by name.
-      class_names: in label order, none where there are no classes.
-      meta: further JSON values for tasks and models; ``class_names`` may stand here.
+      splits: splits by name.
+      class_names: names of the classes in label order, () without classes.
+      meta: further JSON values for tasks and models; ``class_names`` may be here.
       transform: how targets follow their images, a
         :class:`diffkd_jax.data.transforms.TargetTransform`, for a kind of target that
         is not built in; None for labels, masks and boxes.
@@ -130,10 +139,16 @@ class Dataset(NamedTuple):
 def array_split(
     image: np.ndarray, label: np.ndarray, classes: int, where: str
 ) -> Split:
-    """A split of arrays in memory, checked.
+    """Creates a split of arrays in memory, after checking them.
+
+    Args:
+      image: uint8 ``[n, h, w]`` or ``[n, h, w, c]``.
+      label: ``[n]``, whole numbers from 0.
+      classes: number of classes.
+      where: name of the split, for messages.
 
     Raises:
-      ValueError: shapes, dtypes or labels out of range, with ``where`` in front.
+      ValueError: other shapes or dtypes, or labels out of range.
 
     >>> split = array_split(np.zeros((2, 4, 4), np.uint8), np.array([0, 1]), 2, "here")
     >>> split.fetch(np.array([1]))["image"].shape
@@ -143,7 +158,7 @@ def array_split(
     if label.shape != image.shape[:1]:
         raise ValueError(
             f"{where}: found {len(image)} images and labels of shape {label.shape}, "
-            "expected one label an image"
+            "expected one label for each image"
         )
     check_labels(label, classes, where)
     label = label.astype(np.int32)
@@ -152,13 +167,25 @@ def array_split(
 
 
 def in_memory(image: np.ndarray) -> Stored:
-    """Returns how the rows of an array are stored."""
+    """Returns how the rows of an array are stored.
+
+    Args:
+      image: ``[n, h, w, c]``.
+    """
     size = image[0].nbytes
     return Stored(lambda i: image[i].tobytes(), lambda i: size, in_memory=True)
 
 
 def as_images(image: np.ndarray, where: str) -> np.ndarray:
-    """Returns images as ``[n, h, w, c]``; raises a ValueError for other arrays."""
+    """Returns images as ``[n, h, w, c]``.
+
+    Args:
+      image: uint8 ``[n, h, w]`` or ``[n, h, w, c]``.
+      where: name of the split, for messages.
+
+    Raises:
+      ValueError: another dtype or shape.
+    """
     image = image[..., None] if image.ndim == 3 else image
     if image.ndim != 4 or image.dtype != np.uint8:
         raise ValueError(
@@ -177,24 +204,33 @@ def as_images(image: np.ndarray, where: str) -> np.ndarray:
 
 
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:
-    """Parts a training split in two: the rest, and ``size`` examples drawn once.
+    """Divides a training split in two: the rest, and ``size`` examples drawn once.
 
-    The draw does not depend on any seed, so that every run of a study chooses
+    The draw does not depend on the seed, so that all runs of a study choose
     hyper-parameters on the same examples.
 
+    Args:
+      split: the training split.
+      size: number of examples to hold out.
+
     Raises:
-      ValueError: nothing would be left to train on.
+      ValueError: no example would be left to train on.
     """
     if not 0 < size < split.size:
         raise ValueError(f"data.holdout: found {size}, expected 1 to {split.size - 1}")
     order = np.random.default_rng(0).permutation(split.size)
-    kept, held = np.sort(order[size:]), np.sort(order[:size])
-    return subset(split, kept), subset(split, held)
+    rest, held_out = np.sort(order[size:]), np.sort(order[:size])
+    return subset(split, rest), subset(split, held_out)
 
 
 def subset(split: Split, rows: np.ndarray) -> Split:
-    """The examples ``rows`` of a split, in that order."""
-    fetch, name = split.fetch, split.name  # alone: workers get a copy of them
+    """Returns some examples of a split, in a given order.
+
+    Args:
+      split: any split.
+      rows: the examples.
+    """
+    fetch, name = split.fetch, split.name  # workers get a copy of these alone
     return Split(
         len(rows),
         lambda i: fetch(rows[i]),
@@ -207,10 +243,14 @@ def subset(split: Split, rows: np.ndarray) -> Split:
 
 
 def limited(split: Split, size: int) -> Split:
-    """``size`` examples of a split, drawn once, or all if there are no more.
+    """Returns ``size`` examples of a split, drawn once, or all if there are not more.
 
-    The draw does not depend on any seed, as that of :func:`hold_out`. Where labels are
-    known, it takes from each class its share, so that none is lost that has one.
+    The draw does not depend on the seed, as in :func:`hold_out`. If labels are known,
+    each class keeps its share.
+
+    Args:
+      split: any split.
+      size: number of examples.
 
     >>> label = np.repeat([0, 1, 2], [50, 25, 25])
     >>> split = array_split(np.zeros((100, 2, 2), np.uint8), label, 3, "here")
@@ -227,9 +267,12 @@ def limited(split: Split, size: int) -> Split:
 
 
 def whole_labels(label: np.ndarray) -> np.ndarray:
-    """Returns labels as integers where floats hold whole numbers alone, else as given.
+    """Returns labels as integers if they are floats of whole numbers, else unchanged.
 
     Programs for tables write whole numbers as floats.
+
+    Args:
+      label: any array.
 
     >>> whole_labels(np.array([3.0, 0.0])), whole_labels(np.array([0.5]))
     (array([3, 0]), array([0.5]))
@@ -240,7 +283,16 @@ def whole_labels(label: np.ndarray) -> np.ndarray:
 
 
 def check_labels(label: np.ndarray, classes: int, where: str) -> None:
-    """ValueError, naming ``where``, unless all are integers of ``[0, classes)``."""
+    """Raises an error unless all labels are integers in ``[0, classes)``.
+
+    Args:
+      label: any array.
+      classes: number of classes.
+      where: name of the split, for messages.
+
+    Raises:
+      ValueError: another dtype, or a label out of range.
+    """
     if not np.issubdtype(label.dtype, np.integer):
         raise ValueError(f"{where}: found labels {label.dtype}, expected integers")
     bad = np.flatnonzero((label < 0) | (label >= classes))
@@ -252,7 +304,11 @@ def check_labels(label: np.ndarray, classes: int, where: str) -> None:
 
 
 def some_of(texts: Iterable[str], most: int = 5) -> str:
-    """A list for one line of a log: the first few, and how many more there are.
+    """Returns a list for a line of a log: the first texts, and how many more there are.
+
+    Args:
+      texts: the texts.
+      most: largest number of texts to show.
 
     >>> some_of("abcdefgh", 3)
     'a, b, c and 5 more'

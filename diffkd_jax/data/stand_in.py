@@ -1,4 +1,4 @@
-"""What a config states of data that are not there, for a dry run."""
+"""Blank data of the shapes that a config states, for a dry run without the data."""
 
 import logging
 
@@ -31,7 +31,7 @@ NATIVE = {
 
 
 def stand_in(options: DataConfig) -> Data:
-    """Describes the data that a config states, without opening ``data.path``.
+    """Returns the data that a config describes, without opening ``data.path``.
 
     Args:
       options: the section ``data`` of a config.
@@ -41,8 +41,8 @@ def stand_in(options: DataConfig) -> Data:
       targets are those that the data would have. ``assumed`` is True.
 
     Raises:
-      ValueError: the config does not state the image size, or the number of classes;
-        without the latter a detector is one of 1 class.
+      ValueError: the config does not state the size of images, or the number of
+        classes. A detector without that number is one of 1 class.
 
     >>> from diffkd_jax.config.data import DataConfig
     >>> stand_in(DataConfig(name="cifar10", num_classes=10)).train_shape
@@ -93,10 +93,10 @@ def stand_in(options: DataConfig) -> Data:
 
 
 def known_target(name: str) -> dict[str, int] | None:
-    """Returns the rank of each array of a target, of a data set that is built in.
+    """Returns the rank of each array of a target of a built-in data set, or None.
 
     Args:
-      name: of the data set.
+      name: name of the data set.
 
     >>> known_target("coco"), known_target("my_package:load")
     ({'boxes': 2, 'classes': 1, 'valid': 1}, None)
@@ -110,7 +110,7 @@ def known_target(name: str) -> dict[str, int] | None:
 
 
 def _kind(name: str) -> str:
-    """Returns the name of a data set without the config of one of TFDS."""
+    """Returns the name of a data set without the configuration of a TFDS data set."""
     return "/".join(name.split("/")[:2])
 
 

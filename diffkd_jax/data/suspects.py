@@ -1,4 +1,4 @@
-"""What cannot be right in a data set: counted, named once, refused above a share."""
+"""Findings about a data set that cannot be right: logged, and refused above a share."""
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from .split import Doubt, some_of
 
 LOG = logging.getLogger(__name__)
-FEWEST = 100  # of fewer a single one would be more than 1 %, and end a run
+MIN_TOTAL = 100  # of fewer, a single finding would exceed 1 % and end a run
 
 
 def note_doubts(
@@ -19,17 +19,17 @@ def note_doubts(
     where: str,
     called: Callable[[int], str],
 ) -> tuple[Doubt, ...]:
-    """Logs one line about rows that cannot be right, and returns it as a doubt.
+    """Logs one line about rows that cannot be right, and returns it as a finding.
 
     Args:
-      rows: of the examples or objects in question; nothing is logged for none.
-      total: how many examples or objects there are.
-      text: what is odd about them, and what is done.
+      rows: the examples or objects; without any, nothing is logged.
+      total: number of all examples or objects.
+      text: what is wrong with them, and what is done about it.
       where: name of the split.
-      called: row to its name.
+      called: function from a row to its name.
 
     Returns:
-      One doubt, or none without rows.
+      One finding, or none without rows.
     """
     if not len(rows):
         return ()
@@ -40,19 +40,19 @@ def note_doubts(
 
 
 def refuse(doubts: Iterable[Doubt], most: float) -> None:
-    """Refuses what is doubtful in a larger share than is allowed.
+    """Refuses findings that concern a larger share than allowed.
 
-    Data of fewer than :data:`FEWEST` examples or objects in all are never refused.
+    Data of fewer than :data:`MIN_TOTAL` examples or objects are never refused.
 
     Args:
-      doubts: of a split.
+      doubts: findings about a split.
       most: allowed share, ``data.max_doubtful``.
 
     Raises:
-      ValueError: names the first doubt above the share.
+      ValueError: names the first finding above the share.
     """
     for doubt in doubts:
-        if doubt.total >= FEWEST and doubt.number > most * doubt.total:
+        if doubt.total >= MIN_TOTAL and doubt.number > most * doubt.total:
             raise ValueError(
                 f"data.max_doubtful: found {doubt.text}; expected at most a share of "
                 f"{most:g} ({100 * doubt.number / doubt.total:.1f} % here); correct "
@@ -61,29 +61,29 @@ def refuse(doubts: Iterable[Doubt], most: float) -> None:
 
 
 def repeated(values: Sequence[Hashable]) -> dict[int, int]:
-    """Maps the index of each repeated value to the index of its first occurrence.
+    """Returns the index of each repeated value, with the index of its first occurrence.
 
     >>> repeated(["a", "b", "a", "a"])
     {2: 0, 3: 0}
     """
     first: dict[Any, int] = {}
-    again = {}
-    for place, value in enumerate(values):
-        if (start := first.setdefault(value, place)) != place:
-            again[place] = start
-    return again
+    duplicates = {}
+    for index, value in enumerate(values):
+        if (start := first.setdefault(value, index)) != index:
+            duplicates[index] = start
+    return duplicates
 
 
 def note_same_files(
     files: Sequence[Hashable], where: str, called: Callable[[int], str]
 ) -> tuple[Doubt, ...]:
-    """Logs entries that name the image file of an earlier entry, and returns a doubt.
+    """Logs entries that name the image file of an earlier entry, and returns a finding.
 
     Args:
       files: path of the image of each entry, as the disk has it.
       where: name of the split, for messages.
-      called: entry to its name.
+      called: function from an entry to its name.
     """
-    again = list(repeated(files))
+    duplicates = list(repeated(files))
     text = "entries are the same image file as an earlier one"
-    return note_doubts(again, len(files), text, where, called)
+    return note_doubts(duplicates, len(files), text, where, called)

@@ -299,14 +299,14 @@ def test_a_held_out_part_of_a_set_with_doubles_is_noticed(tmp_path, caplog):
 
 
 def test_of_large_sets_files_of_one_name_are_compared(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("diffkd_jax.data.leaks.MOST_FILES", 10)
+    monkeypatch.setattr("diffkd_jax.data.leaks.MAX_FILES", 10)
     write_folders(tmp_path, count=20)
     for name in ("3.png", "7.png"):
         shutil.copy(tmp_path / f"train/cat/{name}", tmp_path / f"test/dog/{name}")
     open_data(folders(tmp_path))
     assert "2 of 40 evaluation images" in caplog.text
     caplog.clear()
-    monkeypatch.setattr("diffkd_jax.data.leaks.MOST_LOOKED_AT", 20)
+    monkeypatch.setattr("diffkd_jax.data.leaks.MAX_EXAMINED", 20)
     for i in range(20):
         for name in ("cat", "dog"):
             file = f"{name}/{i}.png"
@@ -340,7 +340,7 @@ def test_each_reader_of_files_is_looked_at(tmp_path, caplog, name):
 
 
 def test_large_shards_are_compared_by_their_names(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("diffkd_jax.data.leaks.MOST_FILES", 3)
+    monkeypatch.setattr("diffkd_jax.data.leaks.MAX_FILES", 3)
     for split, start in (("train", 0), ("test", 2)):
         members = [
             (f"{split}/{i}.{end}", data)

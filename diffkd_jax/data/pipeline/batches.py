@@ -1,4 +1,4 @@
-"""Batches from splits, by Grain: deterministic, sharded, from any step on."""
+"""Batches from splits, by Grain: deterministic, sharded, and from any step on."""
 
 from collections.abc import Callable
 
@@ -29,39 +29,41 @@ def train_batches(
     process_count: int = 1,
     waiting: Waiting = patient,
 ) -> Batches:
-    """Shuffled training batches of this process, from any step on.
+    """Yields the shuffled training batches of this process, from any step on.
 
-    Every epoch has its own order, a function of ``(seed, epoch)``; the examples that
-    do not fill a batch are left out of that epoch. Where the split has groups, a batch
-    is of one of them, see :func:`diffkd_jax.data.pipeline.groups.train_rows`. A process
-    has the part of each batch that its devices hold, one after the other, and what is
-    drawn for an example is a function of ``(seed, epoch, row)``: any number of
-    processes train on the same batches. One element of the Grain data set is a whole
-    batch, so that arrays in memory are indexed and augmented at once, and a worker
-    process hands over one array.
+    Each epoch has its own order, a function of ``(seed, epoch)``. Examples that do not
+    fill a batch are left out of that epoch. If the split has groups, all examples of a
+    batch are of one group, see :func:`diffkd_jax.data.pipeline.groups.train_rows`. A
+    process receives the part of each batch that its devices hold. Draws for an example
+    are a function of ``(seed, epoch, row)``, so any number of processes train on the
+    same batches. One element of the Grain data set is a whole batch: arrays in memory
+    are indexed and augmented together, and a worker process hands over one array.
 
-    Batches hold what the split and ``transform`` give, ``index``, int ``[n]``, the rows
-    of the split, and ``mask``, 1 for each. An example that ``transform`` reports as
-    ``failed`` is replaced by one drawn from the split. ``skipped``, int ``[n]``, then
-    names up to ``n`` such rows, followed by -1.
+    Batches hold what the split and ``transform`` return; ``index``, int ``[n]``, rows
+    of the split; and ``mask``, 1 for each example. An example that ``transform`` marks
+    as ``failed`` is replaced by one drawn from the split. ``skipped``, int ``[n]``,
+    then holds up to ``n`` such rows, followed by -1.
 
     Args:
       split: random access to examples.
-      transform: augmentation of a batch, with its random source.
-      batch_size: examples a step over all processes.
-      seed: of order and augmentation.
-      num_epochs: length of the run.
-      start: steps that are left out, done before; the rest is what it would be.
-      num_threads: threads that prepare batches ahead.
-      num_workers: worker processes instead, 0 for threads in this one. Each prepares
-        whole batches. They import the main module, which needs its ``__main__`` guard.
-      process_index: this process.
+      transform: augmentation of a batch, ``(batch, draws) -> batch``.
+      batch_size: number of examples in a step, over all processes.
+      seed: seed of order and augmentation.
+      num_epochs: length of the run, in epochs.
+      start: number of steps to skip, which were done before. The remaining batches are
+        the same as without it.
+      num_threads: number of threads that prepare batches ahead.
+      num_workers: number of worker processes to use instead; 0 uses threads. Each
+        worker prepares whole batches. Workers import the main module, so it needs its
+        ``__main__`` guard.
+      process_index: index of this process.
       process_count: number of processes.
-      waiting: called while no batch is there, see
+      waiting: called while no batch is ready, see
         :mod:`diffkd_jax.data.pipeline.read_ahead`.
 
     Raises:
-      ValueError: a batch larger than the split or not divisible by the processes.
+      ValueError: the batch size is larger than the split, or not divisible by the
+        number of processes.
 
     >>> from diffkd_jax.data.sources.registry import load
     >>> batches = train_batches(load("fashion_mnist_embedded").splits["train"],
@@ -84,9 +86,9 @@ def train_batches(
     order = examples[: steps * batch_size].repeat(num_epochs)
     local = batch_size // process_count
 
-    orders: dict[int, np.ndarray] = {}  # of the last epochs, where there are groups
+    orders: dict[int, np.ndarray] = {}  # of the current epoch, if there are groups
 
-    def rows_at(number):
+    def rows_at(number: int) -> np.ndarray:
         if split.group is None:
             first = number * batch_size + process_index * local
             return np.array([order[i] for i in range(first, first + local)])
@@ -98,7 +100,7 @@ def train_batches(
             orders[epoch] = rows
         return rows[step, process_index * local :][:local]
 
-    def fetch(number):
+    def fetch(number: int) -> Batch:
         rows = rows_at(number)
         draws = Draws(seed, number // steps, rows)
         return replace_failed(split, transform, draws)
@@ -118,30 +120,30 @@ def eval_batches(
     process_count: int = 1,
     waiting: Waiting = patient,
 ) -> Batches:
-    """Every example once, in order; the last batch is padded and masked.
+    """Yields each example once, in order; the last batch is padded and masked.
 
-    Where the split has groups, a batch is of one of them, and the last one of each is
-    padded.
+    If the split has groups, all examples of a batch are of one group, and the last
+    batch of each group is padded.
 
-    Yields batches with ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and
-    for what ``transform`` reports as ``failed``; ``index`` and ``skipped`` as of
-    :func:`train_batches`, past the split's end for padding. All processes yield the
-    same number of batches, of the same size.
+    Batches hold ``mask``, float32 ``[n]``, 1 for examples and 0 for padding and for
+    examples that ``transform`` marks as ``failed``; ``index`` and ``skipped`` are as of
+    :func:`train_batches`, with rows past the end of the split for padding. All
+    processes yield the same number of batches of the same size.
 
     Args:
       split: random access to examples.
-      transform: resizing of a batch.
-      batch_size: examples a batch over all processes, at least; rounded up to a
-        multiple of their number.
-      num_threads: threads that prepare batches ahead.
-      num_workers: worker processes instead, 0 for threads.
-      process_index: this process.
+      transform: resizing of a batch, ``batch -> batch``.
+      batch_size: smallest number of examples in a batch over all processes; it is
+        rounded up to a multiple of their number.
+      num_threads: number of threads that prepare batches ahead.
+      num_workers: number of worker processes to use instead; 0 uses threads.
+      process_index: index of this process.
       process_count: number of processes.
-      waiting: called while no batch is there, see
+      waiting: called while no batch is ready, see
         :mod:`diffkd_jax.data.pipeline.read_ahead`.
 
     Raises:
-      ValueError: a batch of no examples, or a split of which nothing decodes.
+      ValueError: the batch size is below 1, or no example of the split decodes.
     """
     if batch_size < 1:
         raise ValueError(
@@ -149,29 +151,29 @@ def eval_batches(
         )
     local = -(-batch_size // process_count)
 
-    whole = local * process_count
-    table = None if split.group is None else eval_rows(split.group, whole)
+    total = local * process_count
+    table = None if split.group is None else eval_rows(split.group, total)
 
-    def fetch(number):
+    def fetch(number: int) -> Batch:
         like = 0
         if table is None:
             rows = rows_of(number, local, process_index, process_count)
-            filled = np.minimum(rows, split.size - 1)
+            valid_rows = np.minimum(rows, split.size - 1)
         else:
             rows = table[number, process_index * local :][:local]
             like = int(table[number, 0])
-            filled = np.where(rows < split.size, rows, like)
+            valid_rows = np.where(rows < split.size, rows, like)
         inside = rows < split.size
-        batch = transform(split.fetch(filled))
+        batch = transform(split.fetch(valid_rows))
         failed = batch.pop("failed", np.zeros(local, bool))
         if failed.all():
-            of = split if table is None else subset(split, alike(split, like))
-            batch |= readable(of, transform, local)
+            candidates = split if table is None else subset(split, alike(split, like))
+            batch |= readable(candidates, transform, local)
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
         return batch | {"index": rows, "mask": mask, "skipped": skipped}
 
-    count = -(-split.size // whole) if table is None else len(table)
+    count = -(-split.size // total) if table is None else len(table)
     batches = grain.MapDataset.range(count).map(fetch)
     return _prefetched(batches, num_threads, num_workers, waiting)
 
@@ -179,12 +181,14 @@ def eval_batches(
 def rows_of(
     number: int, local: int, process_index: int, process_count: int
 ) -> np.ndarray:
-    """Rows of a split that a process evaluates in a batch; some may be past its end.
+    """Returns the rows of a split that a process evaluates in a batch.
+
+    Rows past the end of the split are padding.
 
     Args:
-      number: of the batch, from 0.
-      local: examples of a process in a batch.
-      process_index: this process.
+      number: number of the batch, from 0.
+      local: number of examples of a process in a batch.
+      process_index: index of this process.
       process_count: number of processes.
 
     >>> [rows_of(1, 2, i, 3).tolist() for i in range(3)]
@@ -196,6 +200,7 @@ def rows_of(
 def _prefetched(
     batches: grain.MapDataset, num_threads: int, num_workers: int, waiting: Waiting
 ) -> Batches:
+    """Returns an iterator that prepares batches ahead, in threads or processes."""
     options = grain.ReadOptions(
         num_threads=0 if num_workers else num_threads,
         prefetch_buffer_size=0 if num_workers else 2 * max(num_threads, 1),
@@ -205,8 +210,8 @@ def _prefetched(
         return read_ahead(elements, waiting)
     for name in flags.FLAGS if not flags.FLAGS.is_parsed() else ():
         if name.startswith("grain_"):
-            # Grain reads flags of its own where it starts workers, parsed or not. This
-            # lets it, and leaves those of the caller as they are.
+            # Grain reads its own flags when it starts workers, whether flags are parsed
+            # or not. Marking them allows this without parsing the caller's flags.
             flags.FLAGS[name].present = 1
     workers = grain.MultiprocessingOptions(
         num_workers=num_workers, per_worker_buffer_size=1

@@ -1,4 +1,4 @@
-"""Batches of pictures of one group each, such as those that are higher than wide."""
+"""Batches of images of one group, such as images that are higher than wide."""
 
 import numpy as np
 
@@ -6,32 +6,36 @@ from ..split import Split
 
 
 def grouped(split: Split) -> Split:
-    """A split whose pictures are of two groups: 1 where they are higher than wide.
+    """Returns a split with two groups: 1 for images higher than wide, 0 for others.
+
+    Args:
+      split: a split whose image sizes are known.
 
     Raises:
-      ValueError: pictures whose sizes are not known before they are read.
+      ValueError: the sizes are not known before images are read.
     """
     if split.known is None:
         raise ValueError(
-            "data.two_canvases: found True for pictures of which the data set does not "
-            "say the sizes, expected False"
+            "data.two_canvases: found True for images whose sizes the data set does "
+            "not state, expected False"
         )
     height, width = split.known.sides.T
     return split._replace(group=(height > width).astype(np.int64))
 
 
 def train_rows(group: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Rows of the batches of an epoch, each of one group, in an order drawn anew.
+    """Returns the rows of the batches of an epoch, each of one group, in random order.
 
-    A group has its share of the batches, rounded up or down at random, so that over the
-    epochs all examples are seen equally often. Its last batch is filled with examples
-    that are in the epoch already; those that do not fill one are left out of it.
+    Each group has its share of the batches, rounded up or down at random, so that over
+    the epochs all examples are seen equally often. The last batch of a group is filled
+    with examples that already are in the epoch; examples that do not fill a batch are
+    left out.
 
     Args:
-      group: int ``[n]``, from 0.
-      batch_size: examples a batch, at most n.
-      seed: of the run.
-      epoch: from 0.
+      group: int ``[n]``, group of each example, from 0.
+      batch_size: number of examples in a batch, at most n.
+      seed: seed of the run.
+      epoch: epoch, from 0.
 
     Returns:
       int ``[n // batch_size, batch_size]``.
@@ -40,27 +44,27 @@ def train_rows(group: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.
     >>> group[train_rows(group, 2, 0, 0)].tolist()
     [[0, 0], [0, 0], [1, 1]]
     """
-    rng = np.random.default_rng((seed, epoch, 0, 0, 1))  # none of Draws
+    rng = np.random.default_rng((seed, epoch, 0, 0, 1))  # unlike those of Draws
     steps = len(group) // batch_size
     counts = np.bincount(group)
     ends = np.cumsum(counts) * steps / len(group)
     ends[-1] = steps
     batches = np.diff(np.floor(ends + rng.random()).astype(int), prepend=0)
-    found = []
+    parts = []
     for number, count in enumerate(batches):
         rows, wanted = np.flatnonzero(group == number), count * batch_size
         drawn = [rng.permutation(rows) for _ in range(-(-wanted // max(len(rows), 1)))]
         if drawn:
-            found.append(np.concatenate(drawn)[:wanted].reshape(-1, batch_size))
-    return rng.permutation(np.concatenate(found))
+            parts.append(np.concatenate(drawn)[:wanted].reshape(-1, batch_size))
+    return rng.permutation(np.concatenate(parts))
 
 
 def eval_rows(group: np.ndarray, batch_size: int) -> np.ndarray:
-    """Rows of batches of one group each, every example once, in order.
+    """Returns the rows of batches of one group each: every example once, in order.
 
     Args:
-      group: int ``[n]``, from 0.
-      batch_size: examples a batch.
+      group: int ``[n]``, group of each example, from 0.
+      batch_size: number of examples in a batch.
 
     Returns:
       int ``[batches, batch_size]``; ``n`` for padding, which is never first.
@@ -68,16 +72,21 @@ def eval_rows(group: np.ndarray, batch_size: int) -> np.ndarray:
     >>> eval_rows(np.array([0, 1, 0, 0]), 2).tolist()
     [[0, 2], [3, 4], [1, 4]]
     """
-    found = []
+    parts = []
     for number in np.unique(group):
         rows = np.flatnonzero(group == number)
         filling = np.full(-len(rows) % batch_size, len(group))
-        found.append(np.concatenate([rows, filling]).reshape(-1, batch_size))
-    return np.concatenate(found)
+        parts.append(np.concatenate([rows, filling]).reshape(-1, batch_size))
+    return np.concatenate(parts)
 
 
 def alike(split: Split, row: int) -> np.ndarray:
-    """Rows of a split that may be in one batch with a row of it, int ``[m]``."""
+    """Returns the rows that may be in one batch with a given row, int ``[m]``.
+
+    Args:
+      split: any split.
+      row: the given row.
+    """
     if split.group is None:
         return np.arange(split.size)
     return np.flatnonzero(split.group == split.group[row])

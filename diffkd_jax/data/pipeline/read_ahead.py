@@ -1,4 +1,4 @@
-"""Reads batches in a thread, so that whoever needs one can look around meanwhile."""
+"""Reads batches in a thread, so that their consumer can act while it waits."""
 
 import queue
 import threading
@@ -10,26 +10,31 @@ from typing import Any
 from .workers import left_to_the_caller
 
 Batch = dict[str, Any]
-Batches = Generator[Batch]  # to be closed where it is not used up
-# Told how many seconds there has been no batch; may raise to wait no longer.
+Batches = Generator[Batch]  # close it if it is not exhausted
+# Called with the seconds without a batch; may raise to stop waiting.
 Waiting = Callable[[float], None]
 LOOK_EVERY = 5.0  # seconds
 NAME = "diffkd_jax batches"
 
 
 def patient(seconds: float) -> None:
-    """Waits for as long as it takes."""
+    """Waits without limit.
+
+    Args:
+      seconds: how long there has been no batch.
+    """
 
 
 def read_ahead(elements: Iterable[Batch], waiting: Waiting = patient) -> Batches:
-    """The elements, one of them read ahead.
+    """Yields the elements, and reads one of them ahead in a thread.
 
-    What begins in the thread, workers of Grain among it, gets no signals to end. An
-    element that never comes leaves the thread behind: see :func:`is_stuck`.
+    Processes that start in this thread, such as Grain's workers, do not receive the
+    signals that ask a process to end. If an element never arrives, the thread stays
+    behind, see :func:`is_stuck`.
 
     Args:
-      elements: to read, in that thread alone; their iterator has a ``close``.
-      waiting: called every five seconds while there is none.
+      elements: the elements, read only in the thread; their iterator has a ``close``.
+      waiting: called every five seconds while no element is ready; it may raise.
 
     >>> list(read_ahead({"number": i} for i in range(2)))
     [{'number': 0}, {'number': 1}]
@@ -55,6 +60,7 @@ def read_ahead(elements: Iterable[Batch], waiting: Waiting = patient) -> Batches
 
 
 def _get(ready: queue.Queue, waiting: Waiting) -> Any:
+    """Returns the next element, and calls ``waiting`` until it is there."""
     start = time.monotonic()
     while True:
         try:
@@ -64,19 +70,20 @@ def _get(ready: queue.Queue, waiting: Waiting) -> Any:
 
 
 def _read(elements: Iterable[Batch], ready: queue.Queue, done: threading.Event) -> None:
+    """Reads all elements into a queue; an error becomes the last entry."""
     last: BaseException | None = None
     try:
         with closing(iter(elements)) as batches:  # type: ignore[type-var]
             for batch in batches:
                 if not _put(ready, (batch, None), done):
                     return
-    except BaseException as error:  # raised where the batch is asked for
+    except BaseException as error:  # raised when the batch is requested
         last = error
     _put(ready, (None, last), done)
 
 
 def _put(ready: queue.Queue, item: Any, done: threading.Event) -> bool:
-    """Whether it was taken, or will be."""
+    """Puts an entry into the queue; returns False if the consumer is done."""
     while not done.is_set():
         try:
             ready.put(item, timeout=0.1)
@@ -87,5 +94,5 @@ def _put(ready: queue.Queue, item: Any, done: threading.Event) -> bool:
 
 
 def is_stuck() -> bool:
-    """Whether a thread is left that still waits for an element."""
+    """Returns whether a thread still waits for an element."""
     return any(thread.name == NAME for thread in threading.enumerate())

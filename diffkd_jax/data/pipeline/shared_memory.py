@@ -1,7 +1,7 @@
-"""Batches of worker processes, handed over in memory that is used again and again.
+"""Batches from worker processes, handed over in shared memory that is reused.
 
-Fresh shared memory costs more than the copy into it: the system clears its pages and
-maps them one by one, on either side, batch after batch.
+New shared memory costs more than the copy into it: for each batch the system clears its
+pages, and maps them one by one on both sides.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ import numpy as np
 from .read_ahead import Batch
 
 ALIGN = 64  # bytes; jax takes such an array on a CPU without a copy
-# Files without a name: nothing is left of them, however the processes end.
+# Files without a name leave nothing behind, however the processes end.
 SUPPORTED = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
 
 @dataclasses.dataclass
 class Buffer:
-    """Memory of a worker; its first byte is 1 while a batch in it is in use.
+    """Shared memory of a worker; its first byte is 1 while a batch in it is in use.
 
     Attributes:
-      file: descriptor, in the worker.
-      number: counts the worker's buffers; descriptors are used again.
-      memory: the worker's own view of it.
+      file: file descriptor in the worker.
+      number: number of the buffer; unlike descriptors, numbers are not reused.
+      memory: the worker's mapping of it.
     """
 
     file: int
@@ -37,7 +37,13 @@ class Buffer:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an array is in a buffer."""
+    """The position of an array in a buffer.
+
+    Attributes:
+      offset: first byte.
+      shape: shape of the array.
+      dtype: dtype of the array.
+    """
 
     offset: int
     shape: tuple[int, ...]
@@ -46,14 +52,14 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Handed:
-    """A batch on its way, in place of its arrays.
+    """A batch on its way to another process, without its arrays.
 
     Attributes:
-      process: of the worker.
-      file: of its buffer.
-      number: of its buffer.
-      kept: numbers of all buffers that the worker has by now.
-      batch: with a :class:`Place` for each array.
+      process: id of the worker process.
+      file: file descriptor of its buffer.
+      number: number of its buffer.
+      kept: numbers of all buffers that the worker has now.
+      batch: the batch, with a :class:`Place` for each array.
     """
 
     process: int
@@ -64,10 +70,10 @@ class Handed:
 
 
 def sender() -> Callable[[Batch], Handed]:
-    """``batch -> Handed``, the only one of a worker, for one thread of it.
+    """Returns the function ``batch -> Handed`` of a worker, to be used by one thread.
 
-    A buffer is written again when no array in it is left on the other side, however
-    long that takes; until then others are, as many as it needs.
+    A buffer is reused when the other process no longer uses any array in it. Until
+    then, further buffers are created as needed.
     """
     buffers: list[Buffer] = []
     made = 0
@@ -89,9 +95,9 @@ def sender() -> Callable[[Batch], Handed]:
 
 
 def receiver() -> Callable[[Handed], Batch]:
-    """``Handed -> batch``, for one thread of the process that started the workers.
+    """Returns the function ``Handed -> batch``, for one thread of the main process.
 
-    A worker that is gone raises ``ChildProcessError``.
+    The function raises ``ChildProcessError`` if the worker is gone.
     """
     known: dict[tuple[int, int], mmap.mmap] = {}
 
@@ -104,8 +110,8 @@ def receiver() -> Callable[[Handed], Batch]:
             known[key] = _opened(handed)
         memory = known[key]
         whole = np.frombuffer(memory, np.uint8)
-        # All arrays of the batch are views of this one, and keep it. So does jax,
-        # which on a CPU may compute with them where they are.
+        # All arrays of the batch are views of this one, and keep it alive. So does jax,
+        # which may use them in place on a CPU.
         weakref.finalize(whole, _give_back, memory).atexit = False
         return _read(handed.batch, whole)
 
@@ -113,11 +119,12 @@ def receiver() -> Callable[[Handed], Batch]:
 
 
 def _give_back(memory: mmap.mmap) -> None:
+    """Marks a buffer as unused."""
     memory[0] = 0
 
 
 def _free(buffers: list[Buffer], size: int) -> Buffer | None:
-    """One that is not in use and large enough; smaller ones are dropped."""
+    """Returns an unused buffer that is large enough; smaller unused ones are closed."""
     for buffer in [b for b in buffers if not b.memory[0]]:
         if len(buffer.memory) >= size:
             return buffer
@@ -128,12 +135,14 @@ def _free(buffers: list[Buffer], size: int) -> Buffer | None:
 
 
 def _new(size: int, number: int) -> Buffer:
+    """Creates a buffer."""
     file = os.memfd_create("diffkd_jax batch")
     os.ftruncate(file, size)
     return Buffer(file, number, mmap.mmap(file, size))
 
 
 def _opened(handed: Handed) -> mmap.mmap:
+    """Maps a buffer of another process."""
     try:
         file = os.open(f"/proc/{handed.process}/fd/{handed.file}", os.O_RDWR)
     except FileNotFoundError:
@@ -154,7 +163,7 @@ def _opened(handed: Handed) -> mmap.mmap:
 
 
 def _placed(batch: Batch, start: int) -> tuple[int, Batch]:
-    """The batch with places from ``start`` on, and where the last one ends."""
+    """Returns the end of a batch in memory, and the batch with its positions."""
     placed: Batch = {}
     for name, value in batch.items():
         if isinstance(value, dict):
@@ -168,15 +177,17 @@ def _placed(batch: Batch, start: int) -> tuple[int, Batch]:
 
 
 def _copy(batch: Batch, placed: Batch, memory: mmap.mmap) -> None:
+    """Copies the arrays of a batch to their positions."""
     for name, place in placed.items():
         if isinstance(place, dict):
             _copy(batch[name], place, memory)
         elif isinstance(place, Place):
-            there = np.ndarray(place.shape, place.dtype, memory, place.offset)
-            np.copyto(there, batch[name])
+            target = np.ndarray(place.shape, place.dtype, memory, place.offset)
+            np.copyto(target, batch[name])
 
 
 def _read(placed: Batch, whole: np.ndarray) -> Batch:
+    """Returns a batch whose arrays are views of a buffer."""
     batch: dict[str, Any] = {}
     for name, place in placed.items():
         if isinstance(place, dict):

@@ -1,4 +1,4 @@
-"""What takes the place of images that do not decode, and why they do not."""
+"""Replacement of images that do not decode, and the reasons why they do not."""
 
 import logging
 import re
@@ -15,32 +15,38 @@ from .groups import alike
 
 Batch = dict[str, Any]
 LOG = logging.getLogger(__name__)
-MOST_TRIES = 10
-_NUMBERS = re.compile(r"b'[^']*'|b\"[^\"]*\"|'[^']*'|/\S+|[0-9]+")  # of one image alone
+MAX_TRIES = 10
+_NUMBERS = re.compile(
+    r"b'[^']*'|b\"[^\"]*\"|'[^']*'|/\S+|[0-9]+"
+)  # parts that differ between images
 
 
 def replace_failed(
     split: Split, transform: Callable[[Batch, Draws], Batch], draws: Draws
 ) -> Batch:
-    """The examples ``draws.rows``, transformed; others for those that fail.
+    """Returns transformed examples, with others in place of those that do not decode.
 
-    Which ones do is what ``transform`` reports as ``failed``.
+    ``transform`` marks the examples that fail as ``failed``. The result holds
+    ``index``, int ``[n]``, the rows it is made of; ``mask``, 1 for each; and
+    ``skipped``, int ``[n]``, up to ``n`` rows that failed, followed by -1.
 
-    ``index``, int ``[n]``, says which rows are in it, ``mask`` is 1; ``skipped``, int
-    ``[n]``, names up to ``n`` of those that failed, followed by -1.
+    Args:
+      split: random access to examples.
+      transform: augmentation of a batch, ``(batch, draws) -> batch``.
+      draws: source of the randomness, with the wanted rows.
 
     Raises:
-      UnreadableImage: nothing decodes in ten times as many draws.
-      ValueError: pictures of different sizes.
+      UnreadableImage: no image decodes in ten times as many draws.
+      ValueError: images of different sizes.
     """
     rows = draws.rows
     batch = transform(split.fetch(rows), draws)
     failed = batch.pop("failed", np.zeros(len(rows), bool))
     skipped, index, still = list(rows[failed]), np.array(rows), failed
     while failed.any():
-        if len(skipped) > MOST_TRIES * len(rows):
+        if len(skipped) > MAX_TRIES * len(rows):
             raise UnreadableImage(
-                f"{split.name(skipped[0])} and others: found no picture that decodes "
+                f"{split.name(skipped[0])} and others: found no image that decodes "
                 f"in {len(skipped)} draws; this one: {reason_of(split, skipped[0])}"
             )
         draws = draws.again(still)
@@ -50,7 +56,7 @@ def replace_failed(
         other = transform(split.fetch(others), draws)
         still = other.pop("failed")
         if failed.all():
-            batch = other  # whose pictures may have a size, where these have none
+            batch = other  # its images may have a size, which these lack
         elif not still.all():
             _write_rows(batch, failed, other)
         index[failed] = others
@@ -63,14 +69,14 @@ def replace_failed(
 
 
 def _write_rows(batch: Batch, where: np.ndarray, other: Batch) -> None:
-    """Puts the rows of ``other`` where ``where`` is true, in place, targets too."""
+    """Writes rows of another batch where ``where`` is true, in place, with targets."""
     for name, value in other.items():
         if isinstance(value, dict):
             _write_rows(batch[name], where, value)
             continue
         if value.shape[1:] != batch[name].shape[1:]:
             raise ValueError(
-                f"data.image_size: found 0 for pictures of {value.shape[1:]} "
+                f"data.image_size: found 0 for images of {value.shape[1:]} "
                 f"and {batch[name].shape[1:]}, expected a size in pixels "
                 "(data.train_size for masks)"
             )
@@ -78,28 +84,39 @@ def _write_rows(batch: Batch, where: np.ndarray, other: Batch) -> None:
 
 
 def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
-    """The first example that decodes, as a batch of one.
+    """Returns the first example that decodes, as a batch of one.
+
+    Args:
+      split: random access to examples.
+      transform: resizing of a batch, ``batch -> batch``.
 
     Raises:
-      UnreadableImage: none of the first thousand does.
+      UnreadableImage: none of the first thousand examples decodes.
     """
     for row in range(min(split.size, 1000)):
         batch = transform(split.fetch(np.array([row])))
         if not batch.pop("failed", np.zeros(1, bool)).all():
             return batch
     raise UnreadableImage(
-        f"{split.name(0)} and others: found no picture that decodes; this one: "
+        f"{split.name(0)} and others: found no image that decodes; this one: "
         f"{reason_of(split, 0)}"
     )
 
 
 def readable(split: Split, transform: Callable[[Batch], Batch], count: int) -> Batch:
-    """The first example that decodes, so many times: to have arrays of its size."""
+    """Returns the first example that decodes, repeated, to have arrays of its size.
+
+    Args:
+      split: random access to examples.
+      transform: resizing of a batch, ``batch -> batch``.
+      count: number of repetitions.
+    """
     first = first_readable(split, transform)
     return _repeated({k: v for k, v in first.items() if k != "failed"}, count)
 
 
 def _repeated(batch: Batch, count: int) -> Batch:
+    """Repeats the only example of a batch."""
     return {
         name: _repeated(value, count)
         if isinstance(value, dict)
@@ -111,19 +128,19 @@ def _repeated(batch: Batch, count: int) -> Batch:
 def note_skipped(
     skipped: np.ndarray, known: dict[int, str], split: Split, most: float
 ) -> None:
-    """Logs and collects the images that were skipped; stops when they are too many.
+    """Logs and collects skipped images, and stops if there are too many.
 
-    Images are named in the log with the reason: the first ten of each sort of reason,
-    then the hundredth, the thousandth and so on with their number.
+    The log names images with the reason: the first ten of each kind of reason, then the
+    hundredth, the thousandth and so on, with their number.
 
     Args:
       skipped: rows of a batch, -1 for none.
-      known: sort of reason by row, of the rows found so far; changed in place.
-      split: where they lie.
+      known: kind of reason by row, for the rows found so far; changed in place.
+      split: the split of the rows.
       most: allowed share of the split.
 
     Raises:
-      ValueError: a larger share was found by now.
+      ValueError: the share is exceeded.
     """
     rows = sorted(set(skipped[skipped >= 0].tolist()) - known.keys())
     for row in rows:
@@ -136,14 +153,19 @@ def note_skipped(
     if len(known) > most * split.size:
         last = rows[-1] if rows else max(known)
         raise ValueError(
-            f"data.max_unreadable: found {len(known)} of {split.size} pictures that do "
+            f"data.max_unreadable: found {len(known)} of {split.size} images that do "
             f"not decode, expected at most a share of {most}; the last one: "
             f"{split.name(last)}: {reason_of(split, last)}"
         )
 
 
 def reason_of(split: Split, row: int) -> str:
-    """Returns why an example cannot be read, without its name."""
+    """Returns why an example cannot be read, without its name.
+
+    Args:
+      split: the split.
+      row: the example.
+    """
     try:
         example = split.fetch(np.array([row]))
         label = example["target"].get("label", [None])[0]

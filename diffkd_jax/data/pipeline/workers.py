@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 
-# Signals that ask a process to end and leave it time, where the system has them.
+# Signals that ask a process to end and give it time, if the system has them.
 TO_END = {
     getattr(signal, name)
     for name in (
@@ -32,17 +32,18 @@ TO_END = {
 
 @contextlib.contextmanager
 def left_to_the_caller() -> Iterator[None]:
-    """Threads and processes that begin inside do not get the signals to end.
+    """A context in which new threads and processes do not receive signals to end.
 
-    A shell or a scheduler sends them to the whole group, but the process in front needs
-    batches until it has come to an end.
+    A shell or a scheduler sends such signals to the whole group of processes, but the
+    main process needs batches until it has ended its work.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
     try:
-        # It must not end either. It lets SIGINT and SIGTERM through, and ignores them.
+        # The tracker must not end either. It unblocks SIGINT and SIGTERM, and ignores
+        # them.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
         yield
@@ -51,7 +52,12 @@ def left_to_the_caller() -> Iterator[None]:
 
 
 def start_worker(index: int, count: int) -> None:
-    """Ends with the process that started it, and uses one thread: there are more."""
+    """Prepares a worker process: it uses one thread, and ends when its parent ends.
+
+    Args:
+      index: index of the worker.
+      count: number of workers.
+    """
     del index, count
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -60,29 +66,29 @@ def start_worker(index: int, count: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """However the parent ends, by SIGKILL too, which tells nobody."""
+    """Ends this process when the parent is gone, even by SIGKILL."""
     if parent := multiprocessing.parent_process():
         parent.join()
     os._exit(1)
 
 
 def _end_for_parent() -> None:
-    """On a SIGTERM of the parent's own."""
+    """Ends this process on a SIGTERM that the parent itself sends."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(1)
 
 
 def give_back_memory() -> None:
-    """Waits for Grain to free the shared memory of the batches that are gone.
+    """Waits until Grain has freed the shared memory of batches that are gone.
 
-    It does so in a thread that an exit would cut off, and Python would then say that
-    memory has leaked.
+    Grain frees it in a thread, which an exit would cut off; Python would then report
+    leaked memory.
     """
     gc.collect()
     module = sys.modules.get("grain._src.python.ipc.shared_memory_array")
     arrays: Any = getattr(module, "SharedMemoryArray", None)
     if pool := getattr(arrays, "_del_thread_pool", None):
-        arrays._del_thread_pool = None  # what is freed later is so at once
+        arrays._del_thread_pool = None  # later memory is freed at once
         pool.close()
         pool.join()

@@ -1,4 +1,4 @@
-"""A look at a split with boxes before anything is trained on it."""
+"""Inspection of a split with boxes before a run."""
 
 import logging
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from . import views
 from .viewed import canvas_of
 
 LOG = logging.getLogger(__name__)
-MOST_LOOKED_AT = 16  # pictures, all over the split
+MAX_EXAMINED = 16  # images, spread over the split
 
 
 def look_to_train(split: Split, data: DataConfig, where: str) -> None:
-    """Says what is lost of a split in training: objects beyond the most, and padding.
+    """Logs what training loses of a split: objects beyond the limit, and padding.
 
     Args:
-      split: with boxes.
-      data: section ``data`` of a config.
+      split: a split with boxes.
+      data: the section ``data`` of a config.
       where: name of the split, for messages.
 
     Raises:
-      ValueError: pictures that do not fit ``data.train_size``.
+      ValueError: images do not fit ``data.train_size``.
     """
     _look_at_orientations(split, where)
     if split.known is None:
@@ -32,7 +32,7 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
     over = np.flatnonzero(split.known.usable > data.max_objects)
     if over.size:
         LOG.warning(
-            "%s: %d pictures have more than %d objects, up to %d; training keeps the "
+            "%s: %d images have more than %d objects, up to %d; training keeps the "
             "largest (data.max_objects)",
             where,
             over.size,
@@ -45,15 +45,15 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
 
 
 def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
-    """Says what share of the pictures of a split is padding in evaluation.
+    """Logs which share of the images of a split is padding in evaluation.
 
     Args:
-      split: with boxes.
-      data: section ``data`` of a config.
+      split: a split with boxes.
+      data: the section ``data`` of a config.
       where: name of the split, for messages.
 
     Raises:
-      ValueError: pictures that do not fit ``data.canvas``, or that need one.
+      ValueError: images do not fit ``data.canvas``, or need one.
     """
     _look_at_orientations(split, where)
     if split.known is not None:
@@ -63,6 +63,7 @@ def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
 def _look_at_canvas(
     split: Split, data: DataConfig, shorter: Sequence[int], field: str, where: str
 ) -> None:
+    """Refuses images that do not fit their canvas, and logs the share of padding."""
     assert split.known is not None
     wanted = getattr(data, field)
     sizes, counts = np.unique(split.known.sides, axis=0, return_counts=True)
@@ -81,13 +82,13 @@ def _look_at_canvas(
             if shown[0] > canvas[0] or shown[1] > canvas[1]:
                 raise ValueError(
                     f"data.{field}: found {canvas}, expected at least {shown}, height "
-                    f"and width of {count} pictures of {where}"
+                    f"and width of {count} images of {where}"
                 )
             used += count * shown[0] * shown[1]
             whole += count * canvas[0] * canvas[1]
     if not wanted and len(results) > 1:
         raise ValueError(
-            f"data.{field}: found () for pictures of sizes {sorted(results)[:4]} in "
+            f"data.{field}: found () for images of sizes {sorted(results)[:4]} in "
             f"{where}, expected a height and a width"
         )
     if whole > used:
@@ -97,17 +98,18 @@ def _look_at_canvas(
 
 
 def _look_at_orientations(split: Split, where: str) -> None:
-    rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
+    """Warns of images that are not turned as their EXIF orientation says."""
+    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
     stored = []
-    for picture in split.fetch(rows)["image"]:
+    for image in split.fetch(rows)["image"]:
         try:
-            if isinstance(picture, Encoded) and read_orientation(picture) > 4:
-                stored.append(picture.name)
+            if isinstance(image, Encoded) and read_orientation(image) > 4:
+                stored.append(image.name)
         except UnreadableImage:
             continue  # named where it is used
     if stored:
         LOG.warning(
-            "%s: %d of %d pictures have the size of their boxes as stored, and are not "
+            "%s: %d of %d images have the size of their boxes as stored, and are not "
             "turned as their EXIF orientation says: %s",
             where,
             len(stored),

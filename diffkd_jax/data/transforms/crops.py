@@ -1,4 +1,4 @@
-"""Crops of training and evaluation, from uint8 pictures or files."""
+"""Crops for training and evaluation, from uint8 images or files."""
 
 import numpy as np
 
@@ -23,15 +23,16 @@ from ..images.resize import (
 def crop_flip(
     image: np.ndarray, drawn: np.ndarray, *, padding: int, flip: bool
 ) -> np.ndarray:
-    """Random shifts by zero padding and cropping, and random mirroring.
+    """Shifts images at random, by zero padding and cropping, and mirrors some of them.
 
-    The augmentation of CIFAR (recipe A1: ``padding=4``, flip).
+    This is the augmentation of CIFAR (recipe A1: ``padding=4``, flip).
 
     Args:
       image: uint8 ``[n, h, w, c]``.
-      drawn: numbers in [0, 1) for the shift down, right and the mirror, ``[n, 3]``.
-      padding: pixels by which a picture can move, at least 0.
-      flip: mirror each picture with probability one half.
+      drawn: ``[n, 3]``, numbers in [0, 1) for the shift down, the shift right and the
+        mirror.
+      padding: largest shift in pixels, at least 0.
+      flip: if true, mirror each image with probability one half.
 
     Returns:
       A new array of the same shape and dtype.
@@ -53,7 +54,7 @@ def crop_flip(
 
 
 def random_resized_crop(
-    picture: ImageLike,
+    image: ImageLike,
     rng: np.random.Generator,
     *,
     size: int,
@@ -61,56 +62,66 @@ def random_resized_crop(
     interpolation: str = "bilinear",
     exact: bool = False,
 ) -> np.ndarray:
-    """Random area (8 to 100 %) and aspect (3/4 to 4/3), resized.
+    """Crops a random area (8 to 100 %) of random aspect (3/4 to 4/3), and resizes it.
 
-    The augmentation of ImageNet (recipe B1). Falls back to the central crop when ten
-    draws do not fit.
+    This is the augmentation of ImageNet (recipe B1). If ten draws do not fit, the
+    centre is cropped.
 
     Args:
-      picture: uint8 ``[h, w, c]`` or a file.
+      image: uint8 ``[h, w, c]`` or a file.
       rng: source of the draws.
-      size: side of the result, pixels.
-      flip: mirror with probability one half.
+      size: side of the result, in pixels.
+      flip: if true, mirror with probability one half.
       interpolation: a key of :data:`INTERPOLATIONS`.
-      exact: resize by :func:`crop_exact`, not by :func:`crop_fast`.
+      exact: if true, resize by :func:`crop_exact`, otherwise by :func:`crop_fast`.
 
     Returns:
       uint8 ``[size, size, c]``.
 
     Raises:
-      UnreadableImage: a file that does not decode.
+      UnreadableImage: the file does not decode.
     """
-    box = _random_box(*read_size(picture), rng)
-    crop = (crop_exact if exact else crop_fast)(picture, box, size, interpolation)
+    box = _random_box(*read_size(image), rng)
+    crop = (crop_exact if exact else crop_fast)(image, box, size, interpolation)
     return mirror(crop) if flip and rng.random() < 0.5 else crop
 
 
 def center_crop(
-    picture: ImageLike, *, size: int, resize: int, interpolation: str = "bilinear"
+    image: ImageLike, *, size: int, resize: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """Shorter side to ``resize`` pixels, then the central square of ``size``.
+    """Resizes the shorter side of an image, and crops the central square.
 
-    To the bit what torchvision's ``Resize`` and ``CenterCrop`` make of a picture of
-    Pillow: the longer side is cut to whole pixels, the offset of the crop is rounded
-    to even, and where the resized picture is smaller than ``size``, black is around it.
+    The result equals torchvision's ``Resize`` and ``CenterCrop`` of a Pillow image, bit
+    for
+    bit: the longer side is truncated to whole pixels, the offset of the crop is rounded
+    to even, and an image smaller than ``size`` gets a black border.
+
+    Args:
+      image: uint8 ``[h, w, c]`` or a file.
+      size: side of the result, in pixels.
+      resize: length of the shorter side after resizing, in pixels.
+      interpolation: a key of :data:`INTERPOLATIONS`.
+
+    Returns:
+      uint8 ``[size, size, c]``.
 
     Raises:
-      UnreadableImage: a file that does not decode, or one so narrow that it would be
-        resized to more than :data:`MOST_PIXELS`.
+      UnreadableImage: the file does not decode, or is so narrow that it would be
+        resized to more than ``MAX_PIXELS`` pixels.
 
     >>> center_crop(np.zeros((60, 40, 3), np.uint8), size=28, resize=32).shape
     (28, 28, 3)
     """
-    image = to_pillow(decode_image(picture))
-    width, height = image.size
+    source = to_pillow(decode_image(image))
+    width, height = source.size
     scaled = resize * max(width, height) // min(width, height)
     if resize * scaled > MAX_PIXELS:
         raise UnreadableImage(
-            f"{getattr(picture, 'name', 'picture')}: found {width}x{height} pixels, "
+            f"{getattr(image, 'name', 'image')}: found {width}x{height} pixels, "
             f"too narrow to be resized to {resize}"
         )
     shape = (resize, scaled) if width <= height else (scaled, resize)
-    pixels = to_array(image.resize(shape, INTERPOLATIONS[interpolation][1]))
+    pixels = to_array(source.resize(shape, INTERPOLATIONS[interpolation][1]))
     rows, columns = (_centre(length, size) for length in pixels.shape[:2])
     crop = np.zeros((size, size, pixels.shape[-1]), np.uint8)
     crop[rows[1], columns[1]] = pixels[rows[0], columns[0]]
@@ -118,7 +129,7 @@ def center_crop(
 
 
 def _centre(length: int, size: int) -> tuple[slice, slice]:
-    """The middle of a side, and where it lies in the middle of ``size`` pixels."""
+    """Returns the middle of a side, and its position within ``size`` pixels."""
     if length < size:
         start = (size - length) // 2
         return slice(None), slice(start, start + length)
@@ -127,6 +138,7 @@ def _centre(length: int, size: int) -> tuple[slice, slice]:
 
 
 def _random_box(h: int, w: int, rng: np.random.Generator) -> Box:
+    """Draws the box of a random crop."""
     for _ in range(10):
         area = h * w * rng.uniform(0.08, 1.0)
         aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))

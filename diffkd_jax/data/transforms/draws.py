@@ -1,4 +1,4 @@
-"""Draws of the augmentation: a function of seed, epoch and row, of nothing else."""
+"""Random draws of the augmentation, a function of seed, epoch and row alone."""
 
 import dataclasses
 
@@ -9,16 +9,15 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Where the randomness of each example of a batch comes from.
+    """The source of randomness for each example of a batch.
 
-    Whoever prepares an example, in whatever batch, thread or process, draws the same.
+    An example gets the same draws in every batch, thread and process.
 
     Attributes:
-      seed: of the run.
-      epoch: from 0.
-      rows: int ``[n]``, of the split.
-      attempt: counts the pictures that have been tried in the place of an unreadable
-        one.
+      seed: seed of the run.
+      epoch: epoch, from 0.
+      rows: int ``[n]``, rows of the split.
+      attempt: number of images that were tried in place of an unreadable one.
 
     >>> Draws(0, 1, np.array([7, 3])).uniform(2).shape
     (2, 2)
@@ -30,17 +29,20 @@ class Draws:
     attempt: int = 0
 
     def generators(self) -> list[np.random.Generator]:
-        """A generator for each example; some 20 us each."""
+        """Returns a generator for each example; each takes about 20 us."""
         return [
             np.random.default_rng((self.seed, self.epoch, row, self.attempt))
             for row in self.rows.tolist()
         ]
 
     def uniform(self, count: int) -> np.ndarray:
-        """So many numbers in [0, 1) an example, float64 ``[n, count]``; some ns each.
+        """Returns ``count`` numbers in [0, 1) for each example, float64 ``[n, count]``.
 
-        By SplitMix64 (Steele et al. 2014), whose state of one example is the hash of
-        what names it.
+        They come from SplitMix64 (Steele et al. 2014), whose state for an example is a
+        hash of seed, epoch, attempt and row; each number takes some nanoseconds.
+
+        Args:
+          count: how many numbers.
         """
         state = np.zeros((len(self.rows), 1), np.uint64)
         for part in (self.seed, self.epoch, self.attempt, self.rows[:, None]):
@@ -49,12 +51,16 @@ class Draws:
         return (_mixed(state + steps) >> np.uint64(11)) * 2.0**-53
 
     def again(self, failed: np.ndarray) -> "Draws":
-        """Those of the examples where ``failed`` is true, for another picture."""
+        """Returns the draws for the failed examples, for another image each.
+
+        Args:
+          failed: bool ``[n]``.
+        """
         return Draws(self.seed, self.epoch, self.rows[failed], self.attempt + 1)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """A bijection of 64 bits in which each bit moves half of the others."""
+    """Applies a bijection of 64 bits in which each bit changes half of the others."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

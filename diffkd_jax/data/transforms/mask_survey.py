@@ -1,4 +1,4 @@
-"""A look at some masks of a split before anything is trained on them."""
+"""Inspection of some masks of a split before a run."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ..split import Split, some_of
 from .viewed import name_image
 
 LOG = logging.getLogger(__name__)
-MOST_LOOKED_AT = 16  # masks, all over the split
+MAX_EXAMINED = 16  # masks, spread over the split
 
 
 def look(
@@ -20,33 +20,33 @@ def look(
     where: str,
     canvas: Sequence[int] | None = None,
 ) -> None:
-    """Looks at a few masks of a split, and says in the log what is strange of them.
+    """Looks at a few masks of a split, and logs what is unusual about them.
 
-    Classes without a pixel, more than half of the pixels void, and pictures that are
-    taken as they are stored, against their EXIF orientation.
+    Reported are classes without a pixel, masks that are void for more than half of the
+    pixels, and images that are used as stored, against their EXIF orientation.
 
     Args:
-      split: with masks.
-      names: of the classes.
+      split: a split with masks.
+      names: names of the classes.
       where: name of the split, for messages.
-      canvas: that the pictures are evaluated on, () for none; None for not at all.
+      canvas: canvas of evaluation, () for none; None if the split is not evaluated.
 
     Raises:
-      WrongMask: a mask that cannot be right, or holds more classes than ``names``.
-      ValueError: no pixel that counts in any mask of the split, or pictures that need
-        another canvas.
+      WrongMask: a mask cannot be right, or has more classes than ``names``.
+      ValueError: no mask of the split has a pixel that counts, or images need another
+        canvas.
     """
-    rows = np.unique(np.linspace(0, split.size - 1, MOST_LOOKED_AT).astype(int))
+    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
     batch = split.fetch(rows)
     counts, stored = np.zeros(256, np.int64), []
     sizes: set[tuple[int, int]] = set()
-    for picture, mask in zip(batch["image"], batch["target"]["label"], strict=True):
+    for image, mask in zip(batch["image"], batch["target"]["label"], strict=True):
         try:
             classes = read_mask(mask) if isinstance(mask, EncodedMask) else mask
-            if read_orientation(picture) > 4 and decode_image(picture).shape[:2] == (
+            if read_orientation(image) > 4 and decode_image(image).shape[:2] == (
                 classes.shape
             ):
-                stored.append(name_image(picture))
+                stored.append(name_image(image))
         except UnreadableImage:
             continue  # named where it is used
         counts += np.bincount(classes.ravel(), minlength=256)
@@ -54,7 +54,7 @@ def look(
     of = f"{len(rows)} of {split.size} masks of {where}"
     if stored:
         LOG.warning(
-            "%d of these pictures have the size of their mask as stored, and are not "
+            "%d of these images have the size of their mask as stored, and are not "
             "turned as their EXIF orientation says: %s",
             len(stored),
             some_of(stored, 3),

@@ -1,7 +1,7 @@
-"""RandAugment (Cubuk et al. 2020) with the operations and ranges of timm.
+"""RandAugment (Cubuk et al. 2020), with the operations and ranges of timm.
 
-``m9-mstd0.5``: two of fifteen operations a picture, each applied with probability one
-half, at a magnitude drawn around 9 of 10 with standard deviation 0.5.
+``m9-mstd0.5``: two of fifteen operations for each image. Each is applied with
+probability one half, at a magnitude drawn around 9 of 10 with standard deviation 0.5.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,35 +18,42 @@ Operation = Callable[[Image.Image, float, int, Image.Resampling, Fill], Image.Im
 
 
 def _affine(image, matrix, resample, fill):
+    """Applies an affine map to an image."""
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill
     )
 
 
 def _solarize_add(image, level, sign, resample, fill):
+    """Adds a constant to the dark half of the levels."""
     add = min(128, int(level * 110))
     table = [min(255, v + add) if v < 128 else v for v in range(256)]
     return image.point(table * len(image.getbands()))
 
 
 def _enhance(kind) -> Operation:
+    """Returns the operation of one of Pillow's enhancers."""
     return lambda image, level, *_: kind(image).enhance(1.8 * level + 0.1)
 
 
 def _shear_x(image, level, sign, resample, fill):
+    """Shears an image horizontally."""
     return _affine(image, (1, 0.3 * level * sign, 0, 0, 1, 0), resample, fill)
 
 
 def _shear_y(image, level, sign, resample, fill):
+    """Shears an image vertically."""
     return _affine(image, (1, 0, 0, 0.3 * level * sign, 1, 0), resample, fill)
 
 
 def _translate_x(image, level, sign, resample, fill):
+    """Moves an image horizontally."""
     shift = 0.45 * level * sign * image.size[0]
     return _affine(image, (1, 0, shift, 0, 1, 0), resample, fill)
 
 
 def _translate_y(image, level, sign, resample, fill):
+    """Moves an image vertically."""
     shift = 0.45 * level * sign * image.size[1]
     return _affine(image, (1, 0, 0, 0, 1, shift), resample, fill)
 
@@ -84,16 +91,16 @@ def rand_augment(
     layers: int = 2,
     mean: Sequence[float] = (0.5,),
 ) -> np.ndarray:
-    """Applies random operations to one picture.
+    """Applies random operations to one image.
 
     Args:
       image: uint8 ``[h, w, c]``, one or three channels.
       rng: source of the draws.
       magnitude: mean of the magnitude, in [0, 10].
-      std: its standard deviation.
-      layers: operations drawn, with replacement.
-      mean: colour on the scale 0 to 1 of what comes in from outside, one number or one
-        a channel.
+      std: standard deviation of the magnitude.
+      layers: number of operations, drawn with replacement.
+      mean: colour of areas that come in from outside, on the scale 0 to 1; one number
+        or one for each channel.
 
     Returns:
       uint8 of the same shape.
@@ -123,7 +130,7 @@ def color_jitter(
 ) -> np.ndarray:
     """Scales brightness, contrast and saturation, in random order.
 
-    Each by its own factor, uniform in ``1 - strength`` to ``1 + strength``.
+    Each is scaled by its own factor, uniform in ``1 - strength`` to ``1 + strength``.
 
     Args:
       image: uint8 ``[h, w, c]``, one or three channels.

@@ -310,7 +310,7 @@ def test_photos_that_stay_as_they_are_stored_are_said(caplog):
     mask = EncodedMask(png(np.zeros((16, 24), np.uint8)), "m.png", MaskRule(1))
     batch = {"image": [photo()], "target": {"label": [mask]}}
     mask_survey.look(Split(1, lambda rows: batch), ("sky",), "train")
-    assert "1 of these pictures have the size of their mask as stored" in caplog.text
+    assert "1 of these images have the size of their mask as stored" in caplog.text
     assert "exif_6.jpg" in caplog.text
 
 

@@ -172,7 +172,7 @@ def test_nothing_readable_is_an_error(split):
     failed = lambda batch: np.ones(len(batch["image"]), bool)
     nothing = lambda batch, draws: batch | {"failed": failed(batch)}
     options = {"batch_size": 10, "seed": 3, "num_epochs": 1, "num_threads": 1}
-    with pytest.raises(UnreadableImage, match="found no picture that decodes"):
+    with pytest.raises(UnreadableImage, match="found no image that decodes"):
         next(pipeline.train_batches(split, nothing, **options))
 
 

@@ -103,7 +103,7 @@ def test_a_replacement_of_another_size_is_named():
         return batch | {"image": image, "failed": batch["image"].ravel() == 0}
 
     options = {"batch_size": 9, "seed": 0, "num_epochs": 1, "num_threads": 0}
-    with pytest.raises(ValueError, match=r"data\.image_size: found 0 for pictures of"):
+    with pytest.raises(ValueError, match=r"data\.image_size: found 0 for images of"):
         next(batches.train_batches(numbers(9), sizes, **options))
 
 

@@ -168,14 +168,14 @@ def test_fields_are_checked_against_all_pictures(tmp_path, caplog):
         open_data(data_options(**fields, **resized, canvas=(40, 44), max_objects=2))
     assert "coco val: 32 % of the images is padding" in caplog.text
     assert "coco train: 25 % of the images is padding" in caplog.text
-    assert "1 pictures have more than 2 objects, up to 3; training keeps" in caplog.text
+    assert "1 images have more than 2 objects, up to 3; training keeps" in caplog.text
     for changed, message in (
         (
             {"canvas": (40, 30)},
             r"data.canvas: found \(40, 30\), expected at least \(30,",
         ),
         ({"canvas": (40, 40), "resize": 31}, r"data.train_size: found \(40, 40\), exp"),
-        ({}, r"data.canvas: found \(\) for pictures of sizes \[\(30, 40\), \(40, 30"),
+        ({}, r"data.canvas: found \(\) for images of sizes \[\(30, 40\), \(40, 30"),
     ):
         with pytest.raises(ValueError, match=message):
             open_data(data_options(**fields, **resized | changed))

@@ -134,7 +134,7 @@ def test_an_image_with_boxes_that_is_a_link_to_nowhere_is_named(tmp_path):
 def test_where_nothing_can_be_read_the_reason_of_the_first_is_said(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}/cat/1.png", POINTER)
-    with pytest.raises(ValueError, match=r"no picture that decodes; .*Git LFS"):
+    with pytest.raises(ValueError, match=r"no image that decodes; .*Git LFS"):
         open_data(data_options(name="folder", path=str(tmp_path)))
 
 

@@ -106,7 +106,7 @@ def test_of_many_classes_the_first_are_named(folder, caplog):
 def test_a_class_in_the_evaluation_split_alone_is_named(folder, caplog):
     write(folder, "test/owl/1.png")
     assert open_data(options(folder)).meta["class_names"] == ["cat", "dog", "owl"]
-    assert "classes without a training picture: owl" in messages(caplog)
+    assert "classes without a training image: owl" in messages(caplog)
 
 
 def test_labels_from_1_are_named(tmp_path, caplog):
@@ -116,7 +116,7 @@ def test_labels_from_1_are_named(tmp_path, caplog):
         file, **{f"{s}/{k}": v for s in ("train", "test") for k, v in arrays.items()}
     )
     open_data(options(file, name="npz"))
-    assert "classes without a training picture: 0" in messages(caplog)
+    assert "classes without a training image: 0" in messages(caplog)
 
 
 def test_all_listed_endings_are_read(tmp_path):
@@ -168,7 +168,7 @@ def test_a_first_picture_that_is_damaged_does_not_matter(folder):
     assert open_data(options(folder)).eval_shape == (8, 8, 3)
     for name in ("cat/2.png", "dog/1.png", "dog/2.png"):
         (folder / "test" / name).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cat/1\.png and others: found no picture"):
+    with pytest.raises(ValueError, match=r"cat/1\.png and others: found no image"):
         open_data(options(folder))
 
 
@@ -228,7 +228,7 @@ def test_channels_that_do_not_fit_are_named(tmp_path):
     assert open_data(options(file, name="npz")).eval_shape == (8, 8, 4)
     for fields, message in (
         ({"channels": 3}, r"data\.channels: found 3 for images of 4 channels"),
-        ({"rand_augment": 9.0}, r"data\.rand_augment: found 9\.0 for pictures of 4"),
+        ({"rand_augment": 9.0}, r"data\.rand_augment: found 9\.0 for images of 4"),
     ):
         with pytest.raises(ValueError, match=message):
             open_data(options(file, name="npz", **fields))
