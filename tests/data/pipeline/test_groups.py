@@ -179,7 +179,7 @@ def test_fields_are_checked_against_all_pictures(tmp_path, caplog):
     ):
         with pytest.raises(ValueError, match=message):
             open_data(data_options(**fields, **resized | changed))
-    with pytest.raises(ValueError, match="two_canvases: found True for pict"):
+    with pytest.raises(ValueError, match="two_canvases: found True for images"):
         open_data(
             data_options(name="scene_boxes", canvas=(128, 128), two_canvases=True)
         )
