@@ -229,6 +229,9 @@ def decoding_errors(image: Any) -> Iterator[None]:
 
     Args:
       image: the file that is decoded.
+
+    Raises:
+      UnreadableImage: any error within the context.
     """
     try:
         yield

@@ -36,6 +36,9 @@ def read_ahead(elements: Iterable[Batch], waiting: Waiting = patient) -> Batches
       elements: the elements, read only in the thread; their iterator has a ``close``.
       waiting: called every five seconds while no element is ready; it may raise.
 
+    Raises:
+      error: the error of the elements, when their next batch is requested.
+
     >>> list(read_ahead({"number": i} for i in range(2)))
     [{'number': 0}, {'number': 1}]
     """
