@@ -172,7 +172,8 @@ def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, PyTre
             variables.setdefault(collection, {})[path] = array
         return variables
     shape = tuple(meta["input_shape"])
-    return load_torch(weights, meta["model"], meta["options"], shape)[0].variables
+    model, _ = load_torch(weights, meta["model"], meta["options"], shape)
+    return dict(model.variables)
 
 
 def load_torch(

@@ -262,7 +262,7 @@ def _replace_leaves(
         np.asarray(arrays[path], leaf.dtype) if path in arrays else leaf
         for path, leaf in by_path(variables).items()
     ]
-    return jax.tree.unflatten(jax.tree.structure(variables), leaves)
+    return dict(jax.tree.unflatten(jax.tree.structure(variables), leaves))
 
 
 def _shape_text(arrays: Mapping[str, PyTree], path: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..io import valid_json
@@ -13,6 +13,8 @@ KEY = "diffkd_jax"  # of the description, in the header of a file that we export
 INPUT_KEY = "diffkd_jax_input"  # in the header of a file for PyTorch
 _MAX_SIDE = 2**16  # height and width of an image in pixels, and its channels
 _MAX_CLASSES = 2**24
+# The check of each field, and what the check expects.
+_Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
             "found no model exported by diffkd_jax, expected one; weights of PyTorch "
             "go to teacher.init, student.init or import_weights"
         )
-    meta = _checked(metadata[KEY], _FIELDS | _INPUT_FIELDS)
+    meta = _checked(metadata[KEY], {**_FIELDS, **_INPUT_FIELDS})
     names, classes = meta["class_names"], meta["num_classes"]
     if names and len(names) != classes:
         raise ValueError(
@@ -89,7 +91,7 @@ def format_input(meta: Mapping[str, Any]) -> str:
     return valid_json.dumps({field: meta[field] for field in _INPUT_FIELDS})
 
 
-def _checked(text: str, fields: Mapping[str, tuple]) -> dict[str, Any]:
+def _checked(text: str, fields: _Checks) -> dict[str, Any]:
     """Parses a text of JSON and returns the wanted fields, each checked."""
     try:
         meta = json.loads(text)
@@ -181,13 +183,13 @@ OPTIONAL_FIELDS: dict[str, Any] = {
     "std": [],
     "channel_order": "",
 }
-_INPUT_FIELDS = {
+_INPUT_FIELDS: _Checks = {
     "input_shape": (_is_shape, f"[h, w, c], each 1 to {_MAX_SIDE}"),
     "mean": (_is_mean, "a list of numbers 0 to 1, one for each channel"),
     "std": (_is_std, "a list of numbers above 0 and up to 1, one for each channel"),
     "channel_order": (_is_order, "a name of up to 32 letters, such as RGB"),
 }
-_FIELDS = {
+_FIELDS: _Checks = {
     "model": (lambda v: isinstance(v, str), "a name"),
     "options": (lambda v: isinstance(v, dict), "an object"),
     "num_classes": (_is_class_count, f"0 to {_MAX_CLASSES}"),

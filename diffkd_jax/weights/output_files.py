@@ -52,8 +52,8 @@ def file_to_write(target: str | Path) -> Path:
       target: a file that ends in .safetensors; or a directory, which need not exist.
 
     Raises:
-      ValueError: the target has the ending of another format, or is a file without an
-        ending that is known.
+      ValueError: the target has the ending of another format, or is an existing file
+        that does not end in .safetensors.
 
     >>> file_to_write("runs/imported").as_posix()
     'runs/imported/model.safetensors'

@@ -76,7 +76,8 @@ def import_state_dict(
     problems += _section("mis-shaped", misshaped)
     if problems:
         raise ValueError("state dict does not fit the model\n" + "\n".join(problems))
-    return unflatten_dict(filled)
+    variables: dict[str, PyTree] = unflatten_dict(filled)
+    return variables
 
 
 def import_weights(

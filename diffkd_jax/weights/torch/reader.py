@@ -197,7 +197,7 @@ def _read_legacy(file: IO[bytes], choose: _Choose) -> dict[str, np.ndarray]:
 
 def _byte_count(storage: Storage) -> int:
     """Returns the size of a storage in bytes."""
-    return storage.size * np.dtype(storage.dtype).itemsize
+    return int(storage.size * np.dtype(storage.dtype).itemsize)
 
 
 def _as_array(raw: bytes, storage: Storage, order: str) -> np.ndarray:

@@ -9,7 +9,7 @@ follow one rule for all models, see :mod:`diffkd_jax.weights.torch.convert`.
 import re
 from collections.abc import Callable
 
-Rename = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+Rename = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
 def rename_path(path: str, table: Rename) -> str:
