@@ -135,8 +135,8 @@ def from_linen(module: nn.Module) -> Model:
 
     The module is called as ``(x, *, train=False) -> outputs``. Arguments that it does
     not take are left out. If it takes ``size``, it is given that of the batch, if there
-    is one. If it takes ``target``, it is given that of the batch in training, and the
-    random stream ``sample``. Dropout draws from the stream ``dropout``.
+    is one. If it takes ``target``, it is given that of the batch in training, and may
+    draw from the random stream ``sample``. Dropout draws from the stream ``dropout``.
 
     Args:
       module: the module, not bound to variables.

@@ -29,7 +29,7 @@ def shapes(name, size=(64, 96), channels=3, classes=5, **options):
 
 
 @pytest.mark.parametrize("name", ONE_STAGE)
-def test_outputs_for_grey_pictures_of_odd_sizes(name):
+def test_outputs_for_grey_images_of_odd_sizes(name):
     out, _ = shapes(name, (75, 97), 1)
     assert {"stem", "stage1", "stage2", "stage3", "stage4", "fpn"} <= set(out)
     count = 1 if name.startswith("fcos") else 9
@@ -236,7 +236,7 @@ def test_options_that_a_network_cannot_have(name, options, message):
 
 @pytest.mark.parametrize("name", ["retinanet_resnet18", "fcos_resnet18"])
 def test_positions_lie_a_nominal_stride_apart_where_asked(name):
-    """On 800x1344 the maps of p6 and p7 cover more than the picture."""
+    """On 800x1344 the maps of p6 and p7 cover more than the image."""
     sizes = {"p6": (13, 21), "p7": (7, 11)}
     own = {"point_offset": 0.5} if name == FCOS else {"rounded_anchors": False}
     model = models.build_network(name, num_classes=3, nominal_strides=True, **own)

@@ -111,7 +111,7 @@ def test_draws_follow_the_key():
     first, again, other = (run(BATCH, True, seed)["roi"] for seed in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
     assert (first["boxes"] != other["boxes"]).any()
-    # Not the same rows of every picture.
+    # Not the same rows of every image.
     pair = {"image": X[[1, 1]], "target": jax.tree.map(lambda x: x[[1, 1]], TARGET)}
     boxes = run(pair, True)["roi"]["boxes"]
     assert (boxes[0] != boxes[1]).any()
@@ -149,7 +149,7 @@ def test_training_needs_a_target():
             )
 
 
-def test_outputs_for_grey_pictures_of_odd_sizes():
+def test_outputs_for_grey_images_of_odd_sizes():
     out, variables = shapes(NAME, (75, 97), 1)
     assert list(out["fpn"]) == ["p2", "p3", "p4", "p5", "p6"]
     assert "extra_p6" not in variables["params"]["fpn"]

@@ -13,7 +13,7 @@ from tests.helpers.variables import random_variables
 
 
 @pytest.mark.parametrize("name", models.SEGMENTATION_MODELS)
-def test_outputs_for_grey_pictures(name):
+def test_outputs_for_grey_images(name):
     model = models.build_network(name, num_classes=7)
     x = jax.ShapeDtypeStruct((2, 65, 48, 1), jnp.float32)
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
@@ -80,7 +80,7 @@ def test_dropout_is_for_training():
         assert differ(outputs(one, True, 0), outputs(one, True, 1)) == changed
 
 
-def test_one_picture_is_no_batch():
+def test_one_image_is_no_batch():
     """Its global mean is a single value of each channel."""
     x = jnp.ones((1, 16, 16, 3))
     model = small()

@@ -29,7 +29,7 @@ def mixed(batch, seed, **options):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_mixup_is_one_share_for_picture_and_label(batch, seed):
+def test_mixup_is_one_share_for_image_and_label(batch, seed):
     image, target = mixed(batch, seed, mixup=0.8)
     share = target[1, 1]
     assert 0 < share < 1

@@ -25,7 +25,7 @@ NAMES = (
 
 
 def padded(rows, pictures, keys):
-    """Lists of dicts by picture to arrays ``[n, m]``."""
+    """Lists of dicts by image to arrays ``[n, m]``."""
     most = max([1, *map(len, rows)])
     result = {
         k: np.zeros((pictures, most, *shape), dtype)
@@ -193,7 +193,7 @@ def test_equal_to_the_reference(seed):
     ours = average_precision.curves(truth, found).precision
     theirs = curves["precision"]
     np.testing.assert_array_equal(ours, np.where(theirs < 0, np.nan, theirs))
-    # The order of pictures is of no account where no scores are equal.
+    # The order of images is of no account where no scores are equal.
     if not seed % 2:
         order = np.random.default_rng(seed).permutation(len(truth["valid"]))
         again = figures_of(
@@ -312,7 +312,7 @@ def test_more_objects_than_are_kept_of_all_classes(caplog):
     assert len(caplog.records) == 2
 
 
-def test_what_is_found_on_the_canvas_goes_back_to_the_picture(tmp_path):
+def test_what_is_found_on_the_canvas_goes_back_to_the_image(tmp_path):
     """Over both canvases, padded batches and back to the file's own ids."""
     options = data_options(
         name="coco",

@@ -77,7 +77,7 @@ def test_perfect_detections_score_one_and_others_less(batch, perfect):
     assert 0.3 < scores["ap50"] < 0.8
 
 
-def test_scores_are_of_the_stored_picture(batch, perfect):
+def test_scores_are_of_the_stored_image(batch, perfect):
     target = batch["target"] | {
         "scale": jnp.array([[0.5, 0.25], [2.0, 2.0]]),
         "stored_size": jnp.array([[96, 256], [24, 32]]),
@@ -226,8 +226,8 @@ def test_evidence_without_what_a_split_adds_takes_boxes_as_they_are(batch, perfe
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_each_picture_counts_once_on_any_number_of_devices(devices, batch):
-    """Seven pictures in two batches of eight, out of order, repeats masked."""
+def test_each_image_counts_once_on_any_number_of_devices(devices, batch):
+    """Seven images in two batches of eight, out of order, repeats masked."""
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 30, (8, 4, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(4, 25, (8, 4, 2))], -1)

@@ -54,11 +54,11 @@ def outputs_of(golden):
 
 
 def target_of(golden):
-    pictures = len(golden["in/cls_logits"])
-    boxes = np.zeros((pictures, PADDED, 4))
-    classes = np.zeros((pictures, PADDED), np.int32)
-    valid = np.zeros((pictures, PADDED), bool)
-    for i in range(pictures):
+    images = len(golden["in/cls_logits"])
+    boxes = np.zeros((images, PADDED, 4))
+    classes = np.zeros((images, PADDED), np.int32)
+    valid = np.zeros((images, PADDED), bool)
+    for i in range(images):
         own = golden[f"in/target{i}/boxes"]
         boxes[i, : len(own)] = own
         classes[i, : len(own)] = golden[f"in/target{i}/labels"]
@@ -131,7 +131,7 @@ def test_no_object_gives_finite_losses_and_gradients(golden):
     assert not any(x.any() for x in jax.tree.leaves(gradient["box_codes"]))
 
 
-def test_by_batch_divides_by_the_objects_of_all_pictures():
+def test_by_batch_divides_by_the_objects_of_all_images():
     with np.load(GOLDEN / "dense/retinanet_losses.npz") as z:
         golden = dict(z)
     with jax.enable_x64(True):

@@ -131,7 +131,7 @@ def test_nothing_to_count_is_undefined():
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_devices_count_alike(devices):
-    """Seven pictures in batches of eight, and of their shards."""
+    """Seven images in batches of eight, and of their shards."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 6, (8, 5, 7)).astype(np.uint8)
     truth[truth == 5] = 255
@@ -160,7 +160,7 @@ def iter_of(batches):
 
 
 @pytest.mark.parametrize("corners", [True, False])
-def test_windows_cover_a_picture(corners):
+def test_windows_cover_a_image(corners):
     """A model that looks at single pixels gives the same in windows."""
     resize = functools.partial(bilinear, align_corners=corners)
     image = jax.random.normal(jax.random.key(0), (2, 13, 18, 3))
