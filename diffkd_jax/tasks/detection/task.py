@@ -40,8 +40,8 @@ from ..classes import check_classes
 from ..task import Batch, Evidence, Meta, Outputs, Task
 from . import one_stage, two_stage
 from .average_precision import LIMITS, Curves, by_class, curves, figures, warn_of_limit
-from .one_stage import Selection
 from .plots import draw, show, stored_boxes, write
+from .selection import Selection
 
 # As in torchvision, with two deviations: at most 100 detections of an image for
 # RetinaNet (300 there), and no boxes without area from detectors in one stage.

@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Int, Num, PyTree
 from ...ops.box_losses import smooth_l1
 from ...ops.boxes import decode_boxes, encode_boxes
 from ..task import Outputs
-from .one_stage import Selection, join_levels, suppress
+from .one_stage import join_levels
+from .selection import Selection, suppress
 
 ROI_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 BETA = 1 / 9

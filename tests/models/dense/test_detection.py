@@ -11,7 +11,7 @@ from diffkd_jax import models
 from diffkd_jax.models.dense.fpn import Fpn
 from diffkd_jax.ops.roi_align import multiscale
 from diffkd_jax.tasks.detection import two_stage
-from diffkd_jax.tasks.detection.one_stage import Selection
+from diffkd_jax.tasks.detection.selection import Selection
 from diffkd_jax.weights.torch.convert import import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from tests.helpers.goldens import GOLDEN, relative_error

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.tasks.detection import one_stage
-from diffkd_jax.tasks.detection.one_stage import Selection
+from diffkd_jax.tasks.detection.selection import Selection
 from tests.helpers.goldens import GOLDEN
 
 NAMES = {

@@ -10,7 +10,8 @@ import pytest
 from diffkd_jax.ops.assign import match
 from diffkd_jax.ops.boxes import iou
 from diffkd_jax.ops.proposals import sample_anchors
-from diffkd_jax.tasks.detection.one_stage import Selection, join_levels
+from diffkd_jax.tasks.detection.one_stage import join_levels
+from diffkd_jax.tasks.detection.selection import Selection
 from diffkd_jax.tasks.detection.two_stage import (
     detect,
     first_losses,
