@@ -21,7 +21,7 @@ KINDS = ("loss", "weighted", "norm", "rms")
 
 
 class Distillation(NamedTuple):
-    """A pair of pure functions, in the manner of ``optax.GradientTransformation``.
+    """Pure functions, in the manner of ``optax.GradientTransformation``.
 
     ``params`` and ``state`` hold one entry for each block, under the name of its tap or
     the name under which taps share it. ``state`` is what a block carries without
@@ -35,10 +35,14 @@ class Distillation(NamedTuple):
         and those of the block, such as ``<tap>/diffusion``. ``info`` holds, for each
         tap, the arrays that its block reports, and ``rms/student`` and ``rms/teacher``,
         the root mean squares of the two features that are compared.
+      shapes: ``(student_out, teacher_out, target=None) -> (losses, pairs)``; computes
+        nothing. ``losses`` are the shapes of the losses by name. ``pairs`` holds for
+        each tap a :class:`Refined` with the shapes that its distance compares.
     """
 
     init: Callable[..., tuple[Tree, Tree]]
     loss: Callable[..., tuple[dict[str, Scalar], Tree, dict[str, Tree]]]
+    shapes: Callable[..., tuple[Tree, dict[str, Refined]]]
 
 
 def distillation(taps: Mapping[str, Tap]) -> Distillation:
@@ -48,7 +52,7 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
       taps: taps by name; the name becomes the prefix of the tap's losses.
 
     Returns:
-      The pair of functions.
+      The functions.
 
     Raises:
       ValueError: ``taps`` is not a dict of :class:`Tap`, or taps share blocks that
@@ -136,7 +140,44 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             info[name] = arrays
         return losses, state, info
 
-    return Distillation(init, loss)
+    def shapes(
+        student_out: Tree, teacher_out: Tree, target: Mapping[str, Any] | None = None
+    ) -> tuple[Tree, dict[str, Refined]]:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        params, state = jax.eval_shape(init, key, student_out, teacher_out)
+        losses: Tree = {}
+        pairs: dict[str, Refined] = {}
+        for name, tap in taps.items():
+
+            def compare(
+                params: Tree,
+                state: Tree,
+                key: Array,
+                pair: tuple[Array, Array],
+                target: Any,
+                name: str = name,
+            ) -> tuple[dict[str, Scalar], Array, Array]:
+                (terms, refined), _ = modules[name].apply(
+                    {"params": params, **state},
+                    *pair,
+                    target,
+                    rngs={"diffusion": key},
+                    mutable=list(state),
+                    method="compare",
+                )
+                return terms, refined.student, refined.teacher
+
+            owner = tap.share or name
+            pair = select(name, tap, student_out, teacher_out)
+            with naming(name):
+                terms, *compared = jax.eval_shape(
+                    compare, params[owner], state[owner], key, pair, target
+                )
+            losses |= {f"{name}/{term}": value for term, value in terms.items()}
+            pairs[name] = Refined(*compared)
+        return losses, pairs
+
+    return Distillation(init, loss, shapes)
 
 
 def refine(
@@ -208,6 +249,15 @@ class _Pair(nn.Module):
         self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
     ) -> tuple[dict[str, Scalar], Tree]:
         """Returns the losses of the tap, and the arrays to report."""
+        terms, refined = self.compare(student, teacher, target)
+        sizes = {"student": refined.student, "teacher": refined.teacher}
+        rms = {f"rms/{side}": _rms(x) for side, x in sizes.items()}
+        return terms, {**rms, **refined.info}
+
+    def compare(
+        self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Scalar], Refined]:
+        """Returns the losses of the tap, and the refined pair."""
         refined = self(student, teacher)
         value = self.tap.distance(refined.student, refined.teacher, target)
         terms = {**refined.losses, "distance": value}
@@ -220,9 +270,7 @@ class _Pair(nn.Module):
             raise ValueError(
                 f"block: found info {sorted(clash)}, expected other names than {KINDS}"
             )
-        sizes = {"student": refined.student, "teacher": refined.teacher}
-        rms = {f"rms/{side}": _rms(x) for side, x in sizes.items()}
-        return terms, {**rms, **refined.info}
+        return terms, refined
 
 
 def _rms(x: jax.Array) -> jax.Array:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from ..config import sections
 from ..core.distances import reads_target
-from ..core.distill import Distillation, distillation
+from ..core.distill import Distillation
 from ..core.losses import check_outputs, merged, weigh
 from ..core.norm import BatchNorm
-from ..core.taps import Refined, Tap
+from ..core.taps import Refined
 from ..data import Data
 from ..methods import METHODS, Method
 from ..models.model import Model, from_linen
@@ -260,23 +260,7 @@ def compared(
     Raises:
       ValueError: taps that do not fit the outputs, names the tap; a weight for no loss.
     """
-    refined: dict[str, Refined] = {}
-
-    def watched(name: str, tap: Tap) -> Tap:
-        def distance(student, teacher, target):
-            pair = jax.tree.map(_shape_of, (student, teacher))
-            refined[name] = Refined(*pair)
-            return tap.distance(student, teacher, target)
-
-        return dataclasses.replace(tap, distance=distance)
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params, state = jax.eval_shape(distill.init, key, student_out, teacher_out)
-    # Shapes are seen where the losses are traced, which is most of the work.
-    loss = distillation({n: watched(n, tap) for n, tap in method.taps.items()}).loss
-    losses, _, _ = jax.eval_shape(
-        loss, params, state, key, student_out, teacher_out, target
-    )
+    losses, refined = distill.shapes(student_out, teacher_out, target)
     _check_weights(method.weights, {**of_task, **losses}, method.taps)
     known = {}
     for name, tap in method.taps.items():
@@ -284,7 +268,3 @@ def compared(
         reads = reads_target(tap.distance, own.student, own.teacher)
         known[name] = (tap.student, tap.teacher, reads)
     return known, refined
-
-
-def _shape_of(x: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from diffkd_jax import (
+    DiffKD,
     Projection,
     Refined,
     Tap,
@@ -216,3 +217,16 @@ def test_what_the_functions_of_a_step_must_return(functions, message):
     run, *args = step(**functions)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(run, *args)
+
+
+def test_shapes_are_those_of_the_losses_and_of_what_is_compared():
+    out = lambda side, width: {"x": jax.ShapeDtypeStruct((4, side, side, width), "f4")}
+    block = DiffKD(latent_channels=6, num_steps=1)
+    distill = distillation({"a": Tap("x", "x"), "b": Tap("x", "x", block=block)})
+    student, teacher = out(4, 8), out(8, 16)
+    losses, pairs = distill.shapes(student, teacher)
+    params, state = jax.eval_shape(distill.init, jax.random.key(0), student, teacher)
+    arguments = (params, state, jax.random.key(0), student, teacher)
+    assert losses == jax.eval_shape(distill.loss, *arguments)[0]
+    assert pairs["a"].student.shape == pairs["a"].teacher.shape == (4, 4, 4, 16)
+    assert pairs["b"].student.shape == pairs["b"].teacher.shape == (4, 4, 4, 6)
