@@ -134,7 +134,7 @@ def diffkd_step(
     student_apply: Callable[..., tuple[Outputs, PyTree]],
     teacher_apply: Callable[..., Outputs],
     distillation: Distillation,
-    task_loss: Callable[..., dict[str, Scalar]],
+    task_loss: Callable[..., Mapping[str, Scalar]],
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, Weight],
     prepare: Callable[[Array, PyTree], PyTree] | None = None,

@@ -1,17 +1,19 @@
-"""From a config to a run, as values."""
+"""Builds a run, which is a tuple of values and pure functions, from a config."""
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
+from jaxtyping import Array, PyTree
 
 from ..backend.compiler import compiler_options
 from ..config.resolve import resolve
 from ..config.sections import Config
-from ..core.distill import distillation
+from ..core.distill import Distillation, distillation
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined
 from ..data import Data, known_target, open_data
@@ -39,13 +41,20 @@ from .plan import Plan, make_plan
 LOG = logging.getLogger(__name__)
 
 
-def student_variables(state: TrainState) -> dict[str, Any]:
-    """What the student is applied to."""
+def student_variables(state: TrainState) -> dict[str, PyTree]:
+    """Returns the variables of the student, as its model takes them.
+
+    Args:
+      state: a state of the run.
+
+    Returns:
+      ``params`` and the collections that the student carries, such as ``batch_stats``.
+    """
     return {"params": state.params["student"], **state.model_state["student"]}
 
 
 class Scoring(NamedTuple):
-    """What a trained model is scored with, as values; nothing of it trains.
+    """The parts of a run that score a trained model, without any that train.
 
     Attributes:
       data: see :class:`diffkd_jax.data.Data`.
@@ -53,8 +62,8 @@ class Scoring(NamedTuple):
       mesh: the devices.
       place: ``tree -> shardings``, for states and for variables.
       evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
-        evaluation split, one program per model; see
-        :mod:`diffkd_jax.train.cluster.signals`.
+        evaluation split. It compiles one program for each model. ``asked`` says whether
+        to stop, see :mod:`diffkd_jax.train.cluster.signals`.
     """
 
     data: Data
@@ -65,37 +74,37 @@ class Scoring(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All that a config names, as values.
+    """A run, built from a config: its data, task, models and compiled functions.
 
     Attributes:
-      title: name and method.
+      title: name of the run and of its method.
       data: see :class:`diffkd_jax.data.Data`.
       task: see :class:`diffkd_jax.tasks.Task`.
       method: see :class:`diffkd_jax.methods.Method`.
-      student: untrained.
-      teacher: None where nothing is distilled; its ``variables`` are None until it is
+      student: the untrained student.
+      teacher: None if nothing is distilled. Its ``variables`` are None until it is
         loaded, see :mod:`diffkd_jax.train.teacher`.
-      mesh: of the devices.
-      place: ``tree -> shardings``, of states and of variables.
-      plan: steps.
-      schedule: step to learning rate.
-      init: ``() -> TrainState``, a function of the seed, compiled.
-      shapes: ``() -> TrainState`` of shapes and their shardings, to compile a step
+      mesh: the devices.
+      place: ``tree -> shardings``, for states and for variables.
+      plan: number of steps, and when to log, evaluate and save.
+      schedule: ``step -> learning rate``.
+      init: ``() -> TrainState``, compiled; the state depends only on the seed.
+      shapes: ``() -> TrainState`` of shapes with their shardings, to compile a step
         ahead of time.
       step: ``(state, teacher_variables, batch) -> (state, metrics)``, compiled.
-      task_step: the same without distillation, for the steps between two of
-        ``plan.distill_every``.
-      pure_step: ``step`` for a loop of one's own to compile; ``teacher_apply`` and the
-        like can be replaced by ``functools.partial``.
-      evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
-        evaluation split, one program a model; see
-        :mod:`diffkd_jax.train.cluster.signals`.
+      task_step: the same without distillation. It makes the steps that
+        ``plan.distill_every`` leaves undistilled.
+      pure_step: ``step`` before compilation, for your own training loop. Its arguments,
+        such as ``teacher_apply``, can be replaced with ``functools.partial``.
+      evaluate: see :class:`Scoring`.
       others: further evaluations by name.
-      batches: ``(first step, asked) -> generator`` of this process's training batches,
-        to be closed where it is not used up.
-      examples: ``count -> batch``, the first to evaluate on, not normalised.
-      compared: what the task's check is told of the taps.
-      refined: shapes of what each tap compares.
+      batches: ``(first step, asked) -> generator`` of this process's training batches.
+        Close the generator if it is not used up.
+      examples: ``count -> batch``, the first examples of the evaluation split, not
+        normalised.
+      compared: for each tap the names of its two outputs, and whether its distance
+        reads the target. The task's check takes it.
+      refined: for each tap the shapes of the two features that it compares.
     """
 
     title: str
@@ -122,7 +131,11 @@ class Run(NamedTuple):
 
     @property
     def teacher_variables(self) -> Any:
-        """What the step takes, on the devices; ``{}`` without a teacher."""
+        """Returns the teacher's variables on the devices, or ``{}`` without a teacher.
+
+        Raises:
+          ValueError: the teacher is not loaded.
+        """
         if self.teacher is None:
             return {}
         if self.teacher.variables is None:
@@ -135,28 +148,32 @@ class Run(NamedTuple):
 
 
 def build_scoring(config: Config, data: Data | None = None) -> Scoring:
-    """Opens what a trained model is scored with; traces no model.
+    """Opens the data and builds the functions that score a trained model.
+
+    It traces no model.
 
     Args:
-      config: see :mod:`diffkd_jax.config`.
-      data: in place of what ``config.data`` names.
+      config: a resolved config.
+      data: opened data, to be used instead of those that ``config.data`` names.
+
+    Returns:
+      The parts that score a model.
 
     Raises:
-      ValueError: fields that do not fit the data.
-      FileNotFoundError: missing data.
+      ValueError: fields of the config do not fit the data.
+      FileNotFoundError: the data are missing.
     """
     if data is None:
         try:
             data = open_data(config.data)
-        except ValueError:  # maybe of fields that are for another kind of target
-            known = known_target(config.data.name)
-            check_target(config, TARGETS.get(config.task.name), known)
+        except ValueError:  # perhaps caused by fields for another kind of target
+            data_ranks = known_target(config.data.name)
+            _check_target(config, TARGETS.get(config.task.name), data_ranks)
             raise
     shared = dict(config.train) | dict(config.mix)
     task = make_task(config.task, shared, data)
-    check_target(
-        config, task.target, {name: x.ndim - 1 for name, x in data.target.items()}
-    )
+    data_ranks = {name: x.ndim - 1 for name, x in data.target.items()}
+    _check_target(config, task.target, data_ranks)
     mesh = sharding.make_mesh(config.num_devices, config.mesh.fsdp)
     place = functools.partial(
         sharding.place, mesh=mesh, min_bytes=config.mesh.fsdp_min_bytes
@@ -166,42 +183,43 @@ def build_scoring(config: Config, data: Data | None = None) -> Scoring:
     )
 
 
-def check_target(
-    config: Config, wanted: Mapping[str, int] | None, found: Mapping[str, int] | None
+def _check_target(
+    config: Config,
+    task_ranks: Mapping[str, int] | None,
+    data_ranks: Mapping[str, int] | None,
 ) -> None:
-    """Refuses data of another kind of target than the task's.
+    """Raises ValueError if the data's targets are of another kind than the task's.
 
-    Args:
-      config: of the run.
-      wanted: rank of each array that the task needs, None if that is not known.
-      found: rank of each array that the data have, likewise.
-
-    Raises:
-      ValueError: names both, with the arrays of their targets.
+    Ranks are given by name, without the batch axis; None if they are not known.
     """
-    if not wanted or found is None:
+    if not task_ranks or data_ranks is None:
         return
-    if any(found.get(name) != rank for name, rank in wanted.items()):
+    if any(data_ranks.get(name) != rank for name, rank in task_ranks.items()):
         ending = lambda rank: "is" if rank == 1 else "es"
         axes = lambda ranks: ", ".join(
             f"{name} of {rank} ax{ending(rank)}" for name, rank in ranks.items()
         )
         raise ValueError(
-            f"data.name: found {config.data.name!r}, whose targets are {axes(found)}; "
-            f"expected {axes(wanted)} for task.name {config.task.name!r}"
+            f"data.name: found {config.data.name!r}, whose targets are "
+            f"{axes(data_ranks)}; expected {axes(task_ranks)} for task.name "
+            f"{config.task.name!r}"
         )
 
 
 def build(config: Any, data: Data | None = None) -> Run:
-    """Everything of a run but its workdir; trains nothing and writes nothing.
+    """Builds all of a run except its workdir; trains nothing and writes nothing.
 
     Args:
-      config: as recipes make it, or resolved.
-      data: in place of what ``config.data`` names.
+      config: a config as recipes make it, or a resolved one.
+      data: opened data, to be used instead of those that ``config.data`` names.
+
+    Returns:
+      The run, its student untrained and its teacher not loaded.
 
     Raises:
-      ValueError: fields that cannot be, or do not fit each other or the data.
-      FileNotFoundError: missing data.
+      ValueError: fields have values that are not allowed, or that do not fit each other
+        or the data.
+      FileNotFoundError: the data are missing.
     """
     config = resolve(config)
     data, task, mesh, place, evaluate = build_scoring(config, data)
@@ -215,21 +233,21 @@ def build(config: Any, data: Data | None = None) -> Run:
     method = make_method(config, group)
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
-    plan, planned = make_plan(config, data)
+    plan, planned_steps = make_plan(config, data)
     batch = batch_shapes(data, plan.batch_size)
     student_out = outputs_of("student", student, batch, train=True)
     losses = check_student(task, student, student_out, batch)
     teacher_out = {} if teacher is None else outputs_of("teacher", teacher, batch)
     distill, outputs = distillation(method.taps), (student_out, teacher_out)
-    known, refined = compared(method, distill, *outputs, batch["target"], losses)
+    tap_outputs, refined = compared(method, distill, *outputs, batch["target"], losses)
     if teacher is not None:
-        check_teacher(task, data, teacher, known)
-    check_frozen(config.optimizer.frozen, student, batch)
+        check_teacher(task, data, teacher, tap_outputs)
+    _check_frozen(config.optimizer.frozen, student, batch)
     peak = config.optimizer.learning_rate
-    schedule = make_schedule(config.schedule, peak, plan.steps_per_epoch, planned)
-    weighed = (distill, method.weights)
-    pure_step = make_step(config, data, task, weighed, (student, teacher), schedule)
-    init, shapes = make_init(config, batch, pure_step, student, outputs, place)
+    schedule = make_schedule(config.schedule, peak, plan.steps_per_epoch, planned_steps)
+    weighted = (distill, method.weights)
+    pure_step = _make_step(config, data, task, weighted, (student, teacher), schedule)
+    init, shapes = _make_init(config, batch, pure_step, student, outputs, place)
     transform = lambda batch, draws: data.transform.train(batch, draws, config.data)
     models = (student, teacher)
     infers = tuple(None if m is None else inferring(task, m) for m in models)
@@ -263,7 +281,8 @@ def build(config: Any, data: Data | None = None) -> Run:
         mesh=mesh,
         place=place,
         plan=plan,
-        schedule=jax.jit(schedule),  # else each of its operations is a program
+        # Without jit each operation of the schedule would be a program.
+        schedule=jax.jit(schedule),
         init=init,
         shapes=shapes,
         step=sharding.jit_step(pure_step, mesh, place),
@@ -275,13 +294,13 @@ def build(config: Any, data: Data | None = None) -> Run:
         others=make_others(config.evaluations, config.data, data, mesh, infers, plan),
         batches=batches,
         examples=examples,
-        compared=known,
+        compared=tap_outputs,
         refined=refined,
     )
 
 
-def check_frozen(patterns, student: Model, batch: Mapping) -> None:
-    """ValueError unless each pattern names some parameter of the student."""
+def _check_frozen(patterns: Sequence[str], student: Model, batch: Mapping) -> None:
+    """Raises ValueError if a pattern names no parameter, or all of them are frozen."""
     if not patterns:
         return
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -299,23 +318,22 @@ def check_frozen(patterns, student: Model, batch: Mapping) -> None:
         )
 
 
-def make_step(
-    config: Config, data, task, weighed, models, schedule
+def _make_step(
+    config: Config,
+    data: Data,
+    task: Task,
+    weighted: tuple[Distillation, Mapping],
+    models: tuple[Model, Model | None],
+    schedule: optax.Schedule,
 ) -> functools.partial:
-    """The step of a run as a pure function of state, teacher and batch.
+    """Returns the training step as a pure function of state, teacher and batch."""
+    (student, teacher), (distill, weights) = models, weighted
 
-    Args:
-      config, data, task, schedule: of the run.
-      weighed: the distillation and the weights of the losses.
-      models: student and teacher, or None.
-    """
-    (student, teacher), (distill, weights) = models, weighed
-
-    def prepare(key, batch):
+    def prepare(key: Array, batch: Any) -> Any:
         batch = data.normalise(batch)
         return batch if task.prepare is None else task.prepare(key, batch)
 
-    def student_apply(params, state, batch, key):
+    def student_apply(params: PyTree, state: PyTree, batch: Any, key: Array) -> Any:
         return student.apply(params, state, batch, train=True, key=key)
 
     return functools.partial(
@@ -334,28 +352,40 @@ def make_step(
 
 
 def check_teacher(
-    task: Task, data: Data, teacher: Model, known: Mapping[str, tuple]
+    task: Task, data: Data, teacher: Model, tap_outputs: Mapping[str, tuple]
 ) -> None:
-    """Refuses a teacher that cannot serve, by the task's own check.
+    """Checks, by the task's own check, whether a teacher can be used.
 
     Args:
-      task: of the run.
-      data: of the run.
-      teacher: untrained, or loaded: then its file tells more of it.
-      known: ``run.compared``.
+      task: the task.
+      data: the data.
+      teacher: the untrained teacher, or the loaded one, whose file says more about it.
+      tap_outputs: ``run.compared``.
+
+    Raises:
+      ValueError: the task cannot use this teacher.
     """
     if task.check is not None:
-        task.check("teacher.init", teacher.meta, data.meta, known)
+        task.check("teacher.init", teacher.meta, data.meta, tap_outputs)
 
 
-def make_init(
-    config: Config, batch, step, student, outputs, place
+def _make_init(
+    config: Config,
+    batch: Mapping,
+    step: functools.partial,
+    student: Model,
+    outputs: tuple[Any, Any],
+    place: Callable[[PyTree], PyTree],
 ) -> tuple[Callable[[], TrainState], Callable[[], Any]]:
-    """A fresh state, made where it lies, by the seed alone; and its shapes."""
-    parts = step.keywords
-    seed = np.int32(as_seed(config.seed))  # its range; inside it is traced
+    """Returns two functions: one makes a fresh state, the other returns its shapes.
 
-    def init(seed):
+    The state depends only on the seed, and is made directly in its final sharding.
+    """
+    parts = step.keywords
+    # Its range is checked here, because `init` sees a traced value.
+    seed = np.int32(as_seed(config.seed))
+
+    def init(seed: Array) -> TrainState:
         key_student, key_distill = jax.random.split(jax.random.key(seed))
         params, state = student.init(key_student, batch)
         return init_state(
@@ -369,14 +399,14 @@ def make_init(
             seed=seed,
         )
 
-    def shapes():
+    def shapes() -> Any:
         plain = jax.eval_shape(init, seed)
         return jax.tree.map(
-            lambda x, where: x.update(sharding=where), plain, place(plain)
+            lambda x, sharding: x.update(sharding=sharding), plain, place(plain)
         )
 
-    def first():
-        # The seed is an argument, so that another one is no other program.
+    def compiled_init() -> TrainState:
+        # The seed is an argument, so that another seed reuses the compiled program.
         compiled = jax.jit(
             init,
             out_shardings=place(jax.eval_shape(init, seed)),
@@ -384,4 +414,4 @@ def make_init(
         )
         return compiled(seed)
 
-    return first, shapes
+    return compiled_init, shapes

@@ -1,4 +1,4 @@
-"""Task, method and models by the names in a config, checked against each other."""
+"""Builds the task, the method and the models that a config names, and checks them."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..config import sections
 from ..core.distances import reads_target
@@ -26,28 +27,31 @@ from ..weights.untrained import build_untrained, with_head
 def make_task(
     options: sections.TaskConfig, shared: Mapping[str, Any], data: Data
 ) -> Task:
-    """The task that the section ``task`` of a config names.
+    """Builds the task that the section ``task`` of a config names.
 
     Args:
       options: that section.
-      shared: fields of other sections, for a task that takes arguments of these names.
-      data: of the run.
+      shared: fields of other sections. The task gets those that it has an argument for.
+      data: the data.
+
+    Returns:
+      The task.
 
     Raises:
-      ValueError: no such task, or options that it does not take.
+      ValueError: there is no such task, or it does not take the options.
     """
     make = find(options.name, TASKS, "task.name")
-    taken = keywords(make)
-    given = {k: v for k, v in shared.items() if k in taken}
+    accepted = keywords(make)
+    arguments = {k: v for k, v in shared.items() if k in accepted}
     for field in ("mixup", "cutmix", "erase", "label_smoothing"):
-        if shared.get(field) and field not in taken:
+        if shared.get(field) and field not in accepted:
             section = "train" if field == "label_smoothing" else "mix"
             raise ValueError(
                 f"{section}.{field}: found {shared[field]}, expected 0 for the task "
                 f"{options.name!r}, which does not have it"
             )
-    own = given | dict(options.options)
-    task = call(make, own, "task.options", data.meta)
+    arguments |= dict(options.options)
+    task = call(make, arguments, "task.options", data.meta)
     if not isinstance(task, Task):
         raise ValueError(
             f"task.name: found {options.name!r}, which gives "
@@ -57,14 +61,18 @@ def make_task(
 
 
 def make_method(config: sections.Config, norm_group_size: int = 0) -> Method:
-    """The method that a config names, its weights as the section ``weights`` says.
+    """Builds the method that a config names; ``config.weights`` replace its weights.
 
     Args:
-      config: of the run.
-      norm_group_size: examples that blocks with a field ``norm`` take statistics over.
+      config: the config of the run.
+      norm_group_size: number of examples over which blocks with a field ``norm`` take
+        their statistics; 0 for the whole batch.
+
+    Returns:
+      The method.
 
     Raises:
-      ValueError: no such method, or options that it does not take.
+      ValueError: there is no such method, or it does not take the options.
     """
     name = config.method
     make = find(name, METHODS, "method")
@@ -92,27 +100,28 @@ def make_model(
     data: Data,
     norm_group_size: int = 0,
 ) -> Model:
-    """The model that ``options`` names, untrained.
-
-    Its batch norms, if it is of Flax Linen and has a field for it, take statistics over
-    ``norm_group_size`` examples.
+    """Builds the untrained model that a section of a config names.
 
     Args:
-      role: ``student`` or ``teacher``, the section of the config.
-      options: that section.
-      data: what it is for.
-      norm_group_size: 0 for the whole batch.
+      role: ``student`` or ``teacher``, the name of the section.
+      options: the section.
+      data: the data, which say the image size and the number of classes.
+      norm_group_size: number of examples over which batch norms take their statistics;
+        0 for the whole batch. It has an effect on Flax Linen modules with such a field.
+
+    Returns:
+      The model.
 
     Raises:
-      ValueError: no such model, or one that does not return named arrays.
+      ValueError: there is no such model, or it does not take the options.
     """
-    given = dict(options.options)
+    model_options = dict(options.options)
     if options.dtype != "float32":
-        given["dtype"] = options.dtype
+        model_options["dtype"] = options.dtype
     classes = options.num_classes if isinstance(options, sections.Teacher) else 0
     meta = with_head(data.meta, classes)
     try:
-        model = build_untrained(options.model, given, meta, data.eval_shape)
+        model = build_untrained(options.model, model_options, meta, data.eval_shape)
     except ValueError as error:
         raise ValueError(f"{role}.{error}") from error
     if norm_group_size and hasattr(model.module, "norm_group_size"):
@@ -122,7 +131,16 @@ def make_model(
 
 
 def batch_shapes(data: Data, size: int) -> dict[str, Any]:
-    """Shapes of a normalised training batch of this size."""
+    """Returns the shapes of a normalised training batch.
+
+    Args:
+      data: the data.
+      size: number of examples.
+
+    Returns:
+      ``jax.ShapeDtypeStruct`` by name: ``image``, ``index``, ``mask``, ``target``, and
+      ``size`` if the data have it.
+    """
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), data.target
     )
@@ -137,32 +155,35 @@ def batch_shapes(data: Data, size: int) -> dict[str, Any]:
 
 
 def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) -> Any:
-    """Shapes of a model's outputs for a batch.
+    """Returns the shapes of a model's outputs for a batch.
 
     Args:
       role: ``student`` or ``teacher``, for messages.
-      model: untrained.
+      model: the untrained model.
       batch: shapes of a normalised batch.
-      train: as while training.
+      train: whether the model is applied as in training.
+
+    Returns:
+      The shapes, in the structure of the outputs.
 
     Raises:
-      ValueError: it does not return what a model returns, or raises itself.
+      ValueError: the model raises an error, or does not return named arrays and a
+        state.
     """
-
     key = jax.eval_shape(lambda: jax.random.key(0))
     name = model.meta.get("model", "")
     run = functools.partial(model.apply, train=train)
     try:
-        # By itself, for JAX keeps the trace for whoever asks for it again.
+        # Alone, because JAX keeps the trace for later calls of the same function.
         params, state = jax.eval_shape(model.init, key, dict(batch))
-        own_key = key if train else None
-        result = jax.eval_shape(run, params, state, dict(batch), key=own_key)
+        apply_key = key if train else None
+        result = jax.eval_shape(run, params, state, dict(batch), key=apply_key)
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(
                 f"apply: found {type(result).__name__}, expected (outputs, state)"
             )
         check_outputs("apply", result[0])
-    except Exception as error:  # of somebody else's code
+    except Exception as error:  # the model may be the user's code
         text = str(error).strip() or type(error).__name__
         raise ValueError(f"{role}.model: {name!r}: {text}") from error
     return result[0]
@@ -170,10 +191,13 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
 
 @contextlib.contextmanager
 def missing_output_named(outputs: Mapping) -> Iterator[None]:
-    """Turns a task's look-up of an output that is not there into a clear error.
+    """Raises a clear error if a task looks up an output that the model does not have.
 
     Args:
       outputs: named arrays of a model, or their shapes.
+
+    Yields:
+      Nothing; the task is called in the context.
 
     Raises:
       ValueError: names the outputs, and the one that the task looks for.
@@ -188,12 +212,12 @@ def missing_output_named(outputs: Mapping) -> Iterator[None]:
 
 
 def _check_weights(weights: Mapping, losses: Mapping, taps: Mapping) -> None:
-    """ValueError for a weight of no loss, or taps that count for nothing."""
-    of_taps = [name for name in losses if name.partition("/")[0] in taps]
+    """Raises ValueError if a weight has no loss, or if no loss of a tap counts."""
+    tap_losses = [name for name in losses if name.partition("/")[0] in taps]
     factor = lambda name: (weights.get(name, 1.0), weights.get(name.split("/")[0], 1.0))
-    if of_taps and all(0.0 in factor(name) for name in of_taps):
+    if tap_losses and all(0.0 in factor(name) for name in tap_losses):
         raise ValueError(
-            f"weights: found 0 for all of {of_taps}, expected one above 0, or the "
+            f"weights: found 0 for all of {tap_losses}, expected one above 0, or the "
             "method 'none'"
         )
     step = jax.ShapeDtypeStruct((), jnp.int32)
@@ -203,33 +227,34 @@ def _check_weights(weights: Mapping, losses: Mapping, taps: Mapping) -> None:
 def check_student(
     task: Task, student: Model, outputs: Mapping, batch: Mapping
 ) -> dict[str, Any]:
-    """Refuses a student whose outputs the task cannot use.
+    """Checks whether the task can use a student's outputs.
 
     Args:
-      task: of the run.
-      student: untrained.
-      outputs: shapes of its outputs.
+      task: the task.
+      student: the untrained student.
+      outputs: shapes of the student's outputs.
       batch: shapes of a normalised batch.
 
     Returns:
       Shapes of the task's losses.
 
     Raises:
-      ValueError: names what the task looks for, or what it should return.
+      ValueError: an output that the task reads is missing, or the task returns
+        something else than losses and evidence.
     """
     name, losses = student.meta.get("model", ""), {}
-    for what in (task.loss, task.evidence):
+    for function in (task.loss, task.evidence):
         try:
             with missing_output_named(outputs):
-                found = jax.eval_shape(what, outputs, dict(batch))
-            if what is task.loss:
-                losses = merged(found, {})
+                result = jax.eval_shape(function, outputs, dict(batch))
+            if function is task.loss:
+                losses = merged(result, {})
         except ValueError as error:
             raise ValueError(f"student.model: {name!r}: {error}") from error
-    seen = Evidence(*found) if isinstance(found, tuple) else None
-    if seen is None or not isinstance(seen.sums, Mapping):
+    evidence = Evidence(*result) if isinstance(result, tuple) else None
+    if evidence is None or not isinstance(evidence.sums, Mapping):
         raise ValueError(
-            f"task.name: found evidence of {type(found).__name__}, expected "
+            f"task.name: found evidence of {type(result).__name__}, expected "
             "diffkd_jax.tasks.Evidence"
         )
     return losses
@@ -238,33 +263,34 @@ def check_student(
 def compared(
     method: Method,
     distill: Distillation,
-    student_out: Any,
-    teacher_out: Any,
-    target: Any,
-    of_task: Mapping,
+    student_out: PyTree,
+    teacher_out: PyTree,
+    target: PyTree,
+    task_losses: Mapping,
 ) -> tuple[dict[str, tuple[str, str, bool]], dict[str, Refined]]:
-    """What :class:`Task`'s check is told of the taps, and shapes of what they compare.
+    """Returns which outputs each tap compares, and the shapes of the features compared.
 
     Args:
-      method: of the run.
-      distill: of its taps.
+      method: the method.
+      distill: the distillation built from the method's taps.
       student_out: shapes of the student's outputs.
-      teacher_out: of the teacher's.
-      target: of the batch's target.
-      of_task: of the task's losses.
+      teacher_out: shapes of the teacher's outputs.
+      target: shapes of the batch's target.
+      task_losses: shapes of the task's losses.
 
     Returns:
-      By tap: the names of the two outputs and whether its distance reads the target;
-      and the shapes that it compares.
+      Two dicts by tap. The first, for the task's check, holds the names of the two
+      outputs and whether the distance reads the target; the second, shapes of features.
 
     Raises:
-      ValueError: taps that do not fit the outputs, names the tap; a weight for no loss.
+      ValueError: a tap does not fit the outputs, or a weight belongs to no loss. The
+        message names it.
     """
     losses, refined = distill.shapes(student_out, teacher_out, target)
-    _check_weights(method.weights, {**of_task, **losses}, method.taps)
-    known = {}
+    _check_weights(method.weights, {**task_losses, **losses}, method.taps)
+    tap_outputs = {}
     for name, tap in method.taps.items():
-        own = refined[name]
-        reads = reads_target(tap.distance, own.student, own.teacher)
-        known[name] = (tap.student, tap.teacher, reads)
-    return known, refined
+        pair = refined[name]
+        reads = reads_target(tap.distance, pair.student, pair.teacher)
+        tap_outputs[name] = (tap.student, tap.teacher, reads)
+    return tap_outputs, refined

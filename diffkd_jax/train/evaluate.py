@@ -1,4 +1,4 @@
-"""Scores of a model on a split: evidence of its batches, added up and gathered."""
+"""Scores models on a split: sums and gathers the evidence of its batches."""
 
 import functools
 from collections.abc import Callable, Generator, Mapping
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..config import sections
 from ..config.data import DataConfig
@@ -16,7 +17,7 @@ from ..data.pipeline.unreadable import note_skipped
 from ..data.transforms import TargetTransform
 from ..models.model import Model
 from ..named import find
-from ..tasks import EVALUATIONS, Evidence, Task
+from ..tasks import EVALUATIONS, Evaluation, Evidence, Task
 from .cluster import sharding
 from .cluster.signals import Asked, never, stop_here, while_waiting
 from .components import missing_output_named
@@ -24,10 +25,10 @@ from .plan import Plan
 
 
 class Other(NamedTuple):
-    """A further evaluation.
+    """A further evaluation, of student and teacher together.
 
     Attributes:
-      every: steps between two of them.
+      every: number of steps between two of these evaluations.
       evaluate: ``(student variables, teacher variables, *, asked) -> scores``.
     """
 
@@ -36,93 +37,110 @@ class Other(NamedTuple):
 
 
 def compile_evidence(
-    evidence: Callable, apply: Callable, normalise: Callable, mesh
+    evidence: Callable, apply: Callable, normalise: Callable, mesh: jax.sharding.Mesh
 ) -> Callable:
-    """``(variables, batch) -> (sums, rows)``, the same on every device.
+    """Compiles ``(variables, batch) -> (sums, rows)``; all devices get all results.
+
+    ``sums`` also holds ``mask``, the number of unmasked examples. If the task has rows,
+    ``rows`` also holds ``index`` and ``mask`` of the batch.
 
     Args:
       evidence: ``(outputs, batch) -> Evidence``.
       apply: ``(variables, batch) -> outputs``.
-      normalise: of a batch, on the device.
-      mesh: of the devices.
+      normalise: ``batch -> batch``, normalises the images on the device.
+      mesh: the devices.
 
-    ``sums`` hold ``mask`` too, the examples that count; ``rows`` hold ``index`` and
-    ``mask`` of the batch, if the task has any.
+    Returns:
+      The compiled function.
     """
 
-    def forward(variables, batch):
+    def forward(variables: PyTree, batch: Any) -> tuple[dict, dict]:
         batch = normalise(batch)
         outputs = apply(variables, batch)
         with missing_output_named(outputs):
-            seen = evidence(outputs, batch)
-        rows = dict(seen.rows)
+            batch_evidence = evidence(outputs, batch)
+        rows = dict(batch_evidence.rows)
         if rows:
             rows |= {"index": batch["index"], "mask": batch["mask"]}
-        return {**seen.sums, "mask": batch["mask"].sum()}, rows
+        return {**batch_evidence.sums, "mask": batch["mask"].sum()}, rows
 
     return sharding.jit_forward(forward, mesh)
 
 
 def gather(
     forward: Callable,
-    variables: Any,
+    variables: PyTree,
     batches: Callable[[Asked], Generator[Mapping]],
-    mesh,
+    mesh: jax.sharding.Mesh,
     asked: Asked = never,
 ) -> Evidence | None:
-    """The evidence of all batches, rows in the order of ``index``.
+    """Returns the evidence of all batches, with rows in the order of ``index``.
 
     Args:
-      forward: from :func:`compile_evidence`.
-      variables: what it is applied to.
-      batches: of this process, from :func:`make_batches`.
-      mesh: of the devices.
-      asked: see :mod:`diffkd_jax.train.cluster.signals`.
+      forward: a function from :func:`compile_evidence`.
+      variables: its first argument.
+      batches: ``asked -> generator`` of this process's batches, from
+        :func:`make_batches`.
+      mesh: the devices.
+      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
 
     Returns:
-      Sums as float64 or int64, or None where no example counts.
+      The evidence, with sums as float64 or int64. None if all examples are masked.
 
     Raises:
-      Stopped: between two batches.
+      Stopped: a stop was requested; it takes effect between two batches.
     """
     parts: list[Any] = []
-    with closing(batches(asked)) as own:
-        for batch in own:
+    with closing(batches(asked)) as process_batches:
+        for batch in process_batches:
             stop_here(asked)
             parts.append(forward(variables, sharding.put_batch(batch, mesh)))
-            jax.block_until_ready(parts[-2:-1])  # else batches pile up on the device
+            # Otherwise batches would pile up on the device.
+            jax.block_until_ready(parts[-2:-1])
     sums, rows = zip(*jax.device_get(parts), strict=True)
     total = jax.tree.map(_sum, *sums)
     if not total.pop("mask"):
         return None
-    joined = jax.tree.map(lambda *x: np.concatenate(x), *rows)
-    if joined:
-        counted = np.flatnonzero(joined.pop("mask"))
-        order = counted[np.argsort(joined.pop("index")[counted], kind="stable")]
-        joined = jax.tree.map(lambda x: x[order], joined)
-    return Evidence(total, joined)
+    all_rows = jax.tree.map(lambda *x: np.concatenate(x), *rows)
+    if all_rows:
+        unmasked = np.flatnonzero(all_rows.pop("mask"))
+        order = unmasked[np.argsort(all_rows.pop("index")[unmasked], kind="stable")]
+        all_rows = jax.tree.map(lambda x: x[order], all_rows)
+    return Evidence(total, all_rows)
 
 
 def _sum(*values: np.ndarray) -> np.ndarray:
-    whole = np.issubdtype(values[0].dtype, np.integer)
-    return np.sum(np.asarray(values, np.int64 if whole else np.float64), 0)
+    """Returns the sum as int64 for integers and as float64 otherwise."""
+    is_integer = np.issubdtype(values[0].dtype, np.integer)
+    return np.sum(np.asarray(values, np.int64 if is_integer else np.float64), 0)
 
 
-def batch_size(asked: int, examples: int, devices: int) -> int:
-    """Examples a batch: as asked, no more than there are, a multiple of the devices.
+def batch_size(requested: int, examples: int, devices: int) -> int:
+    """Returns the batch size for evaluation.
+
+    Args:
+      requested: ``data.eval_batch_size``.
+      examples: number of examples; a batch need not be larger.
+      devices: number of devices, of which the result is a multiple.
+
+    Returns:
+      The smaller of the first two, rounded up to a multiple of ``devices``.
 
     >>> batch_size(100, 2000, 8), batch_size(256, 5, 8)
     (104, 8)
     """
-    return -(-min(asked, examples) // devices) * devices
+    return -(-min(requested, examples) // devices) * devices
 
 
 def reading(options: DataConfig, asked: Asked) -> dict[str, Any]:
-    """How this process reads batches: arguments of :mod:`diffkd_jax.data.pipeline`.
+    """Returns arguments of :mod:`diffkd_jax.data.pipeline` by which a process reads.
 
     Args:
       options: the section ``data`` of a config.
-      asked: whether to stop, looked at where no batch comes.
+      asked: whether to stop; it is called while no batch comes.
+
+    Returns:
+      The arguments by name.
     """
     return {
         "num_threads": options.num_threads,
@@ -134,7 +152,15 @@ def reading(options: DataConfig, asked: Asked) -> dict[str, Any]:
 
 
 def inferring(task: Task, model: Model) -> Callable:
-    """``(variables, batch) -> outputs`` of a model, as its task has it inferred."""
+    """Returns ``(variables, batch) -> outputs``: a model, called as the task needs it.
+
+    Args:
+      task: the task. Without ``task.infer`` the model infers in one call.
+      model: the model.
+
+    Returns:
+      The function, not compiled.
+    """
     if task.infer is None:
         return model.infer
     infer = task.infer
@@ -143,92 +169,115 @@ def inferring(task: Task, model: Model) -> Callable:
     )
 
 
-def make_evaluate(options: DataConfig, data: Data, mesh, task: Task) -> Callable:
-    """``(model, variables, *, asked) -> (scores, Evidence)``, on the evaluation split.
+def make_evaluate(
+    options: DataConfig, data: Data, mesh: jax.sharding.Mesh, task: Task
+) -> Callable:
+    """Returns a function that scores models on the evaluation split.
 
-    Each model is compiled once, and an unreadable picture is named once.
+    It is ``(model, variables, *, asked) -> (scores, Evidence)``. It compiles each model
+    once, and logs each unreadable image once.
 
     Args:
       options: the section ``data`` of a config.
-      data: of the run.
-      mesh: of the devices.
-      task: of the run.
+      data: the data.
+      mesh: the devices.
+      task: the task, which computes the scores.
+
+    Returns:
+      The function.
+
+    Raises:
+      ValueError: later, when it is called: no image decodes, or the scores are not a
+        dict with the headline.
     """
     forwards: dict[Any, Callable] = {}
     batches = make_batches(options, data.evaluation, mesh, data.transform)
 
-    def evaluate(model, variables, *, asked=never):
+    def evaluate(
+        model: Model, variables: PyTree, *, asked: Asked = never
+    ) -> tuple[dict[str, float], Evidence]:
         apply = inferring(task, model)
         if model.apply not in forwards:
             forwards[model.apply] = compile_evidence(
                 task.evidence, apply, data.normalise, mesh
             )
-        seen = gather(forwards[model.apply], variables, batches, mesh, asked)
-        if seen is None:
+        evidence = gather(forwards[model.apply], variables, batches, mesh, asked)
+        if evidence is None:
             raise ValueError(
-                f"data.eval_split: found {options.eval_split!r} with no picture "
-                "that decodes, expected at least one"
+                f"data.eval_split: found {options.eval_split!r} with no image that "
+                "decodes, expected at least one"
             )
-        scores = task.score(seen)
+        scores = task.score(evidence)
         if not isinstance(scores, Mapping) or task.headline not in scores:
             raise ValueError(
                 f"task.name: found scores {scores!r}, expected a dict of numbers with "
                 f"the headline {task.headline!r} among them"
             )
-        return dict(scores), seen
+        return dict(scores), evidence
 
     return evaluate
 
 
 def make_others(
-    named: Mapping[str, sections.EvaluationConfig],
+    evaluations: Mapping[str, sections.EvaluationConfig],
     options: DataConfig,
     data: Data,
-    mesh,
+    mesh: jax.sharding.Mesh,
     infers: tuple,
     plan: Plan,
 ) -> dict[str, Other]:
-    """The further evaluations that a config names.
+    """Builds the further evaluations that a config names.
 
     Args:
-      named: the section ``evaluations``.
+      evaluations: the section ``evaluations`` of a config.
       options: the section ``data``.
-      data: of the run.
-      mesh: of the devices.
-      infers: of student and teacher, from :func:`inferring`; None for no teacher.
-      plan: of the run.
+      data: the data.
+      mesh: the devices.
+      infers: functions of student and teacher from :func:`inferring`; None in place of
+        the second if there is no teacher.
+      plan: the plan, for the number of steps between two evaluations.
+
+    Returns:
+      The evaluations by name.
 
     Raises:
-      ValueError: no such evaluation, a split that is not there, or no teacher.
+      ValueError: there is no such evaluation or split, or no teacher.
     """
     others = {}
-    for name, own in named.items():
-        where = f"evaluations.{name}"
-        made = find(own.of or name, EVALUATIONS, "evaluations")(data.meta)
+    for name, evaluation_options in evaluations.items():
+        field = f"evaluations.{name}"
+        make = find(evaluation_options.of or name, EVALUATIONS, "evaluations")
+        evaluation = make(data.meta)
         if infers[1] is None:
             raise ValueError(
-                f"{where}: found a method without a teacher, expected one with taps"
+                f"{field}: found a method without a teacher, expected one with taps"
             )
-        epochs, split = own.every_epochs, own.split
+        epochs, split = evaluation_options.every_epochs, evaluation_options.split
         if split not in ("", *data.splits):
             raise ValueError(
-                f"{where}.split: found {split!r}, expected one of {list(data.splits)}"
+                f"{field}.split: found {split!r}, expected one of {list(data.splits)}"
             )
-        chosen = data.splits[split] if split else data.evaluation
-        batches = make_batches(options, chosen, mesh, data.transform)
+        eval_split = data.splits[split] if split else data.evaluation
+        batches = make_batches(options, eval_split, mesh, data.transform)
 
-        def apply(variables, batch, made=made):
+        def apply(
+            variables: tuple, batch: Any, evaluation: Evaluation = evaluation
+        ) -> Any:
             pairs = zip(infers, variables, strict=True)
-            both = [functools.partial(infer, own) for infer, own in pairs]
-            return made.apply(*both, batch)
+            models = [functools.partial(infer, values) for infer, values in pairs]
+            return evaluation.apply(*models, batch)
 
-        forward = compile_evidence(made.evidence, apply, data.normalise, mesh)
+        forward = compile_evidence(evaluation.evidence, apply, data.normalise, mesh)
 
         def evaluate(
-            *variables, asked=never, made=made, forward=forward, batches=batches
-        ):
-            seen = gather(forward, variables, batches, mesh, asked)
-            return {} if seen is None else dict(made.score(seen))
+            *variables: PyTree,
+            asked: Asked = never,
+            evaluation: Evaluation = evaluation,
+            forward: Callable = forward,
+            batches: Callable = batches,
+        ) -> dict[str, float]:
+            evidence = gather(forward, variables, batches, mesh, asked)
+            return {} if evidence is None else dict(evaluation.score(evidence))
 
         every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0
         others[name] = Other(every or plan.eval_every, evaluate)
@@ -236,33 +285,41 @@ def make_others(
 
 
 def make_batches(
-    options: DataConfig, split: Split, mesh, transform: TargetTransform
+    options: DataConfig,
+    split: Split,
+    mesh: jax.sharding.Mesh,
+    transform: TargetTransform,
 ) -> Callable[[Asked], Generator[Mapping]]:
-    """``asked -> generator`` over batches of this process, every example once.
+    """Returns ``asked -> generator``, over batches in which every example occurs once.
+
+    Each process gets its own part of the batches.
 
     Args:
       options: the section ``data`` of a config.
-      split: to evaluate on.
-      mesh: of the devices.
-      transform: how targets follow their images.
+      split: the split to evaluate on.
+      mesh: the devices.
+      transform: changes targets along with their images.
+
+    Returns:
+      The function.
     """
     evaluate = lambda batch: transform.evaluate(batch, options)
     unreadable = dict[int, str]()
 
-    def batches(asked):
+    def batches(asked: Asked) -> Generator[Mapping]:
         size = batch_size(
             options.eval_batch_size,
             split.size,
             len(mesh.local_devices) * jax.process_count(),
         )
-        made = pipeline.eval_batches(
+        process_batches = pipeline.eval_batches(
             split,
             evaluate,
             batch_size=size,
             **reading(options, asked),
         )
-        with closing(made):
-            for batch in made:
+        with closing(process_batches):
+            for batch in process_batches:
                 skipped = batch.pop("skipped")
                 note_skipped(skipped, unreadable, split, options.max_unreadable)
                 yield batch

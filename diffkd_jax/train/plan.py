@@ -1,4 +1,4 @@
-"""How long a run is, and what is due when."""
+"""Plans the steps of a run: how many, and when it logs, evaluates and saves."""
 
 from typing import NamedTuple
 
@@ -7,20 +7,22 @@ from ..data import Data
 
 
 class Plan(NamedTuple):
-    """How long a run is, and what is due when.
+    """The number of steps of a run, and how often it logs, evaluates and saves.
 
     Attributes:
-      steps_per_epoch: updates an epoch.
+      steps_per_epoch: updates for each epoch.
       total_steps: updates in all.
-      batch_size: examples an update, over all processes.
-      log_every: steps between two lines of the log.
-      eval_every: steps between two evaluations, each with a checkpoint.
-      save_every: age of a checkpoint at which there is another one, seconds; 0 for
-        any. Looked at every ``log_every`` steps.
-      max_unreadable: share of the pictures that may not decode.
-      max_skipped: steps whose update may be left out, for it is not finite.
-      distill_every: steps of which the first is distilled.
-      chance_evaluations: evaluations in a row at chance after which the log says so.
+      batch_size: examples for each update, over all processes.
+      log_every: number of steps between two lines of the log.
+      eval_every: number of steps between two evaluations; each also saves a checkpoint.
+      save_every: age in seconds at which the last checkpoint is followed by another
+        one; 0 to save after evaluations only. It is checked every ``log_every`` steps,
+        and more often if ``log_every`` is large.
+      max_unreadable: share of the images that may fail to decode, 0 to 1.
+      max_skipped: number of steps whose update may be skipped because it is not finite.
+      distill_every: of so many steps the first one is distilled.
+      chance_evaluations: number of successive evaluations at chance level after which a
+        warning is logged; 0 for never.
     """
 
     steps_per_epoch: int
@@ -35,24 +37,36 @@ class Plan(NamedTuple):
     chance_evaluations: int
 
     def is_due(self, step: int, every: int) -> bool:
-        """Whether what is due every so many steps, and at the end, is so at a step."""
+        """Returns whether what happens every ``every`` steps is due at a step.
+
+        Args:
+          step: number of updates so far. Everything is due at the last step.
+          every: number of steps between two times.
+
+        >>> plan = Plan(4, 10, 8, 1, 4, 0.0, 0.0, 0, 1, 0)
+        >>> [step for step in range(1, 11) if plan.is_due(step, 4)]
+        [4, 8, 10]
+        """
         return step == self.total_steps or step % every == 0
 
 
 def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
-    """Steps of a run, and how many there would be without ``train.max_steps``.
+    """Computes the plan of a run from its config and the size of its data.
 
     Args:
-      config: of the run.
-      data: of the run.
+      config: a resolved config.
+      data: the data.
+
+    Returns:
+      The plan, and the number of steps that it would have without ``train.max_steps``.
 
     Raises:
-      ValueError: no step at all.
+      ValueError: there would not be a single step.
     """
     size = config.data.batch_size
     per_epoch = data.train.size // size
-    planned = round(config.train.epochs * per_epoch)
-    total = min(planned, config.train.max_steps or planned)
+    planned_steps = round(config.train.epochs * per_epoch)
+    total = min(planned_steps, config.train.max_steps or planned_steps)
     if total < 1:
         raise ValueError(
             f"train.epochs, data.batch_size: found {config.train.epochs} and {size}, "
@@ -72,4 +86,4 @@ def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
         distill_every=config.train.distill_every,
         chance_evaluations=config.train.chance_evaluations,
     )
-    return plan, planned
+    return plan, planned_steps
