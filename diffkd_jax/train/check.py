@@ -1,4 +1,4 @@
-"""What is looked at before the first step, so that nothing is refused after hours."""
+"""Checks everything that a run will read before its first step."""
 
 import logging
 import pathlib
@@ -24,26 +24,26 @@ LOG = logging.getLogger(__name__)
 
 
 def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
-    """Builds the run of each config and looks at all that it will read.
+    """Builds the run of each config, and checks everything that it will read.
 
-    Nothing is written. Of a finished run only the config is looked at. Data are opened
+    It writes nothing. For a finished run only the config is checked. Data are opened
     once, and so is each teacher.
 
     Args:
-      runs: config by name. All have the same data.
-      workdir: directory that holds the run of each name.
+      runs: configs by name. All of them have the same data.
+      workdir: directory with one folder for each name.
 
     Raises:
-      ValueError: a config that cannot run, or a workdir that holds another run.
-      FileNotFoundError: missing data or weights.
+      ValueError: a config cannot run, or a workdir holds another run.
+      FileNotFoundError: data or weights are missing.
     """
-    data, seen = None, set[str]()
+    data, checked_teachers = None, set[str]()
     for name, config in runs.items():
         run = build(config, data)
         data, directory = run.data, workdir / name
         claim_workdir(config, directory, data.record(), write=False)
         teacher = f"{config.teacher.init} {config.teacher.weights}"
-        # The first process says what is there: others may see a file later.
+        # The first process decides, because the others may see a new file later.
         if as_first((directory / SUMMARY).exists()):
             continue
         check_directory(directory)
@@ -52,10 +52,10 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
             run,
             directory,
             starts=not as_first(has_checkpoints(directory)),
-            teacher=run.teacher is not None and teacher not in seen,
+            teacher=run.teacher is not None and teacher not in checked_teachers,
         )
         if run.teacher is not None:
-            seen.add(teacher)
+            checked_teachers.add(teacher)
 
 
 def check_run(
@@ -66,25 +66,25 @@ def check_run(
     starts: bool = True,
     teacher: bool = True,
 ) -> None:
-    """Looks at the devices of a run, and at the weights that it will read.
+    """Checks whether the devices can hold a run, and whether its weights fit.
 
     Args:
-      config: of the run.
-      run: what ``config`` names, from :func:`diffkd_jax.train.build.build`.
-      workdir: where the run will train; None for a dry run.
-      starts: False for a run that goes on from a checkpoint.
-      teacher: False if the teacher was already looked at.
+      config: a resolved config.
+      run: the run built from ``config``.
+      workdir: directory where the run will train; None for a dry run.
+      starts: whether the run starts anew; False if it resumes from a checkpoint.
+      teacher: whether to check the teacher; False if another call has done so.
 
     Raises:
-      ValueError: weights that do not fit, or a batch or a state that the devices
-        cannot share or hold.
-      FileNotFoundError: missing weights.
+      ValueError: weights do not fit, or the devices cannot share or hold a batch or a
+        state.
+      FileNotFoundError: weights are missing.
     """
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
     check_memory(run)
     expected = run.teacher
-    get = None if expected is None else lambda: expected
-    starting(config.student, run, get, config.optimizer.frozen)
+    get_expected = None if expected is None else lambda: expected
+    starting(config.student, run, get_expected, config.optimizer.frozen)
     if starts:
         check_start(config.student, run)
     if expected is None or not teacher:
@@ -95,11 +95,11 @@ def check_run(
         LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
     else:
         check_source(config)
-        own = teacher_config(config)
+        teacher_run = teacher_config(config)
         if workdir is not None:
             directory = directory_of(config, workdir)
-            claim_workdir(own, directory, run.data.record(), write=False)
+            claim_workdir(teacher_run, directory, run.data.record(), write=False)
             if not (directory / SUMMARY).exists():
                 check_directory(directory)
         with teacher_fields_named(config):
-            build(own, run.data)
+            build(teacher_run, run.data)

@@ -1,12 +1,12 @@
-"""The state that a run starts from, where its student starts from weights."""
+"""Makes the state that a run starts from, if its student starts from given weights."""
 
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..config import sections
 from ..core.step import TrainState
@@ -27,24 +27,29 @@ def starting(
     run: Run,
     teacher: Callable[[], Model] | None,
     frozen: Sequence[str] = (),
-) -> Callable:
-    """``TrainState -> TrainState``: with the weights that a student starts from.
+) -> Callable[[TrainState], TrainState]:
+    """Returns a function that puts the student's initial weights into a fresh state.
 
     Args:
       options: the section ``student`` of a config.
-      run: from :func:`diffkd_jax.train.build.build`.
-      teacher: gives the teacher, its variables as they are in its file; None for none.
-      frozen: patterns of paths that do not train.
+      run: the run.
+      teacher: returns the teacher with the variables of its file; None without a
+        teacher.
+      frozen: patterns that name the parameters which are not trained.
+
+    Returns:
+      ``TrainState -> TrainState``. It reads the weights when it is called.
 
     Raises:
-      ValueError: patterns that name nothing, or no teacher to inherit from.
+      ValueError: ``student.inherit`` names no parameters, or there is no teacher.
     """
     if options.inherit and teacher is None:
         raise ValueError(
             f"student.inherit: found {options.inherit} without a teacher, expected a "
             "method that has one, or ()"
         )
-    if options.inherit and run.teacher is not None:  # before one is trained
+    if options.inherit and run.teacher is not None:
+        # Refused now, before a teacher is trained.
         shapes = _shapes(run.student, run), _shapes(run.teacher, run)
         select_inherited(*shapes, options.inherit)
     if not (options.init or options.inherit):
@@ -56,45 +61,46 @@ def starting(
             )
         return lambda state: state
 
-    def start(state):
+    def initialise(state: TrainState) -> TrainState:
         variables = sharding.gathered(student_variables(state))
         if options.init:
             variables = _from_file(options, run.student, variables)
         if options.inherit and teacher is not None:
             variables = inherit(variables, teacher().variables, options.inherit)
-        return with_student(state, jax.device_put(variables, run.place(variables)))
+        return _with_student(state, jax.device_put(variables, run.place(variables)))
 
-    return start
+    return initialise
 
 
 def check_start(options: sections.Student, run: Run) -> None:
-    """Reads the weights that a student starts from, to see whether they fit.
+    """Checks, by reading them, whether the weights of ``student.init`` can be used.
 
     Args:
       options: the section ``student`` of a config.
-      run: from :func:`diffkd_jax.train.build.build`.
+      run: the run.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: weights that cannot be read, do not fit or are not finite.
+      FileNotFoundError: there is no such file.
+      ValueError: the weights cannot be read, do not fit or are not finite.
     """
     if options.init:
         _from_file(options, run.student, _shapes(run.student, run))
 
 
-def _from_file(options: sections.Student, student: Model, variables: Any) -> Any:
-    """Returns variables, or their shapes, with those of ``student.init``."""
+def _from_file(options: sections.Student, student: Model, variables: PyTree) -> PyTree:
+    """Returns variables, or their shapes, with values from ``student.init`` put in."""
     weights = open_weights(model_file(options.init))
     file = weights.path
-    if known := read_input(weights):  # training on may change it on purpose
-        difference = input_difference(known, student.meta)
+    # Other input is a warning only: the user may change it on purpose.
+    if stored_input := read_input(weights):
+        difference = input_difference(stored_input, student.meta)
         if difference:
             LOG.warning("student.init: %s: %s", file, difference)
-    found, spare = load_into(weights, student, options.init_into)
-    check_finite(f"student.init: {file}", found)
+    loaded, spare = load_into(weights, student, options.init_into)
+    check_finite(f"student.init: {file}", loaded)
     return start_from(
         variables,
-        found,
+        loaded,
         source=str(file),
         into=options.init_into,
         leave_out=options.init_leave_out,
@@ -102,16 +108,16 @@ def _from_file(options: sections.Student, student: Model, variables: Any) -> Any
     )
 
 
-def _shapes(model: Model, run: Run) -> dict[str, Any]:
-    """Of the variables of a model."""
+def _shapes(model: Model, run: Run) -> dict[str, PyTree]:
+    """Returns the shapes of a model's variables."""
     batch = {"image": jax.ShapeDtypeStruct((1, *run.data.train_shape), jnp.float32)}
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(model.init, key, batch)
     return {"params": params, **state}
 
 
-def with_student(state: TrainState, variables: Any) -> TrainState:
-    """A fresh state whose student, and its average, have these variables."""
+def _with_student(state: TrainState, variables: PyTree) -> TrainState:
+    """Returns a state whose student and moving average have the given variables."""
     params, carried = split(variables)
     average = {"params": params, "state": carried} if state.ema else {}
     return dataclasses.replace(

@@ -1,34 +1,37 @@
-"""Memory that a run needs at least, by device, before anything is computed."""
+"""Computes how much memory a run needs at least on each device, before it starts."""
 
 import math
 import os
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from .build import Run
 from .components import batch_shapes
 
 
 def least_bytes(run: Run) -> dict[str, int]:
-    """Returns bytes that each device holds through a training step, by what they are.
+    """Returns the bytes that each device holds throughout a training step.
 
     Activations and gradients come on top.
 
     Args:
-      run: from :func:`diffkd_jax.train.build.build`.
+      run: the run.
 
     Returns:
-      ``state`` (parameters, optimizer, averages), ``teacher`` and ``batch``.
+      Bytes by name: ``state`` (parameters, optimizer, moving average), ``teacher`` and
+      ``batch``.
     """
-    teacher: Any = {}
+    teacher: PyTree = {}
     if run.teacher is not None:
         key = jax.eval_shape(lambda: jax.random.key(0))
         batch = batch_shapes(run.data, 1)
         params, state = jax.eval_shape(run.teacher.init, key, batch)
-        plain = {"params": params, **state}
+        variables = {"params": params, **state}
         teacher = jax.tree.map(
-            lambda x, where: x.update(sharding=where), plain, run.place(plain)
+            lambda x, sharding: x.update(sharding=sharding),
+            variables,
+            run.place(variables),
         )
     share = math.ceil(run.plan.batch_size / run.mesh.size)
     return {
@@ -38,19 +41,19 @@ def least_bytes(run: Run) -> dict[str, int]:
     }
 
 
-def _bytes(tree: Any) -> int:
-    """Returns the bytes of a tree of shapes on one device."""
+def _bytes(tree: PyTree) -> int:
+    """Returns the bytes that a tree of shapes takes on one device."""
     total = 0
     for leaf in jax.tree.leaves(tree):
-        where = getattr(leaf, "sharding", None)
-        shape = leaf.shape if where is None else where.shard_shape(leaf.shape)
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             total += math.prod(shape) * leaf.dtype.itemsize
     return total
 
 
-def device_bytes(run: Run) -> int:
-    """Returns the memory of one of a run's devices, in bytes; 0 where it is not known.
+def _device_bytes(run: Run) -> int:
+    """Returns the memory of one device in bytes, or 0 if it is not known.
 
     Devices of one CPU share its memory.
     """
@@ -64,24 +67,33 @@ def device_bytes(run: Run) -> int:
 
 
 def check_memory(run: Run) -> None:
-    """Refuses a run that cannot fit its devices.
+    """Checks whether the state, the teacher and a batch fit into the devices' memory.
+
+    Args:
+      run: the run.
 
     Raises:
-      ValueError: state, teacher and batch alone are larger than a device's memory.
+      ValueError: they alone are larger than the memory of a device.
     """
-    least, most = least_bytes(run), device_bytes(run)
-    if most and sum(least.values()) > most:
-        parts = ", ".join(f"{name} {gibibytes(n)}" for name, n in least.items())
+    needed, available = least_bytes(run), _device_bytes(run)
+    if available and sum(needed.values()) > available:
+        parts = ", ".join(f"{name} {gibibytes(n)}" for name, n in needed.items())
         raise ValueError(
-            f"num_devices: found {run.mesh.size} devices of {gibibytes(most)} for "
-            f"{gibibytes(sum(least.values()))} on each ({parts}), expected less; lower "
-            "data.batch_size, data.image_size or the model's width, or split large "
-            "arrays with mesh.fsdp"
+            f"num_devices: found {run.mesh.size} devices of {gibibytes(available)} for "
+            f"{gibibytes(sum(needed.values()))} on each ({parts}), expected less; "
+            "lower data.batch_size, data.image_size or the model's width, or split "
+            "large arrays with mesh.fsdp"
         )
 
 
 def gibibytes(count: int) -> str:
-    """Returns a number of bytes as text.
+    """Returns a number of bytes as text, in GiB, MiB or KiB.
+
+    Args:
+      count: number of bytes.
+
+    Returns:
+      The number with one decimal, and the unit.
 
     >>> gibibytes(3 * 2**29), gibibytes(3 * 2**19)
     ('1.5 GiB', '1.5 MiB')

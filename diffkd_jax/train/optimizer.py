@@ -1,13 +1,13 @@
-"""Optimizer and learning-rate schedule from their sections of a config."""
+"""Builds the optimizer and the learning-rate schedule of a config."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from ..config.training import Optimizer, Schedule
 from ..named import call, find
@@ -17,20 +17,28 @@ from ..weights.initial import frozen_mask
 def make_schedule(
     options: Schedule, peak: float, steps_per_epoch: int, total_steps: int
 ) -> optax.Schedule:
-    """Learning rate by step, after an optional linear warm-up.
+    """Returns the learning rate as a function of the step, with an optional warm-up.
 
-    The warm-up counts towards the schedule, as in timm: what follows is what it would
-    be without it. Recipes: A1 and B1 "step", B2 "exponential", B3 "cosine", Cityscapes
-    "poly".
+    The warm-up is linear, and its steps count towards the schedule, as in timm: after
+    them the rate is what it would be without a warm-up. Recipes: A1 and
+    B1 "step", B2 "exponential", B3 "cosine", Cityscapes "poly".
 
     Args:
-      options: shape and length of its parts.
-      peak: largest learning rate.
-      steps_per_epoch: updates an epoch.
+      options: the section ``schedule`` of a config; its lengths are in epochs.
+      peak: the largest learning rate.
+      steps_per_epoch: updates for each epoch.
       total_steps: updates in all.
 
+    Returns:
+      ``step -> learning rate``.
+
     Raises:
-      ValueError: an interval below one step.
+      ValueError: the interval of "exponential" is shorter than one step.
+
+    >>> options = Schedule(name="cosine", end=0.0)
+    >>> rate = make_schedule(options, 0.1, steps_per_epoch=5, total_steps=10)
+    >>> [round(float(rate(step)), 3) for step in (0, 5, 10)]
+    [0.1, 0.05, 0.0]
     """
     main: Callable = optax.constant_schedule(peak)
     if options.name == "step":
@@ -50,7 +58,8 @@ def make_schedule(
         main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
     elif options.name == "poly":
         fall = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
-        # Compiled, all steps divided by their number may exceed 1, and a root be none.
+        # In compiled code, the number of steps divided by itself may exceed 1, and the
+        # root of a negative number is NaN.
         main = lambda step: jnp.where(step < total_steps, fall(step), options.end)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
     if not warmup_steps:
@@ -62,7 +71,7 @@ def make_schedule(
 def _scales(
     boundaries: Sequence[float], steps_per_epoch: int, factor: float
 ) -> dict[int, float]:
-    """Factor by step; boundaries that round to one step all count."""
+    """Returns factors by step; boundaries that round to one step all count."""
     scales: dict[int, float] = {}
     for epoch in boundaries:
         step = round(epoch * steps_per_epoch)
@@ -73,18 +82,29 @@ def _scales(
 def make_optimizer(
     options: Optimizer, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The optimizer of a recipe: A1 and B1 "sgd", B2 "rmsprop", B3 "adamw".
+    """Builds the optimizer of a recipe: A1 and B1 "sgd", B2 "rmsprop", B3 "adamw".
 
     "sgd" and "rmsprop" add the weight decay to the gradient, "adamw" to the update.
-    "rmsprop" is TensorFlow's: epsilon inside the root, the average of squares starts at
-    one, the learning rate is inside the momentum. Gradients are clipped by their global
-    norm before anything else. ``optimizer.decay_norms_and_biases`` says whether
-    parameters of one dimension decay too, ``optimizer.frozen`` which of the student's
-    stay as they are; their batch statistics do not.
+    "rmsprop" is TensorFlow's: epsilon is inside the root, the average of squares
+    starts at one, and the learning rate is inside the momentum. Gradients are clipped
+    by their global norm before anything else. With ``optimizer.decay_norms_and_biases``
+    one-dimensional parameters decay too. Parameters of the student that
+    ``optimizer.frozen`` names keep their values; their batch statistics do not.
+
+    Args:
+      options: the section ``optimizer`` of a config.
+      schedule: ``step -> learning rate``.
+
+    Returns:
+      The optimizer. If it is your own function of the schedule, the weight decay is
+      added to the gradient.
 
     Raises:
-      ValueError: an import path of no function of the schedule. One's own optimizer
-        has the weight decay added to the gradient.
+      ValueError: the name is an import path of something else than such a function.
+
+    >>> optimizer = make_optimizer(Optimizer(name="sgd"), optax.constant_schedule(0.1))
+    >>> type(optimizer).__name__
+    'GradientTransformationExtraArgs'
     """
     mask = None if options.decay_norms_and_biases else _has_two_dimensions
     momentum = options.momentum or None
@@ -107,20 +127,21 @@ def make_optimizer(
     elif options.name == "adamw":
         adamw = optax.adamw(schedule, weight_decay=options.weight_decay, mask=mask)
         parts.append(adamw)
-    else:  # one's own, of the schedule
+    else:  # the user's function of the schedule
         make = find(options.name, {}, "optimizer.name")
-        made = call(make, {}, "optimizer.name", schedule)
-        if not isinstance(made, optax.GradientTransformation):
+        optimizer = call(make, {}, "optimizer.name", schedule)
+        if not isinstance(optimizer, optax.GradientTransformation):
             raise ValueError(
                 f"optimizer.name: found {options.name!r}, which gives "
-                f"{type(made).__name__}, expected an optax.GradientTransformation"
+                f"{type(optimizer).__name__}, expected an optax.GradientTransformation"
             )
-        parts += [decay, made]
+        parts += [decay, optimizer]
     if options.frozen:
         frozen = functools.partial(frozen_mask, patterns=options.frozen)
         parts.append(optax.masked(optax.set_to_zero(), frozen))
     return optax.chain(*parts)
 
 
-def _has_two_dimensions(params: Any) -> Any:
+def _has_two_dimensions(params: PyTree) -> PyTree:
+    """Marks the parameters of two or more dimensions."""
     return jax.tree.map(lambda p: np.ndim(p) > 1, params)

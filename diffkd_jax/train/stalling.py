@@ -1,4 +1,4 @@
-"""Warnings of a student that stays at chance, and of one loss that is most of all."""
+"""Warns if the student stays at chance level, or if one loss outweighs all others."""
 
 import logging
 from collections.abc import Mapping
@@ -7,38 +7,40 @@ from typing import Any
 from ..tasks import Evidence, Task
 
 LOG = logging.getLogger(__name__)
-MOST = 2 / 3  # share of the total above which one loss of a tap is most of it
-LOGS = 3  # logged means in a row in which it is
+LARGE_SHARE = 2 / 3  # of the total loss; a tap's loss above it gets a warning
+LOGS = 3  # number of successive logs in which it must be above
 
 
 class Stalling:
-    """A watch over the scores and losses of a run.
+    """A watch over the scores and losses of a run, which logs warnings.
 
-    It warns each time that the scores fall back to chance, and once of a loss.
+    It warns each time that the scores fall back to chance level, and once about a loss.
 
     Args:
-      task: of the run.
-      most: evaluations in a row at chance after which the log says so, 0 for never.
+      task: the task.
+      most: number of successive evaluations at chance level after which it warns; 0 for
+        never.
     """
 
     def __init__(self, task: Task, most: int):
         self.task, self.most = task, most
-        self.heaviest: list[str] = []
-        self.said = False
+        self.largest: list[str] = []  # losses in the last logs, "" for none
+        self.has_warned = False
 
     def look_at_scores(
-        self, history: Mapping[int, Mapping[str, float]], seen: Evidence | None
+        self, history: Mapping[int, Mapping[str, float]], evidence: Evidence | None
     ) -> None:
-        """Warns of a student that is no better than a guess in its last evaluations.
+        """Warns if the student was no better than a guess in its last evaluations.
 
         Args:
           history: scores by step.
-          seen: evidence of the last evaluation.
+          evidence: evidence of the last evaluation, from which the task computes the
+            chance level; None for no check.
         """
         task, most = self.task, self.most
-        if not most or seen is None or task.chance is None:
+        if not most or evidence is None or task.chance is None:
             return
-        chance = float(task.chance(seen))
+        chance = float(task.chance(evidence))
         guess = task.goodness({task.headline: chance})
         at_chance = [task.goodness(history[s]) <= guess for s in sorted(history)]
         before = at_chance[-most - 1 : -most]
@@ -52,7 +54,7 @@ class Stalling:
             )
 
     def look_at_losses(self, values: Mapping[str, Any]) -> None:
-        """Warns of a tap's loss that is most of the total in several logs in a row.
+        """Warns if one tap's loss is most of the total loss in several successive logs.
 
         Args:
           values: means of the metrics of :func:`diffkd_jax.diffkd_step` since the last
@@ -62,20 +64,21 @@ class Stalling:
         shares = {
             name: values.get(f"weighted/{name}", value) / total
             for name, value in ((k.removeprefix("loss/"), v) for k, v in values.items())
-            if f"loss/{name}" in values and total > 0 and _is_of_a_tap(name)
+            if f"loss/{name}" in values and total > 0 and _is_tap_loss(name)
         }
         name = max(shares, key=lambda n: shares[n], default="")
-        heavy = name if name and shares[name] > MOST else ""
-        self.heaviest = [*self.heaviest[1 - LOGS :], heavy]
-        if heavy and self.heaviest == [heavy] * LOGS and not self.said:
-            self.said = True
+        large = name if name and shares[name] > LARGE_SHARE else ""
+        self.largest = [*self.largest[1 - LOGS :], large]
+        if large and self.largest == [large] * LOGS and not self.has_warned:
+            self.has_warned = True
             LOG.warning(
                 "loss %s is %.4g of %.4g in all, %d%%, in %d logs in a row: the others "
                 "hardly count; --config.weights.%s lowers it",
-                *(heavy, shares[heavy] * total, total, round(100 * shares[heavy])),
-                *(LOGS, heavy),
+                *(large, shares[large] * total, total, round(100 * shares[large])),
+                *(LOGS, large),
             )
 
 
-def _is_of_a_tap(name: str) -> bool:
+def _is_tap_loss(name: str) -> bool:
+    """Returns whether a loss belongs to a tap, and not to the task or the total."""
     return name != "total" and name.partition("/")[0] != "task"
