@@ -1,4 +1,4 @@
-"""The commands: train (the teacher first), compare, evaluate, describe."""
+"""Runs the commands: train (the teacher first), compare, evaluate, predict, dry run."""
 
 import functools
 import logging
@@ -16,6 +16,7 @@ from ..io.best_effort import attempt, noting
 from ..io.drawing import draw_files
 from ..models.inputs import check_input, input_of
 from ..models.model import Model
+from ..tasks import Evidence
 from ..weights.checks import check_finite, expand
 from ..weights.files import export_model, load_model
 from ..weights.output_files import EMA_FILE, MODEL_FILE
@@ -57,10 +58,10 @@ LOG = logging.getLogger(__name__)
 
 
 def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
-    """Trains ``config.student`` by ``config.method``; resumes what is unfinished.
+    """Trains ``config.student`` by ``config.method``; resumes an unfinished run.
 
     Args:
-      config: as recipes make it, or resolved.
+      config: a config as recipes make it, or a resolved one.
       workdir: directory of the run, created if needed.
       asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
 
@@ -68,55 +69,61 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
       The content of ``summary.json``: method, final and best scores, and so on.
 
     Raises:
-      ValueError: bad config or data, a workdir of another config, or a number that is
-        not finite.
-      FileNotFoundError: missing data or teacher.
-      Stopped: it was asked for; the same call goes on.
+      ValueError: the config or the data are wrong, the workdir belongs to another
+        config, or a number is not finite.
+      FileNotFoundError: the data or the teacher are missing.
+      Stopped: a stop was requested; the same call resumes the run.
     """
     config = resolve(config)
     run = build(config)
     stop_here(asked)
-    if processes.as_first(
-        (workdir / SUMMARY).exists()
-    ):  # which may be somebody else's, to be read alone
+    # A finished run is read without the lock, since its workdir may not be writable.
+    if processes.as_first((workdir / SUMMARY).exists()):
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
             return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
-        began = claim_workdir(config, workdir, run.data.record())
+        first_values = claim_workdir(config, workdir, run.data.record())
         with moving_named(workdir):
-            return _train(config, began, workdir, run, asked)
+            return _train(config, first_values, workdir, run, asked)
 
 
 def _train(
-    config: Config, began: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
+    config: Config, first_values: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
 ) -> dict[str, Any]:
-    as_in_file, of_teacher = None, config
-    # The teacher was trained before anything changed.
-    if (rate := began.get("optimizer.learning_rate")) is not None:
+    """Trains a run in its locked workdir.
+
+    ``first_values`` holds, for fields that have changed, their values when the run
+    began.
+    """
+    unfrozen_teacher, first_config = None, config
+    # The teacher was trained before any field of the run changed.
+    if (rate := first_values.get("optimizer.learning_rate")) is not None:
         optimizer = config.optimizer.replace(learning_rate=rate)
-        of_teacher = config.replace(optimizer=optimizer)
+        first_config = config.replace(optimizer=optimizer)
     if run.teacher is not None:
-        as_in_file = functools.partial(
-            get_teacher, of_teacher, run.teacher, workdir, freeze=False
+        unfrozen_teacher = functools.partial(
+            get_teacher, first_config, run.teacher, workdir, freeze=False
         )
     sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
     check_memory(run)
-    # Before a teacher is trained.
-    begin = starting(config.student, run, as_in_file, config.optimizer.frozen)
-    if not processes.as_first(has_checkpoints(workdir)):  # else nothing starts anew
+    # Checked before a teacher is trained, which may take hours.
+    initialise = starting(
+        config.student, run, unfrozen_teacher, config.optimizer.frozen
+    )
+    if not processes.as_first(has_checkpoints(workdir)):  # otherwise the run resumes
         check_start(config.student, run)
     if run.teacher is not None:
-        teacher = get_teacher(of_teacher, run.teacher, workdir, asked)
+        teacher = get_teacher(first_config, run.teacher, workdir, asked)
         check_teacher(run.task, run.data, teacher, run.compared)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
     text = summary.describe_run(run)
     print_line(text)
-    teacher_scores = score_teacher(run, config.teacher.min_score, asked)
+    teacher_scores = _score_teacher(run, config.teacher.min_score, asked)
     try:
-        fitted = fit(run, workdir, start=begin, asked=asked)
+        fitted = fit(run, workdir, start=initialise, asked=asked)
     except NotFinite as error:
         record_divergence(workdir, error.step, str(error))
         raise
@@ -134,13 +141,13 @@ def _train(
         "images_per_second": fitted.images_per_second,
     }
     export(run, fitted, workdir)
-    if processes.is_primary():  # before all that is for the report alone
+    if processes.is_primary():  # before the report, which may fail
         write_json(workdir / SUMMARY, result)
     stop_here(asked)
     with noting():
         trajectories = _for_figures("denoising", report.denoising, run, fitted.state)
-        given = (run, fitted.state, bool(teacher_scores))
-        examples = _for_figures("examples", shown, *given)
+        arguments = (run, fitted.state, bool(teacher_scores))
+        examples = _for_figures("examples", shown, *arguments)
         stop_here(asked)
         if processes.is_primary():
             if examples:
@@ -150,7 +157,7 @@ def _train(
                 result,
                 summary_text=text,
                 trajectories=trajectories,
-                draw=functools.partial(figures_of, run, fitted.seen, examples),
+                draw=functools.partial(figures_of, run, fitted.evidence, examples),
             )
     processes.wait_for_all("the run is written")
     print_line(
@@ -161,9 +168,9 @@ def _train(
 
 
 def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> dict:
-    """Computes what is drawn, {} where that fails.
+    """Computes what is drawn; returns {} if that fails.
 
-    Several processes compute together, so an error ends them all.
+    Several processes compute together, so there an error ends all of them.
     """
     if jax.process_count() > 1:
         return compute(*arguments)
@@ -171,22 +178,37 @@ def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> di
 
 
 def figures_of(
-    run: Run, seen: Any, examples: Mapping, folder: pathlib.Path
+    run: Run, evidence: Evidence | None, examples: Mapping, folder: pathlib.Path
 ) -> list[pathlib.Path]:
-    """Draws figures of the task, of evidence and of examples, where there are any."""
+    """Draws the task's figures of evidence and of examples.
+
+    Args:
+      run: the run.
+      evidence: evidence of the last evaluation; None to draw nothing of it.
+      examples: examples with predictions; empty to draw none.
+      folder: directory of the figures.
+
+    Returns:
+      The files written.
+    """
     task, meta, files = run.task, run.data.meta, []
-    if seen is not None and task.draw is not None:
-        files += draw_files("draw of the task", task.draw, folder, seen, meta)
+    if evidence is not None and task.draw is not None:
+        files += draw_files("draw of the task", task.draw, folder, evidence, meta)
     if examples and task.show is not None:
         files += draw_files("show of the task", task.show, folder, examples, meta)
     return files
 
 
 def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
-    """Writes the student, and its average where there is one.
+    """Writes the student and, if there is one, its moving average to the workdir.
+
+    Args:
+      run: the run.
+      fitted: the result of its training.
+      workdir: directory of the run.
 
     Raises:
-      ValueError: numbers that are not finite.
+      ValueError: numbers are not finite.
     """
     state = fitted.state
     exports = {MODEL_FILE: sharding.gathered(student_variables(state))}
@@ -207,49 +229,57 @@ def get_teacher(
     *,
     freeze: bool = True,
 ) -> Model:
-    """Loads the teacher from ``teacher.init``, or trains it once in the workdir."""
+    """Loads the teacher from ``teacher.init``, or trains it first.
+
+    Args:
+      config: the resolved config of the run.
+      expected: the untrained teacher of the run.
+      workdir: directory of the run.
+      asked: whether to stop.
+      freeze: False for the variables as they are in the file, with batch norms.
+
+    Returns:
+      The teacher with its variables.
+    """
     weights = config.teacher.weights
     check_source(config)
     if config.teacher.init:
         return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
-    directory, own = directory_of(config, workdir), teacher_config(config)
+    directory = directory_of(config, workdir)
     with teacher_fields_named(config):
-        train(own, directory, asked)
+        train(teacher_config(config), directory, asked)
     return load_teacher(directory, expected, weights, freeze=freeze)
 
 
-def score_teacher(
+def _score_teacher(
     run: Run, worst: float | None, asked: Asked = never
 ) -> dict[str, float]:
-    """Scores of the teacher before any training, if its classes are the data's.
+    """Returns the teacher's scores, or {} if its classes are not those of the data.
 
-    Args:
-      run: with a loaded teacher, or none.
-      worst: the worst headline score that is accepted, None for any.
-      asked: whether to stop.
-
-    Raises:
-      ValueError: it is worse.
+    Raises ValueError if the headline is worse than ``worst``, unless that is None.
     """
     if run.teacher is None:
         return {}
     task = run.task
-    expected, own = run.data.meta["num_classes"], run.teacher.meta["num_classes"]
-    if own != expected:
+    expected = run.data.meta["num_classes"]
+    num_classes = run.teacher.meta["num_classes"]
+    if num_classes != expected:
         if worst is not None:
             raise ValueError(
-                f"teacher.min_score: found {worst} for a teacher of {own} classes on "
-                f"data of {expected}, expected none: it cannot be checked"
+                f"teacher.min_score: found {worst} for a teacher of {num_classes} "
+                f"classes on data of {expected}, expected none: it cannot be checked"
             )
-        print_line(f"teacher  {own} classes, the data {expected}: not evaluated")
+        print_line(
+            f"teacher  {num_classes} classes, the data {expected}: not evaluated"
+        )
         return {}
     values, _ = run.evaluate(run.teacher, run.teacher_variables, asked=asked)
     print_values("teacher", values)
-    wanted = {} if worst is None else {task.headline: worst}
-    if task.goodness(values) < task.goodness(wanted):
+    accepted = {} if worst is None else {task.headline: worst}
+    if task.goodness(values) < task.goodness(accepted):
         raise ValueError(
             f"teacher.min_score: found a teacher of {values[task.headline]:.4f}, "
-            f"expected {worst} or better; check data.mean, data.std, the picture "
+            f"expected {worst} or better; check data.mean, data.std, the image "
             "size and the order of the classes"
         )
     return values
@@ -260,12 +290,21 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Trains each method of ``config.compare`` and writes a comparison.
 
-    What ``weights`` and ``evaluations`` say counts for the methods that have it. Each
-    run has its own directory ``<workdir>/<method>``; the teacher is trained once, in
+    Entries of ``weights`` and ``evaluations`` apply to the methods that have them. Each
+    run has its own directory ``<workdir>/<method>``. The teacher is trained once, in
     ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
+
+    Args:
+      config: a config as recipes make it, or a resolved one.
+      workdir: directory of the comparison, created if needed.
+      asked: whether to stop.
 
     Returns:
       The summaries of the runs, in the order of ``config.compare``.
+
+    Raises:
+      ValueError: a config cannot run, a workdir belongs to another run, or a number is
+        not finite.
     """
     refuse_single_run(workdir)
     config = resolve(config)
@@ -273,9 +312,9 @@ def compare(
     config = config.replace(teacher=config.teacher.replace(workdir=shared))
     runs, results = of_methods(config), []
     check_comparison(runs, workdir)  # all of them, before the first one takes hours
-    for method, own in runs.items():
+    for method, run_config in runs.items():
         try:
-            results.append(train(own, workdir / method, asked))
+            results.append(train(run_config, workdir / method, asked))
         except NotFinite as error:
             raise ValueError(
                 f"{method}: {error}; all methods of a comparison have one config: for "
@@ -284,25 +323,34 @@ def compare(
     if processes.is_primary():
         with disk_faults_named(workdir):
             show = lambda folder, examples: (
-                figures_of(build(own), None, examples, folder) if examples else []
+                figures_of(build(run_config), None, examples, folder)
+                if examples
+                else []
             )
             print_line(report.write_comparison(workdir, results, show))
     return results
 
 
 def of_methods(config: Config) -> dict[str, Config]:
-    """Returns the config of each method that ``config.compare`` names."""
+    """Returns the config of each method that ``config.compare`` names.
+
+    Args:
+      config: a resolved config.
+
+    Returns:
+      Configs by method. A weight that belongs to no method is logged and dropped.
+    """
     runs, unused = {}, set(config.weights)
     for method in config.compare:
-        own = config.replace(method=method, compare=())
-        taps = make_method(own).taps
+        run_config = config.replace(method=method, compare=())
+        taps = make_method(run_config).taps
         weights = {
             name: weight
             for name, weight in config.weights.items()
             if name.partition("/")[0] in {"task", *taps}
         }
         evaluations = config.evaluations if taps else {}
-        runs[method] = own.replace(weights=weights, evaluations=evaluations)
+        runs[method] = run_config.replace(weights=weights, evaluations=evaluations)
         unused -= set(weights)
     if unused:
         LOG.warning(
@@ -321,28 +369,28 @@ def use_student(
 ) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing.
 
-    With ``config.mode`` "predict" it writes what the student predicts instead. Data,
-    task and student are those of the run, as far as the caller does not give others.
+    With ``config.mode`` "predict" it writes the student's predictions instead. Data,
+    task and student are those of the run, except for fields that the caller sets.
 
     Args:
-      config: as recipes make it.
-      workdir: of a finished run.
+      config: a config as recipes make it.
+      workdir: directory of a finished run.
       asked: whether to stop.
       given: see :func:`diffkd_jax.config.finished_run.as_trained`.
 
     Returns:
-      The scores; none of predictions.
+      The scores; {} after predictions.
 
     Raises:
-      ValueError: a student or a record that does not fit.
-      FileNotFoundError: no student, or missing data.
-      Stopped: it was asked for.
+      ValueError: the student or the record of the run does not fit.
+      FileNotFoundError: there is no student, or data are missing.
+      Stopped: a stop was requested.
     """
-    model_file(workdir)  # before data are opened
-    own = to_evaluate_alone(resolve(as_trained(config, workdir, given)))
-    scoring = build_scoring(own)
+    model_file(workdir)  # raises before data are opened
+    run_config = _without_training_split(resolve(as_trained(config, workdir, given)))
+    scoring = build_scoring(run_config)
     data, task = scoring.data, scoring.task
-    model = load_model(workdir, own.student.model)
+    model = load_model(workdir, run_config.student.model)
     check_finite(f"workdir: {workdir}", model.variables)
     check_input(
         f"workdir: {workdir}",
@@ -353,44 +401,53 @@ def use_student(
     if task.check is not None:
         task.check(f"workdir: {workdir}", model.meta, data.meta)
     variables = jax.device_put(model.variables, scoring.place(model.variables))
-    if own.mode == "predict":
-        folder = expand(own.predictions or workdir / "predictions")
-        write_predictions(scoring, model, variables, own.data, folder, asked)
-        print_line(f"{own.name}: predictions in {folder}")
+    if run_config.mode == "predict":
+        folder = expand(run_config.predictions or workdir / "predictions")
+        write_predictions(scoring, model, variables, run_config.data, folder, asked)
+        print_line(f"{run_config.name}: predictions in {folder}")
         return {}
     values, _ = scoring.evaluate(model, variables, asked=asked)
     print_values("student", values)
     return values
 
 
-def to_evaluate_alone(config: Config) -> Config:
-    """Returns a config that asks nothing of a training split, which may be missing."""
+def _without_training_split(config: Config) -> Config:
+    """Returns a config that needs no training split, which may be missing."""
     data = config.data.replace(keep_empty=True)
     if data.eval_split != "holdout":
         data = data.replace(train_split=data.eval_split)
-    if data.canvas:  # on which what is evaluated fits
+    if data.canvas:  # every image of the evaluation fits on it
         data = data.replace(train_size=data.canvas, train_resize=())
     return config.replace(data=data)
 
 
 def dry_run(config: Any) -> str:
-    """Prints and returns the tables of taps and sizes; touches no workdir.
+    """Prints and returns the tables of taps and sizes; uses no workdir.
 
-    Without ``data.path`` data that are not there are not needed: sizes and classes are
+    Data are not needed unless ``data.path`` is set: without them, sizes and classes are
     those that the config states.
+
+    Args:
+      config: a config as recipes make it, or a resolved one.
+
+    Returns:
+      The printed text.
+
+    Raises:
+      FileNotFoundError: ``data.path`` is set and data are missing.
     """
     config = resolve(config)
     runs = of_methods(config) if config.compare else {config.method: config}
     texts, data = [], None
-    for own in runs.values():
+    for run_config in runs.values():
         try:
-            run = build(own, data)
+            run = build(run_config, data)
         except FileNotFoundError as error:
-            if config.data.path:  # a path that is wrong
+            if config.data.path:  # the user's path is wrong
                 raise
             LOG.warning("the data are not looked at: %s", error)
-            run = build(own, stand_in(config.data))
-        check_run(own, run)
+            run = build(run_config, stand_in(config.data))
+        check_run(run_config, run)
         texts.append(summary.describe_run(run))
         data = run.data
     text = "\n\n".join(texts)

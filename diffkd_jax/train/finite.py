@@ -1,4 +1,4 @@
-"""Checks of a run's numbers: whether they are finite, and what the first step shows."""
+"""Checks whether a run's metrics are finite, and logs those of the first step."""
 
 import logging
 import math
@@ -13,18 +13,22 @@ from .cluster import processes
 from .outputs.metrics import read_rows
 
 LOG = logging.getLogger(__name__)
-LARGE = 1000.0  # times the task's loss: a tap whose loss is above gets a warning
-Steps = Sequence[tuple[int, Mapping[str, Any]]]  # with their metrics
+LARGE = 1000.0  # ratio to the task's loss above which a tap's loss gets a warning
+Steps = Sequence[tuple[int, Mapping[str, Any]]]  # steps with their metrics
 
 
 class NotFinite(ValueError):
-    """A step whose numbers are not finite.
+    """An error for a step whose metrics are not finite.
 
     Attributes:
-      step: its number.
+      step: number of the step.
+
+    >>> NotFinite(3, "found loss/total = nan").step
+    3
     """
 
     def __init__(self, step: int, text: str):
+        """Creates the error with a message about a step."""
         super().__init__(f"step {step}: {text}")
         self.step = step
 
@@ -34,26 +38,27 @@ def require_finite(
     saved: Iterable[int],
     workdir: pathlib.Path,
     skipped: int = 0,
-    most: int = 0,
+    max_skipped: int = 0,
 ) -> dict[int, str]:
-    """Raises unless losses, gradient, parameters and carried state are finite.
+    """Raises an error unless losses and norms of all steps are finite.
 
-    Norms count as much as losses: where a fused ReLU makes zeros of NaN, the loss of
-    broken weights is finite.
+    Norms of the gradient, the parameters and the carried state count as much as losses:
+    where a fused ReLU turns NaN into zeros, the loss of broken weights is finite.
 
     Args:
       rows: metrics of :func:`diffkd_jax.diffkd_step` by step.
       saved: steps of the checkpoints.
-      workdir: of the run; a checkpoint that was broken by its ``metrics.jsonl`` is not
-        named as good.
-      skipped: steps before these whose update was left out.
-      most: steps in all whose update may be left out.
+      workdir: directory of the run. A checkpoint is not called good if the row of its
+        step in ``metrics.jsonl`` holds numbers that are not finite.
+      skipped: number of earlier steps whose update was skipped.
+      max_skipped: number of steps in all whose update may be skipped.
 
     Returns:
-      What was found at the steps of ``rows`` that were left out.
+      For each skipped step of ``rows`` what was not finite, as text.
 
     Raises:
-      NotFinite: names step, term, and last good checkpoint.
+      NotFinite: a step that may not be skipped is not finite. The message names the
+        step, the term, and the last good checkpoint.
 
     >>> require_finite(  # doctest: +ELLIPSIS
     ...     {3: {"norm/params": np.nan}}, [1], pathlib.Path("no_run"))
@@ -61,95 +66,117 @@ def require_finite(
         ...
     diffkd_jax.train.finite.NotFinite: step 3: found norm/params = nan, expected a ...
     """
-    found: dict[int, str] = {}
+    skipped_steps: dict[int, str] = {}
     for step, row in rows.items():
         broken = _broken(row)
         if not (broken or row.get("skipped")):
             continue
-        what = "a state of the optimizer"  # which no metric shows
+        value = "a state of the optimizer"  # which no metric shows
         if broken:
-            what = f"{broken[0]} = {row[broken[0]]}"
-        if row.get("skipped") and skipped + len(found) < most:
-            found[step] = what
+            value = f"{broken[0]} = {row[broken[0]]}"
+        if row.get("skipped") and skipped + len(skipped_steps) < max_skipped:
+            skipped_steps[step] = value
             continue
-        written = read_rows(workdir / "metrics.jsonl")
-        # Weights that are finite may give scores that are not.
-        bad = {
-            row["step"] for row in written if _broken(row, ("loss/", "norm/", "eval/"))
+        written_rows = read_rows(workdir / "metrics.jsonl")
+        # Scores may be broken even if all weights are finite.
+        bad_steps = {
+            row["step"]
+            for row in written_rows
+            if _broken(row, ("loss/", "norm/", "eval/"))
         }
-        good = max(set(saved) - bad, default="none")
-        before = f" after {most} steps that were left out" if most else ""
+        last_good = max(set(saved) - bad_steps, default="none")
+        before = f" after {max_skipped} skipped steps" if max_skipped else ""
         raise NotFinite(
             step,
-            f"found {what}{before}, expected a finite number; check data.mean and "
+            f"found {value}{before}, expected a finite number; check data.mean and "
             "data.std, or go on in this workdir with a lower "
             "optimizer.learning_rate or weight of a loss, or with "
-            f"train.max_skipped={2 * most or 10} to leave out such steps; last good "
-            f"checkpoint: step {good} in {workdir}",
+            f"train.max_skipped={2 * max_skipped or 10} to skip such steps; last good "
+            f"checkpoint: step {last_good} in {workdir}",
         )
-    return found
+    return skipped_steps
 
 
 class Finite:
-    """The metrics of a run's steps, fetched and looked at.
+    """A check of the metrics of a run, which also counts skipped steps.
 
     Args:
-      checkpoints: of the run.
-      workdir: of the run.
-      most: steps in all whose update may be left out.
-      first: step that the run goes on at.
+      checkpoints: the checkpoint manager of the run.
+      workdir: directory of the run.
+      max_skipped: number of steps in all whose update may be skipped.
+      first: step from which the run resumes, 0 for a new run.
     """
 
-    def __init__(self, checkpoints: Any, workdir: pathlib.Path, most: int, first: int):
-        self.checkpoints, self.workdir, self.most = checkpoints, workdir, most
-        written = read_rows(workdir / "metrics.jsonl") if first else []
-        counts = [
-            r["skipped"] for r in written if r["step"] <= first and "skipped" in r
-        ]
-        # The first process's, for others may see the file later.
+    def __init__(
+        self, checkpoints: Any, workdir: pathlib.Path, max_skipped: int, first: int
+    ):
+        self.checkpoints, self.workdir, self.max_skipped = (
+            checkpoints,
+            workdir,
+            max_skipped,
+        )
+        rows = read_rows(workdir / "metrics.jsonl") if first else []
+        counts = [r["skipped"] for r in rows if r["step"] <= first and "skipped" in r]
+        # The first process decides, because the others may see the file later.
         self.skipped = processes.as_first(int(counts[-1]) if counts else 0)
 
     def rows(self, pending: Steps) -> Steps:
-        """The same metrics, as arrays of this process.
+        """Fetches the metrics of steps from the devices, and checks them.
+
+        Args:
+          pending: steps with their metrics on the devices.
+
+        Returns:
+          The same as arrays in this process's memory.
 
         Raises:
-          NotFinite: of a step whose update was not left out.
+          NotFinite: a step is not finite and its update was not skipped.
         """
-        return self._looked_at(pending)[0]
+        return self._check(pending)[0]
 
     def logged(self, pending: Steps) -> dict[str, Any]:
-        """Mean of each since the last log, over the steps that have it.
+        """Returns the means to be logged; logs and counts the skipped steps.
 
-        Those left out are not among them.
+        Args:
+          pending: the steps since the last log, with their metrics.
+
+        Returns:
+          For each metric its mean over the steps that have it, without skipped ones;
+          and the number of ``skipped`` steps if some may be skipped.
+
+        Raises:
+          NotFinite: a step is not finite and its update was not skipped.
         """
-        rows, left_out = self._looked_at(pending)
-        for step, what in left_out.items():
-            LOG.warning("step %d: found %s, its update is left out", step, what)
-        self.skipped += len(left_out)
-        kept = [row for step, row in rows if step not in left_out]
-        # Not every step is distilled, and the first may be: its names come first.
+        rows, skipped_steps = self._check(pending)
+        for step, value in skipped_steps.items():
+            LOG.warning("step %d: found %s, its update is skipped", step, value)
+        self.skipped += len(skipped_steps)
+        # Names stay in the order of the first step, which may be distilled.
         by_name: dict[str, list] = {}
-        for row in kept:
-            for name, value in row.items():
-                by_name.setdefault(name, []).append(value)
-        values = {name: np.mean(each, 0) for name, each in by_name.items()}
-        return values | ({"skipped": self.skipped} if self.most else {})
+        for step, row in rows:
+            if step in skipped_steps:
+                continue
+            for name, metric in row.items():
+                by_name.setdefault(name, []).append(metric)
+        values = {name: np.mean(series, 0) for name, series in by_name.items()}
+        return values | ({"skipped": self.skipped} if self.max_skipped else {})
 
-    def _looked_at(self, pending: Steps) -> tuple[Steps, dict[int, str]]:
+    def _check(self, pending: Steps) -> tuple[Steps, dict[int, str]]:
+        """Fetches metrics and checks them; returns them and the skipped steps."""
         metrics = jax.device_get([metrics for _, metrics in pending])
         rows = [(step, row) for (step, _), row in zip(pending, metrics, strict=True)]
         saved = self.checkpoints.all_steps()
         return rows, require_finite(
-            dict(rows), saved, self.workdir, self.skipped, self.most
+            dict(rows), saved, self.workdir, self.skipped, self.max_skipped
         )
 
 
 def log_first_step(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
-    """Logs the size of both sides of each tap and their distance after the first step.
+    """Logs the sizes of the features of each tap and their distance after step 1.
 
-    A tap gets a warning if a loss is not finite, if the distance is exactly 0, or if
+    It warns about a tap if a loss is not finite, if the distance is exactly 0, or if
     the weighted loss is over :data:`LARGE` times that of the task. Each of these is
-    usually a mistake, but may be meant.
+    usually a mistake, but may be intended.
 
     Args:
       metrics: numbers of the first step by name.
@@ -192,7 +219,7 @@ def log_first_step(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
 def _broken(
     row: Mapping[str, Any], kinds: tuple[str, ...] = ("loss/", "norm/")
 ) -> list[str]:
-    """Names of losses and norms that are not finite."""
+    """Returns the names of losses and norms that are not finite."""
     return [
         name
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""The training loop: restore, step, log, evaluate, save, stop."""
+"""Runs the training loop: restore, step, log, evaluate, save, stop."""
 
 import contextlib
 import pathlib
@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import PyTree
 
 from ..core.step import TrainState
 from ..data.pipeline.unreadable import note_skipped
@@ -22,38 +23,39 @@ from .plan import Plan
 from .stalling import Stalling
 from .workdir import checkpoint
 
-LOOK_EVERY = 100  # steps between two looks at the clock, at most
+LOOK_EVERY = 100  # the clock is read at least once in so many steps
 
 
 class Fitted(NamedTuple):
-    """What a training leaves.
+    """The result of a training.
 
     Attributes:
-      state: after the last step.
-      history: scores of every evaluation, in order.
-      seen: evidence of the last evaluation, of the student.
-      images_per_second: without compilation.
+      state: the state after the last step.
+      history: scores of each evaluation, in order.
+      evidence: evidence of the student's last evaluation.
+      images_per_second: training speed, without compilation.
     """
 
     state: TrainState
     history: list[dict[str, float]]
-    seen: Evidence
+    evidence: Evidence
     images_per_second: float
 
 
-def ema_variables(state: TrainState) -> dict[str, Any]:
-    """What its average is applied to, where the state carries one."""
+def ema_variables(state: TrainState) -> dict[str, PyTree]:
+    """Returns the variables of the student's moving average.
+
+    Args:
+      state: a state that has one, so ``state.ema`` is not empty.
+
+    Returns:
+      ``params`` and the collections that the student carries.
+    """
     return {"params": state.ema["params"], **state.ema["state"]}
 
 
-class Log(NamedTuple):
-    """Where scores go.
-
-    Attributes:
-      writer: of the workdir.
-      history: scores by step.
-      events: called before an evaluation.
-    """
+class _Log(NamedTuple):
+    """The destinations of scores: the workdir, scores by step, the caller's events."""
 
     writer: Writer
     history: dict[int, dict[str, float]]
@@ -61,7 +63,14 @@ class Log(NamedTuple):
 
 
 def nothing(event: str, step: int) -> None:
-    """Called at an event of the loop: nothing happens."""
+    """Leaves an event of the loop without effect.
+
+    Args:
+      event: ``"log"``, ``"evaluate"`` or ``"save"``.
+      step: number of updates.
+
+    >>> nothing("log", 1)
+    """
 
 
 def fit(
@@ -72,21 +81,25 @@ def fit(
     events: Callable[[str, int], None] = nothing,
     asked: Asked = never,
 ) -> Fitted:
-    """Trains a run to its last step; goes on where its last checkpoint is.
+    """Trains a run to its last step, from its last checkpoint if it has one.
 
     Args:
-      run: from :func:`diffkd_jax.train.build.build`, its teacher loaded.
-      workdir: directory that is the run's own.
-      start: makes of a fresh state the one to begin with, where nothing is restored.
-      events: called with ``"log"``, ``"evaluate"`` and ``"save"`` and the step, before
-        each.
-      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`; asked after
-        each step and between the batches of an evaluation.
+      run: a run, its teacher loaded.
+      workdir: directory of the run, which no other run uses.
+      start: ``fresh state -> initial state``. It is not called if a checkpoint is
+        restored.
+      events: called with ``"log"``, ``"evaluate"`` or ``"save"`` and the step,
+        before it happens.
+      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`. It is called
+        after each step and between the batches of an evaluation.
+
+    Returns:
+      The last state, the scores and the speed.
 
     Raises:
-      Stopped: it was asked for, and all that was done is saved.
-      ValueError: a number that is not finite, a checkpoint that does not fit, or a
-        teacher without variables.
+      Stopped: a stop was requested, and the state is saved.
+      ValueError: a number is not finite, a checkpoint does not fit, or the teacher has
+        no variables.
     """
     plan, teacher_variables = run.plan, run.teacher_variables
     state, history, unreadable = (
@@ -107,48 +120,54 @@ def fit(
         batches = stack.enter_context(closing(run.batches(first, asked)))
         writer = stack.enter_context(closing(Writer(workdir, first)))
         # The first process may not have cut off later rows yet.
-        found = report.evaluations(workdir, run.task.headline)
-        history |= {at: scores for at, scores in found.items() if at <= first}
-        log = Log(writer, history, events)
+        logged = report.evaluations(workdir, run.task.headline)
+        history |= {
+            logged_at: scores
+            for logged_at, scores in logged.items()
+            if logged_at <= first
+        }
+        log = _Log(writer, history, events)
         stalling = Stalling(run.task, plan.chance_evaluations)
         finite = Finite(checkpoints, workdir, plan.max_skipped, first)
         progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
-        seen, clock, begun = None, time.monotonic(), list[Callable]()
+        evidence, saved_at, compiled = None, time.monotonic(), list[Callable]()
         try:
             stop_here(asked)
-            if first:  # which an earlier call may have had no time for
-                seen = evaluate_due(run, state, first, teacher_variables, log, asked)
+            if first:  # an earlier call may have stopped before this evaluation
+                evidence = _evaluate_due(
+                    run, state, first, teacher_variables, log, asked
+                )
             for step in range(first + 1, plan.total_steps + 1):
                 batch = _next(run, batches, unreadable)
-                between = run.method.taps and (step - 1) % plan.distill_every
-                update = run.task_step if between else run.step
-                asked_at = time.monotonic()
+                is_undistilled = run.method.taps and (step - 1) % plan.distill_every
+                update = run.task_step if is_undistilled else run.step
+                called_at = time.monotonic()
                 state, metrics = update(
                     state, teacher_variables, sharding.put_batch(batch, run.mesh)
                 )
-                if update not in begun:
-                    # The rate is that of steps, compilation is left out.
+                if update not in compiled:
+                    # The rate of images does not count compilation.
                     jax.block_until_ready(metrics)
                     if step == 1 and processes.is_primary():
                         log_first_step(_numbers(metrics), run.method.taps)
-                    if begun:
-                        progress.leave_out(time.monotonic() - asked_at)
+                    if compiled:
+                        progress.leave_out(time.monotonic() - called_at)
                     else:
                         progress = Progress(
                             run.title, step, plan.total_steps, plan.batch_size
                         )
-                    begun.append(update)
+                    compiled.append(update)
                 pending.append((step, metrics))
-                # Dispatch runs ahead of the device by one step, whose batch is copied
-                # while this one computes; without a bound, batches would pile up. The
-                # metrics of the step before are fetched meanwhile.
+                # Dispatch is one step ahead of the device: the batch of the next step
+                # is copied while this one computes. Without a bound, batches would
+                # pile up. Fetching the metrics of the previous step sets the bound.
                 pending[-2:-1] = jax.device_get(pending[-2:-1])
                 due = plan.is_due(step, plan.eval_every)
-                # Before a checkpoint too: a broken step is never saved.
+                # Checked before a checkpoint too: a broken step is never saved.
                 if due or step % plan.log_every == 0:
                     events("log", step)
                     values = finite.logged(pending)
-                    # The optimizer counts the updates that there were.
+                    # The optimizer does not count skipped updates.
                     values["learning_rate"] = run.schedule(step - 1 - finite.skipped)
                     values["unreadable"] = len(unreadable)
                     values["images_per_second"] = progress.images_per_second(step)
@@ -157,22 +176,27 @@ def fit(
                     stalling.look_at_losses(values)
                     pending = []
                 stop_here(asked)
-                fresh = evaluate_due(run, state, step, teacher_variables, log, asked)
-                if fresh is not None:
-                    seen = fresh
-                    stalling.look_at_scores(history, fresh)
-                if due or _is_late(plan, step, clock):
+                new_evidence = _evaluate_due(
+                    run, state, step, teacher_variables, log, asked
+                )
+                if new_evidence is not None:
+                    evidence = new_evidence
+                    stalling.look_at_scores(history, evidence)
+                if due or _is_late(plan, step, saved_at):
                     events("save", step)
                     rows = finite.rows(pending)
                     checkpoint.save_checkpoint(
                         checkpoints, step, state, history.get(step, {}), rows
                     )
-                    saved, clock = step, time.monotonic()
-            if seen is None:  # resumed at the end
-                _, seen = evaluate_student(run, state, plan.total_steps, None, asked)
+                    saved, saved_at = step, time.monotonic()
+            if evidence is None:  # resumed after the last evaluation
+                _, evidence = evaluate_student(
+                    run, state, plan.total_steps, None, asked
+                )
         except (Stopped, Stalled) as end:
             stalled, step = isinstance(end, Stalled), int(state.step)
-            if stalled and jax.process_count() > 1:  # the others are not here
+            # A save needs all processes, and only this one has stalled.
+            if stalled and jax.process_count() > 1:
                 raise
             if step > saved:
                 rows = finite.rows(pending)
@@ -180,40 +204,31 @@ def fit(
             checkpoints.wait_until_finished()
             if isinstance(end, Stalled):
                 raise
-            where = f"saved in {workdir}" if step else "nothing to save"
+            saving = f"saved in {workdir}" if step else "nothing to save"
             raise Stopped(
-                f"{run.title}: stopped at step {step} of {plan.total_steps}, {where}; "
+                f"{run.title}: stopped at step {step} of {plan.total_steps}, {saving}; "
                 "the same command goes on",
                 end.number,
             ) from None
         checkpoints.wait_until_finished()
         rate = progress.images_per_second(plan.total_steps)
-    return Fitted(state, [history[k] for k in sorted(history)], seen, rate)
+    return Fitted(state, [history[k] for k in sorted(history)], evidence, rate)
 
 
-def evaluate_due(
+def _evaluate_due(
     run: Run,
     state: TrainState,
     step: int,
-    teacher_variables: Any,
-    log: Log,
+    teacher_variables: PyTree,
+    log: _Log,
     asked: Asked,
 ) -> Evidence | None:
-    """Evaluates what is due at a step and is not in the log; returns its evidence.
-
-    Args:
-      run: of the loop.
-      state: after the step.
-      step: number of updates.
-      teacher_variables: on the devices.
-      log: of the loop.
-      asked: of the loop.
-    """
+    """Runs the evaluations that are due and not logged; returns the evidence."""
     plan, (writer, history, events) = run.plan, log
-    # The first process says what is there: others may see a file later.
-    lacks = lambda there: processes.as_first(not there)
+    # The first process decides, because the others may see a file later.
+    is_missing = lambda is_logged: processes.as_first(not is_logged)
     for name, other in run.others.items():
-        if plan.is_due(step, other.every) and lacks(
+        if plan.is_due(step, other.every) and is_missing(
             writer.holds(step, f"eval/{name}/")
         ):
             scores = other.evaluate(
@@ -221,11 +236,11 @@ def evaluate_due(
             )
             writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
             print_values(f"{run.title}  {name}", scores)
-    if not (plan.is_due(step, plan.eval_every) and lacks(step in history)):
+    if not (plan.is_due(step, plan.eval_every) and is_missing(step in history)):
         return None
     events("evaluate", step)
-    history[step], seen = evaluate_student(run, state, step, writer, asked)
-    return seen
+    history[step], evidence = evaluate_student(run, state, step, writer, asked)
+    return evidence
 
 
 def evaluate_student(
@@ -235,34 +250,44 @@ def evaluate_student(
     writer: Writer | None,
     asked: Asked = never,
 ) -> tuple[dict[str, float], Evidence]:
-    """Evaluates the student and, with the prefix ``ema_``, its average.
+    """Evaluates the student and, if the state has one, its moving average.
 
-    With a writer they are written and shown.
+    Args:
+      run: the run.
+      state: the state after ``step`` updates.
+      step: number of updates.
+      writer: writes and prints the scores; None to do neither.
+      asked: whether to stop.
+
+    Returns:
+      The scores, those of the moving average with the prefix ``ema_``; and the evidence
+      of the student.
     """
-    values, seen = run.evaluate(run.student, student_variables(state), asked=asked)
+    values, evidence = run.evaluate(run.student, student_variables(state), asked=asked)
     if state.ema:
         average, _ = run.evaluate(run.student, ema_variables(state), asked=asked)
         values |= {f"ema_{name}": value for name, value in average.items()}
     if writer is not None:
         writer.write(step, {f"eval/{k}": v for k, v in values.items()})
         print_values(f"{run.title}  epoch {step / run.plan.steps_per_epoch:g}", values)
-    return values, seen
+    return values, evidence
 
 
 def _numbers(metrics: Any) -> dict[str, float]:
+    """Returns the scalars among metrics as numbers."""
     return {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
 
 
 def _next(run: Run, batches: Any, unreadable: dict[int, str]) -> dict[str, Any]:
-    """The next batch without what it says of unreadable pictures."""
+    """Returns the next batch, after noting which of its images could not be read."""
     batch = next(batches)
     skipped, split = batch.pop("skipped"), run.data.train
     note_skipped(skipped, unreadable, split, run.plan.max_unreadable)
     return batch
 
 
-def _is_late(plan: Plan, step: int, clock: float) -> bool:
-    """Whether the last checkpoint is too old, by the clock of the first process."""
+def _is_late(plan: Plan, step: int, saved_at: float) -> bool:
+    """Returns whether the last checkpoint is too old, by the first process's clock."""
     if not plan.save_every or step % min(plan.log_every, LOOK_EVERY):
         return False
-    return bool(processes.as_first(time.monotonic() - clock >= plan.save_every))
+    return bool(processes.as_first(time.monotonic() - saved_at >= plan.save_every))

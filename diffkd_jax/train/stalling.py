@@ -18,12 +18,12 @@ class Stalling:
 
     Args:
       task: the task.
-      most: number of successive evaluations at chance level after which it warns; 0 for
-        never.
+      max_at_chance: number of successive evaluations at chance level after which it
+        warns; 0 for never.
     """
 
-    def __init__(self, task: Task, most: int):
-        self.task, self.most = task, most
+    def __init__(self, task: Task, max_at_chance: int):
+        self.task, self.max_at_chance = task, max_at_chance
         self.largest: list[str] = []  # losses in the last logs, "" for none
         self.has_warned = False
 
@@ -37,20 +37,20 @@ class Stalling:
           evidence: evidence of the last evaluation, from which the task computes the
             chance level; None for no check.
         """
-        task, most = self.task, self.most
-        if not most or evidence is None or task.chance is None:
+        task, max_at_chance = self.task, self.max_at_chance
+        if not max_at_chance or evidence is None or task.chance is None:
             return
         chance = float(task.chance(evidence))
         guess = task.goodness({task.headline: chance})
         at_chance = [task.goodness(history[s]) <= guess for s in sorted(history)]
-        before = at_chance[-most - 1 : -most]
-        if at_chance[-most:] == [True] * most and before != [True]:
+        before = at_chance[-max_at_chance - 1 : -max_at_chance]
+        if at_chance[-max_at_chance:] == [True] * max_at_chance and before != [True]:
             last = history[max(history)][task.headline]
             LOG.warning(
                 "%s of the student: found %.4g, no better than a guess (%.4g), in %d "
                 "evaluations in a row; check the learning rate, data.mean, data.std, "
                 "the weights of the losses and the order of the classes",
-                *(task.headline, last, chance, most),
+                *(task.headline, last, chance, max_at_chance),
             )
 
     def look_at_losses(self, values: Mapping[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""Teachers from files: loaded, checked against what a run expects, made ready."""
+"""Loads teachers from files, checks that they fit a run, and freezes them."""
 
 import contextlib
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,11 +30,19 @@ NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
 
 
 def check_source(config: Config) -> None:
-    """Refuses a config that neither names a teacher nor trains one.
+    """Checks whether a config names a teacher or trains one.
+
+    Args:
+      config: a resolved config.
 
     Raises:
       ValueError: the fields ``teacher.init``, ``epochs`` and ``weights`` do not go
         together.
+
+    >>> check_source(Config())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: teacher.init: found '', expected an exported student, or ...
     """
     if config.teacher.init:
         return
@@ -50,7 +59,14 @@ def check_source(config: Config) -> None:
 
 
 def directory_of(config: Config, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns where the teacher of a run is trained.
+    """Returns the directory in which the teacher of a run is trained.
+
+    Args:
+      config: a resolved config.
+      workdir: directory of the run.
+
+    Returns:
+      ``teacher.workdir``, or the folder ``teacher`` of the run.
 
     >>> str(directory_of(Config(), pathlib.Path("run")))
     'run/teacher'
@@ -61,8 +77,17 @@ def directory_of(config: Config, workdir: pathlib.Path) -> pathlib.Path:
 def teacher_config(config: Config) -> Config:
     """Returns the config that trains ``config.teacher`` as an undistilled student.
 
-    What its own sections set takes the place of the student's recipe. What the teacher
-    does not depend on is at its default, so that runs can share a teacher.
+    Sections that the teacher sets replace those of the student's recipe. Fields that do
+    not affect the teacher are at their defaults, so that runs can share a teacher.
+
+    Args:
+      config: the resolved config of the run that needs the teacher.
+
+    Returns:
+      The config of the teacher's training.
+
+    >>> teacher_config(Config()).method
+    'none'
     """
     teacher, recipe = config.teacher, config.teacher_recipe()
     recipe["train"] = recipe["train"].replace(epochs=teacher.epochs, distill_every=1)
@@ -90,17 +115,24 @@ def teacher_config(config: Config) -> Config:
 
 @contextlib.contextmanager
 def teacher_fields_named(config: Config) -> Iterator[None]:
-    """Names the teacher's own fields in errors of the run that trains it.
+    """Prefixes fields with ``teacher.`` in errors of the run that trains the teacher.
+
+    Args:
+      config: the config of the run that needs the teacher.
+
+    Yields:
+      Nothing; the teacher is trained in the context.
 
     Raises:
-      ValueError: as it was raised, its fields as ``config`` has them.
+      ValueError: the same error. Its field gets the prefix if ``config.teacher`` sets
+        it.
     """
     try:
         yield
     except ValueError as error:
         section, _, field = str(error).partition(":")[0].partition(".")
-        own = getattr(config.teacher, section, None)
-        if isinstance(own, Section) and getattr(own, field, None) is not None:
+        override = getattr(config.teacher, section, None)
+        if isinstance(override, Section) and getattr(override, field, None) is not None:
             raise ValueError(f"teacher.{error}") from error
         raise
 
@@ -112,27 +144,29 @@ def load_teacher(
     *,
     freeze: bool = True,
 ) -> Model:
-    """A trained teacher that fits, frozen: its batch norms are folded.
-
-    Its ``meta`` holds the ``checksum`` of its numbers before that.
+    """Loads a trained teacher, checks that it fits and folds its batch norms.
 
     Args:
       path: workdir of a finished run, a file that we exported, or weights of a PyTorch
         definition, see :mod:`diffkd_jax.weights.torch.reader`.
-      expected: the teacher of the run, untrained.
-      weights: which of several sets, "" or "ema".
-      freeze: false for its variables as they are in the file.
+      expected: the untrained teacher of the run.
+      weights: which set of weights, "" or "ema" for the moving average.
+      freeze: False for the variables as they are in the file, with batch norms.
+
+    Returns:
+      The teacher with its variables. Its ``meta`` holds the ``checksum`` of the numbers
+      in the file.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: another architecture, class count, channels, normalisation or size
-        than expected, or numbers that are not finite.
+      FileNotFoundError: there is no such file.
+      ValueError: the architecture, number of classes, channels, normalisation or image
+        size differ from the expected ones, or numbers are not finite.
     """
     opened, meta = open_weights(model_file(path, weights)), expected.meta
     file = opened.path
     if is_ours(opened):
-        found = read_description(opened)
-        _check_fits(file, found, meta)
+        stored = read_description(opened)
+        _check_fits(file, stored, meta)
         if weights == "ema" and file.name != EMA_FILE:
             raise ValueError(
                 f"teacher.weights: found 'ema' for {file}, expected a workdir with "
@@ -150,43 +184,45 @@ def load_teacher(
             weights,
         )
         LOG.info("teacher: %s, named as by %s", file, reference)
-        found = {**meta, **read_input(opened)}
-    check_input(f"teacher.init: {file}", found, meta, lambda: is_classifier(expected))
+        stored = {**meta, **read_input(opened)}
+    check_input(f"teacher.init: {file}", stored, meta, lambda: is_classifier(expected))
     check_finite(f"teacher.init: {file}", loaded.variables)
     image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
     params, state = split(loaded.variables)
     if freeze:
         params, state = expected.freeze(params, state, {"image": image})
-    # What its own file says; its classes need not be those of the data.
-    own = {field: loaded.meta[field] for field in OPTIONAL_FIELDS}
-    own["checksum"] = checksum(loaded.variables)
+    # These come from the teacher's file; its classes need not be those of the data.
+    file_meta = {field: loaded.meta[field] for field in OPTIONAL_FIELDS}
+    file_meta["checksum"] = checksum(loaded.variables)
     variables = {"params": params, **state}
-    return expected._replace(variables=variables, meta={**meta, **own})
+    return expected._replace(variables=variables, meta={**meta, **file_meta})
 
 
-def _check_fits(file: pathlib.Path, found: Mapping, expected: Mapping) -> None:
-    def facts(meta):
+def _check_fits(file: pathlib.Path, stored: Mapping, expected: Mapping) -> None:
+    """Raises ValueError if a file holds another architecture than expected."""
+
+    def facts(meta: Mapping) -> dict[str, Any]:
         options = {
             k: v for k, v in meta["options"].items() if k not in NOT_ARCHITECTURE
         }
         channels = meta["input_shape"][-1]
         return {**meta, "options": options, "channels": channels}
 
-    ours, theirs = facts(expected), facts(found)
+    expected_facts, stored_facts = facts(expected), facts(stored)
     for field, name in (
         ("model", "teacher.model"),
         ("options", "teacher.options"),
         ("num_classes", "teacher.num_classes or the data's class count"),
         ("channels", "the data's channels"),
     ):
-        if theirs[field] == ours[field]:
+        value, wanted = stored_facts[field], expected_facts[field]
+        if value == wanted:
             continue
-        found, wanted = theirs[field], ours[field]
-        if field == "options":  # those that differ
-            names = {k for k in {*found, *wanted} if found.get(k) != wanted.get(k)}
-            found, wanted = (
-                {k: v for k, v in x.items() if k in names} for x in (found, wanted)
+        if field == "options":  # only those that differ
+            names = {k for k in {*value, *wanted} if value.get(k) != wanted.get(k)}
+            value, wanted = (
+                {k: v for k, v in x.items() if k in names} for x in (value, wanted)
             )
         raise ValueError(
-            f"teacher.init: {file} holds {field} {found}, expected {wanted} ({name})"
+            f"teacher.init: {file} holds {field} {value}, expected {wanted} ({name})"
         )

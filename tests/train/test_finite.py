@@ -33,10 +33,12 @@ def test_the_first_broken_step_is_named_with_its_term(tmp_path, name, value):
 def test_a_step_left_out_for_its_optimizer_counts_too(tmp_path):
     """Whose state no metric shows."""
     rows = {4: {**GOOD, "skipped": 1.0}, 5: {**GOOD, "skipped": 0.0}}
-    found = require_finite(rows, [], tmp_path, skipped=2, most=3)
+    found = require_finite(rows, [], tmp_path, skipped=2, max_skipped=3)
     assert found == {4: "a state of the optimizer"}
-    with pytest.raises(ValueError, match=r"step 4: found a state .* after 3 steps"):
-        require_finite(rows, [], tmp_path, skipped=3, most=3)
+    with pytest.raises(
+        ValueError, match=r"step 4: found a state .* after 3 skipped steps"
+    ):
+        require_finite(rows, [], tmp_path, skipped=3, max_skipped=3)
 
 
 def test_sound_steps_pass_and_vectors_are_not_looked_at(tmp_path):
@@ -88,7 +90,7 @@ def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
         main.run(tiny_config(**BAD), str(tmp_path))
     assert read_json_object(tmp_path / "diverged.json")["step"] == 5
     main.run(tiny_config(**BAD, **{"train.max_skipped": 1}), str(tmp_path))
-    assert "step 5: found loss/total = nan, its update is left out" in caplog.text
+    assert "step 5: found loss/total = nan, its update is skipped" in caplog.text
     rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if "skipped" in row]
     assert [row["skipped"] for row in rows] == [1, 1, 1, 1]  # from step 5 on
     assert "loss/task" not in rows[0]
@@ -103,9 +105,7 @@ def test_more_bad_steps_than_allowed_stop_the_run(tmp_path):
         **fields, **{"optimizer.name": "tests.helpers.own_code:exploding"}
     )
     for _ in range(2):
-        with pytest.raises(
-            ValueError, match=r"step 6: .* after 5 steps that were left"
-        ):
+        with pytest.raises(ValueError, match=r"step 6: .* after 5 skipped steps"):
             main.run(config, str(tmp_path))
         assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["4"]
 

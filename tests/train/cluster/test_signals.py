@@ -84,7 +84,7 @@ def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_p
     assert steps == sorted(steps)
     expected, rows = whole
     chex.assert_trees_all_equal(fitted.state, expected.state)
-    chex.assert_trees_all_equal(fitted.seen, expected.seen)
+    chex.assert_trees_all_equal(fitted.evidence, expected.evidence)
     assert fitted.history == expected.history
     assert rows_of(tmp_path) == rows
 
