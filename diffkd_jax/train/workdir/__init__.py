@@ -1,1 +1,1 @@
-"""The directory of a run: its identity, checkpoints, and errors of the disk."""
+"""The directory of a run: its identity, its checkpoints, and disk errors."""

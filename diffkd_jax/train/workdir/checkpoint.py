@@ -1,9 +1,9 @@
-"""Checkpoints of a run (Orbax): kept by score, checked, moved aside when damaged.
+"""Saves and restores checkpoints of a run (Orbax); moves damaged ones aside.
 
-``checkpoints/<step>`` holds the items ``state`` and ``meta``, JSON: scores if it was
-evaluated, the version of the package, a checksum of the state, and the metrics of steps
-that are not in the log yet. The position in the data is a function of the step and not
-stored.
+``checkpoints/<step>`` holds the items ``state`` and ``meta``. The latter is JSON: the
+scores if the state was evaluated, the version of the package, a checksum of the state,
+and the metrics of steps that are not in the log yet. The position in the data is a
+function of the step and is not stored.
 """
 
 import errno
@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from ... import __version__
 from ...io import valid_json
@@ -27,49 +28,58 @@ from . import state_shapes
 from .directory import read_json_object
 
 LOG = logging.getLogger(__name__)
-NEWEST = 2  # one to fall back to
-# Orbax writes both at the end of a save.
+NEWEST = 2  # the newest checkpoint, and one to fall back to
+# Orbax writes both files at the end of a save.
 COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
 NO_HISTORY: Mapping[int, Mapping] = MappingProxyType({})
-MACHINE = (MemoryError, jax.errors.JaxRuntimeError)  # its fault, not the file's
-# So are these, in the words of the system, which all libraries pass on.
+# Faults of the machine, which say nothing about the file.
+MACHINE = (MemoryError, jax.errors.JaxRuntimeError)
+# More such faults: texts of the operating system, which every library includes in its
+# messages.
 NOT_DAMAGE = [
     os.strerror(code)
     for code in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EPERM, errno.ESTALE)
 ]
 
 
-class KeepBestAndNewest:
-    """Orbax's policy of what stays: the newest checkpoints, and the best by score."""
+class _KeepBestAndNewest:
+    """A policy for Orbax that keeps the newest checkpoints and the best one."""
 
     def __init__(self, directory: pathlib.Path, task: Task, history: Mapping):
         self.directory, self.task, self.history = directory, task, history
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context) -> Sequence[bool]:
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: Any
+    ) -> Sequence[bool]:
+        """Returns, for each checkpoint in the order of steps, whether it is kept."""
         del context
         scores = [self.task.goodness(self._metrics(info)) for info in checkpoints]
-        # Of equal ones the newest, else a run that stands still would keep them all.
+        # On equal scores keep the newest checkpoint; otherwise a run that makes no
+        # progress would keep all of them.
         best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
         first = len(checkpoints) - NEWEST
         return [i >= first or i == best for i in range(len(scores))]
 
-    def _metrics(self, info) -> Mapping[str, Any]:
-        if info.step in self.history:  # evaluated since it was saved, perhaps
+    def _metrics(self, info: Any) -> Mapping[str, Any]:
+        """Returns the scores of a checkpoint, {} if they are not known."""
+        if info.step in self.history:  # the step may be evaluated after it was saved
             return self.history[info.step]
         if info.metrics:
             return info.metrics
         try:
             return _read_meta(self.directory / str(info.step))["scores"]
         except (ValueError, OSError):
-            return {}  # restoring says so
+            return {}  # restoring reports the damage
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which leaves notices of the platform to :mod:`.stop`."""
+    """Orbax's manager, except that :mod:`..cluster.signals` handles preemption."""
 
     def reached_preemption(self, step: int) -> bool:
-        # There is one count of questions for all who ask. By steps, Orbax would set it
-        # back, and a notice that comes meanwhile would wait for a count of the past.
+        """Returns False: Orbax never asks JAX for preemption itself."""
+        # JAX has one counter of these questions for all callers. Orbax would set it
+        # back to the step, and a notice that arrives then would wait for a count that
+        # has passed.
         del step
         return False
 
@@ -77,14 +87,18 @@ class _Manager(ocp.CheckpointManager):
 def manager(
     workdir: pathlib.Path, task: Task, history: Mapping[int, Mapping] = NO_HISTORY
 ) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a run; what was never finished is moved aside.
+    """Opens the checkpoints of a run; moves those that were never finished aside.
 
-    The best one by the headline of the task is kept.
+    It keeps the newest two checkpoints, and the best one by the task's headline.
 
     Args:
-      workdir: of the run.
-      task: of the run.
-      history: scores by step, as they are when a checkpoint is saved.
+      workdir: directory of the run.
+      task: the task.
+      history: scores by step. The manager reads it at each save, so later entries
+        count.
+
+    Returns:
+      Orbax's checkpoint manager. Close it at the end.
     """
     directory = workdir.resolve() / "checkpoints"
     if processes.is_primary():
@@ -95,7 +109,7 @@ def manager(
     return _Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=KeepBestAndNewest(directory, task, history),
+            preservation_policy=_KeepBestAndNewest(directory, task, history),
             enable_async_checkpointing=True,
         ),
     )
@@ -104,27 +118,27 @@ def manager(
 def save_checkpoint(
     checkpoints: ocp.CheckpointManager,
     step: int,
-    state: Any,
+    state: PyTree,
     scores: Mapping,
     pending: Iterable[tuple[int, Mapping]] = (),
 ) -> None:
-    """Starts writing a state; returns before it is on disk.
+    """Starts to write a state; returns before it is on disk.
 
     Args:
       checkpoints: from :func:`manager`.
       step: number of updates done.
-      state: on the devices.
-      scores: of the student, numbers by name; none if it was not evaluated.
-      pending: steps and their metrics, finite, that are to be logged later.
+      state: the state on the devices.
+      scores: the student's scores by name; {} if it was not evaluated.
+      pending: steps with their metrics, all finite, that are to be logged later.
 
     Raises:
-      ValueError: the step was not taken, for a later one is there.
+      ValueError: the step was not saved, because there is a later checkpoint.
     """
     scored = {k: float(v) if np.isfinite(v) else None for k, v in scores.items()}
     meta = {"scores": scored, "version": __version__, "checksum": checksum(state)}
-    if rows := [[at, jax.tree.map(lambda x: x.tolist(), row)] for at, row in pending]:
+    if rows := [[i, jax.tree.map(lambda x: x.tolist(), row)] for i, row in pending]:
         meta["pending"] = rows
-    taken = checkpoints.save(
+    is_saved = checkpoints.save(
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -132,15 +146,17 @@ def save_checkpoint(
         ),
         metrics=scored,
     )
-    if not taken:
+    if not is_saved:
         raise ValueError(
             f"{checkpoints.directory}: found checkpoints {checkpoints.all_steps()}, "
             f"expected none from step {step} on: it was not saved"
         )
 
 
-def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
-    """The newest state that can be read; damaged ones after it are moved aside.
+def restore(checkpoints: ocp.CheckpointManager, state: PyTree) -> PyTree | None:
+    """Returns the newest state that can be read; moves later checkpoints aside.
+
+    The later ones are damaged.
 
     Args:
       checkpoints: from :func:`manager`.
@@ -150,8 +166,8 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
       The restored state, or None if there is no checkpoint.
 
     Raises:
-      ValueError: checkpoints are there and none can be read, or one that can is of
-        another model, optimizer or method.
+      ValueError: there are checkpoints but none can be read, or the newest readable one
+        belongs to another model, optimizer or method.
     """
     directory = pathlib.Path(checkpoints.directory)
     damaged: list[int] = []
@@ -165,7 +181,8 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
                 for other in damaged:
                     _move_aside(directory / str(other), "it is damaged")
             processes.wait_for_all("damaged checkpoints are aside")
-            checkpoints.reload()  # else the steps up to theirs would not be saved
+            # Otherwise the manager would refuse to save steps up to the damaged ones.
+            checkpoints.reload()
         return restored
     if damaged:
         raise ValueError(
@@ -175,39 +192,42 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any) -> Any | None:
     return None
 
 
-def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any | None:
-    """The state of a step, or None where it is damaged, on all processes alike."""
+def _restore(
+    checkpoints: ocp.CheckpointManager, step: int, state: PyTree
+) -> PyTree | None:
+    """Returns the state of a step; None, on all processes alike, if it is damaged."""
     directory = pathlib.Path(checkpoints.directory) / str(step)
-    restored, found = None, {}
+    restored, stored_shapes = None, {}
     try:
         meta = _read_meta(directory)
-        found = state_shapes.on_disk(directory)
+        stored_shapes = state_shapes.shapes_on_disk(directory)
     except MACHINE:
         raise
-    except Exception as error:  # Orbax has no type for a file that is none
+    except Exception as error:  # Orbax has no error type for damaged files
         _note_damage(step, error)
-    # Before restoring, which all processes do together.
-    if not processes.everywhere(bool(found)):
+    # All processes decide together, because they restore together.
+    if not processes.everywhere(bool(stored_shapes)):
         return None
-    target = state_shapes.target_of(state)
-    state_shapes.check_fits(directory, meta, found, state_shapes.of(target))
+    target = state_shapes.restore_target(state)
+    shapes = state_shapes.shapes_by_path(target)
+    state_shapes.check_fits(directory, meta, stored_shapes, shapes)
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         restored = checkpoints.restore(step, args=args).state
     except MACHINE:
         raise
-    except Exception as error:  # which is what Orbax makes of TensorStore's errors
+    except Exception as error:  # Orbax raises TensorStore's errors as this type
         _note_damage(step, error)
         restored = None
-    # The checksum is of all processes' parts.
-    there = processes.everywhere(restored is not None)
-    if restored is None or not there:
+    # The checksum needs the parts of all processes.
+    is_restored = processes.everywhere(restored is not None)
+    if restored is None or not is_restored:
         return None
     try:
         if checksum(restored) != meta["checksum"]:
             raise ValueError("its checksum is another")
-        if (held := int(restored.step)) != step:
-            raise ValueError(f"it holds step {held}")
+        if (stored_step := int(restored.step)) != step:
+            raise ValueError(f"it holds step {stored_step}")
     except ValueError as error:
         _note_damage(step, error)
         restored = None
@@ -215,28 +235,44 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Any |
 
 
 def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Mapping]]:
-    """Steps and metrics that were not in the log when a checkpoint was saved."""
+    """Returns the metrics that were not yet logged when a checkpoint was saved.
+
+    Args:
+      checkpoints: from :func:`manager`.
+      step: step of the checkpoint.
+
+    Returns:
+      Steps with their metrics, in order. Empty, with a warning, if they cannot be read.
+    """
     directory = pathlib.Path(checkpoints.directory) / str(step)
     try:
         return [
-            (int(at), {k: np.asarray(v, np.float32) for k, v in row.items()})
-            for at, row in _read_meta(directory).get("pending", [])
+            (int(i), {k: np.asarray(v, np.float32) for k, v in row.items()})
+            for i, row in _read_meta(directory).get("pending", [])
         ]
     except (AttributeError, TypeError, ValueError) as error:
         LOG.warning("%s: metrics to be logged are left out: %s", directory, error)
         return []
 
 
-def checksum(tree: Any) -> int:
-    """CRC-32 of all arrays of a tree, in its order; all processes have to ask.
+def checksum(tree: PyTree) -> int:
+    """Returns the CRC-32 of all arrays of a tree, in the tree's order.
+
+    On several processes all of them have to call it.
+
+    Args:
+      tree: arrays, which may be sharded.
+
+    Returns:
+      The checksum, 0 to 2**32 - 1.
 
     >>> checksum({"a": np.zeros(2)}) != checksum({"a": -np.zeros(2)})
     True
     """
     value = 0
     for leaf in jax.tree.leaves(tree):
-        whole = np.ascontiguousarray(sharding.gathered(leaf))
-        value = zlib.crc32(whole.view(np.uint8).data, value)
+        array = np.ascontiguousarray(sharding.gathered(leaf))
+        value = zlib.crc32(array.view(np.uint8).data, value)
     return value
 
 
@@ -244,8 +280,8 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
     """Reads the item ``meta`` of a checkpoint.
 
     Raises:
-      ValueError: It holds something else.
-      OSError: It cannot be read.
+      ValueError: it holds something else.
+      OSError: it cannot be read.
     """
     meta = read_json_object(directory / "meta/metadata")
     scores = meta.get("scores")
@@ -259,7 +295,7 @@ def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _move_aside(step: pathlib.Path, why: str) -> None:
-    """To ``damaged/<step>`` of the workdir: nothing is lost, and saving can go on."""
+    """Moves a checkpoint to ``damaged/<step>`` of the workdir; deletes nothing."""
     folder = step.parents[1] / "damaged"
     folder.mkdir(exist_ok=True)
     names = (f"{step.name}{f'-{i}' if i else ''}" for i in range(1000))
@@ -269,7 +305,7 @@ def _move_aside(step: pathlib.Path, why: str) -> None:
 
 
 def _note_damage(step: int, error: Exception) -> None:
-    """Logs what was found; raises where the file may be sound and cannot be had."""
+    """Logs why a checkpoint cannot be read; raises OSError if it may be undamaged."""
     if fault := next((f for f in NOT_DAMAGE if f in str(error)), ""):
         raise OSError(
             f"workdir: found {fault!r} on reading the checkpoint of step {step}, "

@@ -1,4 +1,4 @@
-"""The directory of a run: its lock, what is finished, files that appear whole."""
+"""Locks the directory of a run, and reads and writes its files."""
 
 import contextlib
 import errno
@@ -20,9 +20,9 @@ LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
 RECORD, ROWS = "config.json", "metrics.jsonl"
 FOLDERS = ("checkpoints", "events", "plots")
-RECORD_SECTIONS = {"data", "student", "train"}  # which every record of a run has
+RECORD_SECTIONS = {"data", "student", "train"}  # sections in every record of a run
 LOCK, SOFT_LOCK = "lock", "lock.soft"
-# What file systems without locks answer: some of NFS, FUSE and clusters.
+# Errors of file systems without locks, such as some NFS, FUSE and cluster ones.
 NO_LOCKS = {
     getattr(errno, name)
     for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
@@ -32,15 +32,22 @@ NO_LOCKS = {
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a workdir; the lock of a process that died is free.
+    """Keeps other runs out of a workdir; creates it if needed.
 
-    Where the file system has no locks, a file that names the process is the lock.
+    If a process dies, its lock is free. If the file system has no locks, a file that
+    names the process serves as the lock.
+
+    Args:
+      workdir: directory of the run.
+
+    Yields:
+      Nothing; the lock is held in the context.
 
     Raises:
-      OSError: another run is in it, or it cannot be made or written to.
+      OSError: another run uses the workdir, or it cannot be created or written to.
     """
     lock: BaseFileLock | None = None
-    problem, way = "", "choose another --workdir"
+    problem, advice = "", "choose another --workdir"
     if is_primary():
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -48,13 +55,15 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         except Timeout as error:
             problem = "is in use by another run, expected one at a time"
             if pathlib.Path(error.lock_file).name == SOFT_LOCK:
-                way = f"if none runs, on any host, remove its {SOFT_LOCK}; else {way}"
+                advice = (
+                    f"if none runs, on any host, remove its {SOFT_LOCK}; else {advice}"
+                )
         except OSError as error:
             problem = f"found {error}, expected a directory to write to and to lock"
-    # All processes stop, or the others would wait for the first one.
+    # All processes stop; otherwise the others would wait for the first one.
     if not everywhere(not problem):
-        what = problem or "is in use or cannot be written to"
-        raise OSError(f"workdir: {workdir}: {what}; {way}")
+        reason = problem or "is in use or cannot be written to"
+        raise OSError(f"workdir: {workdir}: {reason}; {advice}")
     try:
         yield
     finally:
@@ -63,11 +72,11 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(workdir: pathlib.Path) -> BaseFileLock:
-    """Returns the lock of a workdir, held.
+    """Acquires the lock of a workdir and returns it.
 
     Raises:
       Timeout: another process holds it.
-      OSError: its file cannot be made.
+      OSError: its file cannot be created.
     """
     lock: BaseFileLock = FileLock(workdir / LOCK)
     try:
@@ -85,14 +94,19 @@ def _lock(workdir: pathlib.Path) -> BaseFileLock:
 
 
 def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
-    """What a finished run wrote last; None if anything of it is to be made again.
+    """Returns the summary of a finished run; None if a part of it has to be made again.
 
     Args:
-      workdir: of the run.
-      headline: the score that comparisons read.
+      workdir: directory of the run.
+      headline: name of the score that comparisons read.
+
+    Returns:
+      The content of ``summary.json``. None if the run is not finished, or if a file is
+      missing or damaged and the run has checkpoints to make it from.
 
     Raises:
-      ValueError: something is missing, and no checkpoint is there to make it from.
+      ValueError: a file is missing or damaged, and there is no checkpoint to make it
+        from.
     """
     file = workdir / SUMMARY
     if not file.exists():
@@ -100,23 +114,23 @@ def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
     result: dict[str, Any] = {}
     problems = []
     try:
-        compared = (f"final_{headline}", f"best_{headline}", "images_per_second")
+        needed = (f"final_{headline}", f"best_{headline}", "images_per_second")
         result = valid_json.undefined_as_nan(read_json_object(file))
-        lacking = [n for n in compared if not isinstance(result.get(n), int | float)]
-        problems += [f"{file}: found no number {name}" for name in lacking]
+        missing = [n for n in needed if not isinstance(result.get(n), int | float)]
+        problems += [f"{file}: found no number {name}" for name in missing]
     except ValueError as error:
         problems.append(str(error))
-    averaged = f"final_ema_{headline}" in result
-    names = [MODEL_FILE, *([EMA_FILE] if averaged else [])]
+    has_average = f"final_ema_{headline}" in result
+    names = [MODEL_FILE, *([EMA_FILE] if has_average else [])]
     broken = [n for n in names if not _is_whole(workdir / n)]
     problems += [f"{workdir / name}: found no whole file" for name in broken]
-    kept = has_checkpoints(workdir)
-    if problems and not kept:
+    can_redo = has_checkpoints(workdir)
+    if problems and not can_redo:
         raise ValueError(
             f"{problems[0]}, of a finished run without checkpoints to make it from; "
             "put it back or choose another --workdir"
         )
-    if kept and not _is_whole(workdir / REPORT):
+    if can_redo and not _is_whole(workdir / REPORT):
         problems.append(f"{workdir / REPORT}: found no whole file")
     for problem in problems:
         LOG.warning("made again: %s", problem)
@@ -124,11 +138,14 @@ def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
 
 
 def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
-    """Returns what a run would overwrite that is not its own, in words; "" for nothing.
+    """Describes the first file that a run would overwrite although no run wrote it.
 
     Args:
-      workdir: of the run.
+      workdir: directory of the run.
       begun: whether it holds a run with a checkpoint or a summary.
+
+    Returns:
+      The error message, or "" if there is no such file.
     """
     record = workdir / RECORD
     for name in FOLDERS:
@@ -148,25 +165,29 @@ def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
             return _in_the_way(file, "a model without a checkpoint or a summary")
     if not begun and record.exists():
         try:
-            known = set(read_json_object(record)) >= RECORD_SECTIONS
+            is_record = set(read_json_object(record)) >= RECORD_SECTIONS
         except ValueError:
-            known = False
-        if not known:
+            is_record = False
+        if not is_record:
             return _in_the_way(record, "a file that no run of diffkd_jax wrote")
     if not (begun or record.exists()):
         for name in (ROWS, REPORT, "examples.npz", "plots"):
             file = workdir / name
-            empty = file.is_dir() and not any(file.iterdir())
-            if os.path.lexists(file) and not empty:
+            is_empty = file.is_dir() and not any(file.iterdir())
+            if os.path.lexists(file) and not is_empty:
                 return _in_the_way(file, f"which lies there without a {RECORD}")
     return ""
 
 
 def refuse_single_run(workdir: pathlib.Path) -> None:
-    """Refuses a workdir for a comparison in which its report would replace another.
+    """Checks that a comparison in this workdir would not overwrite another report.
+
+    Args:
+      workdir: directory of the comparison.
 
     Raises:
-      ValueError: the workdir holds a run, or a report and no runs that it is of.
+      ValueError: the workdir holds a run, or a report without the runs that it
+        compares.
     """
     if as_first((workdir / RECORD).exists()):
         raise ValueError(
@@ -180,35 +201,40 @@ def refuse_single_run(workdir: pathlib.Path) -> None:
 
 
 def check_directory(workdir: pathlib.Path) -> None:
-    """Refuses a workdir that cannot be made, without making it.
+    """Checks whether a workdir can be created, without creating it.
+
+    Args:
+      workdir: directory of the run.
 
     Raises:
-      ValueError: a file in its place or above it, or no right to write.
+      ValueError: a file has its name or that of a parent, or there is no right to
+        write.
     """
-    above = next(
+    parent = next(
         p for p in (workdir, *workdir.absolute().parents) if os.path.lexists(p)
     )
-    if not above.is_dir():
+    if not parent.is_dir():
         raise ValueError(
-            f"workdir: {workdir}: found the file {above}, expected a directory; choose "
-            "another --workdir"
+            f"workdir: {workdir}: found the file {parent}, expected a directory; "
+            "choose another --workdir"
         )
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(
-            f"workdir: {workdir}: found no right to write in {above}, expected a "
+            f"workdir: {workdir}: found no right to write in {parent}, expected a "
             "directory that can be written to; choose another --workdir"
         )
 
 
-def _in_the_way(file: pathlib.Path, what: str) -> str:
+def _in_the_way(file: pathlib.Path, kind: str) -> str:
+    """Returns the message about a file that a run would overwrite."""
     return (
-        f"workdir: found {file}, {what}, expected none that a run would overwrite; "
+        f"workdir: found {file}, {kind}, expected none that a run would overwrite; "
         "move it or choose another --workdir"
     )
 
 
 def _foreign_kind(file: pathlib.Path) -> str:
-    """What else than a model of ours a file is; "" if it may be a damaged one."""
+    """Returns the kind of a file, "" if it is or may have been a model of ours."""
     if not file.is_file():
         return ""
     kind = find_kind(file)
@@ -221,11 +247,19 @@ def _foreign_kind(file: pathlib.Path) -> str:
 
 
 def has_checkpoints(workdir: pathlib.Path) -> bool:
-    """Whether it holds a checkpoint, finished or not."""
+    """Returns whether a workdir holds a checkpoint, finished or not.
+
+    Args:
+      workdir: directory of the run, which need not exist.
+
+    >>> has_checkpoints(pathlib.Path("no_run"))
+    False
+    """
     return any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
 
 
 def _is_whole(file: pathlib.Path) -> bool:
+    """Returns whether a file is there and is not cut short."""
     if file.suffix != ".safetensors":
         return file.exists() and file.stat().st_size > 0
     try:
@@ -238,8 +272,14 @@ def _is_whole(file: pathlib.Path) -> bool:
 def read_json_object(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON object; numbers that were undefined when written are None.
 
+    Args:
+      path: the file.
+
+    Returns:
+      The object.
+
     Raises:
-      ValueError: a file that holds none, named.
+      ValueError: the file does not hold a JSON object; the message names the file.
     """
     try:
         value = valid_json.loads(path.read_bytes())
@@ -251,12 +291,22 @@ def read_json_object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes valid JSON to a file that is never seen half-written."""
+    """Writes valid JSON to a file, which appears when it is complete.
+
+    Args:
+      path: the file; an existing one is replaced.
+      value: what to write. Numbers that are undefined become null.
+    """
     write_whole(path, valid_json.dumps(value, indent=2) + "\n")
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes text to a file, which appears when it is complete."""
+    """Writes text to a file, which appears when it is complete.
+
+    Args:
+      path: the file; an existing one is replaced.
+      text: what to write.
+    """
     with appearing(path) as partial:
-        # Names of files may hold bytes that are no text; no report is worth an error.
+        # Names of files may hold bytes that are not text; they must not end a run.
         partial.write_text(text, encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written to, or a workdir that is gone, in a line."""
+"""Reports a disk that cannot be written to, or a workdir that was moved."""
 
 import contextlib
 import errno
@@ -9,23 +9,29 @@ from collections.abc import Iterator
 
 from ..cluster.signals import Stopped
 
-# In the words of the system, which all libraries pass on.
+# Error texts of the operating system, which every library includes in its messages.
 DISK_FAULTS = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
 
 @contextlib.contextmanager
 def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns what libraries raise where a disk is full or fails into one line.
+    """Replaces errors that libraries raise if a disk is full or fails by one line.
+
+    Args:
+      workdir: directory of the run.
+
+    Yields:
+      Nothing; the run writes in the context.
 
     Raises:
-      OSError: names the workdir.
+      OSError: the disk is full or cannot be written to; the message names the workdir.
     """
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
         while cause and not (fault := _disk_fault(cause)):
-            # An error from None is in words already.
+            # An error raised `from None` has a message for users already.
             hidden = cause.__suppress_context__
             cause = cause.__cause__ or (None if hidden else cause.__context__)
         if cause is None:
@@ -41,23 +47,26 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def moving_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns what libraries raise where a workdir is moved away into one line.
+    """Replaces errors that libraries raise if a workdir is moved away by one line.
 
     Args:
-      workdir: a run's, which holds a ``config.json``; of several processes some may
-        not see it.
+      workdir: directory of a run, which holds a ``config.json``. If this process does
+        not see the file at the start, errors pass unchanged.
+
+    Yields:
+      Nothing; the run writes in the context.
 
     Raises:
-      OSError: names the workdir.
+      OSError: the workdir was moved or removed; the message names it.
     """
     record = workdir / "config.json"
-    seen = record.exists()
+    had_record = record.exists()
     try:
         yield
     except Stopped:
         raise
     except Exception as error:
-        if not seen or record.exists():
+        if not had_record or record.exists():
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
@@ -68,8 +77,8 @@ def moving_named(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _disk_fault(error: BaseException) -> str:
-    """What the system says of it, if it does; libraries pass on its words."""
+    """Returns the system's text for a disk fault if an error contains one, else ""."""
     text = str(error)
     if text.startswith("workdir: "):
-        return ""  # ours, of the run inside this one
+        return ""  # our own message, from the teacher's run inside this run
     return next((fault for fault in DISK_FAULTS if fault in text), "")

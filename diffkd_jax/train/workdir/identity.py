@@ -1,4 +1,4 @@
-"""Whose a workdir is: the record of its config, data and teacher, ``config.json``."""
+"""Records, in ``config.json``, which config, data and teacher a workdir belongs to."""
 
 import itertools
 import logging
@@ -29,11 +29,13 @@ from .directory import (
 LOG = logging.getLogger(__name__)
 # Fields that may change between two calls on the same workdir.
 FREE = {path for path, field in FIELDS.items() if field.has(Free)}
-KNOWN_BY = ("classes", "pictures")  # keys of the record that are no fields either
-TEACHER = "teacher_checksum"  # a key of the record that is no field of the config
-CHANGED = "changed"  # another: fields that changed after a stop, from and to
-DIVERGED = "diverged.json"  # where numbers that were not finite stopped a run
-# What may then be another, for it changes no array of the state.
+# Keys of the record that are not fields of the config: what identifies the data, the
+# checksum of the teacher, and values before and after a change of fields.
+DATA_KEYS = ("classes", "pictures")
+TEACHER = "teacher_checksum"
+CHANGED = "changed"
+DIVERGED = "diverged.json"  # written if numbers that are not finite stop a run
+# Fields that may then change, because they change no array of the state.
 STEERS = re.compile(
     r"optimizer\.learning_rate|weights\..+"
     r"|methods\.[^.]+\.((task|logits)_)?weight"
@@ -47,69 +49,71 @@ def claim_workdir(
     *,
     write: bool = True,
 ) -> dict[str, Any]:
-    """Records the config in a new workdir, or checks that an old one is the same.
+    """Records the config in a new workdir, or checks that an old one has the same.
 
     A workdir without a checkpoint or a summary counts as new. It is refused if it holds
-    a file that is not a run's and that a run would overwrite.
-    A run that a version before 0.4 began is refused. A field that the record of an
-    older version lacks counts as its default. A run that
-    stopped at numbers that are not finite may go on with other :data:`STEERS`, once.
+    a file that no run wrote and that a run would overwrite. In an old workdir, a field
+    that the record lacks counts as its default, and a run of a version before 0.4 is
+    refused. A run that stopped because numbers were not finite may resume once with
+    other values of :data:`STEERS`.
 
     Args:
-      config: of the run.
-      workdir: its directory.
-      data: what its data are known by, lists by name.
-      write: False to look whether the workdir could be claimed, and change nothing.
+      config: a resolved config.
+      workdir: directory of the run.
+      data: lists by name that identify the data, such as ``classes``.
+      write: False to check whether the workdir could be claimed, without any change.
 
     Returns:
-      What fields that changed since the run began were then, "nothing" for none.
+      For fields that changed since the run began, their values at that time; the text
+      "nothing" if a field did not exist.
 
     Raises:
-      ValueError: the workdir holds a run of another config or on other data, one
-        whose record cannot be read, or somebody else's file where a run writes its own;
-        nothing is changed.
+      ValueError: the workdir holds a run of another config or on other data, a run
+        whose record cannot be read, or a file of somebody else under a name that a run
+        writes. Nothing was changed.
     """
     record = workdir / "config.json"
-    wanted, data = _as_json(config), dict(data or {})
-    new = {"version": __version__, **data, **wanted}
+    expected, data = _as_json(config), dict(data or {})
+    new_record = {"version": __version__, **data, **expected}
     finished = (workdir / SUMMARY).exists()
-    free = not (finished or has_checkpoints(workdir))
+    is_new = not (finished or has_checkpoints(workdir))
     diverged = not finished and as_first((workdir / DIVERGED).exists())
-    problem = foreign_file(workdir, begun=not free) if is_primary() else ""
+    problem = foreign_file(workdir, begun=not is_new) if is_primary() else ""
     if not everywhere(not problem):  # all processes stop
         raise ValueError(
             problem
             or f"workdir: {workdir}: process 0 found a file in the way, see its message"
         )
-    if free and not diverged:
+    if is_new and not diverged:
         if write and is_primary():
-            write_json(record, new)
+            write_json(record, new_record)
         return {}
     if not record.exists():
         raise ValueError(
             f"workdir: found a run in {workdir} and no config.json, expected the "
             "record of its config; put it back or choose another --workdir"
         )
-    found = read_json_object(record)
-    kept = {k: v for k, v in found.items() if k in ("version", TEACHER, *KNOWN_BY)}
-    check_version(record, found)
-    version = found.pop("version")
-    found.pop(TEACHER, None)
-    changed = _changes(record, found.pop(CHANGED, []))
-    for name in {*data, *KNOWN_BY}:
-        known = found.pop(name, [])
-        if not isinstance(known, list):
+    recorded = read_json_object(record)
+    other_keys = ("version", TEACHER, *DATA_KEYS)
+    unchanged = {k: v for k, v in recorded.items() if k in other_keys}
+    check_version(record, recorded)
+    version = recorded.pop("version")
+    recorded.pop(TEACHER, None)
+    changed = _changes(record, recorded.pop(CHANGED, []))
+    for name in {*data, *DATA_KEYS}:
+        values = recorded.pop(name, [])
+        if not isinstance(values, list):
             raise ValueError(
-                f"{record}: found {name} of {type(known).__name__}, expected a list"
+                f"{record}: found {name} of {type(values).__name__}, expected a list"
             )
-        # What either lacks is not known.
-        other = known and data.get(name) and known != data[name]
-        if other and name == "classes" and len(known) == len(data[name]):
-            # What has names in one version may have numbers in another.
-            other = bool(first_difference(list(map(str, known)), data[name]))
-        if other and not free:
+        # An empty or missing list means that it is not known.
+        differs = values and data.get(name) and values != data[name]
+        if differs and name == "classes" and len(values) == len(data[name]):
+            # Classes may have names in one version and only numbers in another.
+            differs = bool(first_difference(list(map(str, values)), data[name]))
+        if differs and not is_new:
             raise ValueError(
-                f"workdir: {workdir} holds a run on data of {name} {_few(known)}, "
+                f"workdir: {workdir} holds a run on data of {name} {_few(values)}, "
                 f"found {_few(data[name])}; set data.path or choose another --workdir"
             )
     if write and version != __version__:
@@ -118,15 +122,15 @@ def claim_workdir(
             "differ",
             *(workdir, version, __version__),
         )
-    if not make_method(config).taps:  # then what is set of a teacher has no effect
-        found["teacher"], wanted["teacher"] = {}, {}
-    different = _differences(_flat(found), _flat(wanted))
+    if not make_method(config).taps:  # then fields of the teacher have no effect
+        recorded["teacher"], expected["teacher"] = {}, {}
+    different = _differences(_flat(recorded), _flat(expected))
     lines = [
-        f"  {name}: found {theirs!r}, expected {ours!r}"
-        for name, (theirs, ours) in different.items()
+        f"  {name}: found {old!r}, expected {new!r}"
+        for name, (old, new) in different.items()
     ]
     steers = {name: pair for name, pair in different.items() if STEERS.fullmatch(name)}
-    if diverged and (free or steers == different):
+    if diverged and (is_new or steers == different):
         if write and different:
             text = "\n".join(lines)
             LOG.warning("%s goes on with another config:\n%s", workdir, text)
@@ -134,41 +138,48 @@ def claim_workdir(
         if write:
             wait_for_all("the record is read")
         if write and is_primary():
-            # Of a run without a checkpoint all may be another, but the teacher that it
-            # trained was so at the first rate.
-            kept = new if free else {**kept, **_as_json(config)}
-            write_json(record, {**kept, CHANGED: changed} if changed else kept)
+            # Without a checkpoint all fields may change. The changes are recorded
+            # even then, because the run's teacher was trained at the first rate.
+            content = new_record if is_new else {**unchanged, **_as_json(config)}
+            write_json(record, {**content, CHANGED: changed} if changed else content)
             (workdir / DIVERGED).unlink(missing_ok=True)
     elif different:
-        shown = "\n".join(itertools.islice(lines, 10))
-        other = version != __version__
-        by = f" (by version {version}, this is {__version__})" if other else ""
+        differences = "\n".join(itertools.islice(lines, 10))
+        versions = ""
+        if version != __version__:
+            versions = f" (by version {version}, this is {__version__})"
         raise ValueError(
-            f"workdir: {workdir} holds a run of another config{by}; choose another "
-            f"--workdir\n{shown}"
+            f"workdir: {workdir} holds a run of another config{versions}; choose "
+            f"another --workdir\n{differences}"
         )
-    began: dict[str, Any] = {}
+    first_values: dict[str, Any] = {}
     for change in changed:
-        began = {name: theirs for name, (theirs, _) in change.items()} | began
-    return began
+        first_values = {name: old for name, (old, _) in change.items()} | first_values
+    return first_values
 
 
-def _changes(record: pathlib.Path, found: Any) -> list[dict[str, Any]]:
-    """What the record says of fields that changed; ValueError where it says no such."""
-    if not isinstance(found, list) or not all(
+def _changes(record: pathlib.Path, changes: Any) -> list[dict[str, Any]]:
+    """Returns the changes that a record holds; raises ValueError for anything else."""
+    if not isinstance(changes, list) or not all(
         isinstance(change, dict)
         and all(isinstance(pair, list) and len(pair) == 2 for pair in change.values())
-        for change in found
+        for change in changes
     ):
         raise ValueError(
-            f"{record}: found {CHANGED} {found!r}, expected a list of fields with two "
-            "values each"
+            f"{record}: found {CHANGED} {changes!r}, expected a list of fields with "
+            "two values each"
         )
-    return found
+    return changes
 
 
 def record_divergence(workdir: pathlib.Path, step: int, text: str) -> None:
-    """Notes that a run stopped at numbers that are not finite, and where."""
+    """Records at which step a run stopped because numbers were not finite.
+
+    Args:
+      workdir: directory of the run.
+      step: number of the step.
+      text: the error message.
+    """
     if is_primary():
         write_json(workdir / DIVERGED, {"step": step, "found": text})
 
@@ -177,8 +188,9 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
     """Records which teacher a run has, or checks that it is still the same.
 
     Args:
-      workdir: claimed by :func:`claim_workdir`.
-      checksum: of the teacher's numbers; where they lie does not matter.
+      workdir: directory of the run, claimed by :func:`claim_workdir`.
+      checksum: checksum of the teacher's variables, so the path of its file does not
+        matter.
 
     Raises:
       ValueError: the run had another teacher.
@@ -186,11 +198,11 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
     wait_for_all("the workdir is claimed")
     file = workdir / "config.json"
     record = read_json_object(file) if file.exists() else {}
-    known = record.get(TEACHER, checksum)
-    if known != checksum:
+    recorded = record.get(TEACHER, checksum)
+    if recorded != checksum:
         raise ValueError(
-            f"teacher.init: found a teacher of checksum {checksum}, expected {known}, "
-            f"the one that the run in {workdir} began with; put it back or choose "
+            f"teacher.init: found a teacher of checksum {checksum}, expected "
+            f"{recorded}, the one that the run in {workdir} began with; put it back or choose "
             "another --workdir"
         )
     if is_primary() and TEACHER not in record:
@@ -198,30 +210,31 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
 
 
 def _differences(
-    found: dict[str, Any], expected: dict[str, Any]
+    recorded: dict[str, Any], expected: dict[str, Any]
 ) -> dict[str, list[Any]]:
-    """Values of the record and of the run, of the fields in which they differ."""
+    """Returns, for each field that differs, its values in the record and in the run."""
     defaults = _flat(_as_json(resolve(base())))
-    # Of methods the one that was chosen matters.
-    for flat in (found, expected):
-        chosen = f"methods.{flat.get('method')}."
+    # Options of other methods than the chosen one have no effect.
+    for flat in (recorded, expected):
+        prefix = f"methods.{flat.get('method')}."
         for name in [n for n in flat if n.startswith("methods.")]:
-            if not name.startswith(chosen):
+            if not name.startswith(prefix):
                 del flat[name]
     different = {}
-    for name in sorted({*found, *expected} - FREE):
-        theirs = found.get(name, defaults.get(name, "nothing"))
-        ours = expected.get(name, "nothing")
-        if theirs != ours:
-            different[name] = [theirs, ours]
+    for name in sorted({*recorded, *expected} - FREE):
+        old = recorded.get(name, defaults.get(name, "nothing"))
+        new = expected.get(name, "nothing")
+        if old != new:
+            different[name] = [old, new]
     return different
 
 
 def _as_json(config: Config) -> dict[str, Any]:
     """Returns a config as its record is read back: tuples become lists.
 
-    A relative ``data.path`` that exists becomes absolute: the record may be read from
-    another folder. Other texts, such as names that a loader knows, stay as they are.
+    A relative ``data.path`` that exists becomes absolute, because the record may be
+    read from another folder. Other texts, such as names that a loader knows, stay
+    unchanged.
     """
     path = config.data.path
     if path and os.path.exists(path):
@@ -231,11 +244,13 @@ def _as_json(config: Config) -> dict[str, Any]:
 
 
 def _few(values: Sequence) -> str:
+    """Returns the first values as text, and their number if there are more."""
     more = f", ... {len(values)} in all" if len(values) > 4 else ""
     return f"({', '.join(map(str, values[:4]))}{more})"
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested dicts by their path with dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, dict)
