@@ -1,1 +1,1 @@
-"""Devices and processes: mesh, memory, signals, and how processes end together."""
+"""Devices and processes: mesh, memory faults, signals, and how processes end."""

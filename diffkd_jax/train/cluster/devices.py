@@ -1,4 +1,4 @@
-"""What JAX and its devices cannot do, in a line, and JAX's settings during a run."""
+"""Checks JAX's devices, sets JAX's settings, and describes faults of memory."""
 
 import contextlib
 import errno
@@ -12,64 +12,77 @@ import jax
 
 from ...io import console
 
-# What XLA and the libraries of GPUs say, as errors of one type.
+# Texts of XLA and the GPU libraries, which all raise the same type of error.
 NO_MEMORY = re.compile(
     "RESOURCE_EXHAUSTED|OUT_OF_MEMORY|out of memory|ALLOC_FAILED|bad_alloc",
     re.IGNORECASE,
 )
-NO_THREAD = "can't start new thread"  # of Python
+NO_THREAD = "can't start new thread"  # Python's text
 LOG = logging.getLogger(__name__)
-_settings: Any = jax.config  # the names of its settings are not declared
-# Settings of the environment or the caller that would change what a config computes or
-# forbid what a run does: it casts, broadcasts and moves arrays on purpose.
+_settings: Any = jax.config  # its attributes are not declared
+# A run's values of settings that the environment or the caller may have changed. Other
+# values would change what a config computes, or forbid what a run does on purpose: it
+# casts, broadcasts and moves arrays.
 OWN_SETTINGS: dict[str, Any] = {
     "jax_transfer_guard_host_to_device": "allow",
     "jax_transfer_guard_device_to_device": "allow",
     "jax_transfer_guard_device_to_host": "allow",
-    "jax_transfer_guard": "allow",  # sets the three, so it is the first to be restored
+    "jax_transfer_guard": "allow",  # sets the three above, so it is restored first
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
     "jax_enable_x64": False,
     "jax_no_tracing": False,
 }
-# Settings that ask for a device, as far as they are set.
+# Settings that request a device.
 PLATFORM_SETTINGS = ("jax_platforms", "jax_platform_name", "jax_default_device")
 
 
 def check_devices() -> None:
-    """Raises if JAX has no device of the requested platform.
+    """Checks whether JAX has a device of the requested platform.
 
     Raises:
-      ValueError: names the platform, and what to do.
+      ValueError: there is none; the message names the platform, and what to do.
+
+    >>> check_devices()
     """
     try:
         jax.devices()
-        jax.device_put(0).block_until_ready()  # JAX_DEFAULT_DEVICE is looked at here
-    except Exception as error:  # of several types, by platform and by what is missing
-        asked = {
+        jax.device_put(0).block_until_ready()  # reads JAX_DEFAULT_DEVICE
+    except Exception as error:  # its type depends on the platform and the fault
+        values = {
             name.upper(): getattr(_settings, name, None) or os.environ.get(name.upper())
             for name in PLATFORM_SETTINGS
         }
-        named = {name: str(value) for name, value in asked.items() if value}
-        found = ", ".join(f"{name}: found {value!r}" for name, value in named.items())
+        requested = {name: str(value) for name, value in values.items() if value}
+        text = ", ".join(
+            f"{name}: found {value!r}" for name, value in requested.items()
+        )
         reason = " ".join(str(error).split()) or "no plugin for it, or no driver"
         raise ValueError(
-            f"{found or 'JAX'}, but no device to use ({reason:.300}), "
+            f"{text or 'JAX'}, but no device to use ({reason:.300}), "
             "expected a platform of this machine; install its plugin and driver, as in "
-            f"diffkd_jax[cuda], or unset {' and '.join(named) or 'JAX_PLATFORMS'} to "
-            "run on what there is"
+            f"diffkd_jax[cuda], or unset {' and '.join(requested) or 'JAX_PLATFORMS'} "
+            "to run on what there is"
         ) from error
 
 
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
-    """Sets :data:`OWN_SETTINGS` in all threads, and restores what was set before."""
+    """Sets :data:`OWN_SETTINGS` in all threads; restores the old values at the end.
+
+    Yields:
+      Nothing; the run computes in the context.
+
+    >>> with own_settings():
+    ...     jax.config.jax_enable_x64
+    False
+    """
     before = {name: getattr(_settings, name) for name in OWN_SETTINGS}
     changed = {n: v for n, v in OWN_SETTINGS.items() if before[n] not in (v, None)}
     for name in changed:
         LOG.info("%s=%s is not used in a run", name.upper(), before[name])
     with contextlib.ExitStack() as stack:
-        # Those of this thread go before those of the process.
+        # Settings of this thread override those of the process.
         stack.enter_context(jax.transfer_guard("allow"))
         stack.enter_context(jax.numpy_dtype_promotion("standard"))
         stack.enter_context(jax.numpy_rank_promotion("allow"))
@@ -87,7 +100,7 @@ def run_tool(main: Callable[[], int]) -> int:
       main: the command; it returns its exit code.
 
     Returns:
-      The exit code, 1 if there is no device.
+      The exit code; 1 if there is no device.
     """
     console.guard_streams()
     with own_settings():
@@ -100,11 +113,17 @@ def run_tool(main: Callable[[], int]) -> int:
 
 
 def describe_fault(error: BaseException, data: Any) -> str:
-    """Returns one line for too little memory or a debugging check of JAX, else "".
+    """Describes in one line too little memory or a failed debugging check of JAX.
 
     Args:
-      error: as raised; its causes are looked at too.
-      data: the section ``data`` of the config, for its sizes.
+      error: the error; its causes count too.
+      data: the section ``data`` of the config, for the sizes in the message.
+
+    Returns:
+      The line, or "" if the error is of another kind.
+
+    >>> describe_fault(KeyError("a"), data=None)
+    ''
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -121,13 +140,14 @@ def describe_fault(error: BaseException, data: Any) -> str:
             for name in ("jax_debug_nans", "jax_debug_infs"):
                 if getattr(_settings, name):
                     return f"{name.upper()}: found {text:.300}; unset it to go on"
-        # An error from None is in words already.
+        # An error raised `from None` has a message for users already.
         hidden = cause.__suppress_context__
         cause = cause.__cause__ or (None if hidden else cause.__context__)
     return ""
 
 
 def _lacks_memory(error: BaseException, text: str) -> bool:
+    """Returns whether an error means that memory is used up."""
     if isinstance(error, jax.errors.JaxRuntimeError):
         return bool(NO_MEMORY.search(text))
     return isinstance(error, MemoryError) or (
@@ -136,9 +156,10 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
 
 
 def _out_of_memory(text: str, data: Any) -> str:
-    sizes = ("image_size", "train_size", "train_resize", "canvas", "resize")
-    given = [f"data.{n}={size}" for n in sizes if (size := getattr(data, n))]
-    images = ", ".join(given) or "data.image_size"
+    """Returns the message about too little memory."""
+    fields = ("image_size", "train_size", "train_resize", "canvas", "resize")
+    sizes = [f"data.{n}={size}" for n in fields if (size := getattr(data, n))]
+    images = ", ".join(sizes) or "data.image_size"
     return (
         f"memory: found too little ({text or 'MemoryError':.200}), expected room for "
         f"data.batch_size={data.batch_size} and "

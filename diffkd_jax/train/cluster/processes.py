@@ -1,4 +1,4 @@
-"""Several processes: how they find each other, and end together."""
+"""Starts several processes as one run, and ends them together."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -28,64 +28,78 @@ ENVIRONMENT = {
     "local_devices": "JAX_LOCAL_DEVICE_IDS",
 }
 ALIVE, ENDED, FAILED = "diffkd_jax/alive/", "ended", "failed: "
-# What XLA says where an exchange between processes fails, as several types.
+# XLA's texts if an exchange between processes fails; it raises several types of errors.
 BROKEN_OFF = re.compile(
     "(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_)"
     ".*(Gloo|NCCL|RCCL|collective|peer|connection|coordination|heartbeat)",
     re.IGNORECASE,
 )
-EVERY = 1.0  # seconds between two signs of life
+EVERY = 1.0  # seconds between two heartbeats of a process
 GO_ON = "start all processes again in the same way: they go on from the last checkpoint"
 
 
 def start_processes(
     options: Distributed, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Joins the processes of ``config.distributed``; before any device is used.
+    """Joins the processes of ``config.distributed``; call it before any device is used.
 
     Args:
       options: the section ``distributed`` of a config.
-      environment: what the section leaves open, and what a cluster says.
+      environment: environment variables. They fill fields that the section leaves open,
+        and those of a cluster say where its processes are.
 
     Raises:
-      ValueError: no coordinator is named and none is found, or not all processes are
-        there in time.
+      ValueError: no coordinator is named or detected, or not all processes start in
+        time.
     """
     if not options.enabled:
         return
-    given = named(options, environment)
+    arguments = read_arguments(options, environment)
     seconds = round(options.start_seconds)
-    # JAX would abort, with a trace of its own.
-    late = threading.Timer(seconds, _end, [_late(given, seconds)])
-    late.daemon = True
-    late.start()
+    # This timer ends first, with one line. JAX would abort with a stack trace.
+    timer = threading.Timer(seconds, _end, [_late(arguments, seconds)])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
-            **given,
+            **arguments,
             initialization_timeout=seconds + 60,
-            # Ours is found out first, and says what to do.
+            # Longer than our own timeout, whose message says what to do.
             heartbeat_timeout_seconds=round(2 * options.lost_seconds) + 60,
         )
-        if "local_device_ids" not in given and one_a_host(environment):
-            # JAX takes one device a process under Slurm and Open MPI.
+        if "local_device_ids" not in arguments and _is_one_per_host(environment):
+            # Under Slurm and Open MPI, JAX takes only one device for each process.
             jax.config.update("jax_cuda_visible_devices", "all")
             jax.config.update("jax_rocm_visible_devices", "all")
         client = distributed.global_state.client
         if client is not None and distributed.global_state.num_processes > 1:
-            # The first exchange waits for 30 s, whatever is set; the others wait.
+            # A barrier first: the first exchange waits only 30 s, whatever is set.
             client.wait_at_barrier("diffkd_jax/started", 1000 * (seconds + 60))
             multihost_utils.sync_global_devices("diffkd_jax/started")
     except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
-        raise ValueError(_problem(error, given, environment)) from None
+        raise ValueError(_problem(error, arguments, environment)) from None
     finally:
-        late.cancel()
+        timer.cancel()
 
 
-def named(options: Distributed, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of ``jax.distributed.initialize``: of the config, else of environment.
+def read_arguments(
+    options: Distributed, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the arguments of ``jax.distributed.initialize``.
+
+    Args:
+      options: the section ``distributed`` of a config.
+      environment: environment variables, for what the section leaves open.
+
+    Returns:
+      The arguments by name; without an address, JAX detects the cluster.
 
     Raises:
-      ValueError: an address without a port, a number that is none or is missing.
+      ValueError: an address has no port, or a number is wrong or missing.
+
+    >>> options = Distributed(coordinator="host:1234", num_processes=2, process_id=1)
+    >>> read_arguments(options, {})["process_id"]
+    1
     """
     numbers: dict[str, list[int]] = {}
     for field in ("num_processes", "process_id", "local_devices"):
@@ -97,7 +111,7 @@ def named(options: Distributed, environment: Mapping[str, str]) -> dict[str, Any
             )
         numbers[field] = [int(number) for number in text.split(",") if number]
     devices = list(options.local_devices) or numbers["local_devices"]
-    found: dict[str, Any] = {"local_device_ids": devices} if devices else {}
+    arguments: dict[str, Any] = {"local_device_ids": devices} if devices else {}
     address = options.coordinator or environment.get(ENVIRONMENT["coordinator"], "")
     if not address:
         if options.num_processes or options.process_id >= 0:
@@ -105,7 +119,7 @@ def named(options: Distributed, environment: Mapping[str, str]) -> dict[str, Any
                 "distributed.coordinator: found '' beside num_processes or process_id, "
                 "expected 'address:port'"
             )
-        return found
+        return arguments
     if not re.fullmatch(r".+:\d+", address):
         raise ValueError(
             f"distributed.coordinator: found {address!r}, expected 'address:port'"
@@ -120,19 +134,19 @@ def named(options: Distributed, environment: Mapping[str, str]) -> dict[str, Any
             f"{count}, expected 0 to the number less one, there or in "
             f"{ENVIRONMENT['process_id']} and {ENVIRONMENT['num_processes']}"
         )
-    return found | {
+    return arguments | {
         "coordinator_address": address,
         "num_processes": count,
         "process_id": index,
     }
 
 
-def one_a_host(environment: Mapping[str, str]) -> bool:
-    """Whether Slurm or Open MPI started one process on each host.
+def _is_one_per_host(environment: Mapping[str, str]) -> bool:
+    """Returns whether Slurm or Open MPI started one process on each host.
 
-    >>> one_a_host({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "4"})
+    >>> _is_one_per_host({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "4"})
     True
-    >>> one_a_host({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"})
+    >>> _is_one_per_host({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"})
     False
     """
     nodes = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES")
@@ -141,18 +155,19 @@ def one_a_host(environment: Mapping[str, str]) -> bool:
     return environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
-def _late(given: Mapping, seconds: int) -> str:
+def _late(arguments: Mapping, seconds: int) -> str:
+    """Returns the message about processes that did not start in time."""
     return (
         f"distributed.start_seconds: found processes that were not there within "
-        f"{seconds} s, expected {given.get('num_processes', 'all')} at "
-        f"{given.get('coordinator_address', 'the coordinator')}"
+        f"{seconds} s, expected {arguments.get('num_processes', 'all')} at "
+        f"{arguments.get('coordinator_address', 'the coordinator')}"
     )
 
 
-def _problem(error, given: Mapping, environment: Mapping) -> str:
-    """One line that says what to do."""
+def _problem(error: Exception, arguments: Mapping, environment: Mapping) -> str:
+    """Returns one line about an error at the start, which says what to do."""
     text = " ".join(str(error).split())
-    if "coordinator_address" in given or isinstance(error, RuntimeError):
+    if "coordinator_address" in arguments or isinstance(error, RuntimeError):
         return f"distributed: {text}"
     hint = ""
     if "KUBERNETES_SERVICE_HOST" in environment:
@@ -165,123 +180,136 @@ def _problem(error, given: Mapping, environment: Mapping) -> str:
     )
 
 
-# JAX ends the other processes too, within ``heartbeat_timeout_seconds``, but without a
-# usable line. Measured with jax 0.10.2 and 0.12.0.1, two processes on a CPU, a timeout
-# of 5 s, either of them killed or stopped: the other one ended after 0.1 to 4.6 s, in
-# six of eight cases by an abort with 42 to 67 lines of stack traces, else with "Gloo
-# all-reduce failed". The lost process was named among the traces of two cases, what
-# to do in none. jax 0.12.0.1 also ended a job whose processes all slept for 9 s.
+# JAX also ends the other processes, within ``heartbeat_timeout_seconds``, but without a
+# usable message. Measured with jax 0.10.2 and 0.12.0.1, two processes on a CPU, a
+# timeout of 5 s, and either process killed or stopped: the other one ended after 0.1 to
+# 4.6 s, in six of eight cases by an abort with 42 to 67 lines of stack traces, else
+# with "Gloo all-reduce failed". The traces of two cases named the lost process; no case
+# said what to do. jax 0.12.0.1 also ended a job whose processes all slept for 9 s.
 @contextlib.contextmanager
 def ending_together(seconds: float) -> Iterator[None]:
-    """Ends this process where another one died, stopped or failed, with one line.
+    """Ends this process, with one line, if another process died, stopped or failed.
 
     Args:
-      seconds: without a sign of life, after which a process counts as lost.
+      seconds: time without a heartbeat, in seconds, after which a process counts as
+        lost.
+
+    Yields:
+      Nothing; the run trains in the context.
     """
     client = distributed.global_state.client
-    count, me = (
-        distributed.global_state.num_processes,
-        distributed.global_state.process_id,
-    )
-    if client is None or count == 1:
+    num_processes = distributed.global_state.num_processes
+    process_id = distributed.global_state.process_id
+    if client is None or num_processes == 1:
         yield
         return
-    done, heard = threading.Event(), Heard({}, 0)
-    say = lambda text: client.key_value_set(f"{ALIVE}{me}", text, allow_overwrite=True)
-    # Two threads, for a call to a store that does not answer does not come back.
-    talk = threading.Thread(
-        target=_exchange, args=(client, say, heard, done), daemon=True
+    done, answer = threading.Event(), _StoreAnswer({}, 0)
+    send = lambda text: client.key_value_set(
+        f"{ALIVE}{process_id}", text, allow_overwrite=True
+    )
+    # Two threads, because a call never returns if the store does not answer.
+    exchange = threading.Thread(
+        target=_exchange, args=(client, send, answer, done), daemon=True
     )
     watch = threading.Thread(
-        target=_watch, args=(heard, count, seconds, done), daemon=True
+        target=_watch, args=(answer, num_processes, seconds, done), daemon=True
     )
-    talk.start()
+    exchange.start()
     watch.start()
-    last = FAILED + "see its output"
+    last_text = FAILED + "see its output"
     try:
         yield
-        last = ENDED
+        last_text = ENDED
     except Stopped:
-        last = ENDED
+        last_text = ENDED
         raise
     except Exception as error:
         text = " ".join(str(error).split())
-        if BROKEN_OFF.match(text):  # the watch will know with whom
+        if BROKEN_OFF.match(text):  # the watch will name the process that is lost
             watch.join(seconds + 10 * EVERY)
-        last = f"{FAILED}{text:.300}"
+        last_text = f"{FAILED}{text:.300}"
         raise
     finally:
         done.set()
-        talk.join(10 * EVERY)
-        if not talk.is_alive():
+        exchange.join(10 * EVERY)
+        if not exchange.is_alive():
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # the store is gone
-                say(last)
-        if me == 0 and last != ENDED:  # the store ends with it
+                send(last_text)
+        # The store ends with process 0, so the others need time to read the text.
+        if process_id == 0 and last_text != ENDED:
             time.sleep(3 * EVERY)
 
 
 @dataclasses.dataclass
-class Heard:
-    """What the store held when it last answered.
+class _StoreAnswer:
+    """The last answer of the store: heartbeats by key, and the number of answers."""
 
-    Attributes:
-      signs: of life, by key.
-      answers: how often it did.
-    """
-
-    signs: dict[str, str]
-    answers: int
+    heartbeats: dict[str, str]
+    count: int
 
 
-def _exchange(client, say, heard: Heard, done: threading.Event) -> None:
-    """Gives signs of life, and fetches those of the others."""
+def _exchange(
+    client: Any,
+    send: Callable[[str], Any],
+    answer: _StoreAnswer,
+    done: threading.Event,
+) -> None:
+    """Sends heartbeats of this process, and fetches those of the others."""
     beat = 0
     while not done.wait(EVERY):
         beat += 1
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # counted by the watch
-            say(str(beat))
-            heard.signs = dict(client.key_value_dir_get(ALIVE))
-            heard.answers += 1
+        # The watch notices an error by the missing answer.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            send(str(beat))
+            answer.heartbeats = dict(client.key_value_dir_get(ALIVE))
+            answer.count += 1
 
 
-def _watch(heard: Heard, count: int, seconds: float, done: threading.Event) -> None:
-    """Ends this process where another one failed or gives no sign of life.
+def _watch(
+    answer: _StoreAnswer, num_processes: int, seconds: float, done: threading.Event
+) -> None:
+    """Ends this process if another one failed or sends no heartbeat.
 
-    Time is counted in turns of its own, so that nobody is lost to a job that slept.
+    Time is counted in turns of this loop, so that no process counts as lost if the
+    whole job slept.
     """
-    seen: dict[int, tuple[str, int]] = {}
-    turn, answered, answers = 0, 0, 0
+    last_beats: dict[int, tuple[str, int]] = {}
+    turn, answer_turn, answers = 0, 0, 0
     while not done.wait(EVERY):
         turn += 1
-        if heard.answers != answers:
-            answers, answered = heard.answers, turn
-        elif (turn - answered) * EVERY > seconds:
+        if answer.count != answers:
+            answers, answer_turn = answer.count, turn
+        elif (turn - answer_turn) * EVERY > seconds:
             _end(f"process 0 has not answered for {seconds:g} s; {GO_ON}")
-        for process in range(count):
-            text = heard.signs.get(f"{ALIVE}{process}", "")
+        for process in range(num_processes):
+            text = answer.heartbeats.get(f"{ALIVE}{process}", "")
             if text.startswith(FAILED):
                 _end(f"process {process} ended: {text.removeprefix(FAILED)}")
-            if process not in seen or seen[process][0] != text:
-                seen[process] = (text, turn)
-            elif answered < turn:  # nothing new is known of anybody
+            if process not in last_beats or last_beats[process][0] != text:
+                last_beats[process] = (text, turn)
+            elif answer_turn < turn:  # this turn brought no answer
                 continue
-            elif text != ENDED and (turn - seen[process][1]) * EVERY > seconds:
+            elif text != ENDED and (turn - last_beats[process][1]) * EVERY > seconds:
                 _end(
                     f"process {process} has given no sign of life for {seconds:g} s; "
                     f"{GO_ON}"
                 )
 
 
-def _end(what: str) -> None:
-    """At once: to leave in order, all processes would have to."""
-    console.say(f"error: {what}", error=True)
+def _end(message: str) -> None:
+    """Prints an error and exits at once; an exit in order would need all processes."""
+    console.say(f"error: {message}", error=True)
     os._exit(1)
 
 
 def leave(code: int) -> NoReturn:
-    """Exits: at once where an exit in order would wait.
+    """Exits the process; at once if an exit in order would wait for something else.
 
-    Of several processes for all, and for a thread that waits for data in vain.
+    That is the case for one of several processes, and if a thread waits for data in
+    vain.
+
+    Args:
+      code: the exit code.
     """
     if is_stuck():
         for worker in multiprocessing.active_children():
@@ -293,29 +321,57 @@ def leave(code: int) -> NoReturn:
 
 
 def count() -> int:
-    """Returns the number of processes of this run; asks no device."""
+    """Returns the number of processes of this run; uses no device.
+
+    >>> count()
+    1
+    """
     return distributed.global_state.num_processes or 1
 
 
 def is_primary() -> bool:
-    """Whether this process writes files and progress for all."""
+    """Returns whether this process writes files and progress for all.
+
+    >>> is_primary()
+    True
+    """
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come to the point of this name."""
+    """Waits until every process has reached the point of this name.
+
+    Args:
+      name: name of the point, the same on every process.
+
+    >>> wait_for_all("an example")
+    """
     multihost_utils.sync_global_devices(name)
 
 
 def everywhere(value: bool) -> bool:
-    """Whether it holds on every process; all have to ask."""
+    """Returns whether a value is true on every process; all of them have to call it.
+
+    Args:
+      value: the value of this process.
+
+    >>> everywhere(True)
+    True
+    """
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
 def as_first(value: int) -> int:
-    """What the first process says, a truth or a number; all have to ask."""
+    """Returns the value of the first process; all of them have to call it.
+
+    Args:
+      value: the value of this process, a bool or an integer.
+
+    >>> as_first(3)
+    3
+    """
     if jax.process_count() == 1:
         return value
     return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))

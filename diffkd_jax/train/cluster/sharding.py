@@ -1,4 +1,4 @@
-"""Mesh, placement of arrays, and jit with the platform's options."""
+"""Makes the mesh, places arrays on it, and compiles functions for it."""
 
 import logging
 from collections import Counter
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from ...backend.compiler import compiler_options
 
@@ -17,16 +18,20 @@ LOG = logging.getLogger(__name__)
 
 
 def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
-    """A mesh of the axes ``data`` and ``fsdp``, ``[num_devices / fsdp, fsdp]``.
+    """Makes a mesh ``[num_devices / fsdp, fsdp]`` with the axes ``data`` and ``fsdp``.
 
-    A batch lies over both, large arrays of a state over ``fsdp``: see :func:`place`.
+    A batch is split over both axes, large arrays of a state over ``fsdp``: see
+    :func:`place`.
 
     Args:
-      num_devices: the first so many devices, or 0 for all.
-      fsdp: devices that share one copy of a state.
+      num_devices: number of devices, the first ones of JAX's; 0 for all.
+      fsdp: number of devices that share one copy of a state.
+
+    Returns:
+      The mesh.
 
     Raises:
-      ValueError: more devices than there are, or ``fsdp`` does not divide them.
+      ValueError: there are fewer devices, or ``fsdp`` does not divide their number.
 
     >>> dict(make_mesh(1).shape)
     {'data': 1, 'fsdp': 1}
@@ -41,31 +46,49 @@ def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
         raise ValueError(
             f"mesh.fsdp: found {fsdp}, expected a divisor of the {len(devices)} devices"
         )
-    # In the order of the processes, whose parts of a batch lie in theirs. Auto, since
-    # linen's Embed raises under the default of explicit axes.
+    # In the order of the processes, as are their parts of a batch. The axes are Auto,
+    # because linen's Embed raises an error with explicit axes, JAX's default.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     grid = np.array(devices).reshape(-1, fsdp)
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding that puts a whole array on every device.
+
+    Args:
+      mesh: the devices.
+
+    >>> replicated(make_mesh(1)).spec
+    P()
+    """
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """The leading axis over the devices."""
+    """Returns the sharding that splits the leading axis of an array over all devices.
+
+    Args:
+      mesh: the devices.
+
+    >>> split_batch(make_mesh(1)).shard_shape((8, 3))
+    (8, 3)
+    """
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def place(tree: Any, mesh: Mesh, min_bytes: int) -> Any:
-    """Where each array of a state, or of a teacher, lies: a tree of shardings.
+def place(tree: PyTree, mesh: Mesh, min_bytes: int) -> PyTree:
+    """Returns the shardings of the arrays of a state or of a teacher.
 
     Args:
       tree: arrays or their shapes.
-      mesh: from :func:`make_mesh`.
-      min_bytes: an array of so many or more is split over ``fsdp``, along its largest
-        axis that divides; all others are whole on every device.
+      mesh: the devices, from :func:`make_mesh`.
+      min_bytes: size in bytes from which an array is split over ``fsdp``, along its
+        largest axis that the number of parts divides. Every other array is whole on
+        every device.
+
+    Returns:
+      A tree of shardings.
 
     >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "fsdp"))
     >>> x = np.zeros((3, 8))
@@ -74,42 +97,57 @@ def place(tree: Any, mesh: Mesh, min_bytes: int) -> Any:
     """
     parts = mesh.shape["fsdp"]
 
-    def one(x):
+    def sharding(x: Any) -> NamedSharding:
         axes = [axis for axis in range(x.ndim) if x.shape[axis] % parts == 0]
         if parts == 1 or not axes or x.size * x.dtype.itemsize < min_bytes:
             return replicated(mesh)
         axis = max(axes, key=lambda axis: x.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(sharding, tree)
 
 
-def gathered(tree: Any) -> Any:
-    """A tree of whole arrays in this process's memory; all processes have to ask.
+def gathered(tree: PyTree) -> PyTree:
+    """Returns a tree of whole arrays in this process's memory.
 
-    One array after the other, so that no device holds more than one of them whole.
+    On several processes all of them have to call it.
+    Arrays are gathered one after the other, so that no device holds more than one of
+    them whole.
+
+    Args:
+      tree: arrays, which may be sharded.
+
+    Returns:
+      The same tree of NumPy arrays.
+
+    >>> gathered({"a": jax.numpy.ones(2)})
+    {'a': array([1., 1.], dtype=float32)}
     """
 
-    def one(x):
+    def gather(x: Any) -> Any:
         if isinstance(x, jax.Array) and not (
             x.is_fully_addressable or x.is_fully_replicated
         ):
             return multihost_utils.process_allgather(x, tiled=True)
         return jax.device_get(x)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(gather, tree)
 
 
 def check_batch(size: int, group: int, mesh: Mesh) -> None:
-    """Whether the devices can share a batch; warns of groups that they share too.
+    """Checks whether the devices can share a batch.
+
+    It logs a warning if the examples of a batch norm's group are on several devices.
 
     Args:
       size: ``data.batch_size``, over all processes.
       group: ``train.norm_group_size``, 0 for the whole batch.
-      mesh: of the devices.
+      mesh: the devices.
 
     Raises:
-      ValueError: they cannot.
+      ValueError: the devices cannot share the batch equally.
+
+    >>> check_batch(8, 0, make_mesh(1))
     """
     processes = jax.process_count()
     counts = Counter(device.process_index for device in mesh.devices.flat)
@@ -133,11 +171,22 @@ def check_batch(size: int, group: int, mesh: Mesh) -> None:
         )
 
 
-def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
-    """What a compiled step takes, of this process's part of a batch.
+def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:
+    """Returns this process's part of a batch in the form that a compiled step takes.
 
-    Of several processes global arrays. A single one gives arrays of the host: the call
-    puts them where they belong, in a fraction of the time.
+    With several processes these are global arrays. With a single process these are
+    arrays of the host: the call of the step puts them on the devices, in a fraction of
+      the time.
+
+    Args:
+      batch: arrays by name.
+      mesh: the devices.
+
+    Returns:
+      The same tree.
+
+    >>> put_batch({"index": np.arange(2)}, make_mesh(1))["index"]
+    array([0, 1])
     """
     batch = jax.tree.map(np.asarray, batch)
     if jax.process_count() == 1:
@@ -149,11 +198,19 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
 def jit_step(step: Callable, mesh: Mesh, place: Callable) -> Callable:
     """Compiles ``(state, teacher, batch) -> (state, metrics)``; donates the state.
 
-    State and teacher are taken as they lie; the new state lies as ``place`` says, which
-    is where the old one did.
+    State and teacher stay in the shardings in which they are passed. The new state gets
+    those of ``place``, which are the same as those of the old one.
+
+    Args:
+      step: the function to compile.
+      mesh: the devices.
+      place: ``tree -> shardings``.
+
+    Returns:
+      The compiled function.
     """
 
-    def placed(state, teacher, batch):
+    def placed(state: PyTree, teacher: PyTree, batch: PyTree) -> tuple:
         state, metrics = step(state, teacher, batch)
         keep = jax.lax.with_sharding_constraint
         return keep(state, place(state)), keep(metrics, replicated(mesh))
@@ -167,7 +224,17 @@ def jit_step(step: Callable, mesh: Mesh, place: Callable) -> Callable:
 
 
 def jit_forward(forward: Callable, mesh: Mesh) -> Callable:
-    """Compiles ``(variables, batch) -> replicated results``; variables as they lie."""
+    """Compiles ``(variables, batch) -> results``, with whole results on every device.
+
+    Variables stay in the shardings in which they are passed.
+
+    Args:
+      forward: the function to compile.
+      mesh: the devices.
+
+    Returns:
+      The compiled function.
+    """
     return jax.jit(
         forward,
         in_shardings=(None, split_batch(mesh)),

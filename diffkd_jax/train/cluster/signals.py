@@ -1,6 +1,6 @@
-"""Ends a run early and in order, on a signal or a notice of the platform.
+"""Ends a run early and in order, on a signal or on a preemption notice of the platform.
 
-The exit code of a command is then 128 and the signal's number, so that schedulers such
+The exit code of a command is then 128 plus the signal's number, so that schedulers such
 as Kubernetes and Slurm start it again.
 """
 
@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -18,58 +19,86 @@ from ...data.pipeline.read_ahead import LOOK_EVERY, Waiting
 from ...data.pipeline.workers import TO_END
 
 LOG = logging.getLogger(__name__)
-# ``() -> the signal to stop for, or 0``. All processes stop at the same question, so
-# each has to ask as often.
+# ``() -> number of the signal to stop for, or 0``. All processes get the answer to stop
+# at the same call, so each process has to call it equally often.
 Asked = Callable[[], int]
 
 
 class Stopped(Exception):
-    """A run ended before its last step because it was asked to; its state is saved.
+    """An exception for a run that was stopped before its last step; its state is saved.
 
     Attributes:
-      exit_code: 128 and the number of the signal, as a shell has it; 143 by default, of
-        SIGTERM.
+      number: number of the signal; SIGTERM by default.
+      exit_code: 128 plus that number, as in a shell; 143 by default.
+
+    >>> Stopped("stopped", signal.SIGINT).exit_code
+    130
     """
 
     def __init__(self, message: str, number: int = signal.SIGTERM):
+        """Creates the exception for the signal of this number."""
         super().__init__(message)
         self.number = int(number)
 
     @property
     def exit_code(self) -> int:
+        """Returns the exit code of the command."""
         return 128 + self.number
 
 
 class Stalled(ValueError):
-    """No batch came for too long."""
+    """An error for a run that got no batch for too long."""
 
 
 def never() -> int:
-    """Nothing asks to stop."""
+    """Returns 0: nothing requests a stop.
+
+    >>> never()
+    0
+    """
     return 0
 
 
 def stop_here(asked: Asked) -> None:
-    """Raises :class:`Stopped` where that is asked for."""
+    """Raises :class:`Stopped` if a stop was requested.
+
+    Args:
+      asked: whether to stop: returns the number of the signal, or 0.
+
+    Raises:
+      Stopped: a stop was requested.
+
+    >>> stop_here(never)
+    """
     if number := asked():
         raise Stopped("stopped; the same command goes on", number)
 
 
-def while_waiting(asked: Asked, most: float) -> Waiting:
-    """What is done while no batch comes: looks whether to stop, says so, gives up.
+def while_waiting(asked: Asked, limit: float) -> Waiting:
+    """Returns a function that is called while no batch comes.
+
+    It raises :class:`Stopped` if a stop was requested, logs a warning once a minute,
+    and raises :class:`Stalled` at the limit.
 
     Args:
-      asked: only looked at by a single process, for of several all have to ask alike.
-      most: seconds without a batch.
+      asked: whether to stop. It is only called in a single process, because of several
+        processes all would have to call it equally often.
+      limit: time without a batch in seconds, after which it raises an error.
+
+    Returns:
+      ``seconds without a batch -> None``.
+
+    Raises:
+      Stalled: later, when the function is called.
     """
 
     def waiting(seconds: float) -> None:
         if jax.process_count() == 1:
             stop_here(asked)
-        if seconds >= most:
+        if seconds >= limit:
             raise Stalled(
                 f"data.stalled_seconds: found no batch in {seconds:.0f} s, expected "
-                f"one within {most:g}; check the disk of data.path, and the decoder"
+                f"one within {limit:g}; check the disk of data.path, and the decoder"
             )
         if seconds >= 60 and seconds % 60 < LOOK_EVERY:  # once a minute
             LOG.warning("no batch for %d s, waiting", seconds)
@@ -79,35 +108,42 @@ def while_waiting(asked: Asked, most: float) -> Waiting:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Asked]:
-    """Catches signals to end and, on several processes, notices of the platform.
+    """Catches signals and, on several processes, preemption notices of the platform.
 
-    The signals are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU.
+    The signals are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU. A signal that
+    was ignored before stays ignored: ``nohup`` and shells that start a command in the
+    background rely on that. A second SIGINT interrupts at once. It works in the main
+    thread only.
 
-    A signal that was ignored before stays ignored: ``nohup`` and shells that start a
-    command in the background ask for that. On several processes any one can be told,
-    and all stop at the same question; SIGTERM is JAX's there, and always stops. A
-    second SIGINT interrupts at once. In the main thread only.
+    If one of several processes gets a signal, all of them stop at the same call of the
+    function. There, JAX handles SIGTERM, which always stops the run.
 
     Yields:
-      The question whether to stop.
-    """
-    told: list[int] = []
-    agreed: list[int] = []
-    questions = itertools.count(1)
-    several = jax.distributed.is_initialized()
-    own = TO_END - {signal.SIGTERM} if several else TO_END
-    # None is a handler of a library, which keeps its signal.
-    free = [n for n in own if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+      The function that says whether to stop.
 
-    def note(number, frame):
+    >>> with on_signals() as asked:
+    ...     asked()
+    0
+    """
+    received: list[int] = []
+    agreed: list[int] = []
+    calls = itertools.count(1)
+    several = jax.distributed.is_initialized()
+    candidates = TO_END - {signal.SIGTERM} if several else TO_END
+    # None means that a library written in C handles the signal; it keeps it.
+    numbers = [
+        n for n in candidates if signal.getsignal(n) not in (signal.SIG_IGN, None)
+    ]
+
+    def note(number: int, frame: Any) -> None:
         del frame
-        told_before = bool(told)
-        told.append(number)  # first: no word may cost the state
-        if number == signal.SIGINT:  # one after another signal is the first of its kind
+        is_first = not received
+        received.append(number)  # before any output, which may fail
+        if number == signal.SIGINT:  # the next SIGINT interrupts at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if told_before:
+        if not is_first:
             return
-        if several:  # JAX's handler tells the others
+        if several:  # JAX's handler of SIGTERM tells the other processes
             os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(OSError):
             # Below the progress line of a terminal.
@@ -115,13 +151,13 @@ def on_signals() -> Iterator[Asked]:
 
     def asked() -> int:
         if not several:
-            return told[0] if told else 0
-        # True at the same question on all processes, whichever one was told.
-        if multihost_utils.reached_preemption_sync_point(next(questions)):
-            agreed.append(told[0] if told else signal.SIGTERM)
+            return received[0] if received else 0
+        # True at the same call on all processes, whichever one got the signal.
+        if multihost_utils.reached_preemption_sync_point(next(calls)):
+            agreed.append(received[0] if received else signal.SIGTERM)
         return agreed[0] if agreed else 0
 
-    before = [(number, signal.signal(number, note)) for number in free]
+    before = [(number, signal.signal(number, note)) for number in numbers]
     try:
         yield asked
     finally:

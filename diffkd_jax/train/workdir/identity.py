@@ -202,8 +202,8 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
     if recorded != checksum:
         raise ValueError(
             f"teacher.init: found a teacher of checksum {checksum}, expected "
-            f"{recorded}, the one that the run in {workdir} began with; put it back or choose "
-            "another --workdir"
+            f"{recorded}, the one that the run in {workdir} began with; put it back or "
+            "choose another --workdir"
         )
     if is_primary() and TEACHER not in record:
         write_json(file, {TEACHER: checksum, **record})

@@ -240,14 +240,14 @@ def test_the_config_goes_before_the_environment():
         "process_id": 3,
         "local_device_ids": [0, 1],
     }
-    assert processes.named(options(), environment) == expected
+    assert processes.read_arguments(options(), environment) == expected
     own = options(coordinator="here:2", process_id=0, local_devices=(5,))
-    assert processes.named(own, environment) == expected | {
+    assert processes.read_arguments(own, environment) == expected | {
         "coordinator_address": "here:2",
         "process_id": 0,
         "local_device_ids": [5],
     }
-    assert processes.named(options(), {}) == {}
+    assert processes.read_arguments(options(), {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_config_goes_before_the_environment():
 )
 def test_what_is_missing_is_named(fields, environment, message):
     with pytest.raises(ValueError, match=rf"^distributed\..*{message}"):
-        processes.named(options(**fields), environment)
+        processes.read_arguments(options(**fields), environment)
 
 
 SLURM = {
