@@ -28,29 +28,31 @@ FLAGS = flags.FLAGS
 
 
 def run(
-    config,
+    config: Any,
     workdir: str = "",
     *,
     signals: bool = False,
     given: Collection[str] | None = None,
 ) -> None:
-    """Does what ``config.mode`` says; whose fields are in ``diffkd_jax/config``.
+    """Runs the command that ``config.mode`` names.
+
+    The fields of a config are described in ``diffkd_jax/config``.
 
     Args:
-      config: of the run.
-      workdir: its directory, ``runs/<name>`` by default.
-      signals: save and stop on SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU,
-        which are the caller's otherwise.
-      given: paths of the fields that were set by hand, such as ``data.limit``: to
-        evaluate or predict, the others are those of the run in ``workdir``. None for
-        all that are not at their default.
+      config: a config as recipes make it.
+      workdir: directory of the run; ``runs/<name>`` by default.
+      signals: whether to save and stop on SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and
+        SIGXCPU. Otherwise the caller handles them.
+      given: paths of the fields that the user set, such as ``data.limit``. To evaluate
+        or predict, all other fields are those of the run in ``workdir``. None for all
+        fields that are not at their default.
 
     Raises:
-      Stopped: a signal came, which it names; the same call goes on.
-      ValueError: bad config, data or files.
-      OSError: files that are missing or cannot be written.
+      Stopped: a signal came, which the exception names; the same call resumes the run.
+      ValueError: the config, the data or files are wrong.
+      OSError: files are missing or cannot be written.
     """
-    # After the flags, so that --help is quick.
+    # Imported after the flags are parsed, so that --help is quick.
     from .config.machine import Distributed
     from .config.resolve import check_section, resolve
     from .train.cluster.devices import check_devices, own_settings
@@ -63,7 +65,8 @@ def run(
             "gcsfuse or the like"
         )
     if config.dry_run or config.mode not in USES_STUDENT:
-        config = resolve(config)  # else its data and student are those of the run
+        # Otherwise the record of the run says its data and student.
+        config = resolve(config)
     distributed = check_section(Distributed, config.distributed, "distributed.")
     with own_settings():
         start_processes(distributed)
@@ -74,6 +77,7 @@ def run(
 def _run(
     config: Any, workdir: str, signals: bool, given: Collection[str] | None
 ) -> None:
+    """Runs the command on devices that are there, in all processes."""
     from .train import commands as runs
     from .train.cluster.processes import ending_together
     from .train.cluster.signals import never, on_signals
@@ -96,17 +100,24 @@ def _run(
 
 
 def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
-    """Runs, and returns the exit code.
+    """Runs the command of the parsed flags and returns the exit code.
+
+    Args:
+      argv: the program; all flags are parsed already.
+      given: see :func:`run`.
 
     Returns:
-      0 for a finished run, 128 and the signal's number for one that was asked to stop
-      and saved its state, and 1 for an expected error, which is one line.
+      0 for a finished run, 128 plus the signal's number for a run that was stopped and
+      saved its state, and 1 for an expected error, which is reported in one line.
+
+    Raises:
+      Exception: an unexpected error, with its traceback.
     """
-    # Tracing makes objects by the million, which stay: going through all of them again
-    # and again would delay the first step.
+    # Tracing makes millions of objects, which stay alive. Collecting them again and
+    # again would delay the first step.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    from .backend.compilation_cache import keep_programs  # after the flags too
+    from .backend.compilation_cache import keep_programs  # after the flags, as above
     from .data.pipeline.read_ahead import is_stuck
     from .data.pipeline.workers import give_back_memory
     from .train.cluster import processes
@@ -127,7 +138,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     except Stopped as stopped:
         print_line(str(stopped))
         code = stopped.exit_code
-    except SystemExit as error:  # of a user's model, data or task, which may say 0
+    except SystemExit as error:  # raised by a user's model, data or task, maybe with 0
         frame = traceback.extract_tb(error.__traceback__)[-1]
         console.say(
             f"error: found SystemExit({error.code!r}) in {frame.filename}, line "
@@ -141,7 +152,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
             str(error) if expected else ""
         )
         if not text:
-            if processes.count() > 1:  # an exit in order would wait for the others
+            if processes.count() > 1:  # a normal exit would wait for the others
                 sys.excepthook(type(error), error, error.__traceback__)
                 processes.leave(1)
             raise
@@ -156,7 +167,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
 
 
 def _workdir() -> str:
-    """Returns ``--workdir``, or that of the run whose student is used by its record."""
+    """Returns ``--workdir``, or the directory of the run whose record is the config."""
     parser = FLAGS["config"].parser
     assert isinstance(parser, ConfigParser)
     uses_student = FLAGS.config.mode in USES_STUDENT
@@ -164,20 +175,20 @@ def _workdir() -> str:
 
 
 def _silence_orbax() -> None:
-    """Leaves out what Orbax says of an error that it also raises, with its traceback.
+    """Hides Orbax's log of an error that it also raises.
 
-    Where a save fails, some ten of its threads do; each would say it in thirty lines.
+    If a save fails, about ten of its threads fail, and each would log thirty lines.
     """
     written = lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/")
     logging.get_absl_logger().addFilter(written)
-    # Of its tasks that failed beside the one whose error is raised.
-    unseen = "exception was never retrieved"
+    # Messages about further tasks that failed beside the one whose error is raised.
+    unretrieved = "exception was never retrieved"
     asyncio = python_logging.getLogger("asyncio")
-    asyncio.addFilter(lambda record: unseen not in record.getMessage())
+    asyncio.addFilter(lambda record: unretrieved not in record.getMessage())
     hook = sys.unraisablehook
 
     def without_closed_loops(error: Any) -> None:
-        # TensorStore's threads, which find that such a thread of Orbax is gone.
+        # Raised in TensorStore's threads after such a thread of Orbax has ended.
         if str(error.exc_value) != "Event loop is closed":
             hook(error)
 
@@ -187,41 +198,44 @@ def _silence_orbax() -> None:
 def parse_flags(
     argv: list[str], values: flags.FlagValues = FLAGS, given: set[str] | None = None
 ) -> list[str]:
-    """Parses flags and options; an error is reported and ends the program.
+    """Parses flags and options; reports an error and ends the program.
 
     Args:
       argv: the program and its arguments.
       values: the flags to set.
       given: receives the paths of the config's fields that the arguments set.
+
+    Returns:
+      The arguments that are left.
     """
     fields = set() if given is None else given
     return command_line.parse_command_line(argv, values, fields, _drop_options)
 
 
 def _drop_options(config: Any, given: Collection[str]) -> None:
-    """Drops options of a recipe that the model or data set given instead lacks."""
+    """Drops a recipe's options that the model or data set of the flags lacks."""
     for section, name in (("data", "name"), ("student", "model"), ("teacher", "model")):
         if f"{section}.{name}" not in given:
             continue
-        if section == "data":  # slow to import, both
+        if section == "data":  # both modules are slow to import
             from .data.sources.registry import options_taken
         else:
             from .models.registry import options_taken
 
-        options, chosen = config[section].options, config[section][name]
-        taken = options_taken(chosen)
-        unused = [] if taken is None else sorted(set(options) - taken)
+        options, choice = config[section].options, config[section][name]
+        accepted = options_taken(choice)
+        unused = [] if accepted is None else sorted(set(options) - accepted)
         unused = [n for n in unused if f"{section}.options.{n}" not in given]
         with options.unlocked():
             for option in unused:
                 del options[option]
         if unused:
-            console.say(f"{section}.options: left out {unused}, which {chosen!r} lacks")
+            console.say(f"{section}.options: left out {unused}, which {choice!r} lacks")
 
 
 def entry() -> None:
-    """Parses flags and runs."""
-    os.environ["MPLBACKEND"] = "agg"  # for figures of users' tasks: no window is asked
+    """Parses the flags and runs the command."""
+    os.environ["MPLBACKEND"] = "agg"  # figures of users' tasks open no window
     define_flags(FLAGS)
     for name in ("config", "workdir", "compilation_cache"):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
@@ -231,19 +245,19 @@ def entry() -> None:
             functools.partial(main, given=given),
             flags_parser=functools.partial(parse_flags, given=given),
         )
-    except KeyboardInterrupt:  # the second one, or one before anything was trained
+    except KeyboardInterrupt:  # the second one, or one before the training started
         console.say("interrupted; what was saved stays", error=True)
         code = 128 + signal.SIGINT
-        # An exit in order would wait for other processes, or for data that hang.
+        # A normal exit would wait for other processes, or for data that hang.
         if processes := sys.modules.get(f"{__package__}.train.cluster.processes"):
             processes.leave(code)
         sys.exit(code)
 
 
 def command() -> None:
-    """Runs the command line in a process of its own, as the script ``diffkd-jax`` does.
+    """Runs the command line as a whole process, as the script ``diffkd-jax`` does.
 
-    ``--help`` of absl shows what belongs to ``__main__``, which may be that script.
+    absl's ``--help`` shows the docstring of ``__main__``, which may be that script.
     """
     sys.modules["__main__"].__doc__ = __doc__
     console.guard_streams()

@@ -1,4 +1,4 @@
-"""The table of models, from the code.
+"""Prints the table of models, computed from the code.
 
 python -m diffkd_jax.model_table > diffkd_jax/models/README.md
 """
@@ -98,7 +98,16 @@ A file of a backbone alone starts a network of segmentation or detection with
 
 
 def row(name: str, size: tuple[int, int], classes: int, files: bool = False) -> str:
-    """The line of one model, maybe with its files, without computing anything.
+    """Returns the line of one model; computes shapes only.
+
+    Args:
+      name: name of the model.
+      size: ``(h, w)`` of the image, in pixels.
+      classes: number of classes.
+      files: whether the line names files of weights.
+
+    Returns:
+      A line of a Markdown table.
 
     >>> row("resnet8", (32, 32), 100).split("|")[1:4]
     [' resnet8 ', ' 0.08 ', ' 0.013 ']
@@ -115,33 +124,33 @@ def row(name: str, size: tuple[int, int], classes: int, files: bool = False) -> 
         for tap, x in sorted(by_path(outputs).items(), key=lambda item: _order(item[0]))
         if x.ndim == 4
     ]
-    known = [f"{file} ({score:g})" for file, score in WEIGHTS.get(name, ())]
+    weights = [f"{file} ({score:g})" for file, score in WEIGHTS.get(name, ())]
     cells = [
         name,
         f"{count / 1e6:.2f}",
         f"{cost / 1e9:.3f}",
         ", ".join(taps),
         ", ".join(_names_of(name, module)),
-        *([", ".join(known)] if files else []),
+        *([", ".join(weights)] if files else []),
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _names_of(name: str, module: nn.Module) -> list[str]:
-    """References of a model, those of its variant with a plain stem too."""
-    found = references(module)
+    """Returns the definitions that name a model's weights, also for a plain stem."""
+    names = references(module)
     if name in SEGMENTATION_MODELS and "deep_stem" in option_names(MODELS[name]):
-        found |= references(build_network(name, num_classes=1, deep_stem=False))
-    return list(found)
+        names |= references(build_network(name, num_classes=1, deep_stem=False))
+    return list(names)
 
 
 def _order(tap: str) -> tuple[bool, bool, str]:
-    """The stem, the stages, then what follows them, ``features`` last."""
+    """Returns a key that sorts the stem first, then the stages, ``features`` last."""
     return tap == "features", not tap.startswith("st"), tap.replace("stem", "st")
 
 
 def table() -> str:
-    """The whole page, Markdown."""
+    """Returns the whole page in Markdown."""
     columns = ["model", "params, M", "multiply-adds, G", "maps", "names of"]
     small = [n for n in SEGMENTATION_MODELS if "channels" in option_names(MODELS[n])]
     large = [n for n in SEGMENTATION_MODELS if n not in small]
@@ -156,15 +165,20 @@ def table() -> str:
         (boxes, (800, 1344), 80, "box AP"),
         (tiny, (128, 128), 10, ""),
     ):
-        own = [*columns, *([f"weights (published {score}, %)"] if score else [])]
+        heads = [*columns, *([f"weights (published {score}, %)"] if score else [])]
         title = f"## {size[0]}x{size[1]}, {classes} classes"
-        lines = [title, "", f"| {' | '.join(own)} |", "|---" * len(own) + "|"]
+        lines = [title, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [row(name, size, classes, bool(score)) for name in models]
         parts.append("\n".join(lines))
     return "\n\n".join([HEAD.strip(), *parts]) + "\n"
 
 
 def main(argv: list[str]) -> None:
+    """Prints the page.
+
+    Args:
+      argv: the command line, which has no arguments.
+    """
     del argv
     print(table(), end="")
 

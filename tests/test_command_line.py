@@ -215,7 +215,7 @@ def test_options_of_a_model_are_flags():
 def test_dry_run_prints_on_a_clean_screen():
     done = command("--config", "quickstart", "--config.dry_run=true")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("pictures   8,000 to train, 2,000 to evaluate")
+    assert done.stdout.startswith("images     8,000 to train, 2,000 to evaluate")
     assert "resnet8: 6,386 parameters" in done.stdout
 
 

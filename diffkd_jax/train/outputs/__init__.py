@@ -1,1 +1,1 @@
-"""What a run shows and writes for people: metrics, plots, report, predictions."""
+"""The output of a run for people: metrics, plots, report, predictions."""

@@ -1,4 +1,4 @@
-"""A few examples and what the models of a run predict, for the task to show."""
+"""Collects a few examples with the models' predictions, for the task's figures."""
 
 import functools
 import logging
@@ -19,13 +19,20 @@ from ..cluster import sharding
 from ..evaluate import inferring
 
 LOG = logging.getLogger(__name__)
-MOST_SHOWN, MOST_PIXELS = 6, 2**22  # of all pictures together
+MOST_SHOWN, MOST_PIXELS = 6, 2**22  # examples, and pixels of all images together
 EXAMPLES = "examples.npz"
-GIVEN = ("image", "size")  # to a model
+MODEL_INPUTS = ("image", "size")  # entries of a batch that a model reads
 
 
 def once(run: Run) -> Callable:
-    """Compiles what runs once; the results are whole on every device."""
+    """Returns ``jax.jit`` for functions that run once; all devices get whole results.
+
+    Args:
+      run: the run, for its devices.
+
+    Returns:
+      ``function -> compiled function``.
+    """
     return functools.partial(
         jax.jit,
         out_shardings=sharding.replicated(run.mesh),
@@ -34,18 +41,29 @@ def once(run: Run) -> Callable:
 
 
 def few(run: Run, most: int) -> Mapping:
-    """The first examples to evaluate on, not normalised, fewer where they are large."""
+    """Returns the first examples of the evaluation split, fewer of large images.
+
+    Args:
+      run: the run.
+      most: largest number of examples.
+
+    Returns:
+      A batch, not normalised.
+    """
     height, width = run.data.eval_shape[:2]
     return run.examples(max(1, min(most, MOST_PIXELS // (height * width))))
 
 
 def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
-    """A few examples and what the models predict of them, for the task to show.
+    """Returns a few examples and what the models predict for them.
 
     Args:
-      run: at its end.
-      state: its last.
-      teacher: whether the teacher's predictions are of the task's classes.
+      run: a finished run.
+      state: its last state.
+      teacher: whether the teacher predicts the classes of the task.
+
+    Returns:
+      ``image``, ``target``, and ``predicted`` by model. {} if the task shows nothing.
     """
     if run.task.show is None:
         return {}
@@ -55,30 +73,48 @@ def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
     models = {"student": (run.student, student_variables(state))}
     if teacher and run.teacher is not None:
         models = {"teacher": (run.teacher, run.teacher_variables), **models}
-    batch_in = {k: v for k, v in run.data.normalise(batch).items() if k in GIVEN}
+    batch_in = {k: v for k, v in run.data.normalise(batch).items() if k in MODEL_INPUTS}
     predicted = {}
     for name, (model, variables) in models.items():
         infer = inferring(run.task, model)
         predict = lambda v, b, infer=infer: run.task.predict(infer(v, b), b)
         predicted[name] = jax.device_get(once(run)(predict)(variables, batch_in))
-    kept = {key: batch[key] for key in ("image", "target")}
-    return {**kept, "predicted": predicted}
+    return {
+        "image": batch["image"],
+        "target": batch["target"],
+        "predicted": predicted,
+    }
 
 
 def save_examples(workdir: pathlib.Path, examples: Mapping[str, Any]) -> None:
-    """Writes what :func:`shown` gave, so that a comparison can show it again."""
+    """Writes the result of :func:`shown`, so that a comparison can draw it again.
+
+    Args:
+      workdir: directory of the run.
+      examples: from :func:`shown`.
+    """
     arrays = flatten_dict(dict(examples), sep="/")
     with appearing(workdir / EXAMPLES) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def read_examples(workdir: pathlib.Path) -> dict[str, Any]:
-    """The inverse of :func:`save_examples`; empty where there are none."""
+    """Reads what :func:`save_examples` wrote.
+
+    Args:
+      workdir: directory of the run.
+
+    Returns:
+      The examples. {} if there is no file; the same with a warning if it is damaged.
+
+    >>> read_examples(pathlib.Path("no_run"))
+    {}
+    """
     file = workdir / EXAMPLES
     if not file.exists():
         return {}
     try:
-        # Opened here, for NumPy leaves a file open that is no archive.
+        # Opened here, because NumPy does not close a file that is not an archive.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return unflatten_dict(dict(arrays), sep="/")
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
@@ -87,15 +123,23 @@ def read_examples(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def compared_examples(workdir: pathlib.Path, methods: Sequence[str]) -> dict[str, Any]:
-    """Examples of several runs as one: what the teacher and each student predict."""
-    found = {method: read_examples(workdir / method) for method in methods}
-    first = next((examples for examples in found.values() if examples), {})
+    """Merges the examples of several runs.
+
+    Args:
+      workdir: directory of the comparison.
+      methods: names of the runs.
+
+    Returns:
+      As :func:`shown`, with predictions of the teacher and of each method's student.
+    """
+    by_method = {method: read_examples(workdir / method) for method in methods}
+    first = next((examples for examples in by_method.values() if examples), {})
     if not first:
         return {}
-    teachers = [e["predicted"]["teacher"] for e in found.values()
+    teachers = [e["predicted"]["teacher"] for e in by_method.values()
                 if "teacher" in e.get("predicted", {})]  # fmt: skip
     predicted = {"teacher": teachers[0]} if teachers else {}
-    for method, examples in found.items():
+    for method, examples in by_method.items():
         if examples:
             predicted[method] = examples["predicted"]["student"]
     return {**first, "predicted": predicted}

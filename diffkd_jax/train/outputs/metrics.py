@@ -1,4 +1,4 @@
-"""Where numbers go: a progress line, ``metrics.jsonl``, TensorBoard events."""
+"""Writes metrics: a progress line, ``metrics.jsonl`` and TensorBoard events."""
 
 import json
 import logging
@@ -20,39 +20,54 @@ LOG = logging.getLogger(__name__)
 
 
 class Writer:
-    """Appends rows to ``metrics.jsonl`` and TensorBoard events of a workdir.
+    """A writer of rows to ``metrics.jsonl`` and of TensorBoard events in a workdir.
 
-    On resuming, rows after ``step`` are dropped: they will be written again. Of several
-    processes the first one writes.
+    On resuming, rows after ``step`` are dropped, because they will be written again. Of
+    several processes only the first one writes.
+
+    Args:
+      workdir: directory of the run.
+      step: step from which the run resumes, 0 for a new run.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int = 0):
+        """Drops rows after ``step`` and opens the files."""
         self.path = workdir / "metrics.jsonl"
-        kept = [row for row in read_rows(self.path) if row["step"] <= step]
-        last = [row for row in kept if row["step"] == step]
+        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        last = [row for row in rows if row["step"] == step]
         self.begun = {(step, name) for row in last for name in row}
         if not is_primary():
             return
-        write_whole(self.path, "".join(f"{valid_json.dumps(row)}\n" for row in kept))
+        write_whole(self.path, "".join(f"{valid_json.dumps(row)}\n" for row in rows))
         (workdir / "events").mkdir(exist_ok=True)
-        # Not SummaryWriter, whose thread writes a traceback where the disk is full.
+        # Not SummaryWriter, whose thread prints a traceback if the disk is full.
         self.events = EventsWriter(str(workdir / "events/events"))
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(step + 1, session_log=restart)  # later events are not shown
 
     def holds(self, step: int, prefix: str) -> bool:
-        """Whether an earlier call wrote such values of the step at which it stopped."""
-        return any(at == step and name.startswith(prefix) for at, name in self.begun)
+        """Returns whether an earlier call wrote values at the step at which it stopped.
+
+        Args:
+          step: number of updates.
+          prefix: beginning of the values' names, such as ``eval/``.
+        """
+        return any(i == step and name.startswith(prefix) for i, name in self.begun)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Writes scalars and histograms (lists of counts) of one step."""
+        """Writes scalars and histograms of one step.
+
+        Args:
+          step: number of updates.
+          values: numbers by name, or lists of counts for histograms.
+        """
         if not is_primary():
             return
         values = {k: np.asarray(v).tolist() for k, v in values.items()}
         with self.path.open("a") as file:
             file.write(f"{valid_json.dumps({'step': step, **values})}\n")
         for name, value in values.items():
-            # TensorBoard complains of undefined scores and shows none.
+            # TensorBoard cannot show undefined scores.
             if not isinstance(value, list) and math.isfinite(value):
                 self._add(step, summary=scalar(name, value))
         self.events.flush()
@@ -62,15 +77,25 @@ class Writer:
         self.events.write_event(event)
 
     def close(self) -> None:
+        """Closes the file of TensorBoard events."""
         if is_primary():
             self.events.close()
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; lines that are none are named and left out.
+    """Reads the rows of a ``metrics.jsonl``; logs and drops lines that are not rows.
 
-    An undefined number, null in the file, is NaN. A last line cut short is one that
-    was being written, and is not worth a word.
+    An undefined number, null in the file, becomes NaN. A last line that is cut short
+    was being written when the run ended; it is left out without a warning.
+
+    Args:
+      path: the file, which need not exist.
+
+    Returns:
+      The rows in order, each with its ``step``.
+
+    >>> read_rows(pathlib.Path("no_run/metrics.jsonl"))
+    []
     """
     lines = path.read_bytes().splitlines() if path.exists() else []
     rows, bad = [], []
@@ -102,48 +127,85 @@ def _is_row(row: Any) -> bool:
 
 
 class Progress:
-    """A line with step, rate, time left and losses; redrawn on a terminal."""
+    """A line with step, speed, remaining time and losses, redrawn on a terminal.
+
+    Args:
+      name: title of the run.
+      step: step from which the speed is measured.
+      total_steps: updates in all.
+      batch_size: examples for each update.
+    """
 
     def __init__(self, name: str, step: int, total_steps: int, batch_size: int):
         self.name, self.total, self.batch_size = name, total_steps, batch_size
         self.start_step, self.start_time = step, time.monotonic()
 
     def leave_out(self, seconds: float) -> None:
-        """Takes a step that took so long for its compilation out of the rate."""
+        """Excludes a step from the speed because of its compilation.
+
+        Args:
+          seconds: time that the step took.
+        """
         self.start_step += 1
         self.start_time += seconds
 
     def images_per_second(self, step: int) -> float:
+        """Returns the training speed.
+
+        Args:
+          step: number of updates so far.
+        """
         elapsed = max(time.monotonic() - self.start_time, 1e-9)
         return (step - self.start_step) * self.batch_size / elapsed
 
     def show(self, step: int, values: dict[str, float]) -> None:
+        """Draws the line.
+
+        Args:
+          step: number of updates so far.
+          values: means of metrics by name, of which the losses are shown.
+        """
         rate = self.images_per_second(step)
         left = (self.total - step) * self.batch_size / rate if rate else None
         losses = {k[5:]: value for k, value in values.items() if k.startswith("loss/")}
-        # A terminal cuts the line, so what matters most comes first.
+        # A terminal cuts the line, so the most important losses come first.
         first = lambda name: (name != "total", not name.startswith("task"))
-        shown = "  ".join(f"{k} {losses[k]:.4g}" for k in sorted(losses, key=first))
+        losses_text = "  ".join(
+            f"{k} {losses[k]:.4g}" for k in sorted(losses, key=first)
+        )
         text = (
             f"step {step}/{self.total}  {rate:.0f} images/s  "
-            f"ETA {'?' if left is None else _clock(left)}  {shown}"
+            f"ETA {'?' if left is None else _clock(left)}  {losses_text}"
         )
         if is_primary():
             console.draw_progress(self.name, text, step, self.total)
 
 
 def print_line(text: str) -> None:
-    """Prints a line; of several processes the first one does."""
+    """Prints a line; of several processes only the first one does.
+
+    Args:
+      text: the line.
+    """
     if is_primary():
         console.say(text)
 
 
 def print_values(label: str, values: dict[str, float]) -> None:
-    """Prints the result of an evaluation on one line."""
+    """Prints the scores of an evaluation on one line.
+
+    Args:
+      label: beginning of the line.
+      values: scores by name.
+
+    >>> print_values("teacher", {"top1": 0.5})
+    teacher  top1 0.5000
+    """
     print_line(f"{label}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
 
 
 def _clock(seconds: float) -> str:
+    """Returns a duration as ``h:mm:ss`` or ``m:ss``."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

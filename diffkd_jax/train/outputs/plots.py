@@ -1,4 +1,4 @@
-"""Figures of a run, drawn with matplotlib into PNG files."""
+"""Draws the figures of a run with matplotlib into PNG files."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,12 @@ from ...io.drawing import COLOURS, defaults, literal, save_figure, subplots
 
 @defaults()
 def draw_losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws one panel for each loss term against the step."""
+    """Draws one panel for each loss term against the step.
+
+    Args:
+      path: the PNG file to write.
+      rows: rows of ``metrics.jsonl`` with losses.
+    """
     names = dict.fromkeys(n for row in rows for n in row if n.startswith("loss/"))
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
@@ -35,7 +40,14 @@ def scores(
     headline: str,
     teacher: float | None,
 ) -> None:
-    """The headline score of each run's student by step, the teacher's as a line."""
+    """Draws the headline score of each run's student by step; the teacher's is a line.
+
+    Args:
+      path: the PNG file to write.
+      curves: rows of ``metrics.jsonl`` with the score, by name of the run.
+      headline: name of the score.
+      teacher: the teacher's score, or None.
+    """
     figure, axis = subplots(figsize=(6.4, 3.8))
     for name, rows in curves.items():
         steps = [row["step"] for row in rows]
@@ -53,7 +65,13 @@ def scores(
 
 @defaults()
 def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
-    """Share of examples by gamma over time, with the mean on top (paper fig. 5)."""
+    """Draws the share of examples by gamma over time, and the mean (paper fig. 5).
+
+    Args:
+      path: the PNG file to write.
+      rows: rows of ``metrics.jsonl`` with the tap's histogram.
+      tap: name of the tap.
+    """
     counts = np.array([row[f"gamma/{tap}/histogram"] for row in rows], float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1e-9)
     steps = np.array([row["step"] for row in rows], float)
@@ -73,10 +91,10 @@ def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> No
 
 @defaults()
 def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -> None:
-    """Denoising of test features in the plane of the teacher's first components.
+    """Draws how features are denoised, in the plane of the teacher's first components.
 
     Args:
-      path: PNG file to write.
+      path: the PNG file to write.
       points: ``teacher`` ``[n, 2]``, ``denoised`` ``[n, 2]``, ``steps``
         ``[num_steps + 1, n, 2]``, from the noise-matched student to the last step.
       tap: name of the tap.
@@ -117,7 +135,13 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
 def comparison(
     path: pathlib.Path, results: Sequence[Mapping[str, Any]], headline: str
 ) -> None:
-    """Final headline score of each method as bars."""
+    """Draws the final headline score of each method as bars.
+
+    Args:
+      path: the PNG file to write.
+      results: summaries of the runs.
+      headline: name of the score.
+    """
     figure, axis = subplots(figsize=(6.4, 3.4))
     names = [literal(r["method"]) for r in results]
     values = [r[f"final_{headline}"] for r in results]

@@ -1,4 +1,4 @@
-"""What a trained student predicts for a split, written as its task writes it."""
+"""Writes a trained student's predictions for a split, in the format of its task."""
 
 import itertools
 import json
@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from ...config.data import DataConfig
 from ...models.model import Model
@@ -24,7 +25,7 @@ from ..workdir.disk_errors import disk_faults_named
 def write_predictions(
     scoring: Scoring,
     model: Model,
-    variables: Any,
+    variables: PyTree,
     options: DataConfig,
     folder: pathlib.Path,
     asked: Asked = never,
@@ -34,15 +35,16 @@ def write_predictions(
     Args:
       scoring: the data and the task.
       model: the student.
-      variables: its, on the devices.
+      variables: its variables on the devices.
       options: the section ``data`` of a config.
-      folder: to write, not there yet.
-      asked: see :mod:`diffkd_jax.train.cluster.signals`.
+      folder: the folder to write, which must not exist.
+      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
 
     Raises:
-      ValueError: predictions are there already, several processes, or a task that
-        writes none.
-      Stopped: it was asked for; what was written is taken away again.
+      ValueError: the folder exists, there are several processes, or the task writes no
+        predictions.
+      OSError: the folder cannot be created.
+      Stopped: a stop was requested; what was written is removed.
     """
     if scoring.task.write is None:
         raise ValueError("mode: found 'predict' for a task that writes no predictions")
@@ -65,26 +67,38 @@ def write_predictions(
         ) from error
     with (
         disk_faults_named(folder.parent),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as made,
-        closing(predictions(scoring, model, variables, options, asked)) as found,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as temporary,
+        closing(predictions(scoring, model, variables, options, asked)) as predicted,
     ):
-        partial = pathlib.Path(made) / folder.name
+        partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
-        scoring.task.write(partial, found, scoring.data.meta)
+        scoring.task.write(partial, predicted, scoring.data.meta)
         partial.replace(folder)
 
 
 def predictions(
     scoring: Scoring,
     model: Model,
-    variables: Any,
+    variables: PyTree,
     options: DataConfig,
     asked: Asked = never,
 ) -> Generator[tuple[str, dict, dict]]:
-    """For each example its name, what is predicted, and itself; without batch axis."""
+    """Yields the name, the prediction and the batch entries of each example.
+
+    Args:
+      scoring: the data and the task.
+      model: the student.
+      variables: its variables on the devices.
+      options: the section ``data`` of a config.
+      asked: whether to stop.
+
+    Yields:
+      Name, prediction and entries, both dicts of arrays without the batch axis. The
+      entries hold ``id`` if the data set has one.
+    """
     infer, task = inferring(scoring.task, model), scoring.task
 
-    def forward(variables, batch):
+    def forward(variables: PyTree, batch: Any) -> Any:
         batch = scoring.data.normalise(batch)
         outputs = infer(variables, batch)
         with missing_output_named(outputs):
@@ -98,32 +112,39 @@ def predictions(
     with closing(make(asked)) as batches:
         for batch in batches:
             stop_here(asked)
-            given = sharding.put_batch(batch, scoring.mesh)
-            found = jax.device_get(compiled(variables, given))
+            device_batch = sharding.put_batch(batch, scoring.mesh)
+            predicted = jax.device_get(compiled(variables, device_batch))
             for row, index in enumerate(batch["index"]):
                 if batch["mask"][row]:
-                    one = lambda tree, row=row: jax.tree.map(lambda x: x[row], tree)
-                    known = {} if ids is None else {"id": json.loads(ids[index])}
-                    yield names[index], one(found), one(batch) | known
+                    take = lambda tree, row=row: jax.tree.map(lambda x: x[row], tree)
+                    stored_id = {} if ids is None else {"id": json.loads(ids[index])}
+                    yield names[index], take(predicted), take(batch) | stored_id
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Relative paths to write to, without endings, of the names of examples.
+    """Returns relative paths without endings, made from the names of examples.
 
-    They keep the folders in which the examples differ, and are as distinct.
+    They keep the folders in which the examples differ, and no two of them are equal if
+    the names differ.
+
+    Args:
+      names: names of the examples, such as paths of files.
+
+    Returns:
+      One path for each name.
 
     >>> short_names(["/data/val/a/1.png", "/data/val/b/1.png"])
     ['a/1', 'b/1']
     >>> short_names(["example 0", "example 1"])
     ['example_0', 'example_1']
     """
-    whole = [name.split("/") for name in names]
-    folders = zip(*(parts[:-1] for parts in whole), strict=False)
+    paths = [name.split("/") for name in names]
+    folders = zip(*(parts[:-1] for parts in paths), strict=False)
     shared = len(list(itertools.takewhile(lambda same: len(set(same)) == 1, folders)))
-    short = ["/".join(parts[shared:]) for parts in whole]
+    short = ["/".join(parts[shared:]) for parts in paths]
     short = [re.sub(r"[^\w./-]|\.\.+", "_", name) for name in short]
     plain = [re.sub(r"\.\w{1,5}$", "", name) for name in short]
-    for chosen in (plain, short):
-        if len(set(chosen)) == len(chosen):
-            return chosen
+    for candidates in (plain, short):
+        if len(set(candidates)) == len(candidates):
+            return candidates
     return [f"{i}_{name}" for i, name in enumerate(plain)]

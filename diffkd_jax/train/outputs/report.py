@@ -1,4 +1,4 @@
-"""The report of a run: plots, and one HTML page that needs no network."""
+"""Writes the report of a run: plots, and one HTML page that needs no network."""
 
 import base64
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.distill import refine
 from ...core.step import TrainState
-from ...core.taps import lookup
+from ...core.taps import Tap, lookup
 from ...io.best_effort import noting
 from ...io.drawing import draw_files
 from ..build import Run, student_variables
@@ -33,12 +33,28 @@ td:first-child, th:first-child { text-align: left }"""
 
 
 def rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl`` that hold ``name``."""
+    """Returns the rows of a run's ``metrics.jsonl`` that hold a value.
+
+    Args:
+      workdir: directory of the run.
+      name: name of the value.
+
+    >>> rows_with(pathlib.Path("no_run"), "loss/total")
+    []
+    """
     return [row for row in read_rows(workdir / "metrics.jsonl") if name in row]
 
 
 def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, float]]:
-    """Scores by step of a run's evaluations."""
+    """Returns the scores of a run's evaluations by step.
+
+    Args:
+      workdir: directory of the run.
+      headline: name of the score by which rows of evaluations are recognised.
+
+    >>> evaluations(pathlib.Path("no_run"), "top1")
+    {}
+    """
     return {
         row["step"]: {
             name.removeprefix("eval/"): value
@@ -50,10 +66,17 @@ def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, flo
 
 
 def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
-    """Denoising of each tap that has one, averaged over space, in two components.
+    """Computes how each tap that denoises changes features, in two components.
 
-    Of the first examples to evaluate on. The plane is that of the teacher's features;
-    see :func:`plots.trajectory`.
+    It uses the first examples of the evaluation split, averaged over space. The plane
+    is spanned by the first principal components of the teacher's features.
+
+    Args:
+      run: a finished run.
+      state: its last state.
+
+    Returns:
+      By tap the points that :func:`plots.trajectory` draws.
     """
     if run.teacher is None:
         return {}
@@ -66,12 +89,12 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
         (run.teacher.infer, run.teacher_variables, "teacher"),
     )
 
-    def block(name, tap, outputs):
-        place = tap.share or name
+    def block(name: str, tap: Tap, outputs: Sequence) -> tuple:
+        owner = tap.share or name
         return (
             functools.partial(refine, tap),
-            state.params["distiller"][place],
-            state.model_state["distiller"][place],
+            state.params["distiller"][owner],
+            state.model_state["distiller"][owner],
             key,
             *outputs,
         )
@@ -90,10 +113,10 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
             name: lookup(infer(v, b), getattr(tap, side)) for name, tap in taps.items()
         }
         outputs.append(compiled(tapped)(variables, image))
-    drawn = {}
+    points = {}
     for name, tap in taps.items():
-        function, *given = block(name, tap, [of_side[name] for of_side in outputs])
-        refined, sown = compiled(function)(*given)
+        function, *arguments = block(name, tap, [tapped[name] for tapped in outputs])
+        refined, sown = compiled(function)(*arguments)
         refined, steps = jax.tree.map(
             lambda x: np.asarray(x, float), (refined, sown[0])
         )
@@ -103,12 +126,12 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
         # One example, or one channel, spans no plane: the second component is 0.
         axes = np.concatenate([axes, np.zeros((1, axes.shape[1]))])[:2]
         project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a.T
-        drawn[name] = {
+        points[name] = {
             "teacher": project(refined.teacher),
             "denoised": project(refined.student),
             "steps": np.stack([project(step) for step in steps]),
         }
-    return drawn
+    return points
 
 
 def write_run(
@@ -121,20 +144,20 @@ def write_run(
 ) -> None:
     """Draws the plots of a finished run and writes its ``report.html``.
 
-    A figure that fails is a line in the report.
+    If a figure fails, the report says so in a line.
 
     Args:
-      workdir: of the run.
+      workdir: directory of the run.
       result: its summary.
       summary_text: its table of sizes and taps.
       trajectories: from :func:`denoising`.
-      draw: writes the figures of the task to a folder, and returns the files.
+      draw: draws the figures of the task in a folder, and returns the files.
     """
     folder, headline = workdir / "plots", result["headline"]
     rows = rows_with(workdir, "loss/total")
     figures: list[pathlib.Path] = []
 
-    def add(name, draw, *arguments):
+    def add(name: str, draw: Callable[..., None], *arguments: Any) -> None:
         figures.extend(_plot(folder, name, draw, *arguments))
 
     curve = {result["method"]: rows_with(workdir, f"eval/{headline}")}
@@ -143,8 +166,8 @@ def write_run(
         if rows:
             add("losses", plots.draw_losses, rows)
         for tap, points in trajectories.items():
-            if seen := [row for row in rows if f"gamma/{tap}/histogram" in row]:
-                add(f"gamma_{tap}", plots.gamma, seen, tap)
+            if gamma_rows := [r for r in rows if f"gamma/{tap}/histogram" in r]:
+                add(f"gamma_{tap}", plots.gamma, gamma_rows, tap)
             if all(np.isfinite(p).all() for p in points.values()):
                 add(f"trajectory_{tap}", plots.trajectory, points, tap)
             else:
@@ -168,11 +191,14 @@ def write_comparison(
     """Draws and tabulates several methods of one study; returns the table as text.
 
     Args:
-      workdir: of the study, with one of each method inside.
-      results: their summaries.
-      show: writes the figures of examples to a folder, and returns the files.
+      workdir: directory of the study, with a folder for each method.
+      results: summaries of the runs.
+      show: draws the figures of examples in a folder, and returns the files.
+
+    Returns:
+      The table.
     """
-    # JSON has null for what is undefined.
+    # Undefined numbers are null in JSON.
     results = [{k: np.nan if v is None else v for k, v in r.items()} for r in results]
     headline = results[0]["headline"]
     final, best = f"final_{headline}", f"best_{headline}"
@@ -180,8 +206,8 @@ def write_comparison(
         r["method"]: rows_with(workdir / r["method"], f"eval/{headline}")
         for r in results
     }
-    of_teacher = f"teacher_{headline}"
-    teacher = next((r[of_teacher] for r in results if of_teacher in r), None)
+    teacher_key = f"teacher_{headline}"
+    teacher = next((r[teacher_key] for r in results if teacher_key in r), None)
     folder = workdir / "plots"
     base = next((r[final] for r in results if r["method"] == "none"), None)
     rows = [("method", headline, "best", "minus none", "images/s")]
@@ -211,7 +237,7 @@ def write_comparison(
 def _plot(
     folder: pathlib.Path, name: str, draw: Callable[..., None], *arguments: Any
 ) -> list[pathlib.Path]:
-    """Draws one plot and returns its file, or nothing where that failed."""
+    """Draws one plot and returns its file, or no file if that fails."""
 
     def drawn() -> list[pathlib.Path]:
         draw(folder / f"{name}.png", *arguments)
@@ -221,6 +247,7 @@ def _plot(
 
 
 def _pool(x: np.ndarray) -> np.ndarray:
+    """Returns the spatial means of maps; other features stay unchanged."""
     return x.mean((1, 2)) if x.ndim == 4 else x
 
 

@@ -1,4 +1,4 @@
-"""The dry run: taps, parameters and multiply-adds, without training."""
+"""Describes a run without training it: taps, parameters and multiply-adds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np  # noqa: F401  for the example
+from jaxtyping import PyTree
 
 from ...core.taps import lookup, resizing
 from ..build import Run
@@ -13,10 +14,17 @@ from ..components import batch_shapes
 from ..memory import gibibytes, least_bytes
 
 
-def multiply_adds(function: Callable, *args: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products in a function.
+def multiply_adds(function: Callable, *args: PyTree) -> int:
+    """Returns the multiply-adds of the convolutions and matrix products in a function.
 
-    Counted on the jaxpr; loops count each of their steps.
+    They are counted in its jaxpr; each step of a loop counts.
+
+    Args:
+      function: the function, which is traced and not run.
+      *args: its arguments, or their shapes.
+
+    Returns:
+      The number of multiply-adds.
 
     >>> multiply_adds(lambda x: x @ x, np.ones((2, 2)))
     8
@@ -24,13 +32,14 @@ def multiply_adds(function: Callable, *args: Any) -> int:
     return _traced(function, *args)[0]
 
 
-def _traced(function: Callable, *args: Any) -> tuple[int, Any]:
-    """Multiply-adds and shapes of the results, of one trace."""
+def _traced(function: Callable, *args: PyTree) -> tuple[int, PyTree]:
+    """Returns the multiply-adds and the shapes of the results, from one trace."""
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     return _count(jaxpr.jaxpr), shapes
 
 
-def _count(jaxpr) -> int:
+def _count(jaxpr: Any) -> int:
+    """Returns the multiply-adds of a jaxpr."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -46,7 +55,7 @@ def _count(jaxpr) -> int:
                 equation.outvars[0].aval.size * math.prod(kernel) // kernel[spec[0]]
             )
         elif equation.primitive.name == "cond":
-            # One branch is taken; where they differ by platform, only one is counted.
+            # Only one branch is taken, so the most expensive one is counted.
             total += max(_count(b.jaxpr) for b in equation.params["branches"])
         times = equation.params.get("length", 1)
         for value in equation.params.values():
@@ -56,15 +65,25 @@ def _count(jaxpr) -> int:
     return total
 
 
-def count_parameters(tree: Any) -> int:
-    """Number of values in a tree of arrays."""
+def count_parameters(tree: PyTree) -> int:
+    """Returns the number of values in a tree of arrays.
+
+    Args:
+      tree: arrays or their shapes.
+
+    >>> count_parameters({"a": np.ones((2, 3)), "b": np.ones(4)})
+    10
+    """
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def describe_run(run: Run) -> str:
-    """Returns the dry run's text: sizes of all parts, then a table of taps.
+    """Returns the text of a dry run: the sizes of all parts, then a table of taps.
 
-    Multiply-adds are forward, per picture.
+    Multiply-adds are those of the forward pass, for one image.
+
+    Args:
+      run: the run.
     """
     data, size = run.data, run.plan.batch_size
     batch, taps = batch_shapes(data, size), run.method.taps
@@ -74,7 +93,7 @@ def describe_run(run: Run) -> str:
         counts = "not looked at; as the config states"
     least = {name: gibibytes(count) for name, count in least_bytes(run).items()}
     lines = [
-        f"pictures   {counts}, {' and '.join(dict.fromkeys(sizes))}, "
+        f"images     {counts}, {' and '.join(dict.fromkeys(sizes))}, "
         f"{data.meta['num_classes']} classes",
         f"memory     state {least['state']}, teacher {least['teacher']}, batch of "
         f"{size} {least['batch']} per device ({run.mesh.size} in all); activations and "
@@ -94,26 +113,26 @@ def describe_run(run: Run) -> str:
         )
     if run.teacher is None:
         return "\n".join([*lines, "distiller  none"])
-    # The run's own functions, which are traced already.
+    # The run's functions, because JAX has traced them already.
     distill = run.pure_step.keywords["distillation"]
     pair = (outputs["student"], outputs["teacher"])
     params, state = jax.eval_shape(distill.init, key, *pair)
-    given = (params, state, key, *pair, batch["target"])
-    count, (losses, _, _) = _traced(distill.loss, *given)
+    arguments = (params, state, key, *pair, batch["target"])
+    count, (losses, _, _) = _traced(distill.loss, *arguments)
     lines.append(
         f"distiller  {count_parameters(params):,} parameters, {_millions(count, size)}"
     )
     rows = [("tap", "student", "teacher", "compared", "parameters", "losses x weight")]
     for name, tap in taps.items():
         terms = [n for n in losses if n.startswith(f"{name}/")]
-        place = tap.share or name
+        owner = tap.share or name
         rows.append(
             (
                 name,
                 _shape(pair[0], tap.student),
                 _shape(pair[1], tap.teacher),
                 "x".join(map(str, run.refined[name].teacher.shape[1:])),
-                f"{count_parameters(params[place]):,}",
+                f"{count_parameters(params[owner]):,}",
                 ", ".join(
                     f"{n.split('/')[-1]} x {_weight(run.method.weights, n)}"
                     for n in terms
@@ -121,13 +140,16 @@ def describe_run(run: Run) -> str:
             )
         )
     every = run.plan.distill_every
-    often = [f"distilled at one step of {every}, from step 1 on"] if every > 1 else []
+    interval = []
+    if every > 1:
+        interval = [f"distilled at one step of {every}, from step 1 on"]
     rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
     notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
-    return "\n".join([*lines, "", text_table(rows), *notes, *often])
+    return "\n".join([*lines, "", text_table(rows), *notes, *interval])
 
 
 def _weight(weights: Mapping[str, Any], name: str) -> str:
+    """Returns the weight of a loss as text."""
     parts = [weights[k] for k in (name, name.partition("/")[0]) if k in weights]
     if any(map(callable, parts)):
         return "a schedule"
@@ -135,16 +157,21 @@ def _weight(weights: Mapping[str, Any], name: str) -> str:
 
 
 def _shape(outputs: Mapping, path: str) -> str:
+    """Returns the path and the shape of an output, without the batch axis."""
     shape = lookup(outputs, path).shape[1:]
     return f"{path} {'x'.join(map(str, shape))}"
 
 
 def _millions(count: int, batch_size: int) -> str:
-    return f"{count / batch_size / 1e6:.2f} M multiply-adds a picture"
+    """Returns the multiply-adds of one image as text."""
+    return f"{count / batch_size / 1e6:.2f} M multiply-adds an image"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the columns aligned by blanks.
+    """Returns rows of cells as text, with columns aligned by spaces.
+
+    Args:
+      rows: the rows, all of the same length.
 
     >>> print(text_table([("tap", "x"), ("features", "y")]))
     tap       x
