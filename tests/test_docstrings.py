@@ -7,12 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 # Folders and files whose docstrings are still to be written anew.
-UNFINISHED = ("data", "train")
-UNFINISHED += (
-    "main.py",
-    "model_table.py",
-)
-UNFINISHED += ("export_weights.py", "import_weights.py")
+UNFINISHED = ("data",)
 VERBS = """
 Adds Appends Applies Asks Assigns Averages Binds Brings Builds Calls Casts Centres
 Changes Checks Claims Clears Clips Collects Compares Compiles Computes Connects
@@ -26,6 +21,7 @@ Removes Renames Replaces Reports Reshapes Resizes Restores Returns Rounds Runs S
 Says Selects Sends Sets Shows Sorts Splits Starts Stops Strips Suppresses Swaps Takes
 Tells Tests Trains Turns Updates Waits Warns Weighs Wraps Writes Yields
 Concatenates Convolves Erases Interleaves Lets Sums
+Catches Closes Exits Joins
 """
 OPENINGS = {"How", "In", "Of", "What", "Where", "Whether", "Which", "Whose"}
 

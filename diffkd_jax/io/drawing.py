@@ -241,10 +241,10 @@ def _fonts() -> dict[str, frozenset[str]]:
 
 
 def _lacking(text: str) -> set[str]:
-    """Returns the characters of a text that no font can show.
+    r"""Returns the characters of a text that no font can show.
 
-    >>> sorted(_lacking("a\\x07\\n"))
-    ['\\x07']
+    >>> sorted(_lacking("a\x07\n"))
+    ['\x07']
     """
     if text.isascii() and text.isprintable():
         return set()

@@ -354,7 +354,7 @@ def _make_step(
 def check_teacher(
     task: Task, data: Data, teacher: Model, tap_outputs: Mapping[str, tuple]
 ) -> None:
-    """Checks, by the task's own check, whether a teacher can be used.
+    """Checks whether the task can use a teacher, if the task has such a check.
 
     Args:
       task: the task.

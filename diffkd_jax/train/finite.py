@@ -121,7 +121,7 @@ class Finite:
         self.skipped = processes.as_first(int(counts[-1]) if counts else 0)
 
     def rows(self, pending: Steps) -> Steps:
-        """Fetches the metrics of steps from the devices, and checks them.
+        """Reads the metrics of steps from the devices, and checks them.
 
         Args:
           pending: steps with their metrics on the devices.

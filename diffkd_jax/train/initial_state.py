@@ -73,7 +73,7 @@ def starting(
 
 
 def check_start(options: sections.Student, run: Run) -> None:
-    """Checks, by reading them, whether the weights of ``student.init`` can be used.
+    """Checks whether the weights of ``student.init`` can be used; reads them.
 
     Args:
       options: the section ``student`` of a config.

@@ -115,7 +115,7 @@ def teacher_config(config: Config) -> Config:
 
 @contextlib.contextmanager
 def teacher_fields_named(config: Config) -> Iterator[None]:
-    """Prefixes fields with ``teacher.`` in errors of the run that trains the teacher.
+    """Adds ``teacher.`` to fields in errors of the run that trains the teacher.
 
     Args:
       config: the config of the run that needs the teacher.

@@ -196,6 +196,9 @@ def ending_together(seconds: float) -> Iterator[None]:
 
     Yields:
       Nothing; the run trains in the context.
+
+    Raises:
+      Exception: an error in the context, unchanged.
     """
     client = distributed.global_state.client
     num_processes = distributed.global_state.num_processes

@@ -141,7 +141,7 @@ class Progress:
         self.start_step, self.start_time = step, time.monotonic()
 
     def leave_out(self, seconds: float) -> None:
-        """Excludes a step from the speed because of its compilation.
+        """Drops a step from the speed because of its compilation.
 
         Args:
           seconds: time that the step took.
@@ -198,8 +198,8 @@ def print_values(label: str, values: dict[str, float]) -> None:
       label: beginning of the line.
       values: scores by name.
 
-    >>> print_values("teacher", {"top1": 0.5})
-    teacher  top1 0.5000
+    >>> print_values("teacher", {"score": 0.5})
+    teacher  score 0.5000
     """
     print_line(f"{label}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
 

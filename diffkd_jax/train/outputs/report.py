@@ -52,7 +52,7 @@ def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, flo
       workdir: directory of the run.
       headline: name of the score by which rows of evaluations are recognised.
 
-    >>> evaluations(pathlib.Path("no_run"), "top1")
+    >>> evaluations(pathlib.Path("no_run"), "score")
     {}
     """
     return {
