@@ -27,7 +27,7 @@ class NotFinite(ValueError):
     3
     """
 
-    def __init__(self, step: int, text: str):
+    def __init__(self, step: int, text: str) -> None:
         """Creates the error with a message about a step."""
         super().__init__(f"step {step}: {text}")
         self.step = step
@@ -109,7 +109,7 @@ class Finite:
 
     def __init__(
         self, checkpoints: Any, workdir: pathlib.Path, max_skipped: int, first: int
-    ):
+    ) -> None:
         self.checkpoints, self.workdir, self.max_skipped = (
             checkpoints,
             workdir,

@@ -22,7 +22,7 @@ class Stalling:
         warns; 0 for never.
     """
 
-    def __init__(self, task: Task, max_at_chance: int):
+    def __init__(self, task: Task, max_at_chance: int) -> None:
         self.task, self.max_at_chance = task, max_at_chance
         self.largest: list[str] = []  # losses in the last logs, "" for none
         self.has_warned = False

@@ -35,7 +35,7 @@ class Stopped(Exception):
     130
     """
 
-    def __init__(self, message: str, number: int = signal.SIGTERM):
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         """Creates the exception for the signal of this number."""
         super().__init__(message)
         self.number = int(number)

@@ -30,7 +30,7 @@ class Writer:
       step: step from which the run resumes, 0 for a new run.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int = 0):
+    def __init__(self, workdir: pathlib.Path, step: int = 0) -> None:
         """Drops rows after ``step`` and opens the files."""
         self.path = workdir / "metrics.jsonl"
         rows = [row for row in read_rows(self.path) if row["step"] <= step]
@@ -136,7 +136,7 @@ class Progress:
       batch_size: examples for each update.
     """
 
-    def __init__(self, name: str, step: int, total_steps: int, batch_size: int):
+    def __init__(self, name: str, step: int, total_steps: int, batch_size: int) -> None:
         self.name, self.total, self.batch_size = name, total_steps, batch_size
         self.start_step, self.start_time = step, time.monotonic()
 
@@ -191,17 +191,17 @@ def print_line(text: str) -> None:
         console.say(text)
 
 
-def print_values(label: str, values: dict[str, float]) -> None:
+def print_values(title: str, values: dict[str, float]) -> None:
     """Prints the scores of an evaluation on one line.
 
     Args:
-      label: beginning of the line.
+      title: beginning of the line.
       values: scores by name.
 
     >>> print_values("teacher", {"score": 0.5})
     teacher  score 0.5000
     """
-    print_line(f"{label}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+    print_line(f"{title}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
 
 
 def _clock(seconds: float) -> str:

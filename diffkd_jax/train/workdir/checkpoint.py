@@ -45,7 +45,7 @@ NOT_DAMAGE = [
 class _KeepBestAndNewest:
     """A policy for Orbax that keeps the newest checkpoints and the best one."""
 
-    def __init__(self, directory: pathlib.Path, task: Task, history: Mapping):
+    def __init__(self, directory: pathlib.Path, task: Task, history: Mapping) -> None:
         self.directory, self.task, self.history = directory, task, history
 
     def should_preserve(
