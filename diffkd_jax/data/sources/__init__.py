@@ -1,4 +1,4 @@
-"""Data sets, one file for each format on disk."""
+"""Loaders of data sets, one file for each format on disk."""
 
 from .registry import DATASETS, load
 

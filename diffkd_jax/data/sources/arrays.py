@@ -1,4 +1,4 @@
-"""Data sets of arrays in a ``.npz`` file, and the one that ships with us."""
+"""Data sets of arrays: ``.npz`` files, idx files, and the embedded Fashion-MNIST."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -20,11 +20,21 @@ from ..split import (
     in_memory,
     whole_labels,
 )
-from .pairs import class_list
+from .pairs import parse_class_names
 
 
 def load_embedded(path: str = "") -> Dataset:
-    """The class-balanced 8,000/2,000 subset of Fashion-MNIST that ships with us."""
+    """Loads the embedded subset of Fashion-MNIST: 8,000 training and 2,000 test images.
+
+    Each of the ten classes has the same number of images. The file is part of this
+    package.
+
+    Args:
+      path: unused.
+
+    >>> load_embedded().class_names[:2]
+    ('T-shirt', 'Trouser')
+    """
     del path
     file = resources.files("diffkd_jax.data") / "embedded/fashion_mnist.npz"
     with resources.as_file(file) as local:
@@ -32,18 +42,28 @@ def load_embedded(path: str = "") -> Dataset:
 
 
 def load_npz(path: str, *, mapping: Any = "") -> Dataset:
-    """Arrays in a ``.npz``: ``<split>/image`` uint8, ``<split>/label`` integers.
+    """Loads arrays of a ``.npz`` file, ``<split>/image`` and ``<split>/label``.
 
-    Labels are ``[n]``, a class a picture, or ``[n, h, w]``, a class a pixel, 255 where
-    it does not count. An optional array ``class_names`` names the classes.
+    Images are uint8 ``[n, h, w]`` or ``[n, h, w, c]``. Labels are integers: ``[n]`` for
+    one class for each image, or ``[n, h, w]`` for one class for each pixel, where 255
+    marks pixels to ignore. The optional array ``class_names`` names the classes.
 
     Args:
-      path: the file.
-      mapping: of values of masks to classes, see
+      path: path of the file.
+      mapping: which class each value of a mask becomes, see
         :func:`diffkd_jax.data.sources.pairs.load_masks`.
 
     Raises:
-      ValueError: a damaged file, other arrays, or labels that are no classes.
+      ValueError: the file is damaged, holds other arrays, or has labels that are not
+        classes.
+
+    >>> import tempfile
+    >>> image, label = np.zeros((2, 4, 4), np.uint8), np.array([0, 1])
+    >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+    ...     np.savez(file, **{"train/image": image, "train/label": label})
+    ...     file.flush()
+    ...     load_npz(file.name).splits["train"].size
+    2
     """
     arrays = read_npz(path)
     names = [k.removesuffix("/image") for k in arrays if k.endswith("/image")]
@@ -63,26 +83,26 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
         for n, label in zip(names, labels, strict=True):
             check_labels(label, MAX_CLASSES, f"{path}: {n}")
     if "class_names" in arrays:
-        given = arrays["class_names"]
-        if given.ndim != 1 or given.dtype.kind != "U":
+        names_array = arrays["class_names"]
+        if names_array.ndim != 1 or names_array.dtype.kind != "U":
             raise ValueError(
-                f"{path}: found class_names {given.dtype} {given.shape}, expected one "
-                "text a class"
+                f"{path}: found class_names {names_array.dtype} {names_array.shape}, "
+                "expected one text for each class"
             )
-        classes = tuple(str(name) for name in given)
+        classes = tuple(str(name) for name in names_array)
     elif masked:
-        classes = tuple(str(k) for k in range(_most(labels, mapping) + 1))
+        classes = tuple(str(k) for k in range(_largest_class(labels, mapping) + 1))
     else:
         top = max(int(label.max(initial=0)) for label in labels)
         classes = tuple(str(k) for k in range(top + 1))
     rule = parse_rule(len(classes), mapping) if masked else None
     splits = {}
     for n, label in zip(names, labels, strict=True):
-        image, where = arrays[f"{n}/image"], f"{path}: {n}"
+        image, split_name = arrays[f"{n}/image"], f"{path}: {n}"
         splits[n] = (
-            array_split(image, label, len(classes), where)
+            array_split(image, label, len(classes), split_name)
             if rule is None
-            else mask_split(image, label, rule, where)
+            else mask_split(image, label, rule, split_name)
         )
     return Dataset(splits, classes, {"ignore": VOID} if masked else {})
 
@@ -90,10 +110,16 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
 def mask_split(
     image: np.ndarray, label: np.ndarray, rule: MaskRule, where: str
 ) -> Split:
-    """A split of pictures and masks in memory, checked.
+    """Creates a split of images and masks in memory, after checking them.
+
+    Args:
+      image: uint8 ``[n, h, w]`` or ``[n, h, w, c]``.
+      label: integers ``[n, h, w]``, the masks.
+      rule: how values of masks become classes.
+      where: name of the split, for messages.
 
     Raises:
-      ValueError: shapes, dtypes or values, with ``where`` in front.
+      ValueError: wrong shapes, dtypes or values; the message begins with ``where``.
 
     >>> label = np.array([[[0, 255]]])
     >>> split = mask_split(np.zeros((1, 1, 2), np.uint8), label, MaskRule(1), "here")
@@ -104,9 +130,9 @@ def mask_split(
     if label.shape != image.shape[:3]:
         raise ValueError(
             f"{where}: found images {image.shape} and labels {label.shape}, expected "
-            f"labels {image.shape[:3]}, a class a pixel"
+            f"labels {image.shape[:3]}, one class for each pixel"
         )
-    # One by one: an index is copied as 64 bits.
+    # One mask at a time, since looking up classes takes 64 bits for each pixel.
     classes = np.stack(
         [to_classes(x, rule, f"{where}: example {i}") for i, x in enumerate(label)]
     )
@@ -114,31 +140,41 @@ def mask_split(
     return Split(len(classes), fetch, stored=in_memory(image))
 
 
-def _most(labels: Sequence[np.ndarray], mapping: Any) -> int:
-    """The largest class in masks, or that a mapping gives."""
+def _largest_class(labels: Sequence[np.ndarray], mapping: Any) -> int:
+    """Returns the largest class in masks, or in a mapping if that is larger."""
     rule = parse_rule(MAX_MASK_CLASSES, mapping)
-    named = dict(rule.mapping)
-    found = {int(v) for label in labels for v in np.unique(label)}
-    given = [named.get(v, v) for v in found]
-    return max((c for c in [*given, *named.values()] if 0 <= c < VOID), default=0)
+    class_of = dict(rule.mapping)
+    values = {int(v) for label in labels for v in np.unique(label)}
+    classes = [class_of.get(v, v) for v in values] + [*class_of.values()]
+    return max((c for c in classes if 0 <= c < VOID), default=0)
 
 
 def load_idx(path: str, *, classes: Any = "") -> Dataset:
-    """Idx files, plain or ``.gz``, such as those of Fashion-MNIST and of MNIST.
+    r"""Loads idx files, plain or ``.gz``, such as those of Fashion-MNIST and MNIST.
 
-    The names of the classes are those of clothes if the labels are those of
-    Fashion-MNIST, else numbers: digits and letters come in files of the same names.
+    The names of the classes are those of Fashion-MNIST if the labels are, and otherwise
+    numbers, since data sets of digits and letters use the same file names.
 
     Args:
       path: folder of the four files.
-      classes: names of the classes, as a tuple or with commas between, or how many
-        there are; 10 by default.
+      classes: names of the classes, as a tuple or separated by commas, or their number;
+        10 by default.
 
     Raises:
-      ValueError: damaged files, or labels that are no classes.
-      FileNotFoundError: a missing file.
+      ValueError: a file is damaged, or a label is not a class.
+      FileNotFoundError: a file is missing.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("train", "t10k"):
+    ...         for kind, head in (("images", (2051, 1, 1, 1)), ("labels", (2049, 1))):
+    ...             file = f"{name}-{kind}-idx{len(head) - 1}-ubyte"
+    ...             data = np.array(head, ">i4").tobytes() + b"\0"
+    ...             _ = pathlib.Path(folder, file).write_bytes(data)
+    ...     sorted(load_idx(folder, classes=1).splits)
+    ['test', 'train']
     """
-    names = class_list(10 if classes == "" else classes)
+    names = parse_class_names(10 if classes == "" else classes)
     splits, labels = {}, []
     for name, prefix in (("train", "train"), ("test", "t10k")):
         image = read_idx(path, f"{prefix}-images-idx3-ubyte", 3)

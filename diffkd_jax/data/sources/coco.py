@@ -17,7 +17,7 @@ from ..images.exif import as_annotated
 from ..images.objects import collect, object_split
 from ..split import Dataset, Split, some_of
 from ..suspects import note_same_files
-from .folders import needed, picture_files
+from .folders import image_files, select_splits
 
 LOG = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _files(
             f"{root}: found no {pattern.replace('{split}', '<split>')}, expected the "
             "json of COCO (data.options.annotations)"
         )
-    return {name: there[name] for name in needed(list(there), splits)}
+    return {name: there[name] for name in select_splits(list(there), splits)}
 
 
 def _same_categories(first: CocoTable, second: CocoTable) -> bool:
@@ -216,7 +216,7 @@ def _split(
     )
     number = np.full(len(there), -1)
     number[rows] = np.arange(len(rows))
-    file, name, stored = picture_files(folder, [found[i] or "" for i in rows])
+    file, name, stored = image_files(folder, [found[i] or "" for i in rows])
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = displayed_size(file(i))

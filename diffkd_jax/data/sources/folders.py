@@ -1,11 +1,11 @@
-"""Pictures in one directory a class."""
+"""Data sets with one folder of images for each class."""
 
 import collections
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,83 +15,96 @@ from ..images.decoding import IMAGE_ENDINGS, Encoded
 from ..split import Dataset, Split, Stored, some_of
 
 LOG = logging.getLogger(__name__)
-# What systems and their tools leave beside the files of people.
-OF_SYSTEMS = {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN"}
-BELOW = "in directories below"
-MOST_COUNTED = 10_000  # of what is left out: the log needs no more
+# Folders that operating systems and storage devices create beside the user's files.
+SYSTEM_NAMES = {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN"}
+_BELOW = "in directories below"
+MAX_COUNTED = 10_000  # files left out below a class; the log needs no exact number
 
 
 def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
-    """Pictures in ``<split>/<class>/<file>``; classes are sorted by name.
+    """Loads images ``<split>/<class>/<file>``; classes are sorted by name.
 
-    Folders are one class where their names differ in their Unicode form alone.
+    Folders whose names differ only in their Unicode form are one class.
 
-    A class is a directory with at least one file that ends in one of
-    :data:`PICTURES`; other files, and directories below a class, are left out and
-    counted in the log, those of directories below up to :data:`MOST_COUNTED` and no
-    links followed. Hidden files and directories are left out silently. A file that
-    cannot be read later, such as a link that leads nowhere, counts as a picture that
-    does not decode.
+    A class is a folder with at least one file that has an ending of
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Other files, and folders
+    below a class, are left out, and the log says how many files that are; it counts at
+    most :data:`MAX_COUNTED` below folders, and does not follow links. Hidden files and
+    folders are left out silently. A file that cannot be read later, such as a broken
+    link, counts as an image that does not decode.
 
     Args:
-      path: directory of the splits.
-      splits: those that are needed, where all of them are there; the directories
-        beside them are then not looked at. All by default.
+      path: folder of the splits.
+      splits: names of the splits to load; all by default, or if one of them is missing.
+        Folders of other splits are not searched.
+
+    Raises:
+      ValueError: there is no image.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     folder = pathlib.Path(root, "train/cat")
+    ...     folder.mkdir(parents=True)
+    ...     (folder / "1.jpeg").touch()
+    ...     load_folder(root).class_names
+    ('cat',)
     """
     root = require_path(path)
-    there = visible_folders(root)
-    found = {
+    folders_of_splits = list_folders(root)
+    files_by_split = {
         split: {
-            name: _files(root / split / name) for name in visible_folders(root / split)
+            name: _files(root / split / name) for name in list_folders(root / split)
         }
-        for split in needed(there, splits)
+        for split in select_splits(folders_of_splits, splits)
     }
-    for split, classes in found.items():
+    for split, classes in files_by_split.items():
         _report_left_out(root / split, {k: other for k, (_, other) in classes.items()})
     names = unique_names(
-        k for c in found.values() for k, (files, _) in c.items() if files
+        k for c in files_by_split.values() for k, (files, _) in c.items() if files
     )
     if not names:
         raise ValueError(
-            f"{path}: found no pictures, expected <split>/<class>/<file>, such as "
+            f"{path}: found no images, expected <split>/<class>/<file>, such as "
             f"train/cat/1.jpeg, ending in one of {list(IMAGE_ENDINGS)}"
         )
-    made = {}
-    for split, classes in found.items():
-        folders = _by_class(root / split, classes)
+    loaded = {}
+    for split, classes in files_by_split.items():
+        folders_of_class = _by_class(root / split, classes)
         pairs = [
             (os.path.join(split, folder, file), k)
             for k, name in enumerate(names)
-            for folder in folders.get(normalise_name(name), ())
+            for folder in folders_of_class.get(normalise_name(name), ())
             for file in classes[folder][0]
         ]
         if pairs:
-            made[split] = _file_split(root, *zip(*pairs, strict=True))
-    return Dataset(made, tuple(printable_name(name) for name in names))
+            loaded[split] = _file_split(root, *zip(*pairs, strict=True))
+    return Dataset(loaded, tuple(printable_name(name) for name in names))
 
 
-def _by_class(where: pathlib.Path, folders: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the folders of each class, whose name is in normal form."""
+def _by_class(
+    split_folder: pathlib.Path, folders: Iterable[str]
+) -> dict[str, list[str]]:
+    """Returns the folders of each class, by the normal form of its name."""
     classes: dict[str, list[str]] = {}
     for folder in folders:
         classes.setdefault(normalise_name(folder), []).append(folder)
-    if twins := [name for name, found in classes.items() if len(found) > 1]:
+    if twins := [name for name, spellings in classes.items() if len(spellings) > 1]:
         LOG.warning(
-            "%s: several folders whose names differ in their Unicode form alone, taken "
-            "as one class each: %s",
-            printable_name(str(where)),
+            "%s: several folders whose names differ only in their Unicode form, merged "
+            "to one class: %s",
+            printable_name(str(split_folder)),
             printable_name(some_of(twins)),
         )
     return classes
 
 
 class Files(NamedTuple):
-    """Image files, read when they are asked for.
+    """Image files that are read on demand.
 
     Attributes:
-      read: row to the file.
-      name: row to its path, as a person would look for it.
-      stored: how they are stored.
+      read: function from a row to the file.
+      name: function from a row to its path, as shown to the user.
+      stored: how the files are stored.
     """
 
     read: Callable[[int], Encoded]
@@ -99,38 +112,48 @@ class Files(NamedTuple):
     stored: Stored
 
 
-def picture_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
-    """Returns image files by their row.
+def image_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
+    """Returns functions that read and name image files by row.
 
     Args:
-      root: what the paths are relative to.
-      paths: of the images.
+      root: folder that the paths are relative to.
+      paths: paths of the images.
+
+    >>> image_files(pathlib.Path("data"), ["1.png"]).name(0)
+    'data/1.png'
     """
-    # An array, since workers get a copy: a list of a million paths would be slow.
-    places = np.array([os.fsencode(path) for path in paths])
+    # An array, since each worker gets a copy; a list of a million paths would be slow.
+    encoded_paths = np.array([os.fsencode(path) for path in paths])
 
-    def full(index):
-        return os.path.join(root, os.fsdecode(places[index]))
+    def full_path(index: int) -> str:
+        return os.path.join(root, os.fsdecode(encoded_paths[index]))
 
-    def name(index):
-        return printable_name(full(index))
+    def name(index: int) -> str:
+        return printable_name(full_path(index))
 
-    def read(index):
-        data, fault = content(full(index))
+    def read(index: int) -> Encoded:
+        data, fault = read_file(full_path(index))
         return Encoded(data, name(index), fault=fault)
 
-    def size(index):
+    def size(index: int) -> int:
         try:
-            return os.stat(full(index)).st_size
+            return os.stat(full_path(index)).st_size
         except OSError:
             return -1
 
-    bare = lambda index: content(full(index))[0]
-    return Files(read, name, Stored(bare, size, places, os.fsencode(root)))
+    read_bytes = lambda index: read_file(full_path(index))[0]
+    return Files(read, name, Stored(read_bytes, size, encoded_paths, os.fsencode(root)))
 
 
-def content(file: str) -> tuple[bytes, str]:
-    """Returns the bytes of a file, and "" or why it cannot be read."""
+def read_file(file: str) -> tuple[bytes, str]:
+    """Returns the bytes of a file, and why it could not be read, or "".
+
+    Args:
+      file: path of the file.
+
+    >>> read_file("missing.png")[0]
+    b''
+    """
     try:
         with open(file, "rb") as stream:
             return stream.read(), ""
@@ -141,72 +164,93 @@ def content(file: str) -> tuple[bytes, str]:
         return b"", f"found no file that can be read: {error.strerror or error}"
 
 
-def needed(there: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """Those of the splits that are asked for, if they are all there; else all.
+def select_splits(available: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Returns the requested splits, or all if none is requested or one is missing.
 
-    >>> needed(["test", "train"], ["train"]), needed(["test", "train"], ["val"])
+    Args:
+      available: names of the splits of a data set.
+      splits: names of the requested splits.
+
+    >>> available = ["test", "train"]
+    >>> select_splits(available, ["train"]), select_splits(available, ["val"])
     (['train'], ['test', 'train'])
     """
-    wanted = [name for name in there if name in splits]
-    return wanted if len(wanted) == len(set(splits)) > 0 else list(there)
+    wanted = [name for name in available if name in splits]
+    return wanted if len(wanted) == len(set(splits)) > 0 else list(available)
 
 
-def visible_folders(root: pathlib.Path) -> list[str]:
-    """Names of the folders in another one but for what systems leave there.
+def list_folders(root: pathlib.Path) -> list[str]:
+    """Returns the names of the folders in a folder, sorted.
 
-    The log names links that lead nowhere: they may have been folders.
+    Hidden folders, and those that operating systems create, are left out. The log names
+    broken links, which may have been folders.
+
+    Args:
+      root: the folder to search.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("train", ".cache", "lost+found"):
+    ...         pathlib.Path(root, name).mkdir()
+    ...     list_folders(pathlib.Path(root))
+    ['train']
     """
     with os.scandir(root) as entries:
-        seen = [e for e in entries if e.name[0] != "." and e.name not in OF_SYSTEMS]
-    lost = [e.name for e in seen if e.is_symlink() and not os.path.exists(e.path)]
-    if lost:
+        visible = [
+            e for e in entries if e.name[0] != "." and e.name not in SYSTEM_NAMES
+        ]
+    broken_links = [
+        e.name for e in visible if e.is_symlink() and not os.path.exists(e.path)
+    ]
+    if broken_links:
         LOG.warning(
             "%s: links that lead nowhere, left out: %s",
             printable_name(str(root)),
-            printable_name(some_of(sorted(lost))),
+            printable_name(some_of(sorted(broken_links))),
         )
-    return sorted(e.name for e in seen if e.is_dir())
+    return sorted(e.name for e in visible if e.is_dir())
 
 
 def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:
-    """Names of pictures, and how many files of which ending are left out."""
-    pictures, others = [], collections.Counter[str]()
+    """Returns the names of images, and the number of other files for each ending."""
+    images, others = [], collections.Counter[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name[0] == "." or entry.name in OF_SYSTEMS:
+            if entry.name[0] == "." or entry.name in SYSTEM_NAMES:
                 continue
             if entry.is_dir():
-                if not entry.is_symlink() and others[BELOW] < MOST_COUNTED:
-                    others[BELOW] += _count(entry.path, MOST_COUNTED - others[BELOW])
+                if not entry.is_symlink() and others[_BELOW] < MAX_COUNTED:
+                    others[_BELOW] += _count(entry.path, MAX_COUNTED - others[_BELOW])
             elif entry.name.lower().endswith(IMAGE_ENDINGS) and (
                 entry.is_file() or entry.is_symlink()
             ):
-                pictures.append(entry.name)  # a link that leads nowhere is told later
+                images.append(entry.name)  # a broken link is reported when it is read
             else:
                 others[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
-    return sorted(pictures), +others
+    return sorted(images), +others
 
 
-def _count(folder: str, most: int) -> int:
-    """Files below a directory that are not hidden, counted up to ``most``.
+def _count(folder: str, limit: int) -> int:
+    """Returns the number of visible files below a folder, counted up to a limit.
 
-    Links to directories are not followed: they may lead out of the data.
+    Links to folders are not followed: they may lead out of the data.
     """
     count = 0
     for _, _, names in os.walk(folder):
         count += sum(name[0] != "." for name in names)
-        if count >= most:
-            return most
+        if count >= limit:
+            return limit
     return count
 
 
 def _report_left_out(
-    folder: pathlib.Path, classes: dict[str, collections.Counter[str]]
+    folder: pathlib.Path, counts_by_class: dict[str, collections.Counter[str]]
 ) -> None:
+    """Logs how many files of each class are left out, and their endings."""
     texts = [
         f"{printable_name(name)} {others.total()} "
         f"({printable_name(some_of(sorted(others)))})"
-        for name, others in classes.items()
+        for name, others in counts_by_class.items()
         if others
     ]
     if texts:
@@ -219,11 +263,14 @@ def _report_left_out(
         )
 
 
-def _file_split(root: pathlib.Path, files: Sequence[str], labels) -> Split:
-    read, name, stored = picture_files(root, files)
+def _file_split(
+    root: pathlib.Path, files: Sequence[str], labels: Sequence[int]
+) -> Split:
+    """Creates a split of image files and their labels."""
+    read, name, stored = image_files(root, files)
     label = np.array(labels, np.int32)
 
-    def fetch(indices):
+    def fetch(indices: np.ndarray) -> dict[str, Any]:
         images = [read(i) for i in indices]
         return {"image": images, "target": {"label": label[indices]}}
 

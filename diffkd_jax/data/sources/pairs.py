@@ -1,4 +1,4 @@
-"""Picture files with a mask file each, in folders of their own."""
+"""Image files with one mask file each, in folders of their own."""
 
 import collections
 import logging
@@ -23,7 +23,7 @@ from ..images.decoding import IMAGE_ENDINGS
 from ..images.masks import MAX_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from ..split import Dataset, Doubt, Split, some_of
 from ..suspects import repeated
-from .folders import OF_SYSTEMS, content, needed, picture_files, visible_folders
+from .folders import SYSTEM_NAMES, image_files, list_folders, read_file, select_splits
 
 LOG = logging.getLogger(__name__)
 
@@ -37,30 +37,38 @@ def load_masks(
     colours: Any = "",
     turn: bool = True,
 ) -> Dataset:
-    """Pictures ``images/<split>/NAME.jpg``, masks ``masks/<split>/NAME.png``.
+    """Loads images ``images/<split>/NAME.jpg`` with masks ``masks/<split>/NAME.png``.
 
-    A name may hold folders. Names are compared as they are, then in one Unicode form,
-    then with ``%20`` and the like as what they stand for; pictures without a mask and
-    masks without a picture are left out, counted and named in the log. Hidden files are
-    left out silently.
+    ``NAME`` may hold folders. A mask belongs to the image of the same name. Names are
+    compared as they are, then in one Unicode form, then with ``%20`` and the like
+    decoded. Images without a mask and masks without an image are left out, counted and
+    named in the log. Hidden files are left out silently.
 
     Args:
-      path: folder of ``images`` and ``masks``.
-      splits: those that are needed, all by default.
-      classes: their names, as a tuple or with commas between, or how many; else the
-        lines of ``<path>/classes.txt``.
-      mapping: ``"<value in the file>:<class or 255> ..."``; values that are not named
-        stay. ``"0:0 255:1"`` for masks of 0 and 255, ``"0:255 1:0 2:1"`` where 0 is
-        void.
+      path: folder that holds ``images`` and ``masks``.
+      splits: names of the splits to load; all by default, or if one of them is missing.
+      classes: names of the classes, as a tuple or separated by commas, or their number;
+        by default the lines of ``<path>/classes.txt``.
+      mapping: ``"<value in the file>:<class or 255> ..."``; other values are kept.
+        Use ``"0:0 255:1"`` for masks of 0 and 255, and ``"0:255 1:0 2:1"`` if 0 marks
+        pixels to ignore.
       colours: ``"<red>,<green>,<blue>:<class or 255> ..."`` for masks in colours.
-      turn: whether a picture is turned as its EXIF orientation says where its mask
-        fits both ways.
+      turn: if true, turn an image by its EXIF orientation if its mask fits both ways.
 
     Raises:
-      ValueError: no pairs, two pictures of one name, or options that cannot be.
+      ValueError: there are no pairs, two images have one name, or an option is invalid.
+      FileNotFoundError: ``images`` or ``masks`` is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for file in ("images/train/1.jpg", "masks/train/1.png"):
+    ...         pathlib.Path(root, file).parent.mkdir(parents=True)
+    ...         pathlib.Path(root, file).touch()
+    ...     load_masks(root, classes="sky, tree").splits["train"].size
+    1
     """
     root = require_path(path)
-    names = class_list(classes, root / "classes.txt")
+    names = parse_class_names(classes, root / "classes.txt")
     rule = parse_rule(len(names), mapping, colours, turn)
     for part in ("images", "masks"):
         if not (root / part).is_dir():
@@ -68,61 +76,66 @@ def load_masks(
                 f"{root}: found no folder {part}, expected images/<split>/NAME.jpg and "
                 "masks/<split>/NAME.png"
             )
-    made = {}
-    of_masks = make_name_finder(visible_folders(root / "masks"))
-    for name in needed(visible_folders(root / "images"), splits):
-        other = of_masks(name) or name
-        pictures = _by_stem(root / "images" / name, IMAGE_ENDINGS)
-        masks = _by_stem(root / "masks" / other, (".png",))
-        pairs = _paired(pictures, masks, f"{path}: {name}", (name, other))
+    loaded = {}
+    find_mask_folder = make_name_finder(list_folders(root / "masks"))
+    for name in select_splits(list_folders(root / "images"), splits):
+        mask_folder = find_mask_folder(name) or name
+        images = _by_stem(root / "images" / name, IMAGE_ENDINGS)
+        masks = _by_stem(root / "masks" / mask_folder, (".png",))
+        pairs = _paired(images, masks, f"{path}: {name}", (name, mask_folder))
         if pairs:
-            made[name] = pair_split(root, *zip(*pairs, strict=True), rule=rule)
-    if not made:
+            loaded[name] = pair_split(root, *zip(*pairs, strict=True), rule=rule)
+    if not loaded:
         raise ValueError(
-            f"{path}: found no picture with a mask, expected images/<split>/NAME.jpg "
+            f"{path}: found no image with a mask, expected images/<split>/NAME.jpg "
             "and masks/<split>/NAME.png"
         )
-    return Dataset(made, names, {"ignore": VOID})
+    return Dataset(loaded, names, {"ignore": VOID})
 
 
-def class_list(given: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
-    """Names of classes from an option of a data set, or from the lines of a file.
+def parse_class_names(option: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
+    """Returns names of classes from an option, or from the lines of a file.
 
-    The log says which names stand twice, in any Unicode form.
+    The log says which names occur twice, in any Unicode form.
+
+    Args:
+      option: names as a list, a tuple or a text separated by commas; a number of
+        classes; or "" to read the file.
+      file: path of a file with one name on each line, which need not exist.
 
     Raises:
-      ValueError: none, or more than masks can hold.
+      ValueError: there are no names, or more than masks can hold.
 
-    >>> class_list("sky, tree"), class_list(2)
+    >>> parse_class_names("sky, tree"), parse_class_names(2)
     (('sky', 'tree'), ('0', '1'))
     """
-    option = given
-    if given == "" and file is not None and file.is_file():
+    names = option
+    if names == "" and file is not None and file.is_file():
         lines = read_text(file, MAX_LIST_BYTES).splitlines()
-        given = [line.strip() for line in lines if line.strip()]
-    if isinstance(given, str):
-        given = [name.strip() for name in given.split(",") if name.strip()]
-    if isinstance(given, float):
-        given = parse_whole_number(given)
-    if isinstance(given, int) and 0 < given <= MAX_CLASSES:
-        given = [str(k) for k in range(given)]
+        names = [line.strip() for line in lines if line.strip()]
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",") if name.strip()]
+    if isinstance(names, float):
+        names = parse_whole_number(names)
+    if isinstance(names, int) and 0 < names <= MAX_CLASSES:
+        names = [str(k) for k in range(names)]
     if (
-        not isinstance(given, list | tuple)
-        or not all(isinstance(name, str) for name in given)
-        or not 0 < len(given) <= MAX_CLASSES
+        not isinstance(names, list | tuple)
+        or not all(isinstance(name, str) for name in names)
+        or not 0 < len(names) <= MAX_CLASSES
     ):
-        at = f", or a file {file}" if file else ""
+        or_file = f", or a file {file}" if file else ""
         raise ValueError(
             f"data.options.classes: found {option!r}, expected 1 to {MAX_CLASSES} "
-            f"names with commas between, or how many there are{at}"
+            f"names with commas between, or how many there are{or_file}"
         )
-    if again := repeated([normalise_name(name) for name in given]):
+    if duplicates := repeated([normalise_name(name) for name in names]):
         LOG.warning(
-            "%s: names of classes that stand twice, kept as classes of their own: %s",
+            "%s: names of classes that occur twice, kept as separate classes: %s",
             file if option == "" else "data.options.classes",
-            some_of(given[place] for place in again),
+            some_of(names[index] for index in duplicates),
         )
-    return tuple(given)
+    return tuple(names)
 
 
 def pair_split(
@@ -133,40 +146,52 @@ def pair_split(
     rule: MaskRule | Callable[[str], MaskRule],
     doubts: Sequence[Doubt] = (),
 ) -> Split:
-    """A split of picture and mask files, read when they are asked for.
+    """Creates a split of image and mask files, which are read on demand.
 
     Args:
-      root: what the paths are relative to.
-      images: paths of the pictures.
-      masks: as many, of their masks.
-      rule: of all masks, or by path.
-      doubts: what was found in the split that cannot be right.
+      root: folder that the paths are relative to.
+      images: ``n`` paths of images.
+      masks: ``n`` paths of their masks.
+      rule: how values of masks become classes; one rule for all masks, or a function
+        from a path to a rule.
+      doubts: findings about the split.
+
+    >>> pair_split(pathlib.Path("data"), ["1.jpg"], ["1.png"], rule=MaskRule(2)).size
+    1
     """
-    picture, name, stored = picture_files(root, images)
-    # An array, since workers get a copy: a list of many paths would be slow.
-    labels = np.array([os.fsencode(f) for f in masks])
+    read_image, name, stored = image_files(root, images)
+    # An array, since each worker gets a copy; a list of many paths would be slow.
+    mask_paths = np.array([os.fsencode(f) for f in masks])
 
-    def mask(index):
-        file = os.path.join(root, os.fsdecode(labels[index]))
-        own = rule if isinstance(rule, MaskRule) else rule(file)
-        data, fault = content(file)
-        return EncodedMask(data, printable_name(file), own, fault)
+    def read_mask(index: int) -> EncodedMask:
+        file = os.path.join(root, os.fsdecode(mask_paths[index]))
+        rule_of_file = rule if isinstance(rule, MaskRule) else rule(file)
+        data, fault = read_file(file)
+        return EncodedMask(data, printable_name(file), rule_of_file, fault)
 
-    def fetch(rows):
+    def fetch(rows: np.ndarray) -> dict[str, Any]:
         return {
-            "image": [picture(i) for i in rows],
-            "target": {"label": [mask(i) for i in rows]},
+            "image": [read_image(i) for i in rows],
+            "target": {"label": [read_mask(i) for i in rows]},
         }
 
-    return Split(len(labels), fetch, name, stored=stored, doubts=tuple(doubts))
+    return Split(len(mask_paths), fetch, name, stored=stored, doubts=tuple(doubts))
 
 
-def report_missing(names: Iterable[str], what: str, where: str) -> None:
-    """Counts and names in the log what has no partner."""
+def report_missing(names: Iterable[str], what: str, split_name: str) -> None:
+    """Logs how many files have no partner, and the first of them.
+
+    Args:
+      names: names of the files.
+      what: description of the files.
+      split_name: name of the split.
+
+    >>> report_missing([], "images without a mask", "train")
+    """
     if names := sorted(names):
         LOG.warning(
             "%s: %d %s, left out: %s",
-            printable_name(where),
+            printable_name(split_name),
             len(names),
             what,
             printable_name(some_of(names, 3)),
@@ -174,56 +199,60 @@ def report_missing(names: Iterable[str], what: str, where: str) -> None:
 
 
 def _by_stem(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
-    """Files below a folder, as they are below it, without their ending to with it.
+    """Returns the files below a folder: path without ending to path.
 
     Links to folders are not followed: they may lead out of the data.
     """
-    found: dict[str, str] = {}
-    for place, below, files in os.walk(folder):
-        below[:] = sorted(n for n in below if n[0] != "." and n not in OF_SYSTEMS)
+    names: dict[str, str] = {}
+    for subfolder, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(
+            n for n in subfolders if n[0] != "." and n not in SYSTEM_NAMES
+        )
         for file in sorted(files):
-            stem, ending = os.path.splitext(os.path.relpath(f"{place}/{file}", folder))
+            stem, ending = os.path.splitext(
+                os.path.relpath(f"{subfolder}/{file}", folder)
+            )
             if file[0] == "." or ending.lower() not in endings:
                 continue
-            if stem in found:
+            if stem in names:
                 raise ValueError(
                     f"{printable_name(str(folder))}: found "
-                    f"{printable_name(found[stem])} and "
+                    f"{printable_name(names[stem])} and "
                     f"{printable_name(stem + ending)}, expected one file of each name"
                 )
-            found[stem] = stem + ending
-    return found
+            names[stem] = stem + ending
+    return names
 
 
 def _paired(
-    pictures: Mapping[str, str],
+    images: Mapping[str, str],
     masks: Mapping[str, str],
-    where: str,
+    split_name: str,
     folders: tuple[str, str],
 ) -> list[tuple[str, str]]:
-    """Paths of pictures and their masks, below the root; the others are reported."""
-    partner = {stem: stem for stem in pictures.keys() & masks.keys()}
-    rest = masks.keys() - partner.keys()
-    for form in (normalise_name, lambda stem: normalise_name(unquote(stem))):
-        by_text: dict[str, list[str]] = {}
-        for stem in rest - set(partner.values()):
-            by_text.setdefault(form(stem), []).append(stem)
-        alone = [stem for stem in pictures if stem not in partner]
-        count = collections.Counter(map(form, alone))
-        for stem in alone:
-            text = form(stem)
-            if count[text] == len(by_text.get(text, ())) == 1:
-                partner[stem] = by_text[text][0]
-    lonely = [masks[m] for m in rest - set(partner.values())]
+    """Returns pairs of image and mask below the root; logs those without a partner."""
+    partner = {stem: stem for stem in images.keys() & masks.keys()}
+    masks_left = masks.keys() - partner.keys()
+    for normalise in (normalise_name, lambda stem: normalise_name(unquote(stem))):
+        masks_by_text: dict[str, list[str]] = {}
+        for stem in masks_left - set(partner.values()):
+            masks_by_text.setdefault(normalise(stem), []).append(stem)
+        images_alone = [stem for stem in images if stem not in partner]
+        count = collections.Counter(map(normalise, images_alone))
+        for stem in images_alone:
+            text = normalise(stem)
+            if count[text] == len(masks_by_text.get(text, ())) == 1:
+                partner[stem] = masks_by_text[text][0]
+    masks_alone = [masks[m] for m in masks_left - set(partner.values())]
     report_missing(
-        [pictures[p] for p in pictures if p not in partner],
-        "pictures without a mask",
-        where,
+        [images[p] for p in images if p not in partner],
+        "images without a mask",
+        split_name,
     )
-    report_missing(lonely, "masks without a picture", where)
+    report_missing(masks_alone, "masks without an image", split_name)
     return [
         (
-            f"images/{folders[0]}/{pictures[p]}",
+            f"images/{folders[0]}/{images[p]}",
             f"masks/{folders[1]}/{masks[partner[p]]}",
         )
         for p in sorted(partner)

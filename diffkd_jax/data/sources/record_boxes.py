@@ -93,7 +93,7 @@ def box_split(
         label = np.asarray(objects["label"]).reshape(-1)
         box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
-        names.append(name_record(record, i, where))
+        names.append(_name_record(record, i, where))
         with contextlib.suppress(UnreadableImage):  # named where it is used
             sides[i] = read_size(Encoded(record["image"], names[-1]))
         parts["bbox"].append(box * np.tile(sides[i], 2))
@@ -147,7 +147,7 @@ def box_split(
     return made._replace(stored=stored, doubts=doubts)
 
 
-def name_record(record: Any, index: int, where: str) -> str:
+def _name_record(record: Any, index: int, where: str) -> str:
     """Names a record in a message."""
     for key in NAMES:
         if key in record:

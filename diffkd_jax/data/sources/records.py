@@ -13,12 +13,12 @@ from ..formats.text import read_text
 from ..images.decoding import Encoded
 from ..images.masks import EncodedMask
 from ..split import Dataset, Split, Stored, check_labels
-from .cityscapes import CLASSES, META, OF_IDS
-from .folders import needed
+from .cityscapes import CLASSES, ID_RULE, META
+from .folders import select_splits
 from .record_boxes import box_split, check_objects, has_objects
 
 # The features of Cityscapes.
-STREETS: tuple[str, ...] = ("image_left", "segmentation_label")
+CITYSCAPES_FEATURES: tuple[str, ...] = ("image_left", "segmentation_label")
 
 
 def load_tfds(
@@ -54,21 +54,21 @@ def load_tfds(
         builder = tfds.builder(name, data_dir=path)
         where = f"tfds {name}"
         features = builder.info.features
-        masked = features is not None and set(STREETS) <= set(features)
+        masked = features is not None and set(CITYSCAPES_FEATURES) <= set(features)
         boxed = not masked and has_objects(features)
         files: tuple[str, ...] = ("image",)
         if boxed:
             channels, classes = 3, check_objects(features, where)
         elif masked:
             _check_streets(features, where)
-            channels, files, classes = 3, STREETS, CLASSES
+            channels, files, classes = 3, CITYSCAPES_FEATURES, CLASSES
         else:
             channels, encoded, classes = _check_features(features, where)
             files = files if encoded else ()
         decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
         made = {}
         there = list(builder.info.splits)
-        for split in needed(there, splits) if boxed else there:
+        for split in select_splits(there, splits) if boxed else there:
             source = builder.as_data_source(split=split, decoders=decoders)
             at = f"{where}: {split}"
             if boxed:
@@ -183,7 +183,7 @@ def _record_split(source, channels: int, classes: int, where: str) -> Split:
 def _check_streets(features: Any, where: str) -> None:
     import tensorflow_datasets as tfds
 
-    for name, channels in zip(STREETS, (3, 1), strict=True):
+    for name, channels in zip(CITYSCAPES_FEATURES, (3, 1), strict=True):
         found = features[name]
         if (
             not isinstance(found, tfds.features.Image)
@@ -208,11 +208,13 @@ def _street_split(source, where: str) -> Split:
         images, masks = [], []
         rows = [int(i) for i in indices]
         for i, record in zip(rows, source.__getitems__(rows), strict=True):
-            picture, mask = (record[feature] for feature in STREETS)
+            picture, mask = (record[feature] for feature in CITYSCAPES_FEATURES)
             text = called(record, i)
             images.append(Encoded(picture, text))
-            masks.append(EncodedMask(mask, f"{text} ({STREETS[1]})", OF_IDS))
+            masks.append(
+                EncodedMask(mask, f"{text} ({CITYSCAPES_FEATURES[1]})", ID_RULE)
+            )
         return {"image": images, "target": {"label": masks}}
 
-    stored = Stored(lambda index: source[int(index)][STREETS[0]])
+    stored = Stored(lambda index: source[int(index)][CITYSCAPES_FEATURES[0]])
     return Split(len(source), fetch, name, stored=stored)

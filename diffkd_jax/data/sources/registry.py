@@ -1,4 +1,4 @@
-"""Where pictures come from: standard formats on disk, read into one structure."""
+"""The data sets that a config can name, and the function that loads one of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -39,7 +39,10 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 
 
 def options_taken(name: str) -> set[str] | None:
-    """Names of the options of a data set, or None where they are not known.
+    """Returns the names of a data set's options, or None for one that is not built in.
+
+    Args:
+      name: value of ``data.name``.
 
     >>> sorted(options_taken("scenes"))
     ['count', 'objects', 'scale', 'size']
@@ -54,19 +57,20 @@ def load(
     splits: Sequence[str] = (),
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Dataset:
-    """Opens a data set.
+    """Loads a data set by its name.
 
     Args:
-      name: a key of :data:`DATASETS`; ``tfds/<name>`` for one of TFDS; or
-        ``package.module:name`` of a function ``(path, **options) -> Dataset``, which is
-        imported.
-      path: file or directory it lies in.
-      splits: those that are needed, for sources that find others; all by default.
-      options: further arguments of the function that opens it.
+      name: a key of :data:`DATASETS`; ``tfds/<name>`` for a data set of TFDS; or
+        ``package.module:name`` for a function ``(path, **options) -> Dataset``, which
+        is imported.
+      path: file or folder of the data set.
+      splits: names of the splits to load, for loaders that can leave out the others;
+        all by default.
+      options: further arguments of the loader, ``data.options``.
 
     Raises:
-      ValueError: no such data set, or damaged or inconsistent files.
-      FileNotFoundError: a missing file, with what was expected.
+      ValueError: the name is unknown, or files are damaged or inconsistent.
+      FileNotFoundError: a file is missing; the message says what was expected.
 
     >>> data = load("fashion_mnist_embedded")
     >>> data.splits["train"].size, data.splits["test"].size, len(data.class_names)
@@ -80,12 +84,12 @@ def load(
                 "expected a diffkd_jax.data.Dataset"
             )
         return loaded
-    key, _, argument = name.partition("/")
-    if key not in DATASETS or bool(argument) != (key == "tfds"):
+    key, _, tfds_name = name.partition("/")
+    if key not in DATASETS or bool(tfds_name) != (key == "tfds"):
         names = [f"{k}/<name>" if k == "tfds" else k for k in DATASETS]
         raise ValueError(f"data.name: found {name!r}, expected one of {names}")
     function = DATASETS[key]
-    given: tuple[Any, ...] = (path, argument) if argument else (path,)
+    arguments: tuple[Any, ...] = (path, tfds_name) if tfds_name else (path,)
     if "splits" in keywords(function):
-        given = (*given, splits)
-    return call(function, options, "data.options", *given)
+        arguments = (*arguments, splits)
+    return call(function, options, "data.options", *arguments)

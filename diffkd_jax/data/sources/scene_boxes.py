@@ -51,7 +51,7 @@ def load_scene_boxes(
 
 def _fetch(number: int, recipe: Recipe, rows: np.ndarray) -> dict[str, Any]:
     found = scenes(number, recipe, rows)
-    each = [boxes_of(scene) for scene in found]
+    each = [_visible_objects(scene) for scene in found]
     counts = [0, *(len(one.boxes) for one in each)]
     flat = {k: np.concatenate([getattr(x, k) for x in each]) for k in Objects._fields}
     objects = Objects(**flat | {"offsets": np.cumsum(counts)})
@@ -61,13 +61,13 @@ def _fetch(number: int, recipe: Recipe, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def boxes_of(scene: Scene) -> Objects:
+def _visible_objects(scene: Scene) -> Objects:
     """The objects of one scene of which anything is visible, in order of painting.
 
     >>> owner = np.array([[0, 1, 1], [2, 1, 0]], np.int32)
     >>> scene = Scene(None, owner, np.array([0, 4, 9]), np.array([2, 3, 1]),
     ...     np.array([False, False, True]))
-    >>> found = boxes_of(scene)
+    >>> found = _visible_objects(scene)
     >>> found.boxes.tolist(), found.classes.tolist(), found.ignored.tolist()
     ([[1.0, 0.0, 3.0, 2.0], [0.0, 1.0, 1.0, 2.0]], [3, 8], [False, True])
     """

@@ -22,7 +22,7 @@ PALETTE = (
 TABLE = {64: (4, (0.7, 1.5)), 96: (6, (0.7, 1.9)), 128: (8, (0.7, 2.4))}
 SEEN = 20  # levels of an item above which it covers what is behind it
 LEAST_SHARE, LEAST_PIXELS = 0.35, 20  # of an object that is visible, to be one
-MOST_SCENES = 10_000_000
+MAX_SCENES = 10_000_000
 
 
 class Recipe(NamedTuple):
@@ -103,7 +103,7 @@ def plan(size: int, count: int, objects: int, scale: Any) -> tuple[Recipe, dict]
     """
     for name, value, least, most in (
         ("size", size, 32, 512),
-        ("count", count, 4, MOST_SCENES),
+        ("count", count, 4, MAX_SCENES),
         ("objects", objects, 0, 64),
     ):
         if not isinstance(value, int) or not least <= value <= most:

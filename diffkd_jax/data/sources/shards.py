@@ -24,12 +24,12 @@ from ..formats.text import (
 from ..images.decoding import IMAGE_ENDINGS, Encoded, describe_reason
 from ..split import MAX_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
 from ..suspects import note_doubts, repeated
-from .folders import OF_SYSTEMS
+from .folders import SYSTEM_NAMES
 
 LOG = logging.getLogger(__name__)
 SHARD = re.compile(r"(?:.*-)?([A-Za-z]+)-\d+\.(?i:tar)")
-MOST_LABEL_BYTES = 2**20
-MOST_LOOKED_AT = 500  # images of one key in two shards
+_MAX_LABEL_BYTES = 2**20
+_MAX_COMPARED = 500  # images of one key in two shards
 
 
 def load_tar(path: str) -> Dataset:
@@ -160,7 +160,7 @@ def _report_lonely(names: Sequence[str], file: pathlib.Path) -> None:
 def _is_hidden(name: str) -> bool:
     """Whether a member is hidden, or left by a system, as folders leave it out."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    return any(part[0] == "." or part in OF_SYSTEMS for part in parts)
+    return any(part[0] == "." or part in SYSTEM_NAMES for part in parts)
 
 
 def _twice(first: str, second: str) -> ValueError:
@@ -172,10 +172,10 @@ def _twice(first: str, second: str) -> ValueError:
 
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> int:
-    if member.size > MOST_LABEL_BYTES:
+    if member.size > _MAX_LABEL_BYTES:
         raise ValueError(
             f"found {member.size} bytes in {member.name!r}, expected at most "
-            f"{MOST_LABEL_BYTES}"
+            f"{_MAX_LABEL_BYTES}"
         )
     stream = archive.extractfile(member)
     text = decode_text(stream.read() if stream else b"", repr(member.name))
@@ -233,7 +233,7 @@ def _copies(split: Split, where: str) -> tuple[Doubt, ...]:
     members = (path.partition(b"/")[2] for path in split.stored.files.tolist())
     sizes = map(split.stored.size, range(split.size))
     again = repeated([*zip(members, sizes, strict=True)])
-    looked_at = itertools.islice(again.items(), MOST_LOOKED_AT)
+    looked_at = itertools.islice(again.items(), _MAX_COMPARED)
     read = split.stored.read
     rows = [row for row, first in looked_at if read(row) == read(first)]
     text = "images stand in another shard too"

@@ -9,8 +9,8 @@ from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..images.decoding import IMAGE_ENDINGS
 from ..images.masks import VOID, MaskRule
 from ..split import Dataset, some_of
-from .folders import needed
-from .pairs import class_list, pair_split
+from .folders import select_splits
+from .pairs import pair_split, parse_class_names
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),
@@ -46,16 +46,16 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
     lists = list_split_files(root / LISTS)
     if not lists:
         raise FileNotFoundError(f"{root}: found no {LISTS}/*.txt, expected train.txt")
-    wanted = needed([file.stem for file in lists], splits)
+    wanted = select_splits([file.stem for file in lists], splits)
     pictures = make_stem_finder(root / "JPEGImages", IMAGE_ENDINGS)
     masks = make_stem_finder(root / "SegmentationClass", (".png",))
     names, doubts = read_lists([file for file in lists if file.stem in wanted])
     given = classes != "" or (root / "classes.txt").is_file()
     of_voc = all(OF_VOC.fullmatch(name) for found in names.values() for name in found)
     if given:
-        called = class_list(classes, root / "classes.txt")
+        called = parse_class_names(classes, root / "classes.txt")
     else:
-        called = CLASSES if of_voc else class_list(len(CLASSES))
+        called = CLASSES if of_voc else parse_class_names(len(CLASSES))
     made = {}
     for file in (file for file in lists if file.stem in wanted):
         pairs = [(pictures(name), masks(name)) for name in names[file.stem]]

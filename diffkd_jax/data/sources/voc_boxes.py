@@ -20,8 +20,8 @@ from ..images.exif import as_annotated
 from ..images.objects import Read, collect, object_split
 from ..split import Dataset, Doubt, Split, some_of
 from ..suspects import note_same_files
-from .folders import content, needed, picture_files, visible_folders
-from .pairs import class_list
+from .folders import image_files, list_folders, read_file, select_splits
+from .pairs import parse_class_names
 from .voc import CLASSES
 
 LOG = logging.getLogger(__name__)
@@ -82,11 +82,11 @@ def load_voc_boxes(
     root = require_path(path)
     lists = [f for f in list_split_files(root / LISTS) if not _of_a_class(f.stem)]
     given = classes != "" or (root / "classes.txt").is_file()
-    names = class_list(classes, root / "classes.txt") if given else ()
+    names = parse_class_names(classes, root / "classes.txt") if given else ()
     found: dict[str, list[_File]] = {}
     doubts: dict[str, tuple[Doubt, ...]] = {}
     if lists:
-        wanted = needed([file.stem for file in lists], splits)
+        wanted = select_splits([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
         listed, doubts = read_lists([file for file in lists if file.stem in wanted])
         xml = make_stem_finder(root / "Annotations", (".xml",))
@@ -97,9 +97,9 @@ def load_voc_boxes(
                 for stem in stems
             ]
     else:
-        folders = [name for name in visible_folders(root) if _xml(root / name)]
+        folders = [name for name in list_folders(root) if _xml(root / name)]
         places = {name: name for name in folders} or {"train": ""}
-        for split in needed(list(places), splits) if names else places:
+        for split in select_splits(list(places), splits) if names else places:
             files, read = _xml(root / places[split]), _reader(root, places[split])
             found[split] = [read(os.path.join(places[split], f)) for f in files]
         if not any(found.values()):
@@ -114,8 +114,8 @@ def load_voc_boxes(
                 "expected some, or names of classes for a set without objects "
                 "(data.options.classes)"
             )
-        names = names or class_list(tuple(unique_names(used)))
-        found = {split: found[split] for split in needed(list(found), splits)}
+        names = names or parse_class_names(tuple(unique_names(used)))
+        found = {split: found[split] for split in select_splits(list(found), splits)}
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
     options["drop_doubles"] = drop_doubles
     made = {
@@ -155,7 +155,7 @@ def _reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
             with open(root / xml, "rb") as stream:
                 entry = read_annotation(stream.read(MAX_BYTES + 1), where)
         except OSError as error:
-            fault = content(os.path.join(root, xml))[1]  # such as a link to nowhere
+            fault = read_file(os.path.join(root, xml))[1]  # such as a link to nowhere
             raise ValueError(f"{where}: {fault or error}") from None
         there = images(stem or os.path.splitext(os.path.basename(xml))[0])
         file = there[0] if there else named(entry.filename) if entry.filename else None
@@ -206,7 +206,7 @@ def _split(
                 f"{strange[0][:60]!r}, expected one of {some_of(names, 20)}"
             )
     number = {name: k for k, name in enumerate(names)}
-    picture, name, stored = picture_files(root, [file.picture or "" for file in files])
+    picture, name, stored = image_files(root, [file.picture or "" for file in files])
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = displayed_size(picture(i))

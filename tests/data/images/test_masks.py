@@ -364,8 +364,8 @@ def test_folders_are_paired_by_name(tmp_path, caplog):
         ["d e.jpg", "c.jpg"]
     )
     text = caplog.text
-    assert "1 pictures without a mask, left out: a.jpg" in text
-    assert "2 masks without a picture, left out: A.png, b.png" in text
+    assert "1 images without a mask, left out: a.jpg" in text
+    assert "2 masks without an image, left out: A.png, b.png" in text
 
 
 def test_what_folders_lack_is_named(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.masks import EncodedMask, WrongMask, read_mask
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.cityscapes import CLASSES, IDS, PALETTE, rule_of
+from diffkd_jax.data.sources.cityscapes import CLASSES, IDS, PALETTE, choose_rule
 from diffkd_jax.data.transforms import masks as masks_of_views
 from tests.data.images.test_masks import ODD, right
 from tests.helpers.data_options import data_options
@@ -53,7 +53,7 @@ def classes_of(split):
 
 @pytest.mark.parametrize("name", [LABEL_IDS, TRAIN_IDS])
 def test_the_file_s_name_decides_what_its_values_are(name):
-    mask = EncodedMask((ODD / name).read_bytes(), name, rule_of(name))
+    mask = EncodedMask((ODD / name).read_bytes(), name, choose_rule(name))
     np.testing.assert_array_equal(read_mask(mask), right(name))
 
 
@@ -63,7 +63,7 @@ def test_ids_become_the_same_classes_in_every_split(root, caplog):
     for split in data.splits.values():
         for classes in classes_of(split):
             np.testing.assert_array_equal(classes, right(LABEL_IDS))
-    assert "test: 1 pictures without a mask" in caplog.text
+    assert "test: 1 images without a mask" in caplog.text
     assert data.class_names[:2] == ("road", "sidewalk")
     assert data.meta["palette"][13] == [0, 0, 142]  # cars are blue
     assert len(CLASSES) == len(PALETTE) == len(IDS) == 19
@@ -88,8 +88,8 @@ def test_pictures_and_masks_without_each_other_are_named(root, caplog):
     (root / "gtFine/val/bonn/bonn_000000_000019_gtFine_labelIds.png").unlink()
     data = registry.load("cityscapes", str(root))
     assert {k: split.size for k, split in data.splits.items()} == {"train": 2}
-    assert "masks without a picture, left out: aachen/aachen_000000_0000" in caplog.text
-    assert "pictures without a mask, left out: bonn/bonn_000000_000019_" in caplog.text
+    assert "masks without an image, left out: aachen/aachen_000000_0000" in caplog.text
+    assert "images without a mask, left out: bonn/bonn_000000_000019_" in caplog.text
 
 
 def test_what_is_no_cityscapes_is_named(tmp_path, root):
@@ -97,7 +97,7 @@ def test_what_is_no_cityscapes_is_named(tmp_path, root):
         registry.load("cityscapes", str(tmp_path / "nowhere"))
     shutil.rmtree(root / "gtFine/train")
     shutil.rmtree(root / "gtFine/val")
-    with pytest.raises(ValueError, match="found no picture with a mask, expected such"):
+    with pytest.raises(ValueError, match="found no image with a mask, expected such"):
         registry.load("cityscapes", str(root))
     shutil.rmtree(root / "gtFine")
     with pytest.raises(FileNotFoundError, match="found no folder gtFine"):

@@ -77,7 +77,7 @@ def test_what_is_left_out_is_counted_by_class(folder, caplog):
 
 
 def test_what_lies_below_is_counted_to_a_bound(folder, caplog, monkeypatch):
-    monkeypatch.setattr(folders, "MOST_COUNTED", 3, raising=False)
+    monkeypatch.setattr(folders, "MAX_COUNTED", 3, raising=False)
     write(folder, *(f"train/dog/more{i}/{k}.png" for i in "ab" for k in range(5)))
     registry.load("folder", str(folder))
     (text,) = messages(caplog)

@@ -333,7 +333,7 @@ def truncated_npz(path, grey, colour, label):
 
 
 def empty_folder(path, grey, colour, label):
-    return "folder", str(path), "found no pictures"
+    return "folder", str(path), "found no images"
 
 
 def no_shards(path, grey, colour, label):
