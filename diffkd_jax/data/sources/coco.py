@@ -36,42 +36,44 @@ def load_coco(
     turn: bool = True,
     drop_doubles: bool = False,
 ) -> Dataset:
-    """Pictures with boxes as COCO has them: one json a split, and a folder of files.
+    """Loads images with boxes as COCO stores them: a json and a folder for each split.
 
-    Classes are the categories in order of their ids, which ``meta`` keeps as
-    ``category_ids``. Where a picture has an EXIF orientation, the size in the json
-    says whether it is turned. File names are taken as they are, then with backslashes
-    as slashes and ``%20`` as what it stands for, then in another Unicode form, always
-    below the folder. A file under several ids, and annotations with the same picture,
-    class and box, are counted in the log.
+    Classes are the categories in order of their ids, which ``meta`` holds as
+    ``category_ids``. If an image has an EXIF orientation, the size in the json tells
+    whether the image is turned. File names are tried as they are, then with backslashes
+    as slashes and ``%20`` decoded, then in another Unicode form; they are searched only
+    below the folder. Files that occur under several ids, and annotations with the same
+    image, class and box, are counted in the log.
 
     Args:
-      path: folder of both.
-      splits: those that are needed, all by default.
-      annotations: path of the json below it, ``{split}`` for the split's name; without
-        that there is one split, "train".
-      images: folder of the pictures below it, likewise.
-      crowd_objects: whether what ``iscrowd`` marks are objects like others.
-      drop_unused: whether categories without an annotation are no classes.
-      corners: whether a box is left, top, right, bottom in the file, against the
-        format.
-      box_area: whether areas are those of the boxes, whatever the file says.
-      skip_missing: whether pictures without a file are left out, not refused.
-      turn: whether a picture is turned as its EXIF orientation says where its size fits
-        both ways.
-      drop_doubles: whether of objects with the same image, class and box the first
-        alone is kept, where an export holds them twice.
+      path: folder that holds the jsons and the images.
+      splits: names of the splits to load; all by default, or if one of them is missing.
+      annotations: path of a json below ``path``, with ``{split}`` for the name of the
+        split. Without ``{split}`` there is one split, "train".
+      images: folder of the images below ``path``, with ``{split}`` likewise.
+      crowd_objects: if true, annotations marked ``iscrowd`` are objects like others.
+      drop_unused: if true, categories without an annotation are not classes.
+      corners: if true, a box is left, top, right, bottom in the file, which deviates
+        from the format.
+      box_area: if true, areas are computed from the boxes, and those in the file
+        ignored.
+      skip_missing: if true, images without a file are left out; if false, they are
+        refused.
+      turn: if true, turn an image by its EXIF orientation if its size fits both ways.
+      drop_doubles: if true, keep only the first of objects with the same image, class
+        and box, which some exports hold twice.
 
     Raises:
-      ValueError: a json that cannot be right, splits of other categories, pictures
-        without a file, or an option that leads out of the folder.
-      FileNotFoundError: no json.
+      ValueError: a json is invalid, splits have different categories, an image has no
+        file, or an option leads out of the folder.
+      FileNotFoundError: there is no json.
     """
     root = require_path(path)
     files = _files(root, annotations, splits)
-    # Names of splits are those of files: they may hold dots as well.
+    # A split has the name of its file, which may hold dots.
     folders = {
-        name: root / _below("images", images.replace("{split}", name)) for name in files
+        name: root / _inside("images", images.replace("{split}", name))
+        for name in files
     }
     tables = {
         name: read_coco_table(
@@ -86,24 +88,24 @@ def load_coco(
                 f"{table.file}: found other categories than in {first.file}, expected "
                 "one list of ids and names"
             )
-    _name_twins(first)
+    _report_shared_names(first)
     classes = _classes(tables, drop_unused)
     names = tuple(name for _, name in (first.categories[k] for k in classes))
     number = np.full(len(first.categories), -1)
     number[classes] = np.arange(len(classes))
-    made = {}
+    loaded = {}
     for name in list(tables):
         table = tables.pop(name)
-        found = table.found._replace(classes=number[table.found.classes])
-        table = table._replace(found=found)
+        annotated = table.found._replace(classes=number[table.found.classes])
+        table = table._replace(found=annotated)
         options = {"turn": turn, "drop_doubles": drop_doubles}
-        made[name] = _split(table, folders[name], skip_missing, **options)
+        loaded[name] = _split(table, folders[name], skip_missing, **options)
     ids = [first.categories[k][0] for k in classes]
-    return Dataset(made, names, {"category_ids": ids})
+    return Dataset(loaded, names, {"category_ids": ids})
 
 
-def _below(option: str, path: str) -> str:
-    """A path without detours; ValueError, naming the option, for one that leads out."""
+def _inside(option: str, path: str) -> str:
+    """Returns a normalised path; refuses one that leads out of the folder."""
     path = posixpath.normpath(path)
     if leaves_folder(path):
         raise ValueError(
@@ -115,60 +117,61 @@ def _below(option: str, path: str) -> str:
 def _files(
     root: pathlib.Path, pattern: str, splits: Sequence[str]
 ) -> dict[str, pathlib.Path]:
-    """The json of each split that is needed."""
-    pattern = _below("annotations", pattern)
+    """Returns the json of each split to load."""
+    pattern = _inside("annotations", pattern)
     before, split, after = pattern.partition("{split}")
     if split:
-        found = sorted(root.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
-        paths = [file.relative_to(root).as_posix() for file in found]
-        there = {
+        matches = sorted(root.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
+        paths = [file.relative_to(root).as_posix() for file in matches]
+        files = {
             path[len(before) : len(path) - len(after)]: file
-            for path, file in zip(paths, found, strict=True)
+            for path, file in zip(paths, matches, strict=True)
         }
     else:
-        there = {"train": root / pattern}
-    there = {
+        files = {"train": root / pattern}
+    files = {
         name: file
-        for name, file in there.items()
-        if file.is_file() and not file.name.startswith("._")  # of a Mac
+        for name, file in files.items()
+        if file.is_file() and not file.name.startswith("._")  # metadata of macOS
     }
-    if not there:
+    if not files:
         raise FileNotFoundError(
             f"{root}: found no {pattern.replace('{split}', '<split>')}, expected the "
             "json of COCO (data.options.annotations)"
         )
-    return {name: there[name] for name in select_splits(list(there), splits)}
+    return {name: files[name] for name in select_splits(list(files), splits)}
 
 
 def _same_categories(first: CocoTable, second: CocoTable) -> bool:
+    """Returns whether two files have the same categories."""
     ids, names = zip(*first.categories, strict=True)
     other_ids, other_names = zip(*second.categories, strict=True)
     return ids == other_ids and are_same_names(names, other_names)
 
 
-def _name_twins(table: CocoTable) -> None:
-    """Says in the log which categories have one name."""
+def _report_shared_names(table: CocoTable) -> None:
+    """Logs which categories have the same name."""
     ids: dict[str, list[str]] = {}
-    for own, name in table.categories:
-        ids.setdefault(normalise_name(name), []).append(str(own))
-    twins = {name: found for name, found in ids.items() if len(found) > 1}
-    if twins:
+    for category_id, name in table.categories:
+        ids.setdefault(normalise_name(name), []).append(str(category_id))
+    shared = {name: same for name, same in ids.items() if len(same) > 1}
+    if shared:
         LOG.warning(
-            "%s: categories of one name, kept as classes of their own: %s",
+            "%s: categories of one name, kept as separate classes: %s",
             table.file,
-            some_of(f"{n[:60]!r} (ids {some_of(found)})" for n, found in twins.items()),
+            some_of(f"{n[:60]!r} (ids {some_of(same)})" for n, same in shared.items()),
         )
 
 
 def _classes(tables: Mapping[str, CocoTable], drop_unused: bool) -> list[int]:
-    """Places of the categories that are classes; the log names those of no object."""
+    """Returns positions of categories that are classes; logs those without objects."""
     categories = next(iter(tables.values())).categories
     used = np.zeros(len(categories), bool)
     for table in tables.values():
         used[table.found.classes] = True
     unused = [categories[k] for k in np.flatnonzero(~used)]
     if unused:
-        texts = some_of(f"{name} (id {own})" for own, name in unused)
+        texts = some_of(f"{name} (id {category_id})" for category_id, name in unused)
         LOG.warning(
             "%s: %d of %d classes have no annotation%s: %s",
             ", ".join(table.file for table in tables.values()),
@@ -190,44 +193,51 @@ def _split(
     turn: bool,
     drop_doubles: bool,
 ) -> Split:
-    found = [*map(make_finder_below(folder), table.names)]
-    there = np.array([place is not None for place in found])
-    if not there.all():
-        texts = [n for n, ok in zip(table.names, there, strict=True) if not ok]
-        text = printable_name(some_of(texts, 3))
-        at = printable_name(str(folder))
-        if not skip_missing or not there.any():
-            raise ValueError(
-                f"{table.file}: found no file for {len(texts)} of {len(there)} "
-                f"pictures below {at}: {text}; expected paths below it "
-                "(data.options.images; data.options.skip_missing leaves them out)"
-            )
-        LOG.warning(
-            "%s: no file for %d of %d pictures below %s, left out: %s",
-            table.file,
-            len(texts),
-            len(there),
-            at,
-            text,
-        )
-    where, rows = table.file, np.flatnonzero(there)
-    same = note_same_files(
-        [found[i] for i in rows], where, lambda i: f"picture {table.ids[rows[i]]}"
+    """Creates the split of one json."""
+    paths = [*map(make_finder_below(folder), table.names)]
+    exists = np.array([path is not None for path in paths])
+    if not exists.all():
+        _report_missing(table, folder, exists, skip_missing)
+    rows = np.flatnonzero(exists)
+    same_files = note_same_files(
+        [paths[i] for i in rows], table.file, lambda i: f"image {table.ids[rows[i]]}"
     )
-    number = np.full(len(there), -1)
-    number[rows] = np.arange(len(rows))
-    file, name, stored = image_files(folder, [found[i] or "" for i in rows])
+    read_image, name, stored = image_files(folder, [paths[i] or "" for i in rows])
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = displayed_size(file(i))
-    kept = np.flatnonzero(there[table.found.picture])
-    annotations = table.found.of(kept)
-    annotations = annotations._replace(picture=number[annotations.picture])
-    numbers = [table.numbers[i] for i in kept]
-    objects, twice = collect(
-        annotations, sides, where, lambda i: f"annotation {numbers[i]}", drop_doubles
-    )
+        sides[i] = displayed_size(read_image(i))
+    new_row = np.full(len(exists), -1)
+    new_row[rows] = np.arange(len(rows))
+    kept_annotations = np.flatnonzero(exists[table.found.picture])
+    annotations = table.found.of(kept_annotations)
+    annotations = annotations._replace(picture=new_row[annotations.picture])
+    numbers = [table.numbers[i] for i in kept_annotations]
+    name_of = lambda i: f"annotation {numbers[i]}"
+    objects, repeats = collect(annotations, sides, table.file, name_of, drop_doubles)
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
-    read = lambda i: as_annotated(file(i), sides[i], turn)
-    made = object_split(objects, sides, ids, where, read, name)
-    return made._replace(stored=stored, doubts=(*same, *twice))
+    upright = lambda i: as_annotated(read_image(i), sides[i], turn)
+    result = object_split(objects, sides, ids, table.file, upright, name)
+    return result._replace(stored=stored, doubts=(*same_files, *repeats))
+
+
+def _report_missing(
+    table: CocoTable, folder: pathlib.Path, exists: np.ndarray, skip_missing: bool
+) -> None:
+    """Refuses images without a file, or logs that they are left out."""
+    missing = [n for n, ok in zip(table.names, exists, strict=True) if not ok]
+    shown = printable_name(some_of(missing, 3))
+    shown_folder = printable_name(str(folder))
+    if not skip_missing or not exists.any():
+        raise ValueError(
+            f"{table.file}: found no file for {len(missing)} of {len(exists)} "
+            f"images below {shown_folder}: {shown}; expected paths below it "
+            "(data.options.images; data.options.skip_missing leaves them out)"
+        )
+    LOG.warning(
+        "%s: no file for %d of %d images below %s, left out: %s",
+        table.file,
+        len(missing),
+        len(exists),
+        shown_folder,
+        shown,
+    )

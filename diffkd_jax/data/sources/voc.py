@@ -17,48 +17,49 @@ CLASSES = (
     *("cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person"),
     *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-OF_VOC = re.compile(r"(?:19|20)\d\d_\d+")  # names of its images
+VOC_NAME = re.compile(r"(?:19|20)\d\d_\d+")  # image names of VOC, such as 2007_000032
 LISTS = "ImageSets/Segmentation"
 FOLDERS = {"JPEGImages": ".jpg", "SegmentationClass": ".png"}
 
 
 def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dataset:
-    """VOC as it is unpacked: ``JPEGImages``, ``SegmentationClass``, ``ImageSets``.
+    """Loads VOC as it is unpacked: images, ``SegmentationClass`` and ``ImageSets``.
 
-    A split is a list ``ImageSets/Segmentation/<split>.txt`` of names, one for each
-    line. Images have any of the endings of
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Masks have a palette, of
-    which the indices are the classes, 255 is void. Classes have the names of VOC if all
-    images are called as those of VOC are, such as 2007_000032; in other data of this
-    layout they are numbers unless names are given.
+    Images are in ``JPEGImages``. A split is a list
+    ``ImageSets/Segmentation/<split>.txt`` with one name on each line. Images have any
+    of the endings in :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Masks have
+    a palette whose indices are the classes; 255 marks pixels to ignore. Classes have
+    the names of VOC if all images are named as in VOC, such as 2007_000032. In other
+    data of this layout they are numbers unless names are given.
 
     Args:
-      path: such as ``VOCdevkit/VOC2012``.
-      splits: those that are needed, all by default.
-      classes: their names, as a tuple or with commas between, or how many; else the
-        lines of ``<path>/classes.txt``; else there are 21.
+      path: folder of the data set, such as ``VOCdevkit/VOC2012``.
+      splits: names of the splits to load; all by default, or if one of them is missing.
+      classes: names of the classes, as a tuple or separated by commas, or their number;
+        by default the lines of ``<path>/classes.txt``, or 21 classes without this file.
 
     Raises:
-      ValueError: no names, or none such as files have; names without files.
-      FileNotFoundError: no lists.
+      ValueError: a list has no names, a line is not the name of an image, or a name has
+        no files.
+      FileNotFoundError: there are no lists.
     """
     root = require_path(path)
     lists = list_split_files(root / LISTS)
     if not lists:
         raise FileNotFoundError(f"{root}: found no {LISTS}/*.txt, expected train.txt")
     wanted = select_splits([file.stem for file in lists], splits)
-    pictures = make_stem_finder(root / "JPEGImages", IMAGE_ENDINGS)
-    masks = make_stem_finder(root / "SegmentationClass", (".png",))
+    find_images = make_stem_finder(root / "JPEGImages", IMAGE_ENDINGS)
+    find_masks = make_stem_finder(root / "SegmentationClass", (".png",))
     names, doubts = read_lists([file for file in lists if file.stem in wanted])
-    given = classes != "" or (root / "classes.txt").is_file()
-    of_voc = all(OF_VOC.fullmatch(name) for found in names.values() for name in found)
-    if given:
-        called = parse_class_names(classes, root / "classes.txt")
+    has_names = classes != "" or (root / "classes.txt").is_file()
+    is_voc = all(VOC_NAME.fullmatch(name) for rows in names.values() for name in rows)
+    if has_names:
+        class_names = parse_class_names(classes, root / "classes.txt")
     else:
-        called = CLASSES if of_voc else parse_class_names(len(CLASSES))
-    made = {}
+        class_names = CLASSES if is_voc else parse_class_names(len(CLASSES))
+    loaded = {}
     for file in (file for file in lists if file.stem in wanted):
-        pairs = [(pictures(name), masks(name)) for name in names[file.stem]]
+        pairs = [(find_images(name), find_masks(name)) for name in names[file.stem]]
         missing = [
             f"{folder}/{name}{ending}"
             for k, (folder, ending) in enumerate(FOLDERS.items())
@@ -70,11 +71,11 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
                 f"{file}: found names without {len(missing)} of their files: "
                 f"{some_of(missing, 3)}"
             )
-        made[file.stem] = pair_split(
+        loaded[file.stem] = pair_split(
             root,
-            [f"JPEGImages/{found[0]}" for found, _ in pairs],
-            [f"SegmentationClass/{found[0]}" for _, found in pairs],
-            rule=MaskRule(len(called)),
+            [f"JPEGImages/{images[0]}" for images, _ in pairs],
+            [f"SegmentationClass/{masks[0]}" for _, masks in pairs],
+            rule=MaskRule(len(class_names)),
             doubts=doubts[file.stem],
         )
-    return Dataset(made, called, {"ignore": VOID})
+    return Dataset(loaded, class_names, {"ignore": VOID})

@@ -29,10 +29,16 @@ LISTS = "ImageSets/Main"
 
 
 class _File(NamedTuple):
-    """An xml file and its picture, paths below the root; None for no picture."""
+    """An xml file and its image, as paths below the root.
+
+    Attributes:
+      xml: path of the xml file.
+      image: path of the image, or None if there is none.
+      entry: content of the xml file.
+    """
 
     xml: str
-    picture: str | None
+    image: str | None
     entry: VocAnnotation
 
 
@@ -47,92 +53,107 @@ def load_voc_boxes(
     turn: bool = True,
     drop_doubles: bool = False,
 ) -> Dataset:
-    """VOC as it is unpacked, or pictures and xml files beside each other.
+    """Loads VOC as it is unpacked, or images and xml files beside each other.
 
-    Unpacked: ``ImageSets/Main/<split>.txt``, ``Annotations``, ``JPEGImages``, 20
-    classes. Else: folders ``<split>`` of ``NAME.xml`` with ``NAME.jpg``, or one such
-    folder, which is the split "train"; the classes are the names that are found,
-    sorted, unless they are given. Images have any of the endings of
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`, and the name of their xml
-    file, or the one that its ``filename`` says. An image that a list names twice is
-    taken once; an image that two xml files have, and objects that stand twice, are
-    counted in the log.
+    Unpacked data hold ``ImageSets/Main/<split>.txt``, ``Annotations`` and
+    ``JPEGImages``, and have the 20 classes of VOC. Other data hold folders ``<split>``
+    of ``NAME.xml`` and ``NAME.jpg``, or the files of the one split "train"; their
+    classes are the names
+    of all objects, sorted. In both cases ``classes`` replaces these names.
+
+    Images have any of the endings in
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. An image has the name of its
+    xml file, or the one that the file states as ``filename``. An image that a list
+    names twice is taken once. Images that belong to two xml files, and objects that
+    occur twice, are counted in the log.
 
     Objects marked ``difficult`` are ignored. Pixels count from 1 in these files, and
-    the last one is inside: one is subtracted from the left and the top.
+    the last pixel is inside the box; therefore 1 is subtracted from the left and the
+    top.
 
     Args:
-      path: such as ``VOCdevkit/VOC2012``.
-      splits: those that are needed, all by default.
-      classes: their names, as a tuple or with commas between; else the lines of
-        ``<path>/classes.txt``.
-      from_zero: whether pixels count from 0, nothing is subtracted then.
-      crowd_objects: whether difficult objects are objects like others.
-      skip_missing: whether xml files without a picture are left out, not refused.
-      turn: whether a picture is turned as its EXIF orientation says where its size fits
-        both ways.
-      drop_doubles: whether of objects with the same image, class and box the first
-        alone is kept, where an export holds them twice.
+      path: folder of the data set, such as ``VOCdevkit/VOC2012``.
+      splits: names of the splits to load; all by default, or if one of them is missing.
+      classes: names of the classes, as a tuple or separated by commas; by default the
+        lines of ``<path>/classes.txt``, if this file exists.
+      from_zero: if true, pixels count from 0, and nothing is subtracted.
+      crowd_objects: if true, difficult objects are objects like others.
+      skip_missing: if true, xml files without an image are left out; if false, they are
+        refused.
+      turn: if true, turn an image by its EXIF orientation if its size fits both ways.
+      drop_doubles: if true, keep only the first of objects with the same image, class
+        and box, which some exports hold twice.
 
     Raises:
-      ValueError: an xml that cannot be right, an unknown class, files without a
-        picture, or no object where no classes are given.
-      FileNotFoundError: no lists and no xml files.
+      ValueError: an xml file is invalid, a class is unknown, a file has no image, or
+        there is no object and no classes are given.
+      FileNotFoundError: there are no lists and no xml files.
     """
     root = require_path(path)
-    lists = [f for f in list_split_files(root / LISTS) if not _of_a_class(f.stem)]
-    given = classes != "" or (root / "classes.txt").is_file()
-    names = parse_class_names(classes, root / "classes.txt") if given else ()
-    found: dict[str, list[_File]] = {}
+    lists = [f for f in list_split_files(root / LISTS) if not _is_class_list(f.stem)]
+    has_names = classes != "" or (root / "classes.txt").is_file()
+    names = parse_class_names(classes, root / "classes.txt") if has_names else ()
+    files_by_split: dict[str, list[_File]] = {}
     doubts: dict[str, tuple[Doubt, ...]] = {}
     if lists:
         wanted = select_splits([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
         listed, doubts = read_lists([file for file in lists if file.stem in wanted])
-        xml = make_stem_finder(root / "Annotations", (".xml",))
-        read = _reader(root, "JPEGImages")
+        find_xml = make_stem_finder(root / "Annotations", (".xml",))
+        read = _make_reader(root, "JPEGImages")
         for split, stems in listed.items():
-            found[split] = [
-                read(f"Annotations/{(xml(stem) or [f'{stem}.xml'])[0]}", stem)
+            files_by_split[split] = [
+                read(f"Annotations/{(find_xml(stem) or [f'{stem}.xml'])[0]}", stem)
                 for stem in stems
             ]
     else:
-        folders = [name for name in list_folders(root) if _xml(root / name)]
-        places = {name: name for name in folders} or {"train": ""}
-        for split in select_splits(list(places), splits) if names else places:
-            files, read = _xml(root / places[split]), _reader(root, places[split])
-            found[split] = [read(os.path.join(places[split], f)) for f in files]
-        if not any(found.values()):
+        with_xml = [name for name in list_folders(root) if _list_xml(root / name)]
+        folders = {name: name for name in with_xml} or {"train": ""}
+        # Without names the objects of all splits decide which classes there are.
+        for split in select_splits(list(folders), splits) if names else folders:
+            read = _make_reader(root, folders[split])
+            files_by_split[split] = [
+                read(os.path.join(folders[split], file))
+                for file in _list_xml(root / folders[split])
+            ]
+        if not any(files_by_split.values()):
             raise FileNotFoundError(
                 f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
             )
-        used = {name for fs in found.values() for f in fs for name in f.entry.names}
-        if not names and not used:
-            count = sum(map(len, found.values()))
+        used_names = {
+            name
+            for files in files_by_split.values()
+            for file in files
+            for name in file.entry.names
+        }
+        if not names and not used_names:
+            count = sum(map(len, files_by_split.values()))
             raise ValueError(
                 f"{printable_name(str(root))}: found no object in {count} xml files, "
                 "expected some, or names of classes for a set without objects "
                 "(data.options.classes)"
             )
-        names = names or parse_class_names(tuple(unique_names(used)))
-        found = {split: found[split] for split in select_splits(list(found), splits)}
+        names = names or parse_class_names(tuple(unique_names(used_names)))
+        wanted = select_splits(list(files_by_split), splits)
+        files_by_split = {split: files_by_split[split] for split in wanted}
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
     options["drop_doubles"] = drop_doubles
-    made = {
+    loaded = {
         name: _split(
             root, name, files, names, skip_missing, doubts.get(name, ()), **options
         )
-        for name, files in found.items()
+        for name, files in files_by_split.items()
     }
-    return Dataset(made, names)
+    return Dataset(loaded, names)
 
 
-def _of_a_class(stem: str) -> bool:
-    """Whether a list says of each picture whether it has one class."""
+def _is_class_list(stem: str) -> bool:
+    """Returns whether a list states for each image whether it shows one class."""
     return stem.rpartition("_")[0] in CLASSES
 
 
-def _xml(folder: pathlib.Path) -> list[str]:
+def _list_xml(folder: pathlib.Path) -> list[str]:
+    """Returns the names of the visible xml files in a folder, sorted."""
     return sorted(
         name
         for name in os.listdir(folder)
@@ -140,14 +161,15 @@ def _xml(folder: pathlib.Path) -> list[str]:
     )
 
 
-def _reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
+def _make_reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
     """Returns a function that reads an xml file below the root and finds its image.
 
-    An image has the name of its xml file, or else the one that ``filename`` says. Of
-    several endings the one in ``filename`` comes first.
+    The image has the name of the xml file, or else the name stated as ``filename``. If
+    several files differ only in their ending, the one that ``filename`` states is
+    taken.
     """
-    images = make_stem_finder(root / folder, IMAGE_ENDINGS)
-    named = make_finder_below(root / folder)
+    find_by_stem = make_stem_finder(root / folder, IMAGE_ENDINGS)
+    find_by_path = make_finder_below(root / folder)
 
     def read(xml: str, stem: str = "") -> _File:
         where = printable_name(os.path.join(root, xml))
@@ -155,15 +177,17 @@ def _reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
             with open(root / xml, "rb") as stream:
                 entry = read_annotation(stream.read(MAX_BYTES + 1), where)
         except OSError as error:
-            fault = read_file(os.path.join(root, xml))[1]  # such as a link to nowhere
+            fault = read_file(os.path.join(root, xml))[1]  # such as a broken link
             raise ValueError(f"{where}: {fault or error}") from None
-        there = images(stem or os.path.splitext(os.path.basename(xml))[0])
-        file = there[0] if there else named(entry.filename) if entry.filename else None
-        if len(there) > 1 and entry.filename:
-            own = make_name_finder(there)(
-                posixpath.basename(entry.filename.replace("\\", "/"))
-            )
-            file = own or file
+        candidates = find_by_stem(stem or os.path.splitext(os.path.basename(xml))[0])
+        file = None
+        if candidates:
+            file = candidates[0]
+        elif entry.filename:
+            file = find_by_path(entry.filename)
+        if len(candidates) > 1 and entry.filename:
+            stated_name = posixpath.basename(entry.filename.replace("\\", "/"))
+            file = make_name_finder(candidates)(stated_name) or file
         return _File(xml, None if file is None else os.path.join(folder, file), entry)
 
     return read
@@ -182,57 +206,60 @@ def _split(
     turn: bool,
     drop_doubles: bool,
 ) -> Split:
-    where = f"{printable_name(str(root))}: {split}"
-    lost = [file.xml for file in files if file.picture is None]
-    if lost:
-        text = (
-            f"{len(lost)} of {len(files)} xml files: {printable_name(some_of(lost, 3))}"
-        )
-        if not skip_missing or len(lost) == len(files):
+    """Creates a split of the files of one list or folder."""
+    split_name = f"{printable_name(str(root))}: {split}"
+    alone = [file.xml for file in files if file.image is None]
+    if alone:
+        shown = printable_name(some_of(alone, 3))
+        text = f"{len(alone)} of {len(files)} xml files: {shown}"
+        if not skip_missing or len(alone) == len(files):
             raise ValueError(
-                f"{where}: found no picture for {text}; expected one of the same name "
-                "(data.options.skip_missing leaves them out)"
+                f"{split_name}: found no image for {text}; expected one of the same "
+                "name (data.options.skip_missing leaves them out)"
             )
-        LOG.warning("%s: no picture for %s, left out", where, text)
-    files = [file for file in files if file.picture is not None]
-    same = note_same_files(
-        [file.picture for file in files], where, lambda i: printable_name(files[i].xml)
+        LOG.warning("%s: no image for %s, left out", split_name, text)
+    files = [file for file in files if file.image is not None]
+    same_files = note_same_files(
+        [file.image for file in files],
+        split_name,
+        lambda i: printable_name(files[i].xml),
     )
-    class_of = make_name_finder(names)
+    find_class = make_name_finder(names)
     for file in files:
-        if strange := [name for name in file.entry.names if class_of(name) is None]:
+        if unknown := [name for name in file.entry.names if find_class(name) is None]:
             raise ValueError(
                 f"{printable_name(os.path.join(root, file.xml))}: found the class "
-                f"{strange[0][:60]!r}, expected one of {some_of(names, 20)}"
+                f"{unknown[0][:60]!r}, expected one of {some_of(names, 20)}"
             )
     number = {name: k for k, name in enumerate(names)}
-    picture, name, stored = image_files(root, [file.picture or "" for file in files])
+    read_image, name, stored = image_files(root, [file.image or "" for file in files])
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = displayed_size(picture(i))
-    each = [len(file.entry.names) for file in files]
+        sides[i] = displayed_size(read_image(i))
+    counts = [len(file.entry.names) for file in files]
     boxes = np.array([b for f in files for b in f.entry.boxes], float).reshape(-1, 4)
     if not from_zero:
         boxes[:, :2] = np.maximum(boxes[:, :2] - 1, 0)
-    marked = np.array([d for f in files for d in f.entry.difficult], bool)
-    read = Read(
-        np.repeat(np.arange(len(files)), each),
+    difficult = np.array([d for f in files for d in f.entry.difficult], bool)
+    annotations = Read(
+        np.repeat(np.arange(len(files)), counts),
         boxes,
         np.array(
-            [number[class_of(n) or ""] for f in files for n in f.entry.names], np.int64
+            [number[find_class(n) or ""] for f in files for n in f.entry.names],
+            np.int64,
         ),
-        marked & (not crowd_objects),
+        difficult & (not crowd_objects),
         None,
     )
-    called = [
+    object_names = [
         f"{os.path.basename(file.xml)} object {k}, {name}"
         for file in files
         for k, name in enumerate(file.entry.names, 1)
     ]
-    name_of = lambda i: printable_name(called[i])
-    objects, twice = collect(read, sides, where, name_of, drop_doubles)
+    name_of = lambda i: printable_name(object_names[i])
+    objects, repeats = collect(annotations, sides, split_name, name_of, drop_doubles)
     stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
     ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
-    upright = lambda i: as_annotated(picture(i), sides[i], turn)
-    split_of = object_split(objects, sides, ids, where, upright, name)
-    return split_of._replace(stored=stored, doubts=(*doubts, *same, *twice))
+    upright = lambda i: as_annotated(read_image(i), sides[i], turn)
+    result = object_split(objects, sides, ids, split_name, upright, name)
+    return result._replace(stored=stored, doubts=(*doubts, *same_files, *repeats))

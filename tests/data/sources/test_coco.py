@@ -282,7 +282,7 @@ def test_a_size_that_the_file_lacks_is_that_of_the_picture(tmp_path):
 def test_names_of_exports(tmp_path, caplog):
     expected = EXPECTED["export/coco_export.json"]["expected"]
     given = {"annotations": "coco_export.json", "images": "images"}
-    with pytest.raises(ValueError, match="no file for 2 of 6 pictures") as error:
+    with pytest.raises(ValueError, match="no file for 2 of 6 images") as error:
         registry.load("coco", str(ODD / "export"), options=given)
     for word in expected["says"]:
         assert word in str(error.value)
@@ -294,7 +294,7 @@ def test_names_of_exports(tmp_path, caplog):
     ]
     assert found == expected["first_pixel"][:4]
     assert batch["target"]["valid"].sum() == 4
-    assert "no file for 2 of 6 pictures" in caplog.text
+    assert "no file for 2 of 6 images" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png"])
@@ -507,7 +507,7 @@ def test_categories_of_one_name_are_named_once(tmp_path, caplog):
     (found,) = (text for text in caplog.messages if "of one name" in text)
     assert found == (
         f"{tmp_path}/annotations/instances_train.json: categories of one name, kept as "
-        "classes of their own: 'c' (ids 4, 7), 'b' (ids 5, 8, 9)"
+        "separate classes: 'c' (ids 4, 7), 'b' (ids 5, 8, 9)"
     )
 
 

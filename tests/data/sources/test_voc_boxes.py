@@ -99,7 +99,7 @@ def test_the_layout_of_voc(tmp_path):
     assert decode_image(batch["image"][0]).shape == (20, 30, 3)
     assert data.splits["train"].known.ids.tolist() == [b'"2007_0"', b'"2007_2"']
     (tmp_path / "JPEGImages/2007_2.jpg").unlink()
-    with pytest.raises(ValueError, match=r"no picture for 1 of 2 xml files: .*2007_2"):
+    with pytest.raises(ValueError, match=r"no image for 1 of 2 xml files: .*2007_2"):
         registry.load("voc_boxes", str(tmp_path))
     data = registry.load("voc_boxes", str(tmp_path), options={"skip_missing": True})
     assert data.splits["train"].size == 1
