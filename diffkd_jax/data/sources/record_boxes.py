@@ -1,4 +1,4 @@
-"""Boxes in sets that TFDS prepared, such as ``coco/2017`` and ``voc/2012``."""
+"""Boxes in data sets that TFDS prepared, such as ``coco/2017`` and ``voc/2012``."""
 
 import contextlib
 import json
@@ -14,24 +14,32 @@ from ..split import Split, Stored, check_labels
 from ..suspects import note_doubts, repeated
 
 LOG = logging.getLogger(__name__)
-MARKS = ("is_crowd", "is_difficult")  # of objects that are ignored
-NAMES = ("image/filename", "image/id")
+MARKS = ("is_crowd", "is_difficult")  # features that mark objects to ignore
+NAME_FEATURES = ("image/filename", "image/id")
 
 
 def has_objects(features: Any) -> bool:
-    """Whether a set has pictures with a sequence of objects."""
+    """Returns whether a data set has images with a sequence of objects.
+
+    Args:
+      features: features of a TFDS data set, or None.
+
+    >>> [has_objects(features) for features in ({"image", "objects"}, {"image"}, None)]
+    [True, False, False]
+    """
     return features is not None and {"image", "objects"} <= set(features)
 
 
 def check_objects(features: Any, where: str) -> tuple[str, ...]:
-    """Names of the classes of a set with objects.
+    """Returns the names of the classes of a data set with objects, after checking it.
 
     Args:
-      features: of TFDS.
-      where: name of the set, for messages.
+      features: features of a TFDS data set.
+      where: name of the data set, for messages.
 
     Raises:
-      ValueError: pictures that are no files, or objects without boxes and classes.
+      ValueError: images are not files, or objects have no boxes, no classes, or classes
+        without names.
     """
     import tensorflow_datasets as tfds
 
@@ -42,12 +50,14 @@ def check_objects(features: Any, where: str) -> tuple[str, ...]:
         or np.dtype(image.np_dtype) != np.uint8
     ):
         raise ValueError(
-            f"{where}: found pictures of {type(image).__name__}, expected an Image "
+            f"{where}: found images of {type(image).__name__}, expected an Image "
             "uint8 [h, w, 3]"
         )
-    inner = getattr(objects, "feature", None)
+    object_features = getattr(objects, "feature", None)
     box, label = (
-        inner[key] if inner is not None and key in inner else None
+        object_features[key]
+        if object_features is not None and key in object_features
+        else None
         for key in ("bbox", "label")
     )
     if not isinstance(box, tfds.features.BBoxFeature) or not isinstance(
@@ -65,26 +75,34 @@ def check_objects(features: Any, where: str) -> tuple[str, ...]:
 def box_split(
     source: Any, classes: int, where: str, drop_doubles: bool = False
 ) -> Split:
-    """A split of pictures with objects; every record is read once, for its objects.
+    """Creates a split of images with objects; reads each record once, for its objects.
 
-    Boxes are there top, left, bottom, right as shares of the picture's sides.
+    Boxes in the records are top, left, bottom, right, as shares of the image's sides.
 
     Args:
-      source: random access to records, pictures being files.
-      classes: how many there are.
+      source: random access to records, in which images are encoded files.
+      classes: number of classes.
       where: name of the split, for messages.
-      drop_doubles: whether of objects that stand twice the first alone is kept.
+      drop_doubles: if true, keep only the first of objects with the same image, class
+        and box.
 
     Raises:
-      ValueError: no records, boxes or areas that no picture has, classes out of range,
-        or an ``image/id`` that is neither a number nor text.
+      ValueError: there are no records, a box or an area is out of range, a class is out
+        of range, or an ``image/id`` is neither a number nor text.
+
+    >>> import cv2
+    >>> image = cv2.imencode(".png", np.zeros((4, 8, 3), np.uint8))[1].tobytes()
+    >>> objects = {"label": [1], "bbox": [[0.0, 0.0, 0.5, 1.0]]}
+    >>> split = box_split([{"image": image, "objects": objects}], 2, "here")
+    >>> split.fetch(np.array([0]))["target"]["boxes"].tolist()
+    [[[0.0, 0.0, 8.0, 2.0]]]
     """
     count, started = len(source), time.monotonic()
     if not count:
         raise ValueError(f"{where}: found no records, expected some")
     LOG.info("%s: reading all %d records for their objects", where, count)
     sides = np.ones((count, 2), np.int32)
-    ids, names, each = [], [], []
+    ids, names, counts = [], [], []
     parts: dict[str, list[np.ndarray]] = {k: [] for k in ("bbox", "label", "ignored")}
     areas = []
     for i in range(count):
@@ -94,16 +112,16 @@ def box_split(
         box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
         names.append(_name_record(record, i, where))
-        with contextlib.suppress(UnreadableImage):  # named where it is used
+        with contextlib.suppress(UnreadableImage):  # reported when it is decoded
             sides[i] = read_size(Encoded(record["image"], names[-1]))
         parts["bbox"].append(box * np.tile(sides[i], 2))
         parts["label"].append(label)
         parts["ignored"].append(
             np.any(marks, 0) if marks else np.zeros(len(label), bool)
         )
-        given = objects.get("area", np.zeros(len(label)))
-        areas.append(np.asarray(given, np.float64).reshape(-1))
-        each.append(len(label))
+        areas_of_image = objects.get("area", np.zeros(len(label)))
+        areas.append(np.asarray(areas_of_image, np.float64).reshape(-1))
+        counts.append(len(label))
         ids.append(json.dumps(_id(record, i, where)).encode())
     flat = {key: np.concatenate(values) for key, values in parts.items()}
     label = flat["label"]
@@ -111,64 +129,69 @@ def box_split(
     check_labels(label.astype(np.int64), classes, where)
     top, left, bottom, right = flat["bbox"].T
     boxes = np.stack([left, top, right, bottom], 1)
-    picture_of = np.repeat(np.arange(count), each)
-    text = lambda i: f"object {i} (of example {picture_of[i]})"
-    given = {"bbox": boxes} if area is None else {"bbox": boxes, "area": area[:, None]}
-    for key, values in given.items():
+    image_of = np.repeat(np.arange(count), counts)
+    name_object = lambda i: f"object {i} (of example {image_of[i]})"
+    numbers = {"bbox": boxes}
+    if area is not None:
+        numbers["area"] = area[:, None]
+    for key, values in numbers.items():
         wrong = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER).all(1))
         if wrong.size:
             first = values[wrong[0]].tolist()
             raise ValueError(
-                f"{where}: {text(wrong[0])}: found {key} {first} in pixels, expected "
-                f"numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
+                f"{where}: {name_object(wrong[0])}: found {key} {first} in pixels, "
+                f"expected numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
             )
-    read = Read(picture_of, boxes, label, flat["ignored"], area)
-    objects, doubts = collect(read, sides, where, text, drop_doubles)
-    took = time.monotonic() - started
+    annotations = Read(image_of, boxes, label, flat["ignored"], area)
+    objects, doubts = collect(annotations, sides, where, name_object, drop_doubles)
+    seconds = time.monotonic() - started
     LOG.info(
-        "%s: read %d records with %d objects in %.0f s", where, count, len(label), took
+        "%s: read %d records with %d objects in %.0f s",
+        *(where, count, len(label), seconds),
     )
 
-    # An array, since workers get a copy; no record is read again for its name.
-    kept = np.array([name.encode() for name in names])
+    # An array, since each worker gets a copy. No record is read again for its name.
+    encoded_names = np.array([name.encode() for name in names])
 
-    def name(index):
-        return kept[index].decode()
+    def name(index: int) -> str:
+        return encoded_names[index].decode()
 
-    def picture(index):
+    def read_image(index: int) -> Encoded:
         return Encoded(source[index]["image"], name(index))
 
-    given = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
-    again = list(repeated(ids)) if given else []
+    has_ids = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
+    duplicates = list(repeated(ids)) if has_ids else []
     same_id = "records have the id of an earlier one"
-    doubts += note_doubts(again, count, same_id, where, names.__getitem__)
-    made = object_split(objects, sides, ids, where, picture, name)
+    doubts += note_doubts(duplicates, count, same_id, where, names.__getitem__)
+    result = object_split(objects, sides, ids, where, read_image, name)
     stored = Stored(lambda i: source[i]["image"])
-    return made._replace(stored=stored, doubts=doubts)
+    return result._replace(stored=stored, doubts=doubts)
 
 
 def _name_record(record: Any, index: int, where: str) -> str:
-    """Names a record in a message."""
-    for key in NAMES:
+    """Returns the name of a record for messages."""
+    for key in NAME_FEATURES:
         if key in record:
             return f"{where}: {_text(record[key])}"
     return f"{where}: example {index}"
 
 
 def _id(record: Any, index: int, where: str) -> int | str:
-    own = record.get("image/id", index)
-    if np.ndim(own):
+    """Returns the id of a record's image: its ``image/id``, or its index."""
+    value = record.get("image/id", index)
+    if np.ndim(value):
         return index
-    if isinstance(own, bytes | str):
-        return _text(own)
-    if not np.issubdtype(np.asarray(own).dtype, np.integer):
+    if isinstance(value, bytes | str):
+        return _text(value)
+    if not np.issubdtype(np.asarray(value).dtype, np.integer):
         raise ValueError(
-            f"{where}: example {index}: image/id: found {own}, expected a whole number "
-            "or text"
+            f"{where}: example {index}: image/id: found {value}, expected a whole "
+            "number or text"
         )
-    return int(own)
+    return int(value)
 
 
 def _text(value: Any) -> str:
+    """Returns bytes or another value as text."""
     is_bytes = isinstance(value, bytes)
     return value.decode("utf-8", "backslashreplace") if is_bytes else str(value)

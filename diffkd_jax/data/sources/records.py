@@ -1,9 +1,9 @@
-"""Sets that TFDS prepared, read as array records without TensorFlow."""
+"""Data sets that TFDS prepared, read as array records without TensorFlow."""
 
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .cityscapes import CLASSES, ID_RULE, META
 from .folders import select_splits
 from .record_boxes import box_split, check_objects, has_objects
 
-# The features of Cityscapes.
+# The image and the mask in the records of Cityscapes.
 CITYSCAPES_FEATURES: tuple[str, ...] = ("image_left", "segmentation_label")
 
 
@@ -28,25 +28,28 @@ def load_tfds(
     *,
     drop_doubles: bool = False,
 ) -> Dataset:
-    """A prepared TFDS set, stored as array records; no TensorFlow.
+    """Loads a TFDS data set that is prepared as array records, without TensorFlow.
 
-    One of classification, Cityscapes with its masks (``image_left`` and
-    ``segmentation_label``, the ids of which become the 19 classes), or one with
-    ``objects``, their ``bbox`` and ``label``, as those of COCO and VOC. Of the last
-    kind every record that is needed is read once at start.
+    There are three kinds: classification; Cityscapes with its masks (``image_left`` and
+    ``segmentation_label``, whose ids are mapped to the 19 classes); and data sets with
+    ``objects`` that have ``bbox`` and ``label``, such as COCO and VOC. For the last
+    kind, each record of the loaded splits is read once at the start.
 
     Args:
-      path: TFDS data directory, or "" for its default.
-      name: registered name such as ``imagenet2012`` or ``cifar100:3.0.2``.
-      splits: those that are needed of a set with objects, all by default.
-      drop_doubles: whether of objects with the same image, class and box the first
-        alone is kept.
+      path: data folder of TFDS, or "" for its default.
+      name: registered name, such as ``imagenet2012`` or ``cifar100:3.0.2``.
+      splits: names of the splits to load from a data set with objects; all by default,
+        or if one of them is missing. Other kinds always load all splits.
+      drop_doubles: if true, keep only the first of objects with the same image, class
+        and box.
 
     Raises:
-      ValueError: nothing prepared; pictures that are not uint8 of one or three
-        channels; a label without class names; masks that are no files.
+      ValueError: the data set has no splits, images are not uint8 with one or three
+        channels, a label has no class names, masks are not files, or a file names
+        classes outside TFDS.
+      FileNotFoundError: the data set is not prepared.
     """
-    import tensorflow_datasets as tfds  # slow to import, needed by this source alone
+    import tensorflow_datasets as tfds  # slow to import, and used in this file only
 
     try:
         path = str(require_path(path or tfds.core.constants.DATA_DIR))
@@ -54,29 +57,35 @@ def load_tfds(
         builder = tfds.builder(name, data_dir=path)
         where = f"tfds {name}"
         features = builder.info.features
-        masked = features is not None and set(CITYSCAPES_FEATURES) <= set(features)
-        boxed = not masked and has_objects(features)
+        is_cityscapes = features is not None and set(CITYSCAPES_FEATURES) <= set(
+            features
+        )
+        has_boxes = not is_cityscapes and has_objects(features)
         files: tuple[str, ...] = ("image",)
-        if boxed:
+        if has_boxes:
             channels, classes = 3, check_objects(features, where)
-        elif masked:
-            _check_streets(features, where)
+        elif is_cityscapes:
+            _check_cityscapes(features, where)
             channels, files, classes = 3, CITYSCAPES_FEATURES, CLASSES
         else:
             channels, encoded, classes = _check_features(features, where)
             files = files if encoded else ()
         decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
-        made = {}
-        there = list(builder.info.splits)
-        for split in select_splits(there, splits) if boxed else there:
+        loaded = {}
+        available = list(builder.info.splits)
+        for split in select_splits(available, splits) if has_boxes else available:
             source = builder.as_data_source(split=split, decoders=decoders)
-            at = f"{where}: {split}"
-            if boxed:
-                made[split] = box_split(source, len(classes), at, drop_doubles)
-            elif masked:
-                made[split] = _street_split(source, at)
+            split_name = f"{where}: {split}"
+            if has_boxes:
+                loaded[split] = box_split(
+                    source, len(classes), split_name, drop_doubles
+                )
+            elif is_cityscapes:
+                loaded[split] = _cityscapes_split(source, split_name)
             else:
-                made[split] = _record_split(source, channels, len(classes), at)
+                loaded[split] = _record_split(
+                    source, channels, len(classes), split_name
+                )
     except (
         tfds.core.DatasetNotFoundError,
         NotImplementedError,
@@ -87,20 +96,22 @@ def load_tfds(
             "by download_and_prepare(file_format='array_record'): "
             f"{' '.join(str(error).split())}"
         ) from None
-    if not made:
+    if not loaded:
         raise ValueError(f"tfds {name!r} in {path}: found no splits, prepare it first")
-    return Dataset(made, classes, META if masked else {})
+    return Dataset(loaded, classes, META if is_cityscapes else {})
 
 
 def _check_features_files(path: str, name: str) -> None:
-    """Refuses a set whose files name classes outside TFDS, which TFDS would import."""
+    """Refuses files that name classes outside TFDS, since TFDS would import them."""
     folder = pathlib.Path(path) / re.split("[:/]", name)[0]
     for file in folder.rglob("features.json"):
         try:
-            named = _class_names(json.loads(read_text(file, MAX_JSON_BYTES)))
+            class_names = _class_names(json.loads(read_text(file, MAX_JSON_BYTES)))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: not a JSON of features: {error}") from None
-        if foreign := [n for n in named if not n.startswith("tensorflow_datasets.")]:
+        if foreign := [
+            n for n in class_names if not n.startswith("tensorflow_datasets.")
+        ]:
             raise ValueError(
                 f"{file}: found the class {foreign[0]!r}, expected those of "
                 "tensorflow_datasets alone"
@@ -108,7 +119,7 @@ def _check_features_files(path: str, name: str) -> None:
 
 
 def _class_names(node: Any) -> Iterator[str]:
-    """Every class name in the description of features."""
+    """Yields each class name in the description of features."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ("pythonClassName", "type") and isinstance(value, str):
@@ -121,16 +132,16 @@ def _class_names(node: Any) -> Iterator[str]:
 
 
 def _check_features(features: Any, where: str) -> tuple[int, bool, tuple[str, ...]]:
-    """Channels of the pictures, whether they are files, and the class names."""
+    """Returns the images' channels, whether they are files, and the class names."""
     import tensorflow_datasets as tfds
 
     if features is None or not {"image", "label"} <= set(features):
-        found = sorted(features or ())
-        raise ValueError(f"{where}: found features {found}, expected image and label")
+        names = sorted(features or ())
+        raise ValueError(f"{where}: found features {names}, expected image and label")
     image, label = features["image"], features["label"]
     if not isinstance(image, tfds.features.Image | tfds.features.Tensor):
         raise ValueError(
-            f"{where}: found pictures of {type(image).__name__}, expected an Image or "
+            f"{where}: found images of {type(image).__name__}, expected an Image or "
             "a Tensor"
         )
     shape, dtype = image.shape, np.dtype(image.np_dtype)
@@ -141,7 +152,7 @@ def _check_features(features: Any, where: str) -> tuple[int, bool, tuple[str, ..
         or shape[-1] not in ((1, 3, None) if is_file else (1, 3))
     ):
         raise ValueError(
-            f"{where}: found pictures {dtype} {shape}, expected uint8 [h, w, 1] or "
+            f"{where}: found images {dtype} {shape}, expected uint8 [h, w, 1] or "
             "[h, w, 3], levels 0 to 255"
         )
     if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
@@ -152,18 +163,20 @@ def _check_features(features: Any, where: str) -> tuple[int, bool, tuple[str, ..
     return shape[-1] or 3, is_file, tuple(label.names)
 
 
-def _record_split(source, channels: int, classes: int, where: str) -> Split:
-    def records(indices) -> Iterator[dict]:
+def _record_split(source: Any, channels: int, classes: int, where: str) -> Split:
+    """Creates a split of images with one label each."""
+
+    def read_records(indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         return source.__getitems__([int(i) for i in indices])
 
-    def name(index, record=None):
-        record = record or next(iter(records([index])))
+    def name(index: int, record: dict[str, Any] | None = None) -> str:
+        record = record or next(iter(read_records([index])))
         file = record.get("file_name", f"example {index}")
         return f"{where}: {file.decode() if isinstance(file, bytes) else file}"
 
-    def fetch(indices):
+    def fetch(indices: np.ndarray) -> dict[str, Any]:
         images, labels = [], []
-        for i, record in zip(indices, records(indices), strict=True):
+        for i, record in zip(indices, read_records(indices), strict=True):
             image = record["image"]
             if isinstance(image, bytes):
                 image = Encoded(image, name(i, record), channels)
@@ -173,44 +186,48 @@ def _record_split(source, channels: int, classes: int, where: str) -> Split:
         check_labels(label, classes, where)
         return {"image": images, "target": {"label": label}}
 
-    def stored(index):
+    def read_bytes(index: int) -> bytes:
         image = source[int(index)]["image"]
         return image if isinstance(image, bytes) else np.asarray(image).tobytes()
 
-    return Split(len(source), fetch, name, stored=Stored(stored))
+    return Split(len(source), fetch, name, stored=Stored(read_bytes))
 
 
-def _check_streets(features: Any, where: str) -> None:
+def _check_cityscapes(features: Any, where: str) -> None:
+    """Refuses images and masks of Cityscapes that are not stored as expected."""
     import tensorflow_datasets as tfds
 
     for name, channels in zip(CITYSCAPES_FEATURES, (3, 1), strict=True):
-        found = features[name]
+        feature = features[name]
         if (
-            not isinstance(found, tfds.features.Image)
-            or found.shape[-1] != channels
-            or np.dtype(found.np_dtype) != np.uint8
+            not isinstance(feature, tfds.features.Image)
+            or feature.shape[-1] != channels
+            or np.dtype(feature.np_dtype) != np.uint8
         ):
             raise ValueError(
-                f"{where}: found {name} of {type(found).__name__} {found.shape}, "
+                f"{where}: found {name} of {type(feature).__name__} {feature.shape}, "
                 f"expected an Image uint8 [h, w, {channels}]"
             )
 
 
-def _street_split(source, where: str) -> Split:
-    def called(record, index):
-        named = record.get("image_id", f"example {index}")
-        return f"{where}: {named.decode() if isinstance(named, bytes) else named}"
+def _cityscapes_split(source: Any, where: str) -> Split:
+    """Creates a split of images and masks of Cityscapes."""
 
-    def name(index):
-        return called(source[int(index)], index)
+    def name_record(record: dict[str, Any], index: int) -> str:
+        image_id = record.get("image_id", f"example {index}")
+        text = image_id.decode() if isinstance(image_id, bytes) else image_id
+        return f"{where}: {text}"
 
-    def fetch(indices):
+    def name(index: int) -> str:
+        return name_record(source[int(index)], index)
+
+    def fetch(indices: np.ndarray) -> dict[str, Any]:
         images, masks = [], []
         rows = [int(i) for i in indices]
         for i, record in zip(rows, source.__getitems__(rows), strict=True):
-            picture, mask = (record[feature] for feature in CITYSCAPES_FEATURES)
-            text = called(record, i)
-            images.append(Encoded(picture, text))
+            image, mask = (record[feature] for feature in CITYSCAPES_FEATURES)
+            text = name_record(record, i)
+            images.append(Encoded(image, text))
             masks.append(
                 EncodedMask(mask, f"{text} ({CITYSCAPES_FEATURES[1]})", ID_RULE)
             )

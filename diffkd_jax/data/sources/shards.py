@@ -1,4 +1,4 @@
-"""Tar shards of pictures, read in place."""
+"""Tar shards of images, read in place."""
 
 import itertools
 import json
@@ -29,21 +29,25 @@ from .folders import SYSTEM_NAMES
 LOG = logging.getLogger(__name__)
 SHARD = re.compile(r"(?:.*-)?([A-Za-z]+)-\d+\.(?i:tar)")
 _MAX_LABEL_BYTES = 2**20
-_MAX_COMPARED = 500  # images of one key in two shards
+_MAX_COMPARED = 500  # images that share key and size with one of another shard
 
 
 def load_tar(path: str) -> Dataset:
-    """Tar shards in the manner of WebDataset: ``<anything>-<split>-<number>.tar``.
+    """Loads shards in the layout of WebDataset, ``<anything>-<split>-<number>.tar``.
 
-    An example is a picture ``<key>.jpg`` (or another of :data:`PICTURES`) and its label
-    beside it, ``<key>.cls`` with a number as text, or ``<key>.json`` with ``label``.
-    Endings are taken in any case. Hidden members, and those that systems leave, are
-    left out as in folders. Labels without an image are counted in the log. The shards
-    are indexed at start, by their headers, and read in any order.
+    An example is an image ``<key>.jpg`` (or another ending of
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`) and its label, ``<key>.cls``
+    with a number as text, or ``<key>.json`` with ``label``. The case of endings is
+    ignored. Hidden members, and those that operating systems create, are left out as in
+    folders. Labels without an image are counted in the log. The headers of all shards
+    are read at the start; after that, examples are read in any order.
+
+    Args:
+      path: folder of the shards.
 
     Raises:
-      ValueError: a damaged shard, an image without a label, or a key that stands twice
-        in one shard; the message names shard and member.
+      ValueError: a shard is damaged, an image has no label, or a key occurs twice in
+        one shard; the message names the shard and its member.
     """
     root = require_path(path)
     shards: dict[str, list[pathlib.Path]] = {}
@@ -64,10 +68,10 @@ def load_tar(path: str) -> Dataset:
         with ThreadPoolExecutor() as pool:
             parts = list(pool.map(_index, files))
         label = np.concatenate([part.label for part in parts])
-        place = np.concatenate([part.place for part in parts])
+        position = np.concatenate([part.position for part in parts])
         shard = np.repeat(np.arange(len(files)), [len(part.label) for part in parts])
         if not len(label):
-            raise ValueError(f"{path}: {name}: found no pictures in its shards")
+            raise ValueError(f"{path}: {name}: found no images in its shards")
         classes = max(classes, int(label.max()) + 1)
         check_labels(label, classes, f"{path}: {name}")
         paths = (
@@ -76,7 +80,7 @@ def load_tar(path: str) -> Dataset:
             for name in part.names
         )
         members = np.array([os.fsencode(path) for path in paths])
-        split = _tar_split(root, files, shard, place, label, members)
+        split = _tar_split(root, files, shard, position, label, members)
         splits[name] = split._replace(doubts=_copies(split, f"{path}: {name}"))
     return Dataset(splits, tuple(str(k) for k in range(classes)))
 
@@ -85,67 +89,71 @@ class _Examples(NamedTuple):
     """The examples of a shard.
 
     Attributes:
-      label: int ``[n]``.
-      place: int ``[n, 2]``, start and length of each image in the shard, bytes.
-      names: of the images in the shard.
+      label: int32 ``[n]``.
+      position: int64 ``[n, 2]``, start and length of each image in the shard, in bytes.
+      names: names of the images in the shard.
     """
 
     label: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     names: list[str]
 
 
 def _index(file: pathlib.Path) -> _Examples:
-    """Reads which images and labels a shard holds, and where."""
+    """Reads which images and labels a shard holds, and their positions."""
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, tuple[str, int]] = {}
-    end = file.stat().st_size
+    file_size = file.stat().st_size
     with file.open("rb") as stream:
         refuse_pointer(stream.read(512), str(file))
     try:
-        # Not compressed as a whole: examples are read from where they lie.
+        # Compressed archives are refused, since examples are read by their position.
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 key, _, suffix = member.name.rpartition(".")
                 suffix = suffix.lower()
                 if not member.isreg() or _is_hidden(member.name):
                     continue
-                if member.offset_data + member.size > end:
+                if member.offset_data + member.size > file_size:
                     raise ValueError(f"{member.name!r} goes beyond the end of the file")
                 if f".{suffix}" in IMAGE_ENDINGS:
                     if key in images:
-                        raise _twice(images[key].name, member.name)
+                        raise _duplicate_key(images[key].name, member.name)
                     images[key] = member
                 elif suffix in ("cls", "json"):
-                    number = _label(archive, member, suffix)
-                    name, other = labels.get(key, ("", number))
-                    # A label may stand in both forms, if they agree.
-                    if number != other or name.lower().endswith(f".{suffix}"):
-                        raise _twice(name, member.name)
+                    number = _read_label(archive, member, suffix)
+                    name, other_number = labels.get(key, ("", number))
+                    # A label may have both forms, if they agree.
+                    if number != other_number or name.lower().endswith(f".{suffix}"):
+                        raise _duplicate_key(name, member.name)
                     labels[key] = member.name, number
-    except Exception as error:  # whatever a damaged archive makes of its reader
+    except Exception as error:  # damaged archives raise errors of many kinds
         raise ValueError(
-            f"{file}: not a shard of pictures: {describe_reason(error)}"
+            f"{file}: not a shard of images: {describe_reason(error)}"
         ) from None
     find = make_name_finder(labels)
-    of_images = {key: find(key) for key in images}
-    if unlabelled := [key for key, found in of_images.items() if found is None]:
+    label_keys = {key: find(key) for key in images}
+    if unlabelled := [
+        key for key, label_key in label_keys.items() if label_key is None
+    ]:
         raise ValueError(
             f"{file}: found no label of {images[unlabelled[0]].name!r}, expected "
             f"{unlabelled[0]}.cls or .json beside it"
         )
-    used = set(of_images.values())
-    _report_lonely([name for key, (name, _) in labels.items() if key not in used], file)
-    places = [(member.offset_data, member.size) for member in images.values()]
+    used = set(label_keys.values())
+    _report_labels_alone(
+        [name for key, (name, _) in labels.items() if key not in used], file
+    )
+    positions = [(member.offset_data, member.size) for member in images.values()]
     return _Examples(
-        np.array([labels[key or ""][1] for key in of_images.values()], np.int32),
-        np.array(places, np.int64).reshape(-1, 2),
+        np.array([labels[key or ""][1] for key in label_keys.values()], np.int32),
+        np.array(positions, np.int64).reshape(-1, 2),
         [member.name for member in images.values()],
     )
 
 
-def _report_lonely(names: Sequence[str], file: pathlib.Path) -> None:
-    """Counts and names in the log the labels that have no image."""
+def _report_labels_alone(names: Sequence[str], file: pathlib.Path) -> None:
+    """Logs how many labels have no image, and the first of them."""
     if names:
         LOG.warning(
             "%s: %d labels without an image, left out: %s; expected beside each a "
@@ -158,12 +166,13 @@ def _report_lonely(names: Sequence[str], file: pathlib.Path) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a member is hidden, or left by a system, as folders leave it out."""
+    """Returns whether a member is hidden or was created by an operating system."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     return any(part[0] == "." or part in SYSTEM_NAMES for part in parts)
 
 
-def _twice(first: str, second: str) -> ValueError:
+def _duplicate_key(first: str, second: str) -> ValueError:
+    """Returns the error for two members with one key."""
     return ValueError(
         f"found {first!r} and {second!r}, which have one key, expected one image and "
         "one label of each key (the name up to its last dot); put a folder or a number "
@@ -171,7 +180,8 @@ def _twice(first: str, second: str) -> ValueError:
     )
 
 
-def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> int:
+def _read_label(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> int:
+    """Reads the label of one example."""
     if member.size > _MAX_LABEL_BYTES:
         raise ValueError(
             f"found {member.size} bytes in {member.name!r}, expected at most "
@@ -201,40 +211,41 @@ def _tar_split(
     root: pathlib.Path,
     files: Sequence[pathlib.Path],
     shard: np.ndarray,
-    place: np.ndarray,
+    position: np.ndarray,
     label: np.ndarray,
     members: np.ndarray,
 ) -> Split:
+    """Creates a split of images at their positions in shards."""
     shards = [str(file) for file in files]
 
-    def name(index):
+    def name(index: int) -> str:
         member = os.fsdecode(members[index].partition(b"/")[2])
         return f"{shards[shard[index]]}: {printable_name(member)}"
 
-    def content(index):
+    def read_bytes(index: int) -> bytes:
         with open(shards[shard[index]], "rb") as stream:
-            stream.seek(place[index, 0])
-            return stream.read(place[index, 1])
+            stream.seek(position[index, 0])
+            return stream.read(position[index, 1])
 
-    def fetch(indices):
-        images = [Encoded(content(i), name(i)) for i in indices]
+    def fetch(indices: np.ndarray) -> dict[str, Any]:
+        images = [Encoded(read_bytes(i), name(i)) for i in indices]
         return {"image": images, "target": {"label": label[indices]}}
 
-    size = lambda index: int(place[index, 1])
-    stored = Stored(content, size, members, os.fsencode(root))
+    size = lambda index: int(position[index, 1])
+    stored = Stored(read_bytes, size, members, os.fsencode(root))
     return Split(len(label), fetch, name, label, stored=stored)
 
 
-def _copies(split: Split, where: str) -> tuple[Doubt, ...]:
-    """Finds images that stand in two shards, with one key and the same bytes."""
+def _copies(split: Split, split_name: str) -> tuple[Doubt, ...]:
+    """Finds images that occur in two shards with the same key and the same bytes."""
     assert split.stored is not None
     assert split.stored.size is not None
     assert split.stored.files is not None
     members = (path.partition(b"/")[2] for path in split.stored.files.tolist())
     sizes = map(split.stored.size, range(split.size))
-    again = repeated([*zip(members, sizes, strict=True)])
-    looked_at = itertools.islice(again.items(), _MAX_COMPARED)
+    duplicates = repeated([*zip(members, sizes, strict=True)])
+    compared = itertools.islice(duplicates.items(), _MAX_COMPARED)
     read = split.stored.read
-    rows = [row for row, first in looked_at if read(row) == read(first)]
+    rows = [row for row, first in compared if read(row) == read(first)]
     text = "images stand in another shard too"
-    return note_doubts(rows, split.size, text, where, split.name)
+    return note_doubts(rows, split.size, text, split_name, split.name)

@@ -255,13 +255,13 @@ SHARDS = {
 def test_shards_that_lie_are_refused(tmp_path, name):
     fields, message = SHARDS[name]
     shard(tmp_path, **fields)
-    refused("tar", tmp_path, f"train-0.tar: not a shard of pictures: .*({message})")
+    refused("tar", tmp_path, f"train-0.tar: not a shard of images: .*({message})")
 
 
 def test_shards_without_pictures_are_named(tmp_path):
     with tarfile.open(tmp_path / "train-0.tar", "w"):
         pass
-    refused("tar", tmp_path, "train: found no pictures in its shards")
+    refused("tar", tmp_path, "train: found no images in its shards")
 
 
 def test_a_deep_list_of_labels_is_refused(tmp_path):
@@ -314,7 +314,7 @@ def test_features_that_do_not_fit_are_named():
         f.Tensor(shape=(5, 8, 8, 3), dtype=np.uint8),
         f.Text(),
     ):
-        with pytest.raises(ValueError, match=r"^here: found pictures .*expected uint8"):
+        with pytest.raises(ValueError, match=r"^here: found images .*expected uint8"):
             check(image=image)
     for label in (
         f.Scalar(np.int64),
@@ -330,5 +330,5 @@ def test_parts_instead_of_a_picture_are_named():
     import tensorflow_datasets as tfds
 
     parts = tfds.features.FeaturesDict({"left": tfds.features.Image(shape=(8, 8, 3))})
-    with pytest.raises(ValueError, match="here: found pictures of FeaturesDict, expec"):
+    with pytest.raises(ValueError, match="here: found images of FeaturesDict, expec"):
         records._check_features(features(image=parts), "here")
