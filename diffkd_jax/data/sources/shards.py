@@ -48,6 +48,16 @@ def load_tar(path: str) -> Dataset:
     Raises:
       ValueError: a shard is damaged, an image has no label, or a key occurs twice in
         one shard; the message names the shard and its member.
+
+    >>> import io, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with tarfile.open(f"{root}/train-0.tar", "w") as shard:
+    ...         for name, data in (("1.png", b""), ("1.cls", b"2")):
+    ...             member = tarfile.TarInfo(name)
+    ...             member.size = len(data)
+    ...             shard.addfile(member, io.BytesIO(data))
+    ...     load_tar(root).splits["train"].label
+    array([2], dtype=int32)
     """
     root = require_path(path)
     shards: dict[str, list[pathlib.Path]] = {}

@@ -7,7 +7,7 @@ import pytest
 
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.scenes import Recipe, _classes_seen, compose
+from diffkd_jax.data.sources.scenes import Recipe, _visible_classes, compose
 from tests.helpers.data_options import data_options
 
 # Of picture and mask; a change of these is another data set.
@@ -72,7 +72,7 @@ def test_what_is_little_seen_is_void():
         scene = compose(items, np.array([3]), rng, Recipe(48, 6, (0.9, 1.1)))
         image, mask = (
             scene.image,
-            _classes_seen(scene.classes, scene.hidden)[scene.owner],
+            _visible_classes(scene.classes, scene.hidden)[scene.owner],
         )
         assert set(np.unique(mask)) <= {0, 4, 255}
         assert image.shape == (48, 48, 3)
