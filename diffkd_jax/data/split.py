@@ -11,7 +11,7 @@ MAX_CLASSES = 1_000_000  # more than any data set has; bounds what a file can as
 
 
 class Known(NamedTuple):
-    """What is known of images with boxes before they are read.
+    """The facts about images with boxes that are known before they are read.
 
     Attributes:
       usable: int32 ``[n]``, number of objects to train on.
@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """How the images of a split are stored, to compare them without decoding.
+    """The storage of the images of a split, to compare them without decoding.
 
     Attributes:
       read: function from a row to the bytes of its file, or of its pixels.
@@ -119,7 +119,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Splits by name, and what is known of all of them.
+    """A data set: splits by name, and what is known of all of them.
 
     Attributes:
       splits: splits by name.

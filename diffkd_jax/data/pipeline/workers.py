@@ -32,7 +32,7 @@ TO_END = {
 
 @contextlib.contextmanager
 def left_to_the_caller() -> Iterator[None]:
-    """A context in which new threads and processes do not receive signals to end.
+    """Starts a context in which new threads and processes get no signals to end.
 
     A shell or a scheduler sends such signals to the whole group of processes, but the
     main process needs batches until it has ended its work.

@@ -28,6 +28,19 @@ def load_cifar10(path: str, *, classes: Any = "") -> Dataset:
       ValueError: a file is damaged, a label is not a class, or the number of names is
         wrong.
       FileNotFoundError: a file is missing.
+
+    >>> import json, pathlib, tempfile
+    >>> import cv2
+    >>> sheet = cv2.imencode(".png", np.zeros((1, 1024, 3), np.uint8))[1].tobytes()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i in range(1, 6):
+    ...         _ = pathlib.Path(folder, f"data_batch_{i}.png").write_bytes(sheet)
+    ...     _ = pathlib.Path(folder, "test_batch.png").write_bytes(sheet)
+    ...     for name, count in (("train", 5), ("test", 1)):
+    ...         file = pathlib.Path(folder, f"{name}_lables.json")
+    ...         _ = file.write_text(json.dumps([0] * count))
+    ...     load_cifar10(folder).splits["train"].size
+    5
     """
     root = require_path(path)
     files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
@@ -63,6 +76,14 @@ def load_cifar100(path: str, *, classes: Any = "") -> Dataset:
       ValueError: a file is damaged, a label is not a class, or the number of names is
         wrong.
       FileNotFoundError: a file is missing.
+
+    >>> import pathlib, pickle, tempfile
+    >>> batch = {b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [7]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("train", "test"):
+    ...         _ = pathlib.Path(folder, name).write_bytes(pickle.dumps(batch))
+    ...     load_cifar100(folder).splits["train"].label
+    array([7], dtype=int32)
     """
     root = require_path(path)
     splits = {}

@@ -58,6 +58,17 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     Raises:
       ValueError: no image has a mask.
       FileNotFoundError: one of the two folders is missing.
+
+    >>> import tempfile
+    >>> image = "leftImg8bit/train/ulm/1_leftImg8bit.png"
+    >>> mask = "gtFine/train/ulm/1_gtFine_labelIds.png"
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in (image, mask):
+    ...         file = pathlib.Path(root, name)
+    ...         file.parent.mkdir(parents=True)
+    ...         file.touch()
+    ...     load_cityscapes(root).splits["train"].size
+    1
     """
     root = require_path(path)
     for part in ("leftImg8bit", "gtFine"):
@@ -98,12 +109,10 @@ def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
     parts = f"leftImg8bit/{split}", f"gtFine/{split}"
     cities = list_folders(root / parts[0])
     mask_cities = list_folders(root / parts[1]) if (root / parts[1]).is_dir() else []
-    city_of_masks, city_of_images = (
-        make_name_finder(mask_cities),
-        make_name_finder(cities),
-    )
+    find_mask_city = make_name_finder(mask_cities)
+    find_image_city = make_name_finder(cities)
     for city in cities:
-        mask_city = city_of_masks(city)
+        mask_city = find_mask_city(city)
         masks = _by_end(root / parts[1] / mask_city, MASKS) if mask_city else {}
         images = _by_end(root / parts[0] / city, (IMAGE_END,), IMAGE_ENDINGS)
         find = make_name_finder(stem for stem, _ in masks)
@@ -126,7 +135,7 @@ def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
             for (stem, end), name in masks.items()
             if stem not in used and end == MASKS[0]
         ]
-    for mask_city in (name for name in mask_cities if city_of_images(name) is None):
+    for mask_city in (name for name in mask_cities if find_image_city(name) is None):
         masks = _by_end(root / parts[1] / mask_city, MASKS[:1])
         masks_alone += [f"{mask_city}/{name}" for name in masks.values()]
     report_missing(images_alone, "images without a mask", f"{root}: {split}")
@@ -137,7 +146,7 @@ def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
 def _by_end(
     folder: pathlib.Path, ends: Sequence[str], endings: Sequence[str] = (".png",)
 ) -> dict[tuple[str, str], str]:
-    """Returns the names of files by (stem, end), for the ends of stems that are listed.
+    """Returns files whose stem ends in one of ``ends``: (rest of stem, end) to name.
 
     If files differ only in their ending, the first one in ``endings`` is taken. The
     case of endings is ignored.

@@ -67,6 +67,20 @@ def load_coco(
       ValueError: a json is invalid, splits have different categories, an image has no
         file, or an option leads out of the folder.
       FileNotFoundError: there is no json.
+
+    >>> import tempfile
+    >>> image = {"id": 1, "file_name": "1.png", "height": 4, "width": 8}
+    >>> box = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 4, 2], "area": 8}
+    >>> table = {"images": [image], "annotations": [box]}
+    >>> table["categories"] = [{"id": 3, "name": "cat"}]
+    >>> files = {"annotations/instances_val.json": json.dumps(table), "val/1.png": ""}
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name, text in files.items():
+    ...         file = pathlib.Path(root, name)
+    ...         file.parent.mkdir()
+    ...         _ = file.write_text(text)
+    ...     load_coco(root).class_names
+    ('cat',)
     """
     root = require_path(path)
     files = _files(root, annotations, splits)

@@ -42,6 +42,17 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
       ValueError: a list has no names, a line is not the name of an image, or a name has
         no files.
       FileNotFoundError: there are no lists.
+
+    >>> import pathlib, tempfile
+    >>> files = {"ImageSets/Segmentation/train.txt": "1", "JPEGImages/1.jpg": ""}
+    >>> files["SegmentationClass/1.png"] = ""
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name, text in files.items():
+    ...         file = pathlib.Path(root, name)
+    ...         file.parent.mkdir(parents=True)
+    ...         _ = file.write_text(text)
+    ...     load_voc(root, classes="sky, tree").splits["train"].size
+    1
     """
     root = require_path(path)
     lists = list_split_files(root / LISTS)

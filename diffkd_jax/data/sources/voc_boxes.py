@@ -58,8 +58,8 @@ def load_voc_boxes(
     Unpacked data hold ``ImageSets/Main/<split>.txt``, ``Annotations`` and
     ``JPEGImages``, and have the 20 classes of VOC. Other data hold folders ``<split>``
     of ``NAME.xml`` and ``NAME.jpg``, or the files of the one split "train"; their
-    classes are the names
-    of all objects, sorted. In both cases ``classes`` replaces these names.
+    classes are the names of all objects, sorted. In both cases ``classes`` replaces
+    these names.
 
     Images have any of the endings in
     :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. An image has the name of its
@@ -88,6 +88,19 @@ def load_voc_boxes(
       ValueError: an xml file is invalid, a class is unknown, a file has no image, or
         there is no object and no classes are given.
       FileNotFoundError: there are no lists and no xml files.
+
+    >>> import tempfile
+    >>> box = "<xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>2</ymax>"
+    >>> cat = f"<object><name>cat</name><bndbox>{box}</bndbox></object>"
+    >>> size = "<size><width>8</width><height>4</height></size>"
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     pathlib.Path(root, "1.jpg").touch()
+    ...     xml = f"<annotation>{size}{cat}</annotation>"
+    ...     _ = pathlib.Path(root, "1.xml").write_text(xml)
+    ...     dataset = load_voc_boxes(root)
+    >>> target = dataset.splits["train"].fetch(np.array([0]))["target"]
+    >>> dataset.class_names, target["boxes"].tolist()
+    (('cat',), [[[0.0, 0.0, 4.0, 2.0]]])
     """
     root = require_path(path)
     lists = [f for f in list_split_files(root / LISTS) if not _is_class_list(f.stem)]

@@ -21,7 +21,7 @@ def _unchanged(split: Split, options: DataConfig, about: "About") -> Split:
 
 
 class About(NamedTuple):
-    """What is known of a split when it is inspected.
+    """The facts about a split that a transform gets when it inspects the split.
 
     Attributes:
       name: name of the split, for messages.
@@ -37,7 +37,7 @@ class About(NamedTuple):
 
 
 class TargetTransform(NamedTuple):
-    """How one kind of target follows its images through training and evaluation.
+    """A way in which one kind of target follows its images in training and evaluation.
 
     :func:`diffkd_jax.data.transforms.viewed.follow_views` makes one for a kind of
     target that can be computed from the view of each image, such as keypoints.

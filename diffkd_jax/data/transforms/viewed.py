@@ -15,7 +15,7 @@ from .views import Size, View
 
 
 class Seen(NamedTuple):
-    """How one example of a batch was seen.
+    """The view of one example of a batch.
 
     Attributes:
       view: the view of the resized image.
