@@ -141,7 +141,7 @@ def open_data(options: DataConfig) -> Data:
     evaluation = splits[options.eval_split]
     sample = first_readable(evaluation, lambda b: transform.evaluate(b, options))
     *eval_size, channels = sample["image"].shape[1:]
-    _check_picture(options, eval_size, channels)
+    _check_image(options, eval_size, channels)
     size = (options.image_size,) * 2 if options.image_size else tuple(eval_size)
     first_draws = Draws(0, 0, np.zeros(1, int))
     if transform.own_size or options.train_size or options.canvas:
@@ -198,7 +198,7 @@ def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
         LOG.warning("classes without a training image: %s", unseen)
 
 
-def _check_picture(options: DataConfig, size: Sequence[int], channels: int) -> None:
+def _check_image(options: DataConfig, size: Sequence[int], channels: int) -> None:
     """Refuses augmentation that does not fit the size or channels of images."""
     if options.augment == "crop_flip" and options.padding > max(size):
         raise ValueError(

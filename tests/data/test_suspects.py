@@ -145,7 +145,7 @@ def test_a_file_under_two_ids_is_counted(tmp_path, caplog, name):
     write_coco(tmp_path, table)
     (doubt,) = load_coco(tmp_path).doubts
     assert (doubt.number, doubt.total) == (1, 3)
-    assert "picture 2" in caplog.text
+    assert "image 2" in caplog.text
 
 
 def test_a_file_under_two_ids_in_two_normal_forms_is_counted(tmp_path):

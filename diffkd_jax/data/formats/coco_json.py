@@ -79,7 +79,7 @@ def read_coco_table(
                 f"{where}: {key}: found {kind}, expected a list of objects"
             )
         entries[key] = rows
-    names, ids, sides = _pictures(entries["images"], where)
+    names, ids, sides = _read_images(entries["images"], where)
     categories = _categories(entries["categories"], where)
     found, numbers = _annotations(entries["annotations"], ids, categories, where)
     table = CocoTable(where, names, ids, sides, categories, found, numbers)
@@ -138,7 +138,9 @@ def _key(own: Id) -> Id:
     return own if number is None else str(number)
 
 
-def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.ndarray]:
+def _read_images(
+    rows: list[dict], where: str
+) -> tuple[list[str], list[Id], np.ndarray]:
     """Reads file names, ids and sizes of the images."""
     names: list[str] = []
     ids: list[Id] = []
@@ -146,7 +148,7 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
     for i, row in enumerate(rows):
         own: Any = _as_id(row.get("id"))
         name = row.get("file_name")
-        at = f"{where}: picture {own if _is_id(own) else f'at place {i}'}"
+        at = f"{where}: image {own if _is_id(own) else f'at place {i}'}"
         if not _is_id(own):
             raise ValueError(f"{at}: found id {_short(own)}, expected a number or text")
         if not isinstance(name, str) or not name:
@@ -160,7 +162,7 @@ def _pictures(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.nda
         names.append(name)
         ids.append(own)
     if twice := _twice([*map(_key, ids)]):
-        raise ValueError(f"{where}: found picture {_short(twice[0])} twice")
+        raise ValueError(f"{where}: found image {_short(twice[0])} twice")
     if not rows:
         raise ValueError(f"{where}: found no images, expected some")
     sides[(sides == 0).any(1)] = 0
@@ -196,7 +198,7 @@ def _annotations(
     classes = {_key(own): k for k, (own, _) in enumerate(categories)}
     kinds = {type(own) for own in ids}
     numbers: list[Any] = []
-    picture, kind, crowd, area, boxes = [], [], [], [], []
+    image_rows, kind, crowd, area, boxes = [], [], [], [], []
     orphans = []
     for i, row in enumerate(rows):
         number = _as_id(row.get("id"))
@@ -206,7 +208,7 @@ def _annotations(
         if type(own) not in kinds:
             texts = "strings" if kinds == {str} else "numbers"
             raise ValueError(
-                f"{at}: found image_id {_short(own)}, expected one of the pictures' "
+                f"{at}: found image_id {_short(own)}, expected one of the images' "
                 f"ids, which are {texts} such as {_short(ids[0])}"
             )
         if (own := _key(own)) not in place:
@@ -232,23 +234,23 @@ def _annotations(
                 f"{at}: found area {_short(size)}, expected one of {NUMBERS}"
             )
         numbers.append(number)
-        picture.append(place[own])
+        image_rows.append(place[own])
         kind.append(classes[group])
         crowd.append(bool(marked))
         area.append(float(size))
         boxes.append([float(v) for v in box])
     if orphans and not numbers:
         raise ValueError(
-            f"{where}: found image_id of no picture in all {len(orphans)} annotations, "
+            f"{where}: found image_id of no image in all {len(orphans)} annotations, "
             "expected ids that images lists"
         )
     lost = np.arange(len(orphans))
-    text = "annotations of pictures that are not listed, left out"
+    text = "annotations of images that are not listed, left out"
     report(lost, text, where, lambda i: str(orphans[i]))
     if len(set(numbers)) < len(numbers):
         LOG.warning("%s: ids of annotations repeat; they are numbered anew", where)
     found = Read(
-        np.array(picture, np.int64),
+        np.array(image_rows, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(kind, np.int64),
         np.array(crowd, bool),
@@ -260,14 +262,14 @@ def _annotations(
 def _check_corners(table: CocoTable) -> None:
     """Refuses boxes that leave their images but would fit if they were corners."""
     first, second = table.found.boxes[:, :2], table.found.boxes[:, 2:]
-    limit = table.sides[table.found.picture][:, ::-1]
+    limit = table.sides[table.found.image][:, ::-1]
     known = (limit > 0).all(1)
     leave = known & (first + second > limit + 1).any(1)
     fit = leave & (second > first).all(1) & (second <= limit + 1).all(1)
     if 2 * leave.sum() > known.sum() and fit.sum() > 0.9 * leave.sum():
         raise ValueError(
             f"{table.file}: found {leave.sum()} of {known.sum()} boxes that leave "
-            f"their picture, {fit.sum()} of which fit as left, top, right, bottom; "
+            f"their image, {fit.sum()} of which fit as left, top, right, bottom; "
             "expected left, top, width, height (data.options.corners?)"
         )
 

@@ -74,7 +74,7 @@ def _format(endings: str, start: bytes, opener: Callable) -> _Format:
 
 
 # Classes, not Image.open: that tries all of Pillow's formats, of which EPS starts
-# Ghostscript, and warns of large pictures by way of the process's warning filters.
+# Ghostscript, and warns of large images by way of the process's warning filters.
 _FORMATS = [
     _format(".jpg .jpeg .jpe .jfif", rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     _format(".png", rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),

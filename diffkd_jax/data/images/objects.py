@@ -75,7 +75,7 @@ class Read(NamedTuple):
     """The annotations of a file, in any order.
 
     Attributes:
-      picture: int ``[m]``, image of each annotation.
+      image: int ``[m]``, image of each annotation.
       boxes: float64 ``[m, 4]``: left, top, right, bottom in pixels.
       classes: int ``[m]``.
       ignored: bool ``[m]``.
@@ -83,7 +83,7 @@ class Read(NamedTuple):
         of the box within its image; None replaces all areas.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
     ignored: np.ndarray
@@ -95,9 +95,9 @@ class Read(NamedTuple):
         Args:
           rows: positions of the annotations.
         """
-        picture, boxes, classes = self.picture, self.boxes, self.classes
+        image, boxes, classes = self.image, self.boxes, self.classes
         area = None if self.area is None else self.area[rows]
-        return Read(picture[rows], boxes[rows], classes[rows], self.ignored[rows], area)
+        return Read(image[rows], boxes[rows], classes[rows], self.ignored[rows], area)
 
 
 def collect(
@@ -128,7 +128,7 @@ def collect(
       ValueError: an image has more than :data:`MAX_OBJECTS` objects.
     """
     boxes = found.boxes.reshape(-1, 4)
-    limit = np.tile(sides[found.picture][:, ::-1], 2)
+    limit = np.tile(sides[found.image][:, ::-1], 2)
     clipped = np.clip(boxes, 0, limit)
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
@@ -140,9 +140,9 @@ def collect(
     moved = kept & (clipped != boxes).any(1)
     for rows, text in (
         (flat, "boxes of no area, left out"),
-        (outside, "boxes outside of their picture, left out"),
+        (outside, "boxes outside of their image, left out"),
         (thin, "boxes with a side below 1 pixel, left out"),
-        (moved, "boxes beyond the edge of their picture, clipped"),
+        (moved, "boxes beyond the edge of their image, clipped"),
     ):
         report(np.flatnonzero(rows), text, where, called)
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
@@ -158,11 +158,11 @@ def collect(
     if len(given) > 1 and (given == given[0]).all() and (own[kept] != given[0]).any():
         LOG.warning("%s: the area of all %d objects is %g", where, len(given), given[0])
     order = np.flatnonzero(kept)
-    order = order[np.argsort(found.picture[order], kind="stable")]
-    counts = np.bincount(found.picture[order], minlength=len(sides))
+    order = order[np.argsort(found.image[order], kind="stable")]
+    counts = np.bincount(found.image[order], minlength=len(sides))
     if counts.max(initial=0) > MAX_OBJECTS:
         raise ValueError(
-            f"{where}: found {counts.max()} objects in one picture, expected at most "
+            f"{where}: found {counts.max()} objects in one image, expected at most "
             f"{MAX_OBJECTS}"
         )
     objects = Objects(
@@ -181,7 +181,7 @@ def _twice(found: Read, boxes: np.ndarray, rows: np.ndarray) -> np.ndarray:
     Boxes are compared to a hundredth of a pixel, since texts of floats are rounded.
     """
     columns = np.round(boxes[rows], 2).T
-    others = found.classes[rows], found.ignored[rows], found.picture[rows]
+    others = found.classes[rows], found.ignored[rows], found.image[rows]
     keys = np.stack([*columns, *others])
     order = np.lexsort([rows, *keys])
     keys = keys[:, order]
@@ -212,7 +212,7 @@ def object_split(
     sides: np.ndarray,
     ids: Sequence[Any] | np.ndarray,
     where: str,
-    picture: Callable[[int], Any],
+    read_image: Callable[[int], Any],
     name: Callable[[int], str],
 ) -> Split:
     """Creates a split of images, which are read on demand, and of their objects.
@@ -222,7 +222,7 @@ def object_split(
       sides: int ``[n, 2]``, height and width of each image.
       ids: ids of the images in the file, as JSON bytes.
       where: name of the split, for messages.
-      picture: function from a row to pixels or a file.
+      read_image: function from a row to pixels or a file.
       name: function from a row to a name for messages.
     """
     each = np.diff(objects.offsets)
@@ -233,7 +233,7 @@ def object_split(
 
     def fetch(rows):
         target = padded(objects, np.asarray(rows), most)
-        return {"image": [picture(int(i)) for i in rows], "target": target}
+        return {"image": [read_image(int(i)) for i in rows], "target": target}
 
     known = Known(usable, ignored, np.asarray(sides, np.int32), np.array(ids), where)
     return Split(len(each), fetch, name, known=known)
@@ -264,7 +264,7 @@ def drop_empty_images(split: Split, keep_empty: bool) -> Split:
     full = np.flatnonzero(known.usable)
     if len(full) < split.size:
         LOG.warning(
-            "%s: %d of %d pictures have no usable object, %s",
+            "%s: %d of %d images have no usable object, %s",
             known.where,
             split.size - len(full),
             split.size,

@@ -222,9 +222,9 @@ def _split(
         sides[i] = displayed_size(read_image(i))
     new_row = np.full(len(exists), -1)
     new_row[rows] = np.arange(len(rows))
-    kept_annotations = np.flatnonzero(exists[table.found.picture])
+    kept_annotations = np.flatnonzero(exists[table.found.image])
     annotations = table.found.of(kept_annotations)
-    annotations = annotations._replace(picture=new_row[annotations.picture])
+    annotations = annotations._replace(image=new_row[annotations.image])
     numbers = [table.numbers[i] for i in kept_annotations]
     name_of = lambda i: f"annotation {numbers[i]}"
     objects, repeats = collect(annotations, sides, table.file, name_of, drop_doubles)

@@ -257,5 +257,5 @@ def _copies(split: Split, split_name: str) -> tuple[Doubt, ...]:
     compared = itertools.islice(duplicates.items(), _MAX_COMPARED)
     read = split.stored.read
     rows = [row for row, first in compared if read(row) == read(first)]
-    text = "images stand in another shard too"
+    text = "images occur in another shard too"
     return note_doubts(rows, split.size, text, split_name, split.name)

@@ -13,7 +13,7 @@ from ..images.resize import to_array, to_pillow
 
 MOST = 10.0  # the largest magnitude
 Fill = tuple[int, ...]
-# (picture, level in [0, 1], sign, interpolation, fill) -> picture
+# (image, level in [0, 1], sign, interpolation, fill) -> image
 Operation = Callable[[Image.Image, float, int, Image.Resampling, Fill], Image.Image]
 
 
@@ -111,7 +111,7 @@ def rand_augment(
     """
     colours = np.broadcast_to(mean, image.shape[-1])
     fill = tuple(min(255, round(255 * float(v))) for v in colours)
-    picture = to_pillow(image)
+    pillow_image = to_pillow(image)
     names = list(OPERATIONS)
     for index in rng.integers(0, len(names), layers):
         if rng.random() > 0.5:
@@ -121,8 +121,10 @@ def rand_augment(
         resample = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)[
             int(rng.integers(2))
         ]
-        picture = OPERATIONS[names[index]](picture, level, sign, resample, fill)
-    return to_array(picture)
+        pillow_image = OPERATIONS[names[index]](
+            pillow_image, level, sign, resample, fill
+        )
+    return to_array(pillow_image)
 
 
 def color_jitter(
@@ -144,9 +146,9 @@ def color_jitter(
     >>> color_jitter(x, np.random.default_rng(0), 0.0).tolist() == x.tolist()
     True
     """
-    picture = to_pillow(image)
+    pillow_image = to_pillow(image)
     kinds = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for index in rng.permutation(len(kinds)):
         factor = float(rng.uniform(1 - strength, 1 + strength))
-        picture = kinds[index](picture).enhance(factor)
-    return to_array(picture)
+        pillow_image = kinds[index](pillow_image).enhance(factor)
+    return to_array(pillow_image)

@@ -261,7 +261,7 @@ def test_names_of_classes_that_stand_twice_are_named(
     data = registry.load("masks", str(tmp_path), (), options)
     assert data.class_names == names
     where = "data.options.classes" if as_option else "classes.txt"
-    assert f"{where}: names of classes that stand twice" in caplog.text
+    assert f"{where}: names of classes that occur twice" in caplog.text
 
 
 def test_utf_32_without_a_mark_is_refused():

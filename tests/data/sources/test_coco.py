@@ -119,9 +119,9 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path, caplog):
     assert kept(target) == KINDS[name]["kept_xyxy"]
     for line in (
         "2 boxes of no area, left out: annotation 2, annotation 3",
-        "1 boxes outside of their picture, left out: annotation 5",
+        "1 boxes outside of their image, left out: annotation 5",
         "1 boxes with a side below 1 pixel, left out: annotation 8",
-        "2 boxes beyond the edge of their picture, clipped: annotation 4, annotation 6",
+        "2 boxes beyond the edge of their image, clipped: annotation 4, annotation 6",
     ):
         assert line in caplog.text
     assert len(caplog.records) == 4
@@ -141,7 +141,7 @@ def test_empty_pictures_are_for_evaluation(tmp_path, caplog):
     data = run(tmp_path, name)
     assert ids(data.train) == expected["training_pictures_default"]
     assert ids(data.evaluation) == expected["evaluation_pictures"]
-    assert "2 of 3 pictures have no usable object, left out of train" in caplog.text
+    assert "2 of 3 images have no usable object, left out of train" in caplog.text
     data = run(tmp_path, name, keep_empty=True)
     assert ids(data.train) == expected["training_pictures_keep_empty"]
     options = data_options(augment="none", keep_empty=True)
@@ -474,12 +474,12 @@ WRONG = [
     ("annotations", {"area": "big"}, "annotation 1: found area 'big', expected one"),
     ("annotations", {"iscrowd": 7}, "annotation 1: found iscrowd 7, expected 0 or 1"),
     ("annotations", {"image_id": None}, "annotation 1: found image_id None, expected"),
-    ("annotations", {"image_id": 9}, "found image_id of no picture in all 1 annot"),
+    ("annotations", {"image_id": 9}, "found image_id of no image in all 1 annot"),
     ("annotations", {"category_id": [1]}, r"annotation 1: found category_id \[1\]"),
-    ("images", {"width": -3}, "picture 1: found width -3, expected 1 to 1000000"),
-    ("images", {"height": 1e9}, "picture 1: found height 1000000000.0, expected"),
-    ("images", {"id": 1.5}, "picture at place 0: found id 1.5, expected a number or"),
-    ("images", {"file_name": 3}, "picture 1: found file_name 3, expected a path"),
+    ("images", {"width": -3}, "image 1: found width -3, expected 1 to 1000000"),
+    ("images", {"height": 1e9}, "image 1: found height 1000000000.0, expected"),
+    ("images", {"id": 1.5}, "image at place 0: found id 1.5, expected a number or"),
+    ("images", {"file_name": 3}, "image 1: found file_name 3, expected a path"),
     ("categories", {"name": None}, "categories: found id 1 and name None, expected"),
 ]
 
@@ -515,7 +515,7 @@ def test_what_is_there_twice_is_named(tmp_path):
     one = {"id": 1, "file_name": "1.png", "width": 20, "height": 20}
     data = {"images": [one, one], "annotations": [], "categories": []}
     (tmp_path / "a.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match="json: found picture 1 twice"):
+    with pytest.raises(ValueError, match="json: found image 1 twice"):
         registry.load(**options_of(tmp_path, "a.json"))
 
 
