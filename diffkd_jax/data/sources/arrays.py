@@ -5,6 +5,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer, UInt8
 
 from ..class_names import FASHION_CLASSES, names_of_labels
 from ..formats.single_files import read_idx, read_npz
@@ -108,7 +109,10 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
 
 
 def mask_split(
-    image: np.ndarray, label: np.ndarray, rule: MaskRule, where: str
+    image: UInt8[np.ndarray, "n h w *c"],
+    label: Integer[np.ndarray, "n h w"],
+    rule: MaskRule,
+    where: str,
 ) -> Split:
     """Creates a split of images and masks in memory, after checking them.
 

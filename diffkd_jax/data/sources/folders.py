@@ -27,9 +27,9 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
     Folders whose names differ only in their Unicode form are one class.
 
     A class is a folder with at least one file that has an ending of
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Other files, and folders
-    below a class, are left out, and the log says how many files that are; it counts at
-    most :data:`MAX_COUNTED` below folders, and does not follow links. Hidden files and
+    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Other files, and all
+    files in folders below a class, are left out. The log gives their number, counted
+    up to :data:`MAX_COUNTED` in folders, without following links. Hidden files and
     folders are left out silently. A file that cannot be read later, such as a broken
     link, counts as an image that does not decode.
 

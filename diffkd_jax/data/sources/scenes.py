@@ -4,6 +4,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int, Int32, UInt8
 from PIL import Image
 
 from ..class_names import FASHION_CLASSES
@@ -53,11 +54,11 @@ class Scene(NamedTuple):
       hidden: bool ``[k]``, whether too little is visible.
     """
 
-    image: np.ndarray
-    owner: np.ndarray
-    classes: np.ndarray
-    visible: np.ndarray
-    hidden: np.ndarray
+    image: UInt8[np.ndarray, "size size 3"]
+    owner: Int32[np.ndarray, "size size"]
+    classes: Int[np.ndarray, " k"]
+    visible: Int[np.ndarray, " k"]
+    hidden: Bool[np.ndarray, " k"]
 
 
 def load_scenes(
@@ -153,7 +154,9 @@ def _fetch(number: int, recipe: Recipe, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def make_scenes(number: int, recipe: Recipe, rows: np.ndarray) -> list[Scene]:
+def make_scenes(
+    number: int, recipe: Recipe, rows: Int[np.ndarray, " n"]
+) -> list[Scene]:
     """Creates the scenes of some rows of a split.
 
     Args:
@@ -180,7 +183,10 @@ def _items(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compose(
-    items: np.ndarray, labels: np.ndarray, rng: np.random.Generator, recipe: Recipe
+    items: UInt8[np.ndarray, "n 28 28"],
+    labels: Int[np.ndarray, " n"],
+    rng: np.random.Generator,
+    recipe: Recipe,
 ) -> Scene:
     """Composes one scene.
 
