@@ -1,4 +1,7 @@
-"""DiffKD: denoises the student's feature with a diffusion model of the teacher's."""
+"""DiffKD: denoises the student's feature with a diffusion model.
+
+The diffusion model is trained on the teacher's feature.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,7 +43,7 @@ class DiffKDOutput(NamedTuple):
 
     @property
     def losses(self) -> dict[str, jax.Array]:
-        """Returns the losses by name."""
+        """Returns ``diffusion`` and, with an autoencoder, ``autoencoder``."""
         losses = {"diffusion": self.diffusion_loss}
         if self.autoencoder_loss is not None:
             losses["autoencoder"] = self.autoencoder_loss
@@ -48,7 +51,11 @@ class DiffKDOutput(NamedTuple):
 
     @property
     def info(self) -> dict[str, jax.Array]:
-        """Returns mean, minimum, maximum and histogram of gamma (20 bins, [0, 1])."""
+        """Returns statistics of gamma over the batch, float32.
+
+        These are the scalars ``gamma/mean``, ``gamma/min`` and ``gamma/max``, and
+        ``gamma/histogram`` ``[20]``, the counts in 20 equal bins of [0, 1].
+        """
         gamma = self.gamma
         values = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
         values["histogram"] = _counts(gamma)
@@ -56,7 +63,9 @@ class DiffKDOutput(NamedTuple):
 
 
 class DiffKDNoise(NamedTuple):
-    """The random draws of one call, given to reproduce a run of other code.
+    """The random values of one call of :class:`DiffKD`.
+
+    Pass them to :class:`DiffKD` to reproduce the result of another implementation.
 
     Attributes:
       student: ``[b, h, w, latent]``, noise mixed into the student.
@@ -91,7 +100,8 @@ def denoise(
       plan: DDIM plan of ``num_steps`` rows.
       train: if true, use batch statistics, and let each step update the running ones;
         if false, use running statistics.
-      unroll: unroll factor of the scan, or None for the platform's default.
+      unroll: unroll factor of the scan. None unrolls all steps on CPU, and none on
+        other platforms or with ``remat``.
       keep_steps: if true, also return the result of each step.
       remat: if true, recompute each step in the backward pass instead of storing it.
       gradient: how to differentiate: ``full``; ``inputs``, which treats the predictor's
@@ -145,13 +155,17 @@ def denoise(
 
 
 class DiffKD(nn.Module):
-    """A Flax module of autoencoder, noise adapter, denoising loop and losses for a tap.
+    """A Flax module that applies DiffKD to one pair of features.
 
-    Features are vectors, tokens, or maps with channels last (NHWC).
+    It holds the autoencoder, the noise adapter, the noise predictor and the output
+    projection. It runs the denoising loop and computes the losses of the diffusion
+    model and the autoencoder. Features are vectors, tokens, or maps with channels last
+    (NHWC).
 
-    Random draws come from the stream ``diffusion`` unless ``noise`` is given. The
-    intermediate ``trajectory`` (``[num_steps + 1, b, h, w, c]``, before the output
-    projection) is sown if that collection is mutable.
+    Random draws come from the stream ``diffusion`` unless ``noise`` is given. If the
+    collection ``intermediates`` is mutable, the module sows ``trajectory`` into it:
+    ``[num_steps + 1, b, h, w, c]``, the starting point and the result of each step,
+    before the output projection.
 
     Gradients: the distance between ``student`` and ``teacher`` reaches the student, its
     projection, the noise adapter, the noise predictor and the output projection. The
@@ -165,7 +179,7 @@ class DiffKD(nn.Module):
       num_steps: number of denoising steps; 5 in the paper.
       num_train_steps: number of diffusion time steps; 1000 in the paper.
       token_shape: (h, w) of rank-3 features, or None for a square.
-      unroll: unroll factor of the denoising scan, or None for the platform's default.
+      unroll: unroll factor of the denoising scan, see :func:`denoise`.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for the dtype of the inputs. Parameters, statistics
         and losses are float32 or wider.
@@ -175,8 +189,8 @@ class DiffKD(nn.Module):
       gradient: how the distance is differentiated through denoising. ``full`` is the
         method of the paper. ``inputs`` trains the noise predictor by the diffusion loss
         alone. ``straight`` treats each predicted noise as a constant, which removes
-        nearly all of the backward pass. The last two are cheaper, and are other
-        methods.
+        nearly all of the backward pass. The last two are cheaper, but they are
+        not the method of the paper.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}

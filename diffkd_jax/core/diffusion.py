@@ -106,8 +106,10 @@ def match_noise(
 class DDIMPlan(NamedTuple):
     """The coefficients of all DDIM steps, one row for each step, in the order they run.
 
+    Each field has the shape ``[num_steps]``; in a single step it is a scalar.
+
     Attributes:
-      t: time step given to the noise predictor, int32.
+      t: int32, time step that the noise predictor receives.
       signal: sqrt(alpha_bar) at ``t``.
       noise: sqrt(1 - alpha_bar) at ``t``.
       next_signal: sqrt(alpha_bar) after the step.
@@ -124,9 +126,10 @@ class DDIMPlan(NamedTuple):
 def ddim_plan(num_steps: int, num_train_steps: int = 1000) -> DDIMPlan:
     """Returns the time steps and coefficients of denoising.
 
-    The schedule is laid out for ``2 * num_steps`` steps, and its second half is run. So
-    denoising starts below the middle of the noise range (the paper says 500; 5 steps
-    visit 400, 300, 200, 100 and 0). The last step ends at alpha_bar = 1.
+    A schedule of ``2 * num_steps`` time steps covers the whole noise range. Only its
+    second, less noisy half is used. So denoising starts below the middle of the range:
+    5 steps of 1000 visit 400, 300, 200, 100 and 0, while the paper says that it starts
+    at 500. The last step ends at alpha_bar = 1.
 
     Args:
       num_steps: number of noise predictions, from 1 to ``num_train_steps // 2``.

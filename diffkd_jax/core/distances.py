@@ -41,7 +41,7 @@ def mse(student: Features, teacher: Features, target: Target = None) -> Scalar:
 
 
 def l1(student: Features, teacher: Features, target: Target = None) -> Scalar:
-    """Computes the mean absolute error over all elements, as for box codes in MasKD.
+    """Computes the mean absolute error over all elements, as MasKD does for box codes.
 
     Args:
       student: ``[..., c]``.
@@ -112,10 +112,10 @@ def attention_mse(
 
 
 def cosine(student: Features, teacher: Features, target: Target = None) -> Scalar:
-    """Computes one minus the cosine between channel vectors, averaged; in [0, 2].
+    """Computes one minus the cosine of channel vectors, a mean over positions.
 
-    The norm of a student's vector counts as at least 1e-3. This bounds the gradient
-    where the vector is zero, as after a dead ReLU.
+    The result is in [0, 2]. A norm of a student's vector below 1e-3 is replaced by
+    1e-3. This bounds the gradient where the vector is zero, as after a dead ReLU.
 
     Args:
       student: ``[..., c]``.
@@ -133,9 +133,10 @@ def cosine(student: Features, teacher: Features, target: Target = None) -> Scala
 def kl(
     student: Features, teacher: Features, target: Target = None, *, tau: float = 1.0
 ) -> Scalar:
-    """Computes ``tau^2 KL(teacher || student)`` of softened logits, over examples.
+    """Computes ``tau^2 KL(teacher || student)`` of softened logits.
 
-    Source: Hinton et al. 2015; with tau = 1, eq. 7 for logits.
+    The result is the mean over examples and positions. Source: Hinton et al. 2015;
+    with tau = 1, eq. 7 for logits.
 
     Args:
       student: ``[..., c]``, logits.
@@ -165,10 +166,10 @@ def dist(
     ``tau^2 (beta inter + gamma intra)`` on softened probabilities; Huang et al.,
     "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022.
 
-    Deviation: the standard deviation of the student's probabilities counts as at least
-    1 % of their size. At equal logits (a head that is initialised with zeros), the
-    gradient of the official code reaches 1e8; here it is bounded, and still points to
-    the teacher.
+    Deviation: if the standard deviation of the student's probabilities is below 1 % of
+    their root mean square, this 1 % takes its place in the correlation. At equal logits
+    (a head that is initialised with zeros), the gradient of the official code reaches
+    1e8; here it is bounded, and still points to the teacher.
 
     Args:
       student: ``[..., c]``, logits.
@@ -200,9 +201,11 @@ def dkd(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Scalar:
-    """Computes the decoupled KD loss, which weighs target class and others apart.
+    """Computes the decoupled KD loss: one term for the target class, one for the rest.
 
-    ``tau^2 (alpha TCKD + beta NCKD)``; Zhao et al., CVPR 2022.
+    ``tau^2 (alpha TCKD + beta NCKD)``, a mean over examples and positions; Zhao et al.,
+    CVPR 2022. TCKD compares the probabilities of the target class and of all others
+    together. NCKD compares the other classes among themselves.
 
     Args:
       student: ``[..., c]``, logits.
@@ -295,7 +298,8 @@ def reads_target(distance: Callable[..., Scalar], student: Any, teacher: Any) ->
     """Returns whether a distance reads the target of the batch.
 
     Args:
-      distance: ``(student, teacher, target) -> scalar``; only its shapes are computed.
+      distance: ``(student, teacher, target) -> scalar``. It is traced by
+        ``jax.eval_shape``, so no values are computed.
       student: an array that it accepts, or a ``jax.ShapeDtypeStruct``.
       teacher: the same.
 

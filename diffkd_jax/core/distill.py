@@ -56,9 +56,9 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
 
     Raises:
       ValueError: ``taps`` is not a dict of :class:`Tap`, or taps share blocks that
-        differ. Later, in ``init`` and ``loss``: an output is missing, shapes cannot be
-        matched, or a block or distance returns something else. The message names the
-        tap.
+        differ. ``init`` and ``loss`` raise it if an output is missing, if shapes cannot
+        be matched, or if a block does not return :class:`Refined` or a distance does
+        not return a scalar. The message names the tap.
 
     >>> from diffkd_jax import DiffKD
     >>> d = distillation({"logits": Tap("logits", "logits", block=DiffKD())})
@@ -190,7 +190,8 @@ def refine(
 ) -> tuple[Refined, list[Float[Array, "steps b h w c"]]]:
     """Applies the block of one tap to a pair of outputs, as in training.
 
-    It changes no state, and is meant for looking at the denoised features.
+    Use it to look at the denoised features. It runs in training mode, so batch norm
+    uses batch statistics. Updates of the state are discarded.
 
     Args:
       tap: the tap.

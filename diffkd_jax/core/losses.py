@@ -22,7 +22,8 @@ def merged(task: Any, terms: Mapping[str, Scalar]) -> dict[str, Scalar]:
       Scalars by name.
 
     Raises:
-      ValueError: ``task`` is not a dict of scalars, or both have a loss of one name.
+      ValueError: ``task`` is not a dict of scalars, or a loss of the task has the
+        name of a loss of a tap.
 
     >>> sorted(merged({"task": jnp.ones(())}, {"logits/distance": jnp.ones(())}))
     ['logits/distance', 'task']
@@ -45,7 +46,12 @@ def merged(task: Any, terms: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def weighable(losses: Mapping[str, Any]) -> set[str]:
-    """Returns the names that a weight can have: of a loss, or of its part before "/".
+    """Returns the names that weights can have.
+
+    These are the names of the losses, and their parts before "/".
+
+    Args:
+      losses: losses by name; only the names are read.
 
     >>> sorted(weighable({"task": 0, "x/distance": 0}))
     ['task', 'x', 'x/distance']
@@ -60,9 +66,10 @@ def weigh(
 
     Args:
       losses: scalars by name.
-      weights: numbers, or schedules ``step -> number`` as in optax. A name that is the
-        part of a loss before "/" applies to all such losses, in addition to their own
-        weights: ``features`` to all losses of the tap ``features``.
+      weights: numbers, or schedules ``step -> number`` as in optax. The part of
+        a name before "/" stands for all losses that begin with it: ``features`` for all
+        losses of the tap ``features``. A loss with a weight of both kinds is multiplied
+        by both.
       step: scalar, number of updates done.
 
     Returns:
@@ -95,10 +102,10 @@ def check_student_result(result: Any) -> None:
     """Raises an error unless ``student_apply`` returned a pair of outputs and state.
 
     Args:
-      result: what it returned.
+      result: what ``student_apply`` returned.
 
     Raises:
-      ValueError: another value.
+      ValueError: ``result`` is not a pair of a dict of outputs and a state.
 
     >>> check_student_result(({"logits": jnp.ones((2, 3))}, {}))
     """
@@ -115,10 +122,10 @@ def check_outputs(what: str, outputs: Any) -> None:
 
     Args:
       what: name of the function that returned them, for the message.
-      outputs: what it returned.
+      outputs: what that function returned.
 
     Raises:
-      ValueError: another value.
+      ValueError: ``outputs`` is not a dict.
 
     >>> check_outputs("teacher_apply", {"logits": jnp.ones((2, 3))})
     """

@@ -116,7 +116,7 @@ class DiffusionBottleneck(nn.Module):
     """A residual block of 1x1, 3x3 and 1x1 convolutions with batch norm, no final ReLU.
 
     Attributes:
-      reduction: number of input channels for each inner channel.
+      reduction: number of input channels divided by the number of inner channels.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for that of the input.
 
@@ -180,7 +180,16 @@ class NoisePredictor(nn.Module):
     def __call__(
         self, x_t: Float[Array, "b h w c"], t: Int[Array, " b"], *, train: bool
     ) -> Float[Array, "b h w c"]:
-        """Predicts the noise in ``x_t`` ``[b, h, w, c]`` at the time steps ``t``."""
+        """Predicts the noise in a batch of noisy features.
+
+        Args:
+          x_t: ``[b, h, w, c]``, noisy features.
+          t: int ``[b]``, time steps, from 0 to ``num_train_steps - 1``.
+          train: if true, use and update batch statistics.
+
+        Returns:
+          ``[b, h, w, c]``, the predicted noise.
+        """
         channels = x_t.shape[-1]
         embedding = nn.Embed(
             max(TIME_ROWS, self.num_train_steps),

@@ -25,8 +25,8 @@ def batch_norm(
 ) -> Results:
     """Normalises each group by its own statistics, over all axes but the last.
 
-    The gradient is written out, since it takes fewer passes over ``x`` than the
-    derivative of each operation. Forward-mode derivatives are not defined.
+    The function has a gradient rule of its own, which reads ``x`` fewer times than
+    automatic differentiation would. Forward-mode derivatives are not defined.
 
     Args:
       x: ``[groups, n, ..., c]``.
@@ -83,10 +83,11 @@ batch_norm.defvjp(_forward, _backward)
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with statistics in float32.
 
-    It differs from ``flax.linen.BatchNorm`` in two ways that agreement with the
-    official code needs. The running variance is the unbiased estimate. Statistics can
-    be taken over groups of consecutive examples without communication, as one process
-    for each GPU does in the official code (32 images for each GPU).
+    It differs from ``flax.linen.BatchNorm`` in two ways, so that results agree with the
+    official code. First, the running variance is the unbiased estimate. Second, each
+    group of ``group_size`` consecutive examples can have its own statistics, without
+    communication between devices. In the official code, each GPU normalises its own 32
+    images.
 
     Deviation: under ``jit`` with a sharded batch and ``group_size=None``, statistics
     are those of the whole global batch; the official runs take 32 images for each GPU.

@@ -24,7 +24,8 @@ def as_map(
       ``[b, h, w, c]``.
 
     Raises:
-      ValueError: another rank, or a number of tokens that does not fit the shape.
+      ValueError: the rank is not 2, 3 or 4, or the number of tokens does not fit the
+        shape.
 
     >>> as_map(jnp.zeros((2, 9, 5))).shape
     (2, 3, 3, 5)
@@ -72,8 +73,9 @@ def check_ranks(student: Feature, teacher: Feature) -> None:
 def spatial_rule(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
     """Describes how maps of two shapes will be matched.
 
-    The larger map is resized to the smaller one: by average pooling if both sides
-    divide, otherwise bilinearly (antialiased).
+    The larger map is resized to the smaller one. If its height and width are multiples
+    of those of the smaller map, it is average-pooled. Otherwise it is resized
+    bilinearly, with antialiasing.
 
     Deviation: the paper gives no rule, and the official code fails on such maps.
 

@@ -37,7 +37,8 @@ class TrainState:
       model_state: values carried without gradient (batch statistics), under the same
         two keys.
       opt_state: state of the optimizer for ``params``.
-      ema: moving averages of the student's ``params`` and ``state``, or an empty dict.
+      ema: moving averages of the student, ``{"params": ..., "state": ...}``, or an
+        empty dict.
       seed: int32 scalar; all randomness is a function of ``(seed, step)``.
     """
 
@@ -63,8 +64,8 @@ def init_state(
 ) -> TrainState:
     """Creates the state before the first step, from given student variables.
 
-    No buffer occurs twice in it, so it can be donated to ``jax.jit``. The arrays given
-    here become part of it and are donated with it.
+    The state can be donated to ``jax.jit``, because no buffer occurs in it twice. The
+    given arrays become part of the state and are donated with it.
 
     Args:
       key: random key of the distiller's parameters.
@@ -74,9 +75,10 @@ def init_state(
       teacher_out: outputs of the teacher for the same batch size.
       distillation: from :func:`diffkd_jax.distillation`.
       optimizer: applied to student and distiller together.
-      ema: if true, carry moving averages of the student, for ``ema_decay`` of the step.
-      seed: seed of all later draws, 0 to 2^31 - 1. It is data: another seed does not
-        compile the step again.
+      ema: if true, the state carries moving averages of the student;
+        :func:`diffkd_step` updates them with its ``ema_decay``.
+      seed: seed of all later draws, 0 to 2^31 - 1. It is stored in the state, so a step
+        that is compiled for one seed also serves any other.
 
     Returns:
       The state.
@@ -164,9 +166,9 @@ def diffkd_step(
         without a weight count 1. See :func:`diffkd_jax.core.losses.weigh`.
       prepare: ``(key, batch) -> batch``, applied once for teacher and student, such as
         mixup.
-      ema_decay: share of the old moving average that is kept, in [0, 1), for a state
-        that carries one. Batch statistics are averaged too. Values that are not floats
-        (counters, random keys) are copied.
+      ema_decay: share of the old moving average that is kept, in [0, 1). Above 0, it
+        needs a state that carries averages. Batch statistics are averaged too. Values
+        that are not floats (counters, random keys) are copied.
       skip_nonfinite: if true and a loss, the gradient or the new state is not finite,
         all of the state except ``step`` stays unchanged.
       distill: if false, this step trains on the task alone. The teacher is not applied,
@@ -183,15 +185,16 @@ def diffkd_step(
         value of all carried floats including averages, which is not finite if one of
         them is not.
       * ``skipped``, 0 or 1, only with ``skip_nonfinite``.
-      * What the blocks report: ``gamma/mean`` of a tap as ``gamma/<tap>/mean``; DiffKD
-        reports ``mean``, ``min``, ``max`` and the vector ``histogram``.
+      * ``gamma/<tap>/mean`` and the like: the ``info`` of the blocks, with the name of
+        the tap after the first "/". DiffKD reports ``mean``, ``min``, ``max`` and the
+        vector ``histogram``.
       * ``rms/<tap>/student`` and ``rms/<tap>/teacher``, root mean squares of the two
         features that are compared.
 
     Raises:
       ValueError: a weight for a loss that does not exist, a loss named twice,
-        ``ema_decay`` for a state without averages, or a function that returns something
-        else than stated here.
+        ``ema_decay`` for a state without averages, or a function whose result does not
+        have the form stated here.
 
     >>> from diffkd_jax.core.distill import Tap, distillation
     >>> batch = {"image": jnp.eye(4), "target": {"label": jnp.array([0, 1, 2, 0])}}

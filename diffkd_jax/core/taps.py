@@ -152,7 +152,7 @@ def lookup(outputs: Any, path: str, what: str = "output") -> Any:
     Args:
       outputs: arrays by name, possibly nested.
       path: name; "/" separates nested names.
-      what: how messages begin.
+      what: what is looked up; error messages begin with it.
 
     Raises:
       ValueError: the outputs are not a dict, or the path is missing or names a group.
@@ -192,10 +192,11 @@ def _names(outputs: Mapping[str, Any], prefix: str = "") -> list[str]:
 def resizing(
     name: str, tap: Tap, student_out: Mapping[str, Any], teacher_out: Mapping[str, Any]
 ) -> str:
-    """Describes how the maps of a tap will be resized; "" if they have one size.
+    """Describes how the maps of a tap will be resized; "" if not at all.
 
     Blocks with a field ``token_shape`` resize by
-    :func:`diffkd_jax.core.shapes.spatial_rule`; nothing is said about other blocks.
+    :func:`diffkd_jax.core.shapes.spatial_rule`. For vectors and for all other blocks,
+    the result is "".
 
     Args:
       name: name of the tap, for messages.
