@@ -1,7 +1,8 @@
-"""Methods of distillation, as values: taps, and weights of losses.
+"""Methods of distillation, each of which is a set of taps and weights of losses.
 
-Each is a function of keyword arguments, which are its options in a config. Name a
-method of your own by import path, ``--config.method=package.module:name``.
+A method is a function that returns a :class:`Method`. Its keyword arguments are its
+options in a config. Name a method of your own by import path,
+``--config.method=package.module:name``.
 """
 
 import functools

@@ -29,7 +29,9 @@ def fgd(
     beta: float = 5e-4,
     gamma: float = 5e-4,
 ) -> Float[Array, ""]:
-    """Computes the terms without parameters: foreground, background and attention.
+    """Computes the three terms of FGD that have no trained parameters, and adds them.
+
+    The terms are foreground, background and attention, each with its weight.
 
     Deviation: boxes are scaled by ``1 / stride``, while the public code divides the
     size of the map by that of the input. The two are equal unless the input is not a
@@ -40,11 +42,12 @@ def fgd(
       teacher: the same shape.
       target: a dict with ``boxes`` ``[b, m, 4]``, ``x1 y1 x2 y2`` in pixels of the
         input, and ``valid`` ``[b, m]``.
-      stride: pixels of the input for each cell.
-      temperature: temperature of both attentions, above 0.
-      alpha: weight of the foreground.
-      beta: weight of the background.
-      gamma: weight of the difference between attentions.
+      stride: side of a cell, in pixels of the input.
+      temperature: temperature of the attention over positions and over channels,
+        above 0.
+      alpha: weight of errors inside boxes.
+      beta: weight of errors outside boxes.
+      gamma: weight of the difference between the attentions of student and teacher.
 
     Returns:
       Scalar, float32 or wider.
@@ -80,8 +83,9 @@ def terms(
       student: ``[b, h, w, c]``.
       teacher: the same shape.
       target: as for :func:`fgd`.
-      stride: pixels of the input for each cell.
-      temperature: temperature of both attentions, above 0.
+      stride: side of a cell, in pixels of the input.
+      temperature: temperature of the attention over positions and over channels,
+        above 0.
 
     Returns:
       ``foreground``, ``background`` and ``attention``, scalars.
@@ -140,7 +144,7 @@ def masks(
       boxes: ``[b, m, 4]``, in pixels of the input.
       valid: ``[b, m]``, false for rows of padding.
       size: height and width of the map, in cells.
-      stride: pixels for each cell.
+      stride: side of a cell, in pixels of the input.
 
     Returns:
       Two arrays ``[b, h, w]``. Foreground: 1 divided by the number of cells of the
@@ -167,7 +171,9 @@ def masks(
 
 
 class Relation(nn.Module):
-    """The block of FGD, which compares relations, and projects the student if needed.
+    """The block of FGD, which compares how positions of a map relate to each other.
+
+    If the numbers of channels differ, the student is projected.
 
     Its loss ``relation`` is the squared difference between the results of two
     :class:`Context` modules, one for each side, summed over an image. Both are trained.

@@ -38,8 +38,9 @@ def diffkd_fpn(
     Args:
       levels: matched outputs ``fpn/<level>``: p3 to p7 for RetinaNet and FCOS, p2 to p5
         for Faster R-CNN.
-      distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path;
-        ``attention_mse`` for the paper's rows with a dagger, in our reading.
+      distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path. The paper
+        marks results with an attention-based MSE by a dagger; ``attention_mse`` is our
+        reading of it.
       latent_channels: width of the autoencoder, or None for no autoencoder, as in the
         paper.
       num_steps: number of denoising steps.
@@ -86,7 +87,9 @@ def diffkd_fpn(
 def mse_fpn(
     *, levels: tuple[str, ...] = LEVELS, distance: str = "mse", weight: Weight = 1.0
 ) -> Method:
-    """Returns direct comparison of all levels, with a projection if channels differ.
+    """Returns the method that compares levels directly, without denoising.
+
+    The student is projected if the numbers of channels differ.
 
     Args:
       levels: matched outputs ``fpn/<level>``.
@@ -113,17 +116,18 @@ def fgd(
 ) -> Method:
     """Returns focal and global distillation of a pyramid (Yang et al., CVPR 2022).
 
-    The default weights are those for RetinaNet. Faster R-CNN, on ``p2`` to ``p5``, uses
-    5e-5, 2.5e-5, 5e-5 and 5e-7. FCOS uses a temperature of 0.8 and 1.6e-3, 8e-4, 8e-4
-    and 8e-6.
+    The default weights are those for RetinaNet. For Faster R-CNN, on ``p2`` to ``p5``,
+    ``alpha``, ``beta``, ``gamma`` and ``relation`` are 5e-5, 2.5e-5, 5e-5 and 5e-7. For
+    FCOS they are 1.6e-3, 8e-4, 8e-4 and 8e-6, with a temperature of 0.8.
 
     Args:
       levels: matched outputs ``fpn/<level>``; ``p3`` has a stride of 8 pixels.
       temperature: temperature of the attention.
       alpha: weight of errors inside boxes.
       beta: weight of errors outside boxes.
-      gamma: weight of the difference between attentions.
-      relation: weight of the difference between relations, the paper's lambda.
+      gamma: weight of the difference between the attentions of student and teacher.
+      relation: weight of the loss of :class:`diffkd_jax.methods.fgd_blocks.Relation`,
+        lambda in the paper of FGD.
 
     >>> method = fgd(levels=("p3", "p4"))
     >>> sorted(method.taps), method.taps["p4"].distance.keywords["stride"]

@@ -81,7 +81,9 @@ def mse(
     distance: str = "mse",
     weight: Weight = 1.0,
 ) -> Method:
-    """Returns direct comparison of features, with a projection if channels differ.
+    """Returns the method that compares features directly, without denoising.
+
+    The student is projected if the numbers of channels differ.
 
     Args:
       student: name of the student's output.
@@ -167,9 +169,9 @@ def diffkd_logits(
       num_train_steps: number of diffusion time steps.
       gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
       weight: weight of the distance.
-      aux_weight: weight of all losses of a second tap on ``aux_logits``, or 0 for no
-        such tap. The paper does not say whether maps have one; DIST's code has one, of
-        weight 0.4.
+      aux_weight: weight of all losses of a second tap, on the output ``aux_logits`` of
+        the auxiliary head; 0 for no such tap. The paper does not say whether it uses
+        such a tap in segmentation. DIST's code has one, with weight 0.4.
 
     >>> sorted(diffkd_logits(aux_weight=0.4).weights)
     ['aux_logits', 'logits/distance']
