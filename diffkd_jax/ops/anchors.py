@@ -60,7 +60,7 @@ def points(
     offset: float = 0.0,
     side: float | None = None,
 ) -> Float32[np.ndarray, "n 4"]:
-    """Returns the points of FCOS, each as a box of one stride around it.
+    """Returns the points of FCOS as boxes, one stride wide and high, around each point.
 
     Args:
       map_size: height and width of the feature map, in cells.

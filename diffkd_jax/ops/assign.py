@@ -1,7 +1,7 @@
 """Assignment of objects to anchors, and sampling of the anchors to train on.
 
-Each function takes one image; use ``jax.vmap`` for a batch, which keeps a batch that is
-split over several devices in place. Rows of objects that are not valid are padding.
+Each function takes one image. Use ``jax.vmap`` for a batch; a batch that is split over
+several devices then stays split. Rows of objects that are not valid are padding.
 """
 
 from collections.abc import Sequence
@@ -25,20 +25,22 @@ def match(
     low_quality: bool,
     to_truth: float | None = None,
 ) -> Int32[Array, " n"]:
-    """Assigns to each anchor the object with the highest IoU, by two thresholds.
+    """Assigns to each anchor an object, the background or nothing, by its IoU.
 
     Args:
       quality: ``[m, n]``, IoU of each object with each anchor.
       valid: ``[m]``, false for rows of padding.
-      high: IoU from which an anchor is positive.
+      high: IoU from which an anchor is positive: it is assigned to the object with
+        which it has the highest IoU.
       low: IoU below which an anchor is background. Anchors between ``low`` and ``high``
         are ignored.
-      low_quality: if true, the best anchors of each object (also those that tie) are
-        positive whatever their IoU. As in torchvision, such an anchor is assigned to
-        its own best object.
-      to_truth: if set, together with ``low_quality``, such an anchor is assigned to the
-        object whose best anchor it is, if the IoU is at least ``to_truth``. If there
-        are several such objects, the last one is taken, as in mmdetection.
+      low_quality: if true, the anchor with the highest IoU of an object is positive
+        even if this IoU is below ``high``. So are all anchors that tie with it.
+      to_truth: the rule for an anchor that is the best one of an object by
+        ``low_quality``. None, as in torchvision: the anchor takes the object with which
+        it has the highest IoU. A number, as in mmdetection: the anchor takes the object
+        whose best anchor it is (the last one, if there are several), but only if their
+        IoU is at least ``to_truth``.
 
     Returns:
       int32 ``[n]``: row of the object, -1 for background, -2 for ignored.

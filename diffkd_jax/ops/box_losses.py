@@ -35,11 +35,14 @@ def focal(
 
 
 def smooth_l1(x: Float[Array, "*dims"], beta: float) -> Float[Array, "*dims"]:
-    """Computes the absolute value, a parabola below ``beta`` (Girshick 2015).
+    """Computes the smooth L1 loss of each difference (Girshick 2015).
+
+    It is ``x^2 / (2 beta)`` for ``|x|`` below ``beta``, and ``|x| - beta / 2`` above.
 
     Args:
       x: any shape, differences.
-      beta: where line and parabola meet, 0 or more; 0 gives the plain absolute value.
+      beta: value of ``|x|`` at which parabola and line meet, 0 or more; 0 gives
+        ``|x|``.
 
     >>> smooth_l1(jnp.array([0.5, -2.0]), 1.0).tolist()
     [0.125, 1.5]

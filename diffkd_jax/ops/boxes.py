@@ -91,7 +91,7 @@ def encode_boxes(
     Args:
       boxes: ``[..., 4]``.
       anchors: ``[..., 4]``.
-      weights: factors of the four codes.
+      weights: factors by which the four codes are multiplied.
 
     Returns:
       ``[..., 4]``; 0 if the box or the anchor has no area.
@@ -123,9 +123,9 @@ def decode_boxes(
     Args:
       codes: ``[..., 4]``.
       anchors: ``[..., 4]``.
-      weights: factors of the four codes.
-      clamp_below: if true, sides also shrink by a factor of 1000 / 16 at most. They
-        never grow by more than that.
+      weights: the factors of :func:`encode_boxes`, by which the codes are divided.
+      clamp_below: a decoded side is at most 1000 / 16 times the side of its anchor. If
+        true, it is also at least 16 / 1000 times that side.
 
     Returns:
       ``[..., 4]``.

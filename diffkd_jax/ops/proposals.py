@@ -51,7 +51,7 @@ def propose(
       codes: ``[n_l, 4]`` by level, see :func:`diffkd_jax.ops.boxes.decode_boxes`.
       anchors: ``[n_l, 4]`` by level, in pixels.
       size: ``[2]``, height and width of the image in pixels; may be traced.
-      before: largest number of boxes of a level before suppression.
+      before: largest number of boxes of each level that enter suppression.
       after: number of boxes after suppression, over all levels.
       threshold: IoU above which the lower-scored box is dropped.
       clamp_below: see :func:`diffkd_jax.ops.boxes.decode_boxes`.
@@ -180,7 +180,7 @@ class Anchors(NamedTuple):
 
     Attributes:
       rows: int32 ``[n]``, rows of the anchors.
-      matched: int32 ``[n]``, row of the assigned object, or below 0.
+      matched: int32 ``[n]``, row of the assigned object, or a negative number.
       weight: float32 ``[n]``, 1, or 0 for rows left empty.
     """
 

@@ -20,8 +20,9 @@ def bilinear(
     Args:
       x: ``[b, h, w, c]``, floating.
       size: ``(h', w')``.
-      align_corners: if true, the centres of the corner pixels stay in place; if false,
-        the borders do. As in ``interpolate(mode="bilinear")``.
+      align_corners: if true, the centres of the corner pixels of both maps coincide; if
+        false, the outer borders of both maps do. As in
+        ``interpolate(mode="bilinear")``.
 
     Returns:
       ``[b, h', w', c]`` in the dtype of ``x``, summed in float32 or wider.
@@ -41,7 +42,9 @@ def bilinear(
 def nearest(
     x: Shaped[Array, "b h w c"], size: Sequence[int]
 ) -> Shaped[Array, "b h2 w2 c"]:
-    """Resizes maps by taking the pixel ``floor(i h / h')``, as ``interpolate`` does.
+    """Resizes maps by the nearest pixel, as ``interpolate(mode="nearest")`` does.
+
+    Row ``i`` of the result is row ``floor(i h / h')`` of ``x``; likewise for columns.
 
     Args:
       x: ``[b, h, w, c]``, any dtype.

@@ -28,16 +28,17 @@ def roi_align(
     Args:
       features: ``[h, w, c]``, floating.
       boxes: ``[n, 4]``, in pixels of the input; they receive no gradient.
-      scale: cells for each pixel, the inverse of the stride.
-      size: number of bins, down and right.
-      sampling_ratio: points for each bin on each axis; 0 for at least one for each
-        cell.
-      aligned: if true, pixels are their centres, as in mmdetection. If false, boxes are
-        shifted by half a cell and are at least one cell large, as in torchvision's
-        detectors.
-      max_points: largest number of points for each bin on each axis if
-        ``sampling_ratio`` is 0. Boxes that are large enough to reach it are sampled
-        more coarsely than in other implementations.
+      scale: side of a pixel in cells, the inverse of the stride.
+      size: number of bins, vertically and horizontally.
+      sampling_ratio: number of points of a bin along each axis. 0 chooses it for each
+        box, so that points are at most one cell apart.
+      aligned: if true, the value of a cell lies at its centre, so that boxes are exact,
+        as in mmdetection. If false, it lies at its top left corner, which shifts boxes
+        by half a cell; and boxes are at least one cell large. This is the rule of
+        torchvision's detectors.
+      max_points: if ``sampling_ratio`` is 0, the largest number of points of a bin
+        along each axis. Boxes that need more are sampled more coarsely than in other
+        implementations.
 
     Returns:
       ``[n, *size, c]`` in the dtype of the features, summed in float32 or wider. Points
@@ -74,9 +75,9 @@ def multiscale(
       features: ``[h, w, c]`` for each level of one image, ``p2`` (stride 4) and so on,
         without gaps.
       boxes: ``[n, 4]``, in pixels of the input; they receive no gradient.
-      size: number of bins, down and right.
-      sampling_ratio: points for each bin on each axis; 0 for at least one for each
-        cell.
+      size: number of bins, vertically and horizontally.
+      sampling_ratio: number of points of a bin along each axis. 0 chooses it for each
+        box, so that points are at most one cell apart.
       aligned: see :func:`roi_align`.
       max_points: see :func:`roi_align`.
 
@@ -84,7 +85,8 @@ def multiscale(
       ``[n, *size, c]``.
 
     Raises:
-      ValueError: as :func:`roi_align`, or the levels are others.
+      ValueError: as for :func:`roi_align`, or the names of the levels are not
+        "p" and a number.
 
     >>> maps = {"p2": jnp.ones((8, 8, 3)), "p3": jnp.zeros((4, 4, 3))}
     >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 112.0, 112.0]])
