@@ -14,7 +14,7 @@ def agreement(meta: Meta) -> Evaluation:
     class has the largest logit, in [0, 1].
 
     Args:
-      meta: description of the data; not read.
+      meta: description of the data; not read, but every evaluation takes it.
 
     >>> agreement({}).score(Evidence({"count": 4.0, "same": 3.0}))
     {'same': 0.75}

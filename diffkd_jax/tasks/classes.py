@@ -15,7 +15,7 @@ def check_classes(
     data_meta: Meta,
     taps: Mapping[str, tuple[str, str, bool]] | None = None,
 ) -> None:
-    """Raises an error if a model's classes differ from the data's where that matters.
+    """Raises an error if a model's classes do not fit those of the data.
 
     A student needs the data's classes. A teacher may have another number of classes,
     unless a distance reads labels. Class names of a teacher matter if a tap compares
@@ -26,14 +26,14 @@ def check_classes(
       source: origin of the model, for messages.
       meta: description of the model: ``num_classes``, and ``class_names`` if known.
       data_meta: description of the data, likewise.
-      taps: None for a student; for a teacher see ``check`` of
-        :class:`diffkd_jax.tasks.Task`.
+      taps: None for a student. For a teacher ``{name: (student output, teacher output,
+        whether the distance reads the target)}``.
 
     Raises:
-      ValueError: a student with another number, other names or another order of
-        classes. A teacher with other names or another order and a tap on logits. A
-        distance that reads labels, and a teacher with another number of classes or data
-        with one class.
+      ValueError: a student has another number of classes, or other names or another
+        order of them. A teacher has other names or another order, and a tap on logits
+        or a distance that reads labels. A distance reads labels, and the teacher has
+        another number of classes or the data have one class.
 
     >>> check_classes("runs/a", {"num_classes": 3}, {"num_classes": 3})
     >>> check_classes("runs/a", {"num_classes": 2}, {"num_classes": 3})
@@ -85,9 +85,10 @@ def check_classes(
 def first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
     """Describes the first class whose name differs, or returns "".
 
-    Names are compared in Unicode form NFC. An empty list agrees with any other, and so
-    does a list of numbers in place of names; but the same numbers in another order are
-    a difference.
+    Names are compared in Unicode form NFC. An empty list agrees with any other. The
+    list "0", "1" and so on stands for unknown names, and agrees with any other names.
+    If both lists hold the same names in another order, that is a difference, also for
+    numbers.
 
     Args:
       found: names of the classes of a model, or [].

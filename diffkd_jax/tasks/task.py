@@ -16,7 +16,7 @@ Meta: TypeAlias = Mapping[str, Any]
 
 
 class Evidence(NamedTuple):
-    """The results of a batch or a split that are needed to score a model.
+    """The values computed from a batch or a split that are needed to score a model.
 
     Attributes:
       sums: arrays by name, sums over the unmasked examples. They are added up over
@@ -112,7 +112,7 @@ class Task(NamedTuple):
     check: Callable[..., None] | None = None
 
     def goodness(self, scores: Mapping[str, Any]) -> float:
-        """Returns the headline, with its sign changed if lower is better.
+        """Returns the headline score, negated if a lower one is better.
 
         Args:
           scores: scores by name.

@@ -26,8 +26,9 @@ def mix(
 ) -> Batch:
     """Mixes each image with its partner by mixup (Zhang 2018) or CutMix (Yun 2019).
 
-    One share and one choice between mixup and CutMix are drawn for the whole batch. The
-    partner of image ``i`` is image ``b - 1 - i``.
+    The partner of image ``i`` is image ``b - 1 - i``, and the share is the part of the
+    result that comes from image ``i`` itself. One share and one choice between mixup
+    and CutMix are drawn for the whole batch.
 
     Args:
       key: random key.
@@ -35,12 +36,13 @@ def mix(
       num_classes: number of classes.
       mixup: alpha of the Beta distribution from which mixup draws its share; 0 turns
         mixup off.
-      cutmix: alpha of the same distribution for CutMix; 0 turns CutMix off.
+      cutmix: alpha of the Beta distribution of the share for CutMix; 0 turns CutMix
+        off.
       switch: probability of CutMix if both are on, in [0, 1].
 
     Returns:
       The batch with mixed ``image`` and, in ``target``, ``mixed``: the share of each
-      class in an image, float32 ``[b, num_classes]``, in [0, 1].
+      class in each image, float32 ``[b, num_classes]``, in [0, 1].
 
     >>> target = {"label": jnp.array([0, 2])}
     >>> batch = {"image": jnp.ones((2, 4, 4, 1)), "target": target}
@@ -71,9 +73,9 @@ def random_erase(
 ) -> Float[Array, "b h w c"]:
     """Replaces a random rectangle of an image by normal noise (Zhong et al. 2020).
 
-    This is the "pixel" mode: each value of the rectangle is drawn on its own. The area
-    is 2 to 33 % of the image, the aspect ratio 0.3 to 3.3. If ten rectangles are drawn
-    and none fits, the image stays unchanged.
+    This is the "pixel" mode: each value of the rectangle is drawn independently. The
+    area is 2 to 33 % of the image, the aspect ratio 0.3 to 3.3. If ten rectangles are
+    drawn and none fits, the image stays unchanged.
 
     Args:
       key: random key.

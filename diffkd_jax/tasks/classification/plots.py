@@ -16,7 +16,8 @@ def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path
 
     Args:
       folder: folder of ``confusion.png``.
-      split: sums over a split, with ``confusion`` if there are few classes.
+      split: result of :func:`diffkd_jax.tasks.classification.task.evidence`, summed
+        over a split; it has ``confusion`` if there are few classes.
       meta: description of the data; ``class_names`` if known.
 
     Returns:
@@ -66,11 +67,12 @@ def write(
 def draw_confusion(
     path: pathlib.Path, counts: Num[np.ndarray, "classes classes"], names: Sequence[str]
 ) -> pathlib.Path:
-    """Draws which classes are predicted for each label, in percent of the label.
+    """Draws the confusion matrix, in percent of the examples of each label.
 
     Args:
       path: PNG file to write.
-      counts: ``[classes, classes]``, examples; rows are labels, columns predictions.
+      counts: ``[classes, classes]``, numbers of examples; rows are labels, columns
+        predictions.
       names: names of the classes.
 
     Returns:

@@ -40,7 +40,8 @@ def classification(
         [0, 1).
       mixup: alpha of the Beta distribution from which mixup draws its share; 0 turns
         mixup off.
-      cutmix: alpha of the same distribution for CutMix; 0 turns CutMix off.
+      cutmix: alpha of the Beta distribution of the share for CutMix; 0 turns CutMix
+        off.
       switch: probability of CutMix if both are on, in [0, 1].
       erase: probability that an image is randomly erased, in [0, 1].
 
@@ -140,16 +141,16 @@ def predict(outputs: Outputs, batch: Batch) -> dict[str, Num[Array, "..."]]:
 def evidence(
     outputs: Outputs, batch: Batch, *, with_confusion: bool = False
 ) -> Evidence:
-    """Returns the sums of a batch from which a split is scored.
+    """Computes the sums over a batch that :func:`score` needs.
 
     Args:
       outputs: ``logits`` ``[b, classes]``.
       batch: see :func:`metrics`.
-      with_confusion: whether to count which classes are confused with which.
+      with_confusion: if true, add the confusion matrix.
 
     Returns:
-      The sums of :func:`metrics` and, if asked for, ``confusion``, see
-      :func:`confusion`.
+      The sums of :func:`metrics` and, with ``with_confusion``, the matrix ``confusion``
+      of :func:`confusion`.
 
     >>> batch = {"target": {"label": jnp.array([1])}, "mask": jnp.ones(1)}
     >>> sorted(evidence({"logits": jnp.array([[0.0, 1.0]])}, batch).sums)
@@ -229,7 +230,7 @@ def score(split: Evidence) -> dict[str, float]:
     """Returns the mean scores of a split.
 
     Args:
-      split: sums of :func:`evidence` over the split.
+      split: results of :func:`evidence`, added up over the split.
 
     Returns:
       ``top1``, ``top5`` (from 6 classes on) and ``loss``, means over the examples.
@@ -243,14 +244,16 @@ def score(split: Evidence) -> dict[str, float]:
 
 
 def chance(split: Evidence, *, classes: int) -> float:
-    """Returns the top-1 accuracy up to which a model is no better than a guess.
+    """Returns the top-1 accuracy that guessing can reach.
+
+    A model up to this accuracy is not better than a guess.
 
     It is the accuracy of always naming the most frequent class, plus two standard
     deviations of its sampling error, at most 1. Without a confusion matrix, all classes
-    are taken as equally frequent.
+    are assumed to be equally frequent.
 
     Args:
-      split: sums of :func:`evidence` over the split.
+      split: results of :func:`evidence`, added up over the split.
       classes: number of classes.
 
     >>> counts = np.array([[30, 20], [10, 40]])

@@ -22,10 +22,12 @@ class Curves(NamedTuple):
 
     Attributes:
       precision: ``[10, 101, K, A, L]``, in [0, 1], by threshold of the IoU (0.50 to
-        0.95), level of recall (0 to 1), class, size (all, small, medium, large), and
-        limit of the detections of a class in an image.
-      recall: ``[10, K, A, L]``, in [0, 1], the largest recall that is reached.
-      limits: the ``L`` limits, rising. Average precision uses the last one.
+        0.95), level of recall (0 to 1), class ``K``, size ``A`` (all, small, medium,
+        large), and limit ``L``. With a limit of 10, only the 10 detections of highest
+        score count for each class in each image.
+      recall: ``[10, K, A, L]``, in [0, 1], the largest recall that the detections
+        reach.
+      limits: the ``L`` limits, in ascending order. Average precision uses the last one.
 
     >>> Curves(np.ones((10, 101, 2, 4, 1)), np.ones((10, 2, 4, 1)), (100,)).limits
     (100,)
@@ -46,22 +48,25 @@ def curves(
 ) -> Curves:
     """Matches the detections of a split with its objects, as COCO does.
 
-    An ignored object is treated as a crowd: a detection that lies in it, measured by
-    the share of the detection's own area, counts neither as a hit nor as a miss.
+    An ignored object is treated as a crowd. A detection that lies in it counts neither
+    as a hit nor as a miss. The overlap with a crowd is the intersection divided by the
+    area of the detection.
 
     Args:
       truth: the objects of each image. ``stored`` (or ``boxes``) float ``[n, M, 4]``:
         left, top, right, bottom in pixels of the stored image. ``classes`` int
         ``[n, M]``, from 0. ``valid`` and ``ignored`` bool ``[n, M]``. ``area`` float
-        ``[n, M]``, in square pixels: the area that makes an object small or large; an
-        area that is not above 0 is replaced by that of the box.
+        ``[n, M]``, in square pixels: the area that decides whether an object is small,
+        medium or large. An area of 0 or less is replaced by that of the box.
       detections: the detections of each image. ``boxes`` float ``[n, D, 4]`` as in
         ``truth``; ``scores`` float ``[n, D]``; ``classes`` int and ``valid`` bool
-        ``[n, D]``. Of equal scores the first one comes first.
-      classes: smallest number of classes; 0 for the number that occurs.
-      limits: rising numbers of detections of a class in an image that count.
-      size_limits: two sides of a square, in pixels, from which an object is medium and
-        large.
+        ``[n, D]``. Among detections with equal scores, the one in
+        the lower row comes first.
+      classes: number of classes. It is raised if a larger class number occurs; 0 uses
+        the class numbers that occur.
+      limits: limits in ascending order, see :class:`Curves`.
+      size_limits: sides of two squares, in pixels. An object whose area is below that
+        of the first is small, above that of the second large, and between them medium.
 
     Raises:
       ValueError: shapes that do not fit, or boxes or scores that are not finite.
@@ -176,7 +181,7 @@ def _with_sides(boxes: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]
 
 
 def figures(split: Curves) -> dict[str, float]:
-    """Returns the twelve figures of COCO, in [0, 1]; NaN if undefined.
+    """Returns the twelve scores of COCO, in [0, 1]; NaN if undefined.
 
     Args:
       split: precision and recall of the split.
@@ -184,7 +189,7 @@ def figures(split: Curves) -> dict[str, float]:
     Returns:
       ``ap``, the mean over IoU thresholds and the classes that have objects; ``ap50``
       and ``ap75``, at one threshold; ``ap_small``, ``ap_medium``, ``ap_large``;
-      ``ar_<limit>``, the mean recall with so many detections; and ``ar_small``,
+      ``ar_<limit>``, the mean recall at each limit of detections; and ``ar_small``,
       ``ar_medium``, ``ar_large``.
 
     >>> split = Curves(
@@ -233,11 +238,11 @@ def _mean(values: Float[np.ndarray, "*dims"]) -> float:
 
 
 def best_ap(truth: Mapping[str, ArrayLike], limit: int) -> tuple[float, int]:
-    """Returns the AP of a perfect detector if only some of its detections count.
+    """Returns the AP that a perfect detector reaches under a limit of detections.
 
     Args:
       truth: the objects of a split, see :func:`curves`.
-      limit: number of detections of a class in an image that count.
+      limit: largest number of detections that count for each class in each image.
 
     Returns:
       The average precision, NaN without an object; and the number of images with more
@@ -264,13 +269,15 @@ def best_ap(truth: Mapping[str, ArrayLike], limit: int) -> tuple[float, int]:
 def warn_of_limit(
     truth: Mapping[str, ArrayLike], limit: int, most: int | None, split: str
 ) -> None:
-    """Logs a warning if images have more objects than detections count.
+    """Logs warnings if images have more objects than a limit of detections allows.
+
+    The first limit is that of COCO, the second that of the task.
 
     Args:
       truth: the objects of a split, see :func:`curves`.
-      limit: number of detections of a class in an image that count.
-      most: number of detections of an image, over all classes, that a task keeps; None
-        if it keeps all.
+      limit: largest number of detections that count for each class in each image.
+      most: largest number of detections that the task keeps for each image, over all
+        classes; None if it keeps all.
       split: name of the split.
 
     >>> few = {"classes": np.zeros((1, 2), int), "valid": np.ones((1, 2), bool),

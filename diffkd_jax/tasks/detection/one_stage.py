@@ -54,21 +54,21 @@ def retinanet_losses(
 ) -> dict[str, Float[Array, ""]]:
     """Computes the losses of RetinaNet (Lin et al. 2017).
 
-    These are the focal loss of the classes of all anchors that count, and the L1 loss
-    of the box codes of anchors with an object.
+    These are the focal loss of the class logits, over all anchors that are not ignored,
+    and the L1 loss of the box codes, over the anchors that are assigned to an object.
 
     Args:
       outputs: outputs of the model, see the module.
       target: ``boxes`` float ``[b, m, 4]`` in pixels, ``classes`` int ``[b, m]`` and
         ``valid`` bool ``[b, m]``, false for rows of padding.
-      high: IoU from which an anchor has an object. The best anchors of an object have
-        it at any IoU.
-      low: IoU below which an anchor has no object. Anchors between ``low`` and ``high``
-        do not count.
-      by_batch: if true, both losses are divided by the mean number of anchors with an
-        object over the batch, as in mmdetection. Otherwise the loss of each image is
-        divided by its own number, as in torchvision. The number of an image is at
-        least 1.
+      high: IoU from which an anchor is assigned to an object. The best anchors of an
+        object are assigned at any IoU.
+      low: IoU below which an anchor is background. Anchors between ``low`` and ``high``
+        are ignored.
+      by_batch: the losses of each image are divided by a number of assigned anchors. If
+        true, this is the mean number over the images of the batch, as in mmdetection.
+        Otherwise it is the number of that image, as in torchvision. The number of an
+        image counts as at least 1.
       to_truth: see :func:`diffkd_jax.ops.assign.match`.
 
     Returns:

@@ -16,10 +16,12 @@ class Selection(NamedTuple):
 
     Attributes:
       score: score above which a box is a candidate, in [0, 1).
-      candidates: largest number of candidates of each level, those of highest score.
+      candidates: largest number of candidates of each level; those of highest score are
+        taken.
       nms: IoU above which the lower-scored box of the same class is dropped.
-      most: largest number of detections of an image.
-      side: smallest height and width of a box that is clipped to its image, in pixels.
+      most: largest number of detections of each image.
+      side: smallest height and width of a box after clipping, in pixels; smaller boxes
+        are dropped.
 
     >>> Selection(0.05, 1000, 0.5, 100).side
     0.01
@@ -44,11 +46,13 @@ def suppress(
 
     Args:
       boxes: ``[n, 4]``, in pixels.
-      ranks: ``[n]``, larger for a better box; -inf for rows without a box.
+      ranks: ``[n]``, numbers that order the boxes, largest first, such as logits; -inf
+        for rows without a box.
       classes: ``[n]``, class numbers.
       size: ``[2]``, height and width of the image, in pixels.
       selection: its ``nms``, ``most`` and ``side`` are used.
-      score: function from ranks to scores.
+      score: rising function that turns ranks into scores, such as a sigmoid. The scores
+        are returned; they do not decide which boxes are kept.
 
     Returns:
       ``boxes`` ``[most, 4]``, ``scores`` ``[most]``, ``classes`` int32 ``[most]`` and

@@ -90,26 +90,30 @@ def detection(
     Args:
       meta: description of the data, with ``num_classes``.
       box_weight: weight of the losses of boxes, 0 or more.
-      by_batch: for RetinaNet: if true, losses are divided by the number of objects in
-        the whole batch, as in mmdetection; otherwise by that of each image, as in
-        torchvision.
+      by_batch: for RetinaNet: if true, losses are divided by the mean number of
+        anchors that are assigned to an object, over the images of the batch, as in
+        mmdetection; otherwise by that number of each image, as in torchvision.
       beta: for Faster R-CNN: the ``beta`` of the smooth L1 loss of boxes, 0 or more.
         None stands for 1/9, as in torchvision; 0 gives L1, as in mmdetection.
       to_truth: for RetinaNet: IoU in [0, 1] from which the best anchor of an object is
-        assigned to that object, as in mmdetection (0). None gives torchvision's rule,
-        see :func:`diffkd_jax.ops.assign.match`.
+        assigned to that object; mmdetection uses 0. None gives torchvision's rule, see
+        :func:`diffkd_jax.ops.assign.match`.
       clamp_below: if true, box codes are limited on both sides, as in mmdetection. Not
         read for FCOS.
-      score: score in [0, 1) above which a detection is kept. None for this and the next
-        three stands for the detector's usual value.
-      candidates: largest number of boxes of each level that are considered.
+      score: score in [0, 1) above which a detection is kept; None for the detector's
+        usual value, as for ``candidates``, ``nms`` and ``most``.
+      candidates: largest number of boxes of each level that enter non-maximum
+        suppression; not read for Faster R-CNN.
       nms: IoU in [0, 1] above which the lower-scored box of the same class is dropped.
-      most: largest number of detections of an image.
-      size_limits: two sides of a square, in pixels of the stored image, from which an
-        object is medium and large.
+      most: largest number of detections of each image.
+      size_limits: sides of two squares, in pixels of the stored image. An object whose
+        area is below that of the first is small, above that of the second large, and
+        between them medium.
 
     Raises:
-      ValueError: the data have no classes, or ``size_limits`` are not rising.
+      ValueError: the data have no classes, or the first of ``size_limits`` is the
+        larger one. The loss raises it if ``by_batch``, ``beta`` or ``to_truth`` is set
+        for another detector than the one named here.
 
     >>> detection({"num_classes": 80}).headline
     'ap'

@@ -41,7 +41,8 @@ def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path
 
     Args:
       folder: folder of ``iou.png`` and ``iou.csv``; made if absent.
-      split: sums over a split, with ``confusion``.
+      split: result of :func:`diffkd_jax.tasks.segmentation.task.evidence`, summed over
+        a split, with ``confusion``.
       meta: description of the data; ``class_names`` if known.
 
     Returns:
@@ -124,7 +125,8 @@ def write(
 ) -> None:
     """Writes one mask for each image, ``<name>.png``.
 
-    Pixels are classes, shown in the colours of the palette, or ids, shown in grey.
+    The value of a pixel is its class, and the file has the colours of the palette. With
+    ``ids``, the value is the id of the class, and the file is grey.
 
     Args:
       folder: folder of the masks.
@@ -162,8 +164,9 @@ def colours(
     """Returns a colour for each of 256 labels, uint8 ``[256, 3]``.
 
     Args:
-      palette: red, green and blue of the first classes, 0 to 255. The other classes
-        have the colours of PASCAL VOC. Labels that are not a class are white.
+      palette: ``(red, green, blue)`` of the first classes, each 0 to 255. The other
+        classes have the colours of PASCAL VOC. Labels of no class, from ``classes`` to
+        255, are white.
       classes: number of classes.
 
     >>> colours([(1, 2, 3)], 2)[[0, 255]].tolist()

@@ -39,12 +39,13 @@ def segmentation(
         ``ids``.
       aux_weight: weight of the loss of ``aux_logits``, 0 or more; not used for models
         without them.
-      align_corners: whether the corners of logits and image coincide in resizing: true
-        for the networks of the paper, false for those of torchvision.
+      align_corners: how logits are resized to the image, see
+        :func:`diffkd_jax.ops.resize.bilinear`: true for the networks of the paper,
+        false for those of torchvision.
       window: height and width in pixels of the windows that slide over an image in
         evaluation; () for the whole image at once.
-      stride: vertical and horizontal distance of two windows, in pixels; () for two
-        thirds of a window.
+      stride: vertical and horizontal distance between neighbouring windows, in pixels;
+        () for two thirds of a window.
       write_ids: if true, masks are written in the ids of the data's own files, as
         evaluation servers expect them (``labelIds`` for Cityscapes); otherwise in
         classes from 0.
@@ -216,12 +217,14 @@ def evidence(logits: Float[Array, "b h w classes"], batch: Batch) -> Evidence:
 
 
 def chance(split: Evidence) -> float:
-    """Returns the mean IoU up to which a model is no better than a guess.
+    """Returns the mean IoU that guessing can reach.
+
+    A model up to this mean IoU is not better than a guess.
 
     It is 1.02 times the mean IoU of always naming the most frequent class.
 
     Args:
-      split: sums of :func:`evidence` over the split.
+      split: results of :func:`evidence`, added up over the split.
 
     >>> chance(Evidence({"confusion": np.array([[0, 6, 0], [0, 2, 0]])}))
     0.3825
@@ -235,7 +238,7 @@ def score(split: Evidence) -> dict[str, float]:
     """Returns the scores of a split; NaN if undefined.
 
     Args:
-      split: sums of :func:`evidence` over the split.
+      split: results of :func:`evidence`, added up over the split.
 
     Returns:
       ``miou``, the mean IoU over the classes that are a label or predicted, in [0, 1];
@@ -275,7 +278,7 @@ def slide(
       apply: function ``batch -> outputs`` with ``logits`` ``[b, h', w', classes]``.
       batch: ``image`` ``[b, h, w, c]``, and whatever else the model reads.
       window: height and width of a window, in pixels.
-      stride: vertical and horizontal distance of two windows, in pixels.
+      stride: vertical and horizontal distance between neighbouring windows, in pixels.
       resize: function ``(logits, size) -> logits`` that resizes to a window.
 
     Returns:
