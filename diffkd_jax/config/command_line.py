@@ -19,7 +19,14 @@ from .recorded import check_named
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags; not on import, for a caller may have some of these names."""
+    """Defines the flags ``config``, ``workdir`` and ``compilation_cache``.
+
+    They are not defined on import, because a program that imports this package may
+    have flags of the same names.
+
+    Args:
+      values: the flags of the program, to which these are added.
+    """
     # ml_collections reads files of --flagfile here, whose errors are ours to report.
     arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
@@ -54,13 +61,20 @@ def parse_command_line(
     given: set[str],
     adapt: Callable[[Any, Collection[str]], None],
 ) -> list[str]:
-    """Parses flags and options. Reports an error and exits with code 1.
+    """Parses flags and options, and sets the config.
+
+    If the arguments are wrong, it reports the error and exits with code 1.
 
     Args:
-      argv: the program and its arguments.
+      argv: name of the program, and its arguments.
       values: the flags to set.
-      given: receives the paths of the config's fields that the arguments set.
-      adapt: changes the config by what ``given`` holds; its errors are reported too.
+      given: a set to which the paths of the config's fields are added that the
+        arguments set.
+      adapt: function ``(config, given) -> None`` that changes the config after all
+        arguments are set. Its errors are reported too.
+
+    Returns:
+      The arguments that are not flags.
     """
     try:
         argv = _with_flag_files(argv, values)

@@ -60,7 +60,7 @@ Std = Annotated[
 
 
 class DataConfig(Section):
-    """The data of a run.
+    """The data set of a run, and how batches are made of its images.
 
     >>> DataConfig(name="cifar10", path="/data/cifar10").batch_size
     64
@@ -152,11 +152,11 @@ class DataConfig(Section):
 
 
 def data_faults(data: DataConfig, at: str) -> Iterator[str]:
-    """Yields what is wrong with fields beside each other.
+    """Yields an error line for each combination of fields that is not allowed.
 
     Args:
-      data: valid by itself.
-      at: path of the section, with a dot at its end.
+      data: the section; each of its fields is valid by itself.
+      at: path of the section for the lines, such as ``data.``.
     """
     yield from _faults_of_views(data, at)
     size = data.eval_size or data.image_size

@@ -34,10 +34,13 @@ def base() -> ConfigDict:
 
 
 def template(model: type[Section]) -> ConfigDict:
-    """Returns the fields of a model with their defaults, which fix their types.
+    """Returns the fields of a section with their defaults.
+
+    A value that is set later must have the type of the default.
 
     Args:
-      model: a section. A field that may be None gets a placeholder of its type.
+      model: class of the section. A field whose default is None gets a placeholder
+        that has its type.
 
     >>> from .sections import Mesh
     >>> template(Mesh).fsdp
@@ -56,10 +59,11 @@ def _default_of(info: FieldInfo) -> Any:
 
 
 def options_of(functions: Mapping[str, Callable[..., Any]]) -> ConfigDict:
-    """Returns the arguments that functions take by name, with their defaults.
+    """Returns the keyword arguments of functions, with their defaults.
 
     Args:
-      functions: by name.
+      functions: functions by name, such as the methods. The result has one group for
+        each name. An argument with default None gets a placeholder for an integer.
 
     >>> options_of({"kd": lambda *, tau=4.0: None}).kd.tau
     4.0
@@ -76,7 +80,7 @@ def options_of(functions: Mapping[str, Callable[..., Any]]) -> ConfigDict:
 
 
 def cifar(pair: str, dataset: str) -> ConfigDict:
-    """Returns recipe A1 of the paper's appendix, for a pair of networks.
+    """Returns the config of recipe A1 in the paper's appendix, for CIFAR.
 
     That is 240 epochs of SGD; epochs 150, 180 and 210 divide the learning rate by 10.
 
@@ -111,12 +115,13 @@ def cifar(pair: str, dataset: str) -> ConfigDict:
 def parse_argument(
     recipe: str, argument: str, *groups: Iterable[str]
 ) -> tuple[str, ...]:
-    """Returns the word of each group in an argument, "" for a group without one.
+    """Returns which word of each group an argument holds, or "" if it holds none.
 
     Args:
       recipe: name of the recipe, for messages.
-      argument: words between commas: what follows the colon of ``--config``.
-      *groups: words of which the argument may hold one. No word is in two groups.
+      argument: words with commas between them, as after the colon of ``--config``.
+      *groups: groups of words. The argument may hold one word of each. No word is in
+        two groups.
 
     Raises:
       ValueError: A word is unknown, or two words are of one group.
@@ -136,10 +141,12 @@ def parse_argument(
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """Makes a recipe two steps on 64 embedded images, as ``:smoke`` of recipes does.
+    """Changes a config to a quick test: two steps on 64 embedded images.
+
+    The argument ``:smoke`` of the packaged recipes uses it.
 
     Args:
-      config: of the recipe; it is changed and returned.
+      config: the config of a recipe; it is changed and returned.
 
     >>> shrink(base()).train.max_steps
     2

@@ -30,14 +30,15 @@ OTHERS = (
 
 
 class BadConfig(Exception):
-    """An error of a config file that cannot be read, or that raises; one line.
+    """The error that a config file cannot be read or raises an error; one line.
 
-    It is not a ValueError, because absl would put the flag and its value in front.
+    It is not a ValueError, because absl adds the flag and its value to the message of
+    a ValueError.
     """
 
 
 class ConfigParser(flags.ArgumentParser[Any]):
-    """A parser of the value of ``--config``: a file, and after a colon its argument."""
+    """A parser of the value of ``--config``: ``<file>`` or ``<file>:<argument>``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class ConfigParser(flags.ArgumentParser[Any]):
         self.workdir = ""  # of that run
 
     def parse(self, argument: Any) -> Any:
-        """Returns the config, locked."""
+        """Returns the config of a file or recipe, locked against new fields."""
         file, _ = recipe_file(argument)
         config = _read(argument)
         is_record = file.suffix == ".json"
@@ -55,17 +56,18 @@ class ConfigParser(flags.ArgumentParser[Any]):
         return config.lock()
 
     def flag_type(self) -> str:
-        """Returns what the help says."""
+        """Returns the name of the flag's type in the help."""
         return "config file"
 
 
 def read_config(value: str, named: Collection[str] = ()) -> ConfigDict:
-    """Returns the config of a file: runs a Python file, or reads a run's record.
+    """Returns the config of a Python file, which is run, or of a run's ``config.json``.
 
     Args:
       value: ``<path>`` or ``<path>:<argument>``, or a recipe's name as the path. A path
         that ends in ``.json`` is the ``config.json`` of a run.
-      named: import paths that a record may hold.
+      named: import paths that a ``config.json`` may hold, because the caller names them
+        too.
 
     Raises:
       BadConfig: The file cannot be read or run, or returns no config.
@@ -118,9 +120,14 @@ def _read(value: str) -> ConfigDict:
 
 
 def describe_error(error: BaseException, file: pathlib.Path) -> str:
-    """Returns one line: what was raised and where, by the frames of the user's files.
+    """Returns one line that says which error was raised and where.
 
-    A recipe of ours says in words what is wrong with its argument; that is all then.
+    The places are those in the user's files. A ValueError of a packaged recipe gives
+    its message alone, since it says what is wrong with the argument.
+
+    Args:
+      error: what the config file raised.
+      file: the config file.
     """
     text = " ".join(str(error).split())
     if isinstance(error, ValueError) and file.parent.resolve() == (

@@ -31,25 +31,27 @@ OF_NAMED: dict[str, tuple[str, ...]] = {
 def as_trained(
     config: Any, workdir: pathlib.Path, given: Collection[str] | None = None
 ) -> Any:
-    """Returns the values of a config with the data, task and student of a run.
+    """Returns a config whose data, task and student are those of a finished run.
 
     The sections ``mix`` and ``train`` are the run's too, because a task may take
-    arguments from them. Fields of the machine, such as ``data.num_threads``, stay as
-    they are. The log names each field of data, task and student in which config and run
-    differ. Nothing is checked yet: that is :func:`diffkd_jax.config.resolve.resolve`.
+    arguments from them. Fields that depend on the machine, such as
+    ``data.num_threads``, stay unchanged. The log names each field of data, task and
+    student in which config and run differ. Values are not checked;
+    :func:`diffkd_jax.config.resolve.resolve` does that.
 
     Args:
-      config: of the command that uses the student.
-      workdir: of the run. Without a ``config.json`` in it the config is returned as it
-        is.
-      given: paths of the fields that the caller set by hand, such as ``data.limit``;
-        they take the place of the run's. None for all fields that are not at their
-        default.
+      config: the config of the command that uses the run's student.
+      workdir: the workdir of the run. If it has no ``config.json``, ``config`` is
+        returned unchanged.
+      given: paths of the fields that the caller set by hand, such as ``data.limit``.
+        These keep their values in ``config``. None stands for all fields that differ
+        from their defaults.
 
     Raises:
-      ValueError: The record cannot be read, the student was set by hand and is another
-        one, or the record holds an import path that ``config`` does not name too.
-        Importing runs code, and the name would come from a file.
+      ValueError: The ``config.json`` cannot be read, the student was set by hand and
+        differs from the run's, or the ``config.json`` holds an import path that
+        ``config`` does not hold. Importing runs code, so a name in a file alone is not
+        enough.
     """
     file = workdir / "config.json"
     if not file.exists():

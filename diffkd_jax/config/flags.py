@@ -1,7 +1,8 @@
-"""Flags of fields, ``--config.<field>=<value>``, and options among them.
+"""Flags of fields, ``--config.<field>=<value>``, and of options.
 
-What a model, task, method or data set takes is not known before the config that names
-it is read. So options, such as ``--config.student.options.width=0.5``, are not parsed
+Options are arguments of a model, task, method or data set, such as
+``--config.student.options.width=0.5``. A config names the model, so which
+options exist is not known before the config is read. Options are therefore not parsed
 as flags.
 """
 
@@ -47,19 +48,21 @@ _WORDS = {
 
 
 def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Splits options of models, tasks, methods and the like from the other arguments.
+    """Returns options, such as those of models, separately from other arguments.
 
-    Values of options are Python literals (numbers, tuples, True, None), else texts.
+    The value of an option is read as a Python literal (number, tuple, True, None), or
+    as text if it is not a literal.
 
     Args:
-      arguments: of the command line.
+      arguments: arguments of the command line.
 
     Returns:
-      The other arguments, and the values by field.
+      The other arguments, and a dict from the path of each option to its value.
 
     Raises:
       ValueError: A field is unknown or belongs to an earlier version, an option has no
-        value, or a value is of another type than its field; a line for each.
+        value, or a value has another type than its field. The message has one line for
+        each.
 
     >>> take_options(["--a=1", "--config.student.options.width=0.5"])
     (['--a=1'], {'student.options.width': 0.5})
@@ -89,11 +92,12 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def flag_faults(path: str, value: str | None) -> Iterator[str]:
-    """Yields what is wrong with the flag of a field.
+    """Yields an error line if a flag names an unknown field or has a wrong value.
 
     Args:
-      path: of the field.
-      value: as it was typed; None for none, which is next or stands for true.
+      path: path of the field.
+      value: text of the value. None if the flag has no "=": the value is then the next
+        argument, or the flag stands for true. It is not checked here.
     """
     field, shown = FIELDS.get(path), "no value" if value is None else repr(value)
     if path in REPLACED:
@@ -114,7 +118,12 @@ def flag_faults(path: str, value: str | None) -> Iterator[str]:
 
 
 def as_tuple_of_words(argument: str) -> str:
-    """Returns an argument in which words between commas are a tuple.
+    """Returns an argument with its list of words written as a Python tuple.
+
+    Arguments of other fields are returned unchanged.
+
+    Args:
+      argument: one argument of the command line.
 
     >>> as_tuple_of_words("--config.compare=none,kd")
     "--config.compare=('none', 'kd')"
@@ -138,11 +147,13 @@ def _literal(text: str) -> Any:
 
 
 def set_options(config: Any, options: Mapping[str, Any]) -> None:
-    """Sets options in a ``ConfigDict``; they may be new, or of another type.
+    """Sets options in a ``ConfigDict``.
+
+    An option need not exist in it, and may have another type than before.
 
     Args:
-      config: of the command line.
-      options: values by field, from :func:`take_options`.
+      config: the config of the command line; it is changed.
+      options: values by the path of the option, from :func:`take_options`.
     """
     with config.unlocked():
         for path, value in options.items():
@@ -157,11 +168,11 @@ def set_options(config: Any, options: Mapping[str, Any]) -> None:
 
 
 def unknown_flag(name: str, known: Iterable[str]) -> str:
-    """Says which flag may be meant by one that there is not.
+    """Returns the message about an unknown flag, with the flags of similar names.
 
     Args:
-      name: without dashes.
-      known: names of the flags that there are, besides those of fields.
+      name: name of the unknown flag, without dashes.
+      known: names of the existing flags, besides those of fields.
 
     >>> unknown_flag("method", ["config"])
     '--method: found an unknown flag, expected --config.method'

@@ -22,7 +22,8 @@ class Mesh(Section):
 class Distributed(Section):
     """The processes of a run, and how they find each other.
 
-    What is not set is found on Cloud TPU, Slurm, Open MPI and Kubernetes, or in
+    Values that are not set come from Cloud TPU, Slurm, Open MPI or Kubernetes, or from
+    the environment variables
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, JAX_LOCAL_DEVICE_IDS.
     """
 

@@ -23,13 +23,14 @@ def recipes() -> dict[str, pathlib.Path]:
 
 
 def recipe_file(value: str) -> tuple[pathlib.Path, list[str]]:
-    """Finds the file that ``--config`` names, and its argument, if there is one.
+    """Finds the file that ``--config`` names, and the argument after its colon.
 
-    A colon may be part of the path: the longest part that is a file, or the name of a
-    packaged recipe, is taken, and what follows its colon is the argument.
+    A path may contain colons. The longest beginning of ``value`` that is an existing
+    file or the name of a packaged recipe is the file; the rest, after a colon, is the
+    argument.
 
     Args:
-      value: ``<name>`` or ``<path>``, maybe with ``:<argument>`` behind it.
+      value: ``<name>`` or ``<path>``, optionally followed by ``:<argument>``.
 
     Raises:
       ValueError: It is neither a packaged recipe nor an existing file.

@@ -1,4 +1,4 @@
-"""A run's ``config.json`` as a config, and the import paths that stand in it."""
+"""Reading of a run's ``config.json``, and checks of the import paths in it."""
 
 import pathlib
 import re
@@ -24,12 +24,14 @@ NOT_IMPORTED = (
 def read_record(
     file: pathlib.Path, sections: Collection[str] | None = None
 ) -> ConfigDict:
-    """Returns the config that a run recorded; imports nothing that it names.
+    """Returns the config in a run's ``config.json``.
+
+    Import paths in it are not imported.
 
     Args:
       file: the ``config.json`` of a workdir.
-      sections: names of the sections to read, None for all. The others are at their
-        defaults.
+      sections: names of the sections to read, or None for all. Other sections get
+        their defaults.
 
     Raises:
       ValueError: The file is not the record of a run, an earlier version than
@@ -56,11 +58,11 @@ def read_record(
 
 
 def check_version(file: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Refuses the record of a run that an earlier version began.
+    """Raises an error if a ``config.json`` was written by a version that is too old.
 
     Args:
       file: the ``config.json`` of a workdir, for the message.
-      record: what it holds.
+      record: the content of the file.
 
     Raises:
       ValueError: The version is missing, or before :data:`OLDEST`.
@@ -113,10 +115,10 @@ def _set(section: ConfigDict, file: pathlib.Path, path: str, value: Any) -> None
 
 
 def as_tuples(value: Any) -> Any:
-    """Returns a value in which lists are tuples, as a config holds them.
+    """Returns a value with all lists replaced by tuples, as configs hold them.
 
     Args:
-      value: read from JSON; lists in lists and in mappings count too.
+      value: a value read from JSON. Nested lists are replaced too.
 
     >>> as_tuples({"a": [1, [2]]})
     {'a': (1, (2,))}
@@ -129,10 +131,10 @@ def as_tuples(value: Any) -> Any:
 
 
 def import_paths(config: ConfigDict) -> dict[str, str]:
-    """Returns the import paths in a config, by field.
+    """Returns the import paths in a config, by the path of the field.
 
     Args:
-      config: of a run. Fields that nothing is imported by are left out.
+      config: the config of a run. Fields whose value is never imported are left out.
 
     >>> import_paths(ConfigDict({"student": {"model": "pkg.nets:make"}, "seed": 0}))
     {'student.model': 'pkg.nets:make'}
@@ -163,11 +165,13 @@ def _is_path(text: str) -> bool:
 
 
 def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:
-    """Refuses import paths that only a file names, because importing runs code.
+    """Raises an error if only a file names an import path.
+
+    Importing runs code, so the caller must name the import path too.
 
     Args:
-      paths: import paths in a record, by field.
-      given: fields that the command line or the caller sets.
+      paths: import paths in a ``config.json``, by the path of the field.
+      given: paths of the fields that the command line or the caller sets.
 
     Raises:
       ValueError: A path is not set by hand; the message names the flag to add.

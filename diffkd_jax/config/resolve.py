@@ -18,14 +18,15 @@ S = TypeVar("S", bound=Section)
 
 
 def resolve(config: Any) -> Config:
-    """Returns the typed form of a config.
+    """Checks a config and returns it as a :class:`diffkd_jax.config.sections.Config`.
 
     Args:
-      config: as recipes make it. What is resolved already is returned as it is.
+      config: a ``ConfigDict``, as recipes make it, or a mapping. A resolved config is
+        returned unchanged.
 
     Raises:
-      ValueError: Values are wrong. There is a line for each: the path of the field,
-        what was found and what was expected.
+      ValueError: Values are wrong. The message has one line for each: the path of the
+        field, the value and what was expected.
 
     >>> from diffkd_jax.config import base
     >>> config = base()
@@ -49,13 +50,14 @@ def resolve(config: Any) -> Config:
 def check_section(
     model: type[S], values: Any, at: str, faults: Iterable[str] = ()
 ) -> S:
-    """Returns a section of a config in its typed form.
+    """Checks a section of a config and returns it as an instance of its class.
 
     Args:
-      model: the section.
-      values: its fields, a mapping or a ``ConfigDict``; a section is returned as it is.
-      at: its path with a dot at the end, "" for a whole config.
-      faults: further lines of the error.
+      model: class of the section.
+      values: values of the fields, a mapping or a ``ConfigDict``. An instance of a
+        section is returned unchanged.
+      at: path of the section with a dot at the end, or "" for a whole config.
+      faults: error lines that were found before; they are added to the message.
 
     Raises:
       ValueError: Values are wrong, see :func:`resolve`.

@@ -1,4 +1,4 @@
-"""What a section of a config is: a frozen model whose fields say what they may be."""
+"""The base class of a config's sections, and functions on their fields."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -20,15 +20,17 @@ Texts = Annotated[tuple[str, ...], Strict(False), Words("a tuple of texts")]
 
 
 class Free:
-    """The mark of a field that may change between two calls on one workdir."""
+    """The mark of a field that may differ between two commands on one workdir."""
 
 
 class OfMachine(Free):
-    """The mark of a free field that belongs to the machine a command runs on."""
+    """The mark of a free field whose value depends on the machine, such as threads."""
 
 
 class Section(pydantic.BaseModel):
-    """A group of fields. The line below a field says what it means.
+    """A group of config fields: a frozen pydantic model.
+
+    The text below a field in the source gives its meaning.
 
     >>> class Mesh(Section):
     ...     fsdp: AtLeastOne = 1
@@ -45,12 +47,12 @@ class Section(pydantic.BaseModel):
     )
 
     def replace(self, **fields: Any) -> Self:
-        """Returns a copy with other values, which are not checked."""
+        """Returns a copy with the given fields changed; values are not checked."""
         return self.model_copy(update=fields)
 
 
 class FieldOf(NamedTuple):
-    """A field of a model: its path, its type with all marks, default and meaning."""
+    """A field of a section: its path, its type with all marks, default and meaning."""
 
     path: str
     kind: Any
@@ -58,17 +60,17 @@ class FieldOf(NamedTuple):
     meaning: str
 
     def has(self, mark: type[Free]) -> bool:
-        """Returns whether the field has a mark, or one derived from it."""
+        """Returns whether the field has a mark of this class or of a subclass."""
         marks = getattr(self.kind, "__metadata__", ())
         return any(isinstance(m, type) and issubclass(m, mark) for m in marks)
 
 
 def fields_of(model: type[Section], at: str = "") -> Iterator[FieldOf]:
-    """Yields the fields of a model, and those of the sections in it.
+    """Yields the fields of a section, and those of the sections inside it.
 
     Args:
-      model: a section.
-      at: what stands in front of each path.
+      model: class of the section.
+      at: prefix of each path, such as ``data.``.
 
     >>> class Mesh(Section):
     ...     fsdp: Annotated[AtLeastOne, Free] = 1
@@ -89,7 +91,7 @@ def fields_of(model: type[Section], at: str = "") -> Iterator[FieldOf]:
 
 
 def section_in(info: FieldInfo) -> type[Section] | None:
-    """Returns the model of a field that is a section, None for other fields."""
+    """Returns the class of a field that is a section, or None for other fields."""
     kind = info.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
@@ -101,12 +103,14 @@ def type_of(info: FieldInfo) -> Any:
 
 
 def optional(model: type[Section], *names: str, without: str = "") -> type[Section]:
-    """Returns a model of the same fields, each of which may be None and is so at first.
+    """Returns a copy of a section's class whose fields are optional, with default None.
+
+    Rules about combinations of fields are not copied.
 
     Args:
-      model: a section that holds no others. Its rules between fields do not count.
-      *names: the fields to take, all by default.
-      without: a field to leave out.
+      model: class of a section that has no sections inside it.
+      *names: names of the fields to copy; all of them if there are none.
+      without: name of a field to leave out, or "".
     """
     fields: dict[str, Any] = {
         name: (type_of(info) | None, pydantic.Field(None, description=info.description))
@@ -117,11 +121,12 @@ def optional(model: type[Section], *names: str, without: str = "") -> type[Secti
 
 
 def nearest_names(path: str, known: Iterable[str]) -> str:
-    """Says what to write in place of the path of a field that is not there.
+    """Returns the part of an error message that names fields like an unknown one.
 
     Args:
-      path: of the unknown field.
-      known: paths of all fields; those with the same last name are nearest.
+      path: path of the unknown field.
+      known: paths of all fields. Fields with the same last name are the nearest, then
+        those with a similar path.
 
     >>> nearest_names("data.btach_size", ["data.batch_size", "seed"])
     'no such field; nearest: data.batch_size'
@@ -133,13 +138,15 @@ def nearest_names(path: str, known: Iterable[str]) -> str:
 
 
 def raise_problems(faults: Iterable[str]) -> None:
-    """Raises if rules between fields are broken.
+    """Raises an error if there are error lines.
 
     Args:
-      faults: lines, each ``<path of a field>: found VALUE, expected WHAT``.
+      faults: error lines about combinations of fields, each ``<path of a field>: found
+        VALUE, expected WHAT``.
 
     Raises:
-      PydanticCustomError: of the type ``rules``, with the lines.
+      PydanticCustomError: there is a line. The type is ``rules``, the message the
+        lines.
     """
     if lines := "\n".join(faults):
         raise PydanticCustomError("rules", "{lines}", {"lines": lines})

@@ -15,14 +15,17 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 class Checkpoint(Section):
-    """The times of checkpoints besides those of evaluations."""
+    """The times of the checkpoints that are written between evaluations."""
 
     every_minutes: Annotated[Epochs, Free] = 10.0
     """Minutes between two checkpoints; 0 for those of evaluations alone."""
 
 
 class EvaluationConfig(Section):
-    """A further evaluation of student and teacher; what is not set is not recorded."""
+    """A further evaluation of student and teacher.
+
+    Only the fields that are set are written to ``config.json``.
+    """
 
     every_epochs: Epochs = 0.0
     """Epochs between two of them; 0 for eval_every_epochs."""
@@ -90,8 +93,8 @@ RECIPE = ("train", "schedule", "optimizer", "mix", "data")
 class Teacher(Section):
     """The model that is distilled: loaded from init, or trained here for epochs.
 
-    Its own recipe counts for a teacher that is trained here: what is set in these
-    sections takes the place of the student's.
+    A teacher that is trained here uses the student's recipe. Values that are set in the
+    sections below replace those of the student.
     """
 
     model: str = ""
@@ -192,7 +195,7 @@ class Config(Section):
         return self
 
     def teacher_recipe(self) -> dict[str, Any]:
-        """Returns the sections of the recipe that trains the teacher, by name."""
+        """Returns the sections of the recipe for the teacher, by their names."""
         recipe = {}
         for name in RECIPE:
             own = dict(getattr(self.teacher, name))
@@ -205,7 +208,7 @@ FIELDS = {field.path: field for field in fields_of(Config)}
 
 
 def _faults(config: Config) -> Iterator[str]:
-    """Yields what is wrong with fields of several sections beside each other."""
+    """Yields an error line for each forbidden combination of fields of the sections."""
     epochs, size = config.train.epochs, config.data.batch_size
     yield from recipe_faults(
         config.schedule, config.optimizer, epochs, "", "train.epochs"
@@ -224,7 +227,7 @@ def _faults(config: Config) -> Iterator[str]:
 
 
 def _group_faults(config: Config, size: int, of: str) -> Iterator[str]:
-    """Yields what is wrong with norm groups in training batches of this size."""
+    """Yields an error line if norm groups do not divide batches of this size."""
     group = config.train.norm_group_size
     if config.mode == "train" and group and size % group:
         yield (

@@ -49,7 +49,7 @@ Boundaries = Annotated[
 
 
 class Train(Section):
-    """The length of the student's training, and what is averaged or left out in it."""
+    """The length of the student's training, its moving average and skipped steps."""
 
     epochs: Epochs = 0.0
     """Passes over the training images."""
@@ -131,14 +131,14 @@ class Schedule(Section):
 def recipe_faults(
     schedule: Schedule, optimizer: Optimizer, epochs: float, at: str, of: str
 ) -> Iterator[str]:
-    """Yields what is wrong with a schedule beside its peak and length.
+    """Yields an error line for each value of a schedule that does not fit the training.
 
     Args:
-      schedule: valid by itself.
-      optimizer: whose learning rate is the peak.
+      schedule: the schedule; each of its fields is valid by itself.
+      optimizer: its ``learning_rate`` is the largest rate of the schedule.
       epochs: length of the training; 0 if it is not known.
-      at: what stands in front of the sections' names.
-      of: path of the field that holds ``epochs``.
+      at: prefix of the sections' names in the lines, such as ``teacher.``.
+      of: path of the field that holds ``epochs``, for the lines.
     """
     name, warmup = schedule.name, schedule.warmup_epochs
     if name == "exponential" and not schedule.every_epochs:
