@@ -12,7 +12,7 @@ from ..models.model import by_path
 
 
 def check_finite(source: str | Path, variables: PyTree) -> None:
-    """Refuses weights with NaN or infinity.
+    """Raises an error if weights contain NaN or infinity.
 
     Args:
       source: where the weights are from, for messages.
@@ -38,11 +38,11 @@ def check_finite(source: str | Path, variables: PyTree) -> None:
 def cast_arrays(
     arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Casts the arrays of a file to the dtypes of the model that they are for.
+    """Casts the arrays of a file to the dtypes of a model's arrays.
 
     Args:
-      arrays: name to array, as they are in the file.
-      expected: name to array or ``jax.ShapeDtypeStruct``, as the model has them.
+      arrays: arrays of the file by name.
+      expected: arrays of the model by the same names, or ``jax.ShapeDtypeStruct``.
 
     Raises:
       ValueError: the names or shapes differ, or an array cannot be cast because it

@@ -1,4 +1,4 @@
-"""The kind of a file that should hold weights, told by its first bytes and its name."""
+"""The kind of a file that should hold weights, from its first bytes and its name."""
 
 import re
 from pathlib import Path
@@ -25,8 +25,9 @@ class Kind(NamedTuple):
     Attributes:
       name: a phrase for messages, such as "an empty file".
       advice: how to go on, for messages, or "" for no advice.
-      holds_weights: whether the file may be weights that are read here.
-      is_damaged: whether a damaged disk may leave such bytes in any file.
+      holds_weights: whether this package can read weights from files of this kind.
+      is_damaged: whether the file may be a damaged file of any kind, because its first
+        bytes are zeros or unknown, or there are none.
     """
 
     name: str
@@ -69,7 +70,7 @@ _ADVICE = {
 
 
 def check_kind(path: Path) -> Kind:
-    r"""Returns the kind of a file that may be weights.
+    r"""Returns the kind of a file, and raises an error if it cannot hold weights.
 
     Args:
       path: the file.
@@ -93,7 +94,7 @@ def check_kind(path: Path) -> Kind:
 
 
 def find_kind(path: Path) -> Kind:
-    r"""Returns the kind of a file, of which only the beginning is read.
+    r"""Returns the kind of a file from its first bytes and its name.
 
     Args:
       path: the file.
@@ -152,7 +153,7 @@ def _kind_of_start(start: bytes) -> Kind:
 
 
 def shard_note(path: Path) -> str:
-    r"""Returns a remark for messages if a file's name says that it is one of several.
+    r"""Returns a hint for messages if a file's name marks it as a shard, otherwise "".
 
     Args:
       path: the file.

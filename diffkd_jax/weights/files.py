@@ -53,15 +53,15 @@ def export_model(path: Path, model: Model) -> None:
 
 
 def export_torch(path: Path, model: Model, reference: str = "") -> str:
-    """Writes the state dict that the PyTorch definition loads, as ``.safetensors``.
+    """Writes a model as a ``.safetensors`` file that its PyTorch definition can load.
 
-    The file does not hold the counters of batch norms, which PyTorch fills in. It does
-    not hold the index tables of Swin either: timm does not keep them, and the other
+    The file leaves out two kinds of entries: the counters of batch norms, which PyTorch
+    fills in, and the index tables of Swin. timm does not keep these tables; the other
     definitions of Swin load the file with ``strict=False``.
 
     Args:
       path: the file to write; it is replaced when the new one is complete.
-      model: a trained model that a PyTorch reference defines too.
+      model: a trained model that also has a PyTorch definition.
       reference: a key of :func:`diffkd_jax.weights.torch.names.classifiers.references`,
         or "" for the first.
 
@@ -142,7 +142,7 @@ def load_model(source: str | Path | Weights, model: str = "") -> Model:
 
 
 def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, PyTree]:
-    """Reads the variables in a file, whatever its head.
+    """Reads the variables in a file; its head may have any number of classes.
 
     Args:
       weights: an open file that we exported, of any model; or one of a PyTorch
@@ -150,8 +150,8 @@ def load_variables(weights: Weights, meta: Mapping[str, Any]) -> dict[str, PyTre
       meta: description of the model that the variables are for.
 
     Returns:
-      ``{"params": ..., ...}``. Below the collections, a file of ours gives flat
-      dictionaries by path, and a file of a PyTorch definition gives nested ones.
+      ``{"params": ..., ...}``. Each collection is a flat dict by path for a file
+      that we exported, and a nested dict for a file of a PyTorch definition.
 
     Raises:
       ValueError: the file cannot be read or does not fit.
@@ -193,10 +193,12 @@ def load_torch(
       options: keyword arguments of the model.
       input_shape: ``(h, w, c)`` of one image; only the channels must be right.
       num_classes: expected number of logits, or 0 for as many as the file has.
-      weights: which set in the file, "" or "ema".
+      weights: which set of weights in the file: "ema" for the moving average; "" for
+        the weights themselves, or for the moving average if the file holds nothing
+        else.
 
     Returns:
-      The model, and the name of the reference whose names the file has.
+      The model, and the name of the reference (PyTorch definition) that the file fits.
 
     Raises:
       FileNotFoundError: there is no such file.

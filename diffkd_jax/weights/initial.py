@@ -27,10 +27,12 @@ def load_into(
         model. If ``into`` is the backbone, a PyTorch file holds the classifier that has
         this backbone. The head may have any number of classes.
       model: the model that the variables are for.
-      into: path of the subtree that takes the variables, or "" for all of the model.
+      into: path of the part of the model that receives the variables, such as
+        ``backbone``, or "" for all of the model.
 
     Returns:
-      The variables, and the paths of the classifier's head, which the subtree lacks.
+      The variables; and the paths that the file may hold although the subtree lacks
+      them: those of the classifier's head.
 
     Raises:
       ValueError: the file cannot be read or does not fit.
@@ -93,20 +95,21 @@ def start_from(
     leave_out: Sequence[str] = (),
     spare: Collection[str] = (),
 ) -> dict[str, PyTree]:
-    """Replaces the variables of a model, or of one subtree, by those of a file.
+    """Returns the variables of a model, with arrays replaced by those of a file.
 
-    Each array of the subtree must be in the file, and each array of the file in the
-    subtree.
+    All of the model is replaced, or one subtree of it. Each array of the subtree must
+    be in the file, and each array of the file in the subtree.
 
     Args:
       variables: the variables of the model, ``{"params": ..., ...}``; arrays, or
-        ``jax.ShapeDtypeStruct`` to check alone.
+        ``jax.ShapeDtypeStruct`` if the file is only to be checked.
       loaded: the variables in the file, in the same collections.
       source: name of the file, for messages.
       into: path of the subtree, such as ``backbone``, or "" for all of the model.
-      leave_out: patterns of paths in the file that are not taken, such as ``head/*``.
-      spare: paths that the file may hold although the subtree lacks them, each with its
-        collection in front.
+      leave_out: patterns of paths, such as ``head/*``. Arrays of the file with these
+        paths are not used, and the model keeps its own.
+      spare: paths that the file may hold although the subtree lacks them. Each begins
+        with its collection, such as ``params/head/bias``.
 
     Raises:
       ValueError: an array is missing, unexpected or of another shape, or a pattern
@@ -166,12 +169,13 @@ def inherit(
     teacher: Mapping[str, PyTree],
     patterns: Sequence[str],
 ) -> dict[str, PyTree]:
-    """Replaces the student's variables that match a pattern by those of the teacher.
+    """Returns the student's variables, with some arrays replaced by the teacher's.
 
     Args:
       variables: the variables of the student.
       teacher: the variables of the teacher.
-      patterns: patterns of paths without the collection, such as ``head/*``.
+      patterns: patterns of the paths to take from the teacher, without the collection,
+        such as ``head/*``.
 
     Raises:
       ValueError: a pattern matches nothing, or the teacher lacks an array of the same
@@ -190,12 +194,13 @@ def select_inherited(
     teacher: Mapping[str, PyTree],
     patterns: Sequence[str],
 ) -> dict[str, PyTree]:
-    """Returns the teacher's variables that :func:`inherit` takes, by path.
+    """Returns the teacher's variables that the student inherits, by path.
 
     Args:
       variables: the variables of the student, or their shapes.
       teacher: the variables of the teacher, or their shapes.
-      patterns: patterns of paths without the collection, such as ``head/*``.
+      patterns: patterns of the paths to take from the teacher, without the collection,
+        such as ``head/*``.
 
     Raises:
       ValueError: a pattern matches nothing, or the teacher lacks an array of the same

@@ -78,7 +78,9 @@ def parse_input(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def format_input(meta: Mapping[str, Any]) -> str:
-    """Returns the text that :func:`parse_input` reads under :data:`INPUT_KEY`.
+    """Returns the description of a model's images as text, for a file's header.
+
+    It stands under :data:`INPUT_KEY`, and :func:`parse_input` reads it.
 
     Args:
       meta: description of a model.
@@ -116,10 +118,10 @@ def _checked(text: str, fields: _Checks) -> dict[str, Any]:
 
 
 def check_model_name(name: str, allowed: str) -> None:
-    """Refuses a model that is neither built in nor named by the caller.
+    """Raises an error if a file names a model that is neither built in nor allowed.
 
-    To make such a model would import the module that the file names, which anybody
-    could have written. A name counts as the caller's too if a config or call of this
+    Building such a model imports the module that the file names, so a file from
+    somebody else could run any code. A name is also allowed if a config or call of this
     process used it before, for example to train the model.
 
     Args:

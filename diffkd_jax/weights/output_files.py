@@ -1,4 +1,4 @@
-"""Files that are written: they appear when complete and replace no file of the user."""
+"""Writing of files, which appear when complete and do not replace files of the user."""
 
 import contextlib
 import os
@@ -19,10 +19,11 @@ _MADE_BY_RUNS = ("config.json", "summary.json", "checkpoints")
 
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Gives the path of a file to write, which replaces ``path`` when the block ends.
+    """Yields a temporary path to write to, as a context manager.
 
-    The file is hidden and lies beside ``path``. If the block raises, the file is
-    removed, and ``path`` stays as it was.
+    When the block ends, the temporary file replaces ``path``. If the block raises an
+    error, the temporary file is removed and ``path`` stays unchanged. The temporary
+    file is hidden and in the same folder as ``path``.
 
     Args:
       path: the file that should appear when it is complete.
@@ -46,7 +47,9 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def file_to_write(target: str | Path) -> Path:
-    """Returns the file that a target names: itself, or the model file in a directory.
+    """Returns the file to write for a target.
+
+    It is the target itself, or ``model.safetensors`` if the target is a directory.
 
     Args:
       target: a file that ends in .safetensors; or a directory, which need not exist.
@@ -75,12 +78,12 @@ def file_to_write(target: str | Path) -> Path:
 
 
 def check_output(path: Path, source: Path, *, force: bool = False) -> None:
-    """Refuses to write weights in the place of a file that is needed.
+    """Raises an error if writing weights would replace a file that is needed.
 
     Args:
       path: the file to write.
-      source: the file that is read.
-      force: whether another existing file may be replaced.
+      source: the file from which the weights are read.
+      force: if true, any other existing file may be replaced.
 
     Raises:
       ValueError: ``path`` is a directory, the source or a file of a run, does not end

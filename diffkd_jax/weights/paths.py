@@ -1,4 +1,4 @@
-"""Paths that users give for a model: the file they mean, or what lies there instead."""
+"""Paths of models that users give: the file that is meant, or what is there instead."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,7 @@ def model_file(path: str | Path, weights: str = "") -> Path:
 
 
 def describe_path(path: Path) -> str:
-    """Returns a phrase for a path at which there is no file to read.
+    """Returns a phrase that says what is at a path if it is not a file.
 
     Args:
       path: the path, which need not exist.

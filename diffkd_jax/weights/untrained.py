@@ -19,7 +19,7 @@ def build_untrained(
     data_meta: Mapping[str, Any],
     input_shape: tuple[int, ...],
 ) -> Model:
-    """Builds an untrained model for the data that a description describes.
+    """Builds an untrained model for data of a given description.
 
     Args:
       name: a key of :data:`diffkd_jax.models.MODELS`, or an import path.
@@ -57,7 +57,9 @@ def build_untrained(
 
 
 def with_head(data_meta: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
-    """Returns the description of the data for a model whose head has other classes.
+    """Returns a description of data with the number of classes of a model's head.
+
+    If this number differs from that of the data, ``class_names`` is left out.
 
     Args:
       data_meta: description of the data.

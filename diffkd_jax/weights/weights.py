@@ -25,9 +25,9 @@ class Weights:
 
     Attributes:
       path: the file.
-      kind: what the file is, told by its content.
-      metadata: the texts in the header of a ``.safetensors`` file, by name; none for
-        other kinds of files.
+      kind: kind of the file, from its content.
+      metadata: texts in the header of a ``.safetensors`` file, by name; empty for other
+        kinds of files.
     """
 
     path: Path
@@ -148,14 +148,14 @@ def read_description(weights: Weights) -> dict[str, Any]:
 
 
 def read_input(weights: Weights) -> dict[str, Any]:
-    """Reads what a file says about the images that its model takes.
+    """Reads from a file which images its model takes.
 
     Args:
       weights: the open file.
 
     Returns:
-      ``input_shape``, ``mean``, ``std`` and ``channel_order``; or nothing, if the file
-      does not say it.
+      ``input_shape``, ``mean``, ``std`` and ``channel_order``; or an empty dict, if
+      the file does not say it.
 
     Raises:
       ValueError: the values are malformed.

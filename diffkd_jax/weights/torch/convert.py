@@ -33,11 +33,11 @@ _IGNORED = (
 def import_state_dict(
     state_dict: Mapping[str, np.ndarray], template: Mapping[str, PyTree], table: Rename
 ) -> dict[str, PyTree]:
-    """Fills a tree of Flax variables from a state dict, strictly.
+    """Fills a tree of Flax variables from a state dict whose names must all fit.
 
     Args:
-      state_dict: the reference's name to array, in the layout of PyTorch. Counters such
-        as ``num_batches_tracked`` and index tables are ignored.
+      state_dict: arrays by the reference's names, in the layout of PyTorch. Counters
+        such as ``num_batches_tracked`` and index tables are ignored.
       template: ``{"params": ..., "batch_stats": ...}``, arrays or
         ``jax.ShapeDtypeStruct`` with the expected shapes and dtypes.
       table: rename table of the model, see
@@ -85,11 +85,14 @@ def import_weights(
     state_dict: Mapping[str, np.ndarray],
     template: Mapping[str, PyTree],
 ) -> tuple[dict[str, PyTree], str]:
-    """Fills a tree of Flax variables by the reference whose names fit best.
+    """Fills a tree of Flax variables from a state dict of any known PyTorch definition.
+
+    The rename tables of all references of the network are compared with the names in
+    the state dict, and the one that fits best is used.
 
     Args:
       module: the network.
-      state_dict: the reference's name to array, in the layout of PyTorch.
+      state_dict: arrays by the reference's names, in the layout of PyTorch.
       template: the variables of the network, arrays or ``jax.ShapeDtypeStruct``.
 
     Returns:
@@ -126,7 +129,7 @@ def count_classes(module: nn.Module, state_dict: Mapping[str, np.ndarray]) -> in
 
     Args:
       module: the network, with any number of classes.
-      state_dict: the reference's name to array.
+      state_dict: arrays by the reference's names.
 
     >>> from diffkd_jax.models import build_network
     >>> count_classes(build_network("resnet8", num_classes=1), {"fc.bias": np.zeros(7)})
@@ -143,14 +146,14 @@ def count_classes(module: nn.Module, state_dict: Mapping[str, np.ndarray]) -> in
 def export_state_dict(
     variables: Mapping[str, PyTree], table: Rename
 ) -> dict[str, np.ndarray]:
-    """Converts Flax variables to a state dict, the inverse of importing one.
+    """Converts Flax variables to a state dict, as the inverse of the import.
 
     Args:
       variables: ``{"params": ..., ...}``.
       table: rename table of the model.
 
     Returns:
-      The reference's name to array, in the layout of PyTorch.
+      Arrays by the reference's names, in the layout of PyTorch.
 
     >>> export_state_dict({"params": {"head": {"bias": np.ones(2)}}}, (("head", "fc"),))
     {'fc.bias': array([1., 1.])}

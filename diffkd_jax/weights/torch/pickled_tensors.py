@@ -17,7 +17,7 @@ class Storage(NamedTuple):
     Attributes:
       key: name of the storage in the file.
       dtype: NumPy type of its numbers.
-      size: how many numbers it has.
+      size: number of its numbers.
     """
 
     key: str
@@ -26,7 +26,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage.
+    """A tensor, as a view of a storage.
 
     Attributes:
       storage: the storage.
@@ -45,11 +45,11 @@ def read_content(file: IO[bytes]) -> tuple[Any, list[Storage]]:
     """Reads the next pickle in a file that PyTorch wrote.
 
     Args:
-      file: opened for reading bytes; it is left behind the pickle.
+      file: opened for reading bytes. Afterwards its position is just after the pickle.
 
     Returns:
       The content, see :func:`diffkd_jax.io.pickles.read_pickle`, with :class:`Tensor`
-      in the place of tensors. The storages that it refers to.
+      in the place of tensors; and the storages that these refer to.
 
     Raises:
       ValueError: the pickle is damaged, is too long, or holds a name that is neither

@@ -37,8 +37,8 @@ def read_state_dict(
     blocks in checkpoints of the official code (``_diff.*``) are left out.
 
     Args:
-      source: the file, whose format is told by its content; or weights that are open
-        already.
+      source: the file; its content decides the format, not its name. Or weights that
+        are already open.
       weights: "ema" for the moving average of the weights; "" for the weights
         themselves, or for the moving average if the file holds nothing else.
 

@@ -28,12 +28,12 @@ def rename_path(path: str, table: Rename) -> str:
 
 
 def rename_part(part: str, name: str, table: Rename) -> Rename:
-    """Returns the table for a part of a model from the table for that part alone.
+    """Returns a rename table for a part of a larger model.
 
     Args:
       part: path of the part in our model.
       name: name of the part in the reference.
-      table: the rename table of the part alone.
+      table: rename table of the part if it is a model of its own.
 
     >>> table = rename_part("backbone", "net", (("^head$", "fc"),))
     >>> rename_path("backbone/head", table)

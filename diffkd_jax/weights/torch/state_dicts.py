@@ -21,9 +21,9 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "student.")
 
 
 def choose_weights(path: Path, content: Any, weights: str = "") -> dict[str, Any]:
-    """Returns the tensors of the wanted set of weights in a checkpoint.
+    """Returns the tensors of one set of weights in a checkpoint, by name.
 
-    If the set has a name in the file, the log says it.
+    If the set is an entry of the file, such as "state_dict", its name is logged.
 
     Args:
       path: the file, for messages.
@@ -32,7 +32,7 @@ def choose_weights(path: Path, content: Any, weights: str = "") -> dict[str, Any
         moving average if the file holds nothing else.
 
     Raises:
-      ValueError: the file holds no such set, or ``weights`` is another word.
+      ValueError: the file holds no such set, or ``weights`` is neither "" nor "ema".
 
     >>> content = {"epoch": 3, "state_dict": {"fc.bias": np.ones(2)}}
     >>> list(choose_weights(Path("file.pth"), content))
@@ -71,7 +71,7 @@ def choose_weights(path: Path, content: Any, weights: str = "") -> dict[str, Any
 
 
 def strip_prefixes(path: Path, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes off prefixes that all names share, and drops entries that are not weights.
+    """Removes prefixes that all names share, and entries that are not weights.
 
     Args:
       path: the file, for the log.

@@ -28,7 +28,9 @@ from .segmenters import segmenter_names
 
 
 def references(module: nn.Module) -> dict[str, Rename]:
-    """Returns the rename tables of a network by the name of the reference.
+    """Returns the rename tables of a network by reference.
+
+    A reference is a PyTorch code base that defines the network, such as "torchvision".
 
     Args:
       module: a network of :mod:`diffkd_jax.models`.

@@ -44,8 +44,8 @@ def detector_names(
       resnet: the table of its backbone.
 
     Returns:
-      The tables, the present names first; none for an FCOS with a scale for each level,
-      which torchvision does not have.
+      The tables, that of the present names first. There are none for an FCOS with
+      ``level_scales``, which torchvision does not have.
 
     >>> from diffkd_jax.models import build_network
     >>> module = build_network("retinanet_resnet18", num_classes=2)
@@ -101,14 +101,14 @@ def _pyramid(lowest: str, *, old: bool = False) -> Rename:
 
 
 def class_rows(module: nn.Module) -> tuple[str, int, int]:
-    """Returns where the rows for the classes are in a model's last layer.
+    """Returns the layer of a network that has rows for each class, and their number.
 
     Args:
       module: a network.
 
     Returns:
-      The path of the layer, the number of its rows for each class, and the number of
-      classes that it has beyond those of the data, such as the background.
+      The path of the layer; the number of its rows for each class; and the number of
+      its classes that are not in the data, such as 1 for the background.
 
     >>> from diffkd_jax.models import build_network
     >>> class_rows(build_network("retinanet_resnet18", num_classes=2))

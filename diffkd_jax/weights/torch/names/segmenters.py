@@ -88,10 +88,10 @@ def segmenter_names(
 def check_segmenter(
     module: nn.Module, names: Container[str], tables: dict[str, Rename]
 ) -> None:
-    """Refuses a state dict of a segmenter that was built with other options.
+    """Raises an error if a state dict is of a segmenter with other options.
 
     Args:
-      module: the network; other kinds of networks pass.
+      module: the network. Networks that are not segmenters are not checked.
       names: the names in the state dict.
       tables: the rename tables of the network, see :func:`segmenter_names`.
 
