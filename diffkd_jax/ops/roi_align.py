@@ -94,9 +94,12 @@ def multiscale(
     [1.0, 0.0]
     """
     numbers = sorted(int(name[1:]) for name in features if name[1:].isdecimal())
-    levels = [f"p{number}" for number in numbers]
-    if not levels or len(levels) < len(features) or set(levels) != set(features):
-        raise ValueError(f"features: found {list(features)}, expected levels p2, p3 ..")
+    span = range(numbers[0], numbers[-1] + 1) if numbers else range(0)
+    levels = [f"p{number}" for number in span]
+    if not levels or set(levels) != set(features):
+        raise ValueError(
+            f"features: found {list(features)}, expected levels p2, p3 .. without gaps"
+        )
     maps = [features[name] for name in levels]
     shape = [jnp.array([x.shape[axis] for x in maps]) for axis in (0, 1)]
     sizes = [x.shape[0] * x.shape[1] for x in maps]

@@ -86,6 +86,10 @@ def test_what_is_no_pyramid_or_size_is_refused():
     box = jnp.zeros((1, 4))
     with pytest.raises(ValueError, match=r"features: found \['p2', 'pool'\], expected"):
         multiscale({"p2": X[0], "pool": X[0]}, box)
+    with pytest.raises(
+        ValueError, match=r"features: found .*, expected .* without gaps"
+    ):
+        multiscale({"p2": X[0], "p4": X[0]}, box)
     with pytest.raises(ValueError, match=r"features: found \(3, 17, 23, 4\), expected"):
         roi_align(X, box, scale=1.0)
     with pytest.raises(ValueError, match=r"size, .*: found \(0, 7\), 2, 4, expected"):
