@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax import import_weights
+from diffkd_jax.data.transforms.crops import center_crop
 from diffkd_jax.data.transforms.normalise import normalise
 from diffkd_jax.models.fold import fold
 from diffkd_jax.weights.files import load_model
