@@ -98,6 +98,26 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             state.setdefault(owner, variables)
         return params, state
 
+    def applied(name: str, method: str) -> Callable[..., tuple[Any, Tree]]:
+        def apply(
+            params: Tree,
+            state: Tree,
+            key: Array,
+            pair: tuple[Array, Array],
+            target: Any,
+        ) -> tuple[Any, Tree]:
+            result, updated = modules[name].apply(
+                {"params": params, **state},
+                *pair,
+                target,
+                rngs={"diffusion": key},
+                mutable=list(state),
+                method=method,
+            )
+            return result, dict(updated)
+
+        return apply
+
     def loss(
         params: Tree,
         state: Tree,
@@ -112,28 +132,10 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         for name, tap in taps.items():
             pair = select(name, tap, student_out, teacher_out)
             owner = tap.share or name
-
-            def run(
-                params: Tree,
-                state: Tree,
-                key: Array,
-                pair: tuple[Array, Array],
-                target: Any,
-                name: str = name,
-            ) -> tuple[dict[str, Scalar], Tree, Tree]:
-                (terms, arrays), updated = modules[name].apply(
-                    {"params": params, **state},
-                    *pair,
-                    target,
-                    rngs={"diffusion": key},
-                    mutable=list(state),
-                    method="losses",
-                )
-                return terms, arrays, dict(updated)
-
             key_tap = jax.random.fold_in(key, keys[name])
             with naming(name):
-                terms, arrays, state[owner] = _sharded_by_compiler(run)(
+                run = _sharded_by_compiler(applied(name, "losses"))
+                (terms, arrays), state[owner] = run(
                     params[owner], state[owner], key_tap, pair, target
                 )
             losses |= {f"{name}/{term}": value for term, value in terms.items()}
@@ -148,33 +150,15 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         losses: Tree = {}
         pairs: dict[str, Refined] = {}
         for name, tap in taps.items():
-
-            def compare(
-                params: Tree,
-                state: Tree,
-                key: Array,
-                pair: tuple[Array, Array],
-                target: Any,
-                name: str = name,
-            ) -> tuple[dict[str, Scalar], Array, Array]:
-                (terms, refined), _ = modules[name].apply(
-                    {"params": params, **state},
-                    *pair,
-                    target,
-                    rngs={"diffusion": key},
-                    mutable=list(state),
-                    method="compare",
-                )
-                return terms, refined.student, refined.teacher
-
             owner = tap.share or name
             pair = select(name, tap, student_out, teacher_out)
+            compare = applied(name, "compare")
             with naming(name):
-                terms, *compared = jax.eval_shape(
+                (terms, refined), _ = jax.eval_shape(
                     compare, params[owner], state[owner], key, pair, target
                 )
             losses |= {f"{name}/{term}": value for term, value in terms.items()}
-            pairs[name] = Refined(*compared)
+            pairs[name] = Refined(refined.student, refined.teacher)
         return losses, pairs
 
     return Distillation(init, loss, shapes)
