@@ -198,9 +198,11 @@ class Config(Section):
         """Returns the sections of the recipe for the teacher, by their names."""
         recipe = {}
         for name in RECIPE:
-            own = dict(getattr(self.teacher, name))
-            given = {field: value for field, value in own.items() if value is not None}
-            recipe[name] = getattr(self, name).replace(**given)
+            overrides = dict(getattr(self.teacher, name))
+            values = {
+                field: value for field, value in overrides.items() if value is not None
+            }
+            recipe[name] = getattr(self, name).replace(**values)
         return recipe
 
 
@@ -215,15 +217,15 @@ def _faults(config: Config) -> Iterator[str]:
     )
     yield from _group_faults(config, size, "data.batch_size")
     if config.teacher.epochs:
-        own = config.teacher_recipe()
+        recipe = config.teacher_recipe()
         yield from recipe_faults(
-            *(own["schedule"], own["optimizer"], config.teacher.epochs),
+            *(recipe["schedule"], recipe["optimizer"], config.teacher.epochs),
             *("teacher.", "teacher.epochs"),
         )
-        if own["data"] != config.data:
-            size = own["data"].batch_size
+        if recipe["data"] != config.data:
+            size = recipe["data"].batch_size
             yield from _group_faults(config, size, "teacher.data.batch_size")
-            yield from data_faults(own["data"], "teacher.data.")
+            yield from data_faults(recipe["data"], "teacher.data.")
 
 
 def _group_faults(config: Config, size: int, of: str) -> Iterator[str]:

@@ -76,8 +76,10 @@ def open_data(options: DataConfig) -> Data:
         a larger share of findings than ``data.max_doubtful``.
     """
     used = {options.train_split, options.eval_split} - {"holdout"}
-    own = dict(options.options)
-    dataset = registry.load(options.name, options.path, tuple(sorted(used)), own)
+    dataset_options = dict(options.options)
+    dataset = registry.load(
+        options.name, options.path, tuple(sorted(used)), dataset_options
+    )
     names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
     splits = dict(dataset.splits)
     _find_splits(splits, options)
@@ -117,8 +119,8 @@ def open_data(options: DataConfig) -> Data:
         splits = {name: grouped(split) for name, split in splits.items()}
     evaluation = splits[options.eval_split]
     if options.train_split != options.eval_split:
-        found = leaks.find_leaks(train, evaluation, options.name)
-        suspects.refuse(found, options.max_doubtful)
+        doubts = leaks.find_leaks(train, evaluation, options.name)
+        suspects.refuse(doubts, options.max_doubtful)
     # Workers get a copy of what is left.
     train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
     splits = {name: split._replace(stored=None) for name, split in splits.items()}

@@ -95,8 +95,8 @@ def _of_one_name(first: Stored, second: Stored) -> Candidates:
     for row, path in enumerate(first.files.tolist()):
         if (name := _base(path)) in wanted:
             names[name].append(row)
-    found = ((row, names.get(_base(p))) for row, p in enumerate(second.files.tolist()))
-    return {row: rows[:100] for row, rows in found if rows}
+    pairs = ((row, names.get(_base(p))) for row, p in enumerate(second.files.tolist()))
+    return {row: rows[:100] for row, rows in pairs if rows}
 
 
 def _base(path: bytes) -> bytes | str:

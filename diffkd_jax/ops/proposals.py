@@ -85,8 +85,8 @@ def propose(
     real = large & (logits > -jnp.inf)
     one_class = jnp.zeros(width, jnp.int32)
     suppress = lambda boxes, real: keep_mask(boxes, one_class, real, threshold)
-    kept = jax.vmap(suppress)(boxes, real).ravel()
-    ranked = jnp.where(kept, logits.ravel(), -jnp.inf)
+    survivors = jax.vmap(suppress)(boxes, real).ravel()
+    ranked = jnp.where(survivors, logits.ravel(), -jnp.inf)
     best, rows = jax.lax.top_k(ranked, min(after, len(ranked)))
     valid = best > -jnp.inf
     boxes = jnp.where(valid[:, None], boxes.reshape(-1, 4)[rows], 0)

@@ -55,9 +55,9 @@ def roi_align(
     if features.ndim != 3:
         raise ValueError(f"features: found {features.shape}, expected [h, w, c]")
     h, w, channels = features.shape
-    place = _Place(*(jnp.full(len(boxes), x) for x in (0, h, w)))
+    position = _Place(*(jnp.full(len(boxes), x) for x in (0, h, w)))
     grid = _Grid(tuple(size), sampling_ratio, aligned, max_points)
-    return _pool(features.reshape(-1, channels), boxes * scale, place, grid)
+    return _pool(features.reshape(-1, channels), boxes * scale, position, grid)
 
 
 def multiscale(
@@ -107,10 +107,10 @@ def multiscale(
     flat = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
     level = level_of(boxes, numbers[0], numbers[-1])
     row = level - numbers[0]
-    place = _Place(start[row], shape[0][row], shape[1][row])
+    position = _Place(start[row], shape[0][row], shape[1][row])
     scaled = boxes * (0.5 ** level.astype(boxes.dtype))[:, None]
     return _pool(
-        flat, scaled, place, _Grid(tuple(size), sampling_ratio, aligned, max_points)
+        flat, scaled, position, _Grid(tuple(size), sampling_ratio, aligned, max_points)
     )
 
 
@@ -181,9 +181,9 @@ def _pool(flat: jax.Array, boxes: jax.Array, place: _Place, grid: _Grid) -> jax.
     total = jnp.zeros((), dtype)
     for row, down in ((y.low, y.low_weight), (y.high, y.high_weight)):
         for column, right in ((x.low, x.low_weight), (x.high, x.high_weight)):
-            at = (place.start + row.T * place.width).T[:, :, None] + column[:, None]
+            index = (place.start + row.T * place.width).T[:, :, None] + column[:, None]
             weight = down[:, :, None] * right[:, None]
-            value = flat.at[at].get(mode="promise_in_bounds").astype(dtype)
+            value = flat.at[index].get(mode="promise_in_bounds").astype(dtype)
             total += value * weight[..., None].astype(dtype)
     bins = (len(boxes), grid.size[0], points, grid.size[1], points, flat.shape[-1])
     return total.reshape(bins).sum((2, 4)).astype(flat.dtype)
@@ -203,15 +203,15 @@ def _line(
         points, count = grid.max_points, jnp.clip(jnp.ceil(step), 1, grid.max_points)
     nth = jnp.arange(points, dtype=low.dtype)
     begin = low[:, None, None] + jnp.arange(bins, dtype=low.dtype)[:, None] * step
-    at = begin + (nth + 0.5) * step / count
+    position = begin + (nth + 0.5) * step / count
     last = (cells - 1)[:, None, None]
-    counts = (at >= -1) & (at <= last + 1) & (nth < count)
+    counts = (position >= -1) & (position <= last + 1) & (nth < count)
     if not grid.ratio:
         counts &= step > 0  # without cells there are no points
     weight = jnp.where(counts, 1 / count, 0)
-    at = jnp.maximum(jnp.where(counts, at, 0), 0)
-    first = jnp.minimum(jnp.floor(at).astype(jnp.int32), last)
-    share = at - first  # beyond the last cell both neighbours are that cell
+    position = jnp.maximum(jnp.where(counts, position, 0), 0)
+    first = jnp.minimum(jnp.floor(position).astype(jnp.int32), last)
+    share = position - first  # beyond the last cell both neighbours are that cell
     line = _Line(
         first, jnp.minimum(first + 1, last), weight * (1 - share), weight * share
     )

@@ -81,14 +81,16 @@ def read_coco_table(
         entries[key] = rows
     names, ids, sides = _read_images(entries["images"], where)
     categories = _categories(entries["categories"], where)
-    found, numbers = _annotations(entries["annotations"], ids, categories, where)
-    table = CocoTable(where, names, ids, sides, categories, found, numbers)
-    boxes, area = found.boxes, None if box_area else found.area
+    annotations, numbers = _annotations(entries["annotations"], ids, categories, where)
+    table = CocoTable(where, names, ids, sides, categories, annotations, numbers)
+    boxes, area = annotations.boxes, None if box_area else annotations.area
     if not corners:
         _check_corners(table)
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    ignored = found.ignored & (not crowd_objects)
-    return table._replace(found=found._replace(boxes=boxes, area=area, ignored=ignored))
+    ignored = annotations.ignored & (not crowd_objects)
+    return table._replace(
+        found=annotations._replace(boxes=boxes, area=area, ignored=ignored)
+    )
 
 
 def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
@@ -146,21 +148,27 @@ def _read_images(
     ids: list[Id] = []
     sides = np.zeros((len(rows), 2), np.int32)
     for i, row in enumerate(rows):
-        own: Any = _as_id(row.get("id"))
+        image_id: Any = _as_id(row.get("id"))
         name = row.get("file_name")
-        at = f"{where}: image {own if _is_id(own) else f'at place {i}'}"
-        if not _is_id(own):
-            raise ValueError(f"{at}: found id {_short(own)}, expected a number or text")
+        label = f"{where}: image {image_id if _is_id(image_id) else f'at place {i}'}"
+        if not _is_id(image_id):
+            raise ValueError(
+                f"{label}: found id {_short(image_id)}, expected a number or text"
+            )
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{at}: found file_name {_short(name)}, expected a path")
+            raise ValueError(
+                f"{label}: found file_name {_short(name)}, expected a path"
+            )
         for j, key in enumerate(("height", "width")):
             side = parse_whole_number(row.get(key) or 0)
             if side is None or not 0 <= side <= MAX_SIDE:
                 shown = _short(row[key])
-                raise ValueError(f"{at}: found {key} {shown}, expected 1 to {MAX_SIDE}")
+                raise ValueError(
+                    f"{label}: found {key} {shown}, expected 1 to {MAX_SIDE}"
+                )
             sides[i, j] = side
         names.append(name)
-        ids.append(own)
+        ids.append(image_id)
     if twice := _twice([*map(_key, ids)]):
         raise ValueError(f"{where}: found image {_short(twice[0])} twice")
     if not rows:
@@ -171,70 +179,72 @@ def _read_images(
 
 def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
     """Reads ids and names of the categories, sorted by id."""
-    found: list[tuple[Id, str]] = []
+    categories: list[tuple[Id, str]] = []
     for row in rows:
-        own: Any = _as_id(row.get("id"))
+        category_id: Any = _as_id(row.get("id"))
         name = row.get("name")
-        if not _is_id(own) or not isinstance(name, str):
+        if not _is_id(category_id) or not isinstance(name, str):
             raise ValueError(
-                f"{where}: categories: found id {_short(own)} and name {_short(name)}, "
-                "expected a number or text, and text"
+                f"{where}: categories: found id {_short(category_id)} and name "
+                f"{_short(name)}, expected a number or text, and text"
             )
-        found.append((own, name))
-    if not 0 < len(found) <= MAX_CLASSES:
+        categories.append((category_id, name))
+    if not 0 < len(categories) <= MAX_CLASSES:
         raise ValueError(
-            f"{where}: found {len(found)} categories, expected 1 to {MAX_CLASSES}"
+            f"{where}: found {len(categories)} categories, expected 1 to {MAX_CLASSES}"
         )
-    if twice := _twice([_key(own) for own, _ in found]):
+    if twice := _twice([_key(category_id) for category_id, _ in categories]):
         raise ValueError(f"{where}: found category {_short(twice[0])} twice")
-    return sorted(found, key=lambda one: (isinstance(one[0], str), one[0]))
+    return sorted(categories, key=lambda one: (isinstance(one[0], str), one[0]))
 
 
 def _annotations(
     rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
 ) -> tuple[Read, list[Any]]:
     """Reads boxes, classes, marks and areas of all annotations, and their ids."""
-    place = {_key(own): i for i, own in enumerate(ids)}
-    classes = {_key(own): k for k, (own, _) in enumerate(categories)}
-    kinds = {type(own) for own in ids}
+    row_of_image = {_key(image_id): i for i, image_id in enumerate(ids)}
+    classes = {_key(image_id): k for k, (image_id, _) in enumerate(categories)}
+    kinds = {type(image_id) for image_id in ids}
     numbers: list[Any] = []
     image_rows, kind, crowd, area, boxes = [], [], [], [], []
     orphans = []
     for i, row in enumerate(rows):
         number = _as_id(row.get("id"))
         number = number if _is_id(number) else f"at place {i}"
-        at = f"{where}: annotation {str(number)[:40]}"
-        own = _as_id(row.get("image_id"))
-        if type(own) not in kinds:
+        label = f"{where}: annotation {str(number)[:40]}"
+        image_id = _as_id(row.get("image_id"))
+        if type(image_id) not in kinds:
             texts = "strings" if kinds == {str} else "numbers"
             raise ValueError(
-                f"{at}: found image_id {_short(own)}, expected one of the images' "
-                f"ids, which are {texts} such as {_short(ids[0])}"
+                f"{label}: found image_id {_short(image_id)}, expected one of the "
+                f"images' ids, which are {texts} such as {_short(ids[0])}"
             )
-        if (own := _key(own)) not in place:
+        if (image_id := _key(image_id)) not in row_of_image:
             orphans.append(number)
             continue
         group = _as_id(row.get("category_id"))
         if not _is_id(group) or (group := _key(group)) not in classes:
             raise ValueError(
-                f"{at}: found category_id {_short(group)}, expected one of "
+                f"{label}: found category_id {_short(group)}, expected one of "
                 f"{some_of((str(k) for k in classes), 8)}"
             )
         box = row.get("bbox")
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(f"{at}: found bbox {_short(box)}, expected four {NUMBERS}")
+            raise ValueError(
+                f"{label}: found bbox {_short(box)}, expected four {NUMBERS}"
+            )
         marked = row.get("iscrowd") or 0
         marked = 1 if marked is True else parse_whole_number(marked)
         if marked not in (0, 1):
             shown = _short(row["iscrowd"])
-            raise ValueError(f"{at}: found iscrowd {shown}, expected 0 or 1")
+            raise ValueError(f"{label}: found iscrowd {shown}, expected 0 or 1")
         size = row.get("area") or 0
         if not _is_number(size):
             raise ValueError(
-                f"{at}: found area {_short(size)}, expected one of {NUMBERS}"
+                f"{label}: found area {_short(size)}, expected one of {NUMBERS}"
             )
         numbers.append(number)
-        image_rows.append(place[own])
+        image_rows.append(row_of_image[image_id])
         kind.append(classes[group])
         crowd.append(bool(marked))
         area.append(float(size))
@@ -249,14 +259,14 @@ def _annotations(
     report(lost, text, where, lambda i: str(orphans[i]))
     if len(set(numbers)) < len(numbers):
         LOG.warning("%s: ids of annotations repeat; they are numbered anew", where)
-    found = Read(
+    annotations = Read(
         np.array(image_rows, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(kind, np.int64),
         np.array(crowd, bool),
         np.array(area, np.float64),
     )
-    return found, numbers
+    return annotations, numbers
 
 
 def _check_corners(table: CocoTable) -> None:

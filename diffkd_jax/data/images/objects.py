@@ -133,11 +133,11 @@ def collect(
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     thin = (clipped[:, 2:] - clipped[:, :2] < MIN_SIDE).any(1) & ~flat & ~outside
-    kept = ~(flat | outside | thin)
-    twice, total = _twice(found, boxes, np.flatnonzero(kept)), int(kept.sum())
+    is_kept = ~(flat | outside | thin)
+    twice, total = _twice(found, boxes, np.flatnonzero(is_kept)), int(is_kept.sum())
     if drop_doubles:
-        kept[twice] = False
-    moved = kept & (clipped != boxes).any(1)
+        is_kept[twice] = False
+    moved = is_kept & (clipped != boxes).any(1)
     for rows, text in (
         (flat, "boxes of no area, left out"),
         (outside, "boxes outside of their image, left out"),
@@ -148,16 +148,25 @@ def collect(
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
     text = f"objects stand twice (same image, class and box), {done}"
     doubts = note_doubts(twice, total, text, where, called)
-    own = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
-    area = own if found.area is None else found.area
-    none = kept & ~(area > 0)
+    box_area = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
+    area = box_area if found.area is None else found.area
+    none = is_kept & ~(area > 0)
     report(
         np.flatnonzero(none), "areas missing or 0, taken from the box", where, called
     )
-    given = area[kept & ~none]
-    if len(given) > 1 and (given == given[0]).all() and (own[kept] != given[0]).any():
-        LOG.warning("%s: the area of all %d objects is %g", where, len(given), given[0])
-    order = np.flatnonzero(kept)
+    stated_area = area[is_kept & ~none]
+    if (
+        len(stated_area) > 1
+        and (stated_area == stated_area[0]).all()
+        and (box_area[is_kept] != stated_area[0]).any()
+    ):
+        LOG.warning(
+            "%s: the area of all %d objects is %g",
+            where,
+            len(stated_area),
+            stated_area[0],
+        )
+    order = np.flatnonzero(is_kept)
     order = order[np.argsort(found.image[order], kind="stable")]
     counts = np.bincount(found.image[order], minlength=len(sides))
     if counts.max(initial=0) > MAX_OBJECTS:
@@ -169,7 +178,7 @@ def collect(
         clipped[order].astype(np.float32),
         found.classes[order].astype(np.int32),
         found.ignored[order].astype(bool),
-        np.where(none, own, area)[order].astype(np.float32),
+        np.where(none, box_area, area)[order].astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
     return objects, () if drop_doubles else doubts
@@ -229,10 +238,10 @@ def object_split(
     before = np.concatenate([[0], np.cumsum(objects.ignored)])
     ignored = np.diff(before[objects.offsets]).astype(np.int32)
     usable = (each - ignored).astype(np.int32)
-    most = max(1, int(each.max(initial=0)))
+    max_objects = max(1, int(each.max(initial=0)))
 
     def fetch(rows):
-        target = padded(objects, np.asarray(rows), most)
+        target = padded(objects, np.asarray(rows), max_objects)
         return {"image": [read_image(int(i)) for i in rows], "target": target}
 
     known = Known(usable, ignored, np.asarray(sides, np.int32), np.array(ids), where)

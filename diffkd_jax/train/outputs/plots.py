@@ -118,10 +118,10 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
     low, high = np.percentile(everything, [1, 99], axis=0)
     # Of one example, or one channel, all lie on a line.
     margin = np.maximum(0.1 * (high - low), 1e-6 + 1e-3 * np.abs(high))
-    for axis, (title, at) in zip(axes.flat, panels, strict=False):
+    for axis, (title, position) in zip(axes.flat, panels, strict=False):
         axis.scatter(*points["teacher"].T, s=6, color=COLOURS["teacher"], alpha=0.35)
-        axis.scatter(*at.T, s=6, color=COLOURS["denoised"], alpha=0.7)
-        distance = np.linalg.norm(at - points["teacher"], axis=1).mean()
+        axis.scatter(*position.T, s=6, color=COLOURS["denoised"], alpha=0.7)
+        distance = np.linalg.norm(position - points["teacher"], axis=1).mean()
         axis.set_title(f"{title}, distance {distance:.2f}", fontsize=9)
         axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
         axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
