@@ -91,10 +91,9 @@ def center_crop(
 ) -> np.ndarray:
     """Resizes the shorter side of an image, and crops the central square.
 
-    The result equals torchvision's ``Resize`` and ``CenterCrop`` of a Pillow image, bit
-    for
-    bit: the longer side is truncated to whole pixels, the offset of the crop is rounded
-    to even, and an image smaller than ``size`` gets a black border.
+    The result equals torchvision's ``Resize`` and ``CenterCrop`` of a Pillow image bit
+    by bit. The longer side is truncated to whole pixels, the offset of the crop is
+    rounded to even, and an image smaller than ``size`` gets a black border.
 
     Args:
       image: uint8 ``[h, w, c]`` or a file.

@@ -87,9 +87,10 @@ def _evaluate(batch: Batch, options: DataConfig) -> Batch:
 
 
 def _inspect(split: Split, options: DataConfig, about: About) -> Split:
-    """Looks at some masks, and returns a split that checks masks given as arrays."""
-    canvas = options.canvas if about.evaluate else None
-    mask_survey.look(split, about.class_names, about.name, canvas)
+    """Looks at some masks of a split that is used, and checks all given as arrays."""
+    if about.train or about.evaluate:
+        canvas = options.canvas if about.evaluate else None
+        mask_survey.look(split, about.class_names, about.name, canvas)
     return check_arrays(split, len(about.class_names))
 
 

@@ -66,9 +66,8 @@ def train_views(
 
     Returns:
       The batch with ``image`` uint8 ``[n, *train_size, c]``, ``target`` as ``follow``
-      returns it, ``failed`` bool ``[n]``, and ``size`` int32 ``[n, 2]`` if images may
-      be
-      padded: height and width without padding.
+      returns it, and ``failed`` bool ``[n]``. If images may be padded, it also holds
+      ``size`` int32 ``[n, 2]``: height and width without padding.
 
     Raises:
       ValueError: images of different sizes without ``data.train_size``.

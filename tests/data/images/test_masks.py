@@ -432,6 +432,20 @@ def test_masks_of_nothing_but_void_load():
     assert (found == 255).all()
 
 
+def test_a_split_that_is_not_used_is_not_looked_at(tmp_path):
+    """Such as a test split whose masks are kept secret, and all void."""
+    image, label = np.zeros((2, 4, 4, 3), np.uint8), np.ones((2, 4, 4), np.uint8)
+    label[0] = 0
+    arrays = {f"{name}/image": image for name in ("train", "val", "test")}
+    arrays |= {"train/label": label, "val/label": label}
+    np.savez(tmp_path / "a.npz", **arrays, **{"test/label": np.full_like(label, 255)})
+    fields = {"name": "npz", "options": {}}
+    data = open_data(masked_options(tmp_path / "a.npz", **fields))
+    assert set(data.splits) == {"train", "val", "test"}
+    with pytest.raises(ValueError, match=r"test: found no pixel of any class in 2"):
+        open_data(masked_options(tmp_path / "a.npz", **fields, eval_split="test"))
+
+
 def test_arrays_with_masks(tmp_path):
     image = np.zeros((3, 4, 5, 3), np.uint8)
     label = np.full((3, 4, 5), 2, np.int16)
