@@ -53,7 +53,7 @@ def get_config(argument: str = ""):
         config.name += "-compare"
         config.compare = ("none", "mse", "diffkd_features")
     elif rest == "smoke":
-        # Without the file: train a teacher on the data's classes for two steps.
+        # No file needed: a teacher trains on the classes of the data for two steps.
         mean, std = config.data.mean, config.data.std
         shrink(config)
         config.data.mean, config.data.std = mean, std

@@ -123,7 +123,7 @@ def _gradients(
         strided = lax.slice(shifted, (0,) * 4, sizes, (1, *strides, 1))
         return jnp.sum(strided * gradient, (0, 1, 2))
 
-    # In a loop, there is one reduction to compile and not one for each element.
+    # A loop compiles one reduction instead of one for each element.
     kernel_gradient = lax.map(element_gradient, jnp.arange(side[0] * side[1]))
     x_gradient = _spread(gradient, kernel, x.shape[1:3], geometry)
     return x_gradient, kernel_gradient.reshape(kernel.shape)

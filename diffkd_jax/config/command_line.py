@@ -147,7 +147,7 @@ def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str
 
 
 def _is_verbose(arguments: list[str]) -> bool:
-    """Whether ``--verbosity`` asks for whole tracebacks, before flags are parsed."""
+    """Returns whether ``--verbosity`` asks for tracebacks, before flags are parsed."""
     return any(re.match(r"--?(v|verbosity)=[1-9]", a) for a in arguments)
 
 

@@ -10,7 +10,7 @@ from .section import AtLeastOne, Count, Free, OfMachine, Section, raise_problems
 
 Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
 ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
-# What 'resize_flip' does not read.
+# Fields that 'resize_flip' does not read.
 FACTORS = ("scale", "scale_step")
 MOST_SIDE, MOST_SCALE = 8192, 16
 

@@ -78,7 +78,7 @@ class Student(Section):
         return self
 
 
-# What a teacher that is trained here may have of its own.
+# Sections that a teacher may set for its own training; unset fields are the student's.
 OwnTrain = optional(Train, "max_steps", "label_smoothing", "ema_decay")
 OwnSchedule, OwnMix = optional(Schedule), optional(Mix)
 OwnOptimizer = optional(Optimizer, without="frozen")
@@ -108,7 +108,7 @@ class Teacher(Section):
     init: Annotated[str, Free] = ""
     """Workdir of a run, or weights: ours, .safetensors or .pth."""
     weights: Literal["", "ema"] = ""
-    """Which weights of init: "ema" for the moving average."""
+    """Weights to take from init: "ema" for the moving average."""
     epochs: Epochs = 0.0
     """Epochs to train it, once, if init is not set."""
     workdir: Annotated[str, Free] = ""

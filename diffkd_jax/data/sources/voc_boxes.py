@@ -122,7 +122,7 @@ def load_voc_boxes(
     else:
         with_xml = [name for name in list_folders(root) if _list_xml(root / name)]
         folders = {name: name for name in with_xml} or {"train": ""}
-        # Without names the objects of all splits decide which classes there are.
+        # Without names, the objects of all splits define the classes.
         for split in select_splits(list(folders), splits) if names else folders:
             read = _make_reader(root, folders[split])
             files_by_split[split] = [
