@@ -4,7 +4,7 @@ from PIL import Image
 
 from diffkd_jax.io import valid_json
 from diffkd_jax.train.outputs import plots
-from diffkd_jax.train.outputs.examples import compared_examples
+from diffkd_jax.train.outputs.examples import merge_examples
 from experiments.tables import means, table
 
 
@@ -32,7 +32,7 @@ def write(here, runs, *, order, headline, fields, bases, show, meta):
         print(f"\nteacher {100 * rows[0][f'teacher_{name}']:.2f} %\n")
     drawn = means(rows, f"final_{headline}", order)
     plots.comparison(here / "plots/comparison.png", drawn, headline)
-    examples = compared_examples(runs, [f"{method}-0" for method in order])
+    examples = merge_examples(runs, [f"{method}-0" for method in order])
     for file in show(here / "plots", examples, meta):
         # Noise is dear in a PNG file.
         with Image.open(file) as picture:

@@ -38,7 +38,8 @@ TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
 # What belongs to a task alone, as texts and attributes.
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
 READS_A_CONFIG = {"build.py", "check.py", "commands.py", "components.py"} | {
-    *("identity.py", "plan.py", "teacher.py")
+    *("claim.py", "evaluate.py", "identity.py", "plan.py", "preflight.py"),
+    "teacher.py",
 }
 
 

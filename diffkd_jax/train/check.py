@@ -1,105 +1,202 @@
-"""Checks everything that a run will read before its first step."""
+"""Refuses runs whose parts do not fit each other, before anything is trained."""
 
 import logging
-import pathlib
 from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from ..config.sections import Config
-from .build import Run, build
-from .cluster import sharding
-from .cluster.processes import as_first
-from .initial_state import check_start, starting
-from .memory import check_memory
-from .teacher import (
-    check_source,
-    directory_of,
-    load_teacher,
-    teacher_config,
-    teacher_fields_named,
-)
-from .workdir.directory import SUMMARY, check_directory, has_checkpoints
-from .workdir.identity import claim_workdir
+from ..core.distances import reads_target
+from ..core.losses import merged, weigh
+from ..models.model import Model, by_path
+from ..tasks import Evidence, Task
+from ..weights.initial import frozen_mask, select_inherited
+from .components import missing_output_named, variable_shapes
+from .run import Run
 
 LOG = logging.getLogger(__name__)
 
 
-def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
-    """Builds the run of each config, and checks everything that it will read.
+def check(run: Run) -> None:
+    """Checks whether the parts of a run fit each other; the last step of building it.
 
-    It writes nothing. For a finished run only the config is checked. Data are opened
-    once, and so is each teacher.
+    Each part has been checked by itself: fields by the config, options by the functions
+    that take them, taps by the distillation. The other checks of this module come
+    earlier, because the parts could not be put together without them.
 
     Args:
-      runs: configs by name. All of them have the same data.
-      workdir: directory with one folder for each name.
+      run: the run.
 
     Raises:
-      ValueError: a config cannot run, or a workdir holds another run.
-      FileNotFoundError: data or weights are missing.
+      ValueError: the task cannot use the teacher, a weight belongs to no loss, all
+        losses of the taps have weight 0, a pattern of ``optimizer.frozen`` or
+        ``student.inherit`` names nothing, or nothing is left to train.
     """
-    data, checked_teachers = None, set[str]()
-    for name, config in runs.items():
-        run = build(config, data)
-        data, directory = run.data, workdir / name
-        claim_workdir(config, directory, data.record(), write=False)
-        teacher = f"{config.teacher.init} {config.teacher.weights}"
-        # The first process decides, because the others may see a new file later.
-        if as_first((directory / SUMMARY).exists()):
-            continue
-        check_directory(directory)
-        check_run(
-            config,
-            run,
-            directory,
-            starts=not as_first(has_checkpoints(directory)),
-            teacher=run.teacher is not None and teacher not in checked_teachers,
-        )
-        if run.teacher is not None:
-            checked_teachers.add(teacher)
+    _check_weights(run)
+    if run.teacher is not None:
+        check_teacher(run, run.teacher)
+    _check_frozen(run)
+    _check_inherited(run)
 
 
-def check_run(
+def check_target(
     config: Config,
-    run: Run,
-    workdir: pathlib.Path | None = None,
-    *,
-    starts: bool = True,
-    teacher: bool = True,
+    task_ranks: Mapping[str, int] | None,
+    data_ranks: Mapping[str, int] | None,
 ) -> None:
-    """Checks whether the devices can hold a run, and whether its weights fit.
+    """Checks whether the data have the kind of target that the task needs.
+
+    Args:
+      config: a resolved config, for its names.
+      task_ranks: rank of each array in one example's target; None accepts any.
+      data_ranks: the same of the data; None if it is not known.
+
+    Raises:
+      ValueError: the data have another kind of target.
+
+    >>> check_target(Config(), {"depth": 2}, {"depth": 2})
+    """
+    if not task_ranks or data_ranks is None:
+        return
+    if any(data_ranks.get(name) != rank for name, rank in task_ranks.items()):
+        ending = lambda rank: "is" if rank == 1 else "es"
+        axes = lambda ranks: ", ".join(
+            f"{name} of {rank} ax{ending(rank)}" for name, rank in ranks.items()
+        )
+        raise ValueError(
+            f"data.name: found {config.data.name!r}, whose targets are "
+            f"{axes(data_ranks)}; expected {axes(task_ranks)} for task.name "
+            f"{config.task.name!r}"
+        )
+
+
+def check_evaluations(config: Config, teacher: Model | None) -> None:
+    """Checks whether the further evaluations have a teacher, which all of them need.
 
     Args:
       config: a resolved config.
-      run: the run built from ``config``.
-      workdir: directory where the run will train; None for a dry run.
-      starts: whether the run starts anew; False if it resumes from a checkpoint.
-      teacher: whether to check the teacher; False if another call has done so.
+      teacher: the teacher, or None.
 
     Raises:
-      ValueError: weights do not fit, or the devices cannot share or hold a batch or a
-        state.
-      FileNotFoundError: weights are missing.
+      ValueError: there are such evaluations and no teacher.
+
+    >>> check_evaluations(Config(), None)
     """
-    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
-    check_memory(run)
-    expected = run.teacher
-    get_expected = None if expected is None else lambda: expected
-    starting(config.student, run, get_expected, config.optimizer.frozen)
-    if starts:
-        check_start(config.student, run)
-    if expected is None or not teacher:
+    for name in config.evaluations if teacher is None else ():
+        raise ValueError(
+            f"evaluations.{name}: found a method without a teacher, expected one with "
+            "taps"
+        )
+
+
+def check_student(
+    task: Task, student: Model, outputs: Mapping, batch: Mapping
+) -> dict[str, Any]:
+    """Checks whether the task can use a student's outputs.
+
+    Args:
+      task: the task.
+      student: the untrained student.
+      outputs: shapes of the student's outputs.
+      batch: shapes of a normalised batch.
+
+    Returns:
+      Shapes of the task's losses.
+
+    Raises:
+      ValueError: an output that the task reads is missing, or the task returns
+        something else than losses and evidence.
+    """
+    name, losses = student.meta.get("model", ""), {}
+    for function in (task.loss, task.evidence):
+        try:
+            with missing_output_named(outputs):
+                result = jax.eval_shape(function, outputs, dict(batch))
+            if function is task.loss:
+                losses = merged(result, {})
+        except ValueError as error:
+            raise ValueError(f"student.model: {name!r}: {error}") from error
+    evidence = Evidence(*result) if isinstance(result, tuple) else None
+    if evidence is None or not isinstance(evidence.sums, Mapping):
+        raise ValueError(
+            f"task.name: found evidence of {type(result).__name__}, expected "
+            "diffkd_jax.tasks.Evidence"
+        )
+    return losses
+
+
+def _check_weights(run: Run) -> None:
+    """Raises ValueError if a weight has no loss, or if no loss of a tap counts."""
+    weights, taps, losses = run.method.weights, run.method.taps, run.shapes.losses
+    tap_losses = [name for name in losses if name.partition("/")[0] in taps]
+    factor = lambda name: (weights.get(name, 1.0), weights.get(name.split("/")[0], 1.0))
+    if tap_losses and all(0.0 in factor(name) for name in tap_losses):
+        raise ValueError(
+            f"weights: found 0 for all of {tap_losses}, expected one above 0, or the "
+            "method 'none'"
+        )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    jax.eval_shape(lambda losses, step: weigh(losses, weights, step), losses, step)
+
+
+def check_teacher(run: Run, teacher: Model) -> None:
+    """Checks whether the task can use a teacher, if the task has such a check.
+
+    Args:
+      run: the run.
+      teacher: the untrained teacher, or the loaded one, whose file says more about it.
+
+    Raises:
+      ValueError: the task cannot use this teacher.
+    """
+    if run.task.check is None:
         return
-    if config.teacher.init:
-        load_teacher(config.teacher.init, expected, config.teacher.weights)
-    elif workdir is None and not config.teacher.epochs:
-        LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
-    else:
-        check_source(config)
-        teacher_run = teacher_config(config)
-        if workdir is not None:
-            directory = directory_of(config, workdir)
-            claim_workdir(teacher_run, directory, run.data.record(), write=False)
-            if not (directory / SUMMARY).exists():
-                check_directory(directory)
-        with teacher_fields_named(config):
-            build(teacher_run, run.data)
+    taps = {}
+    for name, tap in run.method.taps.items():
+        pair = run.shapes.features[name]
+        reads = reads_target(tap.distance, pair.student, pair.teacher)
+        taps[name] = (tap.student, tap.teacher, reads)
+    run.task.check("teacher.init", teacher.meta, run.data.meta, taps)
+
+
+def _check_frozen(run: Run) -> None:
+    """Raises ValueError if a pattern names no parameter, or all of them are frozen."""
+    config, patterns = run.config, run.config.optimizer.frozen
+    if not patterns:
+        return
+    params = variable_shapes(run.student, run.shapes.batch)["params"]
+    for pattern in patterns:
+        if not any(jax.tree.leaves(frozen_mask(params, [pattern], ""))):
+            raise ValueError(
+                f"optimizer.frozen: found {pattern!r}, expected paths of the student "
+                f"such as {sorted(by_path(params))[:3]}"
+            )
+    if all(jax.tree.leaves(frozen_mask(params, patterns, ""))):
+        raise ValueError(
+            f"optimizer.frozen: found {tuple(patterns)!r}, which leaves nothing of the "
+            "student to train"
+        )
+    if not (config.student.init or config.student.inherit):
+        LOG.warning(
+            "optimizer.frozen: found %s without student.init or student.inherit: what "
+            "is frozen stays at its random values",
+            tuple(patterns),
+        )
+
+
+def _check_inherited(run: Run) -> None:
+    """Raises ValueError if the student cannot inherit parameters of the teacher."""
+    patterns = run.config.student.inherit
+    if not patterns:
+        return
+    if run.teacher is None:
+        raise ValueError(
+            f"student.inherit: found {patterns} without a teacher, expected a method "
+            "that has one, or ()"
+        )
+    student, teacher = (
+        variable_shapes(m, run.shapes.batch) for m in (run.student, run.teacher)
+    )
+    select_inherited(student, teacher, patterns)

@@ -22,19 +22,20 @@ from ..weights.files import export_model, load_model
 from ..weights.output_files import EMA_FILE, MODEL_FILE
 from ..weights.paths import model_file
 from ..weights.untrained import is_classifier
-from .build import Run, build, build_scoring, check_teacher, student_variables
-from .check import check_comparison, check_run
+from .build import build, build_scoring
+from .check import check_teacher
 from .cluster import processes, sharding
 from .cluster.signals import Asked, never, stop_here
 from .components import make_method
 from .finite import NotFinite
-from .fit import Fitted, ema_variables, fit
-from .initial_state import check_start, starting
-from .memory import check_memory
+from .fit import Fitted, fit
+from .initial_state import with_initial_weights
 from .outputs import report, summary
-from .outputs.examples import save_examples, shown
+from .outputs.examples import predict_examples, save_examples
 from .outputs.metrics import print_line, print_values
 from .outputs.predictions import write_predictions
+from .preflight import check_comparison, check_start, check_teacher_source
+from .run import Run, ema_variables, student_variables
 from .teacher import (
     check_source,
     directory_of,
@@ -42,17 +43,17 @@ from .teacher import (
     teacher_config,
     teacher_fields_named,
 )
+from .workdir.claim import claim_workdir
 from .workdir.directory import (
     REPORT,
     SUMMARY,
-    has_checkpoints,
     locked,
     read_summary,
     refuse_single_run,
     write_json,
 )
 from .workdir.disk_errors import disk_faults_named, moving_named
-from .workdir.identity import claim_workdir, record_divergence, record_teacher
+from .workdir.identity import record_divergence, record_teacher
 
 LOG = logging.getLogger(__name__)
 
@@ -86,44 +87,38 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
     with disk_faults_named(workdir), locked(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
         with moving_named(workdir):
-            return _train(config, first_values, workdir, run, asked)
+            return _train(run, first_values, workdir, asked)
 
 
 def _train(
-    config: Config, first_values: Mapping, workdir: pathlib.Path, run: Run, asked: Asked
+    run: Run, first_values: Mapping, workdir: pathlib.Path, asked: Asked
 ) -> dict[str, Any]:
     """Trains a run in its locked workdir.
 
     ``first_values`` holds, for fields that have changed, their values when the run
     began.
     """
-    unfrozen_teacher, first_config = None, config
+    config = first_config = run.config
     # The teacher was trained before any field of the run changed.
     if (rate := first_values.get("optimizer.learning_rate")) is not None:
         optimizer = config.optimizer.replace(learning_rate=rate)
         first_config = config.replace(optimizer=optimizer)
+    check_start(run, workdir)  # before a teacher is trained, which may take hours
+    unfrozen_teacher = None
     if run.teacher is not None:
         unfrozen_teacher = functools.partial(
             get_teacher, first_config, run.teacher, workdir, freeze=False
         )
-    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, run.mesh)
-    check_memory(run)
-    # Checked before a teacher is trained, which may take hours.
-    initialise = starting(
-        config.student, run, unfrozen_teacher, config.optimizer.frozen
-    )
-    if not processes.as_first(has_checkpoints(workdir)):  # otherwise the run resumes
-        check_start(config.student, run)
-    if run.teacher is not None:
         teacher = get_teacher(first_config, run.teacher, workdir, asked)
-        check_teacher(run.task, run.data, teacher, run.compared)
+        check_teacher(run, teacher)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
     text = summary.describe_run(run)
     print_line(text)
     teacher_scores = _score_teacher(run, config.teacher.min_score, asked)
     try:
-        fitted = fit(run, workdir, start=initialise, asked=asked)
+        start = lambda state: with_initial_weights(run, state, unfrozen_teacher)
+        fitted = fit(run, workdir, start=start, asked=asked)
     except NotFinite as error:
         record_divergence(workdir, error.step, str(error))
         raise
@@ -147,7 +142,7 @@ def _train(
     with noting():
         trajectories = _for_figures("denoising", report.denoising, run, fitted.state)
         arguments = (run, fitted.state, bool(teacher_scores))
-        examples = _for_figures("examples", shown, *arguments)
+        examples = _for_figures("examples", predict_examples, *arguments)
         stop_here(asked)
         if processes.is_primary():
             if examples:
@@ -310,7 +305,7 @@ def compare(
     config = resolve(config)
     shared = config.teacher.workdir or str(workdir / "teacher")
     config = config.replace(teacher=config.teacher.replace(workdir=shared))
-    runs, results = of_methods(config), []
+    runs, results = configs_by_method(config), []
     check_comparison(runs, workdir)  # all of them, before the first one takes hours
     for method, run_config in runs.items():
         try:
@@ -331,7 +326,7 @@ def compare(
     return results
 
 
-def of_methods(config: Config) -> dict[str, Config]:
+def configs_by_method(config: Config) -> dict[str, Config]:
     """Returns the config of each method that ``config.compare`` names.
 
     Args:
@@ -400,10 +395,10 @@ def use_student(
     )
     if task.check is not None:
         task.check(f"workdir: {workdir}", model.meta, data.meta)
-    variables = jax.device_put(model.variables, scoring.place(model.variables))
+    variables = jax.device_put(model.variables, scoring.devices.place(model.variables))
     if run_config.mode == "predict":
         folder = expand(run_config.predictions or workdir / "predictions")
-        write_predictions(scoring, model, variables, run_config.data, folder, asked)
+        write_predictions(scoring, model, variables, folder, asked)
         print_line(f"{run_config.name}: predictions in {folder}")
         return {}
     values, _ = scoring.evaluate(model, variables, asked=asked)
@@ -437,7 +432,7 @@ def dry_run(config: Any) -> str:
       FileNotFoundError: ``data.path`` is set and data are missing.
     """
     config = resolve(config)
-    runs = of_methods(config) if config.compare else {config.method: config}
+    runs = configs_by_method(config) if config.compare else {config.method: config}
     texts, data = [], None
     for run_config in runs.values():
         try:
@@ -447,7 +442,8 @@ def dry_run(config: Any) -> str:
                 raise
             LOG.warning("the data are not looked at: %s", error)
             run = build(run_config, stand_in(config.data))
-        check_run(run_config, run)
+        check_start(run)
+        check_teacher_source(run)
         texts.append(summary.describe_run(run))
         data = run.data
     text = "\n\n".join(texts)

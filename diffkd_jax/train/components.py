@@ -1,4 +1,4 @@
-"""Builds the task, the method and the models that a config names, and checks them."""
+"""Builds the task, the method and the models that a config names."""
 
 import contextlib
 import dataclasses
@@ -11,16 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..config import sections
-from ..core.distances import reads_target
-from ..core.distill import Distillation
-from ..core.losses import check_outputs, merged, weigh
+from ..core.losses import check_outputs
 from ..core.norm import BatchNorm
-from ..core.taps import Refined
 from ..data import Data
 from ..methods import METHODS, Method
 from ..models.model import Model, from_linen
 from ..named import call, find, keywords
-from ..tasks import TASKS, Evidence, Task
+from ..tasks import TASKS, Task
 from ..weights.untrained import build_untrained, with_head
 
 
@@ -154,6 +151,21 @@ def batch_shapes(data: Data, size: int) -> dict[str, Any]:
     }
 
 
+def variable_shapes(model: Model, batch: Mapping) -> dict[str, PyTree]:
+    """Returns the shapes of a model's variables.
+
+    Args:
+      model: the model.
+      batch: shapes of a normalised batch.
+
+    Returns:
+      ``params`` and the collections that the model carries.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(model.init, key, dict(batch))
+    return {"params": params, **state}
+
+
 def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) -> Any:
     """Returns the shapes of a model's outputs for a batch.
 
@@ -209,88 +221,3 @@ def missing_output_named(outputs: Mapping) -> Iterator[None]:
             f"found outputs {list(outputs)}, expected {error} among them, which the "
             "task looks for"
         ) from error
-
-
-def _check_weights(weights: Mapping, losses: Mapping, taps: Mapping) -> None:
-    """Raises ValueError if a weight has no loss, or if no loss of a tap counts."""
-    tap_losses = [name for name in losses if name.partition("/")[0] in taps]
-    factor = lambda name: (weights.get(name, 1.0), weights.get(name.split("/")[0], 1.0))
-    if tap_losses and all(0.0 in factor(name) for name in tap_losses):
-        raise ValueError(
-            f"weights: found 0 for all of {tap_losses}, expected one above 0, or the "
-            "method 'none'"
-        )
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    jax.eval_shape(lambda losses, step: weigh(losses, weights, step), losses, step)
-
-
-def check_student(
-    task: Task, student: Model, outputs: Mapping, batch: Mapping
-) -> dict[str, Any]:
-    """Checks whether the task can use a student's outputs.
-
-    Args:
-      task: the task.
-      student: the untrained student.
-      outputs: shapes of the student's outputs.
-      batch: shapes of a normalised batch.
-
-    Returns:
-      Shapes of the task's losses.
-
-    Raises:
-      ValueError: an output that the task reads is missing, or the task returns
-        something else than losses and evidence.
-    """
-    name, losses = student.meta.get("model", ""), {}
-    for function in (task.loss, task.evidence):
-        try:
-            with missing_output_named(outputs):
-                result = jax.eval_shape(function, outputs, dict(batch))
-            if function is task.loss:
-                losses = merged(result, {})
-        except ValueError as error:
-            raise ValueError(f"student.model: {name!r}: {error}") from error
-    evidence = Evidence(*result) if isinstance(result, tuple) else None
-    if evidence is None or not isinstance(evidence.sums, Mapping):
-        raise ValueError(
-            f"task.name: found evidence of {type(result).__name__}, expected "
-            "diffkd_jax.tasks.Evidence"
-        )
-    return losses
-
-
-def compared(
-    method: Method,
-    distill: Distillation,
-    student_out: PyTree,
-    teacher_out: PyTree,
-    target: PyTree,
-    task_losses: Mapping,
-) -> tuple[dict[str, tuple[str, str, bool]], dict[str, Refined]]:
-    """Returns which outputs each tap compares, and the shapes of the features compared.
-
-    Args:
-      method: the method.
-      distill: the distillation built from the method's taps.
-      student_out: shapes of the student's outputs.
-      teacher_out: shapes of the teacher's outputs.
-      target: shapes of the batch's target.
-      task_losses: shapes of the task's losses.
-
-    Returns:
-      Two dicts by tap. The first, for the task's check, holds the names of the two
-      outputs and whether the distance reads the target; the second, shapes of features.
-
-    Raises:
-      ValueError: a tap does not fit the outputs, or a weight belongs to no loss. The
-        message names it.
-    """
-    losses, refined = distill.shapes(student_out, teacher_out, target)
-    _check_weights(method.weights, {**task_losses, **losses}, method.taps)
-    tap_outputs = {}
-    for name, tap in method.taps.items():
-        pair = refined[name]
-        reads = reads_target(tap.distance, pair.student, pair.teacher)
-        tap_outputs[name] = (tap.student, tap.teacher, reads)
-    return tap_outputs, refined

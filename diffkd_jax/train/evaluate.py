@@ -1,43 +1,30 @@
 """Scores models on a split: sums and gathers the evidence of its batches."""
 
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from ..config import sections
-from ..config.data import DataConfig
-from ..data import Data, Split
-from ..data.pipeline import batches as pipeline
-from ..data.pipeline.unreadable import note_skipped
-from ..data.transforms import TargetTransform
+from ..config.sections import Config
+from ..data import Data
 from ..models.model import Model
 from ..named import find
 from ..tasks import EVALUATIONS, Evaluation, Evidence, Task
+from .batches import evaluation_batches
 from .cluster import sharding
-from .cluster.signals import Asked, never, stop_here, while_waiting
+from .cluster.signals import Asked, never, stop_here
 from .components import missing_output_named
 from .plan import Plan
-
-
-class Other(NamedTuple):
-    """A further evaluation, of student and teacher together.
-
-    Attributes:
-      every: number of steps between two of these evaluations.
-      evaluate: ``(student variables, teacher variables, *, asked) -> scores``.
-    """
-
-    every: int
-    evaluate: Callable[..., dict[str, float]]
+from .run import FurtherEvaluation, Scoring
 
 
 def compile_evidence(
-    evidence: Callable, apply: Callable, normalise: Callable, mesh: jax.sharding.Mesh
+    evidence: Callable, apply: Callable, normalise: Callable, mesh: Mesh
 ) -> Callable:
     """Compiles ``(variables, batch) -> (sums, rows)``; all devices get all results.
 
@@ -71,7 +58,7 @@ def gather(
     forward: Callable,
     variables: PyTree,
     batches: Callable[[Asked], Generator[Mapping]],
-    mesh: jax.sharding.Mesh,
+    mesh: Mesh,
     asked: Asked = never,
 ) -> Evidence | None:
     """Returns the evidence of all batches, with rows in the order of ``index``.
@@ -80,7 +67,7 @@ def gather(
       forward: a function from :func:`compile_evidence`.
       variables: its first argument.
       batches: ``asked -> generator`` of this process's batches, from
-        :func:`make_batches`.
+        :func:`diffkd_jax.train.batches.evaluation_batches`.
       mesh: the devices.
       asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
 
@@ -115,44 +102,8 @@ def _sum(*values: np.ndarray) -> np.ndarray:
     return np.sum(np.asarray(values, np.int64 if is_integer else np.float64), 0)
 
 
-def batch_size(requested: int, examples: int, devices: int) -> int:
-    """Returns the batch size for evaluation.
-
-    Args:
-      requested: ``data.eval_batch_size``.
-      examples: number of examples; a batch need not be larger.
-      devices: number of devices, of which the result is a multiple.
-
-    Returns:
-      The smaller of the first two, rounded up to a multiple of ``devices``.
-
-    >>> batch_size(100, 2000, 8), batch_size(256, 5, 8)
-    (104, 8)
-    """
-    return -(-min(requested, examples) // devices) * devices
-
-
-def reading(options: DataConfig, asked: Asked) -> dict[str, Any]:
-    """Returns arguments of :mod:`diffkd_jax.data.pipeline` by which a process reads.
-
-    Args:
-      options: the section ``data`` of a config.
-      asked: whether to stop; it is called while no batch comes.
-
-    Returns:
-      The arguments by name.
-    """
-    return {
-        "num_threads": options.num_threads,
-        "num_workers": options.num_workers,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-        "waiting": while_waiting(asked, options.stalled_seconds),
-    }
-
-
-def inferring(task: Task, model: Model) -> Callable:
-    """Returns ``(variables, batch) -> outputs``: a model, called as the task needs it.
+def make_infer(task: Task, model: Model) -> Callable:
+    """Returns ``(variables, batch) -> outputs``, a model called as its task needs it.
 
     Args:
       task: the task. Without ``task.infer`` the model infers in one call.
@@ -169,19 +120,17 @@ def inferring(task: Task, model: Model) -> Callable:
     )
 
 
-def make_evaluate(
-    options: DataConfig, data: Data, mesh: jax.sharding.Mesh, task: Task
-) -> Callable:
+def make_evaluate(config: Config, data: Data, task: Task, mesh: Mesh) -> Callable:
     """Returns a function that scores models on the evaluation split.
 
     It is ``(model, variables, *, asked) -> (scores, Evidence)``. It compiles each model
     once, and logs each unreadable image once.
 
     Args:
-      options: the section ``data`` of a config.
+      config: a resolved config.
       data: the data.
-      mesh: the devices.
       task: the task, which computes the scores.
+      mesh: the devices.
 
     Returns:
       The function.
@@ -191,12 +140,12 @@ def make_evaluate(
         dict with the headline.
     """
     forwards: dict[Any, Callable] = {}
-    batches = make_batches(options, data.evaluation, mesh, data.transform)
+    batches = evaluation_batches(config.data, data, data.evaluation, mesh)
 
     def evaluate(
         model: Model, variables: PyTree, *, asked: Asked = never
     ) -> tuple[dict[str, float], Evidence]:
-        apply = inferring(task, model)
+        apply = make_infer(task, model)
         if model.apply not in forwards:
             forwards[model.apply] = compile_evidence(
                 task.evidence, apply, data.normalise, mesh
@@ -204,7 +153,7 @@ def make_evaluate(
         evidence = gather(forwards[model.apply], variables, batches, mesh, asked)
         if evidence is None:
             raise ValueError(
-                f"data.eval_split: found {options.eval_split!r} with no image that "
+                f"data.eval_split: found {config.data.eval_split!r} with no image that "
                 "decodes, expected at least one"
             )
         scores = task.score(evidence)
@@ -218,110 +167,62 @@ def make_evaluate(
     return evaluate
 
 
-def make_others(
-    evaluations: Mapping[str, sections.EvaluationConfig],
-    options: DataConfig,
-    data: Data,
-    mesh: jax.sharding.Mesh,
-    infers: tuple,
-    plan: Plan,
-) -> dict[str, Other]:
+def make_evaluations(
+    scoring: Scoring, student: Model, teacher: Model | None, plan: Plan
+) -> dict[str, FurtherEvaluation]:
     """Builds the further evaluations that a config names.
 
     Args:
-      evaluations: the section ``evaluations`` of a config.
-      options: the section ``data``.
-      data: the data.
-      mesh: the devices.
-      infers: functions of student and teacher from :func:`inferring`; None in place of
-        the second if there is no teacher.
+      scoring: the parts that score a model.
+      student: the student.
+      teacher: the teacher; without one there are no further evaluations.
       plan: the plan, for the number of steps between two evaluations.
 
     Returns:
       The evaluations by name.
 
     Raises:
-      ValueError: there is no such evaluation or split, or no teacher.
+      ValueError: there is no such evaluation, or no such split.
     """
-    others = {}
-    for name, evaluation_options in evaluations.items():
-        field = f"evaluations.{name}"
-        make = find(evaluation_options.of or name, EVALUATIONS, "evaluations")
-        evaluation = make(data.meta)
-        if infers[1] is None:
+    config, data, task, devices, _ = scoring
+    evaluations: dict[str, FurtherEvaluation] = {}
+    if teacher is None:
+        return evaluations
+    for name, options in config.evaluations.items():
+        evaluation = find(options.of or name, EVALUATIONS, "evaluations")(data.meta)
+        if options.split not in ("", *data.splits):
             raise ValueError(
-                f"{field}: found a method without a teacher, expected one with taps"
+                f"evaluations.{name}.split: found {options.split!r}, expected one of "
+                f"{list(data.splits)}"
             )
-        epochs, split = evaluation_options.every_epochs, evaluation_options.split
-        if split not in ("", *data.splits):
-            raise ValueError(
-                f"{field}.split: found {split!r}, expected one of {list(data.splits)}"
-            )
-        eval_split = data.splits[split] if split else data.evaluation
-        batches = make_batches(options, eval_split, mesh, data.transform)
-
-        def apply(
-            variables: tuple, batch: Any, evaluation: Evaluation = evaluation
-        ) -> Any:
-            pairs = zip(infers, variables, strict=True)
-            models = [functools.partial(infer, values) for infer, values in pairs]
-            return evaluation.apply(*models, batch)
-
-        forward = compile_evidence(evaluation.evidence, apply, data.normalise, mesh)
-
-        def evaluate(
-            *variables: PyTree,
-            asked: Asked = never,
-            evaluation: Evaluation = evaluation,
-            forward: Callable = forward,
-            batches: Callable = batches,
-        ) -> dict[str, float]:
-            evidence = gather(forward, variables, batches, mesh, asked)
-            return {} if evidence is None else dict(evaluation.score(evidence))
-
+        split = data.splits[options.split] if options.split else data.evaluation
+        epochs = options.every_epochs
         every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0
-        others[name] = Other(every or plan.eval_every, evaluate)
-    return others
+        infers = (make_infer(task, student), make_infer(task, teacher))
+        batches = evaluation_batches(config.data, data, split, devices.mesh)
+        evaluate = _make_evaluation(evaluation, infers, data, batches, devices.mesh)
+        evaluations[name] = FurtherEvaluation(every or plan.eval_every, evaluate)
+    return evaluations
 
 
-def make_batches(
-    options: DataConfig,
-    split: Split,
-    mesh: jax.sharding.Mesh,
-    transform: TargetTransform,
-) -> Callable[[Asked], Generator[Mapping]]:
-    """Returns ``asked -> generator``, over batches in which every example occurs once.
+def _make_evaluation(
+    evaluation: Evaluation,
+    infers: Sequence[Callable],
+    data: Data,
+    batches: Callable[[Asked], Generator[Mapping]],
+    mesh: Mesh,
+) -> Callable:
+    """Returns ``(student variables, teacher variables, *, asked) -> scores``."""
 
-    Each process gets its own part of the batches.
+    def apply(variables: Sequence[PyTree], batch: Any) -> Any:
+        pairs = zip(infers, variables, strict=True)
+        models = [functools.partial(infer, values) for infer, values in pairs]
+        return evaluation.apply(*models, batch)
 
-    Args:
-      options: the section ``data`` of a config.
-      split: the split to evaluate on.
-      mesh: the devices.
-      transform: changes targets along with their images.
+    forward = compile_evidence(evaluation.evidence, apply, data.normalise, mesh)
 
-    Returns:
-      The function.
-    """
-    evaluate = lambda batch: transform.evaluate(batch, options)
-    unreadable = dict[int, str]()
+    def evaluate(*variables: PyTree, asked: Asked = never) -> dict[str, float]:
+        evidence = gather(forward, variables, batches, mesh, asked)
+        return {} if evidence is None else dict(evaluation.score(evidence))
 
-    def batches(asked: Asked) -> Generator[Mapping]:
-        size = batch_size(
-            options.eval_batch_size,
-            split.size,
-            len(mesh.local_devices) * jax.process_count(),
-        )
-        process_batches = pipeline.eval_batches(
-            split,
-            evaluate,
-            batch_size=size,
-            **reading(options, asked),
-        )
-        with closing(process_batches):
-            for batch in process_batches:
-                skipped = batch.pop("skipped")
-                note_skipped(skipped, unreadable, split, options.max_unreadable)
-                yield batch
-
-    return batches
+    return evaluate

@@ -1,25 +1,27 @@
-"""Runs the training loop: restore, step, log, evaluate, save, stop."""
+"""Runs the training loop: restore, then step, log, evaluate and save until it stops."""
 
 import contextlib
+import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import jax
+import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from ..core.step import TrainState
 from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
-from .build import Run, student_variables
+from .batches import training_batches
 from .cluster import processes, sharding
 from .cluster.signals import Asked, Stalled, Stopped, never, stop_here
 from .finite import Finite, log_first_step
 from .outputs import report
 from .outputs.metrics import Progress, Writer, print_line, print_values
-from .plan import Plan
+from .run import Run, ema_variables, student_variables
 from .stalling import Stalling
 from .workdir import checkpoint
 
@@ -42,34 +44,41 @@ class Fitted(NamedTuple):
     images_per_second: float
 
 
-def ema_variables(state: TrainState) -> dict[str, PyTree]:
-    """Returns the variables of the student's moving average.
+@dataclasses.dataclass
+class _Loop:
+    """The variables of a training loop, which its functions read and replace."""
 
-    Args:
-      state: a state that has one, so ``state.ema`` is not empty.
-
-    Returns:
-      ``params`` and the collections that the student carries.
-    """
-    return {"params": state.ema["params"], **state.ema["state"]}
-
-
-class _Log(NamedTuple):
-    """The destinations of scores: the workdir, scores by step, the caller's events."""
-
-    writer: Writer
-    history: dict[int, dict[str, float]]
+    run: Run
+    workdir: pathlib.Path
     events: Callable[[str, int], None]
+    asked: Asked
+    teacher_variables: PyTree
+    checkpoints: ocp.CheckpointManager
+    batches: Any
+    writer: Writer
+    finite: Finite
+    stalling: Stalling
+    progress: Progress
+    learning_rate: Callable
+    state: TrainState
+    step: int  # number of updates
+    saved_step: int  # that of the last checkpoint
+    saved_at: float  # its time on the monotonic clock, in seconds
+    history: dict[int, dict[str, float]]  # scores by step
+    pending: list[Any]  # steps with their metrics that are not in the log yet
+    evidence: Evidence | None = None  # of the student's last evaluation
+    compiled: set[bool] = dataclasses.field(default_factory=set)  # see `_update`
+    unreadable: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
-def nothing(event: str, step: int) -> None:
-    """Leaves an event of the loop without effect.
+def ignore_event(event: str, step: int) -> None:
+    """Takes no notice of an event of the loop.
 
     Args:
       event: ``"log"``, ``"evaluate"`` or ``"save"``.
       step: number of updates.
 
-    >>> nothing("log", 1)
+    >>> ignore_event("log", 1)
     """
 
 
@@ -78,7 +87,8 @@ def fit(
     workdir: pathlib.Path,
     *,
     start: Callable[[TrainState], TrainState] = lambda state: state,
-    events: Callable[[str, int], None] = nothing,
+    batches: Callable[[Run, int, Asked], Generator] = training_batches,
+    events: Callable[[str, int], None] = ignore_event,
     asked: Asked = never,
 ) -> Fitted:
     """Trains a run to its last step, from its last checkpoint if it has one.
@@ -88,6 +98,8 @@ def fit(
       workdir: directory of the run, which no other run uses.
       start: ``fresh state -> initial state``. It is not called if a checkpoint is
         restored.
+      batches: ``(run, number of steps done, asked) -> generator`` of this process's
+        batches.
       events: called with ``"log"``, ``"evaluate"`` or ``"save"`` and the step,
         before it happens.
       asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`. It is called
@@ -101,146 +113,191 @@ def fit(
       ValueError: a number is not finite, a checkpoint does not fit, or the teacher has
         no variables.
     """
-    plan, teacher_variables = run.plan, run.teacher_variables
-    state, history, unreadable = (
-        run.init(),
-        dict[int, dict[str, float]](),
-        dict[int, str](),
-    )
+    total_steps = run.plan.total_steps
+    with _restored(run, workdir, start, batches, events, asked) as loop:
+        try:
+            stop_here(asked)
+            if loop.step:  # an earlier call may have stopped before this evaluation
+                _evaluate_if_due(loop)
+            while loop.step < total_steps:
+                _advance(loop)
+                _log_if_due(loop)
+                stop_here(asked)
+                _evaluate_if_due(loop)
+                _save_if_due(loop)
+            if loop.evidence is None:  # resumed after the last evaluation
+                _, loop.evidence = evaluate_student(
+                    run, loop.state, total_steps, None, asked
+                )
+        except (Stopped, Stalled) as end:
+            _stop(loop, end)
+        loop.checkpoints.wait_until_finished()
+        rate = loop.progress.images_per_second(total_steps)
+    assert loop.evidence is not None  # for mypy
+    history = [loop.history[step] for step in sorted(loop.history)]
+    return Fitted(loop.state, history, loop.evidence, rate)
+
+
+@contextlib.contextmanager
+def _restored(
+    run: Run,
+    workdir: pathlib.Path,
+    start: Callable[[TrainState], TrainState],
+    batches: Callable[[Run, int, Asked], Generator],
+    events: Callable[[str, int], None],
+    asked: Asked,
+) -> Iterator[_Loop]:
+    """Yields the loop at the last checkpoint, or at a fresh state; closes its files."""
+    plan, history = run.plan, dict[int, dict[str, float]]()
+    teacher_variables, state = run.teacher_variables, run.init()
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
             checkpoint.manager(workdir, run.task, history)
         )
         restored = checkpoint.restore(checkpoints, state)
         state = start(state) if restored is None else restored
-        first = step = saved = int(state.step)
-        if first:
-            print_line(f"{run.title.split()[0]}: resuming at step {first}")
-        pending: list[Any] = checkpoint.pending(checkpoints, first) if first else []
-        batches = stack.enter_context(closing(run.batches(first, asked)))
-        writer = stack.enter_context(closing(Writer(workdir, first)))
+        step = int(state.step)
+        if step:
+            print_line(f"{run.config.name}: resuming at step {step}")
+        pending = checkpoint.pending(checkpoints, step) if step else []
+        generator = stack.enter_context(closing(batches(run, step, asked)))
+        writer = stack.enter_context(closing(Writer(workdir, step)))
         # The first process may not have cut off later rows yet.
         logged = report.evaluations(workdir, run.task.headline)
-        history |= {
-            logged_at: scores
-            for logged_at, scores in logged.items()
-            if logged_at <= first
-        }
-        log = _Log(writer, history, events)
-        stalling = Stalling(run.task, plan.chance_evaluations)
-        finite = Finite(checkpoints, workdir, plan.max_skipped, first)
-        progress = Progress(run.title, first, plan.total_steps, plan.batch_size)
-        evidence, saved_at, compiled = None, time.monotonic(), list[Callable]()
-        try:
-            stop_here(asked)
-            if first:  # an earlier call may have stopped before this evaluation
-                evidence = _evaluate_due(
-                    run, state, first, teacher_variables, log, asked
-                )
-            for step in range(first + 1, plan.total_steps + 1):
-                batch = _next(run, batches, unreadable)
-                is_undistilled = run.method.taps and (step - 1) % plan.distill_every
-                update = run.task_step if is_undistilled else run.step
-                called_at = time.monotonic()
-                state, metrics = update(
-                    state, teacher_variables, sharding.put_batch(batch, run.mesh)
-                )
-                if update not in compiled:
-                    # The rate of images does not count compilation.
-                    jax.block_until_ready(metrics)
-                    if step == 1 and processes.is_primary():
-                        log_first_step(_numbers(metrics), run.method.taps)
-                    if compiled:
-                        progress.leave_out(time.monotonic() - called_at)
-                    else:
-                        progress = Progress(
-                            run.title, step, plan.total_steps, plan.batch_size
-                        )
-                    compiled.append(update)
-                pending.append((step, metrics))
-                # Dispatch is one step ahead of the device: the batch of the next step
-                # is copied while this one computes. Without a bound, batches would
-                # pile up. Fetching the metrics of the previous step sets the bound.
-                pending[-2:-1] = jax.device_get(pending[-2:-1])
-                due = plan.is_due(step, plan.eval_every)
-                # Checked before a checkpoint too: a broken step is never saved.
-                if due or step % plan.log_every == 0:
-                    events("log", step)
-                    values = finite.logged(pending)
-                    # The optimizer does not count skipped updates.
-                    values["learning_rate"] = run.schedule(step - 1 - finite.skipped)
-                    values["unreadable"] = len(unreadable)
-                    values["images_per_second"] = progress.images_per_second(step)
-                    writer.write(step, values)
-                    progress.show(step, values)
-                    stalling.look_at_losses(values)
-                    pending = []
-                stop_here(asked)
-                new_evidence = _evaluate_due(
-                    run, state, step, teacher_variables, log, asked
-                )
-                if new_evidence is not None:
-                    evidence = new_evidence
-                    stalling.look_at_scores(history, evidence)
-                if due or _is_late(plan, step, saved_at):
-                    events("save", step)
-                    rows = finite.rows(pending)
-                    checkpoint.save_checkpoint(
-                        checkpoints, step, state, history.get(step, {}), rows
-                    )
-                    saved, saved_at = step, time.monotonic()
-            if evidence is None:  # resumed after the last evaluation
-                _, evidence = evaluate_student(
-                    run, state, plan.total_steps, None, asked
-                )
-        except (Stopped, Stalled) as end:
-            stalled, step = isinstance(end, Stalled), int(state.step)
-            # A save needs all processes, and only this one has stalled.
-            if stalled and jax.process_count() > 1:
-                raise
-            if step > saved:
-                rows = finite.rows(pending)
-                checkpoint.save_checkpoint(checkpoints, step, state, {}, rows)
-            checkpoints.wait_until_finished()
-            if isinstance(end, Stalled):
-                raise
-            saving = f"saved in {workdir}" if step else "nothing to save"
-            raise Stopped(
-                f"{run.title}: stopped at step {step} of {plan.total_steps}, {saving}; "
-                "the same command goes on",
-                end.number,
-            ) from None
-        checkpoints.wait_until_finished()
-        rate = progress.images_per_second(plan.total_steps)
-    return Fitted(state, [history[k] for k in sorted(history)], evidence, rate)
+        history |= {at: scores for at, scores in logged.items() if at <= step}
+        yield _Loop(
+            run=run,
+            workdir=workdir,
+            events=events,
+            asked=asked,
+            teacher_variables=teacher_variables,
+            checkpoints=checkpoints,
+            batches=generator,
+            writer=writer,
+            finite=Finite(checkpoints, workdir, plan.max_skipped, step),
+            stalling=Stalling(run.task, plan.chance_evaluations),
+            progress=Progress(run.title, step, plan.total_steps, plan.batch_size),
+            # Without jit each operation of the schedule would be a program.
+            learning_rate=jax.jit(plan.schedule),
+            state=state,
+            step=step,
+            saved_step=step,
+            saved_at=time.monotonic(),
+            history=history,
+            pending=list(pending),
+        )
 
 
-def _evaluate_due(
-    run: Run,
-    state: TrainState,
-    step: int,
-    teacher_variables: PyTree,
-    log: _Log,
-    asked: Asked,
-) -> Evidence | None:
-    """Runs the evaluations that are due and not logged; returns the evidence."""
-    plan, (writer, history, events) = run.plan, log
+def _advance(loop: _Loop) -> None:
+    """Makes one step."""
+    run, plan = loop.run, loop.run.plan
+    batch = next(loop.batches)
+    note_skipped(
+        batch.pop("skipped"), loop.unreadable, run.data.train, plan.max_unreadable
+    )
+    distill = not (run.method.taps and loop.step % plan.distill_every)
+    called_at = time.monotonic()
+    batch = sharding.put_batch(batch, run.devices.mesh)
+    loop.state, metrics = run.step(loop.state, loop.teacher_variables, batch, distill)
+    loop.step += 1
+    if distill not in loop.compiled:
+        # The rate of images does not count compilation.
+        jax.block_until_ready(metrics)
+        if loop.step == 1 and processes.is_primary():
+            log_first_step(_numbers(metrics), run.method.taps)
+        if loop.compiled:
+            loop.progress.leave_out(time.monotonic() - called_at)
+        else:
+            loop.progress = Progress(
+                run.title, loop.step, plan.total_steps, plan.batch_size
+            )
+        loop.compiled.add(distill)
+    loop.pending.append((loop.step, metrics))
+    # Dispatch is one step ahead of the device: the batch of the next step is copied
+    # while this one computes. Without a bound, batches would pile up. Fetching the
+    # metrics of the previous step sets the bound.
+    loop.pending[-2:-1] = jax.device_get(loop.pending[-2:-1])
+
+
+def _log_if_due(loop: _Loop) -> None:
+    """Logs the steps since the last log, also before each evaluation.
+
+    It raises NotFinite if one of them is not finite, so that no broken step is saved.
+    """
+    step, plan, finite = loop.step, loop.run.plan, loop.finite
+    if not plan.is_due(step, plan.eval_every) and step % plan.log_every:
+        return
+    loop.events("log", step)
+    values = finite.logged(loop.pending)
+    # The optimizer does not count skipped updates.
+    values["learning_rate"] = loop.learning_rate(step - 1 - finite.skipped)
+    values["unreadable"] = len(loop.unreadable)
+    values["images_per_second"] = loop.progress.images_per_second(step)
+    loop.writer.write(step, values)
+    loop.progress.show(step, values)
+    loop.stalling.look_at_losses(values)
+    loop.pending = []
+
+
+def _evaluate_if_due(loop: _Loop) -> None:
+    """Runs the evaluations that are due and not logged yet."""
+    run, plan, step, state = loop.run, loop.run.plan, loop.step, loop.state
     # The first process decides, because the others may see a file later.
     is_missing = lambda is_logged: processes.as_first(not is_logged)
-    for name, other in run.others.items():
-        if plan.is_due(step, other.every) and is_missing(
-            writer.holds(step, f"eval/{name}/")
+    for name, evaluation in run.evaluations.items():
+        if plan.is_due(step, evaluation.every) and is_missing(
+            loop.writer.holds(step, f"eval/{name}/")
         ):
-            scores = other.evaluate(
-                student_variables(state), teacher_variables, asked=asked
+            scores = evaluation.evaluate(
+                student_variables(state), loop.teacher_variables, asked=loop.asked
             )
-            writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
+            loop.writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
             print_values(f"{run.title}  {name}", scores)
-    if not (plan.is_due(step, plan.eval_every) and is_missing(step in history)):
-        return None
-    events("evaluate", step)
-    history[step], evidence = evaluate_student(run, state, step, writer, asked)
-    return evidence
+    if plan.is_due(step, plan.eval_every) and is_missing(step in loop.history):
+        loop.events("evaluate", step)
+        loop.history[step], loop.evidence = evaluate_student(
+            run, state, step, loop.writer, loop.asked
+        )
+        loop.stalling.look_at_scores(loop.history, loop.evidence)
+
+
+def _save_if_due(loop: _Loop) -> None:
+    """Saves a checkpoint after each evaluation, and if the last one is too old."""
+    step, plan = loop.step, loop.run.plan
+    is_due = plan.is_due(step, plan.eval_every)
+    if not is_due and plan.save_every and not step % min(plan.log_every, LOOK_EVERY):
+        # All processes go by the clock of the first one.
+        age = time.monotonic() - loop.saved_at
+        is_due = bool(processes.as_first(age >= plan.save_every))
+    if is_due:
+        loop.events("save", step)
+        _save(loop)
+
+
+def _save(loop: _Loop) -> None:
+    """Starts to save the state, its scores and the metrics that are not logged yet."""
+    rows, step = loop.finite.rows(loop.pending), loop.step
+    scores = loop.history.get(step, {})
+    checkpoint.save_checkpoint(loop.checkpoints, step, loop.state, scores, rows)
+    loop.saved_step, loop.saved_at = step, time.monotonic()
+
+
+def _stop(loop: _Loop, end: Stopped | Stalled) -> None:
+    """Saves the state if it is not saved, and raises the reason of the stop."""
+    # A save needs all processes, and only this one has stalled.
+    if isinstance(end, Stalled) and jax.process_count() > 1:
+        raise end
+    if loop.step > loop.saved_step:
+        _save(loop)
+    loop.checkpoints.wait_until_finished()
+    if isinstance(end, Stalled):
+        raise end
+    saving = f"saved in {loop.workdir}" if loop.step else "nothing to save"
+    raise Stopped(
+        f"{loop.run.title}: stopped at step {loop.step} of "
+        f"{loop.run.plan.total_steps}, {saving}; the same command goes on",
+        end.number,
+    ) from None
 
 
 def evaluate_student(
@@ -276,18 +333,3 @@ def evaluate_student(
 def _numbers(metrics: Any) -> dict[str, float]:
     """Returns the scalars among metrics as numbers."""
     return {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
-
-
-def _next(run: Run, batches: Any, unreadable: dict[int, str]) -> dict[str, Any]:
-    """Returns the next batch, after noting which of its images could not be read."""
-    batch = next(batches)
-    skipped, split = batch.pop("skipped"), run.data.train
-    note_skipped(skipped, unreadable, split, run.plan.max_unreadable)
-    return batch
-
-
-def _is_late(plan: Plan, step: int, saved_at: float) -> bool:
-    """Returns whether the last checkpoint is too old, by the first process's clock."""
-    if not plan.save_every or step % min(plan.log_every, LOOK_EVERY):
-        return False
-    return bool(processes.as_first(time.monotonic() - saved_at >= plan.save_every))

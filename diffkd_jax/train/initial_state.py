@@ -1,94 +1,82 @@
-"""Makes the state that a run starts from, if its student starts from given weights."""
+"""Puts given weights into the state that a run starts from."""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..config import sections
 from ..core.step import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite
-from ..weights.initial import inherit, load_into, select_inherited, start_from
+from ..weights.initial import inherit, load_into, start_from
 from ..weights.paths import model_file
 from ..weights.weights import open_weights, read_input
-from .build import Run, student_variables
 from .cluster import sharding
+from .components import variable_shapes
+from .run import Run, student_variables
 
 LOG = logging.getLogger(__name__)
 
 
-def starting(
-    options: sections.Student,
-    run: Run,
-    teacher: Callable[[], Model] | None,
-    frozen: Sequence[str] = (),
-) -> Callable[[TrainState], TrainState]:
-    """Returns a function that puts the student's initial weights into a fresh state.
+def with_initial_weights(
+    run: Run, state: TrainState, get_teacher: Callable[[], Model] | None = None
+) -> TrainState:
+    """Puts the weights of ``student.init`` and ``student.inherit`` into a state.
 
     Args:
-      options: the section ``student`` of a config.
       run: the run.
-      teacher: returns the teacher with the variables of its file; None without a
-        teacher.
-      frozen: patterns that name the parameters which are not trained.
+      state: a fresh state.
+      get_teacher: returns the teacher with the variables of its file. It is called if
+        the student inherits parameters.
 
     Returns:
-      ``TrainState -> TrainState``. It reads the weights when it is called.
+      The state, with the student's weights replaced. The same state if its student
+      starts from random values.
 
     Raises:
-      ValueError: ``student.inherit`` names no parameters, or there is no teacher.
+      FileNotFoundError: there is no such file.
+      ValueError: the weights cannot be read, do not fit or are not finite.
     """
-    if options.inherit and teacher is None:
-        raise ValueError(
-            f"student.inherit: found {options.inherit} without a teacher, expected a "
-            "method that has one, or ()"
-        )
-    if options.inherit and run.teacher is not None:
-        # Refused now, before a teacher is trained.
-        shapes = _shapes(run.student, run), _shapes(run.teacher, run)
-        select_inherited(*shapes, options.inherit)
+    options = run.config.student
     if not (options.init or options.inherit):
-        if frozen:
-            LOG.warning(
-                "optimizer.frozen: found %s without student.init or student.inherit: "
-                "what is frozen stays at its random values",
-                tuple(frozen),
-            )
-        return lambda state: state
-
-    def initialise(state: TrainState) -> TrainState:
-        variables = sharding.gathered(student_variables(state))
-        if options.init:
-            variables = _from_file(options, run.student, variables)
-        if options.inherit and teacher is not None:
-            variables = inherit(variables, teacher().variables, options.inherit)
-        return _with_student(state, jax.device_put(variables, run.place(variables)))
-
-    return initialise
+        return state
+    variables = sharding.gathered(student_variables(state))
+    if options.init:
+        variables = _read_into(run, variables)
+    if options.inherit and get_teacher is not None:
+        variables = inherit(variables, get_teacher().variables, options.inherit)
+    variables = jax.device_put(variables, run.devices.place(variables))
+    params, carried = split(variables)
+    average = {"params": params, "state": carried} if state.ema else {}
+    return dataclasses.replace(
+        state,
+        params=state.params | {"student": params},
+        model_state=state.model_state | {"student": carried},
+        ema=jax.tree.map(jnp.copy, average),
+    )
 
 
-def check_start(options: sections.Student, run: Run) -> None:
+def check_initial_weights(run: Run) -> None:
     """Checks whether the weights of ``student.init`` can be used; reads them.
 
     Args:
-      options: the section ``student`` of a config.
       run: the run.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: the weights cannot be read, do not fit or are not finite.
     """
-    if options.init:
-        _from_file(options, run.student, _shapes(run.student, run))
+    if run.config.student.init:
+        _read_into(run, variable_shapes(run.student, run.shapes.batch))
 
 
-def _from_file(options: sections.Student, student: Model, variables: PyTree) -> PyTree:
+def _read_into(run: Run, variables: PyTree) -> PyTree:
     """Returns variables, or their shapes, with values from ``student.init`` put in."""
+    options, student = run.config.student, run.student
     weights = open_weights(model_file(options.init))
     file = weights.path
     # Other input is a warning only: the user may change it on purpose.
@@ -105,24 +93,4 @@ def _from_file(options: sections.Student, student: Model, variables: PyTree) -> 
         into=options.init_into,
         leave_out=options.init_leave_out,
         spare=spare,
-    )
-
-
-def _shapes(model: Model, run: Run) -> dict[str, PyTree]:
-    """Returns the shapes of a model's variables."""
-    batch = {"image": jax.ShapeDtypeStruct((1, *run.data.train_shape), jnp.float32)}
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params, state = jax.eval_shape(model.init, key, batch)
-    return {"params": params, **state}
-
-
-def _with_student(state: TrainState, variables: PyTree) -> TrainState:
-    """Returns a state whose student and moving average have the given variables."""
-    params, carried = split(variables)
-    average = {"params": params, "state": carried} if state.ema else {}
-    return dataclasses.replace(
-        state,
-        params=state.params | {"student": params},
-        model_state=state.model_state | {"student": carried},
-        ema=jax.tree.map(jnp.copy, average),
     )

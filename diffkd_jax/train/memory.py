@@ -6,8 +6,8 @@ import os
 import jax
 from jaxtyping import PyTree
 
-from .build import Run
-from .components import batch_shapes
+from .components import batch_shapes, variable_shapes
+from .run import Run
 
 
 def least_bytes(run: Run) -> dict[str, int]:
@@ -24,18 +24,15 @@ def least_bytes(run: Run) -> dict[str, int]:
     """
     teacher: PyTree = {}
     if run.teacher is not None:
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        batch = batch_shapes(run.data, 1)
-        params, state = jax.eval_shape(run.teacher.init, key, batch)
-        variables = {"params": params, **state}
+        variables = variable_shapes(run.teacher, run.shapes.batch)
         teacher = jax.tree.map(
             lambda x, sharding: x.update(sharding=sharding),
             variables,
-            run.place(variables),
+            run.devices.place(variables),
         )
-    share = math.ceil(run.plan.batch_size / run.mesh.size)
+    share = math.ceil(run.plan.batch_size / run.devices.mesh.size)
     return {
-        "state": _bytes(run.shapes()),
+        "state": _bytes(run.shapes.state),
         "teacher": _bytes(teacher),
         "batch": _bytes(batch_shapes(run.data, share)),
     }
@@ -57,12 +54,12 @@ def _device_bytes(run: Run) -> int:
 
     Devices of one CPU share its memory.
     """
-    device = run.mesh.local_devices[0]
+    device = run.devices.mesh.local_devices[0]
     if device.platform == "cpu":
         names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
         if not set(names) <= set(getattr(os, "sysconf_names", ())):
             return 0
-        return math.prod(map(os.sysconf, names)) // len(run.mesh.local_devices)
+        return math.prod(map(os.sysconf, names)) // len(run.devices.mesh.local_devices)
     return (device.memory_stats() or {}).get("bytes_limit", 0)
 
 
@@ -79,8 +76,9 @@ def check_memory(run: Run) -> None:
     if available and sum(needed.values()) > available:
         parts = ", ".join(f"{name} {gibibytes(n)}" for name, n in needed.items())
         raise ValueError(
-            f"num_devices: found {run.mesh.size} devices of {gibibytes(available)} for "
-            f"{gibibytes(sum(needed.values()))} on each ({parts}), expected less; "
+            f"num_devices: found {run.devices.mesh.size} devices of "
+            f"{gibibytes(available)} for {gibibytes(sum(needed.values()))} "
+            f"on each ({parts}), expected less; "
             "lower data.batch_size, data.image_size or the model's width, or split "
             "large arrays with mesh.fsdp"
         )

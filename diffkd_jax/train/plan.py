@@ -1,13 +1,16 @@
-"""Plans the steps of a run: how many, and when it logs, evaluates and saves."""
+"""Plans the steps of a run: how many, at which rate, and when it logs and saves."""
 
 from typing import NamedTuple
 
-from ..config import sections
+import optax
+
+from ..config.sections import Config
 from ..data import Data
+from .optimizer import make_schedule
 
 
 class Plan(NamedTuple):
-    """The number of steps of a run, and how often it logs, evaluates and saves.
+    """The steps of a run: how many, at which rate, and how often it evaluates.
 
     Attributes:
       steps_per_epoch: updates for each epoch.
@@ -23,6 +26,7 @@ class Plan(NamedTuple):
       distill_every: of so many steps the first one is distilled.
       chance_evaluations: number of successive evaluations at chance level after which a
         warning is logged; 0 for never.
+      schedule: ``step -> learning rate``.
     """
 
     steps_per_epoch: int
@@ -35,6 +39,7 @@ class Plan(NamedTuple):
     max_skipped: int
     distill_every: int
     chance_evaluations: int
+    schedule: optax.Schedule
 
     def is_due(self, step: int, every: int) -> bool:
         """Returns whether what happens every ``every`` steps is due at a step.
@@ -43,14 +48,14 @@ class Plan(NamedTuple):
           step: number of updates so far. Everything is due at the last step.
           every: number of steps between two times.
 
-        >>> plan = Plan(4, 10, 8, 1, 4, 0.0, 0.0, 0, 1, 0)
+        >>> plan = Plan(4, 10, 8, 1, 4, 0.0, 0.0, 0, 1, 0, lambda step: 0.1)
         >>> [step for step in range(1, 11) if plan.is_due(step, 4)]
         [4, 8, 10]
         """
         return step == self.total_steps or step % every == 0
 
 
-def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
+def make_plan(config: Config, data: Data) -> Plan:
     """Computes the plan of a run from its config and the size of its data.
 
     Args:
@@ -58,10 +63,12 @@ def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
       data: the data.
 
     Returns:
-      The plan, and the number of steps that it would have without ``train.max_steps``.
+      The plan. Its schedule is that of all planned steps, also of those that
+      ``train.max_steps`` cuts off.
 
     Raises:
-      ValueError: there would not be a single step.
+      ValueError: there would not be a single step, or the schedule's interval is
+        shorter than one.
     """
     size = config.data.batch_size
     per_epoch = data.train.size // size
@@ -74,7 +81,8 @@ def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
             f"data.batch_size to at most {data.train.size}"
         )
     eval_every = max(1, round(config.eval_every_epochs * per_epoch))
-    plan = Plan(
+    peak = config.optimizer.learning_rate
+    return Plan(
         steps_per_epoch=per_epoch,
         total_steps=total,
         batch_size=size,
@@ -85,5 +93,5 @@ def make_plan(config: sections.Config, data: Data) -> tuple[Plan, int]:
         max_skipped=config.train.max_skipped,
         distill_every=config.train.distill_every,
         chance_evaluations=config.train.chance_evaluations,
+        schedule=make_schedule(config.schedule, peak, per_epoch, planned_steps),
     )
-    return plan, planned_steps

@@ -18,9 +18,10 @@ import numpy as np
 from config import get_config
 
 from diffkd_jax.io import valid_json
+from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import sharding
-from diffkd_jax.train.fit import student_variables
+from diffkd_jax.train.run import student_variables
 from diffkd_jax.train.teacher import load_teacher
 
 HERE = pathlib.Path(__file__).parent
@@ -35,7 +36,7 @@ def make_run(config, method):
     step = run.pure_step
     if run.teacher is not None:
         step = functools.partial(step, teacher_apply=lambda outputs, batch: outputs)
-    return run, sharding.jit_step(step, run.mesh, run.place)
+    return run, sharding.jit_step(step, run.devices)
 
 
 def main(directory, seed, most_steps=0):
@@ -49,7 +50,7 @@ def main(directory, seed, most_steps=0):
     total = int(most_steps) or first.plan.total_steps
     teacher = load_teacher(HERE / "teacher.safetensors", runs["kd"].teacher)
     teach = jax.jit(lambda v, batch: teacher.infer(v, first.data.normalise(batch)))
-    batches = first.batches(0)
+    batches = training_batches(first, 0)
     start, log = time.monotonic(), []
     for number, batch in zip(range(1, total + 1), batches, strict=False):
         batch.pop("skipped")

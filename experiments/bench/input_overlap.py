@@ -19,7 +19,7 @@ from trainer_overhead import LOG_EVERY, STEPS, prepared, trainer
 
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.train import evaluate
-from diffkd_jax.train.build import student_variables
+from diffkd_jax.train.run import student_variables
 
 SIZE = 64  # of a batch
 COUNT = 100  # batches of an evaluation
@@ -41,16 +41,16 @@ def asleep(seconds):
     return transform
 
 
-def evaluation(run):
+def evaluation(run, _):
     """``(seconds of input or None) -> seconds a batch``; None for batches at hand."""
     split = repeated(run.data.evaluation, SIZE * COUNT)
     made = lambda seconds: pipeline.eval_batches(
         split, asleep(seconds), batch_size=SIZE, num_threads=1
     )
     first = next(made(0))
-    infer = evaluate.inferring(run.task, run.student)
+    infer = evaluate.make_infer(run.task, run.student)
     forward = evaluate.compile_evidence(
-        run.task.evidence, infer, run.data.normalise, run.mesh
+        run.task.evidence, infer, run.data.normalise, run.devices.mesh
     )
     variables = student_variables(run.init())
 
@@ -62,13 +62,13 @@ def evaluation(run):
                 yield from made(seconds)
 
         start = time.perf_counter()
-        evaluate.gather(forward, variables, batches, run.mesh)
+        evaluate.gather(forward, variables, batches, run.devices.mesh)
         return (time.perf_counter() - start) / COUNT
 
     return timed, made
 
 
-def training(run):
+def training(run, at_hand):
     """The same of the trainer's steps."""
     steps = LOG_EVERY.value + STEPS.value + 10
     split = repeated(run.data.train, SIZE * steps)
@@ -77,10 +77,8 @@ def training(run):
     )
 
     def timed(seconds):
-        given = run
-        if seconds is not None:
-            given = run._replace(batches=lambda start, asked: made(seconds))
-        return trainer(given, None)[0]
+        given = at_hand if seconds is None else lambda *arguments: made(seconds)
+        return trainer(run, given)[0]
 
     return timed, made
 
@@ -95,11 +93,11 @@ def alone(batches, count=30):
 def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
-    run = prepared(CONFIG.value, "none")
+    run, at_hand = prepared(CONFIG.value, "none")
     print("| | device alone, ms | input alone | both | both to the longer one |")
     print("|---|---|---|---|---|")
     for name, way in (("training", training), ("evaluation", evaluation)):
-        timed, made = way(run)
+        timed, made = way(run, at_hand)
         timed(None)
         seconds = np.median([timed(None) for _ in range(3)])
         rounds = [

@@ -16,7 +16,8 @@ from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 from diffkd_jax.backend.compiler import compiler_options
 from diffkd_jax.core import distances
 from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
-from diffkd_jax.train.build import build, student_variables
+from diffkd_jax.train.build import build
+from diffkd_jax.train.run import student_variables
 from diffkd_jax.weights.torch.convert import export_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from tests.helpers import diffkd_names

@@ -13,9 +13,10 @@ from diffkd_jax.data import Data
 from diffkd_jax.data.split import array_split
 from diffkd_jax.data.transforms.normalise import make_normalise
 from diffkd_jax.models.model import split as split_variables
-from diffkd_jax.train.build import Run, build
+from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.components import batch_shapes
+from diffkd_jax.train.run import Run
 from diffkd_jax.weights.untrained import shapes_of
 
 CIFAR = [
@@ -71,11 +72,11 @@ def shapes_for(run: Run) -> tuple[Any, Any, Mapping]:
     shape = batch["image"].shape
     raw = {**batch, "image": jax.ShapeDtypeStruct(shape, np.uint8)}
     if run.teacher is None:
-        return run.shapes(), {}, raw
+        return run.shapes.state, {}, raw
     unfolded = shapes_of(run.teacher, shape[1:])
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), unfolded)
     frozen = freeze(run, zeros)
-    return run.shapes(), jax.tree.map(jax.typeof, frozen), raw
+    return run.shapes.state, jax.tree.map(jax.typeof, frozen), raw
 
 
 def freeze(run: Run, variables: Mapping) -> Mapping:
@@ -119,4 +120,4 @@ def first_batch(run: Run) -> Mapping:
     rows = np.arange(run.plan.batch_size)
     batch = run.data.train.fetch(rows)
     extra = {"index": rows.astype(np.int32), "mask": np.ones(len(rows), np.float32)}
-    return jax.device_put(batch | extra, sharding.split_batch(run.mesh))
+    return jax.device_put(batch | extra, sharding.split_batch(run.devices.mesh))

@@ -20,6 +20,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from diffkd_jax.backend.compiler import compiler_options
+from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.build import build
 from diffkd_jax.train.components import batch_shapes
 
@@ -44,7 +45,7 @@ def run_of(config, method):
 def parts(config):
     """Name to a function without arguments that runs one part and blocks."""
     diffkd, none = run_of(config, "diffkd"), run_of(config, "none")
-    raw = next(diffkd.batches(0))
+    raw = next(training_batches(diffkd, 0))
     raw.pop("skipped")
     batch, key = diffkd.data.normalise(raw), jax.random.key(0)
     given = diffkd.pure_step.keywords

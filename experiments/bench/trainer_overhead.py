@@ -26,6 +26,7 @@ from absl import app, flags, logging
 from step_time import CONFIG, ROUNDS, run_of
 
 from diffkd_jax.train import fit
+from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.finite import Finite
 from diffkd_jax.train.outputs.metrics import Progress, Writer
@@ -39,9 +40,9 @@ TIMES = 200  # of a part
 
 
 def prepared(config, method):
-    """A run over batches at hand that only steps and logs, and a fresh state of it."""
+    """A run that only steps and logs, and its batches, which are at hand."""
     run = run_of(config, method)
-    with contextlib.closing(run.batches(0)) as batches:
+    with contextlib.closing(training_batches(run)) as batches:
         given = list(itertools.islice(batches, BATCHES))
     state, total = run.init(), LOG_EVERY.value + STEPS.value
     plan = run.plan._replace(
@@ -51,20 +52,19 @@ def prepared(config, method):
         save_every=0,
     )
 
-    def at_hand(start, asked=None):
+    def at_hand(run, step, asked):
         # The trainer takes fields out of them.
         yield from (dict(batch) for batch in itertools.cycle(given))
 
-    return run._replace(
-        plan=plan, batches=at_hand, init=lambda: jax.tree.map(jnp.copy, state)
-    )
+    run = run._replace(plan=plan, init=lambda: jax.tree.map(jnp.copy, state))
+    return run, at_hand
 
 
 class Reached(Exception):
     """The trainer has made its steps."""
 
 
-def trainer(run, _):
+def trainer(run, batches):
     """Seconds a step, of the wall and of the CPU."""
     seen = {}
 
@@ -77,7 +77,7 @@ def trainer(run, _):
     with tempfile.TemporaryDirectory() as folder:
         silent = contextlib.redirect_stdout(io.StringIO())
         with silent, contextlib.suppress(Reached):
-            fit.fit(run, pathlib.Path(folder), events=note)
+            fit.fit(run, pathlib.Path(folder), batches=batches, events=note)
     return (seen[LOG_EVERY.value + STEPS.value] - seen[LOG_EVERY.value]) / STEPS.value
 
 
@@ -100,11 +100,11 @@ def clocks():
 def parts(run, folder):
     """Name to a function that does a part, and the steps that it is done for."""
     log_every = LOG_EVERY.value
-    batches = run.batches(0)
+    batches = training_batches(run)
     batch = next(batches)
     batch.pop("skipped")
     _, metrics = run.step(
-        run.init(), run.teacher_variables, sharding.put_batch(batch, run.mesh)
+        run.init(), run.teacher_variables, sharding.put_batch(batch, run.devices.mesh)
     )
     copied = jax.jit(lambda metrics: jax.tree.map(jnp.copy, metrics))
     # Each is fetched once, for an array keeps what it was fetched as.
@@ -113,6 +113,7 @@ def parts(run, folder):
     manager = checkpoint.manager(folder, run.task, {})
     finite = Finite(manager, folder, run.plan.max_skipped, 0)
     writer = Writer(folder, 0)
+    rate = jax.jit(run.plan.schedule)
     progress = Progress(run.title, 0, run.plan.total_steps, run.plan.batch_size)
     values = finite.logged(pending)
     return {
@@ -120,7 +121,8 @@ def parts(run, folder):
         "it is made what the step takes": (
             lambda: jax.block_until_ready(
                 jax.device_put(
-                    sharding.put_batch(batch, run.mesh), sharding.split_batch(run.mesh)
+                    sharding.put_batch(batch, run.devices.mesh),
+                    sharding.split_batch(run.devices.mesh),
                 )
             ),
             1,
@@ -133,7 +135,7 @@ def parts(run, folder):
             lambda: finite.logged(pending),
             log_every,
         ),
-        "learning rate of the row": (lambda: run.schedule(3), log_every),
+        "learning rate of the row": (lambda: rate(3), log_every),
         "the row is written": (lambda: writer.write(1, values), log_every),
         "the line is shown": (lambda: progress.show(1, values), log_every),
     }
@@ -145,16 +147,17 @@ def main(argv):
     print(f"| method | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
     runs = {}
     for method in METHODS.value:
-        run = runs[method] = prepared(CONFIG.value, method)
-        batch = next(run.batches(0))
+        run, at_hand = prepared(CONFIG.value, method)
+        runs[method] = run
+        batch = next(training_batches(run))
         batch.pop("skipped")
-        batch = jax.device_put(batch, sharding.split_batch(run.mesh))
-        ways, found = (trainer, alone), {trainer: [], alone: []}
-        for way in ways:  # compiles
-            way(run, batch)
+        batch = jax.device_put(batch, sharding.split_batch(run.devices.mesh))
+        ways, found = {trainer: at_hand, alone: batch}, {trainer: [], alone: []}
+        for way, argument in ways.items():  # compiles
+            way(run, argument)
         for number in range(ROUNDS.value):
-            for way in ways[:: -1 if number % 2 else 1]:
-                found[way].append(way(run, batch))
+            for way in list(ways)[:: -1 if number % 2 else 1]:
+                found[way].append(way(run, ways[way]))
         ours, bare = (1e3 * np.array(found[way]) for way in ways)
         low, middle, high = np.percentile(bare[:, 0] / ours[:, 0], [25, 50, 75])
         cells = [*np.median(bare, 0), *np.median(ours, 0)]

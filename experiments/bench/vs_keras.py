@@ -27,8 +27,10 @@ from keras_networks import copy_variables, network
 from pairs import config_of, data_of, drawn_teacher, first_batch, freeze
 from turns import in_turn
 
-from diffkd_jax.train.build import build, student_variables
+from diffkd_jax.train.batches import training_batches
+from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import sharding
+from diffkd_jax.train.run import student_variables
 
 RATE, TAU, STEPS = 0.05, 4.0, 3
 # Share of the task in both losses; Keras gives the rest to the distillation.
@@ -94,9 +96,9 @@ def state_of(distiller):
 def loop(run, state):
     """One epoch as the trainer runs it, without logs; the state and the last loss."""
     last, teacher = None, run.teacher_variables
-    for batch in run.batches(0):
+    for batch in training_batches(run, 0):
         batch.pop("skipped")
-        put = sharding.put_batch(batch, run.mesh)
+        put = sharding.put_batch(batch, run.devices.mesh)
         state, metrics = run.step(state, teacher, put)
         if last is not None:
             jax.device_get(last)

@@ -14,7 +14,7 @@ from tests.helpers.configs import tiny_config
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     """The record of a run that was told to stop before its first step."""
-    from diffkd_jax.train.workdir.identity import claim_workdir
+    from diffkd_jax.train.workdir.claim import claim_workdir
 
     config = tiny_config(**{"data.mean": (0.4,), "weights": {"logits": 0.5}})
     workdir = tmp_path_factory.mktemp("run")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.config.resolve import resolve
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train import commands, fit
 from diffkd_jax.train.build import build
-from diffkd_jax.train.initial_state import starting
+from diffkd_jax.train.initial_state import with_initial_weights
 from diffkd_jax.train.outputs import metrics
+from diffkd_jax.train.run import ema_variables, student_variables
 from diffkd_jax.weights.files import export_model, export_torch, load_model
 from diffkd_jax.weights.output_files import MODEL_FILE
 from diffkd_jax.weights.untrained import build_untrained
@@ -30,7 +30,7 @@ def first_state(made, monkeypatch, workdir):
     seen = []
 
     def stop(ready, workdir, start, asked):
-        seen.append(by_path(fit.student_variables(start(ready.init()))))
+        seen.append(by_path(student_variables(start(ready.init()))))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "fit", stop)
@@ -91,12 +91,9 @@ def test_the_average_starts_there_too(tmp_path):
     main.run(config(), str(tmp_path / "first"))
     made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
     ready = build(made)
-    state = starting(resolve(made).student, ready, None)(ready.init())
+    state = with_initial_weights(ready, ready.init())
     for a, b in zip(
-        *(
-            by_path(f(state)).values()
-            for f in (fit.student_variables, fit.ema_variables)
-        ),
+        *(by_path(f(state)).values() for f in (student_variables, ema_variables)),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
@@ -195,7 +192,7 @@ def test_agreement_is_a_second_evaluation(finished, tmp_path):
     assert list(found) == [2, 4, 6, 8]
     assert all(0 <= v <= 1 for v in found.values())
     ready = build(made)
-    other = ready.others["agreement"].evaluate
+    other = ready.evaluations["agreement"].evaluate
     model = load_model(finished / "teacher", OWN)
     assert other(load_model(tmp_path, OWN).variables, model.variables)["same"] == (
         pytest.approx(found[8])

@@ -3,11 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.config.sections import Student
-from diffkd_jax.train.initial_state import check_start
+from diffkd_jax.config.sections import Config, Student
+from diffkd_jax.train.initial_state import check_initial_weights
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights import weights
 from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
@@ -48,8 +49,10 @@ def test_a_start_reads_the_header_of_the_teacher_once(write, model, headers, tmp
 @pytest.mark.parametrize("write", [export_model, export_torch])
 def test_a_start_reads_the_header_of_the_student_once(write, model, headers, tmp_path):
     write(tmp_path / "model.safetensors", model)
-    data = SimpleNamespace(train_shape=SHAPE)
-    check_start(Student(init=str(tmp_path)), SimpleNamespace(student=model, data=data))
+    config = Config(student=Student(init=str(tmp_path)))
+    batch = {"image": jax.ShapeDtypeStruct((1, *SHAPE), np.float32)}
+    shapes = SimpleNamespace(batch=batch)
+    check_initial_weights(SimpleNamespace(config=config, student=model, shapes=shapes))
     assert headers == ["model.safetensors"]
 
 

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -107,6 +107,34 @@ def place(tree: PyTree, mesh: Mesh, min_bytes: int) -> PyTree:
     return jax.tree.map(sharding, tree)
 
 
+class Devices(NamedTuple):
+    """The devices of a run, and the rule by which arrays are placed on them.
+
+    Attributes:
+      mesh: the devices, from :func:`make_mesh`.
+      min_bytes: size in bytes from which an array of a state or of a teacher is split
+        over ``fsdp``.
+
+    >>> devices = Devices(make_mesh(1), min_bytes=2**20)
+    >>> devices.place({"w": np.ones(3)})["w"].spec
+    P()
+    """
+
+    mesh: Mesh
+    min_bytes: int
+
+    def place(self, tree: PyTree) -> PyTree:
+        """Returns the shardings of a state or of a teacher, see :func:`place`.
+
+        Args:
+          tree: arrays or their shapes.
+
+        Returns:
+          A tree of shardings.
+        """
+        return place(tree, self.mesh, self.min_bytes)
+
+
 def gathered(tree: PyTree) -> PyTree:
     """Returns a tree of whole arrays in this process's memory.
 
@@ -195,29 +223,34 @@ def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:
     return jax.tree.map(put, batch)
 
 
-def jit_step(step: Callable, mesh: Mesh, place: Callable) -> Callable:
-    """Compiles ``(state, teacher, batch) -> (state, metrics)``; donates the state.
+def jit_step(step: Callable, devices: Devices) -> Callable:
+    """Compiles a training step for devices; the call donates the state.
 
     State and teacher stay in the shardings in which they are passed. The new state gets
-    those of ``place``, which are the same as those of the old one.
+    those of ``devices.place``, which are the same as those of the old one.
 
     Args:
-      step: the function to compile.
-      mesh: the devices.
-      place: ``tree -> shardings``.
+      step: ``(state, teacher, batch, *, distill) -> (state, metrics)``.
+      devices: the devices.
 
     Returns:
-      The compiled function.
+      ``(state, teacher, batch, distill=True) -> (state, metrics)``. It compiles one
+      program for each value of ``distill``, which is passed by position.
     """
 
-    def placed(state: PyTree, teacher: PyTree, batch: PyTree) -> tuple:
-        state, metrics = step(state, teacher, batch)
+    def placed(
+        state: PyTree, teacher: PyTree, batch: PyTree, distill: bool = True
+    ) -> tuple:
+        state, metrics = step(state, teacher, batch, distill=distill)
         keep = jax.lax.with_sharding_constraint
-        return keep(state, place(state)), keep(metrics, replicated(mesh))
+        return keep(state, devices.place(state)), keep(
+            metrics, replicated(devices.mesh)
+        )
 
     return jax.jit(
         placed,
-        in_shardings=(None, None, split_batch(mesh)),
+        in_shardings=(None, None, split_batch(devices.mesh)),
+        static_argnums=3,
         donate_argnums=0,
         compiler_options=compiler_options(),
     )

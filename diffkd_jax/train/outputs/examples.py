@@ -13,10 +13,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ...backend.compiler import compiler_options
 from ...core.step import TrainState
+from ...data.pipeline.groups import alike
 from ...weights.output_files import appearing
-from ..build import Run, student_variables
 from ..cluster import sharding
-from ..evaluate import inferring
+from ..cluster.sharding import Devices
+from ..evaluate import make_infer
+from ..run import Run, student_variables
 
 LOG = logging.getLogger(__name__)
 MOST_SHOWN, MOST_PIXELS = 6, 2**22  # examples, and pixels of all images together
@@ -24,37 +26,45 @@ EXAMPLES = "examples.npz"
 MODEL_INPUTS = ("image", "size")  # entries of a batch that a model reads
 
 
-def once(run: Run) -> Callable:
+def jit_once(devices: Devices) -> Callable:
     """Returns ``jax.jit`` for functions that run once; all devices get whole results.
 
     Args:
-      run: the run, for its devices.
+      devices: the devices of the run.
 
     Returns:
       ``function -> compiled function``.
     """
     return functools.partial(
         jax.jit,
-        out_shardings=sharding.replicated(run.mesh),
+        out_shardings=sharding.replicated(devices.mesh),
         compiler_options=compiler_options(once=True),
     )
 
 
-def few(run: Run, most: int) -> Mapping:
+def first_examples(run: Run, max_count: int) -> Mapping:
     """Returns the first examples of the evaluation split, fewer of large images.
 
     Args:
       run: the run.
-      most: largest number of examples.
+      max_count: largest number of examples.
 
     Returns:
-      A batch, not normalised.
+      A batch, not normalised. It is empty if no group of ``train.norm_group_size``
+      examples is complete.
     """
-    height, width = run.data.eval_shape[:2]
-    return run.examples(max(1, min(most, MOST_PIXELS // (height * width))))
+    data, group = run.data, run.config.train.norm_group_size
+    height, width = data.eval_shape[:2]
+    count = max(1, min(max_count, MOST_PIXELS // (height * width)))
+    rows = alike(data.evaluation, 0)[:count]
+    rows = rows[: len(rows) - len(rows) % max(group, 1)]
+    if not len(rows):
+        return {"image": np.zeros((0, *data.eval_shape), np.uint8)}
+    batch = data.evaluation.fetch(rows)
+    return data.transform.evaluate(batch, run.config.data)
 
 
-def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
+def predict_examples(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
     """Returns a few examples and what the models predict for them.
 
     Args:
@@ -67,7 +77,7 @@ def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
     """
     if run.task.show is None:
         return {}
-    batch = few(run, MOST_SHOWN)
+    batch = first_examples(run, MOST_SHOWN)
     if not len(batch["image"]):
         return {}
     models = {"student": (run.student, student_variables(state))}
@@ -76,9 +86,11 @@ def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
     batch_in = {k: v for k, v in run.data.normalise(batch).items() if k in MODEL_INPUTS}
     predicted = {}
     for name, (model, variables) in models.items():
-        infer = inferring(run.task, model)
+        infer = make_infer(run.task, model)
         predict = lambda v, b, infer=infer: run.task.predict(infer(v, b), b)
-        predicted[name] = jax.device_get(once(run)(predict)(variables, batch_in))
+        predicted[name] = jax.device_get(
+            jit_once(run.devices)(predict)(variables, batch_in)
+        )
     return {
         "image": batch["image"],
         "target": batch["target"],
@@ -87,11 +99,11 @@ def shown(run: Run, state: TrainState, teacher: bool) -> dict[str, Any]:
 
 
 def save_examples(workdir: pathlib.Path, examples: Mapping[str, Any]) -> None:
-    """Writes the result of :func:`shown`, so that a comparison can draw it again.
+    """Writes a few examples with predictions, so that a comparison can draw them.
 
     Args:
       workdir: directory of the run.
-      examples: from :func:`shown`.
+      examples: from :func:`predict_examples`.
     """
     arrays = flatten_dict(dict(examples), sep="/")
     with appearing(workdir / EXAMPLES) as partial, partial.open("wb") as file:
@@ -122,7 +134,7 @@ def read_examples(workdir: pathlib.Path) -> dict[str, Any]:
         return {}
 
 
-def compared_examples(workdir: pathlib.Path, methods: Sequence[str]) -> dict[str, Any]:
+def merge_examples(workdir: pathlib.Path, methods: Sequence[str]) -> dict[str, Any]:
     """Merges the examples of several runs.
 
     Args:
@@ -130,7 +142,8 @@ def compared_examples(workdir: pathlib.Path, methods: Sequence[str]) -> dict[str
       methods: names of the runs.
 
     Returns:
-      As :func:`shown`, with predictions of the teacher and of each method's student.
+      As :func:`predict_examples`, with predictions of the teacher and of each method's
+      student.
     """
     by_method = {method: read_examples(workdir / method) for method in methods}
     first = next((examples for examples in by_method.values() if examples), {})

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from ...config.data import DataConfig
 from ...models.model import Model
-from ..build import Scoring
+from ..batches import evaluation_batches
 from ..cluster import sharding
 from ..cluster.signals import Asked, never, stop_here
 from ..components import missing_output_named
-from ..evaluate import inferring, make_batches
+from ..evaluate import make_infer
+from ..run import Scoring
 from ..workdir.disk_errors import disk_faults_named
 
 
@@ -26,17 +26,15 @@ def write_predictions(
     scoring: Scoring,
     model: Model,
     variables: PyTree,
-    options: DataConfig,
     folder: pathlib.Path,
     asked: Asked = never,
 ) -> None:
     """Writes predictions to a folder, which appears when it is complete.
 
     Args:
-      scoring: the data and the task.
+      scoring: the data, the task and the devices.
       model: the student.
       variables: its variables on the devices.
-      options: the section ``data`` of a config.
       folder: the folder to write, which must not exist.
       asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
 
@@ -68,7 +66,7 @@ def write_predictions(
     with (
         disk_faults_named(folder.parent),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as temporary,
-        closing(predictions(scoring, model, variables, options, asked)) as predicted,
+        closing(predictions(scoring, model, variables, asked)) as predicted,
     ):
         partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
@@ -80,39 +78,38 @@ def predictions(
     scoring: Scoring,
     model: Model,
     variables: PyTree,
-    options: DataConfig,
     asked: Asked = never,
 ) -> Generator[tuple[str, dict, dict]]:
     """Yields the name, the prediction and the batch entries of each example.
 
     Args:
-      scoring: the data and the task.
+      scoring: the data, the task and the devices.
       model: the student.
       variables: its variables on the devices.
-      options: the section ``data`` of a config.
       asked: whether to stop.
 
     Yields:
       Name, prediction and entries, both dicts of arrays without the batch axis. The
       entries hold ``id`` if the data set has one.
     """
-    infer, task = inferring(scoring.task, model), scoring.task
+    config, data, task, devices, _ = scoring
+    infer = make_infer(task, model)
 
     def forward(variables: PyTree, batch: Any) -> Any:
-        batch = scoring.data.normalise(batch)
+        batch = data.normalise(batch)
         outputs = infer(variables, batch)
         with missing_output_named(outputs):
             return task.predict(outputs, batch)
 
-    compiled = sharding.jit_forward(forward, scoring.mesh)
-    split = scoring.data.evaluation
+    compiled = sharding.jit_forward(forward, devices.mesh)
+    split = data.evaluation
     ids = None if split.known is None else split.known.ids
     names = short_names([split.name(i) for i in range(split.size)])
-    make = make_batches(options, split, scoring.mesh, scoring.data.transform)
+    make = evaluation_batches(config.data, data, split, devices.mesh)
     with closing(make(asked)) as batches:
         for batch in batches:
             stop_here(asked)
-            device_batch = sharding.put_batch(batch, scoring.mesh)
+            device_batch = sharding.put_batch(batch, devices.mesh)
             predicted = jax.device_get(compiled(variables, device_batch))
             for row, index in enumerate(batch["index"]):
                 if batch["mask"][row]:

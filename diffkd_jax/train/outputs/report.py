@@ -17,10 +17,10 @@ from ...core.step import TrainState
 from ...core.taps import Tap, lookup
 from ...io.best_effort import noting
 from ...io.drawing import draw_files
-from ..build import Run, student_variables
+from ..run import Run, student_variables
 from ..workdir.directory import read_json_object, write_whole
 from . import plots
-from .examples import compared_examples, few, once
+from .examples import first_examples, jit_once, merge_examples
 from .metrics import read_rows
 from .summary import text_table
 
@@ -80,10 +80,12 @@ def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
     """
     if run.teacher is None:
         return {}
-    image = {"image": run.data.normalise(few(run, MOST_EXAMPLES_DRAWN))["image"]}
+    image = {
+        "image": run.data.normalise(first_examples(run, MOST_EXAMPLES_DRAWN))["image"]
+    }
     if not len(image["image"]):
         return {}
-    compiled, key = once(run), jax.random.key(state.seed)
+    compiled, key = jit_once(run.devices), jax.random.key(state.seed)
     sides = (
         (run.student.infer, student_variables(state), "student"),
         (run.teacher.infer, run.teacher_variables, "teacher"),
@@ -217,7 +219,7 @@ def write_comparison(
         rows.append((r["method"], f"{r[final]:.4f}", f"{r[best]:.4f}", gain, rate))
     if teacher is not None:
         rows.append(("teacher", f"{teacher:.4f}", "", "", ""))
-    examples = compared_examples(workdir, [r["method"] for r in results])
+    examples = merge_examples(workdir, [r["method"] for r in results])
     with noting() as notes:
         figures = _plot(folder, "comparison", plots.comparison, results, headline)
         figures += _plot(folder, "score", plots.scores, curves, headline, teacher)

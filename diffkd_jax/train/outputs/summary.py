@@ -9,9 +9,9 @@ import numpy as np  # noqa: F401  for the example
 from jaxtyping import PyTree
 
 from ...core.taps import lookup, resizing
-from ..build import Run
-from ..components import batch_shapes
+from ..components import variable_shapes
 from ..memory import gibibytes, least_bytes
+from ..run import Run
 
 
 def multiply_adds(function: Callable, *args: PyTree) -> int:
@@ -86,7 +86,7 @@ def describe_run(run: Run) -> str:
       run: the run.
     """
     data, size = run.data, run.plan.batch_size
-    batch, taps = batch_shapes(data, size), run.method.taps
+    batch, taps = run.shapes.batch, run.method.taps
     sizes = ["x".join(map(str, s)) for s in (data.train_shape, data.eval_shape)]
     counts = f"{data.train.size:,} to train, {data.evaluation.size:,} to evaluate"
     if data.assumed:
@@ -96,20 +96,20 @@ def describe_run(run: Run) -> str:
         f"images     {counts}, {' and '.join(dict.fromkeys(sizes))}, "
         f"{data.meta['num_classes']} classes",
         f"memory     state {least['state']}, teacher {least['teacher']}, batch of "
-        f"{size} {least['batch']} per device ({run.mesh.size} in all); activations and "
-        "gradients come on top",
+        f"{size} {least['batch']} per device ({run.devices.mesh.size} in all); "
+        "activations and gradients come on top",
     ]
     key = jax.eval_shape(lambda: jax.random.key(0))
     outputs = {}
     for role, model in (("student", run.student), ("teacher", run.teacher)):
         if model is None:
             continue
-        params, state = jax.eval_shape(model.init, key, batch)
-        variables = {"params": params, **state}
+        variables = variable_shapes(model, batch)
         count, outputs[role] = _traced(model.infer, variables, batch)
         lines.append(
-            f"{role:10} {model.meta['model']}: {count_parameters(params):,} parameters,"
-            f" {_millions(count, size)}"
+            f"{role:10} {model.meta['model']}: "
+            f"{count_parameters(variables['params']):,} parameters, "
+            f"{_millions(count, size)}"
         )
     if run.teacher is None:
         return "\n".join([*lines, "distiller  none"])
@@ -131,7 +131,7 @@ def describe_run(run: Run) -> str:
                 name,
                 _shape(pair[0], tap.student),
                 _shape(pair[1], tap.teacher),
-                "x".join(map(str, run.refined[name].teacher.shape[1:])),
+                "x".join(map(str, run.shapes.features[name].teacher.shape[1:])),
                 f"{count_parameters(params[owner]):,}",
                 ", ".join(
                     f"{n.split('/')[-1]} x {_weight(run.method.weights, n)}"

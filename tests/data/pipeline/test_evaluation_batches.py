@@ -6,7 +6,7 @@ import pytest
 from diffkd_jax.data.images.decoding import UnreadableImage
 from diffkd_jax.data.pipeline import batches
 from diffkd_jax.data.split import Split
-from diffkd_jax.train.evaluate import batch_size
+from diffkd_jax.train.batches import eval_batch_size
 
 
 def numbers(size):
@@ -25,7 +25,7 @@ def numbers(size):
 @pytest.mark.parametrize("asked", [1, 100, 10_000])
 @pytest.mark.parametrize("size", [1, 100])
 def test_every_row_is_one_process_s(processes, devices, asked, size):
-    whole = batch_size(asked, size, devices * processes)
+    whole = eval_batch_size(asked, size, devices * processes)
     assert whole < max(size, 1) + devices * processes
     parts = [
         list(

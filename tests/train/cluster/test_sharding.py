@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from diffkd_jax.models.model import by_path
-from diffkd_jax.train.build import build, student_variables
+from diffkd_jax.train.batches import training_batches
+from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import sharding
+from diffkd_jax.train.run import student_variables
 from diffkd_jax.train.teacher import load_teacher
 from tests.helpers.configs import resnet_config
 
@@ -23,11 +25,17 @@ def trained(resnet, devices, fsdp):
     """The run, its teacher and its state after five steps."""
     run = build(resnet_config(num_devices=devices, **FIELDS | {"mesh.fsdp": fsdp}))
     run = run._replace(teacher=load_teacher(resnet, run.teacher))
-    state, teacher, batches = run.init(), run.teacher_variables, run.batches(0)
+    state, teacher, batches = (
+        run.init(),
+        run.teacher_variables,
+        training_batches(run, 0),
+    )
     for _, batch in zip(range(5), batches, strict=False):
         batch.pop("skipped")
         given = state
-        state, metrics = run.step(given, teacher, sharding.put_batch(batch, run.mesh))
+        state, metrics = run.step(
+            given, teacher, sharding.put_batch(batch, run.devices.mesh)
+        )
         assert all(x.is_deleted() for x in jax.tree.leaves(given))
     batches.close()
     return run, teacher, state, metrics
@@ -56,7 +64,7 @@ def on_first(tree):
 @pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
 def test_meshes_of_eight_are_one_device(one, resnet, fsdp):
     run, teacher, state, metrics = trained(resnet, 8, fsdp)
-    assert dict(run.mesh.shape) == {"data": 8 // fsdp, "fsdp": fsdp}
+    assert dict(run.devices.mesh.shape) == {"data": 8 // fsdp, "fsdp": fsdp}
     for part, far in {"params": 1e-5, "ema": 1e-5, "opt_state": 2e-5}.items():
         pair = [by_path(getattr(s, part)) for s in (one[2], state)]
         for name, expected in pair[0].items():
@@ -66,7 +74,7 @@ def test_meshes_of_eight_are_one_device(one, resnet, fsdp):
     assert metrics["loss/total"] == pytest.approx(float(one[3]["loss/total"]), rel=1e-5)
     for tree in (state, teacher):
         for x, where in zip(
-            *map(jax.tree.leaves, (tree, run.place(tree))), strict=True
+            *map(jax.tree.leaves, (tree, run.devices.place(tree))), strict=True
         ):
             assert x.sharding.is_equivalent_to(where, x.ndim)
     split = [x for x in jax.tree.leaves(state) if not x.is_fully_replicated]

@@ -228,7 +228,7 @@ def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
         raise MemoryError("of 256 images at once")
 
     monkeypatch.setattr(report, "denoising", fails)
-    monkeypatch.setattr(runs, "shown", fails)
+    monkeypatch.setattr(runs, "predict_examples", fails)
     assert runs.train(config, tmp_path)["steps"] == 2
     page = is_finished(tmp_path)
     assert "denoising: left out after MemoryError: of 256 images at once" in page

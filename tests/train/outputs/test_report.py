@@ -298,11 +298,11 @@ def test_examples_that_are_cut_are_not_shown(tmp_path, caplog):
     for name in ("none", "kd"):
         (tmp_path / name).mkdir()
         examples.save_examples(tmp_path / name, given)
-    found = examples.compared_examples(tmp_path, ["none", "kd"])
+    found = examples.merge_examples(tmp_path, ["none", "kd"])
     assert list(found["predicted"]) == ["none", "kd"]
     file = tmp_path / "none/examples.npz"
     file.write_bytes(file.read_bytes()[:100])
-    found = examples.compared_examples(tmp_path, ["none", "kd"])
+    found = examples.merge_examples(tmp_path, ["none", "kd"])
     assert list(found["predicted"]) == ["kd"]
     assert "examples are not shown" in caplog.text
 

@@ -17,7 +17,7 @@ from diffkd_jax.train import commands
 from diffkd_jax.train.outputs import report
 from diffkd_jax.train.outputs.metrics import Writer, read_rows
 from diffkd_jax.train.workdir import checkpoint, directory
-from diffkd_jax.train.workdir.identity import claim_workdir
+from diffkd_jax.train.workdir.claim import claim_workdir
 from tests.helpers.configs import tiny_config
 
 NAN, INF = float("nan"), float("inf")

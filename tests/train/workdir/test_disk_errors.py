@@ -16,7 +16,8 @@ from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.train.workdir import checkpoint, directory, disk_errors
-from diffkd_jax.train.workdir.identity import claim_workdir, record_teacher
+from diffkd_jax.train.workdir.claim import claim_workdir
+from diffkd_jax.train.workdir.identity import record_teacher
 from diffkd_jax.weights.files import export_model
 from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
 from tests.helpers.configs import tiny_config

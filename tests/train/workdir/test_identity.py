@@ -14,7 +14,7 @@ from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train import commands as runs
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.workdir import directory, disk_errors
-from diffkd_jax.train.workdir.identity import claim_workdir
+from diffkd_jax.train.workdir.claim import claim_workdir
 from diffkd_jax.weights.files import load_model
 from diffkd_jax.weights.output_files import MODEL_FILE
 from tests.helpers.configs import ROOT, tiny_config

@@ -1,0 +1,105 @@
+"""Checks what a run needs before its first step: devices, memory, files, workdir."""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+
+from ..config.sections import Config
+from .build import build
+from .cluster import sharding
+from .cluster.processes import as_first
+from .initial_state import check_initial_weights
+from .memory import check_memory
+from .run import Run
+from .teacher import (
+    check_source,
+    directory_of,
+    load_teacher,
+    teacher_config,
+    teacher_fields_named,
+)
+from .workdir.claim import claim_workdir
+from .workdir.directory import SUMMARY, check_directory, has_checkpoints
+
+LOG = logging.getLogger(__name__)
+
+
+def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
+    """Builds the run of each config, and checks everything that it will need.
+
+    It writes nothing. For a finished run only the config is checked. Data are opened
+    once, and so is each teacher.
+
+    Args:
+      runs: configs by name. All of them have the same data.
+      workdir: directory with one folder for each name.
+
+    Raises:
+      ValueError: a config cannot run, or a workdir holds another run.
+      FileNotFoundError: data or weights are missing.
+    """
+    data, checked_teachers = None, set[str]()
+    for name, config in runs.items():
+        run = build(config, data)
+        data, directory = run.data, workdir / name
+        claim_workdir(config, directory, data.record(), write=False)
+        # The first process decides, because the others may see a new file later.
+        if as_first((directory / SUMMARY).exists()):
+            continue
+        check_directory(directory)
+        check_start(run, directory)
+        teacher = f"{config.teacher.init} {config.teacher.weights}"
+        if run.teacher is not None and teacher not in checked_teachers:
+            check_teacher_source(run, directory)
+            checked_teachers.add(teacher)
+
+
+def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
+    """Checks whether the devices can hold a run, and whether its student can start.
+
+    Args:
+      run: the run.
+      workdir: directory of the run. If it holds checkpoints, the run resumes from them
+        and does not read initial weights. None for a dry run.
+
+    Raises:
+      ValueError: the initial weights of the student do not fit, or the devices cannot
+        share or hold a batch or a state.
+      FileNotFoundError: there are no such weights.
+    """
+    config, mesh = run.config, run.devices.mesh
+    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, mesh)
+    check_memory(run)
+    # The first process decides, because the others may see a new file later.
+    if workdir is None or not as_first(has_checkpoints(workdir)):
+        check_initial_weights(run)
+
+
+def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
+    """Checks whether the file of a run's teacher fits, or whether it can be trained.
+
+    Args:
+      run: a run with a teacher.
+      workdir: directory of the run; None for a dry run.
+
+    Raises:
+      ValueError: the teacher does not fit, or the config of its training is wrong.
+      FileNotFoundError: there is no such file.
+    """
+    config, teacher = run.config, run.teacher
+    if teacher is None:
+        return
+    if config.teacher.init:
+        load_teacher(config.teacher.init, teacher, config.teacher.weights)
+    elif workdir is None and not config.teacher.epochs:
+        LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
+    else:
+        check_source(config)
+        teacher_run = teacher_config(config)
+        if workdir is not None:
+            directory = directory_of(config, workdir)
+            claim_workdir(teacher_run, directory, run.data.record(), write=False)
+            if not (directory / SUMMARY).exists():
+                check_directory(directory)
+        with teacher_fields_named(config):
+            build(teacher_run, run.data)
