@@ -78,9 +78,12 @@ def _run(
     config: Any, workdir: str, signals: bool, given: Collection[str] | None
 ) -> None:
     """Runs the command on devices that are there, in all processes."""
-    from .train import commands as runs
     from .train.cluster.processes import ending_together
     from .train.cluster.signals import never, on_signals
+    from .train.commands import train
+    from .train.compare import compare
+    from .train.dry_run import dry_run
+    from .train.use_student import use_student
     from .weights.checks import expand
 
     directory = expand(workdir or pathlib.Path("runs") / config.name)
@@ -90,13 +93,13 @@ def _run(
         on_signals() if catch else contextlib.nullcontext(never) as asked,
     ):
         if config.dry_run:
-            runs.dry_run(config)
+            dry_run(config)
         elif config.mode != "train":
-            runs.use_student(config, directory, asked, given=given)
+            use_student(config, directory, asked, given=given)
         elif config.compare:
-            runs.compare(config, directory, asked)
+            compare(config, directory, asked)
         else:
-            runs.train(config, directory, asked)
+            train(config, directory, asked)
 
 
 def main(argv: list[str], *, given: Collection[str] | None = None) -> int:

@@ -1,40 +1,32 @@
-"""Runs the commands: train (the teacher first), compare, evaluate, predict, dry run."""
+"""Runs the command that trains a student, and its teacher first."""
 
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from ..config.finished_run import as_trained
 from ..config.resolve import resolve
 from ..config.sections import Config
-from ..data import stand_in
 from ..io.best_effort import attempt, noting
-from ..io.drawing import draw_files
-from ..models.inputs import check_input, input_of
 from ..models.model import Model
-from ..tasks import Evidence
-from ..weights.checks import check_finite, expand
-from ..weights.files import export_model, load_model
+from ..weights.checks import check_finite
+from ..weights.files import export_model
 from ..weights.output_files import EMA_FILE, MODEL_FILE
-from ..weights.paths import model_file
-from ..weights.untrained import is_classifier
-from .build import build, build_scoring
+from .build import build
 from .check import check_teacher
 from .cluster import processes, sharding
 from .cluster.signals import Asked, never, stop_here
-from .components import make_method
 from .finite import NotFinite
 from .fit import Fitted, fit
 from .initial_state import with_initial_weights
 from .outputs import report, summary
 from .outputs.examples import predict_examples, save_examples
 from .outputs.metrics import print_line, print_values
-from .outputs.predictions import write_predictions
-from .preflight import check_comparison, check_start, check_teacher_source
+from .outputs.trajectories import trace_denoising
+from .preflight import check_start
 from .run import Run, ema_variables, student_variables
 from .teacher import (
     check_source,
@@ -49,7 +41,6 @@ from .workdir.directory import (
     SUMMARY,
     locked,
     read_summary,
-    refuse_single_run,
     write_json,
 )
 from .workdir.disk_errors import disk_faults_named, moving_named
@@ -140,7 +131,7 @@ def _train(
         write_json(workdir / SUMMARY, result)
     stop_here(asked)
     with noting():
-        trajectories = _for_figures("denoising", report.denoising, run, fitted.state)
+        trajectories = _for_figures("denoising", trace_denoising, run, fitted.state)
         arguments = (run, fitted.state, bool(teacher_scores))
         examples = _for_figures("examples", predict_examples, *arguments)
         stop_here(asked)
@@ -152,7 +143,13 @@ def _train(
                 result,
                 summary_text=text,
                 trajectories=trajectories,
-                draw=functools.partial(figures_of, run, fitted.evidence, examples),
+                draw=functools.partial(
+                    report.draw_task_figures,
+                    run.task,
+                    run.data.meta,
+                    fitted.evidence,
+                    examples,
+                ),
             )
     processes.wait_for_all("the run is written")
     print_line(
@@ -160,60 +157,6 @@ def _train(
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
     )
     return result
-
-
-def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> dict:
-    """Computes what is drawn; returns {} if that fails.
-
-    Several processes compute together, so there an error ends all of them.
-    """
-    if jax.process_count() > 1:
-        return compute(*arguments)
-    return attempt(name, compute, *arguments) or {}
-
-
-def figures_of(
-    run: Run, evidence: Evidence | None, examples: Mapping, folder: pathlib.Path
-) -> list[pathlib.Path]:
-    """Draws the task's figures of evidence and of examples.
-
-    Args:
-      run: the run.
-      evidence: evidence of the last evaluation; None to draw nothing of it.
-      examples: examples with predictions; empty to draw none.
-      folder: directory of the figures.
-
-    Returns:
-      The files written.
-    """
-    task, meta, files = run.task, run.data.meta, []
-    if evidence is not None and task.draw is not None:
-        files += draw_files("draw of the task", task.draw, folder, evidence, meta)
-    if examples and task.show is not None:
-        files += draw_files("show of the task", task.show, folder, examples, meta)
-    return files
-
-
-def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
-    """Writes the student and, if there is one, its moving average to the workdir.
-
-    Args:
-      run: the run.
-      fitted: the result of its training.
-      workdir: directory of the run.
-
-    Raises:
-      ValueError: numbers are not finite.
-    """
-    state = fitted.state
-    exports = {MODEL_FILE: sharding.gathered(student_variables(state))}
-    if state.ema:
-        exports[EMA_FILE] = sharding.gathered(ema_variables(state))
-    for name, trained in exports.items():
-        check_finite(workdir / name, trained)
-    if processes.is_primary():
-        for name, trained in exports.items():
-            export_model(workdir / name, run.student._replace(variables=trained))
 
 
 def get_teacher(
@@ -280,172 +223,33 @@ def _score_teacher(
     return values
 
 
-def compare(
-    config: Any, workdir: pathlib.Path, asked: Asked = never
-) -> list[dict[str, Any]]:
-    """Trains each method of ``config.compare`` and writes a comparison.
-
-    Entries of ``weights`` and ``evaluations`` apply to the methods that have them. Each
-    run has its own directory ``<workdir>/<method>``. The teacher is trained once, in
-    ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
+def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
+    """Writes the student and, if there is one, its moving average to the workdir.
 
     Args:
-      config: a config as recipes make it, or a resolved one.
-      workdir: directory of the comparison, created if needed.
-      asked: whether to stop.
-
-    Returns:
-      The summaries of the runs, in the order of ``config.compare``.
+      run: the run.
+      fitted: the result of its training.
+      workdir: directory of the run.
 
     Raises:
-      ValueError: a config cannot run, a workdir belongs to another run, or a number is
-        not finite.
+      ValueError: numbers are not finite.
     """
-    refuse_single_run(workdir)
-    config = resolve(config)
-    shared = config.teacher.workdir or str(workdir / "teacher")
-    config = config.replace(teacher=config.teacher.replace(workdir=shared))
-    runs, results = configs_by_method(config), []
-    check_comparison(runs, workdir)  # all of them, before the first one takes hours
-    for method, run_config in runs.items():
-        try:
-            results.append(train(run_config, workdir / method, asked))
-        except NotFinite as error:
-            raise ValueError(
-                f"{method}: {error}; all methods of a comparison have one config: for "
-                "another rate choose another --workdir"
-            ) from error
+    state = fitted.state
+    exports = {MODEL_FILE: sharding.gathered(student_variables(state))}
+    if state.ema:
+        exports[EMA_FILE] = sharding.gathered(ema_variables(state))
+    for name, trained in exports.items():
+        check_finite(workdir / name, trained)
     if processes.is_primary():
-        with disk_faults_named(workdir):
-            show = lambda folder, examples: (
-                figures_of(build(run_config), None, examples, folder)
-                if examples
-                else []
-            )
-            print_line(report.write_comparison(workdir, results, show))
-    return results
+        for name, trained in exports.items():
+            export_model(workdir / name, run.student._replace(variables=trained))
 
 
-def configs_by_method(config: Config) -> dict[str, Config]:
-    """Returns the config of each method that ``config.compare`` names.
+def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> dict:
+    """Computes what is drawn; returns {} if that fails.
 
-    Args:
-      config: a resolved config.
-
-    Returns:
-      Configs by method. A weight that belongs to no method is logged and dropped.
+    Several processes compute together, so there an error ends all of them.
     """
-    runs, unused = {}, set(config.weights)
-    for method in config.compare:
-        run_config = config.replace(method=method, compare=())
-        taps = make_method(run_config).taps
-        weights = {
-            name: weight
-            for name, weight in config.weights.items()
-            if name.partition("/")[0] in {"task", *taps}
-        }
-        evaluations = config.evaluations if taps else {}
-        runs[method] = run_config.replace(weights=weights, evaluations=evaluations)
-        unused -= set(weights)
-    if unused:
-        LOG.warning(
-            "weights: %s: found in no method of %s, left out",
-            *(sorted(unused), config.compare),
-        )
-    return runs
-
-
-def use_student(
-    config: Any,
-    workdir: pathlib.Path,
-    asked: Asked = never,
-    *,
-    given: Collection[str] | None = None,
-) -> dict[str, float]:
-    """Evaluates the exported student of a workdir; trains and changes nothing.
-
-    With ``config.mode`` "predict" it writes the student's predictions instead. Data,
-    task and student are those of the run, except for fields that the caller sets.
-
-    Args:
-      config: a config as recipes make it.
-      workdir: directory of a finished run.
-      asked: whether to stop.
-      given: see :func:`diffkd_jax.config.finished_run.as_trained`.
-
-    Returns:
-      The scores; {} after predictions.
-
-    Raises:
-      ValueError: the student or the record of the run does not fit.
-      FileNotFoundError: there is no student, or data are missing.
-      Stopped: a stop was requested.
-    """
-    model_file(workdir)  # raises before data are opened
-    run_config = _without_training_split(resolve(as_trained(config, workdir, given)))
-    scoring = build_scoring(run_config)
-    data, task = scoring.data, scoring.task
-    model = load_model(workdir, run_config.student.model)
-    check_finite(f"workdir: {workdir}", model.variables)
-    check_input(
-        f"workdir: {workdir}",
-        model.meta,
-        {**input_of(data.meta, data.eval_shape[-1]), "input_shape": data.eval_shape},
-        lambda: is_classifier(model),
-    )
-    if task.check is not None:
-        task.check(f"workdir: {workdir}", model.meta, data.meta)
-    variables = jax.device_put(model.variables, scoring.devices.place(model.variables))
-    if run_config.mode == "predict":
-        folder = expand(run_config.predictions or workdir / "predictions")
-        write_predictions(scoring, model, variables, folder, asked)
-        print_line(f"{run_config.name}: predictions in {folder}")
-        return {}
-    values, _ = scoring.evaluate(model, variables, asked=asked)
-    print_values("student", values)
-    return values
-
-
-def _without_training_split(config: Config) -> Config:
-    """Returns a config that needs no training split, which may be missing."""
-    data = config.data.replace(keep_empty=True)
-    if data.eval_split != "holdout":
-        data = data.replace(train_split=data.eval_split)
-    if data.canvas:  # every image of the evaluation fits on it
-        data = data.replace(train_size=data.canvas, train_resize=())
-    return config.replace(data=data)
-
-
-def dry_run(config: Any) -> str:
-    """Prints and returns the tables of taps and sizes; uses no workdir.
-
-    Data are not needed unless ``data.path`` is set: without them, sizes and classes are
-    those that the config states.
-
-    Args:
-      config: a config as recipes make it, or a resolved one.
-
-    Returns:
-      The printed text.
-
-    Raises:
-      FileNotFoundError: ``data.path`` is set and data are missing.
-    """
-    config = resolve(config)
-    runs = configs_by_method(config) if config.compare else {config.method: config}
-    texts, data = [], None
-    for run_config in runs.values():
-        try:
-            run = build(run_config, data)
-        except FileNotFoundError as error:
-            if config.data.path:  # the user's path is wrong
-                raise
-            LOG.warning("the data are not looked at: %s", error)
-            run = build(run_config, stand_in(config.data))
-        check_start(run)
-        check_teacher_source(run)
-        texts.append(summary.describe_run(run))
-        data = run.data
-    text = "\n\n".join(texts)
-    print_line(text)
-    return text
+    if jax.process_count() > 1:
+        return compute(*arguments)
+    return attempt(name, compute, *arguments) or {}

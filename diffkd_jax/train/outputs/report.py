@@ -1,7 +1,6 @@
 """Writes the report of a run: plots, and one HTML page that needs no network."""
 
 import base64
-import functools
 import html
 import json
 import pathlib
@@ -9,18 +8,15 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from ...core.distill import refine
-from ...core.step import TrainState
-from ...core.taps import Tap, lookup
 from ...io.best_effort import noting
 from ...io.drawing import draw_files
-from ..run import Run, student_variables
+from ...tasks import Evidence, Task
+from ...tasks.task import Meta
 from ..workdir.directory import read_json_object, write_whole
 from . import plots
-from .examples import first_examples, jit_once, merge_examples
+from .examples import merge_examples
 from .metrics import read_rows
 from .summary import text_table
 
@@ -63,77 +59,6 @@ def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, flo
         }
         for row in rows_with(workdir, f"eval/{headline}")
     }
-
-
-def denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
-    """Computes how each tap that denoises changes features, in two components.
-
-    It uses the first examples of the evaluation split, averaged over space. The plane
-    is spanned by the first principal components of the teacher's features.
-
-    Args:
-      run: a finished run.
-      state: its last state.
-
-    Returns:
-      By tap the points that :func:`plots.trajectory` draws.
-    """
-    if run.teacher is None:
-        return {}
-    image = {
-        "image": run.data.normalise(first_examples(run, MOST_EXAMPLES_DRAWN))["image"]
-    }
-    if not len(image["image"]):
-        return {}
-    compiled, key = jit_once(run.devices), jax.random.key(state.seed)
-    sides = (
-        (run.student.infer, student_variables(state), "student"),
-        (run.teacher.infer, run.teacher_variables, "teacher"),
-    )
-
-    def block(name: str, tap: Tap, outputs: Sequence) -> tuple:
-        owner = tap.share or name
-        return (
-            functools.partial(refine, tap),
-            state.params["distiller"][owner],
-            state.model_state["distiller"][owner],
-            key,
-            *outputs,
-        )
-
-    shapes = [jax.eval_shape(infer, variables, image) for infer, variables, _ in sides]
-    taps = {}
-    for name, tap in run.method.taps.items():
-        pair = lookup(shapes[0], tap.student), lookup(shapes[1], tap.teacher)
-        if jax.eval_shape(*block(name, tap, pair))[1]:  # it denoises
-            taps[name] = tap
-    if not taps:
-        return {}
-    outputs = []
-    for infer, variables, side in sides:
-        tapped = lambda v, b, infer=infer, side=side: {
-            name: lookup(infer(v, b), getattr(tap, side)) for name, tap in taps.items()
-        }
-        outputs.append(compiled(tapped)(variables, image))
-    points = {}
-    for name, tap in taps.items():
-        function, *arguments = block(name, tap, [tapped[name] for tapped in outputs])
-        refined, sown = compiled(function)(*arguments)
-        refined, steps = jax.tree.map(
-            lambda x: np.asarray(x, float), (refined, sown[0])
-        )
-        teacher = np.nan_to_num(_pool(refined.teacher))
-        centre = teacher.mean(0)
-        _, _, axes = np.linalg.svd(teacher - centre, full_matrices=False)
-        # One example, or one channel, spans no plane: the second component is 0.
-        axes = np.concatenate([axes, np.zeros((1, axes.shape[1]))])[:2]
-        project = lambda x, c=centre, a=axes: (_pool(x) - c) @ a.T
-        points[name] = {
-            "teacher": project(refined.teacher),
-            "denoised": project(refined.student),
-            "steps": np.stack([project(step) for step in steps]),
-        }
-    return points
 
 
 def write_run(
@@ -183,6 +108,33 @@ def write_run(
         _config(workdir),
     ]
     _page(workdir / "report.html", f"{result['name']}: {result['method']}", body)
+
+
+def draw_task_figures(
+    task: Task,
+    meta: Meta,
+    evidence: Evidence | None,
+    examples: Mapping,
+    folder: pathlib.Path,
+) -> list[pathlib.Path]:
+    """Draws the task's figures of evidence and of examples.
+
+    Args:
+      task: the task.
+      meta: description of the data.
+      evidence: evidence of the last evaluation; None to draw nothing of it.
+      examples: examples with predictions; empty to draw none.
+      folder: directory of the figures.
+
+    Returns:
+      The files written.
+    """
+    files: list[pathlib.Path] = []
+    if evidence is not None and task.draw is not None:
+        files += draw_files("draw of the task", task.draw, folder, evidence, meta)
+    if examples and task.show is not None:
+        files += draw_files("show of the task", task.show, folder, examples, meta)
+    return files
 
 
 def write_comparison(
@@ -246,11 +198,6 @@ def _plot(
         return [folder / f"{name}.png"]
 
     return draw_files(f"plot {name}", drawn)
-
-
-def _pool(x: np.ndarray) -> np.ndarray:
-    """Returns the spatial means of maps; other features stay unchanged."""
-    return x.mean((1, 2)) if x.ndim == 4 else x
 
 
 def _cell(value: Any) -> str:

@@ -15,6 +15,7 @@ import pytest
 from diffkd_jax.train import commands as runs
 from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.outputs import report
+from diffkd_jax.train.use_student import use_student
 from diffkd_jax.train.workdir import directory
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
@@ -227,7 +228,7 @@ def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
     def fails(*given):
         raise MemoryError("of 256 images at once")
 
-    monkeypatch.setattr(report, "denoising", fails)
+    monkeypatch.setattr(runs, "trace_denoising", fails)
     monkeypatch.setattr(runs, "predict_examples", fails)
     assert runs.train(config, tmp_path)["steps"] == 2
     page = is_finished(tmp_path)
@@ -239,6 +240,6 @@ def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
 def test_a_stop_of_the_other_modes_has_its_number(mode, finished):
     config = tiny_config(mode=mode)
     with pytest.raises(Stopped) as stopped:
-        runs.use_student(config, finished, lambda: signal.SIGUSR1)
+        use_student(config, finished, lambda: signal.SIGUSR1)
     assert stopped.value.exit_code == 128 + signal.SIGUSR1
     assert not (finished / "predictions").exists()
