@@ -56,7 +56,7 @@ def run(
     from .config.machine import Distributed
     from .config.resolve import check_section, resolve
     from .train.cluster.devices import check_devices, own_settings
-    from .train.cluster.processes import start_processes
+    from .train.cluster.joining import start_processes
 
     if "://" in workdir:
         # pathlib would make a local directory of that name.
@@ -78,7 +78,7 @@ def _run(
     config: Any, workdir: str, signals: bool, given: Collection[str] | None
 ) -> None:
     """Runs the command on devices that are there, in all processes."""
-    from .train.cluster.processes import ending_together
+    from .train.cluster.heartbeats import ending_together
     from .train.cluster.signals import never, on_signals
     from .train.commands import train
     from .train.compare import compare

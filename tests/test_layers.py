@@ -37,9 +37,10 @@ def imports(file):
 TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
 # What belongs to a task alone, as texts and attributes.
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
-READS_A_CONFIG = {"build.py", "check.py", "commands.py", "components.py"} | {
-    *("claim.py", "evaluate.py", "identity.py", "plan.py", "preflight.py"),
-    "teacher.py",
+READS_A_CONFIG = {
+    *("build.py", "check.py", "claim.py", "commands.py", "compare.py", "components.py"),
+    *("dry_run.py", "evaluate.py", "identity.py", "plan.py", "teacher.py"),
+    "use_student.py",
 }
 
 

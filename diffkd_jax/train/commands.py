@@ -39,12 +39,12 @@ from .workdir.claim import claim_workdir
 from .workdir.directory import (
     REPORT,
     SUMMARY,
-    locked,
     read_summary,
     write_json,
 )
 from .workdir.disk_errors import disk_faults_named, moving_named
 from .workdir.identity import record_divergence, record_teacher
+from .workdir.lock import locked
 
 LOG = logging.getLogger(__name__)
 

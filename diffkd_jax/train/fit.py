@@ -1,31 +1,34 @@
 """Runs the training loop: restore, then step, log, evaluate and save until it stops."""
 
 import contextlib
-import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
-from jaxtyping import PyTree
 
 from ..core.step import TrainState
-from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
 from .batches import training_batches
-from .cluster import processes, sharding
 from .cluster.signals import Asked, Stalled, Stopped, never, stop_here
-from .finite import Finite, log_first_step
+from .finite import Finite
+from .loop import (
+    Loop,
+    advance,
+    evaluate_if_due,
+    evaluate_student,
+    log_if_due,
+    save_if_due,
+    stop,
+)
 from .outputs import report
-from .outputs.metrics import Progress, Writer, print_line, print_values
-from .run import Run, ema_variables, student_variables
+from .outputs.metrics import Progress, Writer, print_line
+from .run import Run
 from .stalling import Stalling
 from .workdir import checkpoint
-
-LOOK_EVERY = 100  # the clock is read at least once in so many steps
+from .workdir.checkpoint_manager import open_checkpoints
 
 
 class Fitted(NamedTuple):
@@ -42,33 +45,6 @@ class Fitted(NamedTuple):
     history: list[dict[str, float]]
     evidence: Evidence
     images_per_second: float
-
-
-@dataclasses.dataclass
-class _Loop:
-    """The variables of a training loop, which its functions read and replace."""
-
-    run: Run
-    workdir: pathlib.Path
-    events: Callable[[str, int], None]
-    asked: Asked
-    teacher_variables: PyTree
-    checkpoints: ocp.CheckpointManager
-    batches: Any
-    writer: Writer
-    finite: Finite
-    stalling: Stalling
-    progress: Progress
-    learning_rate: Callable
-    state: TrainState
-    step: int  # number of updates
-    saved_step: int  # that of the last checkpoint
-    saved_at: float  # its time on the monotonic clock, in seconds
-    history: dict[int, dict[str, float]]  # scores by step
-    pending: list[Any]  # steps with their metrics that are not in the log yet
-    evidence: Evidence | None = None  # of the student's last evaluation
-    compiled: set[bool] = dataclasses.field(default_factory=set)  # see `_update`
-    unreadable: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 def ignore_event(event: str, step: int) -> None:
@@ -118,19 +94,19 @@ def fit(
         try:
             stop_here(asked)
             if loop.step:  # an earlier call may have stopped before this evaluation
-                _evaluate_if_due(loop)
+                evaluate_if_due(loop)
             while loop.step < total_steps:
-                _advance(loop)
-                _log_if_due(loop)
+                advance(loop)
+                log_if_due(loop)
                 stop_here(asked)
-                _evaluate_if_due(loop)
-                _save_if_due(loop)
+                evaluate_if_due(loop)
+                save_if_due(loop)
             if loop.evidence is None:  # resumed after the last evaluation
                 _, loop.evidence = evaluate_student(
                     run, loop.state, total_steps, None, asked
                 )
         except (Stopped, Stalled) as end:
-            _stop(loop, end)
+            stop(loop, end)
         loop.checkpoints.wait_until_finished()
         rate = loop.progress.images_per_second(total_steps)
     assert loop.evidence is not None  # for mypy
@@ -146,26 +122,24 @@ def _restored(
     batches: Callable[[Run, int, Asked], Generator],
     events: Callable[[str, int], None],
     asked: Asked,
-) -> Iterator[_Loop]:
+) -> Iterator[Loop]:
     """Yields the loop at the last checkpoint, or at a fresh state; closes its files."""
     plan, history = run.plan, dict[int, dict[str, float]]()
     teacher_variables, state = run.teacher_variables, run.init()
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            checkpoint.manager(workdir, run.task, history)
-        )
+        checkpoints = stack.enter_context(open_checkpoints(workdir, run.task, history))
         restored = checkpoint.restore(checkpoints, state)
         state = start(state) if restored is None else restored
         step = int(state.step)
         if step:
             print_line(f"{run.config.name}: resuming at step {step}")
-        pending = checkpoint.pending(checkpoints, step) if step else []
+        pending = checkpoint.read_pending(checkpoints, step) if step else []
         generator = stack.enter_context(closing(batches(run, step, asked)))
         writer = stack.enter_context(closing(Writer(workdir, step)))
         # The first process may not have cut off later rows yet.
         logged = report.evaluations(workdir, run.task.headline)
         history |= {at: scores for at, scores in logged.items() if at <= step}
-        yield _Loop(
+        yield Loop(
             run=run,
             workdir=workdir,
             events=events,
@@ -186,150 +160,3 @@ def _restored(
             history=history,
             pending=list(pending),
         )
-
-
-def _advance(loop: _Loop) -> None:
-    """Makes one step."""
-    run, plan = loop.run, loop.run.plan
-    batch = next(loop.batches)
-    note_skipped(
-        batch.pop("skipped"), loop.unreadable, run.data.train, plan.max_unreadable
-    )
-    distill = not (run.method.taps and loop.step % plan.distill_every)
-    called_at = time.monotonic()
-    batch = sharding.put_batch(batch, run.devices.mesh)
-    loop.state, metrics = run.step(loop.state, loop.teacher_variables, batch, distill)
-    loop.step += 1
-    if distill not in loop.compiled:
-        # The rate of images does not count compilation.
-        jax.block_until_ready(metrics)
-        if loop.step == 1 and processes.is_primary():
-            log_first_step(_numbers(metrics), run.method.taps)
-        if loop.compiled:
-            loop.progress.leave_out(time.monotonic() - called_at)
-        else:
-            loop.progress = Progress(
-                run.title, loop.step, plan.total_steps, plan.batch_size
-            )
-        loop.compiled.add(distill)
-    loop.pending.append((loop.step, metrics))
-    # Dispatch is one step ahead of the device: the batch of the next step is copied
-    # while this one computes. Without a bound, batches would pile up. Fetching the
-    # metrics of the previous step sets the bound.
-    loop.pending[-2:-1] = jax.device_get(loop.pending[-2:-1])
-
-
-def _log_if_due(loop: _Loop) -> None:
-    """Logs the steps since the last log, also before each evaluation.
-
-    It raises NotFinite if one of them is not finite, so that no broken step is saved.
-    """
-    step, plan, finite = loop.step, loop.run.plan, loop.finite
-    if not plan.is_due(step, plan.eval_every) and step % plan.log_every:
-        return
-    loop.events("log", step)
-    values = finite.logged(loop.pending)
-    # The optimizer does not count skipped updates.
-    values["learning_rate"] = loop.learning_rate(step - 1 - finite.skipped)
-    values["unreadable"] = len(loop.unreadable)
-    values["images_per_second"] = loop.progress.images_per_second(step)
-    loop.writer.write(step, values)
-    loop.progress.show(step, values)
-    loop.stalling.look_at_losses(values)
-    loop.pending = []
-
-
-def _evaluate_if_due(loop: _Loop) -> None:
-    """Runs the evaluations that are due and not logged yet."""
-    run, plan, step, state = loop.run, loop.run.plan, loop.step, loop.state
-    # The first process decides, because the others may see a file later.
-    is_missing = lambda is_logged: processes.as_first(not is_logged)
-    for name, evaluation in run.evaluations.items():
-        if plan.is_due(step, evaluation.every) and is_missing(
-            loop.writer.holds(step, f"eval/{name}/")
-        ):
-            scores = evaluation.evaluate(
-                student_variables(state), loop.teacher_variables, asked=loop.asked
-            )
-            loop.writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
-            print_values(f"{run.title}  {name}", scores)
-    if plan.is_due(step, plan.eval_every) and is_missing(step in loop.history):
-        loop.events("evaluate", step)
-        loop.history[step], loop.evidence = evaluate_student(
-            run, state, step, loop.writer, loop.asked
-        )
-        loop.stalling.look_at_scores(loop.history, loop.evidence)
-
-
-def _save_if_due(loop: _Loop) -> None:
-    """Saves a checkpoint after each evaluation, and if the last one is too old."""
-    step, plan = loop.step, loop.run.plan
-    is_due = plan.is_due(step, plan.eval_every)
-    if not is_due and plan.save_every and not step % min(plan.log_every, LOOK_EVERY):
-        # All processes go by the clock of the first one.
-        age = time.monotonic() - loop.saved_at
-        is_due = bool(processes.as_first(age >= plan.save_every))
-    if is_due:
-        loop.events("save", step)
-        _save(loop)
-
-
-def _save(loop: _Loop) -> None:
-    """Starts to save the state, its scores and the metrics that are not logged yet."""
-    rows, step = loop.finite.rows(loop.pending), loop.step
-    scores = loop.history.get(step, {})
-    checkpoint.save_checkpoint(loop.checkpoints, step, loop.state, scores, rows)
-    loop.saved_step, loop.saved_at = step, time.monotonic()
-
-
-def _stop(loop: _Loop, end: Stopped | Stalled) -> None:
-    """Saves the state if it is not saved, and raises the reason of the stop."""
-    # A save needs all processes, and only this one has stalled.
-    if isinstance(end, Stalled) and jax.process_count() > 1:
-        raise end
-    if loop.step > loop.saved_step:
-        _save(loop)
-    loop.checkpoints.wait_until_finished()
-    if isinstance(end, Stalled):
-        raise end
-    saving = f"saved in {loop.workdir}" if loop.step else "nothing to save"
-    raise Stopped(
-        f"{loop.run.title}: stopped at step {loop.step} of "
-        f"{loop.run.plan.total_steps}, {saving}; the same command goes on",
-        end.number,
-    ) from None
-
-
-def evaluate_student(
-    run: Run,
-    state: TrainState,
-    step: int,
-    writer: Writer | None,
-    asked: Asked = never,
-) -> tuple[dict[str, float], Evidence]:
-    """Evaluates the student and, if the state has one, its moving average.
-
-    Args:
-      run: the run.
-      state: the state after ``step`` updates.
-      step: number of updates.
-      writer: writes and prints the scores; None to do neither.
-      asked: whether to stop.
-
-    Returns:
-      The scores, those of the moving average with the prefix ``ema_``; and the evidence
-      of the student.
-    """
-    values, evidence = run.evaluate(run.student, student_variables(state), asked=asked)
-    if state.ema:
-        average, _ = run.evaluate(run.student, ema_variables(state), asked=asked)
-        values |= {f"ema_{name}": value for name, value in average.items()}
-    if writer is not None:
-        writer.write(step, {f"eval/{k}": v for k, v in values.items()})
-        print_values(f"{run.title}  epoch {step / run.plan.steps_per_epoch:g}", values)
-    return values, evidence
-
-
-def _numbers(metrics: Any) -> dict[str, float]:
-    """Returns the scalars among metrics as numbers."""
-    return {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..config.sections import Config
 from .build import build
-from .cluster import sharding
+from .check import check_batch
 from .cluster.processes import as_first
 from .initial_state import check_initial_weights
 from .memory import check_memory
@@ -68,7 +68,7 @@ def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
       FileNotFoundError: there are no such weights.
     """
     config, mesh = run.config, run.devices.mesh
-    sharding.check_batch(run.plan.batch_size, config.train.norm_group_size, mesh)
+    check_batch(run.plan.batch_size, config.train.norm_group_size, mesh)
     check_memory(run)
     # The first process decides, because the others may see a new file later.
     if workdir is None or not as_first(has_checkpoints(workdir)):

@@ -30,7 +30,7 @@ from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.finite import Finite
 from diffkd_jax.train.outputs.metrics import Progress, Writer
-from diffkd_jax.train.workdir import checkpoint
+from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 
 METHODS = flags.DEFINE_list("methods", ["none", "diffkd"], "Timed one by one.")
 STEPS = flags.DEFINE_integer("steps", 100, "Timed steps of a round.")
@@ -110,7 +110,7 @@ def parts(run, folder):
     # Each is fetched once, for an array keeps what it was fetched as.
     several = iter([jax.block_until_ready(copied(metrics)) for _ in range(TIMES)])
     pending = [(step, jax.device_get(metrics)) for step in range(log_every)]
-    manager = checkpoint.manager(folder, run.task, {})
+    manager = open_checkpoints(folder, run.task, {})
     finite = Finite(manager, folder, run.plan.max_skipped, 0)
     writer = Writer(folder, 0)
     rate = jax.jit(run.plan.schedule)

@@ -156,12 +156,13 @@ def damaged_checkpoints(place, undisturbed, rng, seconds):
 
     from diffkd_jax.train.build import build
     from diffkd_jax.train.workdir import checkpoint
+    from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 
     run, workdir = build(get_config()), place / "run"
     state = run.init()
 
     def restored():
-        with checkpoint.manager(workdir, run.task) as checkpoints:
+        with open_checkpoints(workdir, run.task) as checkpoints:
             found = checkpoint.restore(checkpoints, state)
         return int(found.step), checkpoint.checksum(found)
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
-from diffkd_jax.train import commands, fit
+from diffkd_jax.train import commands, fit, loop
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
 from diffkd_jax.train.teacher import load_teacher
@@ -144,13 +144,13 @@ def test_a_damaged_checkpoint_falls_back(finished, tmp_path, capsys):
 
 def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path, monkeypatch):
     config = tiny_config(method="none", **{"train.epochs": 5.0})
-    values, original = iter([0.1, 0.5, 0.2, 0.3, 0.4]), fit.evaluate_student
+    values, original = iter([0.1, 0.5, 0.2, 0.3, 0.4]), loop.evaluate_student
 
     def evaluate(*arguments):
         scores, seen = original(*arguments)
         return scores | {"top1": next(values)}, seen
 
-    monkeypatch.setattr(fit, "evaluate_student", evaluate)
+    monkeypatch.setattr(loop, "evaluate_student", evaluate)
     main.run(config, str(tmp_path))
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [8, 16, 20]

@@ -1,7 +1,6 @@
 """Makes the mesh, places arrays on it, and compiles functions for it."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -160,43 +159,6 @@ def gathered(tree: PyTree) -> PyTree:
         return jax.device_get(x)
 
     return jax.tree.map(gather, tree)
-
-
-def check_batch(size: int, group: int, mesh: Mesh) -> None:
-    """Checks whether the devices can share a batch.
-
-    It logs a warning if the examples of a batch norm's group are on several devices.
-
-    Args:
-      size: ``data.batch_size``, over all processes.
-      group: ``train.norm_group_size``, 0 for the whole batch.
-      mesh: the devices.
-
-    Raises:
-      ValueError: the devices cannot share the batch equally.
-
-    >>> check_batch(8, 0, make_mesh(1))
-    """
-    processes = jax.process_count()
-    counts = Counter(device.process_index for device in mesh.devices.flat)
-    if len(counts) < processes or len(set(counts.values())) > 1:
-        raise ValueError(
-            f"num_devices: found {mesh.size}, of {processes} processes "
-            f"{sorted(counts.values())}, expected as many of each"
-        )
-    if size % mesh.size:
-        raise ValueError(
-            f"data.batch_size: found {size}, expected a multiple of the {mesh.size} "
-            f"devices of {processes} processes, or other num_devices"
-        )
-    share = size // mesh.size
-    if mesh.size > 1 and share % (group or size):
-        LOG.warning(
-            "train.norm_group_size: %d examples on %d devices of %d each: every batch "
-            "norm waits for all devices (R34 to R18: 349 exchanges a step instead of "
-            "5); %d keeps groups on a device",
-            *(group or size, mesh.size, share, share),
-        )
 
 
 def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:

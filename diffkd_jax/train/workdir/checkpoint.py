@@ -11,9 +11,7 @@ import logging
 import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import jax
 import numpy as np
@@ -22,16 +20,11 @@ from jaxtyping import PyTree
 
 from ... import __version__
 from ...io import valid_json
-from ...tasks import Task
 from ..cluster import processes, sharding
 from . import state_shapes
-from .directory import read_json_object
+from .checkpoint_manager import move_aside, read_meta
 
 LOG = logging.getLogger(__name__)
-NEWEST = 2  # the newest checkpoint, and one to fall back to
-# Orbax writes both files at the end of a save.
-COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
-NO_HISTORY: Mapping[int, Mapping] = MappingProxyType({})
 # Faults of the machine, which say nothing about the file.
 MACHINE = (MemoryError, jax.errors.JaxRuntimeError)
 # More such faults: texts of the operating system, which every library includes in its
@@ -40,79 +33,6 @@ NOT_DAMAGE = [
     os.strerror(code)
     for code in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EPERM, errno.ESTALE)
 ]
-
-
-class _KeepBestAndNewest:
-    """A policy for Orbax that keeps the newest checkpoints and the best one."""
-
-    def __init__(self, directory: pathlib.Path, task: Task, history: Mapping) -> None:
-        self.directory, self.task, self.history = directory, task, history
-
-    def should_preserve(
-        self, checkpoints: Sequence[Any], *, context: Any
-    ) -> Sequence[bool]:
-        """Returns, for each checkpoint in the order of steps, whether it is kept."""
-        del context
-        scores = [self.task.goodness(self._metrics(info)) for info in checkpoints]
-        # On equal scores keep the newest checkpoint; otherwise a run that makes no
-        # progress would keep all of them.
-        best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
-        first = len(checkpoints) - NEWEST
-        return [i >= first or i == best for i in range(len(scores))]
-
-    def _metrics(self, info: Any) -> Mapping[str, Any]:
-        """Returns the scores of a checkpoint, {} if they are not known."""
-        if info.step in self.history:  # the step may be evaluated after it was saved
-            return self.history[info.step]
-        if info.metrics:
-            return info.metrics
-        try:
-            return _read_meta(self.directory / str(info.step))["scores"]
-        except (ValueError, OSError):
-            return {}  # restoring reports the damage
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, except that :mod:`..cluster.signals` handles preemption."""
-
-    def reached_preemption(self, step: int) -> bool:
-        """Returns False: Orbax never asks JAX for preemption itself."""
-        # JAX has one counter of these questions for all callers. Orbax would set it
-        # back to the step, and a notice that arrives then would wait for a count that
-        # has passed.
-        del step
-        return False
-
-
-def manager(
-    workdir: pathlib.Path, task: Task, history: Mapping[int, Mapping] = NO_HISTORY
-) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a run; moves those that were never finished aside.
-
-    It keeps the newest two checkpoints, and the best one by the task's headline.
-
-    Args:
-      workdir: directory of the run.
-      task: the task.
-      history: scores by step. The manager reads it at each save, so later entries
-        count.
-
-    Returns:
-      Orbax's checkpoint manager. Close it at the end.
-    """
-    directory = workdir.resolve() / "checkpoints"
-    if processes.is_primary():
-        for step in sorted(directory.glob("*")):
-            if step.name.isdigit() and not all((step / n).exists() for n in COMMITTED):
-                _move_aside(step, "it was not finished")
-    processes.wait_for_all("unfinished checkpoints are aside")
-    return _Manager(
-        directory,
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=_KeepBestAndNewest(directory, task, history),
-            enable_async_checkpointing=True,
-        ),
-    )
 
 
 def save_checkpoint(
@@ -125,7 +45,8 @@ def save_checkpoint(
     """Starts to write a state; returns before it is on disk.
 
     Args:
-      checkpoints: from :func:`manager`.
+      checkpoints: from
+        :func:`diffkd_jax.train.workdir.checkpoint_manager.open_checkpoints`.
       step: number of updates done.
       state: the state on the devices.
       scores: the student's scores by name; {} if it was not evaluated.
@@ -159,7 +80,8 @@ def restore(checkpoints: ocp.CheckpointManager, state: PyTree) -> PyTree | None:
     The later ones are damaged.
 
     Args:
-      checkpoints: from :func:`manager`.
+      checkpoints: from
+        :func:`diffkd_jax.train.workdir.checkpoint_manager.open_checkpoints`.
       state: a state of the wanted structure and sharding.
 
     Returns:
@@ -179,7 +101,7 @@ def restore(checkpoints: ocp.CheckpointManager, state: PyTree) -> PyTree | None:
         if damaged:
             if processes.is_primary():
                 for other in damaged:
-                    _move_aside(directory / str(other), "it is damaged")
+                    move_aside(directory / str(other), "it is damaged")
             processes.wait_for_all("damaged checkpoints are aside")
             # Otherwise the manager would refuse to save steps up to the damaged ones.
             checkpoints.reload()
@@ -199,7 +121,7 @@ def _restore(
     directory = pathlib.Path(checkpoints.directory) / str(step)
     restored, stored_shapes = None, {}
     try:
-        meta = _read_meta(directory)
+        meta = read_meta(directory)
         stored_shapes = state_shapes.shapes_on_disk(directory)
     except MACHINE:
         raise
@@ -234,11 +156,14 @@ def _restore(
     return restored if processes.everywhere(restored is not None) else None
 
 
-def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Mapping]]:
+def read_pending(
+    checkpoints: ocp.CheckpointManager, step: int
+) -> list[tuple[int, Mapping]]:
     """Returns the metrics that were not yet logged when a checkpoint was saved.
 
     Args:
-      checkpoints: from :func:`manager`.
+      checkpoints: from
+        :func:`diffkd_jax.train.workdir.checkpoint_manager.open_checkpoints`.
       step: step of the checkpoint.
 
     Returns:
@@ -248,7 +173,7 @@ def pending(checkpoints: ocp.CheckpointManager, step: int) -> list[tuple[int, Ma
     try:
         return [
             (int(i), {k: np.asarray(v, np.float32) for k, v in row.items()})
-            for i, row in _read_meta(directory).get("pending", [])
+            for i, row in read_meta(directory).get("pending", [])
         ]
     except (AttributeError, TypeError, ValueError) as error:
         LOG.warning("%s: metrics to be logged are left out: %s", directory, error)
@@ -274,34 +199,6 @@ def checksum(tree: PyTree) -> int:
         array = np.ascontiguousarray(sharding.gathered(leaf))
         value = zlib.crc32(array.view(np.uint8).data, value)
     return value
-
-
-def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
-    """Reads the item ``meta`` of a checkpoint.
-
-    Raises:
-      ValueError: it holds something else.
-      OSError: it cannot be read.
-    """
-    meta = read_json_object(directory / "meta/metadata")
-    scores = meta.get("scores")
-    if not isinstance(scores, dict):
-        raise ValueError(f"{directory}: found scores {scores!r}, expected an object")
-    if type(meta.get("checksum")) is not int or not all(
-        isinstance(value, int | float | None) for value in scores.values()
-    ):
-        raise ValueError(f"{directory}: found no checksum and scores, expected them")
-    return meta
-
-
-def _move_aside(step: pathlib.Path, why: str) -> None:
-    """Moves a checkpoint to ``damaged/<step>`` of the workdir; deletes nothing."""
-    folder = step.parents[1] / "damaged"
-    folder.mkdir(exist_ok=True)
-    names = (f"{step.name}{f'-{i}' if i else ''}" for i in range(1000))
-    target = next(folder / name for name in names if not (folder / name).exists())
-    step.rename(target)
-    LOG.warning("checkpoint %s moved to %s: %s", step, target, why)
 
 
 def _note_damage(step: int, error: Exception) -> None:

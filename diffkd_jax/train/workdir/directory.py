@@ -1,96 +1,21 @@
-"""Locks the directory of a run, and reads and writes its files."""
+"""Looks at the directory of a run, and reads and writes its files."""
 
-import contextlib
-import errno
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
-
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ...io import valid_json
 from ...weights.file_kinds import SAFETENSORS, find_kind
 from ...weights.output_files import EMA_FILE, MODEL_FILE, appearing
 from ...weights.weights import is_ours, open_weights
-from ..cluster.processes import as_first, everywhere, is_primary
+from ..cluster.processes import as_first
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
 RECORD, ROWS = "config.json", "metrics.jsonl"
 FOLDERS = ("checkpoints", "events", "plots")
 RECORD_SECTIONS = {"data", "student", "train"}  # sections in every record of a run
-LOCK, SOFT_LOCK = "lock", "lock.soft"
-# Errors of file systems without locks, such as some NFS, FUSE and cluster ones.
-NO_LOCKS = {
-    getattr(errno, name)
-    for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
-    if hasattr(errno, name)
-}
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a workdir; creates it if needed.
-
-    If a process dies, its lock is free. If the file system has no locks, a file that
-    names the process serves as the lock.
-
-    Args:
-      workdir: directory of the run.
-
-    Yields:
-      Nothing; the lock is held in the context.
-
-    Raises:
-      OSError: another run uses the workdir, or it cannot be created or written to.
-    """
-    lock: BaseFileLock | None = None
-    problem, advice = "", "choose another --workdir"
-    if is_primary():
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            lock = _lock(workdir)
-        except Timeout as error:
-            problem = "is in use by another run, expected one at a time"
-            if pathlib.Path(error.lock_file).name == SOFT_LOCK:
-                advice = (
-                    f"if none runs, on any host, remove its {SOFT_LOCK}; else {advice}"
-                )
-        except OSError as error:
-            problem = f"found {error}, expected a directory to write to and to lock"
-    # All processes stop; otherwise the others would wait for the first one.
-    if not everywhere(not problem):
-        reason = problem or "is in use or cannot be written to"
-        raise OSError(f"workdir: {workdir}: {reason}; {advice}")
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _lock(workdir: pathlib.Path) -> BaseFileLock:
-    """Acquires the lock of a workdir and returns it.
-
-    Raises:
-      Timeout: another process holds it.
-      OSError: its file cannot be created.
-    """
-    lock: BaseFileLock = FileLock(workdir / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        LOG.info(
-            "%s: its file system has no locks (%s): the file %s serves as one",
-            *(workdir, error.strerror, SOFT_LOCK),
-        )
-        lock = SoftFileLock(workdir / SOFT_LOCK)
-        lock.acquire(timeout=0)
-    return lock
 
 
 def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:

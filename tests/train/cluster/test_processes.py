@@ -13,9 +13,9 @@ import pytest
 from diffkd_jax.config.machine import Distributed
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train.build import build
-from diffkd_jax.train.cluster import processes
+from diffkd_jax.train.cluster import joining
 from diffkd_jax.train.outputs.metrics import read_rows
-from diffkd_jax.train.workdir.checkpoint import manager
+from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 from diffkd_jax.weights.files import load_model
 from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
@@ -159,7 +159,7 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
     assert [process.returncode for process in running] == codes, err
     step = int(out.split("stopped at step ")[1].split()[0])
     config = tiny_config(**LONG)
-    with manager(tmp_path, build(config).task) as checkpoints:
+    with open_checkpoints(tmp_path, build(config).task) as checkpoints:
         assert checkpoints.latest_step() == step
     alone = started(1, 8, LONG, tmp_path)[-1]
     wait_for(alone, f"resuming at step {step}")
@@ -240,14 +240,14 @@ def test_the_config_goes_before_the_environment():
         "process_id": 3,
         "local_device_ids": [0, 1],
     }
-    assert processes.read_arguments(options(), environment) == expected
+    assert joining.read_arguments(options(), environment) == expected
     own = options(coordinator="here:2", process_id=0, local_devices=(5,))
-    assert processes.read_arguments(own, environment) == expected | {
+    assert joining.read_arguments(own, environment) == expected | {
         "coordinator_address": "here:2",
         "process_id": 0,
         "local_device_ids": [5],
     }
-    assert processes.read_arguments(options(), {}) == {}
+    assert joining.read_arguments(options(), {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_config_goes_before_the_environment():
 )
 def test_what_is_missing_is_named(fields, environment, message):
     with pytest.raises(ValueError, match=rf"^distributed\..*{message}"):
-        processes.read_arguments(options(**fields), environment)
+        joining.read_arguments(options(**fields), environment)
 
 
 SLURM = {
@@ -308,7 +308,7 @@ def test_one_process_a_host_has_all_its_devices(cluster, alone, monkeypatch):
     )
     note = lambda name, value: found.setdefault(name, value)
     monkeypatch.setattr(jax.config, "update", note)
-    processes.start_processes(options(enabled=True), environment)
+    joining.start_processes(options(enabled=True), environment)
     address, count, index, _ = found["joined"]
     assert address.startswith(("node001:", "10.96.0.1:"))
     assert (count, index) == (int(environment.get("SLURM_NTASKS", 2)), 1)

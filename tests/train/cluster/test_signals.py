@@ -26,7 +26,7 @@ from diffkd_jax.train.cluster.signals import (
 )
 from diffkd_jax.train.fit import fit
 from diffkd_jax.train.outputs.metrics import read_rows
-from diffkd_jax.train.workdir.checkpoint import manager
+from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 from tests.helpers import own_code
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
@@ -105,7 +105,7 @@ def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_pa
     chex.assert_trees_all_equal(fitted.state, whole[0].state)
     history = dict(zip((4, 8), fitted.history, strict=True))
     best = max((4, 8), key=lambda at: (history[at]["top1"], at))
-    with manager(tmp_path, run.task) as checkpoints:
+    with open_checkpoints(tmp_path, run.task) as checkpoints:
         assert set(checkpoints.all_steps()) == {6, 8, best}
 
 
@@ -188,7 +188,7 @@ def test_a_command_saves_and_ends_well(number, tmp_path, finished):
     assert "stopped at step " in last
     step = int(last.split("stopped at step ")[1].split()[0])
     run = build(tiny_config(**fields))
-    with manager(tmp_path, run.task) as checkpoints:
+    with open_checkpoints(tmp_path, run.task) as checkpoints:
         assert checkpoints.latest_step() == step
 
 
@@ -233,7 +233,7 @@ def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
     try:
         with pytest.raises(Stalled, match=r"data\.stalled_seconds: found no batch in"):
             main.run(config, str(tmp_path / "a"))
-        with manager(tmp_path / "a", build(config).task) as checkpoints:
+        with open_checkpoints(tmp_path / "a", build(config).task) as checkpoints:
             done = checkpoints.latest_step()
         assert done == read_rows(tmp_path / "a/metrics.jsonl")[-1]["step"] > 0
         log = tmp_path / "b/metrics.jsonl"

@@ -16,7 +16,7 @@ from diffkd_jax.train import commands as runs
 from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.outputs import report
 from diffkd_jax.train.use_student import use_student
-from diffkd_jax.train.workdir import directory
+from diffkd_jax.train.workdir import directory, lock
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
 # Two classes have letters of no font here, or of Noto CJK; one has an accent.
@@ -145,10 +145,10 @@ def test_nohup_is_kept_and_another_signal_saves(tmp_path):
 
 HOLDER = """
 import os, pathlib, sys
-from diffkd_jax.train.workdir import directory
+from diffkd_jax.train.workdir import lock
 from tests.train.cluster import test_surroundings
 test_surroundings.fcntl.flock = test_surroundings.without_locks
-held = directory.locked(pathlib.Path(sys.argv[1]))
+held = lock.locked(pathlib.Path(sys.argv[1]))
 held.__enter__()
 print("held", flush=True)
 sys.stdin.read()
@@ -168,10 +168,10 @@ def test_a_file_is_the_lock_where_there_are_no_others(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with caplog.at_level("INFO", "diffkd_jax"), directory.locked(tmp_path):
-        assert (tmp_path / directory.SOFT_LOCK).exists()
+    with caplog.at_level("INFO", "diffkd_jax"), lock.locked(tmp_path):
+        assert (tmp_path / lock.SOFT_LOCK).exists()
     assert "has no locks" in caplog.text
-    with directory.locked(tmp_path):
+    with lock.locked(tmp_path):
         pass
 
 
@@ -188,11 +188,11 @@ def test_a_file_as_lock_keeps_others_out_and_ends_with_its_process(
     )
     assert process.stdout.readline() == "held\n"
     message = r"in use by another run.*; if none runs, on any host, remove its lock\.so"
-    with pytest.raises(OSError, match=message), directory.locked(tmp_path):
+    with pytest.raises(OSError, match=message), lock.locked(tmp_path):
         pass
     process.communicate("")
-    assert (tmp_path / directory.SOFT_LOCK).exists()  # nobody took it away
-    with directory.locked(tmp_path):
+    assert (tmp_path / lock.SOFT_LOCK).exists()  # nobody took it away
+    with lock.locked(tmp_path):
         pass
 
 

@@ -17,6 +17,7 @@ from diffkd_jax.train import commands
 from diffkd_jax.train.outputs import report
 from diffkd_jax.train.outputs.metrics import Writer, read_rows
 from diffkd_jax.train.workdir import checkpoint, directory
+from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 from diffkd_jax.train.workdir.claim import claim_workdir
 from tests.helpers.configs import tiny_config
 
@@ -143,13 +144,13 @@ def test_detections_are_json(tmp_path):
 def test_metrics_that_wait_in_a_checkpoint_keep_undefined_numbers(tmp_path):
     task = TASKS["classification"]({"num_classes": 2, "class_names": []})
     state = {"w": jnp.ones(2)}
-    with checkpoint.manager(tmp_path, task) as checkpoints:
+    with open_checkpoints(tmp_path, task) as checkpoints:
         waiting = [(1, {"share": np.float32(NAN), "counts": np.array([1.0, INF])})]
         checkpoint.save_checkpoint(checkpoints, 2, state, {"top1": NAN}, waiting)
         checkpoints.wait_until_finished()
         (file,) = pathlib.Path(tmp_path).rglob("meta/metadata")
         assert strictly(file)[0]["scores"]["top1"] is None
-        ((at, row),) = checkpoint.pending(checkpoints, 2)
+        ((at, row),) = checkpoint.read_pending(checkpoints, 2)
     assert at == 1
     assert np.isnan(row["share"])
     assert np.isnan(row["counts"][1])

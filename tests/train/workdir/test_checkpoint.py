@@ -16,6 +16,7 @@ from diffkd_jax.core.step import TrainState, as_seed
 from diffkd_jax.tasks import Task
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.workdir import checkpoint
+from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 
 # On an error Orbax forgets what else it reads, which Python remarks when it is freed.
 pytestmark = pytest.mark.filterwarnings(
@@ -44,7 +45,7 @@ def collected():
 def saved(tmp_path_factory):
     """Five saves, the best of them the second."""
     workdir = tmp_path_factory.mktemp("saved")
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         for step, score in STEPS.items():
             checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": score})
     return workdir
@@ -61,7 +62,7 @@ def kept(workdir):
 
 def restored(workdir, like=None):
     """The step that is restored, its numbers checked."""
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         found = checkpoint.restore(checkpoints, like or state(0))
         step = int(found.step)
         jax.tree.map(np.testing.assert_array_equal, found, state(step))
@@ -70,18 +71,18 @@ def restored(workdir, like=None):
 
 def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     assert kept(workdir) == [8, 16, 20]
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         assert int(checkpoint.restore(checkpoints, state(0)).step) == 20
         checkpoint.save_checkpoint(checkpoints, 24, state(24), {"score": 0.5})
         checkpoint.save_checkpoint(checkpoints, 28, state(28), {"score": 0.6})
     assert kept(workdir) == [8, 24, 28]
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         checkpoint.save_checkpoint(checkpoints, 32, state(32), {"score": 0.95})
     assert kept(workdir) == [28, 32]
 
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
-    with checkpoint.manager(tmp_path, TASK) as checkpoints:
+    with open_checkpoints(tmp_path, TASK) as checkpoints:
         for step in range(1, 7):
             checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": 0.1})
     assert kept(tmp_path) == [5, 6]
@@ -91,7 +92,7 @@ def test_a_file_that_may_be_sound_is_not_moved(workdir, monkeypatch):
     def refuse(directory):
         raise PermissionError(13, "Permission denied", str(directory))
 
-    monkeypatch.setattr(checkpoint, "_read_meta", refuse)
+    monkeypatch.setattr(checkpoint, "read_meta", refuse)
     with pytest.raises(OSError, match="Permission denied' on reading the checkpoint"):
         restored(workdir)
     assert kept(workdir) == [8, 16, 20]
@@ -128,7 +129,7 @@ def test_saving_goes_on_after_a_fall_back(workdir, caplog):
     for file in (workdir / "checkpoints/20/state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         assert int(checkpoint.restore(checkpoints, state(0)).step) == 16
         checkpoint.save_checkpoint(checkpoints, 20, state(20), {"score": 0.1})
     assert kept(workdir) == [8, 16, 20]
@@ -140,7 +141,7 @@ def test_saving_goes_on_after_a_fall_back(workdir, caplog):
 
 def test_a_save_that_is_not_taken_is_an_error(workdir):
     with (
-        checkpoint.manager(workdir, TASK) as checkpoints,
+        open_checkpoints(workdir, TASK) as checkpoints,
         pytest.raises(ValueError, match="expected none from step 18 on"),
     ):
         checkpoint.save_checkpoint(checkpoints, 18, state(18), {"score": 0.1})
@@ -166,7 +167,7 @@ def test_a_state_of_another_model_is_called_that(workdir):
 def test_another_mesh_takes_it(workdir):
     mesh = sharding.make_mesh(4)
     like = jax.device_put(state(0), sharding.replicated(mesh))
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         found = checkpoint.restore(checkpoints, like)
     assert found.params["student"]["w"].sharding.mesh.size == 4
 
@@ -185,7 +186,7 @@ def test_no_score_that_is_not_finite_is_the_best():
 
 def test_the_best_is_the_least_where_less_is_better(tmp_path):
     task = TASK._replace(higher_is_better=False)
-    with checkpoint.manager(tmp_path, task) as checkpoints:
+    with open_checkpoints(tmp_path, task) as checkpoints:
         for step, score in {4: 0.3, 8: 0.1, 12: 0.5, 16: 0.4}.items():
             checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": score})
     assert kept(tmp_path) == [8, 12, 16]
@@ -229,7 +230,7 @@ def test_a_best_one_that_is_damaged_does_not_keep_others_from_saving(
     workdir,
 ):
     change("[1]")(workdir / "checkpoints/8")
-    with checkpoint.manager(workdir, TASK) as checkpoints:
+    with open_checkpoints(workdir, TASK) as checkpoints:
         checkpoint.save_checkpoint(checkpoints, 24, state(24), {"score": 0.1})
     assert restored(workdir) == 24
 
@@ -247,7 +248,7 @@ def test_saving_asks_for_no_notice_of_the_platform(tmp_path, monkeypatch):
     """Or the count of those who do would be set back, and a stop be lost."""
     asked = []
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
-    with checkpoint.manager(tmp_path, TASK) as checkpoints:
+    with open_checkpoints(tmp_path, TASK) as checkpoints:
         for step in (4, 8):
             checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": 0.1})
     assert asked == []

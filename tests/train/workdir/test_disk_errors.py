@@ -15,7 +15,7 @@ from diffkd_jax.data import open_data
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.teacher import load_teacher
-from diffkd_jax.train.workdir import checkpoint, directory, disk_errors
+from diffkd_jax.train.workdir import checkpoint, directory, disk_errors, lock
 from diffkd_jax.train.workdir.claim import claim_workdir
 from diffkd_jax.train.workdir.identity import record_teacher
 from diffkd_jax.weights.files import export_model
@@ -168,7 +168,7 @@ def test_a_disk_that_fails_is_named_once_and_by_its_own_run(tmp_path, code):
 def test_a_workdir_that_is_a_file_is_refused_in_words(tmp_path):
     (tmp_path / "run").write_text("mine")
     message = r"workdir: .*run: found .*File exists.*expected a directory"
-    with pytest.raises(OSError, match=message), directory.locked(tmp_path / "run"):
+    with pytest.raises(OSError, match=message), lock.locked(tmp_path / "run"):
         pass
     assert (tmp_path / "run").read_text() == "mine"
 

@@ -13,7 +13,7 @@ from diffkd_jax.config.finished_run import as_trained
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.train import commands as runs
 from diffkd_jax.train.outputs import metrics
-from diffkd_jax.train.workdir import directory, disk_errors
+from diffkd_jax.train.workdir import directory, disk_errors, lock
 from diffkd_jax.train.workdir.claim import claim_workdir
 from diffkd_jax.weights.files import load_model
 from diffkd_jax.weights.output_files import MODEL_FILE
@@ -136,7 +136,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
     def refuse(*arguments, **options):
         raise PermissionError("not yours")
 
-    monkeypatch.setattr(directory.FileLock, "acquire", refuse)
+    monkeypatch.setattr(lock.FileLock, "acquire", refuse)
     main.run(tiny_config(), str(finished))
 
 
@@ -199,8 +199,8 @@ def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, cap
 
 HOLD = """
 import pathlib, sys
-from diffkd_jax.train.workdir import directory
-with directory.locked(pathlib.Path(sys.argv[1])):
+from diffkd_jax.train.workdir import lock
+with lock.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -215,10 +215,10 @@ def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
     ) as other:
         assert other.stdout.readline() == "held\n"
         message = r"is in use by another run"
-        with pytest.raises(OSError, match=message), directory.locked(tmp_path):
+        with pytest.raises(OSError, match=message), lock.locked(tmp_path):
             pass
         other.kill()
-    with directory.locked(tmp_path):
+    with lock.locked(tmp_path):
         pass
 
 
