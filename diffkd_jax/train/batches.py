@@ -47,7 +47,7 @@ def training_batches(
 
 def evaluation_batches(
     options: DataConfig, data: Data, split: Split, mesh: Mesh
-) -> Callable[[Asked], Generator[Mapping]]:
+) -> Callable[[Asked], Generator[Mapping[str, Any]]]:
     """Returns ``asked -> generator``, over batches in which every example occurs once.
 
     Each process gets its own part of the batches.
@@ -65,7 +65,7 @@ def evaluation_batches(
     num_devices = len(mesh.local_devices) * jax.process_count()
     unreadable = dict[int, str]()
 
-    def batches(asked: Asked) -> Generator[Mapping]:
+    def batches(asked: Asked) -> Generator[Mapping[str, Any]]:
         process_batches = pipeline.eval_batches(
             split,
             transform,

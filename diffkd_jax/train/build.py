@@ -129,9 +129,9 @@ def _make_step(
     student: Model,
     teacher: Model | None,
     distill: Distillation,
-    weights: Mapping,
+    weights: Mapping[str, Any],
     plan: Plan,
-) -> functools.partial:
+) -> functools.partial[Any]:
     """Returns the training step as a pure function of state, teacher and batch."""
     config, data, task = scoring.config, scoring.data, scoring.task
 
@@ -161,7 +161,7 @@ def _make_init(
     config: Config,
     batch: Mapping[str, PyTree],
     outputs: tuple[PyTree, PyTree],
-    step: functools.partial,
+    step: functools.partial[Any],
     student: Model,
     devices: sharding.Devices,
 ) -> tuple[Callable[[], TrainState], Any]:

@@ -95,7 +95,7 @@ def check_evaluations(config: Config, teacher: Model | None) -> None:
 
 
 def check_student(
-    task: Task, student: Model, outputs: Mapping, batch: Mapping
+    task: Task, student: Model, outputs: Mapping[str, Any], batch: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Checks whether the task can use a student's outputs.
 

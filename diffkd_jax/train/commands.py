@@ -82,7 +82,7 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
 
 
 def _train(
-    run: Run, first_values: Mapping, workdir: pathlib.Path, asked: Asked
+    run: Run, first_values: Mapping[str, Any], workdir: pathlib.Path, asked: Asked
 ) -> dict[str, Any]:
     """Trains a run in its locked workdir.
 
@@ -245,7 +245,9 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
             export_model(workdir / name, run.student._replace(variables=trained))
 
 
-def _for_figures(name: str, compute: Callable[..., dict], *arguments: Any) -> dict:
+def _for_figures(
+    name: str, compute: Callable[..., dict[str, Any]], *arguments: Any
+) -> dict[str, Any]:
     """Computes what is drawn; returns {} if that fails.
 
     Several processes compute together, so there an error ends all of them.

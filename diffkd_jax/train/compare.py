@@ -50,7 +50,7 @@ def compare(
     runs, results = configs_by_method(config), []
     check_comparison(runs, workdir)  # all of them, before the first one takes hours
 
-    def show(folder: pathlib.Path, examples: Mapping) -> list[pathlib.Path]:
+    def show(folder: pathlib.Path, examples: Mapping[str, Any]) -> list[pathlib.Path]:
         if not examples:
             return []
         data, task = build_scoring(next(iter(runs.values())))[1:3]

@@ -151,7 +151,7 @@ def batch_shapes(data: Data, size: int) -> dict[str, Any]:
     }
 
 
-def variable_shapes(model: Model, batch: Mapping) -> dict[str, PyTree]:
+def variable_shapes(model: Model, batch: Mapping[str, Any]) -> dict[str, PyTree]:
     """Returns the shapes of a model's variables.
 
     Args:
@@ -166,7 +166,9 @@ def variable_shapes(model: Model, batch: Mapping) -> dict[str, PyTree]:
     return {"params": params, **state}
 
 
-def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) -> Any:
+def outputs_of(
+    role: str, model: Model, batch: Mapping[str, Any], *, train: bool = False
+) -> Any:
     """Returns the shapes of a model's outputs for a batch.
 
     Args:
@@ -202,7 +204,7 @@ def outputs_of(role: str, model: Model, batch: Mapping, *, train: bool = False) 
 
 
 @contextlib.contextmanager
-def missing_output_named(outputs: Mapping) -> Iterator[None]:
+def missing_output_named(outputs: Mapping[str, Any]) -> Iterator[None]:
     """Raises a clear error if a task looks up an output that the model does not have.
 
     Args:

@@ -24,8 +24,11 @@ from .run import FurtherEvaluation, Scoring
 
 
 def compile_evidence(
-    evidence: Callable, apply: Callable, normalise: Callable, mesh: Mesh
-) -> Callable:
+    evidence: Callable[..., Any],
+    apply: Callable[..., Any],
+    normalise: Callable[..., Any],
+    mesh: Mesh,
+) -> Callable[..., Any]:
     """Compiles ``(variables, batch) -> (sums, rows)``; all devices get all results.
 
     ``sums`` also holds ``mask``, the number of unmasked examples. If the task has rows,
@@ -41,7 +44,7 @@ def compile_evidence(
       The compiled function.
     """
 
-    def forward(variables: PyTree, batch: Any) -> tuple[dict, dict]:
+    def forward(variables: PyTree, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         batch = normalise(batch)
         outputs = apply(variables, batch)
         with missing_output_named(outputs):
@@ -55,9 +58,9 @@ def compile_evidence(
 
 
 def gather(
-    forward: Callable,
+    forward: Callable[..., Any],
     variables: PyTree,
-    batches: Callable[[Asked], Generator[Mapping]],
+    batches: Callable[[Asked], Generator[Mapping[str, Any]]],
     mesh: Mesh,
     asked: Asked = never,
 ) -> Evidence | None:
@@ -102,7 +105,7 @@ def _sum(*values: np.ndarray) -> np.ndarray:
     return np.sum(np.asarray(values, np.int64 if is_integer else np.float64), 0)
 
 
-def make_infer(task: Task, model: Model) -> Callable:
+def make_infer(task: Task, model: Model) -> Callable[..., Any]:
     """Returns ``(variables, batch) -> outputs``, a model called as its task needs it.
 
     Args:
@@ -120,7 +123,9 @@ def make_infer(task: Task, model: Model) -> Callable:
     )
 
 
-def make_evaluate(config: Config, data: Data, task: Task, mesh: Mesh) -> Callable:
+def make_evaluate(
+    config: Config, data: Data, task: Task, mesh: Mesh
+) -> Callable[..., Any]:
     """Returns a function that scores models on the evaluation split.
 
     It is ``(model, variables, *, asked) -> (scores, Evidence)``. It compiles each model
@@ -139,7 +144,7 @@ def make_evaluate(config: Config, data: Data, task: Task, mesh: Mesh) -> Callabl
       ValueError: later, when it is called: no image decodes, or the scores are not a
         dict with the headline.
     """
-    forwards: dict[Any, Callable] = {}
+    forwards: dict[Any, Callable[..., Any]] = {}
     batches = evaluation_batches(config.data, data, data.evaluation, mesh)
 
     def evaluate(
@@ -207,11 +212,11 @@ def make_evaluations(
 
 def _make_evaluation(
     evaluation: Evaluation,
-    infers: Sequence[Callable],
+    infers: Sequence[Callable[..., Any]],
     data: Data,
-    batches: Callable[[Asked], Generator[Mapping]],
+    batches: Callable[[Asked], Generator[Mapping[str, Any]]],
     mesh: Mesh,
-) -> Callable:
+) -> Callable[..., Any]:
     """Returns ``(student variables, teacher variables, *, asked) -> scores``."""
 
     def apply(variables: Sequence[PyTree], batch: Any) -> Any:

@@ -152,7 +152,7 @@ class Finite:
             LOG.warning("step %d: found %s, its update is skipped", step, value)
         self.skipped += len(skipped_steps)
         # Names stay in the order of the first step, which may be distilled.
-        by_name: dict[str, list] = {}
+        by_name: dict[str, list[Any]] = {}
         for step, row in rows:
             if step in skipped_steps:
                 continue

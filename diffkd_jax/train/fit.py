@@ -5,7 +5,7 @@ import pathlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -63,7 +63,7 @@ def fit(
     workdir: pathlib.Path,
     *,
     start: Callable[[TrainState], TrainState] = lambda state: state,
-    batches: Callable[[Run, int, Asked], Generator] = training_batches,
+    batches: Callable[[Run, int, Asked], Generator[Any]] = training_batches,
     events: Callable[[str, int], None] = ignore_event,
     asked: Asked = never,
 ) -> Fitted:
@@ -119,7 +119,7 @@ def _restored(
     run: Run,
     workdir: pathlib.Path,
     start: Callable[[TrainState], TrainState],
-    batches: Callable[[Run, int, Asked], Generator],
+    batches: Callable[[Run, int, Asked], Generator[Any]],
     events: Callable[[str, int], None],
     asked: Asked,
 ) -> Iterator[Loop]:

@@ -63,7 +63,7 @@ class Loop:
     finite: Finite
     stalling: Stalling
     progress: Progress
-    learning_rate: Callable
+    learning_rate: Callable[..., Any]
     state: TrainState
     step: int
     saved_step: int

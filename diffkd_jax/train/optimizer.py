@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def make_schedule(
     >>> [round(float(rate(step)), 3) for step in (0, 5, 10)]
     [0.1, 0.05, 0.0]
     """
-    main: Callable = optax.constant_schedule(peak)
+    main: Callable[..., Any] = optax.constant_schedule(peak)
     if options.name == "step":
         scales = _scales(options.boundaries, steps_per_epoch, options.factor)
         main = optax.piecewise_constant_schedule(peak, scales)

@@ -104,8 +104,8 @@ class Run(NamedTuple):
     plan: Plan
     shapes: Shapes
     init: Callable[[], TrainState]
-    step: Callable
-    pure_step: functools.partial
+    step: Callable[..., Any]
+    pure_step: functools.partial[Any]
     evaluate: Callable[..., tuple[dict[str, float], Evidence]]
     evaluations: Mapping[str, FurtherEvaluation]
 

@@ -198,10 +198,12 @@ def load_teacher(
     return expected._replace(variables=variables, meta={**meta, **file_meta})
 
 
-def _check_fits(file: pathlib.Path, stored: Mapping, expected: Mapping) -> None:
+def _check_fits(
+    file: pathlib.Path, stored: Mapping[str, Any], expected: Mapping[str, Any]
+) -> None:
     """Raises ValueError if a file holds another architecture than expected."""
 
-    def facts(meta: Mapping) -> dict[str, Any]:
+    def facts(meta: Mapping[str, Any]) -> dict[str, Any]:
         options = {
             k: v for k, v in meta["options"].items() if k not in NOT_ARCHITECTURE
         }

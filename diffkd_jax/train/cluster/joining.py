@@ -138,7 +138,7 @@ def _is_one_per_host(environment: Mapping[str, str]) -> bool:
     return environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
-def _late(arguments: Mapping, seconds: int) -> str:
+def _late(arguments: Mapping[str, Any], seconds: int) -> str:
     """Returns the message about processes that did not start in time."""
     return (
         f"distributed.start_seconds: found processes that were not there within "
@@ -147,7 +147,9 @@ def _late(arguments: Mapping, seconds: int) -> str:
     )
 
 
-def _problem(error: Exception, arguments: Mapping, environment: Mapping) -> str:
+def _problem(
+    error: Exception, arguments: Mapping[str, Any], environment: Mapping[str, Any]
+) -> str:
     """Returns one line about an error at the start, which says what to do."""
     text = " ".join(str(error).split())
     if "coordinator_address" in arguments or isinstance(error, RuntimeError):

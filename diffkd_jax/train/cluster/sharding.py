@@ -185,7 +185,7 @@ def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:
     return jax.tree.map(put, batch)
 
 
-def jit_step(step: Callable, devices: Devices) -> Callable:
+def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     """Compiles a training step for devices; the call donates the state.
 
     State and teacher stay in the shardings in which they are passed. The new state gets
@@ -202,7 +202,7 @@ def jit_step(step: Callable, devices: Devices) -> Callable:
 
     def placed(
         state: PyTree, teacher: PyTree, batch: PyTree, distill: bool = True
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         state, metrics = step(state, teacher, batch, distill=distill)
         keep = jax.lax.with_sharding_constraint
         return keep(state, devices.place(state)), keep(
@@ -218,7 +218,7 @@ def jit_step(step: Callable, devices: Devices) -> Callable:
     )
 
 
-def jit_forward(forward: Callable, mesh: Mesh) -> Callable:
+def jit_forward(forward: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Compiles ``(variables, batch) -> results``, with whole results on every device.
 
     Variables stay in the shardings in which they are passed.

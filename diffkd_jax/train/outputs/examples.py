@@ -26,7 +26,7 @@ EXAMPLES = "examples.npz"
 MODEL_INPUTS = ("image", "size")  # entries of a batch that a model reads
 
 
-def jit_once(devices: Devices) -> Callable:
+def jit_once(devices: Devices) -> Callable[..., Any]:
     """Returns ``jax.jit`` for functions that run once; all devices get whole results.
 
     Args:
@@ -42,7 +42,7 @@ def jit_once(devices: Devices) -> Callable:
     )
 
 
-def first_examples(run: Run, max_count: int) -> Mapping:
+def first_examples(run: Run, max_count: int) -> Mapping[str, Any]:
     """Returns the first examples of the evaluation split, fewer of large images.
 
     Args:

@@ -79,7 +79,7 @@ def predictions(
     model: Model,
     variables: PyTree,
     asked: Asked = never,
-) -> Generator[tuple[str, dict, dict]]:
+) -> Generator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Yields the name, the prediction and the batch entries of each example.
 
     Args:

@@ -114,7 +114,7 @@ def draw_task_figures(
     task: Task,
     meta: Meta,
     evidence: Evidence | None,
-    examples: Mapping,
+    examples: Mapping[str, Any],
     folder: pathlib.Path,
 ) -> list[pathlib.Path]:
     """Draws the task's figures of evidence and of examples.
@@ -140,7 +140,7 @@ def draw_task_figures(
 def write_comparison(
     workdir: pathlib.Path,
     results: Sequence[Mapping[str, Any]],
-    show: Callable[[pathlib.Path, Mapping], Sequence[pathlib.Path]],
+    show: Callable[[pathlib.Path, Mapping[str, Any]], Sequence[pathlib.Path]],
 ) -> str:
     """Draws and tabulates several methods of one study; returns the table as text.
 

@@ -14,7 +14,7 @@ from ..memory import gibibytes, least_bytes
 from ..run import Run
 
 
-def multiply_adds(function: Callable, *args: PyTree) -> int:
+def multiply_adds(function: Callable[..., Any], *args: PyTree) -> int:
     """Returns the multiply-adds of the convolutions and matrix products in a function.
 
     They are counted in its jaxpr; each step of a loop counts.
@@ -32,7 +32,7 @@ def multiply_adds(function: Callable, *args: PyTree) -> int:
     return _traced(function, *args)[0]
 
 
-def _traced(function: Callable, *args: PyTree) -> tuple[int, PyTree]:
+def _traced(function: Callable[..., Any], *args: PyTree) -> tuple[int, PyTree]:
     """Returns the multiply-adds and the shapes of the results, from one trace."""
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     return _count(jaxpr.jaxpr), shapes
@@ -156,7 +156,7 @@ def _weight(weights: Mapping[str, Any], name: str) -> str:
     return f"{math.prod(parts):g}"
 
 
-def _shape(outputs: Mapping, path: str) -> str:
+def _shape(outputs: Mapping[str, Any], path: str) -> str:
     """Returns the path and the shape of an output, without the batch axis."""
     shape = lookup(outputs, path).shape[1:]
     return f"{path} {'x'.join(map(str, shape))}"

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ def trace_denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarr
         (run.teacher.infer, run.teacher_variables, "teacher"),
     )
 
-    def block(name: str, tap: Tap, outputs: Sequence) -> tuple:
+    def block(name: str, tap: Tap, outputs: Sequence[Any]) -> tuple[Any, ...]:
         owner = tap.share or name
         return (
             functools.partial(refine, tap),

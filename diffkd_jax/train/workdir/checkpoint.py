@@ -12,6 +12,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,8 +40,8 @@ def save_checkpoint(
     checkpoints: ocp.CheckpointManager,
     step: int,
     state: PyTree,
-    scores: Mapping,
-    pending: Iterable[tuple[int, Mapping]] = (),
+    scores: Mapping[str, Any],
+    pending: Iterable[tuple[int, Mapping[str, Any]]] = (),
 ) -> None:
     """Starts to write a state; returns before it is on disk.
 
@@ -158,7 +159,7 @@ def _restore(
 
 def read_pending(
     checkpoints: ocp.CheckpointManager, step: int
-) -> list[tuple[int, Mapping]]:
+) -> list[tuple[int, Mapping[str, Any]]]:
     """Returns the metrics that were not yet logged when a checkpoint was saved.
 
     Args:

@@ -16,13 +16,15 @@ LOG = logging.getLogger(__name__)
 NEWEST = 2  # the newest checkpoint, and one to fall back to
 # Orbax writes both files at the end of a save.
 COMMITTED = ("commit_success.txt", "_CHECKPOINT_METADATA")
-NO_HISTORY: Mapping[int, Mapping] = MappingProxyType({})
+NO_HISTORY: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
 
 
 class _KeepBestAndNewest:
     """A policy for Orbax that keeps the newest checkpoints and the best one."""
 
-    def __init__(self, directory: pathlib.Path, task: Task, history: Mapping) -> None:
+    def __init__(
+        self, directory: pathlib.Path, task: Task, history: Mapping[int, Any]
+    ) -> None:
         self.directory, self.task, self.history = directory, task, history
 
     def should_preserve(
@@ -62,7 +64,9 @@ class _Manager(ocp.CheckpointManager):
 
 
 def open_checkpoints(
-    workdir: pathlib.Path, task: Task, history: Mapping[int, Mapping] = NO_HISTORY
+    workdir: pathlib.Path,
+    task: Task,
+    history: Mapping[int, Mapping[str, Any]] = NO_HISTORY,
 ) -> ocp.CheckpointManager:
     """Opens the checkpoints of a run; moves those that were never finished aside.
 

@@ -27,7 +27,7 @@ STEERS = re.compile(
 def claim_workdir(
     config: Config,
     workdir: pathlib.Path,
-    data: Mapping[str, list] | None = None,
+    data: Mapping[str, list[Any]] | None = None,
     *,
     write: bool = True,
 ) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _claim_new(file: pathlib.Path, record: Mapping[str, Any] | None) -> dict[str
 
 
 def _claim_same(
-    identity: Identity, workdir: pathlib.Path, different: Mapping[str, list]
+    identity: Identity, workdir: pathlib.Path, different: Mapping[str, list[Any]]
 ) -> dict[str, Any]:
     """Checks that a run, finished or not, has the same config; changes nothing."""
     if different:
@@ -117,7 +117,7 @@ def _claim_same(
 def _claim_diverged(
     identity: Identity,
     workdir: pathlib.Path,
-    different: Mapping[str, list],
+    different: Mapping[str, list[Any]],
     record: Mapping[str, Any],
     write: bool,
 ) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _claim_diverged(
 
 
 def _refuse(
-    identity: Identity, workdir: pathlib.Path, different: Mapping[str, list]
+    identity: Identity, workdir: pathlib.Path, different: Mapping[str, list[Any]]
 ) -> None:
     """Raises ValueError, which names the first fields that differ."""
     versions = ""
@@ -155,7 +155,7 @@ def _refuse(
 
 
 def _check_data(
-    identity: Identity, workdir: pathlib.Path, data: Mapping[str, list]
+    identity: Identity, workdir: pathlib.Path, data: Mapping[str, list[Any]]
 ) -> None:
     """Raises ValueError if a run has other data; unknown lists agree with any."""
     for name, values in identity.data.items():
@@ -175,7 +175,7 @@ def _check_data(
         )
 
 
-def _lines(different: Mapping[str, list]) -> list[str]:
+def _lines(different: Mapping[str, list[Any]]) -> list[str]:
     """Returns one line for each field that differs."""
     return [
         f"  {name}: found {old!r}, expected {new!r}"
@@ -183,7 +183,7 @@ def _lines(different: Mapping[str, list]) -> list[str]:
     ]
 
 
-def _few(values: Sequence) -> str:
+def _few(values: Sequence[Any]) -> str:
     """Returns the first values as text, and their number if there are more."""
     more = f", ... {len(values)} in all" if len(values) > 4 else ""
     return f"({', '.join(map(str, values[:4]))}{more})"

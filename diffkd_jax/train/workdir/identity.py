@@ -39,8 +39,8 @@ class Identity(NamedTuple):
     """
 
     version: str
-    data: Mapping[str, list]
-    changed: list[dict[str, list]]
+    data: Mapping[str, list[Any]]
+    changed: list[dict[str, list[Any]]]
     fields: dict[str, Any]
     facts: dict[str, Any]
 
@@ -192,7 +192,7 @@ def to_json(config: Config) -> dict[str, Any]:
     return valid_json.loads(valid_json.dumps(values, default=str))
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values of nested dicts by their path with dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():

@@ -42,7 +42,7 @@ def shapes_on_disk(directory: pathlib.Path) -> dict[str, str]:
 
 def check_fits(
     directory: pathlib.Path,
-    meta: Mapping,
+    meta: Mapping[str, Any],
     stored: Mapping[str, str],
     expected: Mapping[str, str],
 ) -> None:
