@@ -155,9 +155,11 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
             str(error) if expected else ""
         )
         if not text:
-            if processes.count() > 1:  # a normal exit would wait for the others
+            if (
+                processes.count_processes() > 1
+            ):  # a normal exit would wait for the others
                 sys.excepthook(type(error), error, error.__traceback__)
-                processes.leave(1)
+                processes.exit_process(1)
             raise
         logging.debug("the error in full", exc_info=True)
         console.say(f"error: {text}", error=True)
@@ -165,7 +167,7 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     finally:
         give_back_memory()
     if code == 1 or is_stuck():
-        processes.leave(code)
+        processes.exit_process(code)
     return code
 
 
@@ -253,7 +255,7 @@ def entry() -> None:
         code = 128 + signal.SIGINT
         # A normal exit would wait for other processes, or for data that hang.
         if processes := sys.modules.get(f"{__package__}.train.cluster.processes"):
-            processes.leave(code)
+            processes.exit_process(code)
         sys.exit(code)
 
 

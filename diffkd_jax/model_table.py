@@ -18,7 +18,7 @@ from .models import (
 )
 from .models.model import by_path
 from .models.options import option_names
-from .train.outputs.summary import count_parameters, multiply_adds
+from .train.outputs.summary import count_multiply_adds, count_parameters
 from .weights.torch.names.classifiers import references
 
 # Files that the importer takes: name, and ImageNet top-1 in % as its authors published
@@ -118,7 +118,7 @@ def row(name: str, size: tuple[int, int], classes: int, files: bool = False) -> 
         module.init_with_output, jax.random.key(0), image
     )
     count = count_parameters(variables["params"])
-    cost = multiply_adds(lambda v, x: module.apply(v, x), variables, image)
+    cost = count_multiply_adds(lambda v, x: module.apply(v, x), variables, image)
     taps = [
         f"`{tap}` {'x'.join(map(str, x.shape[1:]))}"
         for tap, x in sorted(by_path(outputs).items(), key=lambda item: _order(item[0]))

@@ -31,7 +31,7 @@ def write(here, runs, *, order, headline, fields, bases, show, meta):
         print(table(rows, f"final_{name}", order, text, bases))
         print(f"\nteacher {100 * rows[0][f'teacher_{name}']:.2f} %\n")
     drawn = means(rows, f"final_{headline}", order)
-    plots.comparison(here / "plots/comparison.png", drawn, headline)
+    plots.draw_comparison(here / "plots/comparison.png", drawn, headline)
     examples = merge_examples(runs, [f"{method}-0" for method in order])
     for file in show(here / "plots", examples, meta):
         # Noise is dear in a PNG file.

@@ -19,7 +19,7 @@ from ..models.model import Model
 from ..tasks import TARGETS
 from .check import check, check_evaluations, check_student, check_target
 from .cluster import sharding
-from .components import batch_shapes, make_method, make_model, make_task, outputs_of
+from .components import batch_shapes, make_method, make_model, make_task, trace_outputs
 from .evaluate import make_evaluate, make_evaluations
 from .optimizer import make_optimizer
 from .plan import Plan, make_plan
@@ -97,9 +97,9 @@ def build(config: Any, data: Data | None = None) -> Run:
     plan = make_plan(config, data)
     distill = distillation(method.taps)
     batch = batch_shapes(data, plan.batch_size)
-    student_out = outputs_of("student", student, batch, train=True)
+    student_out = trace_outputs("student", student, batch, train=True)
     task_losses = check_student(task, student, student_out, batch)
-    teacher_out = {} if teacher is None else outputs_of("teacher", teacher, batch)
+    teacher_out = {} if teacher is None else trace_outputs("teacher", teacher, batch)
     tap_losses, features = distill.shapes(student_out, teacher_out, batch["target"])
     pure_step = _make_step(scoring, student, teacher, distill, method.weights, plan)
     outputs, losses = (student_out, teacher_out), {**task_losses, **tap_losses}

@@ -70,7 +70,7 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
     run = build(config)
     stop_here(asked)
     # A finished run is read without the lock, since its workdir may not be writable.
-    if processes.as_first((workdir / SUMMARY).exists()):
+    if processes.broadcast_first((workdir / SUMMARY).exists()):
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
@@ -235,9 +235,9 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
       ValueError: numbers are not finite.
     """
     state = fitted.state
-    exports = {MODEL_FILE: sharding.gathered(student_variables(state))}
+    exports = {MODEL_FILE: sharding.gather_arrays(student_variables(state))}
     if state.ema:
-        exports[EMA_FILE] = sharding.gathered(ema_variables(state))
+        exports[EMA_FILE] = sharding.gather_arrays(ema_variables(state))
     for name, trained in exports.items():
         check_finite(workdir / name, trained)
     if processes.is_primary():

@@ -166,7 +166,7 @@ def variable_shapes(model: Model, batch: Mapping[str, Any]) -> dict[str, PyTree]
     return {"params": params, **state}
 
 
-def outputs_of(
+def trace_outputs(
     role: str, model: Model, batch: Mapping[str, Any], *, train: bool = False
 ) -> Any:
     """Returns the shapes of a model's outputs for a batch.

@@ -57,7 +57,7 @@ def compile_evidence(
     return sharding.jit_forward(forward, mesh)
 
 
-def gather(
+def gather_evidence(
     forward: Callable[..., Any],
     variables: PyTree,
     batches: Callable[[Asked], Generator[Mapping[str, Any]]],
@@ -155,7 +155,9 @@ def make_evaluate(
             forwards[model.apply] = compile_evidence(
                 task.evidence, apply, data.normalise, mesh
             )
-        evidence = gather(forwards[model.apply], variables, batches, mesh, asked)
+        evidence = gather_evidence(
+            forwards[model.apply], variables, batches, mesh, asked
+        )
         if evidence is None:
             raise ValueError(
                 f"data.eval_split: found {config.data.eval_split!r} with no image that "
@@ -227,7 +229,7 @@ def _make_evaluation(
     forward = compile_evidence(evaluation.evidence, apply, data.normalise, mesh)
 
     def evaluate(*variables: PyTree, asked: Asked = never) -> dict[str, float]:
-        evidence = gather(forward, variables, batches, mesh, asked)
+        evidence = gather_evidence(forward, variables, batches, mesh, asked)
         return {} if evidence is None else dict(evaluation.score(evidence))
 
     return evaluate

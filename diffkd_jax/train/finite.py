@@ -118,7 +118,7 @@ class Finite:
         rows = read_rows(workdir / "metrics.jsonl") if first else []
         counts = [r["skipped"] for r in rows if r["step"] <= first and "skipped" in r]
         # The first process decides, because the others may see the file later.
-        self.skipped = processes.as_first(int(counts[-1]) if counts else 0)
+        self.skipped = processes.broadcast_first(int(counts[-1]) if counts else 0)
 
     def rows(self, pending: Steps) -> Steps:
         """Reads the metrics of steps from the devices, and checks them.

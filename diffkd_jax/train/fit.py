@@ -137,7 +137,7 @@ def _restored(
         generator = stack.enter_context(closing(batches(run, step, asked)))
         writer = stack.enter_context(closing(Writer(workdir, step)))
         # The first process may not have cut off later rows yet.
-        logged = report.evaluations(workdir, run.task.headline)
+        logged = report.read_evaluations(workdir, run.task.headline)
         history |= {at: scores for at, scores in logged.items() if at <= step}
         yield Loop(
             run=run,

@@ -44,7 +44,7 @@ def with_initial_weights(
     options = run.config.student
     if not (options.init or options.inherit):
         return state
-    variables = sharding.gathered(student_variables(state))
+    variables = sharding.gather_arrays(student_variables(state))
     if options.init:
         variables = _read_into(run, variables)
     if options.inherit and get_teacher is not None:

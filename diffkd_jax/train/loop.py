@@ -147,7 +147,7 @@ def evaluate_if_due(loop: Loop) -> None:
     """
     run, plan, step, state = loop.run, loop.run.plan, loop.step, loop.state
     # The first process decides, because the others may see a file later.
-    is_missing = lambda is_logged: processes.as_first(not is_logged)
+    is_missing = lambda is_logged: processes.broadcast_first(not is_logged)
     for name, evaluation in run.evaluations.items():
         if plan.is_due(step, evaluation.every) and is_missing(
             loop.writer.holds(step, f"eval/{name}/")
@@ -176,7 +176,7 @@ def save_if_due(loop: Loop) -> None:
     if not is_due and plan.save_every and not step % min(plan.log_every, LOOK_EVERY):
         # All processes go by the clock of the first one.
         age = time.monotonic() - loop.saved_at
-        is_due = bool(processes.as_first(age >= plan.save_every))
+        is_due = bool(processes.broadcast_first(age >= plan.save_every))
     if is_due:
         loop.events("save", step)
         _save(loop)

@@ -10,7 +10,7 @@ from .components import batch_shapes, variable_shapes
 from .run import Run
 
 
-def least_bytes(run: Run) -> dict[str, int]:
+def count_bytes(run: Run) -> dict[str, int]:
     """Returns the bytes that each device holds throughout a training step.
 
     Activations and gradients come on top.
@@ -72,19 +72,19 @@ def check_memory(run: Run) -> None:
     Raises:
       ValueError: they alone are larger than the memory of a device.
     """
-    needed, available = least_bytes(run), _device_bytes(run)
+    needed, available = count_bytes(run), _device_bytes(run)
     if available and sum(needed.values()) > available:
-        parts = ", ".join(f"{name} {gibibytes(n)}" for name, n in needed.items())
+        parts = ", ".join(f"{name} {format_bytes(n)}" for name, n in needed.items())
         raise ValueError(
             f"num_devices: found {run.devices.mesh.size} devices of "
-            f"{gibibytes(available)} for {gibibytes(sum(needed.values()))} "
+            f"{format_bytes(available)} for {format_bytes(sum(needed.values()))} "
             f"on each ({parts}), expected less; "
             "lower data.batch_size, data.image_size or the model's width, or split "
             "large arrays with mesh.fsdp"
         )
 
 
-def gibibytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Returns a number of bytes as text, in GiB, MiB or KiB.
 
     Args:
@@ -93,7 +93,7 @@ def gibibytes(count: int) -> str:
     Returns:
       The number with one decimal, and the unit.
 
-    >>> gibibytes(3 * 2**29), gibibytes(3 * 2**19)
+    >>> format_bytes(3 * 2**29), format_bytes(3 * 2**19)
     ('1.5 GiB', '1.5 MiB')
     """
     for power, unit in ((30, "GiB"), (20, "MiB")):

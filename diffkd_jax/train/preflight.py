@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..config.sections import Config
 from .build import build
 from .check import check_batch
-from .cluster.processes import as_first
+from .cluster.processes import broadcast_first
 from .initial_state import check_initial_weights
 from .memory import check_memory
 from .run import Run
@@ -44,7 +44,7 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
         data, directory = run.data, workdir / name
         claim_workdir(config, directory, data.record(), write=False)
         # The first process decides, because the others may see a new file later.
-        if as_first((directory / SUMMARY).exists()):
+        if broadcast_first((directory / SUMMARY).exists()):
             continue
         check_directory(directory)
         check_start(run, directory)
@@ -71,7 +71,7 @@ def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
     check_batch(run.plan.batch_size, config.train.norm_group_size, mesh)
     check_memory(run)
     # The first process decides, because the others may see a new file later.
-    if workdir is None or not as_first(has_checkpoints(workdir)):
+    if workdir is None or not broadcast_first(has_checkpoints(workdir)):
         check_initial_weights(run)
 
 

@@ -20,7 +20,7 @@ from ..weights.output_files import EMA_FILE
 from ..weights.paths import model_file
 from ..weights.untrained import is_classifier
 from ..weights.weights import is_ours, open_weights, read_description, read_input
-from .workdir.checkpoint import checksum
+from .workdir.checkpoint import compute_checksum
 
 LOG = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def load_teacher(
         params, state = expected.freeze(params, state, {"image": image})
     # These come from the teacher's file; its classes need not be those of the data.
     file_meta = {field: loaded.meta[field] for field in OPTIONAL_FIELDS}
-    file_meta["checksum"] = checksum(loaded.variables)
+    file_meta["checksum"] = compute_checksum(loaded.variables)
     variables = {"params": params, **state}
     return expected._replace(variables=variables, meta={**meta, **file_meta})
 

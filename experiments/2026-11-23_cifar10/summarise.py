@@ -18,7 +18,7 @@ def main():
     lines = (HERE / "results.jsonl").read_text().splitlines()
     rows = [valid_json.undefined_as_nan(valid_json.loads(line)) for line in lines]
     print(table(rows, "final_top1", METHODS))
-    plots.comparison(
+    plots.draw_comparison(
         HERE / "plots/comparison.png", means(rows, "final_top1", METHODS), "top1"
     )
 

@@ -48,7 +48,7 @@ def main(runs, idx_directory=None):
     for name in ("trajectory_features", "trajectory_logits", "gamma_logits"):
         shutil.copy(plots_from / f"{name}.png", HERE / "plots")
     found = means(rows, "final_top1", ORDER, least=2)
-    plots.comparison(HERE / "plots/comparison.png", found, "top1")
+    plots.draw_comparison(HERE / "plots/comparison.png", found, "top1")
 
 
 if __name__ == "__main__":

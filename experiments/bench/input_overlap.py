@@ -62,7 +62,7 @@ def evaluation(run, _):
                 yield from made(seconds)
 
         start = time.perf_counter()
-        evaluate.gather(forward, variables, batches, run.devices.mesh)
+        evaluate.gather_evidence(forward, variables, batches, run.devices.mesh)
         return (time.perf_counter() - start) / COUNT
 
     return timed, made

@@ -164,7 +164,7 @@ def damaged_checkpoints(place, undisturbed, rng, seconds):
     def restored():
         with open_checkpoints(workdir, run.task) as checkpoints:
             found = checkpoint.restore(checkpoints, state)
-        return int(found.step), checkpoint.checksum(found)
+        return int(found.step), checkpoint.compute_checksum(found)
 
     def fresh():
         shutil.rmtree(workdir, ignore_errors=True)

@@ -344,7 +344,7 @@ def test_mixing_erasing_and_the_average(tmp_path):
     fields = {"mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erase": 0.25}
     fields |= {"method": "none", "train.ema_decay": 0.9, "train.label_smoothing": 0.1}
     main.run(tiny_config(**fields), str(tmp_path))
-    rows = report.rows_with(tmp_path, "eval/ema_top1")
+    rows = report.read_rows_with(tmp_path, "eval/ema_top1")
     assert len(rows) == 2
     assert rows[-1]["eval/ema_loss"] != rows[-1]["eval/loss"]
     raw, average = (load_model(f, OWN) for f in (tmp_path, tmp_path / EMA_FILE))

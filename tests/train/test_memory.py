@@ -6,7 +6,7 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.train.build import build
-from diffkd_jax.train.memory import least_bytes
+from diffkd_jax.train.memory import count_bytes
 from tests.helpers.configs import tiny_config
 
 
@@ -15,7 +15,7 @@ def test_bytes_are_those_of_the_arrays():
     run = build(config)
     state = run.init()
     arrays = [x for x in jax.tree.leaves(state) if x.dtype != jax.random.key(0).dtype]
-    least = least_bytes(run)
+    least = count_bytes(run)
     assert least["state"] == sum(x.nbytes for x in arrays)
     assert least["batch"] == 16 * (28 * 28 * 4 + 3 * 4)  # index, mask and label too
     params = 3 * 3 * 6 + 6 + 4 * 6 + 6 * 10 + 10
@@ -25,8 +25,8 @@ def test_bytes_are_those_of_the_arrays():
 def test_what_is_split_over_devices_counts_by_its_share():
     fields = {"num_devices": 8, "mesh.fsdp": 8, "mesh.fsdp_min_bytes": 1}
     wide = {"student.options.width": 512}
-    split = least_bytes(build(tiny_config(**fields | wide)))
-    whole = least_bytes(build(tiny_config(**wide)))
+    split = count_bytes(build(tiny_config(**fields | wide)))
+    whole = count_bytes(build(tiny_config(**wide)))
     assert split["state"] < whole["state"] / 3
     assert split["batch"] * 8 == whole["batch"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # no public way to the store that all processes share
 
-from .processes import end_now
+from .processes import exit_now
 from .signals import Stopped
 
 ALIVE, ENDED, FAILED = "diffkd_jax/alive/", "ended", "failed: "
@@ -128,17 +128,17 @@ def _watch(
         if answer.count != answers:
             answers, answer_turn = answer.count, turn
         elif (turn - answer_turn) * EVERY > seconds:
-            end_now(f"process 0 has not answered for {seconds:g} s; {GO_ON}")
+            exit_now(f"process 0 has not answered for {seconds:g} s; {GO_ON}")
         for process in range(num_processes):
             text = answer.heartbeats.get(f"{ALIVE}{process}", "")
             if text.startswith(FAILED):
-                end_now(f"process {process} ended: {text.removeprefix(FAILED)}")
+                exit_now(f"process {process} ended: {text.removeprefix(FAILED)}")
             if process not in last_beats or last_beats[process][0] != text:
                 last_beats[process] = (text, turn)
             elif answer_turn < turn:  # this turn brought no answer
                 continue
             elif text != ENDED and (turn - last_beats[process][1]) * EVERY > seconds:
-                end_now(
+                exit_now(
                     f"process {process} has given no sign of life for {seconds:g} s; "
                     f"{GO_ON}"
                 )

@@ -11,7 +11,7 @@ from jax._src import distributed  # no public way to the store that all processe
 from jax.experimental import multihost_utils
 
 from ...config.machine import Distributed
-from .processes import end_now
+from .processes import exit_now
 
 ENVIRONMENT = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
@@ -40,7 +40,7 @@ def start_processes(
     arguments = read_arguments(options, environment)
     seconds = round(options.start_seconds)
     # This timer ends first, with one line. JAX would abort with a stack trace.
-    timer = threading.Timer(seconds, end_now, [_late(arguments, seconds)])
+    timer = threading.Timer(seconds, exit_now, [_late(arguments, seconds)])
     timer.daemon = True
     timer.start()
     try:

@@ -14,7 +14,7 @@ from ...data.pipeline.read_ahead import is_stuck
 from ...io import console
 
 
-def end_now(message: str) -> NoReturn:
+def exit_now(message: str) -> NoReturn:
     """Prints an error and exits at once; an exit in order would need all processes.
 
     Args:
@@ -24,7 +24,7 @@ def end_now(message: str) -> NoReturn:
     os._exit(1)
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Exits the process; at once if an exit in order would wait for something else.
 
     That is the case for one of several processes, and if a thread waits for data in
@@ -42,10 +42,10 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def count() -> int:
+def count_processes() -> int:
     """Returns the number of processes of this run; uses no device.
 
-    >>> count()
+    >>> count_processes()
     1
     """
     return distributed.global_state.num_processes or 1
@@ -71,13 +71,13 @@ def wait_for_all(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def everywhere(value: bool) -> bool:
+def is_true_everywhere(value: bool) -> bool:
     """Returns whether a value is true on every process; all of them have to call it.
 
     Args:
       value: the value of this process.
 
-    >>> everywhere(True)
+    >>> is_true_everywhere(True)
     True
     """
     if jax.process_count() == 1:
@@ -85,13 +85,13 @@ def everywhere(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
-def as_first(value: int) -> int:
+def broadcast_first(value: int) -> int:
     """Returns the value of the first process; all of them have to call it.
 
     Args:
       value: the value of this process, a bool or an integer.
 
-    >>> as_first(3)
+    >>> broadcast_first(3)
     3
     """
     if jax.process_count() == 1:

@@ -134,7 +134,7 @@ class Devices(NamedTuple):
         return place(tree, self.mesh, self.min_bytes)
 
 
-def gathered(tree: PyTree) -> PyTree:
+def gather_arrays(tree: PyTree) -> PyTree:
     """Returns a tree of whole arrays in this process's memory.
 
     On several processes all of them have to call it.
@@ -147,7 +147,7 @@ def gathered(tree: PyTree) -> PyTree:
     Returns:
       The same tree of NumPy arrays.
 
-    >>> gathered({"a": jax.numpy.ones(2)})
+    >>> gather_arrays({"a": jax.numpy.ones(2)})
     {'a': array([1., 1.], dtype=float32)}
     """
 

@@ -35,7 +35,7 @@ class Writer:
         self.path = workdir / "metrics.jsonl"
         rows = [row for row in read_rows(self.path) if row["step"] <= step]
         last = [row for row in rows if row["step"] == step]
-        self.begun = {(step, name) for row in last for name in row}
+        self.written = {(step, name) for row in last for name in row}
         if not is_primary():
             return
         write_whole(self.path, "".join(f"{valid_json.dumps(row)}\n" for row in rows))
@@ -52,7 +52,7 @@ class Writer:
           step: number of updates.
           prefix: beginning of the values' names, such as ``eval/``.
         """
-        return any(i == step and name.startswith(prefix) for i, name in self.begun)
+        return any(i == step and name.startswith(prefix) for i, name in self.written)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes scalars and histograms of one step.

@@ -34,7 +34,7 @@ def draw_losses(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @defaults()
-def scores(
+def draw_scores(
     path: pathlib.Path,
     curves: Mapping[str, Sequence[Mapping[str, Any]]],
     headline: str,
@@ -64,7 +64,7 @@ def scores(
 
 
 @defaults()
-def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
+def draw_gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
     """Draws the share of examples by gamma over time, and the mean (paper fig. 5).
 
     Args:
@@ -90,7 +90,9 @@ def gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> No
 
 
 @defaults()
-def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -> None:
+def draw_trajectory(
+    path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str
+) -> None:
     """Draws how features are denoised, in the plane of the teacher's first components.
 
     Args:
@@ -132,7 +134,7 @@ def trajectory(path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str) -
 
 
 @defaults()
-def comparison(
+def draw_comparison(
     path: pathlib.Path, results: Sequence[Mapping[str, Any]], headline: str
 ) -> None:
     """Draws the final headline score of each method as bars.

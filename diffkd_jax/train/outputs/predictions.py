@@ -66,7 +66,7 @@ def write_predictions(
     with (
         disk_faults_named(folder.parent),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as temporary,
-        closing(predictions(scoring, model, variables, asked)) as predicted,
+        closing(iterate_predictions(scoring, model, variables, asked)) as predicted,
     ):
         partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
@@ -74,7 +74,7 @@ def write_predictions(
         partial.replace(folder)
 
 
-def predictions(
+def iterate_predictions(
     scoring: Scoring,
     model: Model,
     variables: PyTree,
@@ -104,7 +104,7 @@ def predictions(
     compiled = sharding.jit_forward(forward, devices.mesh)
     split = data.evaluation
     ids = None if split.known is None else split.known.ids
-    names = short_names([split.name(i) for i in range(split.size)])
+    names = shorten_names([split.name(i) for i in range(split.size)])
     make = evaluation_batches(config.data, data, split, devices.mesh)
     with closing(make(asked)) as batches:
         for batch in batches:
@@ -118,7 +118,7 @@ def predictions(
                     yield names[index], take(predicted), take(batch) | stored_id
 
 
-def short_names(names: Sequence[str]) -> list[str]:
+def shorten_names(names: Sequence[str]) -> list[str]:
     """Returns relative paths without endings, made from the names of examples.
 
     They keep the folders in which the examples differ, and no two of them are equal if
@@ -130,9 +130,9 @@ def short_names(names: Sequence[str]) -> list[str]:
     Returns:
       One path for each name.
 
-    >>> short_names(["/data/val/a/1.png", "/data/val/b/1.png"])
+    >>> shorten_names(["/data/val/a/1.png", "/data/val/b/1.png"])
     ['a/1', 'b/1']
-    >>> short_names(["example 0", "example 1"])
+    >>> shorten_names(["example 0", "example 1"])
     ['example_0', 'example_1']
     """
     paths = [name.split("/") for name in names]

@@ -18,7 +18,7 @@ from ..workdir.directory import read_json_object, write_whole
 from . import plots
 from .examples import merge_examples
 from .metrics import read_rows
-from .summary import text_table
+from .summary import format_table
 
 MOST_EXAMPLES_DRAWN = 256
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
@@ -28,27 +28,29 @@ td, th { padding: .3em 1em; border-bottom: 1px solid #ddd; text-align: right }
 td:first-child, th:first-child { text-align: left }"""
 
 
-def rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
+def read_rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
     """Returns the rows of a run's ``metrics.jsonl`` that hold a value.
 
     Args:
       workdir: directory of the run.
       name: name of the value.
 
-    >>> rows_with(pathlib.Path("no_run"), "loss/total")
+    >>> read_rows_with(pathlib.Path("no_run"), "loss/total")
     []
     """
     return [row for row in read_rows(workdir / "metrics.jsonl") if name in row]
 
 
-def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, float]]:
+def read_evaluations(
+    workdir: pathlib.Path, headline: str
+) -> dict[int, dict[str, float]]:
     """Returns the scores of a run's evaluations by step.
 
     Args:
       workdir: directory of the run.
       headline: name of the score by which rows of evaluations are recognised.
 
-    >>> evaluations(pathlib.Path("no_run"), "score")
+    >>> read_evaluations(pathlib.Path("no_run"), "score")
     {}
     """
     return {
@@ -57,7 +59,7 @@ def evaluations(workdir: pathlib.Path, headline: str) -> dict[int, dict[str, flo
             for name, value in row.items()
             if name.startswith("eval/")
         }
-        for row in rows_with(workdir, f"eval/{headline}")
+        for row in read_rows_with(workdir, f"eval/{headline}")
     }
 
 
@@ -81,22 +83,28 @@ def write_run(
       draw: draws the figures of the task in a folder, and returns the files.
     """
     folder, headline = workdir / "plots", result["headline"]
-    rows = rows_with(workdir, "loss/total")
+    rows = read_rows_with(workdir, "loss/total")
     figures: list[pathlib.Path] = []
 
     def add(name: str, draw: Callable[..., None], *arguments: Any) -> None:
         figures.extend(_plot(folder, name, draw, *arguments))
 
-    curve = {result["method"]: rows_with(workdir, f"eval/{headline}")}
+    curve = {result["method"]: read_rows_with(workdir, f"eval/{headline}")}
     with noting() as notes:
-        add("score", plots.scores, curve, headline, result.get(f"teacher_{headline}"))
+        add(
+            "score",
+            plots.draw_scores,
+            curve,
+            headline,
+            result.get(f"teacher_{headline}"),
+        )
         if rows:
             add("losses", plots.draw_losses, rows)
         for tap, points in trajectories.items():
             if gamma_rows := [r for r in rows if f"gamma/{tap}/histogram" in r]:
-                add(f"gamma_{tap}", plots.gamma, gamma_rows, tap)
+                add(f"gamma_{tap}", plots.draw_gamma, gamma_rows, tap)
             if all(np.isfinite(p).all() for p in points.values()):
-                add(f"trajectory_{tap}", plots.trajectory, points, tap)
+                add(f"trajectory_{tap}", plots.draw_trajectory, points, tap)
             else:
                 notes.append(f"{tap}: denoising is not finite and not drawn.")
         figures += draw_files("figures of the task", draw, folder)
@@ -157,7 +165,7 @@ def write_comparison(
     headline = results[0]["headline"]
     final, best = f"final_{headline}", f"best_{headline}"
     curves = {
-        r["method"]: rows_with(workdir / r["method"], f"eval/{headline}")
+        r["method"]: read_rows_with(workdir / r["method"], f"eval/{headline}")
         for r in results
     }
     teacher_key = f"teacher_{headline}"
@@ -173,8 +181,8 @@ def write_comparison(
         rows.append(("teacher", f"{teacher:.4f}", "", "", ""))
     examples = merge_examples(workdir, [r["method"] for r in results])
     with noting() as notes:
-        figures = _plot(folder, "comparison", plots.comparison, results, headline)
-        figures += _plot(folder, "score", plots.scores, curves, headline, teacher)
+        figures = _plot(folder, "comparison", plots.draw_comparison, results, headline)
+        figures += _plot(folder, "score", plots.draw_scores, curves, headline, teacher)
         figures += draw_files("figures of examples", show, folder, examples)
     links = "".join(map(_link, (r["method"] for r in results)))
     body = [
@@ -185,7 +193,7 @@ def write_comparison(
         "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]
     _page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
-    return text_table(rows)
+    return format_table(rows)
 
 
 def _plot(

@@ -10,11 +10,11 @@ from jaxtyping import PyTree
 
 from ...core.taps import lookup, resizing
 from ..components import variable_shapes
-from ..memory import gibibytes, least_bytes
+from ..memory import count_bytes, format_bytes
 from ..run import Run
 
 
-def multiply_adds(function: Callable[..., Any], *args: PyTree) -> int:
+def count_multiply_adds(function: Callable[..., Any], *args: PyTree) -> int:
     """Returns the multiply-adds of the convolutions and matrix products in a function.
 
     They are counted in its jaxpr; each step of a loop counts.
@@ -26,7 +26,7 @@ def multiply_adds(function: Callable[..., Any], *args: PyTree) -> int:
     Returns:
       The number of multiply-adds.
 
-    >>> multiply_adds(lambda x: x @ x, np.ones((2, 2)))
+    >>> count_multiply_adds(lambda x: x @ x, np.ones((2, 2)))
     8
     """
     return _traced(function, *args)[0]
@@ -91,7 +91,7 @@ def describe_run(run: Run) -> str:
     counts = f"{data.train.size:,} to train, {data.evaluation.size:,} to evaluate"
     if data.assumed:
         counts = "not looked at; as the config states"
-    least = {name: gibibytes(count) for name, count in least_bytes(run).items()}
+    least = {name: format_bytes(count) for name, count in count_bytes(run).items()}
     lines = [
         f"images     {counts}, {' and '.join(dict.fromkeys(sizes))}, "
         f"{data.meta['num_classes']} classes",
@@ -145,7 +145,7 @@ def describe_run(run: Run) -> str:
         interval = [f"distilled at one step of {every}, from step 1 on"]
     rules = {name: resizing(name, tap, *pair) for name, tap in taps.items()}
     notes = [f"{name}: {rule}" for name, rule in rules.items() if rule]
-    return "\n".join([*lines, "", text_table(rows), *notes, *interval])
+    return "\n".join([*lines, "", format_table(rows), *notes, *interval])
 
 
 def _weight(weights: Mapping[str, Any], name: str) -> str:
@@ -167,13 +167,13 @@ def _millions(count: int, batch_size: int) -> str:
     return f"{count / batch_size / 1e6:.2f} M multiply-adds an image"
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows of cells as text, with columns aligned by spaces.
 
     Args:
       rows: the rows, all of the same length.
 
-    >>> print(text_table([("tap", "x"), ("features", "y")]))
+    >>> print(format_table([("tap", "x"), ("features", "y")]))
     tap       x
     features  y
     """

@@ -27,7 +27,8 @@ def trace_denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarr
       state: its last state.
 
     Returns:
-      By tap the points that :func:`diffkd_jax.train.outputs.plots.trajectory` draws.
+      The points to draw, by tap, see
+      :func:`diffkd_jax.train.outputs.plots.draw_trajectory`.
     """
     if run.teacher is None:
         return {}

@@ -57,7 +57,11 @@ def save_checkpoint(
       ValueError: the step was not saved, because there is a later checkpoint.
     """
     scored = {k: float(v) if np.isfinite(v) else None for k, v in scores.items()}
-    meta = {"scores": scored, "version": __version__, "checksum": checksum(state)}
+    meta = {
+        "scores": scored,
+        "version": __version__,
+        "checksum": compute_checksum(state),
+    }
     if rows := [[i, jax.tree.map(lambda x: x.tolist(), row)] for i, row in pending]:
         meta["pending"] = rows
     is_saved = checkpoints.save(
@@ -129,7 +133,7 @@ def _restore(
     except Exception as error:  # Orbax has no error type for damaged files
         _note_damage(step, error)
     # All processes decide together, because they restore together.
-    if not processes.everywhere(bool(stored_shapes)):
+    if not processes.is_true_everywhere(bool(stored_shapes)):
         return None
     target = state_shapes.restore_target(state)
     shapes = state_shapes.shapes_by_path(target)
@@ -143,18 +147,18 @@ def _restore(
         _note_damage(step, error)
         restored = None
     # The checksum needs the parts of all processes.
-    is_restored = processes.everywhere(restored is not None)
+    is_restored = processes.is_true_everywhere(restored is not None)
     if restored is None or not is_restored:
         return None
     try:
-        if checksum(restored) != meta["checksum"]:
+        if compute_checksum(restored) != meta["checksum"]:
             raise ValueError("its checksum is another")
         if (stored_step := int(restored.step)) != step:
             raise ValueError(f"it holds step {stored_step}")
     except ValueError as error:
         _note_damage(step, error)
         restored = None
-    return restored if processes.everywhere(restored is not None) else None
+    return restored if processes.is_true_everywhere(restored is not None) else None
 
 
 def read_pending(
@@ -181,7 +185,7 @@ def read_pending(
         return []
 
 
-def checksum(tree: PyTree) -> int:
+def compute_checksum(tree: PyTree) -> int:
     """Returns the CRC-32 of all arrays of a tree, in the tree's order.
 
     On several processes all of them have to call it.
@@ -192,12 +196,12 @@ def checksum(tree: PyTree) -> int:
     Returns:
       The checksum, 0 to 2**32 - 1.
 
-    >>> checksum({"a": np.zeros(2)}) != checksum({"a": -np.zeros(2)})
+    >>> compute_checksum({"a": np.zeros(2)}) != compute_checksum({"a": -np.zeros(2)})
     True
     """
     value = 0
     for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(sharding.gathered(leaf))
+        array = np.ascontiguousarray(sharding.gather_arrays(leaf))
         value = zlib.crc32(array.view(np.uint8).data, value)
     return value
 

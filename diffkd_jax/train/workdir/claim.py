@@ -10,10 +10,21 @@ from typing import Any
 from ... import __version__
 from ...config.sections import Config
 from ...tasks.classes import first_difference
-from ..cluster.processes import as_first, everywhere, is_primary, wait_for_all
+from ..cluster.processes import (
+    broadcast_first,
+    is_primary,
+    is_true_everywhere,
+    wait_for_all,
+)
 from ..components import make_method
-from .directory import RECORD, SUMMARY, foreign_file, has_checkpoints, write_json
-from .identity import DIVERGED, Identity, differences, read_identity, to_json
+from .directory import (
+    RECORD,
+    SUMMARY,
+    describe_foreign_file,
+    has_checkpoints,
+    write_json,
+)
+from .identity import DIVERGED, Identity, find_differences, read_identity, to_json
 
 LOG = logging.getLogger(__name__)
 # Fields that may change after numbers that are not finite have stopped a run, because
@@ -57,7 +68,7 @@ def claim_workdir(
     file, data = workdir / RECORD, dict(data or {})
     is_finished = (workdir / SUMMARY).exists()
     is_new = not (is_finished or has_checkpoints(workdir))
-    is_diverged = not is_finished and as_first((workdir / DIVERGED).exists())
+    is_diverged = not is_finished and broadcast_first((workdir / DIVERGED).exists())
     _check_foreign_files(workdir, is_new)
     new_record = {"version": __version__, **data, **to_json(config)}
     if is_new and not is_diverged:
@@ -77,7 +88,7 @@ def claim_workdir(
             *(workdir, identity.version, __version__),
         )
     has_teacher = bool(make_method(config).taps)
-    different = differences(identity, config, with_teacher=has_teacher)
+    different = find_differences(identity, config, with_teacher=has_teacher)
     if not is_diverged:
         return _claim_same(identity, workdir, different)
     if is_new:  # without a checkpoint all fields may change
@@ -90,8 +101,10 @@ def claim_workdir(
 
 def _check_foreign_files(workdir: pathlib.Path, is_new: bool) -> None:
     """Raises ValueError, on all processes, if a run would overwrite a file."""
-    problem = foreign_file(workdir, begun=not is_new) if is_primary() else ""
-    if not everywhere(not problem):
+    problem = (
+        describe_foreign_file(workdir, is_begun=not is_new) if is_primary() else ""
+    )
+    if not is_true_everywhere(not problem):
         raise ValueError(
             problem
             or f"workdir: {workdir}: process 0 found a file in the way, see its message"

@@ -9,7 +9,7 @@ from ...io import valid_json
 from ...weights.file_kinds import SAFETENSORS, find_kind
 from ...weights.output_files import EMA_FILE, MODEL_FILE, appearing
 from ...weights.weights import is_ours, open_weights
-from ..cluster.processes import as_first
+from ..cluster.processes import broadcast_first
 
 LOG = logging.getLogger(__name__)
 SUMMARY, REPORT = "summary.json", "report.html"
@@ -62,12 +62,12 @@ def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
     return None if problems else result
 
 
-def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
+def describe_foreign_file(workdir: pathlib.Path, *, is_begun: bool) -> str:
     """Describes the first file that a run would overwrite although no run wrote it.
 
     Args:
       workdir: directory of the run.
-      begun: whether it holds a run with a checkpoint or a summary.
+      is_begun: whether it holds a run with a checkpoint or a summary.
 
     Returns:
       The error message, or "" if there is no such file.
@@ -81,21 +81,21 @@ def foreign_file(workdir: pathlib.Path, *, begun: bool) -> str:
             return _in_the_way(workdir / name, "a directory")
     for name in (MODEL_FILE, EMA_FILE):
         file = workdir / name
-        if begun and (kind := _foreign_kind(file)):
+        if is_begun and (kind := _foreign_kind(file)):
             return (
                 f"workdir: found {kind} in {file}, expected the model of the run; move "
                 "it away, and the same command writes the run's own"
             )
-        if not begun and os.path.lexists(file):
+        if not is_begun and os.path.lexists(file):
             return _in_the_way(file, "a model without a checkpoint or a summary")
-    if not begun and record.exists():
+    if not is_begun and record.exists():
         try:
             is_record = set(read_json_object(record)) >= RECORD_SECTIONS
         except ValueError:
             is_record = False
         if not is_record:
             return _in_the_way(record, "a file that no run of diffkd_jax wrote")
-    if not (begun or record.exists()):
+    if not (is_begun or record.exists()):
         for name in (ROWS, REPORT, "examples.npz", "plots"):
             file = workdir / name
             is_empty = file.is_dir() and not any(file.iterdir())
@@ -114,14 +114,14 @@ def refuse_single_run(workdir: pathlib.Path) -> None:
       ValueError: the workdir holds a run, or a report without the runs that it
         compares.
     """
-    if as_first((workdir / RECORD).exists()):
+    if broadcast_first((workdir / RECORD).exists()):
         raise ValueError(
             f"workdir: {workdir} holds a run of its own, whose report a comparison "
             "would overwrite; choose another --workdir"
         )
     report = workdir / REPORT
     is_foreign = os.path.lexists(report) and not any(workdir.glob(f"*/{RECORD}"))
-    if as_first(is_foreign):
+    if broadcast_first(is_foreign):
         raise ValueError(_in_the_way(report, "which is not of a comparison"))
 
 

@@ -137,7 +137,7 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
         write_json(file, {TEACHER: checksum, **record})
 
 
-def differences(
+def find_differences(
     identity: Identity, config: Config, *, with_teacher: bool
 ) -> dict[str, list[Any]]:
     """Compares the config in a record with that of a run.

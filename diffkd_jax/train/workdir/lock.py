@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from ..cluster.processes import everywhere, is_primary
+from ..cluster.processes import is_primary, is_true_everywhere
 
 LOG = logging.getLogger(__name__)
 LOCK, SOFT_LOCK = "lock", "lock.soft"
@@ -51,7 +51,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         except OSError as error:
             problem = f"found {error}, expected a directory to write to and to lock"
     # All processes stop; otherwise the others would wait for the first one.
-    if not everywhere(not problem):
+    if not is_true_everywhere(not problem):
         reason = problem or "is in use or cannot be written to"
         raise OSError(f"workdir: {workdir}: {reason}; {advice}")
     try:

@@ -14,7 +14,7 @@ from diffkd_jax import models
 from diffkd_jax.models.backbones.layers import ConvNorm
 from diffkd_jax.models.dense.segmenter import Aspp
 from diffkd_jax.ops.resize import bilinear
-from diffkd_jax.train.outputs.summary import count_parameters, multiply_adds
+from diffkd_jax.train.outputs.summary import count_multiply_adds, count_parameters
 from diffkd_jax.weights.torch.convert import export_state_dict, import_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
 from diffkd_jax.weights.torch.names.segmenters import TORCHVISION_HEADS
@@ -184,5 +184,5 @@ def test_sizes_are_those_of_the_paper(name, parameters, products):
     assert count_parameters(variables["params"]) / 1e6 == pytest.approx(
         parameters, abs=5e-4
     )
-    found = multiply_adds(lambda v, x: model.apply(v, x), variables, x)
+    found = count_multiply_adds(lambda v, x: model.apply(v, x), variables, x)
     assert found / 1e9 == pytest.approx(products, rel=2e-3)

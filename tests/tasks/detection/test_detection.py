@@ -16,7 +16,7 @@ from diffkd_jax.tasks.detection.plots import write
 from diffkd_jax.tasks.detection.task import collect_evidence, detection
 from diffkd_jax.tasks.task import Evidence
 from diffkd_jax.train.cluster.sharding import make_mesh
-from diffkd_jax.train.evaluate import compile_evidence, gather
+from diffkd_jax.train.evaluate import compile_evidence, gather_evidence
 
 META = {"num_classes": 3, "class_names": ["a", "b", "c"]}
 TRUTH = [[[4.0, 4, 24, 30], [30, 2, 60, 40]], [[1, 1, 9, 9], [0, 0, 0, 0]]]
@@ -258,7 +258,7 @@ def test_each_image_counts_once_on_any_number_of_devices(devices, batch):
             }
 
     forward = compile_evidence(task.evidence, apply, lambda batch: batch, mesh)
-    seen = gather(forward, {}, batches, mesh)
+    seen = gather_evidence(forward, {}, batches, mesh)
     np.testing.assert_array_equal(seen.rows["true/boxes"], target["boxes"][:7])
     whole = {"image": jnp.zeros((7, 48, 64, 3)), "mask": jnp.ones(7)}
     whole |= {"index": jnp.arange(7), "target": {k: v[:7] for k, v in target.items()}}

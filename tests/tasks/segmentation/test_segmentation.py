@@ -20,7 +20,7 @@ from diffkd_jax.tasks.segmentation.task import (
     slide,
 )
 from diffkd_jax.train.cluster.sharding import make_mesh
-from diffkd_jax.train.evaluate import compile_evidence, gather
+from diffkd_jax.train.evaluate import compile_evidence, gather_evidence
 from tests.helpers.goldens import GOLDEN
 
 ODD = GOLDEN / "dense/odd"
@@ -149,7 +149,7 @@ def test_devices_count_alike(devices):
     task = segmentation({"num_classes": 5})
     apply = lambda variables, batch: {"logits": logits_of(batch["prediction"], 5)}
     forward = compile_evidence(task.evidence, apply, lambda batch: batch, mesh)
-    seen = gather(forward, {}, lambda asked: iter_of([batch, batch]), mesh)
+    seen = gather_evidence(forward, {}, lambda asked: iter_of([batch, batch]), mesh)
     expected = np.asarray(counted(prediction[:7], truth[:7], 5).sums["confusion"])
     assert seen.sums["confusion"].dtype == np.int64
     np.testing.assert_array_equal(seen.sums["confusion"], 2 * expected)

@@ -11,7 +11,7 @@ from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.data.sources.cityscapes import IDS
 from diffkd_jax.tasks.segmentation.task import segmentation
-from diffkd_jax.train.outputs.predictions import short_names
+from diffkd_jax.train.outputs.predictions import shorten_names
 from tests.helpers.configs import tiny_config
 
 
@@ -85,5 +85,5 @@ def test_ids_of_data_that_have_none_are_refused():
     ],
 )
 def test_names_of_files_are_short_and_distinct(names, expected):
-    assert short_names(names) == expected
+    assert shorten_names(names) == expected
     assert len(set(expected)) == len(names)

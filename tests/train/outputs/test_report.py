@@ -32,9 +32,9 @@ def test_names_that_are_no_formulas_are_drawn(tmp_path):
     counts = np.eye(len(ODD), dtype=int)
     draw_confusion(tmp_path / "confusion.png", counts, ODD)
     rows = [{"step": 1, "eval/top1": 0.5, "eval/loss": 1.0}]
-    plots.scores(tmp_path / "score.png", dict.fromkeys(ODD, rows), "top1", 0.9)
+    plots.draw_scores(tmp_path / "score.png", dict.fromkeys(ODD, rows), "top1", 0.9)
     results = [{"method": name, "final_top1": 0.1 * k} for k, name in enumerate(ODD)]
-    plots.comparison(tmp_path / "comparison.png", results, "top1")
+    plots.draw_comparison(tmp_path / "comparison.png", results, "top1")
     losses = {f"loss/{name}": 1.0 for name in ODD[:-2]}
     plots.draw_losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
     drawn = [path.read_bytes()[:4] for path in tmp_path.iterdir()]
@@ -99,11 +99,11 @@ def test_other_settings_change_no_figure(tmp_path):
     import matplotlib
 
     rows = [{"step": 1, "eval/top1": 0.5}]
-    plots.scores(tmp_path / "a.png", {"a": rows}, "top1", None)
+    plots.draw_scores(tmp_path / "a.png", {"a": rows}, "top1", None)
     settings = {"text.usetex": True, "figure.constrained_layout.use": True}
     settings |= {"savefig.dpi": 3, "font.family": "Nowhere", "lines.linewidth": 9}
     with matplotlib.rc_context(settings):
-        plots.scores(tmp_path / "b.png", {"a": rows}, "top1", None)
+        plots.draw_scores(tmp_path / "b.png", {"a": rows}, "top1", None)
         assert matplotlib.rcParams["text.usetex"]
     first, second = ((tmp_path / f"{n}.png").read_bytes() for n in "ab")
     assert first == second
@@ -114,7 +114,7 @@ def failing(folder, *rest):
 
 
 def test_a_figure_that_fails_is_a_line_of_the_page(workdir, monkeypatch, caplog):
-    monkeypatch.setattr(plots, "scores", failing)
+    monkeypatch.setattr(plots, "draw_scores", failing)
     result = {"name": "a", "method": "kd", "headline": "top1", "final_top1": 0.5}
     for draw in (failing, lambda folder: ["no such file"], lambda folder: 3):
         report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
@@ -146,7 +146,7 @@ def test_a_folder_is_no_figure(workdir):
 
 
 def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "comparison", failing)
+    monkeypatch.setattr(plots, "draw_comparison", failing)
     result = {"name": "n", "method": "kd", "final_top1": 0.5, "best_top1": 0.5}
     result |= {"headline": "top1", "images_per_second": 1.0}
     assert "0.5000" in report.write_comparison(tmp_path, [result], failing)
@@ -196,7 +196,7 @@ logging.basicConfig()
 from diffkd_jax.train.outputs import plots
 rows = [{"step": 1, "eval/top1": 0.5}]
 before = dict(os.environ)
-plots.scores(pathlib.Path("a.png"), {"a": rows}, "top1", None)
+plots.draw_scores(pathlib.Path("a.png"), {"a": rows}, "top1", None)
 changed = {k for k, v in os.environ.items() if before.get(k) != v}
 assert changed <= {"MPLCONFIGDIR"}, changed  # matplotlib's own, of a folder it made
 """
@@ -280,7 +280,7 @@ mine = plt.figure()
 before = dict(matplotlib.rcParams)
 from diffkd_jax.train.outputs import plots
 rows = [{{"step": 1, "eval/top1": 0.5}}]
-plots.scores(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, "top1", None)
+plots.draw_scores(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, "top1", None)
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
 assert plt.get_fignums() == [mine.number]
 assert dict(matplotlib.rcParams) == before
@@ -312,5 +312,5 @@ def test_denoising_of_a_single_example_is_drawn(tmp_path):
 
     points = {"teacher": np.zeros((1, 2)), "denoised": np.zeros((1, 2))}
     points["steps"] = np.zeros((3, 1, 2))
-    plots.trajectory(tmp_path / "trajectory.png", points, "p5")
+    plots.draw_trajectory(tmp_path / "trajectory.png", points, "p5")
     assert (tmp_path / "trajectory.png").stat().st_size > 1000

@@ -6,7 +6,7 @@ import pytest
 
 from diffkd_jax import DiffKD
 from diffkd_jax.core.modules import NoisePredictor
-from diffkd_jax.train.outputs.summary import multiply_adds
+from diffkd_jax.train.outputs.summary import count_multiply_adds
 
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 
@@ -23,7 +23,7 @@ def test_noise_predictor_of_1024_channels():
     variables = jax.eval_shape(init, KEY, x)
     run = lambda v, x: module.apply(v, x, t, train=False)
     by_hand = 49 * (2 * (1024 * 256 * 2 + 9 * 256 * 256) + 1024 * 1024)
-    assert multiply_adds(run, variables, x) == 2 * by_hand
+    assert count_multiply_adds(run, variables, x) == 2 * by_hand
     assert by_hand == pytest.approx(0.161e9, rel=0.01)
 
 
@@ -46,7 +46,7 @@ def test_feature_blocks_of_the_paper(student, teacher, expected):
             mutable=["batch_stats"],
         )
 
-    found = multiply_adds(run, variables, KEY, *pair) / 2
+    found = count_multiply_adds(run, variables, KEY, *pair) / 2
     assert found == pytest.approx(expected, rel=0.02)
 
 
@@ -56,4 +56,4 @@ def test_loops_count_every_step():
     def loop(x):
         return jax.lax.scan(lambda x, _: (x @ w, None), x, length=5)[0]
 
-    assert multiply_adds(loop, jnp.ones((2, 4))) == 5 * 2 * 4 * 4
+    assert count_multiply_adds(loop, jnp.ones((2, 4))) == 5 * 2 * 4 * 4

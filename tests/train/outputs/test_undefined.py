@@ -55,7 +55,7 @@ def test_metrics_are_json_and_read_back(tmp_path):
     (row,) = read_rows(path)
     assert math.isnan(row["eval/ap"])
     assert math.isnan(row["gamma/histogram"][1])
-    assert math.isnan(report.evaluations(tmp_path, "ap")[3]["ap"])
+    assert math.isnan(report.read_evaluations(tmp_path, "ap")[3]["ap"])
     # Rows of earlier versions, which are written again where a run goes on.
     path.write_text('{"step": 1, "eval/ap": NaN, "loss/x": -Infinity}\n')
     Writer(tmp_path, step=1).close()

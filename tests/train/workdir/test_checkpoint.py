@@ -175,7 +175,7 @@ def test_another_mesh_takes_it(workdir):
 def test_the_checksum_sees_order_sign_and_type():
     a, b = jnp.arange(3.0), jnp.zeros(2)
     values = [{"x": a, "y": b}, {"x": b, "y": a}, {"x": a, "y": -b}, {"x": a[::-1]}]
-    assert len({checkpoint.checksum(v) for v in values}) == 4
+    assert len({checkpoint.compute_checksum(v) for v in values}) == 4
 
 
 def test_no_score_that_is_not_finite_is_the_best():
