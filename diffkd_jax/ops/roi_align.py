@@ -60,7 +60,7 @@ def roi_align(
     return _pool(features.reshape(-1, channels), boxes * scale, position, grid)
 
 
-def multiscale(
+def pool_boxes(
     features: Mapping[str, Float[Array, "_ _ c"]],
     boxes: Float[Array, "n 4"],
     *,
@@ -69,7 +69,7 @@ def multiscale(
     aligned: bool = False,
     max_points: int = 4,
 ) -> Float[Array, "n down right c"]:
-    """Pools each box from the pyramid level that fits its area.
+    """Pools features inside boxes, each box from the pyramid level that fits its area.
 
     Args:
       features: ``[h, w, c]`` for each level of one image, ``p2`` (stride 4) and so on,
@@ -90,7 +90,7 @@ def multiscale(
 
     >>> maps = {"p2": jnp.ones((8, 8, 3)), "p3": jnp.zeros((4, 4, 3))}
     >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 112.0, 112.0]])
-    >>> multiscale(maps, boxes)[:, 0, 0, 0].tolist()
+    >>> pool_boxes(maps, boxes)[:, 0, 0, 0].tolist()
     [1.0, 0.0]
     """
     numbers = sorted(int(name[1:]) for name in features if name[1:].isdecimal())

@@ -9,7 +9,7 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.dense.fpn import Fpn
-from diffkd_jax.ops.roi_align import multiscale
+from diffkd_jax.ops.roi_align import pool_boxes
 from diffkd_jax.tasks.detection import two_stage
 from diffkd_jax.tasks.detection.selection import Selection
 from diffkd_jax.weights.torch.convert import import_state_dict
@@ -132,7 +132,7 @@ def test_two_stage_networks_equal_torchvision():
     for i in range(2):
         expected = golden[f"out/proposals/{i}"]
         np.testing.assert_allclose(roi["boxes"][i], expected, atol=1e-3)
-    pooled = jax.vmap(multiscale)(
+    pooled = jax.vmap(pool_boxes)(
         {k: v for k, v in found["fpn"].items() if k != "p6"}, roi["boxes"]
     )
     pooled = nchw(pooled.reshape(80, 7, 7, -1))[:, :8]
