@@ -116,7 +116,7 @@ def drop_programs(max_bytes):
 @pytest.fixture
 def payload(tmp_path, monkeypatch):
     """Name of a module that leaves a file behind when it is imported, and that file."""
-    from diffkd_jax.models.registry import GIVEN  # not before the hook above
+    from diffkd_jax.models.registry import USED_PATHS  # not before the hook above
 
     proof = tmp_path / "ran"
     text = (
@@ -127,4 +127,4 @@ def payload(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield "payload_of_a_file:make", proof
     sys.modules.pop("payload_of_a_file", None)
-    GIVEN.discard("payload_of_a_file:make")
+    USED_PATHS.discard("payload_of_a_file:make")
