@@ -15,7 +15,7 @@ from .backbones.layers import ConvNorm
 def fold(
     module: nn.Module, variables: dict[str, PyTree], input_shape: tuple[int, ...]
 ) -> dict[str, PyTree]:
-    """Returns variables of the same function in inference that needs fewer operations.
+    """Returns variables with which inference computes the same in fewer operations.
 
     The norm of each :class:`diffkd_jax.models.backbones.layers.ConvNorm` is multiplied
     into its convolution. Apply the module to the result as before, with

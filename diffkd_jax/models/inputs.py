@@ -15,7 +15,7 @@ Meta: TypeAlias = Mapping[str, Any]  # JSON description of a model or of data
 
 LOG = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # for mean and std, which are often rounded
-# Values this many times the largest one of a normalised image are logged.
+# Factor of the largest value of a normalised image above which values are logged.
 FAR = 4.0
 # Order of the channels that the readers of this package return, by their number.
 ORDERS = {1: "L", 3: "RGB"}
@@ -30,8 +30,9 @@ def input_of(meta: Meta, channels: int) -> dict[str, Any]:
       channels: number of channels of an image.
 
     Returns:
-      ``mean`` and ``std``, lists of one number for each channel, and ``channel_order``.
-      All are empty if mean or std is not known.
+      ``mean`` and ``std``, lists of one number for each channel, and ``channel_order``,
+      a text such as "RGB". If the mean or std is not known, the lists are empty and the
+      text is "".
 
     >>> input_of({"mean": (0.5,), "std": (0.25,)}, 3)["mean"]
     [0.5, 0.5, 0.5]
@@ -44,14 +45,15 @@ def input_of(meta: Meta, channels: int) -> dict[str, Any]:
     return {"mean": widened(mean), "std": widened(std), "channel_order": order}
 
 
-def input_difference(found: Meta, expected: Meta) -> str:
+def input_difference(model: Meta, run: Meta) -> str:
     """Describes how a model's images differ from those of a run, or returns "".
 
-    The size is not compared, nor is anything that one of the two does not know.
+    Channels, mean, std and channel order are compared. A value that one of the two
+    descriptions lacks is not compared, and neither is the size.
 
     Args:
-      found: description of the model.
-      expected: description of a model for the data of the run.
+      model: description of the model.
+      run: description of a model for the data of the run.
 
     >>> images = {"input_shape": [8, 8, 3], "mean": [0.5] * 3, "std": [0.25] * 3}
     >>> images["channel_order"] = "RGB"
@@ -60,25 +62,25 @@ def input_difference(found: Meta, expected: Meta) -> str:
     >>> input_difference(images, {**images, "channel_order": "BGR"})[:35]
     'found a model for channels in the o'
     """
-    channels, data_channels = (meta["input_shape"][-1] for meta in (found, expected))
+    channels, data_channels = (meta["input_shape"][-1] for meta in (model, run))
     if channels != data_channels:
         return (
             f"found a model for images of {channels} channels, expected "
             f"{data_channels}, those of the data; data.channels=3 makes RGB of grey "
             "images"
         )
-    if not (found.get("mean") and expected.get("mean")):
+    if not (model.get("mean") and run.get("mean")):
         return ""
-    orders = found["channel_order"], expected["channel_order"]
+    orders = model["channel_order"], run["channel_order"]
     if all(orders) and orders[0] != orders[1]:
         return (
             f"found a model for channels in the order {orders[0]}, expected "
             f"{orders[1]}, that of the data"
         )
-    pairs = [(found[name], expected[name]) for name in ("mean", "std")]
+    pairs = [(model[name], run[name]) for name in ("mean", "std")]
     if all(np.allclose(*pair, rtol=0, atol=TOLERANCE * 1.001) for pair in pairs):
         return ""
-    (mean, data_mean), (std, data_std) = (map(_shown, pair) for pair in pairs)
+    (mean, data_mean), (std, data_std) = (map(_flag_value, pair) for pair in pairs)
     return (
         f"found a model for images of mean {mean} and std {std}, expected {data_mean} "
         f"and {data_std}, those of data.mean and data.std; with its own values the "
@@ -88,8 +90,8 @@ def input_difference(found: Meta, expected: Meta) -> str:
 
 def check_input(
     source: str,
-    found: Meta,
-    expected: Meta,
+    model: Meta,
+    run: Meta,
     is_classifier: Callable[[], bool],
 ) -> None:
     """Raises an error if a model was trained on other images than those of a run.
@@ -99,8 +101,8 @@ def check_input(
 
     Args:
       source: origin of the model, for messages.
-      found: description of the model.
-      expected: description of a model for the data of the run.
+      model: description of the model.
+      run: description of a model for the data of the run.
       is_classifier: function that returns whether the model returns one vector of
         logits for each image.
 
@@ -111,11 +113,11 @@ def check_input(
     >>> images["channel_order"] = "RGB"
     >>> check_input("teacher", images, images, lambda: True)
     """
-    if difference := input_difference(found, expected):
+    if difference := input_difference(model, run):
         raise ValueError(f"{source}: {difference}")
-    sizes = [list(meta["input_shape"][:2]) for meta in (found, expected)]
-    # Without a mean, the size is not known to be that of training.
-    if not found.get("mean") or sizes[0] == sizes[1]:
+    sizes = [list(meta["input_shape"][:2]) for meta in (model, run)]
+    # Only a description with a mean is sure to state the size of training.
+    if not model.get("mean") or sizes[0] == sizes[1]:
         return
     (height, width), data_size = sizes[0], "x".join(map(str, sizes[1]))
     text = f"found a model for images of {height}x{width}"
@@ -170,7 +172,7 @@ def normalised(images: Images, meta: Meta) -> Images:
 
 
 def check_images(images: Images, meta: Meta) -> Images:
-    """Returns images as an array if a model may take them.
+    """Checks images before they are given to a model, and returns them as an array.
 
     Values that are unlikely for normalised images are logged as a warning.
 
@@ -204,15 +206,17 @@ def check_size(images: Images, meta: Meta, outputs: PyTree) -> None:
     Args:
       images: ``[b, h, w, c]``.
       meta: description of the model.
-      outputs: outputs of the model for these images, or None if it raised an error.
+      outputs: outputs of the model for these images; None if the model raised an error,
+        for which the size is then taken as the reason.
 
     Raises:
-      ValueError: the images have another size.
+      ValueError: the images have another size, and the model is a classifier or raised
+        an error.
 
     >>> check_size(np.zeros((1, 8, 8, 3)), {"input_shape": [8, 8, 3]}, None)
     """
     if "input_shape" not in meta or (outputs is not None and not meta.get("mean")):
-        return  # without a mean, the size is not known to be that of training
+        return  # only a description with a mean is sure to state the size of training
     size, expected = tuple(images.shape[1:3]), tuple(meta["input_shape"][:2])
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
     if size != expected and (outputs is None or getattr(logits, "ndim", 0) == 2):
@@ -261,7 +265,7 @@ def _advice(meta: Meta) -> str:
 def _range_fault(images: Images, meta: Meta) -> str:
     """Returns why values are unlikely for normalised images, or "".
 
-    Values of a traced array are unknown; for them it returns "".
+    The values of a traced array are unknown, so it returns "" for one.
     """
     pairs = list(zip(meta.get("mean") or (), meta.get("std") or (), strict=True))
     if not pairs or isinstance(images, jax.core.Tracer) or not images.size:
@@ -280,16 +284,16 @@ def _range_fault(images: Images, meta: Meta) -> str:
 
 
 def _extremes(images: Images) -> tuple[int, int]:
-    """Returns the smallest and the largest value, or zeros for a traced array."""
+    """Returns the smallest and the largest value; zeros if traced or empty."""
     if isinstance(images, jax.core.Tracer) or not images.size:
         return 0, 0
     return int(images.min()), int(images.max())
 
 
-def _shown(values: Sequence[float]) -> str:
-    """Returns a tuple as a flag takes it, and a single number if all are equal.
+def _flag_value(values: Sequence[float]) -> str:
+    """Returns the text of a tuple as a flag takes it; equal numbers stand there once.
 
-    >>> _shown([0.5, 0.5, 0.5]), _shown([0.485, 0.456, 0.406])
+    >>> _flag_value([0.5, 0.5, 0.5]), _flag_value([0.485, 0.456, 0.406])
     ('(0.5,)', '(0.485, 0.456, 0.406)')
     """
     rounded = tuple(float(f"{value:.6g}") for value in values)
