@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...bounds import Channels, Positive, Share
 from ...core.modules import uniform_bias, uniform_fan_in
-from ...ops.anchors import grid_anchors
 from ...ops.proposals import (
     Anchors,
     Proposals,
@@ -22,7 +21,8 @@ from ...ops.proposals import (
 )
 from ...ops.roi_align import pool_boxes
 from .fpn import Extra, Level, apply_pyramid
-from .retinanet import Tower, check_anchor_sizes, covered_size, predict_levels
+from .heads import Tower, predict_levels
+from .pyramid_anchors import place_anchors
 
 # Levels from which boxes are pooled. Coarser levels serve only to propose boxes.
 POOLED = ("p2", "p3", "p4", "p5")
@@ -209,29 +209,18 @@ class FasterRcnn(nn.Module):
         self, maps: Mapping[str, jax.Array], image_size: tuple[int, ...]
     ) -> dict[str, PyTree]:
         """Computes the outputs of the first stage."""
-        check_anchor_sizes(self.anchor_sizes, self.levels)
         count = len(self.ratios)
         tower = Tower(1, self.fpn_channels, 0, self.dtype, name="rpn_tower")
         y = tower(maps)
         logits = predict_levels(y, 1, count, kernel_size=1, name="rpn_class_head")
-        rounded = self.rounded_anchors
         return {
             "objectness": {level: value[..., 0] for level, value in logits.items()},
             "box_codes": predict_levels(
                 y, 4, count, kernel_size=1, name="rpn_box_head"
             ),
-            "anchors": {
-                level: grid_anchors(
-                    value.shape[1:3],
-                    covered_size(self, level, value.shape[1:3], image_size),
-                    [side],
-                    self.ratios,
-                    rounded,
-                )
-                for (level, value), side in zip(
-                    maps.items(), self.anchor_sizes, strict=True
-                )
-            },
+            "anchors": place_anchors(
+                self, maps, image_size, [[side] for side in self.anchor_sizes]
+            ),
         }
 
     def _sample(
