@@ -124,5 +124,6 @@ class EfficientNet(nn.Module):
             outputs["last_conv"] = x
             norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}
             x = activation(BatchNorm(not train, **norm, name="last_norm")(x))
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )

@@ -65,8 +65,9 @@ class MobileNetV1(nn.Module):
                 x = layer(c, 3, stride=stride, groups=c, name=f"{name}_depthwise")(x)
                 x = layer(channels, name=f"{name}_pointwise")(x)
             outputs[f"stage{i}"] = x
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )
 
 
 # Channels, number of blocks and stride of each stage of V2. All stages but the first
@@ -159,8 +160,9 @@ class MobileNetV2(nn.Module):
             outputs[f"stage{i}"] = x
         if self.num_classes:
             x = layer(round_channels(1280 * max(1.0, self.width)), name="last_conv")(x)
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )
 
     @property
     def _divisor(self) -> int:

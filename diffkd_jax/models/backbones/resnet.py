@@ -120,5 +120,6 @@ class ResNet(nn.Module):
                 count, channels, layer, stride, (before, dilation), block,
                 name=f"stage{i}",
             )(x)  # fmt: skip
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )

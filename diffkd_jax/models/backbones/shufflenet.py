@@ -117,7 +117,7 @@ class ShuffleNetV1(nn.Module):
                     name=f"stage{i}_block{j}",
                 )(x)  # fmt: skip
             outputs[f"stage{i}"] = x
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)
 
 
 class SplitBlock(nn.Module):
@@ -231,4 +231,4 @@ class ShuffleNetV2(nn.Module):
             outputs[f"stage{i}"] = x
         if self.num_classes:
             x = layer(1024, name="last_conv")(x)
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)

@@ -92,7 +92,7 @@ class Swin(nn.Module):
                 blocks_before += 1
             outputs[f"stage{i}"] = x
         x = LayerNorm(dtype=self.dtype, name="last_norm")(x)
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)
 
 
 class PatchMerging(nn.Module):

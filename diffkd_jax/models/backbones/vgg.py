@@ -59,4 +59,4 @@ class Vgg(nn.Module):
             for j in range(self.convolutions):
                 x = layer(channels, 3, name=f"stage{i}_conv{j}")(x)
             outputs[f"stage{i}"] = x
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)

@@ -113,4 +113,4 @@ class WideResNet(nn.Module):
                 x = block(channels * self.width, stride, name=name)(x)
             outputs[f"stage{i}"] = x
         x = nn.relu(BatchNorm(not train, **shared, name="last_norm")(x))
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)
