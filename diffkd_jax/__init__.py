@@ -43,7 +43,7 @@ _HOMES = {
     "Refined": "core.taps",
     "Tap": "core.taps",
     "TrainState": "core.step",
-    "compiler_options": "core.platform",
+    "compiler_options": "backend.compiler",
     "diffkd_step": "core.step",
     "distillation": "core.distill",
     "init_state": "core.step",
