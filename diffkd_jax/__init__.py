@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
     from .core.distances import DISTANCES
     from .core.distill import Distillation, distillation
-    from .core.step import TrainState, diffkd_step, init_state
+    from .core.step import diffkd_step
     from .core.taps import Projection, Refined, Tap
+    from .core.train_state import TrainState, init_state
     from .methods import Method
 
 __version__ = "0.4.0"
@@ -42,11 +43,11 @@ _HOMES = {
     "Projection": "core.taps",
     "Refined": "core.taps",
     "Tap": "core.taps",
-    "TrainState": "core.step",
+    "TrainState": "core.train_state",
     "compiler_options": "backend.compiler",
     "diffkd_step": "core.step",
     "distillation": "core.distill",
-    "init_state": "core.step",
+    "init_state": "core.train_state",
 }
 
 

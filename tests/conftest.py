@@ -38,7 +38,10 @@ gc.set_threshold(50_000, 20, 50)
 # Modules whose annotated shapes are checked in all tests. The others are also called
 # with NumPy arrays.
 jaxtyping.install_import_hook(
-    [f"diffkd_jax.core.{name}" for name in ("diffkd", "diffusion", "distances")],
+    [
+        f"diffkd_jax.core.{name}"
+        for name in ("denoising", "diffkd", "diffusion", "distances")
+    ],
     "beartype.beartype",
 )
 

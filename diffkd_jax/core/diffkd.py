@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ..backend.compiler import scan_unroll
-from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, match_noise
-from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, apply_conv
+from .conv_layers import apply_conv
+from .denoising import denoise
+from .diffusion import add_noise, alpha_bar, ddim_plan, match_noise
+from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor
 from .norm import BatchNorm
 from .shapes import Feature, as_map, check_ranks, match_spatial
 
@@ -33,6 +34,11 @@ class DiffKDOutput(NamedTuple):
       diffusion_loss: scalar, mean squared error of the predicted noise (eq. 4).
       autoencoder_loss: scalar, mean squared error of the reconstruction (eq. 6); None
         without an autoencoder.
+
+    >>> x, zero = jnp.ones((2, 8)), jnp.zeros(())
+    >>> out = DiffKDOutput(x, x, jnp.array([0.25, 0.75]), zero, None)
+    >>> sorted(out.losses), float(out.info["gamma/mean"])
+    (['diffusion'], 0.5)
     """
 
     student: Feature
@@ -71,87 +77,19 @@ class DiffKDNoise(NamedTuple):
       student: ``[b, h, w, latent]``, noise mixed into the student.
       teacher: ``[b, h, w, latent]``, noise of the diffusion loss.
       t: int ``[b]``, time steps of the diffusion loss.
+
+    >>> eps = jnp.zeros((2, 1, 1, 8))  # the latent of vectors is a 1x1 map
+    >>> noise = DiffKDNoise(eps, eps, jnp.array([0, 999]))
+    >>> rngs = {"params": jax.random.key(0)}
+    >>> out, _ = jax.jit(DiffKD().init_with_output)(
+    ...     rngs, jnp.ones((2, 8)), jnp.ones((2, 8)), noise=noise)
+    >>> out.student.shape
+    (2, 8)
     """
 
     student: Float[Array, "b h w latent"]
     teacher: Float[Array, "b h w latent"]
     t: Int[Array, " b"]
-
-
-def denoise(
-    predictor: NoisePredictor,
-    x: Float[Array, "b h w c"],
-    plan: DDIMPlan,
-    *,
-    train: bool,
-    unroll: int | None = None,
-    keep_steps: bool = False,
-    remat: bool = False,
-    gradient: str = "full",
-) -> tuple[Float[Array, "b h w c"], Float[Array, "steps b h w c"] | None]:
-    """Denoises features by a DDIM plan, as one ``lax.scan`` (eq. 5).
-
-    Call it inside a Flax module that owns ``predictor`` and has called it during
-    initialisation, since a scan cannot create variables.
-
-    Args:
-      predictor: noise predictor, a bound module.
-      x: ``[b, h, w, c]``, starting point.
-      plan: DDIM plan of ``num_steps`` rows.
-      train: if true, use batch statistics, and let each step update the running ones;
-        if false, use running statistics.
-      unroll: unroll factor of the scan. None unrolls all steps on CPU, and none on
-        other platforms or with ``remat``.
-      keep_steps: if true, also return the result of each step.
-      remat: if true, recompute each step in the backward pass instead of storing it.
-      gradient: how to differentiate: ``full``; ``inputs``, which treats the predictor's
-        parameters as constants; or ``straight``, which treats the predicted noise as a
-        constant.
-
-    Returns:
-      The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
-
-    >>> class Denoiser(nn.Module):
-    ...     @nn.compact
-    ...     def __call__(self, x):
-    ...         predictor, plan = NoisePredictor(), ddim_plan(2)
-    ...         predictor(x, plan.t[:1], train=True)
-    ...         return denoise(predictor, x, plan, train=True)[0]
-    >>> x = jnp.ones((1, 4, 4, 8))
-    >>> jax.eval_shape(Denoiser().init_with_output, jax.random.key(0), x)[0].shape
-    (1, 4, 4, 8)
-    """
-
-    def predict(predictor: NoisePredictor, x_t: Array, t: Array) -> Array:
-        return predictor(x_t, t, train=train)
-
-    if gradient == "inputs":
-        predict = nn.map_variables(predict, "params", jax.lax.stop_gradient)
-
-    def step(
-        predictor: NoisePredictor, x_t: Array, row: DDIMPlan
-    ) -> tuple[Array, Array | None]:
-        t = jnp.broadcast_to(row.t, x_t.shape[:1])
-        eps = predict(predictor, x_t, t)
-        if gradient == "straight":
-            eps = jax.lax.stop_gradient(eps)
-        x_t = ddim_step(x_t, eps, row)
-        return x_t, x_t if keep_steps else None
-
-    num_steps = plan.t.shape[0]
-    # Running statistics are state only while they are updated.
-    scan = nn.scan(
-        nn.remat(step, prevent_cse=False) if remat else step,
-        variable_broadcast="params" if train else ["params", "batch_stats"],
-        variable_carry="batch_stats" if train else False,
-        split_rngs={"params": False},
-        length=num_steps,
-        # In an unrolled loop the compiler finds the recomputed values to be equal to
-        # the stored ones, and stores them again.
-        unroll=unroll or (1 if remat else scan_unroll(num_steps)),
-    )
-    x_0, steps = scan(predictor, x, plan)
-    return x_0, steps
 
 
 class DiffKD(nn.Module):

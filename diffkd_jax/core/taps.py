@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from .conv_layers import conv_layer
 from .distances import mse
-from .modules import conv_layer
 from .shapes import Feature, as_map, check_ranks, match_spatial, spatial_rule
 
 
@@ -23,6 +23,10 @@ class Refined(NamedTuple):
       teacher: the feature it is compared with; no gradient reaches the teacher.
       losses: further losses by name, scalars.
       info: arrays to report by name, such as ``gamma/mean``.
+
+    >>> refined = Refined(jax.numpy.ones((4, 8)), jax.numpy.ones((4, 8)))
+    >>> refined.student.shape, refined.losses
+    ((4, 8), {})
     """
 
     student: Feature

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..core.conv_layers import apply_conv
 from ..core.distances import attention
-from ..core.modules import apply_conv
 from ..core.taps import Projection, Refined
 
 
@@ -217,6 +217,11 @@ class Context(nn.Module):
     A softmax over positions of a 1x1 convolution pools the map to a vector. The vector
     goes through a layer to half the channels, layer norm, ReLU and a layer back. The
     last layer is initialised with zeros, so that the block starts as the identity.
+
+    >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    >>> y, _ = Context().init_with_output(jax.random.key(0), x)
+    >>> bool((y == x).all())
+    True
     """
 
     @nn.compact

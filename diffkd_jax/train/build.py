@@ -14,8 +14,9 @@ from ..backend.compiler import compiler_options
 from ..config.resolve import resolve
 from ..config.sections import Config
 from ..core.distill import Distillation, distillation
-from ..core.step import TrainState, as_seed, diffkd_step, init_state
+from ..core.step import diffkd_step
 from ..core.taps import Refined
+from ..core.train_state import TrainState, as_seed, init_state
 from ..data import Data, known_target, open_data
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.groups import alike

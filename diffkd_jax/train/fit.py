@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 
-from ..core.step import TrainState
+from ..core.train_state import TrainState
 from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
 from .build import Run, student_variables

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..config import sections
-from ..core.step import TrainState
+from ..core.train_state import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite

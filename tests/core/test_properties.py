@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from diffkd_jax import DiffKD, DiffKDNoise, Projection, Tap, distillation
 from diffkd_jax.core import diffusion, distances
-from diffkd_jax.core.diffkd import denoise
+from diffkd_jax.core.denoising import denoise
 from diffkd_jax.core.modules import AutoEncoder, NoiseAdapter, NoisePredictor
 from diffkd_jax.core.norm import BatchNorm
 from tests.helpers.jaxprs import find_scans

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffkd_jax import Tap, diffkd_step, distillation, init_state
-from diffkd_jax.core.step import MAX_SEED, as_seed
+from diffkd_jax.core.train_state import MAX_SEED, as_seed
 
 BATCH = {"image": jax.random.normal(jax.random.key(0), (8, 6))}
 TEACHER = jax.random.normal(jax.random.key(1), (6, 3))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ...backend.depthwise import depthwise
 from ...backend.wide_convolution import convolve_in_parts
-from ...core.modules import uniform_bias, uniform_fan_in
+from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...core.norm import BatchNorm
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...bounds import Channels, Positive, Share
-from ...core.modules import uniform_bias, uniform_fan_in
+from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...ops.proposals import (
     Anchors,
     Proposals,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...bounds import Channels, Dilation, Factor, Part
-from ...core.modules import uniform_bias, uniform_fan_in
+from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...ops.resize import adaptive_mean, bilinear
 from ..backbones.layers import Layer, shared_layer
 from ..options import option_names

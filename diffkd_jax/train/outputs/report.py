@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...core.distill import refine
-from ...core.step import TrainState
+from ...core.tap_block import refine
 from ...core.taps import Tap, lookup
+from ...core.train_state import TrainState
 from ...io.best_effort import noting
 from ...io.drawing import draw_files
 from ..build import Run, student_variables
