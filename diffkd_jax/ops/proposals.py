@@ -23,6 +23,11 @@ class Proposals(NamedTuple):
       matched: int32 ``[n]``, row of the assigned object, or -1.
       weight: float32 ``[n]``, 1, or 0 for rows that stay empty because too few boxes
         could be drawn.
+
+    >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
+    >>> drawn = Proposals(boxes, jnp.array([0, -1]), jnp.array([1.0, 0.0]))
+    >>> drawn.boxes[drawn.weight > 0].tolist()
+    [[0.0, 0.0, 4.0, 4.0]]
     """
 
     boxes: Float[Array, "n 4"]
@@ -184,6 +189,10 @@ class Anchors(NamedTuple):
       matched: int32 ``[n]``, row of the assigned object, or a negative number.
       weight: float32 ``[n]``, 1, or 0 for rows that stay empty because too few anchors
         could be drawn.
+
+    >>> anchors = Anchors(jnp.array([7, 2]), jnp.array([0, -1]), jnp.array([1.0, 1.0]))
+    >>> anchors.rows[anchors.matched >= 0].tolist()  # the anchors with an object
+    [7]
     """
 
     rows: Int32[Array, " n"]
