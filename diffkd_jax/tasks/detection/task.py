@@ -39,7 +39,8 @@ from ...bounds import Part, Share, Weight
 from ..classes import check_classes
 from ..task import Batch, Evidence, Meta, Outputs, Task
 from . import one_stage, two_stage
-from .average_precision import LIMITS, Curves, by_class, curves, figures, warn_of_limit
+from .average_precision import LIMITS, Curves, by_class, coco_scores, curves
+from .detection_limits import warn_of_limit
 from .plots import draw, show, stored_boxes, write
 from .selection import Selection
 
@@ -84,7 +85,7 @@ def detection(
     in pixels of the image that the model sees), ``classes`` int ``[b, m]`` and
     ``valid`` bool ``[b, m]``. If boxes are scored on stored images of another size,
     targets also hold ``stored``, ``scale``, ``stored_size``, ``ignored`` and ``area``.
-    Scores are the twelve figures of COCO, with ``ap`` as the headline; undefined ones
+    Scores are the twelve of COCO, with ``ap`` as the headline; undefined ones
     are NaN.
 
     Args:
@@ -173,7 +174,7 @@ def detection(
         loss=losses,
         predict=predict,
         evidence=evidence,
-        score=lambda split: figures(match_split(split)),
+        score=lambda split: coco_scores(match_split(split)),
         headline="ap",
         target=TARGET,
         chance=lambda split: CHANCE,

@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.pipeline import batches
 from diffkd_jax.tasks.detection import average_precision
+from diffkd_jax.tasks.detection.detection_limits import best_ap, warn_of_limit
 from diffkd_jax.tasks.detection.plots import write
 from tests.data.sources.test_coco import write_coco
 from tests.helpers.data_options import data_options
@@ -122,7 +123,9 @@ def by_reference(reference, detected):
 
 
 def figures_of(truth, found, **options):
-    return average_precision.figures(average_precision.curves(truth, found, **options))
+    return average_precision.coco_scores(
+        average_precision.curves(truth, found, **options)
+    )
 
 
 def values(figures):
@@ -274,42 +277,16 @@ def test_more_objects_than_detections_count(caplog):
     result = figures_of(truth, found)
     assert result["ap"] == pytest.approx(expected["ap_at_100"], abs=1e-5)
     assert result["ar_100"] == pytest.approx(expected["ar_at_100"], abs=1e-5)
-    assert average_precision.best_ap(truth, 100)[0] == pytest.approx(
-        result["ap"], abs=1e-12
-    )
+    assert best_ap(truth, 100)[0] == pytest.approx(result["ap"], abs=1e-12)
     more = figures_of(truth, found, limits=(1, 10, 130))
     assert more["ap"] == expected["ap_at_130"]
     assert more["ar_130"] == 1.0
-    average_precision.warn_of_limit(truth, 100, None, "val")
+    warn_of_limit(truth, 100, None, "val")
     assert "val: 1 images have more than 100 objects" in caplog.text
     assert "0.76238" in caplog.text
     caplog.clear()
-    average_precision.warn_of_limit(truth, 130, 130, "val")
+    warn_of_limit(truth, 130, 130, "val")
     assert not caplog.text
-
-
-def test_more_objects_than_are_kept_of_all_classes(caplog):
-    valid = np.zeros((3, 12), bool)
-    valid[0, :8] = valid[1, :12] = valid[2, :3] = True
-    ignored = np.zeros_like(valid)
-    ignored[0, :2] = True  # so that six are left
-    classes = np.broadcast_to(np.arange(12), valid.shape)
-    truth = {"classes": classes, "valid": valid, "ignored": ignored}
-    average_precision.warn_of_limit(truth, 2, 6, "val")
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "val: 1 images have more than 6 objects of all classes, up to 12; at most "
-        "6 detections of an image are kept (task.options.most)"
-    )
-    caplog.clear()
-    average_precision.warn_of_limit(truth, 2, 12, "val")
-    average_precision.warn_of_limit(truth, 2, None, "val")
-    assert not caplog.records
-    # A task may keep more than count of a class.
-    average_precision.warn_of_limit(
-        truth | {"classes": np.zeros_like(classes)}, 4, 5, "val"
-    )
-    assert len(caplog.records) == 2
 
 
 def test_what_is_found_on_the_canvas_goes_back_to_the_image(tmp_path):

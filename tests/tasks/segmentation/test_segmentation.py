@@ -17,8 +17,8 @@ from diffkd_jax.tasks.segmentation.task import (
     pixel_loss,
     score,
     segmentation,
-    slide,
 )
+from diffkd_jax.tasks.segmentation.windows import slide
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence, gather
 from tests.helpers.goldens import GOLDEN
