@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .fold import fold
-from .inputs import check_images, check_size, normalised
+from .images import check_images, check_size, normalise_images
 
 Variables: TypeAlias = Mapping[str, PyTree]
 Outputs: TypeAlias = Mapping[str, PyTree]
@@ -116,7 +116,7 @@ class Model(NamedTuple):
         >>> model.normalise(np.full((1, 2, 2, 1), 255, np.uint8)).max().item()
         1.0
         """
-        return normalised(images, self.meta)
+        return normalise_images(images, self.meta)
 
 
 def split(variables: Variables) -> tuple[PyTree, dict[str, PyTree]]:

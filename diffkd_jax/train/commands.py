@@ -14,7 +14,7 @@ from ..config.sections import Config
 from ..data import stand_in
 from ..io.best_effort import attempt, noting
 from ..io.drawing import draw_files
-from ..models.inputs import check_input, input_of
+from ..models.inputs import check_input, describe_input
 from ..models.model import Model
 from ..tasks import Evidence
 from ..weights.checks import check_finite, expand
@@ -395,7 +395,10 @@ def use_student(
     check_input(
         f"workdir: {workdir}",
         model.meta,
-        {**input_of(data.meta, data.eval_shape[-1]), "input_shape": data.eval_shape},
+        {
+            **describe_input(data.meta, data.eval_shape[-1]),
+            "input_shape": data.eval_shape,
+        },
         lambda: is_classifier(model),
     )
     if task.check is not None:

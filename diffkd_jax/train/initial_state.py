@@ -13,7 +13,8 @@ from ..core.train_state import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite
-from ..weights.initial import inherit, load_into, select_inherited, start_from
+from ..weights.initial import inherit, select_inherited, start_from
+from ..weights.loading import load_into
 from ..weights.paths import model_file
 from ..weights.weights import open_weights, read_input
 from .build import Run, student_variables

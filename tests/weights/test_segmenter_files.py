@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from diffkd_jax import import_weights
 from diffkd_jax.models.model import by_path
 from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
-from diffkd_jax.weights.initial import load_into, start_from
+from diffkd_jax.weights.initial import start_from
+from diffkd_jax.weights.loading import load_into
 from diffkd_jax.weights.untrained import build_untrained
 from diffkd_jax.weights.weights import open_weights
 from tests.helpers.variables import random_variables
