@@ -79,8 +79,8 @@ def denoise(
         variable_carry="batch_stats" if train else False,
         split_rngs={"params": False},
         length=num_steps,
-        # In an unrolled loop the compiler finds the recomputed values to be equal to
-        # the stored ones, and stores them again.
+        # The compiler would find that an unrolled loop recomputes equal values, and
+        # would store them again.
         unroll=unroll or (1 if remat else scan_unroll(num_steps)),
     )
     x_0, steps = scan(predictor, x, plan)

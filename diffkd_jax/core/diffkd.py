@@ -211,8 +211,8 @@ class DiffKD(nn.Module):
         refined = apply_conv(x_0, latent, dtype=self.dtype, name="output_projection")
         refined = self.norm(use_running_average=not train, name="output_norm")(refined)
 
-        # After the loop, as in the official code: the order decides the running
-        # statistics.
+        # The official code too computes this after the loop. The order decides the
+        # running statistics.
         eps = noise.teacher.astype(target.dtype)
         alpha_bar_t = jnp.asarray(alpha_bar(self.num_train_steps))[noise.t]
         predicted = predictor(add_noise(target, eps, alpha_bar_t), noise.t, train=train)
@@ -254,7 +254,7 @@ class DiffKD(nn.Module):
     def _draw(self, x: jax.Array) -> DiffKDNoise:
         """Draws the noise of one call."""
         keys = jax.random.split(self.make_rng("diffusion"), 3)
-        # Drawn in half precision, noise would take only about a hundred values.
+        # Half precision would draw noise from only about a hundred values.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return DiffKDNoise(
             student=jax.random.normal(keys[0], x.shape, dtype).astype(x.dtype),

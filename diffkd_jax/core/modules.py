@@ -44,8 +44,8 @@ class DiffusionBottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b h w c"]:
-        # Deviation: at least one channel; the official block fails when narrower.
         """Maps ``[b, h, w, c]`` to the same shape."""
+        # Deviation: at least one channel; the official block fails when narrower.
         inner = max(1, x.shape[-1] // self.reduction)
         y = x
         for i, (channels, kernel) in enumerate(

@@ -116,7 +116,7 @@ def diffkd_step(
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     key_student, key_distill = jax.random.split(key)
     if prepare is not None:
-        # A key of its own, so that the other draws do not depend on ``prepare``.
+        # It has its own key, so that the other draws do not depend on ``prepare``.
         batch = prepare(jax.random.fold_in(key, 2), batch)
         if batch is None:
             raise ValueError("prepare: found NoneType, expected the batch")
@@ -240,7 +240,7 @@ def _joined(tree: PyTree) -> list[jax.Array]:
     floats = [x for x in jax.tree.leaves(tree) if _is_float(x) and jnp.size(x)]
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in floats]
     small = [x.ravel() for x in wide if x.size <= SMALL]
-    # On a mesh with explicit axes each array may have its own sharding.
+    # Each array may have its own sharding on a mesh with explicit axes.
     if len(small) < 2 or jax.sharding.get_abstract_mesh().explicit_axes:
         return wide
     # Each reduction is compiled separately, and most arrays are small vectors.

@@ -77,7 +77,7 @@ class Projection(nn.Module):
         channels = teacher.shape[-1]
         if student.shape[-1] != channels:
             shape = (*student.shape[:-1], channels)
-            # Parameters are the block's own, not those of a layer inside it.
+            # The parameters lie in the block itself, not in a layer inside it.
             layer = conv_layer(student, channels)
             nn.share_scope(self, layer)
             student = layer(as_map(student)).reshape(shape)

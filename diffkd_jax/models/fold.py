@@ -67,7 +67,7 @@ def _fold_layer(
     mean, var = (pop("batch_stats", "norm", name) for name in ("mean", "var"))
     kernel = leaves[("params", *path, "conv", "kernel")]
     bias = leaves.get(("params", *path, "conv", "bias"), np.zeros_like(mean))
-    # In float64, so that folding adds no rounding of its own.
+    # float64 adds no rounding that matters.
     factor = scale.astype(np.float64) / np.sqrt(var.astype(np.float64) + epsilon)
     folded = {"kernel": kernel * factor, "bias": (bias - mean) * factor + shift}
     for name, array in folded.items():

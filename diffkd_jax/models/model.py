@@ -158,7 +158,7 @@ def from_linen(module: nn.Module) -> Model:
     takes = set(inspect.signature(type(module).__call__).parameters)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, dict[str, PyTree]]:
-        # One image of zeros: initial parameters do not depend on its values.
+        # One image of zeros is enough: initial parameters do not depend on its values.
         image = jnp.zeros((1, *batch["image"].shape[1:]))
         options: dict[str, Any] = {}
         if "train" in takes:

@@ -13,7 +13,7 @@ KEY = "diffkd_jax"  # of the description, in the header of a file that we export
 INPUT_KEY = "diffkd_jax_input"  # in the header of a file for PyTorch
 _MAX_SIDE = 2**16  # height and width of an image in pixels, and its channels
 _MAX_CLASSES = 2**24
-# The check of each field, and what the check expects.
+# The check of each field, and a phrase for the values that it accepts.
 _Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 

@@ -44,7 +44,7 @@ def build_untrained(
         **describe_input(data_meta, input_shape[-1]),
     }
     try:
-        # As the description is read back from a file: tuples become lists.
+        # Tuples become lists, as if the description were read from a file.
         meta = json.loads(json.dumps(meta, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(

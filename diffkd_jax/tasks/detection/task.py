@@ -44,7 +44,7 @@ from .detection_limits import warn_of_limit
 from .plots import draw, show, stored_boxes, write
 from .selection import Selection
 
-# As in torchvision, with two deviations: at most 100 detections of an image for
+# The values of torchvision, with two deviations: at most 100 detections of an image for
 # RetinaNet (300 there), and no boxes without area from detectors in one stage.
 SELECTIONS = {
     "retinanet": Selection(0.05, 1000, 0.5, 100),

@@ -137,7 +137,7 @@ _MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "features.18.1"),
     (r"^head$", "classifier.1"),
 )
-# A block as one sequence, in which activations count too.
+# A block is one sequence, in which activations have numbers too.
 _FLAT: Rename = (
     (r"/expand/conv$", ".0"),
     (r"/expand/norm$", ".1"),
@@ -168,7 +168,7 @@ _CIFAR_MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "conv2.1"),
     (r"^head$", "classifier.0"),
 )
-# The first stage has no expansion, so its layers count from one less.
+# The first stage has no expansion, so the numbers of its layers are lower by one.
 _FIRST: Rename = (
     (r"^stage1_block(\d+)/depthwise/conv$", r"features.1.\1.block.0.0"),
     (r"^stage1_block(\d+)/depthwise/norm$", r"features.1.\1.block.0.1"),
