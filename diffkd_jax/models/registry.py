@@ -68,7 +68,8 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v2": ShuffleNetV2,
 }
 _image, _cifar = IMAGENET_MODELS, CIFAR_MODELS
-# For images of about 64x64, whose last maps are a quarter as high and wide.
+# These networks suit images of about 64x64. The last map has a quarter of the height
+# and width of the image.
 _small: Any = partial(Segmenter, aspp_channels=16, rates=(2, 4, 6), aux=False)
 
 SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -100,8 +101,8 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "faster_rcnn_resnet18": partial(FasterRcnn, _image["resnet18"]),
     "faster_rcnn_resnet50": partial(FasterRcnn, _image["resnet50"]),
     "faster_rcnn_resnet101": partial(FasterRcnn, _image["resnet101"]),
-    # For images of about 128x128 with objects of about 15 to 55 pixels, trained from
-    # scratch.
+    # This network is trained from scratch, on images of about 128x128 with objects of
+    # about 15 to 55 pixels.
     "retinanet_resnet10": partial(
         RetinaNet,
         _image["resnet10"],

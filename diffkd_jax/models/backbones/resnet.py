@@ -95,11 +95,14 @@ class ResNet(nn.Module):
             )
         elif self.stride_in_first:
             raise ValueError(
-                "stride_in_first: found it without bottlenecks, expected one with them"
+                "stride_in_first: found it without bottlenecks, expected False, or a "
+                "ResNet of 50 or more layers"
             )
         block = partial(block, zero_scale=self.zero_init_last_norm)
         if self.small_images and self.deep_stem:
-            raise ValueError("deep_stem: found it with small_images, expected one")
+            raise ValueError(
+                "deep_stem: found it with small_images, expected at most one of the two"
+            )
         if self.small_images:
             x = layer(width, 3, name="stem")(x)
             plan = dilate([1, 1, 2, 2, 2], min(self.output_stride, 8))

@@ -1,4 +1,4 @@
-"""What limits of the number of detections cost in average precision."""
+"""The loss of average precision by limits on the number of detections."""
 
 import logging
 from collections.abc import Mapping

@@ -138,7 +138,10 @@ def detection(
         detector, target = _name_detector(outputs, classes), batch["target"]
         for name in special:
             if DETECTOR_OF_OPTION[name] != detector:
-                raise ValueError(f"task.options.{name}: found it for {detector}")
+                raise ValueError(
+                    f"task.options.{name}: found it for {detector}, expected it for "
+                    f"{DETECTOR_OF_OPTION[name]} alone"
+                )
         if detector == "two_stage":
             usual = two_stage.BETA if beta is None else beta
             parts = two_stage.losses(outputs, target, beta=usual)
