@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend.compiler import compiler_options
-    from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
+    from .core.diffkd import DiffKD, DiffKDNoise
+    from .core.diffkd_output import DiffKDOutput
     from .core.distances import DISTANCES
     from .core.distill import Distillation, distillation
     from .core.step import diffkd_step
@@ -37,7 +38,7 @@ _HOMES = {
     "DISTANCES": "core.distances",
     "DiffKD": "core.diffkd",
     "DiffKDNoise": "core.diffkd",
-    "DiffKDOutput": "core.diffkd",
+    "DiffKDOutput": "core.diffkd_output",
     "Distillation": "core.distill",
     "Method": "methods",
     "Projection": "core.taps",

@@ -40,7 +40,7 @@ gc.set_threshold(50_000, 20, 50)
 jaxtyping.install_import_hook(
     [
         f"diffkd_jax.core.{name}"
-        for name in ("denoising", "diffkd", "diffusion", "distances")
+        for name in ("denoising", "diffkd", "diffkd_output", "diffusion", "distances")
     ],
     "beartype.beartype",
 )
