@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffkd_jax import diffkd_step, distillation, init_state
-from diffkd_jax.methods.fgd_blocks import Context, Relation, fgd, masks, terms
+from diffkd_jax.methods.fgd_blocks import Context, Relation, fgd, fgd_terms, weigh_cells
 from diffkd_jax.methods.pyramid import fgd as method
 from tests.helpers.goldens import GOLDEN
 
@@ -54,7 +54,7 @@ def relation_params(side):
 
 def test_masks():
     own = target()
-    masked = jax.jit(functools.partial(masks, size=(9, 11), stride=STRIDE))
+    masked = jax.jit(functools.partial(weigh_cells, size=(9, 11), stride=STRIDE))
     found = masked(own["boxes"], own["valid"])
     for x, name in zip(found, ("foreground", "background"), strict=True):
         np.testing.assert_allclose(x, FILE[f"fgd/{name}"], rtol=1e-12)
@@ -65,7 +65,7 @@ def test_masks():
 
 
 def test_terms_and_total():
-    found = jax.jit(functools.partial(terms, stride=STRIDE))(*maps(), target())
+    found = jax.jit(functools.partial(fgd_terms, stride=STRIDE))(*maps(), target())
     for name, value in found.items():
         np.testing.assert_allclose(value, FILE[f"fgd/loss_{name}"], rtol=1e-9)
     params = {side: relation_params(side) for side in ("student", "teacher")}
