@@ -1,4 +1,4 @@
-"""What XLA and meshes make of the method."""
+"""The method as XLA compiles it, and on meshes."""
 
 import jax
 import jax.numpy as jnp

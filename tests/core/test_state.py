@@ -1,4 +1,4 @@
-"""What the state of a step holds, and what may be done with it."""
+"""The state of a step: its values, its averages and its seeds."""
 
 import functools
 
@@ -20,7 +20,7 @@ def network(weights, batch):
 
 
 def carried():
-    """A student's state with what no average can be taken of."""
+    """A student's state, with values of which no average can be taken."""
     return {
         "mean": jnp.zeros(3, jnp.bfloat16),
         "count": jnp.zeros((), jnp.int32),

@@ -14,7 +14,7 @@ from diffkd_jax.methods.pyramid import fgd as method
 from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/map_distances.npz")
-STRIDE = 8  # a picture of 72x88 and maps of 9x11
+STRIDE = 8  # an image of 72x88 and maps of 9x11
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def maps():
 
 
 def target(rows=4):
-    """With rows of padding, which hold a box that must not count."""
+    """A target with rows of padding, whose box must not count."""
     boxes, valid = np.full((2, rows, 4), (8.0, 8, 80, 70)), np.zeros((2, rows), bool)
     for i in range(2):
         own = FILE[f"fgd/in/boxes/{i}"]
@@ -58,7 +58,7 @@ def test_masks():
     found = masked(own["boxes"], own["valid"])
     for x, name in zip(found, ("foreground", "background"), strict=True):
         np.testing.assert_allclose(x, FILE[f"fgd/{name}"], rtol=1e-12)
-    # In the second picture no cell is left; without boxes all of them are.
+    # Boxes cover all cells of the second image. Without boxes no cell is covered.
     none = masked(own["boxes"], jnp.zeros_like(own["valid"]))
     assert (none[0] == 0).all()
     np.testing.assert_allclose(none[1], 1 / 99)

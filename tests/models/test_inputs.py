@@ -1,4 +1,4 @@
-"""A model knows which images it takes, and says so where it is given others."""
+"""A model knows which images it takes, and refuses others with a message."""
 
 import json
 import logging

@@ -17,7 +17,7 @@ ROIS = jnp.asarray(FILE["in/rois"])
 
 
 def pooled(x, size, ratio, aligned):
-    """Boxes of all pictures, each from its own."""
+    """Boxes of all images, each pooled from its own image."""
     one = functools.partial(
         roi_align,
         scale=1 / 8,
@@ -98,7 +98,7 @@ def test_what_is_no_pyramid_or_size_is_refused():
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_pooling_equals_plain_loops(aligned):
-    """Boxes inside, across the border, outside, and of no area."""
+    """Boxes inside, across the border, outside, and without area."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 9, 2))
     boxes = np.array(

@@ -102,7 +102,7 @@ FASTER = {
 
 
 def test_pyramids_of_two_stage_networks_equal_torchvision():
-    """Its state dict has no heads, which have no part in this."""
+    """The state dict of the golden has no heads, so the network has none."""
     golden, meta, x = read("resnet18_fpn_backbone")
     model = models.build_network("faster_rcnn_resnet18", num_classes=0)
     template = jax.eval_shape(model.init, jax.random.key(0), x)

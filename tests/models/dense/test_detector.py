@@ -68,7 +68,7 @@ def test_no_layer_is_dead_without_classes(name):
     ],
 )
 def test_sizes_are_those_of_torchvision(name, published):
-    """There the scales and biases of frozen norms are no parameters."""
+    """torchvision does not count scales and biases of frozen norms as parameters."""
     classes = 90 if name.startswith("faster") else 91  # and the background
     _, variables = shapes(name, classes=classes)
     body = by_path(variables["params"]["backbone"])
@@ -84,7 +84,7 @@ def test_pyramids_take_in_the_levels_above_those_wanted():
 
 
 def small(kind, **options):
-    """On the smallest backbone."""
+    """A detector on the smallest backbone."""
     options = {"width": 8, "fpn_channels": 32, "tower_depth": 1} | options
     options.setdefault("levels", ("p3", "p4"))
     if kind is models.RetinaNet:

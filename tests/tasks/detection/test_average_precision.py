@@ -1,4 +1,4 @@
-"""Average precision: goldens, the reference evaluator, and what is odd in files."""
+"""Average precision: goldens, the reference evaluator, and odd files."""
 
 import contextlib
 import io
@@ -47,7 +47,7 @@ def corners(box):
 
 
 def from_coco(reference, detected):
-    """Padded arrays of what the two files of COCO hold."""
+    """Padded arrays with the content of the two files of COCO."""
     place = {image["id"]: i for i, image in enumerate(reference["images"])}
     number = {c["id"]: k for k, c in enumerate(reference["categories"])}
     truth, found = ([[] for _ in place] for _ in "ab")
@@ -79,7 +79,7 @@ def from_coco(reference, detected):
 
 
 def as_coco(truth, found, classes):
-    """What the reference evaluator reads, of padded arrays."""
+    """Converts padded arrays to the input of the reference evaluator."""
     sides = lambda b: [*map(float, (b[0], b[1], b[2] - b[0], b[3] - b[1]))]
     n = len(truth["valid"])
     reference = {
@@ -196,7 +196,7 @@ def test_equal_to_the_reference(seed):
     ours = average_precision.curves(truth, found).precision
     theirs = curves["precision"]
     np.testing.assert_array_equal(ours, np.where(theirs < 0, np.nan, theirs))
-    # The order of images is of no account where no scores are equal.
+    # The order of images does not matter if no scores are equal.
     if not seed % 2:
         order = np.random.default_rng(seed).permutation(len(truth["valid"]))
         again = figures_of(
@@ -290,7 +290,7 @@ def test_more_objects_than_detections_count(caplog):
 
 
 def test_what_is_found_on_the_canvas_goes_back_to_the_image(tmp_path):
-    """Over both canvases, padded batches and back to the file's own ids."""
+    """Boxes pass through two image sizes and padded batches, back to the file."""
     options = data_options(
         name="coco",
         path=str(write_coco(tmp_path, pictures=14)),
