@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend.compiler import compiler_options
-    from .core.diffkd import DiffKD, DiffKDNoise, DiffKDOutput
+    from .core.diffkd import DiffKD, DiffKDNoise
+    from .core.diffkd_output import DiffKDOutput
     from .core.distances import DISTANCES
     from .core.distill import Distillation, distillation
-    from .core.step import TrainState, diffkd_step, init_state
+    from .core.step import diffkd_step
     from .core.taps import Projection, Refined, Tap
+    from .core.train_state import TrainState, init_state
     from .methods import Method
 
 __version__ = "0.4.0"
@@ -36,17 +38,17 @@ _HOMES = {
     "DISTANCES": "core.distances",
     "DiffKD": "core.diffkd",
     "DiffKDNoise": "core.diffkd",
-    "DiffKDOutput": "core.diffkd",
+    "DiffKDOutput": "core.diffkd_output",
     "Distillation": "core.distill",
     "Method": "methods",
     "Projection": "core.taps",
     "Refined": "core.taps",
     "Tap": "core.taps",
-    "TrainState": "core.step",
-    "compiler_options": "core.platform",
+    "TrainState": "core.train_state",
+    "compiler_options": "backend.compiler",
     "diffkd_step": "core.step",
     "distillation": "core.distill",
-    "init_state": "core.step",
+    "init_state": "core.train_state",
 }
 
 

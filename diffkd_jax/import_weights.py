@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from .io import console
-from .models.inputs import input_of
+from .models.inputs import describe_input
 from .models.model import Model
 from .train.cluster.devices import run_tool
 from .weights.checks import check_finite, expand
@@ -82,7 +82,7 @@ def convert(
 
 def _with_input(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
     """Returns the model with a normalisation that the user states."""
-    stated = input_of({"mean": mean, "std": std}, model.meta["input_shape"][-1])
+    stated = describe_input({"mean": mean, "std": std}, model.meta["input_shape"][-1])
     meta = {**model.meta, **stated}
     try:
         if not meta["mean"]:

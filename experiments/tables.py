@@ -13,7 +13,7 @@ def paired(a, b):
 
 
 def means(rows, field, order, least=1):
-    """Mean of ``field`` by method, as ``plots.comparison`` takes it.
+    """Mean of ``field`` by method, as ``draw_comparison`` takes it.
 
     Args:
       rows: dicts with ``method`` and the field.

@@ -38,7 +38,10 @@ gc.set_threshold(50_000, 20, 50)
 # Modules whose annotated shapes are checked in all tests. The others are also called
 # with NumPy arrays.
 jaxtyping.install_import_hook(
-    [f"diffkd_jax.core.{name}" for name in ("diffkd", "diffusion", "distances")],
+    [
+        f"diffkd_jax.core.{name}"
+        for name in ("denoising", "diffkd", "diffkd_output", "diffusion", "distances")
+    ],
     "beartype.beartype",
 )
 
@@ -116,7 +119,7 @@ def drop_programs(max_bytes):
 @pytest.fixture
 def payload(tmp_path, monkeypatch):
     """Name of a module that leaves a file behind when it is imported, and that file."""
-    from diffkd_jax.models.registry import GIVEN  # not before the hook above
+    from diffkd_jax.models.registry import USED_PATHS  # not before the hook above
 
     proof = tmp_path / "ran"
     text = (
@@ -127,4 +130,4 @@ def payload(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield "payload_of_a_file:make", proof
     sys.modules.pop("payload_of_a_file", None)
-    GIVEN.discard("payload_of_a_file:make")
+    USED_PATHS.discard("payload_of_a_file:make")

@@ -4,6 +4,11 @@ import ast
 import collections
 import pathlib
 
+import pytest
+
+import diffkd_jax
+from diffkd_jax import config
+
 PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 OF_TASKS = "what a Task is made of, one for each task"
 # Names that several modules share, and why they mean the same there.
@@ -35,3 +40,9 @@ def test_no_two_public_functions_or_classes_share_a_name():
     several = {name: files for name, files in homes().items() if len(files) > 1}
     assert {n: f for n, f in several.items() if n not in SHARED} == {}
     assert SHARED.keys() - several.keys() == set(), "shared by nothing any more"
+
+
+@pytest.mark.parametrize("package", [diffkd_jax, config], ids=lambda p: p.__name__)
+def test_each_name_of_a_package_can_be_imported(package):
+    for name in package.__all__:
+        assert getattr(package, name) is not None

@@ -12,54 +12,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ..backend.compiler import scan_unroll
-from .diffusion import DDIMPlan, add_noise, alpha_bar, ddim_plan, ddim_step, match_noise
-from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor, apply_conv
+from .conv_layers import apply_conv
+from .denoising import denoise
+from .diffkd_output import DiffKDOutput
+from .diffusion import add_noise, alpha_bar, ddim_plan, match_noise
+from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor
 from .norm import BatchNorm
 from .shapes import Feature, as_map, check_ranks, match_spatial
 
-GAMMA_BINS = 20
 GRADIENTS = ("full", "inputs", "straight")
-
-
-class DiffKDOutput(NamedTuple):
-    """The result of one call of :class:`DiffKD`.
-
-    Attributes:
-      student: denoised student feature, to be compared with ``teacher``.
-      teacher: target of the comparison: the teacher's latent (or feature), without
-        gradient.
-      gamma: ``[b]``, share of the student feature that is kept, in (0, 1).
-      diffusion_loss: scalar, mean squared error of the predicted noise (eq. 4).
-      autoencoder_loss: scalar, mean squared error of the reconstruction (eq. 6); None
-        without an autoencoder.
-    """
-
-    student: Feature
-    teacher: Feature
-    gamma: Float[Array, " b"]
-    diffusion_loss: Float[Array, ""]
-    autoencoder_loss: Float[Array, ""] | None
-
-    @property
-    def losses(self) -> dict[str, jax.Array]:
-        """Returns ``diffusion`` and, with an autoencoder, ``autoencoder``."""
-        losses = {"diffusion": self.diffusion_loss}
-        if self.autoencoder_loss is not None:
-            losses["autoencoder"] = self.autoencoder_loss
-        return losses
-
-    @property
-    def info(self) -> dict[str, jax.Array]:
-        """Returns statistics of gamma over the batch, float32.
-
-        These are the scalars ``gamma/mean``, ``gamma/min`` and ``gamma/max``, and
-        ``gamma/histogram`` ``[20]``, the counts in 20 equal bins of [0, 1].
-        """
-        gamma = self.gamma
-        values = {"mean": gamma.mean(), "min": gamma.min(), "max": gamma.max()}
-        values["histogram"] = _counts(gamma)
-        return {f"gamma/{k}": v.astype(jnp.float32) for k, v in values.items()}
 
 
 class DiffKDNoise(NamedTuple):
@@ -71,87 +32,19 @@ class DiffKDNoise(NamedTuple):
       student: ``[b, h, w, latent]``, noise mixed into the student.
       teacher: ``[b, h, w, latent]``, noise of the diffusion loss.
       t: int ``[b]``, time steps of the diffusion loss.
+
+    >>> eps = jnp.zeros((2, 1, 1, 8))  # the latent of vectors is a 1x1 map
+    >>> noise = DiffKDNoise(eps, eps, jnp.array([0, 999]))
+    >>> rngs = {"params": jax.random.key(0)}
+    >>> out, _ = jax.jit(DiffKD().init_with_output)(
+    ...     rngs, jnp.ones((2, 8)), jnp.ones((2, 8)), noise=noise)
+    >>> out.student.shape
+    (2, 8)
     """
 
     student: Float[Array, "b h w latent"]
     teacher: Float[Array, "b h w latent"]
     t: Int[Array, " b"]
-
-
-def denoise(
-    predictor: NoisePredictor,
-    x: Float[Array, "b h w c"],
-    plan: DDIMPlan,
-    *,
-    train: bool,
-    unroll: int | None = None,
-    keep_steps: bool = False,
-    remat: bool = False,
-    gradient: str = "full",
-) -> tuple[Float[Array, "b h w c"], Float[Array, "steps b h w c"] | None]:
-    """Denoises features by a DDIM plan, as one ``lax.scan`` (eq. 5).
-
-    Call it inside a Flax module that owns ``predictor`` and has called it during
-    initialisation, since a scan cannot create variables.
-
-    Args:
-      predictor: noise predictor, a bound module.
-      x: ``[b, h, w, c]``, starting point.
-      plan: DDIM plan of ``num_steps`` rows.
-      train: if true, use batch statistics, and let each step update the running ones;
-        if false, use running statistics.
-      unroll: unroll factor of the scan. None unrolls all steps on CPU, and none on
-        other platforms or with ``remat``.
-      keep_steps: if true, also return the result of each step.
-      remat: if true, recompute each step in the backward pass instead of storing it.
-      gradient: how to differentiate: ``full``; ``inputs``, which treats the predictor's
-        parameters as constants; or ``straight``, which treats the predicted noise as a
-        constant.
-
-    Returns:
-      The denoised feature, and all steps ``[num_steps, b, h, w, c]`` or None.
-
-    >>> class Denoiser(nn.Module):
-    ...     @nn.compact
-    ...     def __call__(self, x):
-    ...         predictor, plan = NoisePredictor(), ddim_plan(2)
-    ...         predictor(x, plan.t[:1], train=True)
-    ...         return denoise(predictor, x, plan, train=True)[0]
-    >>> x = jnp.ones((1, 4, 4, 8))
-    >>> jax.eval_shape(Denoiser().init_with_output, jax.random.key(0), x)[0].shape
-    (1, 4, 4, 8)
-    """
-
-    def predict(predictor: NoisePredictor, x_t: Array, t: Array) -> Array:
-        return predictor(x_t, t, train=train)
-
-    if gradient == "inputs":
-        predict = nn.map_variables(predict, "params", jax.lax.stop_gradient)
-
-    def step(
-        predictor: NoisePredictor, x_t: Array, row: DDIMPlan
-    ) -> tuple[Array, Array | None]:
-        t = jnp.broadcast_to(row.t, x_t.shape[:1])
-        eps = predict(predictor, x_t, t)
-        if gradient == "straight":
-            eps = jax.lax.stop_gradient(eps)
-        x_t = ddim_step(x_t, eps, row)
-        return x_t, x_t if keep_steps else None
-
-    num_steps = plan.t.shape[0]
-    # Running statistics are state only while they are updated.
-    scan = nn.scan(
-        nn.remat(step, prevent_cse=False) if remat else step,
-        variable_broadcast="params" if train else ["params", "batch_stats"],
-        variable_carry="batch_stats" if train else False,
-        split_rngs={"params": False},
-        length=num_steps,
-        # In an unrolled loop the compiler finds the recomputed values to be equal to
-        # the stored ones, and stores them again.
-        unroll=unroll or (1 if remat else scan_unroll(num_steps)),
-    )
-    x_0, steps = scan(predictor, x, plan)
-    return x_0, steps
 
 
 class DiffKD(nn.Module):
@@ -273,8 +166,8 @@ class DiffKD(nn.Module):
         refined = apply_conv(x_0, latent, dtype=self.dtype, name="output_projection")
         refined = self.norm(use_running_average=not train, name="output_norm")(refined)
 
-        # After the loop, as in the official code: the order decides the running
-        # statistics.
+        # The official code too computes this after the loop. The order decides the
+        # running statistics.
         eps = noise.teacher.astype(target.dtype)
         alpha_bar_t = jnp.asarray(alpha_bar(self.num_train_steps))[noise.t]
         predicted = predictor(add_noise(target, eps, alpha_bar_t), noise.t, train=train)
@@ -316,23 +209,13 @@ class DiffKD(nn.Module):
     def _draw(self, x: jax.Array) -> DiffKDNoise:
         """Draws the noise of one call."""
         keys = jax.random.split(self.make_rng("diffusion"), 3)
-        # Drawn in half precision, noise would take only about a hundred values.
+        # Half precision would draw noise from only about a hundred values.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return DiffKDNoise(
             student=jax.random.normal(keys[0], x.shape, dtype).astype(x.dtype),
             teacher=jax.random.normal(keys[1], x.shape, dtype),
             t=jax.random.randint(keys[2], x.shape[:1], 0, self.num_train_steps),
         )
-
-
-def _counts(gamma: jax.Array) -> jax.Array:
-    """Counts the values in each bin, as ``jnp.histogram`` does.
-
-    ``jnp.histogram`` itself is refused on meshes with explicit axes.
-    """
-    edges = jnp.linspace(0.0, 1.0, GAMMA_BINS + 1, dtype=gamma.dtype)
-    below = (gamma[:, None] < edges[1:]).at[:, -1].set(gamma <= 1.0)
-    return jnp.sum(below & (gamma[:, None] >= edges[:-1]), 0)
 
 
 def _mean_squared_error(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -114,6 +114,10 @@ class DDIMPlan(NamedTuple):
       noise: sqrt(1 - alpha_bar) at ``t``.
       next_signal: sqrt(alpha_bar) after the step.
       next_noise: sqrt(1 - alpha_bar) after the step.
+
+    >>> plan = ddim_plan(5)
+    >>> plan.t.tolist(), plan.next_signal.shape
+    ([400, 300, 200, 100, 0], (5,))
     """
 
     t: Int[Array, "*steps"]

@@ -4,20 +4,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from .shapes import Feature
+from .tap_block import Scalar, TapBlock, Tree, refine
 from .taps import Refined, Tap, naming, resizing, select
 
-Scalar = Float[Array, ""]
-Tree = dict[str, Any]
-# Prefixes of what a step reports itself; a block may not use them.
-KINDS = ("loss", "weighted", "norm", "rms")
+__all__ = ["Distillation", "distillation", "refine"]
 
 
 class Distillation(NamedTuple):
@@ -38,6 +34,12 @@ class Distillation(NamedTuple):
       shapes: ``(student_out, teacher_out, target=None) -> (losses, pairs)``; computes
         nothing. ``losses`` are the shapes of the losses by name. ``pairs`` holds for
         each tap a :class:`Refined` with the shapes that its distance compares.
+
+    >>> out = {"logits": jax.ShapeDtypeStruct((4, 10), "float32")}
+    >>> kd = distillation({"kd": Tap("logits", "logits")})
+    >>> losses, pairs = kd.shapes(out, out)
+    >>> list(losses), pairs["kd"].student.shape
+    (['kd/distance'], (4, 10))
     """
 
     init: Callable[..., tuple[Tree, Tree]]
@@ -69,7 +71,7 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
     ['logits/diffusion', 'logits/distance']
     """
     _check_taps(taps)
-    modules = {name: _Pair(tap) for name, tap in taps.items()}
+    modules = {name: TapBlock(tap) for name, tap in taps.items()}
     # One jitted program for each block. Otherwise each call would run some hundred
     # small programs.
     inits = {name: jax.jit(module.init) for name, module in modules.items()}
@@ -162,106 +164,6 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         return losses, pairs
 
     return Distillation(init, loss, shapes)
-
-
-def refine(
-    tap: Tap,
-    params: Tree,
-    state: Tree,
-    key: Array,
-    student: Feature,
-    teacher: Feature,
-) -> tuple[Refined, list[Float[Array, "steps b h w c"]]]:
-    """Applies the block of one tap to a pair of outputs, as in training.
-
-    Use it to look at the denoised features. It runs in training mode, so batch norm
-    uses batch statistics. Updates of the state are discarded.
-
-    Args:
-      tap: the tap.
-      params: ``params[name]`` of the distillation.
-      state: ``state[name]`` of the distillation.
-      key: random key of the noise.
-      student: the student's tapped output.
-      teacher: the teacher's tapped output.
-
-    Returns:
-      The refined pair, and the list of trajectories that the block has sown.
-      :class:`diffkd_jax.DiffKD` sows one, ``[num_steps + 1, b, h, w, c]``: the starting
-      point and the result of each DDIM step.
-
-    >>> tap, x = Tap("logits", "logits"), jnp.ones((2, 3))
-    >>> params, state = distillation({"t": tap}).init(
-    ...     jax.random.key(0), {"logits": x}, {"logits": x})
-    >>> pair, trajectories = refine(
-    ...     tap, params["t"], state["t"], jax.random.key(1), x, x)
-    >>> pair.student.shape, trajectories
-    ((2, 3), [])
-    """
-    # Batch statistics, as in training, which never uses running ones.
-    refined, sown = _Pair(tap).apply(
-        {"params": params, **state},
-        student,
-        teacher,
-        rngs={"diffusion": key},
-        mutable=[*state, "intermediates"],
-    )
-    flat = flatten_dict(sown.get("intermediates", {}))
-    return refined, [x for path, (x, *_) in flat.items() if path[-1] == "trajectory"]
-
-
-class _Pair(nn.Module):
-    """The block of one tap, as a child module named after its class."""
-
-    tap: Tap
-
-    @nn.compact
-    def __call__(self, student: Feature, teacher: Feature) -> Refined:
-        teacher = jax.lax.stop_gradient(teacher)
-        if self.tap.block is None:
-            return Refined(student, teacher)
-        # All random draws of a block depend on this name.
-        name = type(self.tap.block).__name__.lower()
-        out = self.tap.block.clone(parent=self, name=name)(student, teacher)
-        if not all(hasattr(out, field) for field in Refined._fields):
-            raise ValueError(
-                f"block: found {type(out).__name__} of {name}, expected a Refined("
-                "student, teacher, losses, info)"
-            )
-        return Refined(*(getattr(out, field) for field in Refined._fields))
-
-    def losses(
-        self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
-    ) -> tuple[dict[str, Scalar], Tree]:
-        """Returns the losses of the tap, and the arrays to report."""
-        terms, refined = self.compare(student, teacher, target)
-        sizes = {"student": refined.student, "teacher": refined.teacher}
-        rms = {f"rms/{side}": _rms(x) for side, x in sizes.items()}
-        return terms, {**rms, **refined.info}
-
-    def compare(
-        self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
-    ) -> tuple[dict[str, Scalar], Refined]:
-        """Returns the losses of the tap, and the refined pair."""
-        refined = self(student, teacher)
-        value = self.tap.distance(refined.student, refined.teacher, target)
-        terms = {**refined.losses, "distance": value}
-        for name, term in terms.items():
-            if jnp.shape(term):
-                raise ValueError(
-                    f"{name}: found shape {jnp.shape(term)}, expected a scalar"
-                )
-        if clash := {name.split("/")[0] for name in refined.info} & set(KINDS):
-            raise ValueError(
-                f"block: found info {sorted(clash)}, expected other names than {KINDS}"
-            )
-        return terms, refined
-
-
-def _rms(x: jax.Array) -> jax.Array:
-    """Returns the root mean square, without gradient."""
-    x = jax.lax.stop_gradient(x).astype(jnp.float32)
-    return jnp.sqrt(jnp.mean(jnp.square(x)))
 
 
 def _sharded_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,111 +5,20 @@ biases and initialisation follow the official code, which has PyTorch's defaults
 (uniform in +-1/sqrt(fan_in), biases included).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
-from ..backend.small_convolution import convolve
+from .conv_layers import apply_conv, uniform_bias, uniform_fan_in
 from .norm import BatchNorm
 
 KERNEL_SIZES = (1, 3)
 # The official embedding has 1280 rows, of which the first num_train_steps are used.
 TIME_ROWS = 1280
-
-# PyTorch's default initialisation of linear layers and convolutions.
-uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
-    """Returns a bias initialiser, uniform in +-1/sqrt(fan_in), as PyTorch's default.
-
-    Args:
-      fan_in: number of inputs of one output, at least 1.
-
-    >>> b = uniform_bias(4)(jax.random.key(0), (100,), jnp.float32)
-    >>> bool(jnp.abs(b).max() <= 0.5)
-    True
-    """
-    bound = 1 / math.sqrt(fan_in)
-
-    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-def apply_conv(
-    x: Float[Array, "b h w c"],
-    channels: int,
-    kernel_size: int = 1,
-    *,
-    dtype: DTypeLike | None,
-    name: str,
-) -> Float[Array, "b h w channels"]:
-    """Applies a new convolution with bias, stride 1 and symmetric padding.
-
-    Call it inside a compact Flax module, which then owns the layer ``name``.
-
-    Args:
-      x: ``[b, h, w, c]``.
-      channels: number of output channels.
-      kernel_size: side of the kernel, odd.
-      dtype: compute dtype, or None for that of ``x``.
-      name: name of the layer.
-
-    Returns:
-      ``[b, h, w, channels]``.
-
-    >>> class Layer(nn.Module):
-    ...     @nn.compact
-    ...     def __call__(self, x):
-    ...         return apply_conv(x, 5, 3, dtype=None, name="conv")
-    >>> x = jnp.ones((1, 4, 4, 2))
-    >>> jax.eval_shape(Layer().init_with_output, jax.random.key(0), x)[0].shape
-    (1, 4, 4, 5)
-    """
-    return conv_layer(x, channels, kernel_size, dtype=dtype, name=name)(x)
-
-
-def conv_layer(
-    x: Num[Array, "b *dims c"],
-    channels: int,
-    kernel_size: int = 1,
-    *,
-    dtype: DTypeLike | None = None,
-    name: str | None = None,
-) -> nn.Conv:
-    """Returns the layer of :func:`apply_conv` for an input like ``x``.
-
-    Args:
-      x: ``[b, ..., c]``, or only its shape and dtype.
-      channels: number of output channels.
-      kernel_size: side of the kernel, odd.
-      dtype: compute dtype, or None for that of ``x``.
-      name: name of the layer, or None for Flax's default.
-
-    >>> conv_layer(jnp.ones((1, 4, 4, 2)), 5, 3).kernel_size
-    (3, 3)
-    """
-    if dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
-        dtype = x.dtype  # otherwise Flax promotes to the parameters' float32
-    return nn.Conv(
-        channels,
-        (kernel_size, kernel_size),
-        padding=kernel_size // 2,
-        kernel_init=uniform_fan_in,
-        bias_init=uniform_bias(x.shape[-1] * kernel_size**2),
-        conv_general_dilated=convolve,
-        dtype=dtype,
-        param_dtype=jnp.promote_types(x.dtype, jnp.float32),
-        name=name,
-    )
 
 
 class DiffusionBottleneck(nn.Module):
@@ -120,6 +29,7 @@ class DiffusionBottleneck(nn.Module):
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for that of the input.
 
+    >>> import jax
     >>> x = jnp.ones((2, 4, 4, 8))
     >>> y, _ = DiffusionBottleneck().init_with_output(jax.random.key(0), x, train=True)
     >>> y.shape
@@ -134,8 +44,8 @@ class DiffusionBottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b h w c"]:
-        # Deviation: at least one channel; the official block fails when narrower.
         """Maps ``[b, h, w, c]`` to the same shape."""
+        # Deviation: at least one channel; the official block fails when narrower.
         inner = max(1, x.shape[-1] // self.reduction)
         y = x
         for i, (channels, kernel) in enumerate(
@@ -164,6 +74,7 @@ class NoisePredictor(nn.Module):
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
 
+    >>> import jax
     >>> x_t, t = jnp.ones((2, 4, 4, 8)), jnp.array([0, 999])
     >>> module = NoisePredictor()
     >>> eps, _ = module.init_with_output(jax.random.key(0), x_t, t, train=True)
@@ -227,6 +138,7 @@ class NoiseAdapter(nn.Module):
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
 
+    >>> import jax
     >>> x = jnp.ones((2, 4, 4, 8))
     >>> gamma, _ = NoiseAdapter().init_with_output(jax.random.key(0), x, train=True)
     >>> gamma.shape
@@ -273,6 +185,7 @@ class AutoEncoder(nn.Module):
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
 
+    >>> import jax
     >>> x = jnp.ones((2, 4, 4, 8))
     >>> (latent, reconstruction), _ = AutoEncoder(3).init_with_output(
     ...     jax.random.key(0), x, train=True)

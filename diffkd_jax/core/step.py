@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Int32, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .distill import Distillation
 from .losses import (
@@ -20,112 +18,12 @@ from .losses import (
     weigh,
     weighable,
 )
+from .train_state import Outputs, TrainState, as_seed, init_state
+
+__all__ = ["TrainState", "as_seed", "diffkd_step", "init_state"]
 
 Scalar = Float[Array, ""]
-Outputs = Mapping[str, Any]
-MAX_SEED = 2**31 - 1
 SMALL = 2**12  # arrays of up to so many values are reduced together
-
-
-@flax.struct.dataclass
-class TrainState:
-    """All values that a step changes, as one pytree.
-
-    Attributes:
-      step: int32 scalar, number of updates done.
-      params: trained parameters, ``{"student": ..., "distiller": ...}``.
-      model_state: values carried without gradient (batch statistics), under the same
-        two keys.
-      opt_state: state of the optimizer for ``params``.
-      ema: moving averages of the student, ``{"params": ..., "state": ...}``, or an
-        empty dict.
-      seed: int32 scalar; all randomness is a function of ``(seed, step)``.
-    """
-
-    step: Int32[Array, ""]
-    params: dict[str, PyTree]
-    model_state: dict[str, PyTree]
-    opt_state: PyTree
-    ema: PyTree = flax.struct.field(default_factory=dict)
-    seed: Int32[Array, ""] = flax.struct.field(default_factory=lambda: as_seed(0))
-
-
-def init_state(
-    key: Array,
-    student_params: PyTree,
-    student_state: PyTree,
-    student_out: Outputs,
-    teacher_out: Outputs,
-    *,
-    distillation: Distillation,
-    optimizer: optax.GradientTransformation,
-    ema: bool = False,
-    seed: int | Int[Array, ""] = 0,
-) -> TrainState:
-    """Creates the state before the first step, from given student variables.
-
-    The state can be donated to ``jax.jit``, because no buffer occurs in it twice. The
-    given arrays become part of the state and are donated with it.
-
-    Args:
-      key: random key of the distiller's parameters.
-      student_params: trained variables of the student.
-      student_state: its carried variables, or an empty dict.
-      student_out: its outputs, arrays or ``jax.ShapeDtypeStruct``.
-      teacher_out: outputs of the teacher for the same batch size.
-      distillation: from :func:`diffkd_jax.distillation`.
-      optimizer: applied to student and distiller together.
-      ema: if true, the state carries moving averages of the student;
-        :func:`diffkd_step` updates them with its ``ema_decay``.
-      seed: seed of all later draws, 0 to 2^31 - 1. It is stored in the state, so a step
-        that is compiled for one seed also serves any other.
-
-    Returns:
-      The state.
-
-    Raises:
-      ValueError: taps do not fit the outputs, or the seed is out of range.
-
-    >>> from diffkd_jax import DiffKD, Tap, distillation
-    >>> out = {"logits": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
-    >>> distill = distillation({"logits": Tap("logits", "logits", block=DiffKD())})
-    >>> state = jax.jit(lambda key: init_state(key, {"w": jnp.ones(3)}, {}, out, out,
-    ...     distillation=distill, optimizer=optax.sgd(0.1)))(jax.random.key(0))
-    >>> sorted(state.params), int(state.step)
-    (['distiller', 'student'], 0)
-    """
-    params, state = distillation.init(key, student_out, teacher_out)
-    params = {"student": student_params, "distiller": params}
-    average = {"params": student_params, "state": student_state} if ema else {}
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state={"student": student_state, "distiller": state},
-        opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, average),
-        seed=as_seed(seed),
-    )
-
-
-def as_seed(seed: int | Int[Array, ""]) -> Int32[Array, ""]:
-    """Returns a seed as an int32 scalar; a traced seed is not checked.
-
-    Args:
-      seed: integer, 0 to 2^31 - 1.
-
-    Raises:
-      ValueError: not an integer, or out of range.
-
-    >>> int(as_seed(7))
-    7
-    """
-    if not isinstance(seed, jax.core.Tracer):
-        number = np.asarray(seed)
-        if number.ndim or number.dtype.kind not in "iu" or not 0 <= number <= MAX_SEED:
-            raise ValueError(
-                f"seed: found {seed}, expected an integer, 0 to {MAX_SEED}"
-            )
-    return jnp.asarray(seed, jnp.int32)
 
 
 def diffkd_step(
@@ -218,7 +116,7 @@ def diffkd_step(
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     key_student, key_distill = jax.random.split(key)
     if prepare is not None:
-        # A key of its own, so that the other draws do not depend on ``prepare``.
+        # It has its own key, so that the other draws do not depend on ``prepare``.
         batch = prepare(jax.random.fold_in(key, 2), batch)
         if batch is None:
             raise ValueError("prepare: found NoneType, expected the batch")
@@ -283,7 +181,7 @@ def diffkd_step(
         selected = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         new = dataclasses.replace(selected, step=new.step)
         metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-    return new, metrics | _shown(info)
+    return new, metrics | _reports(info)
 
 
 def _losses(
@@ -297,13 +195,13 @@ def _losses(
     return metrics | {"loss/total": sum(weighted.values(), start=jnp.zeros(()))}
 
 
-def _shown(info: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
-    """Returns what blocks report, ``gamma/mean`` of a tap as ``gamma/<tap>/mean``."""
+def _reports(info: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Returns the info of all blocks; ``gamma/mean`` becomes ``gamma/<tap>/mean``."""
     metrics = {}
     for tap, arrays in info.items():
         for name, value in arrays.items():
-            kind, *rest = name.split("/")
-            metrics["/".join([kind, tap, *rest])] = value
+            kind, *detail = name.split("/")
+            metrics["/".join([kind, tap, *detail])] = value
     return metrics
 
 
@@ -313,7 +211,7 @@ def _is_float(x: Any) -> bool:
 
 
 def _average(old: PyTree, new: PyTree, decay: float) -> PyTree:
-    """Returns ``decay`` of the old value plus the rest of the new one, for all floats.
+    """Returns ``decay * old + (1 - decay) * new`` for all floats.
 
     Other values are the new ones. Dtypes are kept.
     """
@@ -342,7 +240,7 @@ def _joined(tree: PyTree) -> list[jax.Array]:
     floats = [x for x in jax.tree.leaves(tree) if _is_float(x) and jnp.size(x)]
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in floats]
     small = [x.ravel() for x in wide if x.size <= SMALL]
-    # On a mesh with explicit axes each array may have its own sharding.
+    # Each array may have its own sharding on a mesh with explicit axes.
     if len(small) < 2 or jax.sharding.get_abstract_mesh().explicit_axes:
         return wide
     # Each reduction is compiled separately, and most arrays are small vectors.

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from .conv_layers import conv_layer
 from .distances import mse
-from .modules import conv_layer
 from .shapes import Feature, as_map, check_ranks, match_spatial, spatial_rule
 
 
@@ -23,6 +23,10 @@ class Refined(NamedTuple):
       teacher: the feature it is compared with; no gradient reaches the teacher.
       losses: further losses by name, scalars.
       info: arrays to report by name, such as ``gamma/mean``.
+
+    >>> refined = Refined(jax.numpy.ones((4, 8)), jax.numpy.ones((4, 8)))
+    >>> refined.student.shape, refined.losses
+    ((4, 8), {})
     """
 
     student: Feature
@@ -73,7 +77,7 @@ class Projection(nn.Module):
         channels = teacher.shape[-1]
         if student.shape[-1] != channels:
             shape = (*student.shape[:-1], channels)
-            # Parameters are the block's own, not those of a layer inside it.
+            # The parameters lie in the block itself, not in a layer inside it.
             layer = conv_layer(student, channels)
             nn.share_scope(self, layer)
             student = layer(as_map(student)).reshape(shape)

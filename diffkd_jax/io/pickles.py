@@ -49,17 +49,23 @@ class Call:
 
 
 class Vocabulary(NamedTuple):
-    """The names and references that one kind of pickle may use.
+    """The rules by which :func:`read_pickle` reads one kind of pickle.
 
     Attributes:
-      names: pairs of module and name. A pickle with any other name is refused.
-      call: ``(name, arguments) -> value``, the value that stands for a call.
-      refer: ``saved -> value``, the value of a reference to data beside the pickle.
-      string: ``text -> value``, the value of a string of Python 2, which is bytes: the
-        text has one letter for each byte.
-      keys: types of the keys of dictionaries. Entries with other keys are dropped.
-      expected: what the pickle should be, for messages.
-      advice: how to go on if the pickle holds another name, for messages.
+      names: pairs ``(module, name)`` of the functions and classes that the pickle may
+        mention. A pickle that mentions another one is refused.
+      call: ``(name, arguments) -> value``, returns the value to put in place of a call
+        that the pickle asks for. The call itself is never made.
+      refer: ``saved -> value``, returns the value to put in place of a reference to
+        data that the file stores outside the pickle. ``saved`` is the content of the
+        reference.
+      string: ``text -> value``, converts a byte string that Python 2 wrote. ``text``
+        has one character for each byte.
+      keys: types of dictionary keys that are read. Entries with keys of other types are
+        dropped.
+      expected: description of a valid pickle, for messages, such as "a dictionary of
+        arrays".
+      advice: how to go on after the pickle is refused, for messages.
     """
 
     names: Container[tuple[str, str]]
@@ -91,8 +97,9 @@ def read_pickle(file: IO[bytes], vocabulary: Vocabulary) -> Any:
     """Reads the next pickle in a file.
 
     Args:
-      file: opened for reading bytes; it is left behind the pickle.
-      vocabulary: what the pickle may hold.
+      file: opened for reading bytes. Afterwards it stands at the first byte after the
+        pickle.
+      vocabulary: the rules for this kind of pickle.
 
     Returns:
       Dictionaries, lists, tuples, numbers, strings, bytes, :class:`Name`,

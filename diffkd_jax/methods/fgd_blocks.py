@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..core.conv_layers import apply_conv
 from ..core.distances import attention
-from ..core.modules import apply_conv
 from ..core.taps import Projection, Refined
 
 
@@ -61,7 +61,7 @@ def fgd(
     >>> float(fgd(x, x, target, stride=8)), float(fgd(x, x + 1, target, stride=8)) > 0
     (0.0, True)
     """
-    values = terms(student, teacher, target, stride=stride, temperature=temperature)
+    values = fgd_terms(student, teacher, target, stride=stride, temperature=temperature)
     return (
         alpha * values["foreground"]
         + beta * values["background"]
@@ -69,7 +69,7 @@ def fgd(
     )
 
 
-def terms(
+def fgd_terms(
     student: Float[Array, "b h w c"],
     teacher: Float[Array, "b h w c"],
     target: Any,
@@ -94,7 +94,8 @@ def terms(
       ValueError: the maps differ in shape, or the target has no boxes.
 
     >>> x, boxes = jnp.ones((1, 2, 2, 3)), jnp.array([[[0.0, 0.0, 7.0, 7.0]]])
-    >>> sorted(terms(x, x, {"boxes": boxes, "valid": jnp.array([[True]])}, stride=8))
+    >>> target = {"boxes": boxes, "valid": jnp.array([[True]])}
+    >>> sorted(fgd_terms(x, x, target, stride=8))
     ['attention', 'background', 'foreground']
     """
     if student.ndim != 4 or student.shape != teacher.shape:
@@ -106,7 +107,7 @@ def terms(
     student, teacher = student.astype(dtype), teacher.astype(dtype)
     boxes, valid = _boxes_of(target)
     b, h, w, _ = student.shape
-    foreground, background = masks(boxes, valid, (h, w), stride)
+    foreground, background = weigh_cells(boxes, valid, (h, w), stride)
     positions, channels = attention(teacher, temperature)
     student_positions, student_channels = attention(student, temperature)
     error = positions[..., None] * channels[:, None, None] * (teacher - student) ** 2
@@ -132,13 +133,13 @@ def _boxes_of(target: Any) -> tuple[jax.Array, jax.Array]:
         ) from error
 
 
-def masks(
+def weigh_cells(
     boxes: Float[Array, "b m 4"],
     valid: Bool[Array, "b m"],
     size: tuple[int, int],
     stride: int,
 ) -> tuple[Float[Array, "b h w"], Float[Array, "b h w"]]:
-    """Returns the weight of each cell as foreground and as background.
+    """Weighs the cells of a map as foreground, inside boxes, and as background.
 
     Args:
       boxes: ``[b, m, 4]``, in pixels of the input.
@@ -152,7 +153,7 @@ def masks(
       Background: 1 divided by the number of cells that no box covers.
 
     >>> boxes = jnp.array([[[0.0, 0.0, 7.0, 7.0]]])
-    >>> fore, back = masks(boxes, jnp.array([[True]]), (2, 3), 8)
+    >>> fore, back = weigh_cells(boxes, jnp.array([[True]]), (2, 3), 8)
     >>> fore[0].tolist(), back[0].tolist()
     ([[0.25, 0.25, 0.0], [0.25, 0.25, 0.0]], [[0.0, 0.0, 0.5], [0.0, 0.0, 0.5]])
     """
@@ -217,6 +218,11 @@ class Context(nn.Module):
     A softmax over positions of a 1x1 convolution pools the map to a vector. The vector
     goes through a layer to half the channels, layer norm, ReLU and a layer back. The
     last layer is initialised with zeros, so that the block starts as the identity.
+
+    >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    >>> y, _ = Context().init_with_output(jax.random.key(0), x)
+    >>> bool((y == x).all())
+    True
     """
 
     @nn.compact

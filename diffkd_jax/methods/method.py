@@ -15,6 +15,10 @@ class Method(NamedTuple):
       weights: weights by name of a loss: ``task``, ``<tap>/distance``,
         ``<tap>/diffusion``, ``<tap>/autoencoder``; losses without a weight count 1. See
         :func:`diffkd_jax.core.losses.weigh`.
+
+    >>> kd = Method({"kd": Tap("logits", "logits")}, {"kd/distance": 2.0})
+    >>> kd.taps["kd"].student, kd.weights
+    ('logits', {'kd/distance': 2.0})
     """
 
     taps: Mapping[str, Tap]

@@ -15,7 +15,7 @@ from .backbones.layers import ConvNorm
 def fold(
     module: nn.Module, variables: dict[str, PyTree], input_shape: tuple[int, ...]
 ) -> dict[str, PyTree]:
-    """Returns variables of the same function in inference that needs fewer operations.
+    """Returns variables with which inference computes the same in fewer operations.
 
     The norm of each :class:`diffkd_jax.models.backbones.layers.ConvNorm` is multiplied
     into its convolution. Apply the module to the result as before, with
@@ -67,7 +67,7 @@ def _fold_layer(
     mean, var = (pop("batch_stats", "norm", name) for name in ("mean", "var"))
     kernel = leaves[("params", *path, "conv", "kernel")]
     bias = leaves.get(("params", *path, "conv", "bias"), np.zeros_like(mean))
-    # In float64, so that folding adds no rounding of its own.
+    # float64 adds no rounding that matters.
     factor = scale.astype(np.float64) / np.sqrt(var.astype(np.float64) + epsilon)
     folded = {"kernel": kernel * factor, "bias": (bias - mean) * factor + shift}
     for name, array in folded.items():

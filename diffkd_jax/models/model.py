@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .fold import fold
-from .inputs import check_images, check_size, normalised
+from .images import check_images, check_size, normalise_images
 
 Variables: TypeAlias = Mapping[str, PyTree]
 Outputs: TypeAlias = Mapping[str, PyTree]
@@ -39,8 +39,9 @@ class Model(NamedTuple):
       meta: JSON values: ``model``, ``options``, ``num_classes``, ``input_shape``
         (``[h, w, c]``) and, if known, ``class_names``, ``mean``, ``std`` (one number
         for each channel, on the scale 0 to 1) and ``channel_order``.
-      freeze: ``(params, state, batch) -> (params, state)``, variables of the same
-        function in inference that needs fewer operations.
+      freeze: ``(params, state, batch) -> (params, state)``. Returns variables with
+        which inference computes the same in fewer operations. By default it returns
+        those that it is given.
       module: the Flax Linen module if the model is one.
       variables: ``{"params": params, **state}``, or None before training.
 
@@ -115,7 +116,7 @@ class Model(NamedTuple):
         >>> model.normalise(np.full((1, 2, 2, 1), 255, np.uint8)).max().item()
         1.0
         """
-        return normalised(images, self.meta)
+        return normalise_images(images, self.meta)
 
 
 def split(variables: Variables) -> tuple[PyTree, dict[str, PyTree]]:
@@ -133,10 +134,11 @@ def split(variables: Variables) -> tuple[PyTree, dict[str, PyTree]]:
 def from_linen(module: nn.Module) -> Model:
     """Returns a model that applies a Flax Linen module.
 
-    The module is called as ``(x, *, train=False) -> outputs``. Arguments that it does
-    not take are left out. If it takes ``size``, it is given that of the batch, if there
-    is one. If it takes ``target``, it is given that of the batch in training, and may
-    draw from the random stream ``sample``. Dropout draws from the stream ``dropout``.
+    The module is called as ``(x, *, train=False) -> outputs``; ``train`` is left out if
+    the module does not take it. A module that takes ``size`` is given ``batch["size"]``
+    if the batch has it. A module that takes ``target`` is given ``batch["target"]`` in
+    training, and may draw from the random stream ``sample``. Dropout draws from the
+    stream ``dropout``.
 
     Args:
       module: the module, not bound to variables.
@@ -156,7 +158,7 @@ def from_linen(module: nn.Module) -> Model:
     takes = set(inspect.signature(type(module).__call__).parameters)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, dict[str, PyTree]]:
-        # One image of zeros: initial parameters do not depend on its values.
+        # One image of zeros is enough: initial parameters do not depend on its values.
         image = jnp.zeros((1, *batch["image"].shape[1:]))
         options: dict[str, Any] = {}
         if "train" in takes:
@@ -174,8 +176,8 @@ def from_linen(module: nn.Module) -> Model:
     ) -> tuple[Outputs, dict[str, PyTree]]:
         variables = {"params": params, **state}
         options: dict[str, Any] = {"train": train} if "train" in takes else {}
-        passed = ["size", "target"] if train else ["size"]
-        options |= {name: batch[name] for name in passed if name in takes & set(batch)}
+        names = ["size", "target"] if train else ["size"]
+        options |= {name: batch[name] for name in names if name in takes & set(batch)}
         if not train:
             outputs: Any = module.apply(variables, batch["image"], **options)
             return outputs, state
@@ -197,7 +199,7 @@ def from_linen(module: nn.Module) -> Model:
 
 
 def by_path(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves of a tree by the names of their paths.
+    """Returns the leaves of a tree in a flat dict, by path such as ``a/b``.
 
     Args:
       tree: any pytree.

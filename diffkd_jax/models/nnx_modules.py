@@ -36,7 +36,7 @@ def from_nnx(make: Callable[..., Any]) -> Model:
 
     kinds: Any = (nnx.Param, nnx.RngState, ...)
 
-    # Only shapes and structure: nothing is computed here.
+    # This computes no values, only shapes and structure.
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     abstract_parts: Any = nnx.split(abstract, *kinds)
     graph, param_shapes, streams, state_shapes = abstract_parts

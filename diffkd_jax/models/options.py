@@ -28,7 +28,8 @@ def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
       make: an entry of :data:`diffkd_jax.models.MODELS`.
 
     Returns:
-      Types by name of a field of the module that the entry does not fix.
+      The type of each option, by name. Options are the fields of the module, without
+      those whose value the entry fixes.
 
     >>> from diffkd_jax.models import MODELS
     >>> "width" in option_names(MODELS["mobilenet_v2"])
@@ -39,10 +40,10 @@ def option_names(make: Callable[..., nn.Module]) -> dict[str, Any]:
     if isinstance(make, partial):
         cls, fixed = make.func, make.args
     fields = {f.name: f.type for f in dataclasses.fields(cls)[len(fixed) :]}
-    closed = {"num_classes", "parent", "name"}
-    if hasattr(cls, "closed"):
-        closed |= cls.closed(*fixed)
-    return {name: kind for name, kind in fields.items() if name not in closed}
+    excluded = {"num_classes", "parent", "name"}
+    if hasattr(cls, "unused_options"):
+        excluded |= cls.unused_options(*fixed)
+    return {name: kind for name, kind in fields.items() if name not in excluded}
 
 
 def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
@@ -67,12 +68,12 @@ def check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) ->
         kind = fields[name]
         wrong = _problem(kind, value, LARGEST.get(name, LARGEST_NUMBER))
         if wrong:
-            shown = reprlib.repr(value)
-            raise ValueError(f"options.{name}: found {shown}, expected {wrong}")
+            text = reprlib.repr(value)
+            raise ValueError(f"options.{name}: found {text}, expected {wrong}")
 
 
 def _problem(kind: Any, value: Any, largest: int) -> str:
-    """Returns what was expected in place of a value, or ""."""
+    """Describes the values that an option takes; "" if ``value`` is one of them."""
     if get_origin(kind) is Annotated:
         return problem(kind, value)
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -106,8 +107,8 @@ def _problem(kind: Any, value: Any, largest: int) -> str:
 
 
 def _is_float_dtype(value: Any) -> bool:
-    # Strings are compared, never parsed: NumPy would accept many other spellings.
     """Tells whether a value is a floating dtype or the name of one."""
+    # Strings are compared, never parsed: NumPy would accept many other spellings.
     if isinstance(value, str):
         return value in DTYPES
     try:

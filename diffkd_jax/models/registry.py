@@ -68,7 +68,8 @@ CIFAR_MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v2": ShuffleNetV2,
 }
 _image, _cifar = IMAGENET_MODELS, CIFAR_MODELS
-# For images of about 64x64, whose last maps are a quarter as high and wide.
+# These networks suit images of about 64x64. The last map has a quarter of the height
+# and width of the image.
 _small: Any = partial(Segmenter, aspp_channels=16, rates=(2, 4, 6), aux=False)
 
 SEGMENTATION_MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -100,8 +101,8 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     "faster_rcnn_resnet18": partial(FasterRcnn, _image["resnet18"]),
     "faster_rcnn_resnet50": partial(FasterRcnn, _image["resnet50"]),
     "faster_rcnn_resnet101": partial(FasterRcnn, _image["resnet101"]),
-    # For images of about 128x128 with objects of about 15 to 55 pixels, trained from
-    # scratch.
+    # This network is trained from scratch, on images of about 128x128 with objects of
+    # about 15 to 55 pixels.
     "retinanet_resnet10": partial(
         RetinaNet,
         _image["resnet10"],
@@ -114,15 +115,16 @@ DETECTION_MODELS: dict[str, Callable[..., nn.Module]] = {
     ),
 }
 MODELS = IMAGENET_MODELS | CIFAR_MODELS | SEGMENTATION_MODELS | DETECTION_MODELS
-# Import paths that were used in this process. They come from configs and calls, never
-# from files.
-GIVEN: set[str] = set()
+# Import paths of models that this process has made. Configs and calls name them, files
+# never do.
+USED_PATHS: set[str] = set()
 
 
 def build_network(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
     """Builds a built-in network by name.
 
-    A name from a file must be checked before it comes here.
+    A name that a file holds must be checked before, see
+    :func:`diffkd_jax.weights.metadata.check_model_name`.
 
     Args:
       name: a key of :data:`MODELS`.
@@ -170,14 +172,14 @@ def options_taken(name: str) -> set[str] | None:
 def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Model:
     """Makes a model, built-in or by import path.
 
-    A name from a file must be checked before it comes here, because an import path is
-    imported and called.
+    A name that a file holds must be checked before, because an import path is imported
+    and called.
 
     Args:
       name: a key of :data:`MODELS`, or ``package.module:name`` of a function ``(meta,
-        **options)``. It returns a Flax Linen module or a :class:`Model`, as
-        :func:`from_nnx` and :func:`from_equinox` make it. If its first argument is
-        called ``num_classes``, it is given that number in place of ``meta``.
+        **options)``. It returns a Flax Linen module or a :class:`Model`, such as the
+        result of :func:`from_nnx` or :func:`from_equinox`. A function whose first
+        argument is called ``num_classes`` is given that number in place of ``meta``.
       options: options by name.
       meta: description of the data: ``num_classes``, ``channels``, ``image_size``
         (height, width), and ``class_names`` if known.
@@ -194,7 +196,7 @@ def make(name: str, options: Mapping[str, Any], meta: Mapping[str, Any]) -> Mode
             build_network(name, num_classes=meta["num_classes"], **options)
         )
     function = find(name, MODELS, "model")
-    GIVEN.add(name)
+    USED_PATHS.add(name)
     first = next(iter(inspect.signature(function).parameters), "")
     argument = meta["num_classes"] if first == "num_classes" else dict(meta)
     try:

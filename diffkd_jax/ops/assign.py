@@ -51,8 +51,8 @@ def match(
     >>> match(quality, jnp.array([True, False]), 0.5, 0.4, True).tolist()
     [0, -2, -1]
     """
-    # Otherwise a row of padding, with an IoU of 0, would be the best object of every
-    # anchor that overlaps none.
+    # A row of padding, with an IoU of 0, must not be the best object of an anchor that
+    # overlaps none.
     quality = jnp.where(valid[:, None], quality, -1)
     best, nearest = quality.max(0), quality.argmax(0).astype(jnp.int32)
     below = jnp.where(best < low, BACKGROUND, IGNORED)

@@ -51,7 +51,7 @@ def greedy(
         alive = jnp.where(hit | (order == row), -jnp.inf, alive)
         return alive, (jnp.where(any_left, row, 0).astype(jnp.int32), any_left)
 
-    # argmax would take a score of NaN for the largest.
+    # argmax takes NaN for the largest score.
     alive = jnp.where(scores > -jnp.inf, scores, -jnp.inf)
     _, (rows, valid) = jax.lax.scan(step, alive, length=count)
     return rows, valid
@@ -84,6 +84,6 @@ def keep_mask(
     order = jnp.arange(len(boxes))
     hits = (iou(boxes, boxes) > threshold) & (classes[:, None] == classes)
     hits &= order > order[:, None]
-    remove = lambda row, kept: kept & ~(hits[row] & kept[row])
-    kept: Array = jax.lax.fori_loop(0, len(boxes), remove, valid)
-    return kept
+    remove = lambda row, mask: mask & ~(hits[row] & mask[row])
+    survivors: Array = jax.lax.fori_loop(0, len(boxes), remove, valid)
+    return survivors

@@ -21,7 +21,13 @@ class Proposals(NamedTuple):
     Attributes:
       boxes: ``[n, 4]``, in pixels of the input.
       matched: int32 ``[n]``, row of the assigned object, or -1.
-      weight: float32 ``[n]``, 1, or 0 for rows left empty.
+      weight: float32 ``[n]``, 1, or 0 for rows that stay empty because too few boxes
+        could be drawn.
+
+    >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
+    >>> drawn = Proposals(boxes, jnp.array([0, -1]), jnp.array([1.0, 0.0]))
+    >>> drawn.boxes[drawn.weight > 0].tolist()
+    [[0.0, 0.0, 4.0, 4.0]]
     """
 
     boxes: Float[Array, "n 4"]
@@ -57,8 +63,8 @@ def propose(
       clamp_below: see :func:`diffkd_jax.ops.boxes.decode_boxes`.
 
     Returns:
-      boxes: ``[after, 4]``, in pixels, without gradient; 0 where no box is left.
-      valid: bool ``[after]``.
+      boxes: ``[after, 4]``, in pixels, without gradient; rows without a box are 0.
+      valid: bool ``[after]``, false for rows without a box.
 
     >>> level = lambda *rows: {"p2": jnp.array(rows)}
     >>> boxes, valid = propose(level(0.0, 2.0), level([0.0] * 4, [0.0] * 4),
@@ -179,9 +185,14 @@ class Anchors(NamedTuple):
     """The anchors that the first stage is trained on.
 
     Attributes:
-      rows: int32 ``[n]``, rows of the anchors.
+      rows: int32 ``[n]``, rows of the anchors in ``[0, number of anchors)``.
       matched: int32 ``[n]``, row of the assigned object, or a negative number.
-      weight: float32 ``[n]``, 1, or 0 for rows left empty.
+      weight: float32 ``[n]``, 1, or 0 for rows that stay empty because too few anchors
+        could be drawn.
+
+    >>> anchors = Anchors(jnp.array([7, 2]), jnp.array([0, -1]), jnp.array([1.0, 1.0]))
+    >>> anchors.rows[anchors.matched >= 0].tolist()  # the anchors with an object
+    [7]
     """
 
     rows: Int32[Array, " n"]

@@ -104,7 +104,7 @@ def _apply(x: jax.Array, weights: Sequence[np.ndarray]) -> jax.Array:
     """Multiplies both sides of the maps by matrices ``[new, old]``."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     rows, columns = (jnp.asarray(w, dtype) for w in weights)
-    # By default accelerators multiply float32 with fewer digits.
+    # Accelerators multiply float32 with fewer digits by default.
     y = jnp.einsum(
         "ph,qw,bhwc->bpqc", rows, columns, x.astype(dtype), precision="highest"
     )

@@ -55,12 +55,12 @@ def roi_align(
     if features.ndim != 3:
         raise ValueError(f"features: found {features.shape}, expected [h, w, c]")
     h, w, channels = features.shape
-    position = _Place(*(jnp.full(len(boxes), x) for x in (0, h, w)))
+    flat_map = _FlatMap(*(jnp.full(len(boxes), x) for x in (0, h, w)))
     grid = _Grid(tuple(size), sampling_ratio, aligned, max_points)
-    return _pool(features.reshape(-1, channels), boxes * scale, position, grid)
+    return _pool(features.reshape(-1, channels), boxes * scale, flat_map, grid)
 
 
-def multiscale(
+def pool_boxes(
     features: Mapping[str, Float[Array, "_ _ c"]],
     boxes: Float[Array, "n 4"],
     *,
@@ -69,7 +69,7 @@ def multiscale(
     aligned: bool = False,
     max_points: int = 4,
 ) -> Float[Array, "n down right c"]:
-    """Pools each box from the pyramid level that fits its area.
+    """Pools features inside boxes, each box from the pyramid level that fits its area.
 
     Args:
       features: ``[h, w, c]`` for each level of one image, ``p2`` (stride 4) and so on,
@@ -90,7 +90,7 @@ def multiscale(
 
     >>> maps = {"p2": jnp.ones((8, 8, 3)), "p3": jnp.zeros((4, 4, 3))}
     >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 112.0, 112.0]])
-    >>> multiscale(maps, boxes)[:, 0, 0, 0].tolist()
+    >>> pool_boxes(maps, boxes)[:, 0, 0, 0].tolist()
     [1.0, 0.0]
     """
     numbers = sorted(int(name[1:]) for name in features if name[1:].isdecimal())
@@ -107,10 +107,10 @@ def multiscale(
     flat = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
     level = level_of(boxes, numbers[0], numbers[-1])
     row = level - numbers[0]
-    position = _Place(start[row], shape[0][row], shape[1][row])
+    flat_map = _FlatMap(start[row], shape[0][row], shape[1][row])
     scaled = boxes * (0.5 ** level.astype(boxes.dtype))[:, None]
     return _pool(
-        flat, scaled, position, _Grid(tuple(size), sampling_ratio, aligned, max_points)
+        flat, scaled, flat_map, _Grid(tuple(size), sampling_ratio, aligned, max_points)
     )
 
 
@@ -134,8 +134,8 @@ def level_of(boxes: Float[Array, "n 4"], first: int, last: int) -> Int32[Array, 
     return jnp.clip(level, first, last).astype(jnp.int32)
 
 
-class _Place(NamedTuple):
-    """The place of each box's map in the flat array: first row and sides, ``[n]``."""
+class _FlatMap(NamedTuple):
+    """The map of each box within the flat array: first row and sides, ``[n]``."""
 
     start: jax.Array
     height: jax.Array
@@ -160,7 +160,9 @@ class _Line(NamedTuple):
     high_weight: jax.Array
 
 
-def _pool(flat: jax.Array, boxes: jax.Array, place: _Place, grid: _Grid) -> jax.Array:
+def _pool(
+    flat: jax.Array, boxes: jax.Array, flat_map: _FlatMap, grid: _Grid
+) -> jax.Array:
     """Pools boxes, in cells, from rows ``[cells, c]`` of one map or of several."""
     if (
         len(grid.size) != 2
@@ -175,13 +177,14 @@ def _pool(flat: jax.Array, boxes: jax.Array, place: _Place, grid: _Grid) -> jax.
     # The positions of the boxes are not trained through the pooled features.
     boxes = jax.lax.stop_gradient(boxes)
     points = grid.ratio or grid.max_points
-    y = _line(boxes[:, 1], boxes[:, 3], place.height, grid.size[0], grid)
-    x = _line(boxes[:, 0], boxes[:, 2], place.width, grid.size[1], grid)
+    y = _line(boxes[:, 1], boxes[:, 3], flat_map.height, grid.size[0], grid)
+    x = _line(boxes[:, 0], boxes[:, 2], flat_map.width, grid.size[1], grid)
     dtype = jnp.promote_types(flat.dtype, jnp.float32)
     total = jnp.zeros((), dtype)
     for row, down in ((y.low, y.low_weight), (y.high, y.high_weight)):
         for column, right in ((x.low, x.low_weight), (x.high, x.high_weight)):
-            index = (place.start + row.T * place.width).T[:, :, None] + column[:, None]
+            row_start = (flat_map.start + row.T * flat_map.width).T
+            index = row_start[:, :, None] + column[:, None]
             weight = down[:, :, None] * right[:, None]
             value = flat.at[index].get(mode="promise_in_bounds").astype(dtype)
             total += value * weight[..., None].astype(dtype)

@@ -82,7 +82,7 @@ def check_classes(
         LOG.warning("teacher of other classes than the data: %s", difference)
 
 
-def first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
+def first_difference(model_names: Sequence[str], data_names: Sequence[str]) -> str:
     """Describes the first class whose name differs, or returns "".
 
     Names are compared in Unicode form NFC. An empty list agrees with any other. The
@@ -91,25 +91,25 @@ def first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
     numbers.
 
     Args:
-      found: names of the classes of a model, or [].
-      expected: names of the classes of the data, as many, or [].
+      model_names: names of the classes of a model, or [].
+      data_names: names of the classes of the data, as many, or [].
 
     >>> first_difference(["ant", "bee"], ["bee", "ant"])
     "the same in another order; class 0: found 'ant', expected 'bee'"
     >>> first_difference(["0", "1"], ["bee", "ant"])
     ''
     """
-    found, expected = (
+    model_names, data_names = (
         [unicodedata.normalize("NFC", name) for name in names]
-        for names in (found, expected)
+        for names in (model_names, data_names)
     )
-    numbers = [str(k) for k in range(len(expected))]
-    if found == expected or not found or not expected:
+    numbers = [str(k) for k in range(len(data_names))]
+    if model_names == data_names or not model_names or not data_names:
         return ""
-    same = sorted(found) == sorted(expected)
-    if numbers in (found, expected) and not same:
+    same = sorted(model_names) == sorted(data_names)
+    if numbers in (model_names, data_names) and not same:
         return ""
-    pairs = enumerate(zip(found, expected, strict=True))
+    pairs = enumerate(zip(model_names, data_names, strict=True))
     first, (ours, theirs) = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
     kind = "the same in another order; " if same else ""
     return f"{kind}class {first}: found {ours[:60]!r}, expected {theirs[:60]!r}"

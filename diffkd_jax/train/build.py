@@ -13,7 +13,8 @@ from ..backend.compiler import compiler_options
 from ..config.resolve import resolve
 from ..config.sections import Config
 from ..core.distill import Distillation, distillation
-from ..core.step import TrainState, as_seed, diffkd_step, init_state
+from ..core.step import diffkd_step
+from ..core.train_state import TrainState, as_seed, init_state
 from ..data import Data, known_target, open_data
 from ..models.model import Model
 from ..tasks import TARGETS

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ..core.step import TrainState
+from ..core.train_state import TrainState
 from ..tasks import Evidence
 from .batches import training_batches
 from .cluster.signals import Asked, Stalled, Stopped, never, stop_here

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..core.step import TrainState
+from ..core.train_state import TrainState
 from ..models.inputs import input_difference
 from ..models.model import Model, split
 from ..weights.checks import check_finite
-from ..weights.initial import inherit, load_into, start_from
+from ..weights.initial import inherit, start_from
+from ..weights.loading import load_into
 from ..weights.paths import model_file
 from ..weights.weights import open_weights, read_input
 from .cluster import sharding

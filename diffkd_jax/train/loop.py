@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from ..core.step import TrainState
+from ..core.train_state import TrainState
 from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
 from .cluster import processes, sharding

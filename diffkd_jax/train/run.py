@@ -8,8 +8,8 @@ import jax
 from jaxtyping import PyTree
 
 from ..config.sections import Config
-from ..core.step import TrainState
 from ..core.taps import Refined
+from ..core.train_state import TrainState
 from ..data import Data
 from ..methods import Method
 from ..models.model import Model

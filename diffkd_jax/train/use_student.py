@@ -9,7 +9,7 @@ import jax
 from ..config.finished_run import as_trained
 from ..config.resolve import resolve
 from ..config.sections import Config
-from ..models.inputs import check_input, input_of
+from ..models.inputs import check_input, describe_input
 from ..weights.checks import check_finite, expand
 from ..weights.files import load_model
 from ..weights.paths import model_file
@@ -55,7 +55,10 @@ def use_student(
     check_input(
         f"workdir: {workdir}",
         model.meta,
-        {**input_of(data.meta, data.eval_shape[-1]), "input_shape": data.eval_shape},
+        {
+            **describe_input(data.meta, data.eval_shape[-1]),
+            "input_shape": data.eval_shape,
+        },
         lambda: is_classifier(model),
     )
     if task.check is not None:

@@ -52,7 +52,7 @@ _FIRST_BYTES = (
     (rb"GGUF", Kind("a file of GGUF", _CONVERT)),
     (rb".{4}TFL3", Kind("a model of TensorFlow Lite", _CONVERT)),
 )
-# A version number, then a text or a message: how these files begin.
+# These files begin with a version number, then a text or a message.
 _PROTOBUF_START = rb"\x08[\x01-\x20][\x12\x1a\x3a]"
 # Endings of formats whose first bytes tell nothing.
 _NAME_ENDINGS = (
@@ -60,7 +60,7 @@ _NAME_ENDINGS = (
     (r"\.(index|data-\d+-of-\d+)$", Kind("a checkpoint of TensorFlow", _CONVERT)),
     (r"\.(onnx|pb)$", Kind("a model of ONNX or TensorFlow", _CONVERT)),
 )
-# How to go on with a file of another kind.
+# Advice for kinds of files that other modules name.
 _ADVICE = {
     "a web page (HTML)": _LOGIN,
     "an XML text": _LOGIN,

@@ -224,7 +224,7 @@ def load_torch(
             f"{file.path}: found a head of {classes} classes, expected {num_classes} "
             "(teacher.num_classes, or the classes of the data)"
         )
-    # Without a head one class will do: the strict check below tells.
+    # One class is enough if the file has no head; import_weights then refuses it.
     model = build_untrained(name, options, {"num_classes": classes or 1}, input_shape)
     template = shapes_of(model, model.meta["input_shape"])
     try:

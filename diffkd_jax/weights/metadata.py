@@ -7,13 +7,13 @@ from typing import Any
 
 from ..io import valid_json
 from ..models import MODELS
-from ..models.registry import GIVEN
+from ..models.registry import USED_PATHS
 
 KEY = "diffkd_jax"  # of the description, in the header of a file that we exported
 INPUT_KEY = "diffkd_jax_input"  # in the header of a file for PyTorch
 _MAX_SIDE = 2**16  # height and width of an image in pixels, and its channels
 _MAX_CLASSES = 2**24
-# The check of each field, and what the check expects.
+# The check of each field, and a phrase for the values that it accepts.
 _Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 
@@ -134,7 +134,7 @@ def check_model_name(name: str, allowed: str) -> None:
     >>> check_model_name("resnet8", "")
     >>> check_model_name("own.net:make", "own.net:make")
     """
-    if name not in MODELS and name not in GIVEN and name != allowed:
+    if name not in MODELS and name not in USED_PATHS and name != allowed:
         raise ValueError(
             f"found the model {name[:80]!r}, which is not built in, expected "
             f"{allowed or 'a built-in one'!r}; a file may not say what to import. If "

@@ -105,5 +105,5 @@ def _is_run(folder: Path) -> bool:
 
 def _shorten(names: list[str]) -> str:
     """Returns the first names of a list, and how many follow."""
-    rest = len(names) - _MAX_NAMES
-    return f"{names[:_MAX_NAMES]}" + (f" and {rest} more" if rest > 0 else "")
+    further = len(names) - _MAX_NAMES
+    return f"{names[:_MAX_NAMES]}" + (f" and {further} more" if further > 0 else "")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..models import make
-from ..models.inputs import input_of
+from ..models.inputs import describe_input
 from ..models.model import Model
 
 
@@ -41,10 +41,10 @@ def build_untrained(
         "num_classes": data_meta["num_classes"],
         "class_names": list(data_meta.get("class_names", ())),
         "input_shape": list(input_shape),
-        **input_of(data_meta, input_shape[-1]),
+        **describe_input(data_meta, input_shape[-1]),
     }
     try:
-        # As the description is read back from a file: tuples become lists.
+        # Tuples become lists, as if the description were read from a file.
         meta = json.loads(json.dumps(meta, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(

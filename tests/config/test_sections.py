@@ -13,7 +13,7 @@ from diffkd_jax.config.defaults import base
 from diffkd_jax.config.recipes import recipes
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
-from diffkd_jax.core.step import MAX_SEED
+from diffkd_jax.core.train_state import MAX_SEED
 from diffkd_jax.data.images.resize import INTERPOLATIONS
 from tests.helpers.configs import load_config
 from tests.helpers.goldens import GOLDEN

@@ -1,4 +1,4 @@
-"""Blocks of a tap, shared ones and one's own, weights, and what is refused in words."""
+"""Blocks of taps, built in, shared and of users; weights; messages of refusals."""
 
 import functools
 
@@ -25,7 +25,7 @@ OUT = {"a": jax.random.normal(KEY, (6, 4)), "b": jax.random.normal(KEY, (6, 4)) 
 
 
 class Scaled(nn.Module):
-    """A block of one's own: a trained factor, a carried counter, a loss, info."""
+    """A user's block with a trained factor, a carried counter, a loss and info."""
 
     @nn.compact
     def __call__(self, student, teacher):
@@ -146,7 +146,7 @@ def test_what_a_distance_must_return():
 
 
 def step(weights=None, **functions):
-    """One step of a linear student, traced alone; its metrics."""
+    """The metrics of one step of a linear student; the step is only traced."""
     teacher, batch = jnp.ones((4, 3)), {"image": OUT["a"]}
     apply = lambda w, batch: {"logits": batch["image"] @ w}
     distill, optimizer = distillation({"x": Tap("logits", "logits")}), optax.sgd(0.1)

@@ -1,4 +1,4 @@
-"""What XLA and meshes make of the method."""
+"""The method as XLA compiles it, and on meshes."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffkd_jax import DiffKD, DiffKDNoise, Tap, distillation
-from diffkd_jax.core.diffkd import GAMMA_BINS, _counts
+from diffkd_jax.core.diffkd_output import GAMMA_BINS, _counts
 
 KEY = jax.random.key(0)
 

@@ -11,7 +11,7 @@ from diffkd_jax.core.distances import DISTANCES, cosine, dist, dkd, kl, mse
 
 LOGITS = jax.random.normal(jax.random.key(0), (2, 5, 7))
 LABELS = {"label": jnp.array([0, 3, 6, 1, 1])}
-# Five positions of a map, which is what all distances take.
+# Five positions of a map: all distances take maps.
 MAPS = LOGITS.reshape(2, 1, 5, 1, 7)
 OF_MAPS = {"label": LABELS["label"].reshape(1, 5, 1)}
 
@@ -46,7 +46,7 @@ def test_dkd_decouples_kd(tau, seed):
 
 
 def test_dist_ignores_scale_and_shift_of_probabilities():
-    """Any student whose probabilities are affine in the teacher's."""
+    """The student's probabilities are an affine function of the teacher's."""
     teacher = LOGITS[1]
     p = 0.5 * jax.nn.softmax(teacher) + 0.5 / 7
     assert abs(dist(jnp.log(p), teacher)) < 1e-5
@@ -95,7 +95,7 @@ dtypes = st.sampled_from(["float32", "bfloat16", "float16"])
 def test_gradients_are_bounded_near_constant_rows(
     distance, scale, teacher_scale, shift, dtype, seed
 ):
-    """Heads that start at zero, dead vectors, rows that are constant but for noise."""
+    """Heads that start at zero, dead vectors, and rows of a constant plus noise."""
     noise = jax.random.normal(jax.random.key(seed), (2, 5, 7))
     student = scale * noise[0].at[0].set(0.0) + (shift if distance is dist else 0.0)
     teacher = teacher_scale * noise[1]
@@ -110,7 +110,7 @@ def test_gradients_at_zero_lead_to_the_teacher():
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 def test_dist_of_logits_that_vary_is_the_original(scale):
-    """Pearson correlations with epsilon in the denominator, nothing else."""
+    """The original has Pearson correlations with epsilon in the denominator."""
 
     def correlation(a, b):
         a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))

@@ -23,7 +23,7 @@ def test_gradient_is_that_of_its_parts(shape):
         weights = draw(shape), draw(shape[-1]), draw(shape[-1])
 
         def loss(function, *arguments):
-            # Of all three results, and not linear in any of them.
+            # The sum depends on all three results, and is not linear in any of them.
             found = function(*arguments, 1e-3)
             terms = zip(weights, found, strict=True)
             return sum(jnp.sum(w * jnp.sin(v)) for w, v in terms)

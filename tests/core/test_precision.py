@@ -1,4 +1,4 @@
-"""What is computed and drawn in half precision, and what is not."""
+"""Values that are computed or drawn in half precision, and values that are not."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def values(draws):
 
 
 def test_noise_is_drawn_in_float32_and_rounded():
-    """Drawn in bfloat16 itself, a million draws take some 128 values."""
+    """A million draws in bfloat16 itself would take only some 128 values."""
     x = jnp.zeros((64, 16, 16, 8), jnp.bfloat16)
     module = DiffKD().bind({}, rngs={"diffusion": jax.random.key(0)})
     noise = module._draw(x)

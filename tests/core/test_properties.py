@@ -1,4 +1,4 @@
-"""What must hold of the method whatever the numbers are."""
+"""Properties of the method that hold for all numbers."""
 
 import functools
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from diffkd_jax import DiffKD, DiffKDNoise, Projection, Tap, distillation
 from diffkd_jax.core import diffusion, distances
-from diffkd_jax.core.diffkd import denoise
+from diffkd_jax.core.denoising import denoise
 from diffkd_jax.core.modules import AutoEncoder, NoiseAdapter, NoisePredictor
 from diffkd_jax.core.norm import BatchNorm
 from tests.helpers.jaxprs import find_scans
@@ -84,7 +84,7 @@ def test_gradient_routing(term):
 
 
 def test_gradients_that_leave_the_predictor_alone():
-    """The same numbers forward; backward the student's gradient, or a straight one."""
+    """Outputs are equal. Gradients reach the student, but not the predictor."""
     variables = fresh(DiffKD(unroll=1))
 
     @functools.partial(jax.jit, static_argnames="gradient")
@@ -123,7 +123,7 @@ def test_a_given_noise_leaves_a_straight_gradient():
         out, _ = Loop().apply(variables, x, mutable=["batch_stats"])
         return out.sum()
 
-    # Each step has x_t / signal, and what follows takes it times its own signal.
+    # Each step divides by its signal, and the next one multiplies by the same signal.
     expected = np.full(STUDENT.shape, 1 / diffusion.ddim_plan(3).signal[0])
     np.testing.assert_allclose(jax.jit(jax.grad(total))(STUDENT), expected, rtol=1e-5)
 

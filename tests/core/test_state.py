@@ -1,4 +1,4 @@
-"""What the state of a step holds, and what may be done with it."""
+"""The state of a step: its values, its averages and its seeds."""
 
 import functools
 
@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffkd_jax import Tap, diffkd_step, distillation, init_state
-from diffkd_jax.core.step import MAX_SEED, as_seed
+from diffkd_jax.core.train_state import MAX_SEED, as_seed
 
 BATCH = {"image": jax.random.normal(jax.random.key(0), (8, 6))}
 TEACHER = jax.random.normal(jax.random.key(1), (6, 3))
@@ -20,7 +20,7 @@ def network(weights, batch):
 
 
 def carried():
-    """A student's state with what no average can be taken of."""
+    """A student's state, with values of which no average can be taken."""
     return {
         "mean": jnp.zeros(3, jnp.bfloat16),
         "count": jnp.zeros((), jnp.int32),

@@ -56,7 +56,7 @@ TAPS = {
 
 @functools.cache
 def first_state(tapped):
-    """Of the taps, or of none; drawn once, for tests change no state in place."""
+    """The state for the taps, or for none. Tests share it: none changes it in place."""
     return jax.jit(
         lambda: init_state(
             KEY,
@@ -163,7 +163,7 @@ def test_no_taps_trains_the_task_alone():
 
 def test_a_step_of_the_task_alone_among_others():
     state, step = make(weights={"features": 2.0, "task": 0.5})
-    # A weight may be that of all losses of a kind.
+    # One weight may serve all losses of a kind.
     step = functools.partial(
         step, task_loss=lambda *a: {"task/a": task_loss(*a)["task"]}
     )
@@ -206,7 +206,7 @@ def test_names_that_clash_or_do_not_exist():
 
 
 def test_the_average_of_the_student():
-    """After two steps: old average times the decay, new values times the rest."""
+    """After two steps: the decay times the old average, 1 - decay times new values."""
     state, step = make(taps={})
     state = state.replace(
         ema={"params": state.params["student"], "state": {}},
@@ -226,13 +226,13 @@ def test_no_average_is_carried_unless_asked_for():
 
 
 def test_prepare_changes_what_both_networks_see():
-    """A batch prepared inside the step, by a draw of the step's own."""
+    """The step prepares the batch with a random draw of its own."""
 
     def prepare(key, batch):
         draw = jax.random.uniform(key)
         return {**batch, "image": batch["image"] + draw, "draw": draw}
 
-    def with_draw(outputs, batch):  # among the losses, to see it
+    def with_draw(outputs, batch):  # reported as a loss, so that the test sees it
         return task_loss(outputs, batch) | {"draw": batch["draw"]}
 
     state, step = make()

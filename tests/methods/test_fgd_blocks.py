@@ -9,12 +9,12 @@ import optax
 import pytest
 
 from diffkd_jax import diffkd_step, distillation, init_state
-from diffkd_jax.methods.fgd_blocks import Context, Relation, fgd, masks, terms
+from diffkd_jax.methods.fgd_blocks import Context, Relation, fgd, fgd_terms, weigh_cells
 from diffkd_jax.methods.pyramid import fgd as method
 from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/map_distances.npz")
-STRIDE = 8  # a picture of 72x88 and maps of 9x11
+STRIDE = 8  # an image of 72x88 and maps of 9x11
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def maps():
 
 
 def target(rows=4):
-    """With rows of padding, which hold a box that must not count."""
+    """A target with rows of padding, whose box must not count."""
     boxes, valid = np.full((2, rows, 4), (8.0, 8, 80, 70)), np.zeros((2, rows), bool)
     for i in range(2):
         own = FILE[f"fgd/in/boxes/{i}"]
@@ -54,18 +54,18 @@ def relation_params(side):
 
 def test_masks():
     own = target()
-    masked = jax.jit(functools.partial(masks, size=(9, 11), stride=STRIDE))
+    masked = jax.jit(functools.partial(weigh_cells, size=(9, 11), stride=STRIDE))
     found = masked(own["boxes"], own["valid"])
     for x, name in zip(found, ("foreground", "background"), strict=True):
         np.testing.assert_allclose(x, FILE[f"fgd/{name}"], rtol=1e-12)
-    # In the second picture no cell is left; without boxes all of them are.
+    # Boxes cover all cells of the second image. Without boxes no cell is covered.
     none = masked(own["boxes"], jnp.zeros_like(own["valid"]))
     assert (none[0] == 0).all()
     np.testing.assert_allclose(none[1], 1 / 99)
 
 
 def test_terms_and_total():
-    found = jax.jit(functools.partial(terms, stride=STRIDE))(*maps(), target())
+    found = jax.jit(functools.partial(fgd_terms, stride=STRIDE))(*maps(), target())
     for name, value in found.items():
         np.testing.assert_allclose(value, FILE[f"fgd/loss_{name}"], rtol=1e-9)
     params = {side: relation_params(side) for side in ("student", "teacher")}

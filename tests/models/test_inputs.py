@@ -1,4 +1,4 @@
-"""A model knows which images it takes, and says so where it is given others."""
+"""A model knows which images it takes, and refuses others with a message."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from diffkd_jax import export_weights, import_weights
 from diffkd_jax.data.transforms.normalise import normalise
 from diffkd_jax.models import Model
-from diffkd_jax.models.inputs import input_difference, input_of
+from diffkd_jax.models.inputs import describe_input, input_difference
 from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
 from diffkd_jax.weights.untrained import build_untrained
 from diffkd_jax.weights.weights import open_weights, read_input
@@ -53,12 +53,12 @@ def test_an_export_says_its_normalisation(tmp_path):
 
 
 def test_one_number_is_one_for_each_channel():
-    known = input_of({"mean": (0.5,), "std": (0.25,)}, 3)
+    known = describe_input({"mean": (0.5,), "std": (0.25,)}, 3)
     assert known == {"mean": [0.5] * 3, "std": [0.25] * 3, "channel_order": "RGB"}
-    assert input_of({"mean": [0.5], "std": [0.25]}, 1)["channel_order"] == "L"
-    assert input_of({"mean": [0.5], "std": [0.25]}, 4)["channel_order"] == ""
+    assert describe_input({"mean": [0.5], "std": [0.25]}, 1)["channel_order"] == "L"
+    assert describe_input({"mean": [0.5], "std": [0.25]}, 4)["channel_order"] == ""
     own = {"mean": [0.5], "std": [0.25], "channel_order": "BGR"}
-    assert input_of(own, 3)["channel_order"] == "BGR"
+    assert describe_input(own, 3)["channel_order"] == "BGR"
 
 
 def test_the_file_for_pytorch_says_it_too_and_an_import_keeps_it(tmp_path):

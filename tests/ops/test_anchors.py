@@ -44,7 +44,7 @@ def test_points():
 
 
 def test_unrounded_anchors_have_the_area_they_are_for():
-    """4 strides times an octave, and height over width, as mmdetection has them."""
+    """Sides are 4 strides times an octave, ratios height to width (mmdetection)."""
     sizes = [32 * 2 ** (i / 3) for i in range(3)]
     found = grid_anchors((2, 3), (16, 24), sizes, RATIOS, rounded=False)
     sides = (found[:, 2:] - found[:, :2]).reshape(6, 3, 3, 2)

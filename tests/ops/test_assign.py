@@ -59,7 +59,7 @@ def test_points_of_fcos():
             boxes, valid = padded(file[f"in/target{i}/boxes"])
             found = jax.jit(assign_fcos)(boxes, valid, levels)
             np.testing.assert_array_equal(found, file["out/matched"][i])
-            # The ranges of mmdetection are those, given by level.
+            # mmdetection states the same ranges for each level.
             ranges = [(0, 8), (4, 8), (4, 8), (4, 8), (4, np.inf)]
             given = functools.partial(assign_fcos, ranges=ranges)
             again = jax.jit(given)(boxes, valid, levels)
@@ -98,7 +98,7 @@ COUNTED = [
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(COUNTED))
 def test_matches_equal_a_count(seed, setting):
-    """Of quarters, so that most are ties; with rows of padding, also nothing else."""
+    """IoUs are quarters, so most are ties; some or all rows are padding."""
     rng = np.random.default_rng(seed)
     quality = rng.integers(0, 5, (M, N)).astype(np.float32) / 4
     quality *= rng.choice([0, 0.5, 1], (M, 1))
@@ -137,7 +137,7 @@ FCOS = {
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([1.5, np.inf]))
 def test_points_equal_a_count(seed, radius):
-    """Of boxes on whole pixels, outside of the picture or without area as well."""
+    """Corners are whole pixels; some boxes lie outside the image or have no area."""
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(-8, 40, (M, 2, 2)), 1)
     boxes = corners.reshape(M, 4).astype(np.float32)
@@ -147,7 +147,7 @@ def test_points_equal_a_count(seed, radius):
 
 
 def test_areas_that_differ_by_little_are_told_apart():
-    """In float32, 1e8 less an area of 1,000 is the same for areas up to 8 apart."""
+    """1e8 minus an area of 1,000 is the same float32 for areas up to 8 apart."""
     boxes = jnp.array([[-20.0, -20.0, 20.2, 20.0], [-20.0, -20.0, 20.0, 20.0]])
     level = [jnp.array([[-4.0, -4.0, 4.0, 4.0]])]
     found = jax.jit(assign_fcos)(boxes, jnp.array([True, True]), level)
@@ -183,7 +183,7 @@ def test_samples_are_drawn_alike_and_from_the_key():
     keys = jax.random.split(jax.random.key(0), 4000)
     rows, _ = jax.vmap(lambda key: DRAW(key, matched))(keys)
     counts = np.bincount(np.ravel(rows), minlength=N)
-    # 4 of 8 positives and 12 of 12 others, which are all that there are.
+    # Half of the 8 positives are drawn, and all 12 others.
     np.testing.assert_allclose(counts[:8], 2000, rtol=0.1)
     assert (counts[8:20] == 4000).all()
     np.testing.assert_array_equal(DRAW(keys[0], matched)[0], rows[0])

@@ -59,7 +59,7 @@ def test_distances():
 
 
 def test_clip():
-    a = read("in/a")[0] * 1.5 - 20  # as the file was made
+    a = read("in/a")[0] * 1.5 - 20  # the same numbers as in the file
     close(ops.clip(a, (90, 110)), FILE["clip"])
     close(jax.jit(ops.clip)(a, jnp.array([90, 110])), FILE["clip"])
 
@@ -86,7 +86,7 @@ def test_smooth_l1(name, beta):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31))
 def test_overlaps_equal_a_count_of_cells(seed):
-    """Of boxes on whole pixels, those without area among them."""
+    """Corners are whole pixels, and some boxes have no area."""
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(0, 9, (2, 6, 2, 2)), 2)
     y, x = np.mgrid[:9, :9]

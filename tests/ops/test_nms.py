@@ -53,7 +53,7 @@ def test_all_cases(form):
         *given, keep = case(i)
         found = form(*given)
         if i % 3 == 0:
-            # Of boxes as good as each other these take the first one first.
+            # Boxes of equal scores come in the order of their rows.
             scores = given[1]
             np.testing.assert_array_equal(scores[found], scores[keep], err_msg=str(i))
             assert all(np.lexsort((found, -scores[found])) == np.arange(len(found)))
@@ -90,7 +90,7 @@ def kept_by_loops(boxes, scores, classes, threshold):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0, 1))
 def test_random_boxes(seed, share):
-    """With ties of scores, boxes without area, and none at all."""
+    """Some scores are equal, some boxes have no area, and there may be no box."""
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(0, 9, (FEW, 2, 2)), 1).astype(np.float32)
     scores = rng.choice([0.25, 0.5, 1], FEW).astype(np.float32)

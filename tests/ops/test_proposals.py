@@ -1,4 +1,4 @@
-"""Proposals equal torchvision's, and those drawn from them have its shares."""
+"""Proposals equal torchvision's, and samples of them have its shares."""
 
 import functools
 
@@ -30,7 +30,7 @@ def by_level(x):
 
 
 def first_stage(i):
-    """Logits, codes and anchors of one picture."""
+    """Logits, codes and anchors of one image."""
     names = ("objectness", "deltas")
     logits, codes = (FILE[f"in/{n}"].reshape(3, 3072, -1)[i] for n in names)
     return by_level(logits[:, 0]), by_level(codes), by_level(FILE["in/anchors"])
@@ -64,7 +64,7 @@ def test_fewer_than_asked_for():
     few = [
         {k: v[:4] for k, v in x.items() if k in ("p2", "p6")} for x in first_stage(0)
     ]
-    few[1]["p6"] = few[1]["p6"].at[:, :2].set(1e3)  # all outside of the picture
+    few[1]["p6"] = few[1]["p6"].at[:, :2].set(1e3)  # all outside the image
     boxes, valid = jax.jit(functools.partial(propose, before=9, after=20))(
         *few, jnp.array(SIZE)
     )
@@ -101,7 +101,7 @@ def test_no_gradient_passes():
 
 
 def plain(logits, codes, anchors, size, before, after):
-    """The same by loops: the best of a level, clipped, suppressed among themselves."""
+    """Proposals by loops: the best boxes of each level, clipped and suppressed."""
     found = []
     for name in logits:
         order = np.argsort(-logits[name], kind="stable")[:before]
@@ -130,7 +130,7 @@ def overlap(a, b):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_proposals_equal_those_of_plain_loops(seed):
-    """Boxes in heaps, some outside, logits that tie every other time."""
+    """Boxes overlap in groups, some lie outside; logits tie for odd seeds."""
     rng = np.random.default_rng(seed)
     logits, codes, anchors = {}, {}, {}
     for name, count in (("p2", 30), ("p3", 12), ("p4", 3)):

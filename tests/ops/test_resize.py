@@ -74,7 +74,7 @@ def test_dtypes_are_kept_and_sums_are_float32(dtype):
 @pytest.mark.parametrize("n", [1, 2, 7, 25])
 @pytest.mark.parametrize("m", [1, 5, 24])
 def test_weights_are_means(n, m):
-    """A constant map stays one, at every pair of sizes, and so do its corners."""
+    """A constant map stays constant, corners included, for each pair of sizes."""
     x = jnp.arange(n, dtype=jnp.float32).reshape(1, n, 1, 1)
     found = bilinear(x, (m, 1), align_corners=True)
     assert float(found[0, 0, 0, 0]) == 0

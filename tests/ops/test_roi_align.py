@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffkd_jax.ops.roi_align import level_of, multiscale, roi_align
+from diffkd_jax.ops.roi_align import level_of, pool_boxes, roi_align
 from tests.helpers.goldens import GOLDEN
 
 FILE = np.load(GOLDEN / "dense/roi_align.npz")
@@ -17,7 +17,7 @@ ROIS = jnp.asarray(FILE["in/rois"])
 
 
 def pooled(x, size, ratio, aligned):
-    """Boxes of all pictures, each from its own."""
+    """Boxes of all images, each pooled from its own image."""
     one = functools.partial(
         roi_align,
         scale=1 / 8,
@@ -55,7 +55,7 @@ def test_levels_of_a_pyramid():
     boxes = jnp.stack([PYRAMID[f"in/boxes/{i}"] for i in range(2)])
     levels = [f"p{i}" for i in range(2, 6)]
     maps = {k: jnp.asarray(PYRAMID[f"in/{k}"].transpose(0, 2, 3, 1)) for k in levels}
-    found = jax.jit(jax.vmap(multiscale))(maps, boxes).reshape(18, 7, 7, 3)
+    found = jax.jit(jax.vmap(pool_boxes))(maps, boxes).reshape(18, 7, 7, 3)
     expected = PYRAMID["out/pooled"].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     level = level_of(boxes.reshape(-1, 4), 2, 5)
@@ -85,11 +85,11 @@ def test_half_precision_is_summed_in_more():
 def test_what_is_no_pyramid_or_size_is_refused():
     box = jnp.zeros((1, 4))
     with pytest.raises(ValueError, match=r"features: found \['p2', 'pool'\], expected"):
-        multiscale({"p2": X[0], "pool": X[0]}, box)
+        pool_boxes({"p2": X[0], "pool": X[0]}, box)
     with pytest.raises(
         ValueError, match=r"features: found .*, expected .* without gaps"
     ):
-        multiscale({"p2": X[0], "p4": X[0]}, box)
+        pool_boxes({"p2": X[0], "p4": X[0]}, box)
     with pytest.raises(ValueError, match=r"features: found \(3, 17, 23, 4\), expected"):
         roi_align(X, box, scale=1.0)
     with pytest.raises(ValueError, match=r"size, .*: found \(0, 7\), 2, 4, expected"):
@@ -98,7 +98,7 @@ def test_what_is_no_pyramid_or_size_is_refused():
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_pooling_equals_plain_loops(aligned):
-    """Boxes inside, across the border, outside, and of no area."""
+    """Boxes inside, across the border, outside, and without area."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 9, 2))
     boxes = np.array(

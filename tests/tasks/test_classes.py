@@ -63,7 +63,7 @@ def test_another_number_of_classes():
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_which_distances_read_labels(name):
-    shape = (4, 1, 2, 3)  # a map, which is what all take
+    shape = (4, 1, 2, 3)  # a map: all distances take maps
     x, y = (jax.random.normal(jax.random.key(seed), shape) for seed in (0, 1))
     values = {
         float(DISTANCES[name](x, y, {"label": jnp.full(shape[:3], label, jnp.int32)}))

@@ -31,7 +31,7 @@ def test_the_reference_is_recognised(name, options, reference, tmp_path):
 
 
 def test_names_of_the_files_of_2020(tmp_path):
-    """As torchvision's own rules rename them when it loads them."""
+    """torchvision renames these names when it loads such a file."""
     file = tmp_path / "weights.safetensors"
     options = SMALL | {"tower_depth": 2}
     export_torch(file, trained("retinanet_resnet18", **options), "torchvision_2020")

@@ -1,4 +1,4 @@
-"""Files that hold no weights are called what they are, whatever their names end in."""
+"""Messages say what a file without weights is, whatever its name ends in."""
 
 import gzip
 import io

@@ -48,7 +48,7 @@ def references_of(*names):
     ),
 )
 def test_the_reference_is_recognised(name, reference, tmp_path):
-    """Through a file in the reference's names, transposed kernels included."""
+    """The file has the names of the reference, and transposed kernels."""
     model, file = trained(name), tmp_path / "weights.safetensors"
     assert export_torch(file, model, reference) == reference
     assert not is_ours(open_weights(file))

@@ -1,4 +1,4 @@
-"""Commands write what the name says, where nothing of the user's lies."""
+"""Commands write the named file, and replace no file of the user."""
 
 import os
 
@@ -23,7 +23,7 @@ def small():
 
 @pytest.fixture
 def run(tmp_path):
-    """A workdir as of a finished run."""
+    """A workdir like that of a finished run."""
     export_model(tmp_path / "run/model.safetensors", small())
     (tmp_path / "run/config.json").write_text("{}")
     (tmp_path / "run/checkpoints/8").mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_directories_and_files_are_not_mixed_up(run, tmp_path, capsys):
 
 
 def test_a_new_file_in_a_workdir_is_taken_and_its_neighbours_stay(run):
-    """Such as the ``.partial`` file of another program."""
+    """A neighbour is, for example, the ``.partial`` file of another program."""
     (run / "student.partial").write_text("mine")
     assert export_weights.main(list(export(run, run / "student.safetensors"))) == 0
     assert (run / "student.partial").read_text() == "mine"

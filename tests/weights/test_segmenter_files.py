@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from diffkd_jax import import_weights
 from diffkd_jax.models.model import by_path
 from diffkd_jax.weights.files import export_model, export_torch, load_model, load_torch
-from diffkd_jax.weights.initial import load_into, start_from
+from diffkd_jax.weights.initial import start_from
+from diffkd_jax.weights.loading import load_into
 from diffkd_jax.weights.untrained import build_untrained
 from diffkd_jax.weights.weights import open_weights
 from tests.helpers.variables import random_variables
@@ -67,7 +68,7 @@ def test_no_reference_defines_those_for_small_images(tmp_path):
 
 @pytest.mark.parametrize(("own", "found"), [(True, "none"), (False, "one")])
 def test_an_auxiliary_head_on_one_side_alone(own, found, tmp_path):
-    """Is named, rather than listed among hundreds of names."""
+    """The message names it and does not list hundreds of names."""
     file = tmp_path / "weights.safetensors"
     export_torch(file, trained("pspnet_resnet18", aux=not own, **SMALL))
     message = f"auxiliary head: found {found} in the file, .*'auxlayer.block.4.weight'"
@@ -134,7 +135,7 @@ def started(model, file, **options):
 def test_a_backbone_starts_from_its_own_file(
     name, options, backbone, own, ours, tmp_path
 ):
-    """A classifier's, of as many classes as it has; its head is left out."""
+    """The file is that of a classifier with any number of classes, without its head."""
     classifier, file = trained(backbone, 7, **own), tmp_path / "file.safetensors"
     (export_model if ours else export_torch)(file, classifier)
     model = trained(name, **options | SMALL)
@@ -147,7 +148,9 @@ def test_a_backbone_starts_from_its_own_file(
         np.testing.assert_array_equal(variables[path], known.pop(place))
     assert {k.split("/")[1] for k in known} <= {"head", "last_conv"}
     assert not any(variables[path].any() for path in set(variables) - inside)
-    started(model, file, leave_out=["head/*"])  # as of other parts, to no effect
+    started(
+        model, file, leave_out=["head/*"]
+    )  # matches the head of the file, which is not used
 
 
 def test_a_backbone_of_another_kind_is_refused(tmp_path):

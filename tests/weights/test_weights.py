@@ -1,4 +1,4 @@
-"""A file of weights is opened once: one reading of its header for all that is asked."""
+"""A file of weights is opened once, and its header is read once."""
 
 import json
 from types import SimpleNamespace

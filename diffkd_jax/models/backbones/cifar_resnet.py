@@ -68,4 +68,4 @@ class CifarResNet(nn.Module):
         for i, channels in enumerate(self.channels[1:], 1):
             stage = Stage(count, channels, layer, 1 if i == 1 else 2, name=f"stage{i}")
             outputs[f"stage{i}"] = x = stage(x)
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)

@@ -36,13 +36,14 @@ class EfficientNet(nn.Module):
       num_classes: number of logits, 0 for no head.
       width: factor of the channels of the stages.
       depth: factor of the numbers of blocks.
-      lite: whether it is a Lite variant: no gates, ReLU6, and the factors do not apply
-        to the stem, the head, and the depth of the first and last stage.
-      tensorflow: whether padding, epsilon and momentum are those of the TensorFlow
-        original.
+      lite: whether it is a Lite variant. It has no gates and takes ReLU6. ``width``
+        does not apply to the stem and the last convolution, ``depth`` not to the first
+        and last stage.
+      tensorflow: whether the padding of convolutions and the epsilon and momentum of
+        norms are those of the TensorFlow original.
       dropout: dropout rate before the head.
-      drop_path: probability that the last block is dropped in training. It falls
-        linearly to 0 for the first block.
+      drop_path: rate of stochastic depth. In training, block i of N, counted from 0,
+        is dropped with probability ``drop_path * i / N``, as in timm.
       norm_group_size: number of examples over which batch norms take statistics, or
         None for all.
       dtype: compute dtype, or None for float32.
@@ -123,5 +124,6 @@ class EfficientNet(nn.Module):
             outputs["last_conv"] = x
             norm |= {"group_size": self.norm_group_size, "dtype": self.dtype}
             x = activation(BatchNorm(not train, **norm, name="last_norm")(x))
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )

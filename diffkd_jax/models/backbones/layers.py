@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ...backend.depthwise import depthwise
 from ...backend.wide_convolution import convolve_in_parts
-from ...core.modules import uniform_bias, uniform_fan_in
+from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...core.norm import BatchNorm
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -211,8 +211,10 @@ def pool_and_classify(
     *,
     dropout: float = 0.0,
     train: bool = False,
-) -> dict[str, Float[Array, "b _"]]:
-    """Pools a map over all positions, and computes logits, both in float32.
+) -> dict[str, Float[Array, "b *dims"]]:
+    """Returns the last map of a classifier, its mean over all positions, and logits.
+
+    Mean and logits are computed in float32.
 
     Call it in a compact Flax module, which then owns the layer ``head``.
 
@@ -223,7 +225,8 @@ def pool_and_classify(
       train: whether the network is trained.
 
     Returns:
-      ``pooled`` ``[b, c]`` and, with classes, ``logits`` ``[b, num_classes]``.
+      ``features``, the map as it is; ``pooled`` ``[b, c]``; and, with classes,
+      ``logits`` ``[b, num_classes]``.
 
     >>> class Net(nn.Module):
     ...     @nn.compact
@@ -234,13 +237,14 @@ def pool_and_classify(
     ((1, 3), (1, 10))
     """
     pooled = jnp.mean(features.astype(jnp.float32), (1, 2))
+    outputs = {"features": features, "pooled": pooled}
     if not num_classes:
-        return {"pooled": pooled}
+        return outputs
     dropped = nn.Dropout(dropout, deterministic=not train)(pooled)
-    logits = nn.Dense(
+    outputs["logits"] = nn.Dense(
         num_classes,
         kernel_init=uniform_fan_in,
         bias_init=uniform_bias(pooled.shape[-1]),
         name="head",
     )(dropped)
-    return {"pooled": pooled, "logits": logits}
+    return outputs

@@ -65,8 +65,9 @@ class MobileNetV1(nn.Module):
                 x = layer(c, 3, stride=stride, groups=c, name=f"{name}_depthwise")(x)
                 x = layer(channels, name=f"{name}_pointwise")(x)
             outputs[f"stage{i}"] = x
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )
 
 
 # Channels, number of blocks and stride of each stage of V2. All stages but the first
@@ -95,10 +96,11 @@ class MobileNetV2(nn.Module):
       num_classes: number of logits, 0 for no head.
       width: factor of the channels.
       small_images: whether it is the variant of the CIFAR-100 distillation literature:
-        stage 2 does not stride, the first block has an expansion of factor 1, and ReLU
-        takes the place of ReLU6.
+        stage 2 does not stride, so the maps from there on are twice as high and wide
+        as stated above; the first block has an expansion of factor 1, and ReLU takes
+        the place of ReLU6.
       output_stride: ratio of the size of the image to that of the last map: 32, or 16
-        or 8 with dilation, for dense tasks.
+        or 8 with dilation, for dense tasks. For small images it is at most 16.
       dropout: dropout rate before the head.
       norm_group_size: number of examples over which batch norms take statistics, or
         None for all.
@@ -158,12 +160,13 @@ class MobileNetV2(nn.Module):
             outputs[f"stage{i}"] = x
         if self.num_classes:
             x = layer(round_channels(1280 * max(1.0, self.width)), name="last_conv")(x)
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )
 
     @property
     def _divisor(self) -> int:
-        # The reference of the small variant truncates numbers of channels. Multiples of
-        # 4 give the same ones.
         """Returns the divisor of all numbers of channels."""
+        # The reference of the small variant truncates numbers of channels. Rounding to
+        # multiples of 4 gives the same numbers.
         return 4 if self.small_images else 8

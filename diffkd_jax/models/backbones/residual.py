@@ -154,13 +154,13 @@ def dilate(strides: Sequence[int], output_stride: int) -> list[tuple[int, int, i
     """Replaces strides by dilations once ``output_stride`` is reached.
 
     Args:
-      strides: strides of the stem and of each stage after it.
+      strides: strides of the stem and of each stage.
       output_stride: ratio of the size of the image to that of the last map.
 
     Returns:
-      For each stage its stride, the dilation before it, and its own dilation. At each
-      position that the network with strides computes, the dilated one has the same
-      value.
+      For each stage its stride, the dilation of the stage before, and its own dilation.
+      The maps of the dilated network are larger. At the positions that the network with
+      strides also computes, their values are the same.
 
     Raises:
       ValueError: the strides do not reach ``output_stride``.

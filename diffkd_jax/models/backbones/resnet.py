@@ -29,13 +29,15 @@ class ResNet(nn.Module):
       width: number of channels of the stem and of the first stage, before bottlenecks
         widen it.
       small_images: whether the stem is a 3x3 convolution of stride 1 without pooling,
-        for images of 32x32.
+        for images of 32x32. The stem and the stages are then four times as high and
+        wide as stated above.
       deep_stem: whether the stem has three 3x3 convolutions in place of a 7x7 one, as
         networks for segmentation have. The first strides, the last has twice the width.
       stride_in_first: whether bottlenecks stride in their first convolution, as in the
         ResNets of Caffe.
       output_stride: ratio of the size of the image to that of the last map: 32, or 16
-        or 8 with dilation, for dense tasks.
+        or 8 with dilation, for dense tasks. For small images it is 8, or less with
+        dilation.
       dropout: dropout rate before the head.
       zero_init_last_norm: whether each block starts as the identity.
       norm_train: whether norms take statistics of the batch in training. If false, they
@@ -93,11 +95,14 @@ class ResNet(nn.Module):
             )
         elif self.stride_in_first:
             raise ValueError(
-                "stride_in_first: found it without bottlenecks, expected one with them"
+                "stride_in_first: found it without bottlenecks, expected False, or a "
+                "ResNet of 50 or more layers"
             )
         block = partial(block, zero_scale=self.zero_init_last_norm)
         if self.small_images and self.deep_stem:
-            raise ValueError("deep_stem: found it with small_images, expected one")
+            raise ValueError(
+                "deep_stem: found it with small_images, expected at most one of the two"
+            )
         if self.small_images:
             x = layer(width, 3, name="stem")(x)
             plan = dilate([1, 1, 2, 2, 2], min(self.output_stride, 8))
@@ -118,5 +123,6 @@ class ResNet(nn.Module):
                 count, channels, layer, stride, (before, dilation), block,
                 name=f"stage{i}",
             )(x)  # fmt: skip
-        head = pool_and_classify(x, self.num_classes, dropout=self.dropout, train=train)
-        return outputs | {"features": x} | head
+        return outputs | pool_and_classify(
+            x, self.num_classes, dropout=self.dropout, train=train
+        )

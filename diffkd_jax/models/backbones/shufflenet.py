@@ -14,7 +14,7 @@ from .layers import Layer, pool_and_classify, shared_layer
 
 
 def shuffle(x: Num[Array, "*dims c"], groups: int) -> Num[Array, "*dims c"]:
-    """Interleaves the channels of ``groups`` equal parts.
+    """Interleaves the channels of ``groups`` equal parts, as ShuffleNets do.
 
     Args:
       x: ``[..., c]``.
@@ -36,7 +36,7 @@ class GroupedBlock(nn.Module):
       layer: :class:`ConvNorm` with the options of the model.
       stride: 1 or 2.
       groups: number of groups of the 1x1 convolutions.
-      first_groups: number of groups of the first of them.
+      first_groups: number of groups of the first 1x1 convolution.
 
     >>> import jax
     >>> from diffkd_jax.models.backbones.layers import ConvNorm
@@ -109,15 +109,15 @@ class ShuffleNetV1(nn.Module):
         x = outputs["stem"]
         for i, (channels, count) in enumerate(((240, 4), (480, 8), (960, 4)), 1):
             for j in range(count):
-                # In the first block, the pooled input makes up the rest.
-                new = channels - x.shape[-1] if j == 0 else channels
+                # The first block appends its input and computes the other channels.
+                computed = channels - x.shape[-1] if j == 0 else channels
                 first_groups = 1 if x.shape[-1] == 24 else 3
                 x = GroupedBlock(
-                    new, layer, 2 if j == 0 else 1, 3, first_groups,
+                    computed, layer, 2 if j == 0 else 1, 3, first_groups,
                     name=f"stage{i}_block{j}",
                 )(x)  # fmt: skip
             outputs[f"stage{i}"] = x
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)
 
 
 class SplitBlock(nn.Module):
@@ -231,4 +231,4 @@ class ShuffleNetV2(nn.Module):
             outputs[f"stage{i}"] = x
         if self.num_classes:
             x = layer(1024, name="last_conv")(x)
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)

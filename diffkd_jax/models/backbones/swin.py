@@ -15,7 +15,7 @@ from .layers import drop_path, pool_and_classify
 
 normal = nn.initializers.truncated_normal(0.02)
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
-HEAD_CHANNELS = 32
+HEAD_CHANNELS = 32  # channels of each attention head
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 
 
@@ -35,8 +35,8 @@ class Swin(nn.Module):
       channels: number c of channels.
       num_classes: number of logits, 0 for no head.
       window: side of the windows, in tokens.
-      drop_path: probability that the last block is dropped in training. It falls
-        linearly to 0 for the first block.
+      drop_path: rate of stochastic depth. In training, the last block is dropped with
+        this probability. It falls linearly to 0 for the first block.
       dtype: compute dtype, or None for float32. Norms and softmax stay in float32.
 
     >>> out, _ = jax.eval_shape(Swin((2, 2, 6, 2), 96, 10).init_with_output,
@@ -84,7 +84,7 @@ class Swin(nn.Module):
                 x = SwinBlock(
                     self.window,
                     self.window // 2 if j % 2 else 0,
-                    # As in the reference, the last block drops with the full rate.
+                    # The last block of the reference drops with the full rate.
                     self.drop_path * blocks_before / max(1, sum(self.blocks) - 1),
                     self.dtype,
                     name=f"stage{i}_block{j}",
@@ -92,7 +92,7 @@ class Swin(nn.Module):
                 blocks_before += 1
             outputs[f"stage{i}"] = x
         x = LayerNorm(dtype=self.dtype, name="last_norm")(x)
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)
 
 
 class PatchMerging(nn.Module):
@@ -130,9 +130,9 @@ class PatchMerging(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """A block of attention in windows and a two-layer network, each after a norm.
+    """A block of attention in windows, then a two-layer network.
 
-    Both have a shortcut.
+    Each follows a norm and has a shortcut.
 
     Attributes:
       window: side of the windows, in tokens.
@@ -242,7 +242,11 @@ def _relative_index(size: int) -> Int[np.ndarray, "tokens tokens"]:
 def _region_mask(
     shape: tuple[int, ...], size: int, shift: int
 ) -> Bool[np.ndarray, "windows tokens tokens"]:
-    """Marks pairs of tokens in a window that were neighbours before the roll."""
+    """Marks the pairs of tokens in a window that also lie in one part of the map.
+
+    The roll brings tokens of opposite borders into one window. They must not attend to
+    each other.
+    """
 
     def region(length: int) -> np.ndarray:
         i = np.arange(length)

@@ -1,7 +1,7 @@
 """VGGs for CIFAR with batch norm (Simonyan and Zisserman 2015).
 
-These are the variants of the CIFAR-100 distillation literature: the head is global
-pooling and one linear layer.
+These are the variants of the CIFAR-100 distillation literature: after the
+last stage follow global pooling and one linear layer.
 """
 
 from typing import Any
@@ -53,10 +53,10 @@ class Vgg(nn.Module):
         layer = shared_layer(self, train, use_bias=True)
         outputs = {}
         for i, channels in enumerate(CHANNELS, 1):
-            # As in the reference for 32x32, there is no pooling before the last stage.
+            # The reference for 32x32 does not pool before the last stage.
             if 1 < i < len(CHANNELS):
                 x = nn.max_pool(x, (2, 2), (2, 2))
             for j in range(self.convolutions):
                 x = layer(channels, 3, name=f"stage{i}_conv{j}")(x)
             outputs[f"stage{i}"] = x
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)

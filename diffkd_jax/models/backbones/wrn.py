@@ -50,7 +50,7 @@ class PreActivationBlock(nn.Module):
         y = ConvNorm(c, 3, stride, self.train, **shared, name="conv0")(active)
         y = make_conv(c, 3, dtype=dtype, name="conv1")(y)
         if x.shape[-1] != c:
-            # As in the reference, the shortcut starts from the activated input.
+            # The shortcut of the reference starts from the activated input too.
             x = make_conv(c, 1, stride=stride, dtype=dtype, name="shortcut")(active)
         return x + y
 
@@ -113,4 +113,4 @@ class WideResNet(nn.Module):
                 x = block(channels * self.width, stride, name=name)(x)
             outputs[f"stage{i}"] = x
         x = nn.relu(BatchNorm(not train, **shared, name="last_norm")(x))
-        return outputs | {"features": x} | pool_and_classify(x, self.num_classes)
+        return outputs | pool_and_classify(x, self.num_classes)

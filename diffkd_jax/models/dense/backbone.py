@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from ..options import option_names
 
-# Options that are passed on to the backbone if it and the network have them.
+# Options that a network passes on to its backbone if both have them.
 BACKBONE_OPTIONS = (
     *("channels", "deep_stem", "norm_train", "output_stride"),
     *("stride_in_first", "width"),
@@ -16,9 +16,9 @@ BACKBONE_OPTIONS = (
 def backbone_of(
     module: Any, num_classes: int = 0, name: str | None = None
 ) -> nn.Module:
-    """Builds the backbone of a network, by default without a head.
+    """Builds the backbone of a network for dense tasks, by default without a head.
 
-    Options that the network and the backbone both have are passed on, see
+    The backbone takes over the options that the network also has, see
     :data:`BACKBONE_OPTIONS`.
 
     Args:

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...bounds import Channels, Positive, Share
-from ...core.modules import uniform_bias, uniform_fan_in
-from ...ops.anchors import grid_anchors
+from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...ops.proposals import (
     Anchors,
     Proposals,
@@ -20,16 +19,17 @@ from ...ops.proposals import (
     sample_anchors,
     sample_proposals,
 )
-from ...ops.roi_align import multiscale
+from ...ops.roi_align import pool_boxes
 from .fpn import Extra, Level, apply_pyramid
-from .retinanet import Tower, check_anchor_sizes, covered_size, predict_levels
+from .heads import Tower, predict_levels
+from .pyramid_anchors import place_anchors
 
-# Levels from which boxes are pooled. Coarser ones are only used for proposals.
+# Levels from which boxes are pooled. Coarser levels serve only to propose boxes.
 POOLED = ("p2", "p3", "p4", "p5")
 
 
 class FasterRcnn(nn.Module):
-    """A two-stage detector: it proposes boxes, and then classifies them.
+    """A two-stage detector: it proposes boxes, then classifies and refines them.
 
     The outputs are ``stem`` and the stages of the backbone; ``fpn``, maps ``[b, h, w,
     fpn_channels]`` by level; and two dicts. All but the maps are float32. Without
@@ -45,18 +45,23 @@ class FasterRcnn(nn.Module):
 
     ``roi``, the second stage, holds for R proposals and K classes:
 
-    * ``boxes`` ``[b, R, 4]``, ``x1 y1 x2 y2`` in pixels, without gradient,
-    * ``valid`` bool ``[b, R]``,
+    * ``boxes`` ``[b, R, 4]``, the proposals, ``x1 y1 x2 y2`` in pixels, without
+      gradient,
+    * ``valid`` bool ``[b, R]``, false for rows without a proposal,
     * ``class_logits`` ``[b, R, K + 1]``, where class 0 is the background,
-    * ``box_codes`` ``[b, R, 4 (K + 1)]``, the four of a class together, with weights
-      10 10 5 5.
+    * ``box_codes`` ``[b, R, 4 (K + 1)]``, relative to the proposals, with weights 10 10
+      5 5; the four codes of a class stand together.
 
-    In inference R is ``proposals[1]``, best first. In training R is ``samples``, drawn
-    from the proposals and the true boxes. Then ``roi`` also holds ``matched`` int32
-    ``[b, R]`` (row of the object in the target, -1 for background) and ``weight`` ``[b,
-    R]`` (0 if nothing was left to draw); and ``rpn`` holds ``rows``, ``matched`` and
-    ``weight`` ``[b, anchor_samples]`` of the sampled anchors, where rows count over all
-    levels.
+    In inference R is ``proposals[1]``, and the proposals of highest objectness come
+    first. In training R is ``samples``; these are drawn from the proposals and the true
+    boxes. In training only,
+
+    * ``roi`` also holds ``matched`` int32 ``[b, R]``, row of the object in the target
+      or -1 for background, and ``weight`` ``[b, R]``, 0 for rows that stay empty
+      because too few boxes could be drawn,
+    * ``rpn`` also holds the anchors that are drawn to train on: ``rows`` int32 ``[b,
+      anchor_samples]``, their rows in the concatenation of all levels, and ``matched``
+      and ``weight`` of the same shape, with the same meaning.
 
     The network is that of torchvision's first version. That of mmdetection has
     ``rounded_anchors=False, nominal_strides=True, clamp_below=True, aligned=True,
@@ -80,17 +85,19 @@ class FasterRcnn(nn.Module):
       anchor_sizes: side of a square anchor for each level, in pixels.
       ratios: ratios of height to width of the anchors.
       rounded_anchors: whether sides and corners of anchors are whole pixels.
-      before_nms: number of anchors of each level that may become proposals, those of
-        highest objectness, in training and in inference.
-      proposals: number of proposals of each image, in training and in inference.
+      before_nms: number of anchors of each level that enter non-maximum suppression,
+        those of highest objectness; one number for training, one for inference.
+      proposals: number of proposals of each image; one number for training, one for
+        inference.
       proposal_overlap: IoU above which the lower-scored proposal of the same level is
         dropped.
-      clamp_below: whether box codes of proposals are limited on both sides.
+      clamp_below: whether sides of proposals are limited from below too, see
+        :func:`diffkd_jax.ops.boxes.decode_boxes`.
       anchor_samples: number of anchors of each image to train on, at most half of them
         with an object.
-      min_overlap: IoU from which the best anchor of an object is assigned to that
-        object, as in mmdetection (0.3). None gives torchvision's rule, see ``to_truth``
-        of :func:`diffkd_jax.ops.assign.match`.
+      min_overlap: rule for the best anchor of each object, see ``to_truth`` of
+        :func:`diffkd_jax.ops.assign.match`: None for that of torchvision, or the
+        smallest IoU of that of mmdetection, which uses 0.3.
       samples: number of proposals of each image to train on.
       positive_share: largest share of these with an object, in [0, 1].
       roi_size: number of bins of a pooled box along each side.
@@ -202,29 +209,18 @@ class FasterRcnn(nn.Module):
         self, maps: Mapping[str, jax.Array], image_size: tuple[int, ...]
     ) -> dict[str, PyTree]:
         """Computes the outputs of the first stage."""
-        check_anchor_sizes(self.anchor_sizes, self.levels)
         count = len(self.ratios)
         tower = Tower(1, self.fpn_channels, 0, self.dtype, name="rpn_tower")
         y = tower(maps)
         logits = predict_levels(y, 1, count, kernel_size=1, name="rpn_class_head")
-        rounded = self.rounded_anchors
         return {
             "objectness": {level: value[..., 0] for level, value in logits.items()},
             "box_codes": predict_levels(
                 y, 4, count, kernel_size=1, name="rpn_box_head"
             ),
-            "anchors": {
-                level: grid_anchors(
-                    value.shape[1:3],
-                    covered_size(self, level, value.shape[1:3], image_size),
-                    [side],
-                    self.ratios,
-                    rounded,
-                )
-                for (level, value), side in zip(
-                    maps.items(), self.anchor_sizes, strict=True
-                )
-            },
+            "anchors": place_anchors(
+                self, maps, image_size, [[side] for side in self.anchor_sizes]
+            ),
         }
 
     def _sample(
@@ -242,23 +238,24 @@ class FasterRcnn(nn.Module):
             )
         objects = target["boxes"], target["valid"]
         keys = jax.random.split(self.make_rng("sample"), (2, len(boxes)))
-        first = partial(
+        draw_anchors = partial(
             sample_anchors, count=self.anchor_samples, to_truth=self.min_overlap
         )
         all_anchors = jnp.concatenate(list(anchors.values()))
-        sample_rows = jax.vmap(first, in_axes=(0, None, 0, 0))
-        anchor_samples = sample_rows(keys[0], all_anchors, *objects)
-        second = partial(
+        draw_anchors = jax.vmap(draw_anchors, in_axes=(0, None, 0, 0))
+        sampled_anchors = draw_anchors(keys[0], all_anchors, *objects)
+        draw_proposals = partial(
             sample_proposals, count=self.samples, positive_share=self.positive_share
         )
-        return anchor_samples, jax.vmap(second)(keys[1], boxes, valid, *objects)
+        sampled_boxes = jax.vmap(draw_proposals)(keys[1], boxes, valid, *objects)
+        return sampled_anchors, sampled_boxes
 
     def _classify(
         self, maps: Mapping[str, jax.Array], boxes: Float[Array, "b R 4"]
     ) -> dict[str, jax.Array]:
         """Pools boxes, and computes the outputs of the second stage."""
         pool = partial(
-            multiscale,
+            pool_boxes,
             size=(self.roi_size, self.roi_size),
             sampling_ratio=self.sampling_ratio or 0,
             aligned=self.aligned,
@@ -275,12 +272,10 @@ class FasterRcnn(nn.Module):
         }
 
 
-# A function and not a method: called in a compact method, it makes layers of that
-# module.
 def _dense(
     x: Float[Array, "*dims c"], channels: int, dtype: Any, name: str
 ) -> Float[Array, "*dims d"]:
-    """Applies a fully connected layer with PyTorch's initialisation."""
+    """Applies a new linear layer with PyTorch's initialisation, in a compact method."""
     return nn.Dense(
         channels,
         kernel_init=uniform_fan_in,

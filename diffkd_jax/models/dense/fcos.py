@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PyTree
 from ...bounds import Channels, Share
 from ...ops.anchors import points
 from .fpn import Extra, Level, apply_pyramid
-from .retinanet import Tower, covered_size, predict_levels, rare
+from .heads import Tower, predict_levels, rare
+from .pyramid_anchors import covered_size
 
 GROUPS = 32  # groups of the norms in the towers
 

@@ -116,7 +116,7 @@ in order, the first of p2 to p5
         )
 
 
-# A function and not a method: methods of a module can only make parts of that module.
+# A function and not a method, so that detectors need no common base class.
 def apply_pyramid(
     module: Any, levels: tuple[Level, ...], x: Float[Array, "b h w c"], *, train: bool
 ) -> dict[str, PyTree]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...bounds import Channels, Dilation, Factor, Part
-from ...core.modules import uniform_bias, uniform_fan_in
+from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...ops.resize import adaptive_mean, bilinear
 from ..backbones.layers import Layer, shared_layer
 from ..options import option_names
@@ -60,7 +60,7 @@ class Aspp(nn.Module):
         for i, rate in enumerate(self.rates, 1):
             branch = self.layer(c, 3, dilation=rate, name=f"branch{i}")
             branches.append(branch(x))
-        # One pixel, which any resizing would copy to all cells.
+        # The mean is a single cell, which any kind of resizing would copy to all cells.
         pooled = self.layer(c, 1, name="pooled")(adaptive_mean(x, (1, 1)))
         branches.append(jnp.broadcast_to(pooled, branches[0].shape))
         return self.layer(c, 1, name="project")(jnp.concatenate(branches, -1))
@@ -111,12 +111,12 @@ class Segmenter(nn.Module):
     """A network for segmentation: a backbone, a head with a wide view, and logits.
 
     The outputs are ``stem`` and the stages of the backbone; ``features`` ``[b, h/s,
-    w/s, aspp_channels]``, the map before the last 1x1 convolution; ``logits`` float32
-    ``[b, h/s, w/s, num_classes]``; and ``aux_logits`` of the same shape if there is an
-    auxiliary head. Here s is the output stride; sizes are rounded up, and logits are
-    not resized to the image. The network is that of CIRKD unless an attribute says
-    otherwise. That of torchvision has ``deep_stem=False, align_corners=False,
-    head_dropout=0.0``.
+    w/s, aspp_channels]``, the map before dropout and the last 1x1 convolution;
+    ``logits`` float32 ``[b, h/s, w/s, num_classes]``; and ``aux_logits`` of the same
+    shape if there is an auxiliary head. Here s is the output stride; sizes are rounded
+    up, and logits are not resized to the image. The network is that of CIRKD unless an
+    attribute says otherwise. That of torchvision has ``deep_stem=False,
+    align_corners=False, head_dropout=0.0``.
 
     Attributes:
       make_backbone: a backbone, called with ``num_classes`` and its options.
@@ -165,21 +165,21 @@ class Segmenter(nn.Module):
     dtype: Any = None
 
     @staticmethod
-    def closed(make_backbone: Callable[..., nn.Module], kind: str) -> set[str]:
-        """Returns the fields that have no meaning for such a backbone and head.
+    def unused_options(make_backbone: Callable[..., nn.Module], kind: str) -> set[str]:
+        """Returns the options that have no effect with a backbone and a kind of head.
 
         Args:
           make_backbone: the backbone.
           kind: kind of the head, "aspp" or "pyramid".
 
         >>> from diffkd_jax.models import MODELS
-        >>> sorted(Segmenter.closed(MODELS["resnet18"], "aspp"))
+        >>> sorted(Segmenter.unused_options(MODELS["resnet18"], "aspp"))
         ['channels', 'width']
         """
         kinds = option_names(make_backbone).items()
         # The width of a segmenter is a factor, that of a ResNet a number of channels.
-        known = {n for n, kind in kinds if (n, kind) != ("width", Channels)}
-        missing = {"channels", "deep_stem", "output_stride", "width"} - known
+        accepted = {n for n, kind in kinds if (n, kind) != ("width", Channels)}
+        missing = {"channels", "deep_stem", "output_stride", "width"} - accepted
         return missing | (set() if kind == "aspp" else set(ASPP_OPTIONS))
 
     @nn.compact

@@ -108,7 +108,7 @@ def random_erase(
     key_noise, key_chosen = jax.random.split(keys[3])
     chosen = jax.random.bernoulli(key_chosen, probability, (b,)) & fits.any(1)
     erased = in_rows[:, :, None] & in_columns[:, None] & chosen[:, None, None]
-    # Drawn in half precision, noise would take a hundred values or so.
+    # Half precision would draw noise from only about a hundred values.
     dtype = jnp.promote_types(image.dtype, jnp.float32)
     noise = jax.random.normal(key_noise, image.shape, dtype).astype(image.dtype)
     return jnp.where(erased[..., None], noise, image)

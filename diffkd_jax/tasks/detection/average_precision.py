@@ -1,6 +1,5 @@
 """Average precision as in COCO (Lin et al. 2014), counted by hotcoco."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,13 +7,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
 
-LOG = logging.getLogger(__name__)
 LIMITS = (1, 10, 100)  # detections of a class in an image that count
 SIZE_LIMITS = (32.0, 96.0)  # sides of a square between small, medium and large, pixels
 SIZES = ("small", "medium", "large")
 MOST_AREA = 1e10  # square pixels
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU
-LEVELS = np.linspace(0.0, 1.0, 101)  # of recall, at which precision is read
 
 
 class Curves(NamedTuple):
@@ -76,7 +72,7 @@ def curves(
     ...     "valid": np.ones((1, 1), bool), "ignored": np.zeros((1, 1), bool),
     ...     "area": np.full((1, 1), 600.0)}
     >>> split = curves(truth, {**truth, "boxes": box, "scores": np.ones((1, 1))})
-    >>> [round(figures(split)[k], 6) for k in ("ap", "ap_small", "ap_large")]
+    >>> [round(coco_scores(split)[k], 6) for k in ("ap", "ap_small", "ap_large")]
     [1.0, 1.0, nan]
     """
     import hotcoco  # only evaluation needs it
@@ -180,7 +176,7 @@ def _with_sides(boxes: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
 
 
-def figures(split: Curves) -> dict[str, float]:
+def coco_scores(split: Curves) -> dict[str, float]:
     """Returns the twelve scores of COCO, in [0, 1]; NaN if undefined.
 
     Args:
@@ -195,7 +191,7 @@ def figures(split: Curves) -> dict[str, float]:
     >>> split = Curves(
     ...     np.ones((10, 101, 2, 4, 3)), np.ones((10, 2, 4, 3)), (1, 10, 100))
     >>> split.precision[:, :, 1] = np.nan
-    >>> figures(split)["ap"], figures(split)["ar_100"]
+    >>> coco_scores(split)["ap"], coco_scores(split)["ar_100"]
     (1.0, 1.0)
     """
     precision = split.precision[..., -1]
@@ -235,79 +231,3 @@ def _mean(values: Float[np.ndarray, "*dims"]) -> float:
     """Returns the mean of the values that are not NaN, or NaN."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def best_ap(truth: Mapping[str, ArrayLike], limit: int) -> tuple[float, int]:
-    """Returns the AP that a perfect detector reaches under a limit of detections.
-
-    Args:
-      truth: the objects of a split, see :func:`curves`.
-      limit: largest number of detections that count for each class in each image.
-
-    Returns:
-      The average precision, NaN without an object; and the number of images with more
-      than ``limit`` objects of a class.
-
-    >>> many = {"classes": np.zeros((1, 130), int), "valid": np.ones((1, 130), bool),
-    ...     "ignored": np.zeros((1, 130), bool)}
-    >>> best = best_ap(many, 100)
-    >>> round(best[0], 5), best[1]
-    (0.76238, 1)
-    """
-    image_rows, columns = np.nonzero(_scored(truth))
-    classes = np.asarray(truth["classes"])[image_rows, columns]
-    pairs, counts = np.unique([image_rows, classes], axis=1, return_counts=True)
-    reached = np.bincount(pairs[1], np.minimum(counts, limit))
-    total = np.bincount(pairs[1], counts)
-    recall = reached[total > 0] / total[total > 0]
-    # Precision is 1 at each level of recall that is reached, and 0 above.
-    share = (LEVELS[None] <= recall[:, None]).mean(1)
-    crowded_images = len(np.unique(pairs[0][counts > limit]))
-    return (float(share.mean()) if share.size else float("nan")), crowded_images
-
-
-def warn_of_limit(
-    truth: Mapping[str, ArrayLike], limit: int, most: int | None, split: str
-) -> None:
-    """Logs warnings if images have more objects than a limit of detections allows.
-
-    The first limit is that of COCO, the second that of the task.
-
-    Args:
-      truth: the objects of a split, see :func:`curves`.
-      limit: largest number of detections that count for each class in each image.
-      most: largest number of detections that the task keeps for each image, over all
-        classes; None if it keeps all.
-      split: name of the split.
-
-    >>> few = {"classes": np.zeros((1, 2), int), "valid": np.ones((1, 2), bool),
-    ...     "ignored": np.zeros((1, 2), bool)}
-    >>> warn_of_limit(few, 100, None, "val")
-    """
-    best, crowded_images = best_ap(truth, limit)
-    if crowded_images:
-        LOG.warning(
-            "%s: %d images have more than %d objects of a class; only %d detections of "
-            "a class in an image count, so that the best possible ap is %.5f",
-            split,
-            crowded_images,
-            limit,
-            limit,
-            best,
-        )
-    objects = _scored(truth).sum(1)
-    if most is not None and (objects > most).any():
-        LOG.warning(
-            "%s: %d images have more than %d objects of all classes, up to %d; at most "
-            "%d detections of an image are kept (task.options.most)",
-            split,
-            (objects > most).sum(),
-            most,
-            objects.max(),
-            most,
-        )
-
-
-def _scored(truth: Mapping[str, ArrayLike]) -> np.ndarray:
-    """Marks the objects that a detector should find: bool ``[n, M]``."""
-    return np.asarray(truth["valid"], bool) & ~np.asarray(truth["ignored"], bool)

@@ -39,11 +39,12 @@ from ...bounds import Part, Share, Weight
 from ..classes import check_classes
 from ..task import Batch, Evidence, Meta, Outputs, Task
 from . import one_stage, two_stage
-from .average_precision import LIMITS, Curves, by_class, curves, figures, warn_of_limit
+from .average_precision import LIMITS, Curves, by_class, coco_scores, curves
+from .detection_limits import warn_of_limit
 from .plots import draw, show, stored_boxes, write
 from .selection import Selection
 
-# As in torchvision, with two deviations: at most 100 detections of an image for
+# The values of torchvision, with two deviations: at most 100 detections of an image for
 # RetinaNet (300 there), and no boxes without area from detectors in one stage.
 SELECTIONS = {
     "retinanet": Selection(0.05, 1000, 0.5, 100),
@@ -84,7 +85,7 @@ def detection(
     in pixels of the image that the model sees), ``classes`` int ``[b, m]`` and
     ``valid`` bool ``[b, m]``. If boxes are scored on stored images of another size,
     targets also hold ``stored``, ``scale``, ``stored_size``, ``ignored`` and ``area``.
-    Scores are the twelve figures of COCO, with ``ap`` as the headline; undefined ones
+    Scores are the twelve of COCO, with ``ap`` as the headline; undefined ones
     are NaN.
 
     Args:
@@ -137,7 +138,10 @@ def detection(
         detector, target = _name_detector(outputs, classes), batch["target"]
         for name in special:
             if DETECTOR_OF_OPTION[name] != detector:
-                raise ValueError(f"task.options.{name}: found it for {detector}")
+                raise ValueError(
+                    f"task.options.{name}: found it for {detector}, expected it for "
+                    f"{DETECTOR_OF_OPTION[name]} alone"
+                )
         if detector == "two_stage":
             usual = two_stage.BETA if beta is None else beta
             parts = two_stage.losses(outputs, target, beta=usual)
@@ -173,7 +177,7 @@ def detection(
         loss=losses,
         predict=predict,
         evidence=evidence,
-        score=lambda split: figures(match_split(split)),
+        score=lambda split: coco_scores(match_split(split)),
         headline="ap",
         target=TARGET,
         chance=lambda split: CHANCE,

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ...backend.compiler import compiler_options
-from ...core.step import TrainState
+from ...core.train_state import TrainState
 from ...data.pipeline.groups import alike
 from ...weights.output_files import appearing
 from ..cluster import sharding

@@ -20,7 +20,6 @@ from .examples import merge_examples
 from .metrics import read_rows
 from .summary import format_table
 
-MOST_EXAMPLES_DRAWN = 256
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto;
 padding: 0 1em; color: #222 } img { max-width: 100% } pre { overflow-x: auto;
 background: #f6f6f6; padding: 1em; font-size: 13px } table { border-collapse: collapse }

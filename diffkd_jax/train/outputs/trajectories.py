@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...core.distill import refine
-from ...core.step import TrainState
+from ...core.tap_block import refine
 from ...core.taps import Tap, lookup
+from ...core.train_state import TrainState
 from ..run import Run, student_variables
 from .examples import first_examples, jit_once
 

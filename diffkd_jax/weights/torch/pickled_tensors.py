@@ -78,7 +78,10 @@ def read_content(file: IO[bytes]) -> tuple[Any, list[Storage]]:
 
 
 def _rebuild(function: Name, arguments: tuple[Any, ...]) -> Any:
-    """Returns what a call would give, if it makes a tensor, a size or a dictionary."""
+    """Returns the tensor, size or dictionary that a call would make.
+
+    For calls that make other values it returns ``INERT``.
+    """
     if function == _DICT:
         content: dict[str, Any] = {}
         pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []

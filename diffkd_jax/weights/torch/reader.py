@@ -21,7 +21,7 @@ from .state_dicts import choose_weights, strip_prefixes
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_EXPANDED = 2**20  # numbers in a tensor that repeats those of a smaller storage
 _MAX_PICKLE_BYTES = 2**26
-# A zip may unpack to the first number of bytes plus the second times its own size.
+# A zip may unpack to 2^26 bytes plus 20 times its own size.
 _FREE_BYTES, _MAX_GROWTH = 2**26, 20
 
 _Choose = Callable[[Any], Mapping[str, Any]]
@@ -77,7 +77,7 @@ def read_state_dict(
         raise ValueError(text if is_named else f"{path}: {text}") from None
     except (
         *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
-        # Errors that damaged input gives.
+        # Errors that damaged files raise.
         *(LookupError, MemoryError, OverflowError, RuntimeError, TypeError),
     ) as error:
         raise ValueError(f"{path}: found {repr(error)[:200]}, {EXPECTED}") from None

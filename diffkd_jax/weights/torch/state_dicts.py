@@ -85,7 +85,7 @@ def strip_prefixes(path: Path, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         state_dict = {
             name: value
             for name, value in state_dict.items()
-            # The official code's DiffKD blocks; the counter of averaged models.
+            # DiffKD blocks of the official code, and the counter of moving averages.
             if not name.startswith("_diff.") and name != "n_averaged"
         }
         shared = _shared_prefix(list(state_dict))
@@ -115,7 +115,10 @@ def _shared_prefix(names: list[str]) -> str:
 
 
 def _tensors(entry: Any, depth: int) -> dict[str, Any]:
-    """Returns the tensors in an entry, or in the state dict that it wraps once more."""
+    """Returns the tensors in an entry, or else in a state dict inside it.
+
+    ``depth`` is the largest number of mappings to go into.
+    """
     if not isinstance(entry, Mapping) or not depth:
         return {}
     tensors = {k: v for k, v in entry.items() if isinstance(v, Tensor | np.ndarray)}

@@ -19,7 +19,7 @@ from diffkd_jax.weights.torch.names.classifiers import references
 from tests.helpers.goldens import GOLDEN, relative_error
 from tests.helpers.variables import random_variables
 
-# Names of the references that are not those of our models.
+# Names of references that differ from the names of our models.
 MODEL = {
     "MobileNetV2": "cifar_mobilenet_v2",
     "ResNet50": "cifar_resnet50",
@@ -137,7 +137,7 @@ SLOW_TO_COMPILE = [
 ]
 
 
-# One of each kind of layer; the goldens have the whole of it.
+# It has each kind of layer once. The goldens hold the whole network.
 SMALL_SWIN = functools.partial(Swin, (1, 1, 2, 1), 32)
 BUILD = {"small_swin": SMALL_SWIN}
 

@@ -9,7 +9,7 @@ import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.dense.fpn import Fpn
-from diffkd_jax.ops.roi_align import multiscale
+from diffkd_jax.ops.roi_align import pool_boxes
 from diffkd_jax.tasks.detection import two_stage
 from diffkd_jax.tasks.detection.selection import Selection
 from diffkd_jax.weights.torch.convert import import_state_dict
@@ -102,7 +102,7 @@ FASTER = {
 
 
 def test_pyramids_of_two_stage_networks_equal_torchvision():
-    """Its state dict has no heads, which have no part in this."""
+    """The state dict of the golden has no heads, so the network has none."""
     golden, meta, x = read("resnet18_fpn_backbone")
     model = models.build_network("faster_rcnn_resnet18", num_classes=0)
     template = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -132,7 +132,7 @@ def test_two_stage_networks_equal_torchvision():
     for i in range(2):
         expected = golden[f"out/proposals/{i}"]
         np.testing.assert_allclose(roi["boxes"][i], expected, atol=1e-3)
-    pooled = jax.vmap(multiscale)(
+    pooled = jax.vmap(pool_boxes)(
         {k: v for k, v in found["fpn"].items() if k != "p6"}, roi["boxes"]
     )
     pooled = nchw(pooled.reshape(80, 7, 7, -1))[:, :8]

@@ -11,6 +11,7 @@ from diffkd_jax import models
 from diffkd_jax.models.backbones.layers import ConvNorm
 from diffkd_jax.models.backbones.residual import Bottleneck
 from diffkd_jax.models.dense.fpn import Fpn
+from diffkd_jax.models.dense.pyramid_anchors import place_anchors
 from diffkd_jax.models.fold import fold
 from diffkd_jax.models.model import by_path
 from diffkd_jax.train.outputs.summary import count_parameters
@@ -67,7 +68,7 @@ def test_no_layer_is_dead_without_classes(name):
     ],
 )
 def test_sizes_are_those_of_torchvision(name, published):
-    """There the scales and biases of frozen norms are no parameters."""
+    """torchvision does not count scales and biases of frozen norms as parameters."""
     classes = 90 if name.startswith("faster") else 91  # and the background
     _, variables = shapes(name, classes=classes)
     body = by_path(variables["params"]["backbone"])
@@ -83,7 +84,7 @@ def test_pyramids_take_in_the_levels_above_those_wanted():
 
 
 def small(kind, **options):
-    """On the smallest backbone."""
+    """A detector on the smallest backbone."""
     options = {"width": 8, "fpn_channels": 32, "tower_depth": 1} | options
     options.setdefault("levels", ("p3", "p4"))
     if kind is models.RetinaNet:
@@ -245,8 +246,8 @@ def test_positions_lie_a_nominal_stride_apart_where_asked(name):
         if name == FCOS:
             found = model._anchors(level, (height, width), (800, 1344))
         else:
-            maps = {k: sizes.get(k, (7, 11)) for k in ("p3", "p4", "p5", "p6", "p7")}
-            found = model._anchors(maps, (800, 1344))[level][4::9]
+            maps = {level: np.zeros((1, height, width, 1))}
+            found = place_anchors(model, maps, (800, 1344), [[32]])[level][1::3]
         centre = (found[:, :2] + found[:, 2:]) / 2
         offset = 0.5 if name == FCOS else 0.0
         expected = [

@@ -1,4 +1,4 @@
-"""What the second stage of a two-stage detector is given, and learns from."""
+"""The boxes that the second stage of a detector receives, and trains on."""
 
 import functools
 
@@ -68,7 +68,7 @@ def test_proposals_in_inference():
     assert roi["class_logits"].shape == (2, 20, 5)
     assert roi["box_codes"].shape == (2, 20, 20)
     assert {x.dtype for x in roi.values()} == {np.dtype("float32"), np.dtype(bool)}
-    # The targets are not looked at, nor is any key.
+    # Inference reads neither the targets nor the key.
     chex.assert_trees_all_equal(roi, run({"image": X}, seed=1)["roi"])
 
 
@@ -90,7 +90,7 @@ def test_samples_in_training():
     assert roi["matched"].dtype == jnp.int32
     np.testing.assert_array_equal(roi["valid"], roi["weight"] > 0)
     matched, boxes = np.asarray(roi["matched"]), np.asarray(roi["boxes"])
-    # Objects are among the proposals; a quarter of the samples stands for some.
+    # True boxes are among the proposals, and a quarter of the samples has an object.
     assert 2 <= (matched[0] >= 0).sum() <= 3
     assert (matched[1] == -1).all()
     for box, row in zip(boxes[0], matched[0], strict=True):
@@ -111,7 +111,7 @@ def test_draws_follow_the_key():
     first, again, other = (run(BATCH, True, seed)["roi"] for seed in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
     assert (first["boxes"] != other["boxes"]).any()
-    # Not the same rows of every image.
+    # Each image has its own draws.
     pair = {"image": X[[1, 1]], "target": jax.tree.map(lambda x: x[[1, 1]], TARGET)}
     boxes = run(pair, True)["roi"]["boxes"]
     assert (boxes[0] != boxes[1]).any()

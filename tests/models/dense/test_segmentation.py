@@ -106,7 +106,7 @@ def test_training_equals_the_family_of_the_paper(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CIRKD)
 def test_gradients_equal_the_family_of_the_paper(name):
-    """Of the loss at full size, the auxiliary one included."""
+    """The loss is taken at full size, and includes the auxiliary loss."""
     golden, model, variables, x = loaded(name, name, "cirkd", **CIRKD[name])
     label = golden["in/label"].astype(int)
     valid = jnp.asarray(label != 255)

@@ -81,7 +81,7 @@ def test_dropout_is_for_training():
 
 
 def test_one_image_is_no_batch():
-    """Its global mean is a single value of each channel."""
+    """The global mean of one image is a single value for each channel."""
     x = jnp.ones((1, 16, 16, 3))
     model = small()
     variables = random_variables(model, x.shape[1:])

@@ -43,7 +43,7 @@ def test_label_smoothing_spreads_evenly():
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
 @pytest.mark.parametrize("classes", [1, 3, 6, 10])
 def test_logits_that_are_not_finite_score_nothing(classes, value):
-    """All of a row, and the one of the label alone; the rows beside them count."""
+    """All logits of a row, or that of its label alone; other rows still count."""
     label = jnp.arange(3) % classes
     good = jax.nn.one_hot(label[:1], classes)
     broken = jnp.full((1, classes), value)

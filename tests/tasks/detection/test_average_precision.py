@@ -1,4 +1,4 @@
-"""Average precision: goldens, the reference evaluator, and what is odd in files."""
+"""Average precision: goldens, the reference evaluator, and odd files."""
 
 import contextlib
 import io
@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.pipeline import batches
 from diffkd_jax.tasks.detection import average_precision
+from diffkd_jax.tasks.detection.detection_limits import best_ap, warn_of_limit
 from diffkd_jax.tasks.detection.plots import write
 from tests.data.sources.test_coco import write_coco
 from tests.helpers.data_options import data_options
@@ -46,7 +47,7 @@ def corners(box):
 
 
 def from_coco(reference, detected):
-    """Padded arrays of what the two files of COCO hold."""
+    """Padded arrays with the content of the two files of COCO."""
     place = {image["id"]: i for i, image in enumerate(reference["images"])}
     number = {c["id"]: k for k, c in enumerate(reference["categories"])}
     truth, found = ([[] for _ in place] for _ in "ab")
@@ -78,7 +79,7 @@ def from_coco(reference, detected):
 
 
 def as_coco(truth, found, classes):
-    """What the reference evaluator reads, of padded arrays."""
+    """Converts padded arrays to the input of the reference evaluator."""
     sides = lambda b: [*map(float, (b[0], b[1], b[2] - b[0], b[3] - b[1]))]
     n = len(truth["valid"])
     reference = {
@@ -122,7 +123,9 @@ def by_reference(reference, detected):
 
 
 def figures_of(truth, found, **options):
-    return average_precision.figures(average_precision.curves(truth, found, **options))
+    return average_precision.coco_scores(
+        average_precision.curves(truth, found, **options)
+    )
 
 
 def values(figures):
@@ -193,7 +196,7 @@ def test_equal_to_the_reference(seed):
     ours = average_precision.curves(truth, found).precision
     theirs = curves["precision"]
     np.testing.assert_array_equal(ours, np.where(theirs < 0, np.nan, theirs))
-    # The order of images is of no account where no scores are equal.
+    # The order of images does not matter if no scores are equal.
     if not seed % 2:
         order = np.random.default_rng(seed).permutation(len(truth["valid"]))
         again = figures_of(
@@ -274,46 +277,20 @@ def test_more_objects_than_detections_count(caplog):
     result = figures_of(truth, found)
     assert result["ap"] == pytest.approx(expected["ap_at_100"], abs=1e-5)
     assert result["ar_100"] == pytest.approx(expected["ar_at_100"], abs=1e-5)
-    assert average_precision.best_ap(truth, 100)[0] == pytest.approx(
-        result["ap"], abs=1e-12
-    )
+    assert best_ap(truth, 100)[0] == pytest.approx(result["ap"], abs=1e-12)
     more = figures_of(truth, found, limits=(1, 10, 130))
     assert more["ap"] == expected["ap_at_130"]
     assert more["ar_130"] == 1.0
-    average_precision.warn_of_limit(truth, 100, None, "val")
+    warn_of_limit(truth, 100, None, "val")
     assert "val: 1 images have more than 100 objects" in caplog.text
     assert "0.76238" in caplog.text
     caplog.clear()
-    average_precision.warn_of_limit(truth, 130, 130, "val")
+    warn_of_limit(truth, 130, 130, "val")
     assert not caplog.text
 
 
-def test_more_objects_than_are_kept_of_all_classes(caplog):
-    valid = np.zeros((3, 12), bool)
-    valid[0, :8] = valid[1, :12] = valid[2, :3] = True
-    ignored = np.zeros_like(valid)
-    ignored[0, :2] = True  # so that six are left
-    classes = np.broadcast_to(np.arange(12), valid.shape)
-    truth = {"classes": classes, "valid": valid, "ignored": ignored}
-    average_precision.warn_of_limit(truth, 2, 6, "val")
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "val: 1 images have more than 6 objects of all classes, up to 12; at most "
-        "6 detections of an image are kept (task.options.most)"
-    )
-    caplog.clear()
-    average_precision.warn_of_limit(truth, 2, 12, "val")
-    average_precision.warn_of_limit(truth, 2, None, "val")
-    assert not caplog.records
-    # A task may keep more than count of a class.
-    average_precision.warn_of_limit(
-        truth | {"classes": np.zeros_like(classes)}, 4, 5, "val"
-    )
-    assert len(caplog.records) == 2
-
-
 def test_what_is_found_on_the_canvas_goes_back_to_the_image(tmp_path):
-    """Over both canvases, padded batches and back to the file's own ids."""
+    """Boxes pass through two image sizes and padded batches, back to the file."""
     options = data_options(
         name="coco",
         path=str(write_coco(tmp_path, pictures=14)),

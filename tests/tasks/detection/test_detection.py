@@ -23,7 +23,7 @@ TRUTH = [[[4.0, 4, 24, 30], [30, 2, 60, 40]], [[1, 1, 9, 9], [0, 0, 0, 0]]]
 
 
 def outputs_that_find(boxes, classes, stride=8, size=(48, 64)):
-    """RetinaNet's, one anchor a position, of which some are an object's very box."""
+    """Outputs of RetinaNet with one anchor for each cell; some are objects' boxes."""
     places = (size[0] // stride) * (size[1] // stride)
     anchors = np.zeros((places, 4), np.float32)
     anchors[:] = [0, 0, stride, stride]
@@ -227,7 +227,7 @@ def test_evidence_without_what_a_split_adds_takes_boxes_as_they_are(batch, perfe
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_each_image_counts_once_on_any_number_of_devices(devices, batch):
-    """Seven images in two batches of eight, out of order, repeats masked."""
+    """Seven images in two batches of eight, in another order, repetitions masked."""
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 30, (8, 4, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(4, 25, (8, 4, 2))], -1)
@@ -239,7 +239,7 @@ def test_each_image_counts_once_on_any_number_of_devices(devices, batch):
         "valid": rng.random((8, 4)) < 0.8,
     }
     task, mesh = detection(META), make_mesh(devices)
-    # By index, as the padding of a batch repeats others.
+    # Outputs are taken by index, because padding repeats images.
     found = outputs_that_find(moved, classes)
     anchors = found.pop("anchors")
 

@@ -1,4 +1,4 @@
-"""Losses and detections of RetinaNet and FCOS, as torchvision has them."""
+"""Losses and detections of RetinaNet and FCOS equal torchvision's."""
 
 import json
 
@@ -31,7 +31,7 @@ def golden(request):
 
 
 def levels_of(golden):
-    """Where each level of the golden begins, and outputs by level."""
+    """Row at which each level of the golden begins, without the first."""
     sizes = golden["in/level_sizes"].prod(-1)
     anchors = golden["in/anchors"]
     counts = sizes * (len(anchors) // sizes.sum())

@@ -1,4 +1,4 @@
-"""Losses and detections of two stages equal torchvision's, samples being given."""
+"""Losses and detections of two stages equal torchvision's for the same samples."""
 
 import functools
 
@@ -57,7 +57,7 @@ def rpn():
 
 
 def roi(own):
-    """Proposals drawn, those recorded, and what each stands for."""
+    """The recorded samples of proposals, with the object of each."""
     boxes = np.stack([FILE[f"out/roi/proposals/{i}"] for i in range(3)])
     labels = np.stack([FILE[f"out/roi/labels/{i}"] for i in range(3)])
     assign = lambda b, p, v: match(iou(b, p), v, 0.5, 0.5, False)
@@ -85,7 +85,7 @@ def test_losses_of_the_first_stage():
     np.testing.assert_array_equal(labels, FILE["out/rpn/labels"])
     masks = FILE["in/rpn/positive"] + FILE["in/rpn/negative"]
     rows = jnp.asarray(np.stack([np.flatnonzero(mask) for mask in masks]))
-    # Rows of no weight count for nothing, whatever they say.
+    # Rows of weight 0 must not count.
     rows = jnp.pad(rows, ((0, 0), (0, 3)), constant_values=7)
     drawn = {
         "rows": rows,
@@ -109,7 +109,7 @@ def test_losses_of_the_first_stage():
 
 
 def with_padding(given):
-    """Two rows more, as where fewer were left to draw than asked for."""
+    """The samples with two empty rows more, as if too few could be drawn."""
     more = lambda x: jnp.pad(x, ((0, 0), (0, 2)) + ((0, 0),) * (x.ndim - 2))
     return {name: more(x) for name, x in given.items()}
 

@@ -17,8 +17,8 @@ from diffkd_jax.tasks.segmentation.task import (
     pixel_loss,
     score,
     segmentation,
-    slide,
 )
+from diffkd_jax.tasks.segmentation.windows import slide
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence, gather_evidence
 from tests.helpers.goldens import GOLDEN
@@ -32,7 +32,7 @@ def last(x):
 
 
 def logits_of(label, classes):
-    """Logits that choose a label, 255 too."""
+    """Logits whose largest value is at the label; 255 has none."""
     return 5.0 * jax.nn.one_hot(label, classes)
 
 
@@ -131,7 +131,7 @@ def test_nothing_to_count_is_undefined():
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_devices_count_alike(devices):
-    """Seven images in batches of eight, and of their shards."""
+    """Seven images in a batch of eight, which the devices share."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 6, (8, 5, 7)).astype(np.uint8)
     truth[truth == 5] = 255

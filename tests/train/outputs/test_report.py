@@ -279,8 +279,8 @@ import matplotlib.pyplot as plt
 mine = plt.figure()
 before = dict(matplotlib.rcParams)
 from diffkd_jax.train.outputs import plots
-rows = [{{"step": 1, "eval/top1": 0.5}}]
-plots.draw_scores(pathlib.Path({str(tmp_path)!r}) / "a.png", {{"a": rows}}, "top1", None)
+rows, file = [{{"step": 1, "eval/top1": 0.5}}], pathlib.Path({str(tmp_path)!r}) / "a.png"
+plots.draw_scores(file, {{"a": rows}}, "top1", None)
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
 assert plt.get_fignums() == [mine.number]
 assert dict(matplotlib.rcParams) == before

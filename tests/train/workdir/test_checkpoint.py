@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from diffkd_jax.core.step import TrainState, as_seed
+from diffkd_jax.core.train_state import TrainState, as_seed
 from diffkd_jax.tasks import Task
 from diffkd_jax.train.cluster import sharding
 from diffkd_jax.train.workdir import checkpoint

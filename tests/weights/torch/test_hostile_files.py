@@ -1,4 +1,4 @@
-"""``.pth`` files of odd content: bounded time and memory, one line, nothing run."""
+"""``.pth`` files of odd content cost bounded time and memory, and run nothing."""
 
 import argparse
 import collections
@@ -95,7 +95,7 @@ def test_small_zips_of_large_entries(size, entries, message, archive):
 
 
 def test_an_unpacked_size_that_lies(archive):
-    """The directory says 16 bytes and there are more: no more than 17 are unpacked."""
+    """The directory says 16 bytes, the entry has more; at most 17 are unpacked."""
     path = archive(mapping(w=tensor()), zipfile.ZIP_DEFLATED, **{"data/0": BOMB})
     data = bytearray(path.read_bytes())
     entry = data.rfind(b"PK\x01\x02")  # that of the storage, written last
@@ -108,7 +108,7 @@ def test_an_unpacked_size_that_lies(archive):
 
 
 def patched(path, local, central, value):
-    """A two-byte field of every header of a zip set to a value."""
+    """A zip with a two-byte field of each header set to a value."""
     data = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
         at = data.find(mark)
@@ -156,7 +156,7 @@ def of_itself():
         *(op + struct.pack("<Q", 2**36) for op in (b"\x8e", b"\x8d", b"\x96")),
         b"\x8b\xff\xff\xff\x7f",  # an int of 2^31 bytes
         b"L" + b"9" * 10**5 + b"L\n",
-        b"Nr\xff\xff\xff\x7f",  # place 2^31 of what is put aside
+        b"Nr\xff\xff\xff\x7f",  # entry 2^31 of the memo
         b"ccollections\nOrderedDict\n(I5\ntR",
         *(b"(", b"a", b"s", b"u", b"R", b"\x93", b"h\x07", b"Q", b"\x82\x01", b"\x97"),
     ],

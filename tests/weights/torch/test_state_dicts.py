@@ -1,4 +1,4 @@
-"""Which entry of a checkpoint is taken, and what is taken off its names."""
+"""The entry of a checkpoint that is read, and the prefixes that are removed."""
 
 import logging
 import pathlib
@@ -104,7 +104,7 @@ def tables(name):
 
 
 def test_no_reference_has_such_names():
-    """Otherwise taking a prefix off would harm a sound file."""
+    """Otherwise the removal of a prefix would harm a sound file."""
     parts = ("stem", "head", "stage1/block0/conv0/conv", "patch_conv", "last_norm")
     dense = ("backbone/stem/conv", "backbone/stage1/block0/conv0/conv", "head")
     boxes = (*dense[:2], "class_head")

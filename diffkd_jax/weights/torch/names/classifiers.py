@@ -1,8 +1,5 @@
 """Rename tables of the classifiers, see :mod:`diffkd_jax.weights.torch.renaming`."""
 
-import re
-from collections.abc import Callable, Sequence
-
 import flax.linen as nn
 
 from ....models.backbones.cifar_resnet import CifarResNet
@@ -22,9 +19,10 @@ from ....models.dense.faster_rcnn import FasterRcnn
 from ....models.dense.fcos import Fcos
 from ....models.dense.retinanet import RetinaNet
 from ....models.dense.segmenter import Segmenter
-from ..renaming import Rename
+from ..renaming import Rename, add_one, number_blocks
 from .detectors import detector_names
 from .segmenters import segmenter_names
+from .swin import MICROSOFT_SWIN, TIMM_SWIN, TORCHVISION_SWIN
 
 
 def references(module: nn.Module) -> dict[str, Rename]:
@@ -60,22 +58,10 @@ def references(module: nn.Module) -> dict[str, Rename]:
     return _TABLES.get(type(module), {})
 
 
-def _plus_one(text: str) -> Callable[[re.Match[str]], str]:
-    """Returns a replacement: a text and the matched number plus one."""
-    return lambda m: f"{text}{int(m[1]) + 1}"
-
-
-def _cumulative(
-    counts: Sequence[int], text: str, start: int = 0
-) -> Callable[[re.Match[str]], str]:
-    """Returns a replacement that numbers the blocks of all stages in one row."""
-    return lambda m: text.format(start + sum(counts[: int(m[1]) - 1]) + int(m[2]))
-
-
 _STEM: Rename = ((r"^stem/conv$", "conv1"), (r"^stem/norm$", "bn1"))
 _NUMBERED: Rename = (
-    (r"conv(\d)/conv$", _plus_one("conv")),
-    (r"conv(\d)/norm$", _plus_one("bn")),
+    (r"conv(\d)/conv$", add_one("conv")),
+    (r"conv(\d)/norm$", add_one("bn")),
 )
 _RESNET: Rename = (
     *_STEM,
@@ -125,7 +111,7 @@ _SHUFFLENET: Rename = (
 _MOBILENET_V1: Rename = (
     (r"^stem/conv$", "model.0.0"),
     (r"^stem/norm$", "model.0.1"),
-    (r"^stage(\d)_block(\d)", _cumulative([*map(len, V1_BLOCKS)], "model.{}", 1)),
+    (r"^stage(\d)_block(\d)", number_blocks([*map(len, V1_BLOCKS)], "model.{}", 1)),
     (r"_depthwise/conv$", ".0"),
     (r"_depthwise/norm$", ".1"),
     (r"_pointwise/conv$", ".3"),
@@ -140,7 +126,7 @@ _MOBILENET_V2: Rename = (
     (r"^stage1_block0/depthwise/norm$", "features.1.conv.0.1"),
     (r"^stage1_block0/project/conv$", "features.1.conv.1"),
     (r"^stage1_block0/project/norm$", "features.1.conv.2"),
-    (r"^stage(\d)_block(\d)", _cumulative(_V2_COUNTS, "features.{}.conv", 1)),
+    (r"^stage(\d)_block(\d)", number_blocks(_V2_COUNTS, "features.{}.conv", 1)),
     (r"/expand/conv$", ".0.0"),
     (r"/expand/norm$", ".0.1"),
     (r"/depthwise/conv$", ".1.0"),
@@ -151,7 +137,7 @@ _MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "features.18.1"),
     (r"^head$", "classifier.1"),
 )
-# A block as one sequence, in which activations count too.
+# A block is one sequence, in which activations have numbers too.
 _FLAT: Rename = (
     (r"/expand/conv$", ".0"),
     (r"/expand/norm$", ".1"),
@@ -167,7 +153,7 @@ _CIRKD_MOBILENET_V2: Rename = (
     (r"^stage1_block0/depthwise/norm$", "features.1.conv.1"),
     (r"^stage1_block0/project/conv$", "features.1.conv.3"),
     (r"^stage1_block0/project/norm$", "features.1.conv.4"),
-    (r"^stage(\d)_block(\d)", _cumulative(_V2_COUNTS, "features.{}.conv", 1)),
+    (r"^stage(\d)_block(\d)", number_blocks(_V2_COUNTS, "features.{}.conv", 1)),
     *_FLAT,
 )
 _CIFAR_MOBILENET_V2: Rename = (
@@ -182,7 +168,7 @@ _CIFAR_MOBILENET_V2: Rename = (
     (r"^last_conv/norm$", "conv2.1"),
     (r"^head$", "classifier.0"),
 )
-# The first stage has no expansion, so its layers count from one less.
+# The first stage has no expansion, so the numbers of its layers are lower by one.
 _FIRST: Rename = (
     (r"^stage1_block(\d+)/depthwise/conv$", r"features.1.\1.block.0.0"),
     (r"^stage1_block(\d+)/depthwise/norm$", r"features.1.\1.block.0.1"),
@@ -233,7 +219,7 @@ def _flat_names(module: EfficientNet) -> Rename:
     return (
         (r"^stem/conv$", "_conv_stem"),
         (r"^stem/norm$", "_bn0"),
-        (r"^stage(\d)_block(\d+)/", _cumulative(module.counts(), "_blocks.{}.")),
+        (r"^stage(\d)_block(\d+)/", number_blocks(module.counts(), "_blocks.{}.")),
         (r"\.expand/conv$", "._expand_conv"),
         (r"\.expand/norm$", "._bn0"),
         (r"\.depthwise/conv$", "._depthwise_conv"),
@@ -247,45 +233,6 @@ def _flat_names(module: EfficientNet) -> Rename:
     )
 
 
-def _swin(merging: Callable[[re.Match[str]], str], head: str) -> Rename:
-    """Returns the table of a definition of Swin, by its names for merging and head."""
-    return (
-        (r"^patch_conv$", "patch_embed.proj"),
-        (r"^patch_norm$", "patch_embed.norm"),
-        (r"^stage(\d)_merging", merging),
-        (r"downsample/norm$", "downsample.norm"),
-        (r"downsample/dense$", "downsample.reduction"),
-        (r"^stage(\d)_block(\d+)", lambda m: f"layers.{int(m[1]) - 1}.blocks.{m[2]}"),
-        (r"/norm(\d)$", _plus_one(".norm")),
-        (r"/qkv$", ".attn.qkv"),
-        (r"/projection$", ".attn.proj"),
-        (r"/dense(\d)$", _plus_one(".mlp.fc")),
-        (r"^last_norm$", "norm"),
-        (r"^head$", head),
-    )
-
-
-# timm merges patches at the start of a stage, the original at the end of
-# the stage before.
-_TIMM_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 1}.downsample", "head.fc")
-_MICROSOFT_SWIN = _swin(lambda m: f"layers.{int(m[1]) - 2}.downsample", "head")
-_TORCHVISION_SWIN: Rename = (
-    (r"^patch_conv$", "features.0.0"),
-    (r"^patch_norm$", "features.0.2"),
-    (r"^stage(\d)_merging/norm$", lambda m: f"features.{2 * int(m[1]) - 2}.norm"),
-    (
-        r"^stage(\d)_merging/dense$",
-        lambda m: f"features.{2 * int(m[1]) - 2}.reduction",
-    ),
-    (r"^stage(\d)_block(\d+)", lambda m: f"features.{2 * int(m[1]) - 1}.{m[2]}"),
-    (r"/norm(\d)$", _plus_one(".norm")),
-    (r"/qkv$", ".attn.qkv"),
-    (r"/projection$", ".attn.proj"),
-    (r"/dense0$", ".mlp.0"),
-    (r"/dense1$", ".mlp.3"),
-    (r"^last_norm$", "norm"),
-)
-
 _TABLES: dict[type, dict[str, Rename]] = {
     CifarResNet: {"cifar": _RESNET},
     WideResNet: {"cifar": _WRN},
@@ -294,8 +241,8 @@ _TABLES: dict[type, dict[str, Rename]] = {
     ShuffleNetV2: {"cifar": _SHUFFLENET},
     MobileNetV1: {"official": _MOBILENET_V1},
     Swin: {
-        "timm": _TIMM_SWIN,
-        "microsoft": _MICROSOFT_SWIN,
-        "torchvision": _TORCHVISION_SWIN,
+        "timm": TIMM_SWIN,
+        "microsoft": MICROSOFT_SWIN,
+        "torchvision": TORCHVISION_SWIN,
     },
 }
