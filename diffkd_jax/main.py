@@ -135,6 +135,8 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     try:
         keep_programs(FLAGS.compilation_cache)
         run(FLAGS.config, _workdir(), signals=True, given=given)
+        if FLAGS.config.dry_run or FLAGS.config.mode == "evaluate":
+            console.check_printed()  # no file holds their result
     except Stopped as stopped:
         print_line(str(stopped))
         code = stopped.exit_code

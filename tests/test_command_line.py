@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes and one-screen errors."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -12,16 +13,19 @@ from absl import flags
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
+from diffkd_jax.io import console
+from tests.helpers.configs import set_flags, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def command(*arguments, **environment):
+def command(*arguments, stdout=subprocess.PIPE, **environment):
     return subprocess.run(
         [sys.executable, "-m", "diffkd_jax.main", *arguments],
         cwd=ROOT,
         env=os.environ | environment,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=300,
         check=False,
@@ -217,6 +221,40 @@ def test_dry_run_prints_on_a_clean_screen():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("images     8,000 to train, 2,000 to evaluate")
     assert "resnet8: 6,386 parameters" in done.stdout
+
+
+FULL = pathlib.Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="of Linux")
+
+
+@needs_full
+def test_a_printed_result_that_is_lost_is_an_error():
+    with FULL.open("wb", buffering=0) as full:
+        done = command("--config=quickstart", "--config.dry_run=true", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: stdout: found lines that")
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("fields", "is_lost"),
+    [
+        ({"dry_run": True}, True),
+        ({"mode": "evaluate"}, True),
+        ({"mode": "predict"}, False),  # its result is in files, as that of training
+        ({"mode": "train"}, False),
+    ],
+)
+def test_only_a_result_without_a_file_must_not_be_lost(
+    fields, is_lost, monkeypatch, capsys
+):
+    set_flags(monkeypatch, tiny_config(**fields))
+    monkeypatch.setattr(main, "run", lambda *given, **options: console.say("score 0.5"))
+    with FULL.open("wb", buffering=0) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", console.Stream(full.fileno(), "utf-8"))
+        with pytest.raises(SystemExit) if is_lost else contextlib.nullcontext():
+            assert main.main([]) == 0
+    assert ("error: stdout: found" in capsys.readouterr().err) == is_lost
 
 
 def parsed(monkeypatch, *arguments):

@@ -1,10 +1,12 @@
 """Lines for people on stdout and stderr. Output never ends a run.
 
 A stream can be absent or closed, go away (a pipe or a terminal), be full, or lack
-letters. All results are in files, so a line that a stream refuses is dropped.
+letters. The results of a run are in files, so a line that a stream refuses is dropped.
+A command whose result is only printed calls :func:`check_printed` at its end.
 """
 
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -20,20 +22,37 @@ REFUSALS = (Exception,)
 _drawn: list[Any] = []  # the progress line on the screen, at most one
 
 
+class _Descriptor(io.FileIO):
+    """A file descriptor that takes all bytes of a call, or raises an error."""
+
+    def write(self, data: Any) -> int:
+        """Writes bytes; a disk with little room left takes the first ones alone."""
+        left = memoryview(data)
+        while left:
+            count = super().write(left)
+            if count is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            left = left[count:]
+        return len(data)
+
+
 class Stream(io.TextIOWrapper):
     """A text stream on a file descriptor, which drops what the descriptor refuses.
 
     Letters that the encoding lacks are written as escapes. Nothing is buffered, so the
     interpreter has nothing left to write when it ends.
 
+    Attributes:
+      refusal: reason why a text was dropped first, or "".
+
     >>> Stream(1, "ascii").errors
     'backslashreplace'
     """
 
     def __init__(self, descriptor: int, encoding: str):
-        raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115
+        self.refusal = ""
         super().__init__(
-            raw,
+            _Descriptor(descriptor, "wb", closefd=False),
             encoding=encoding,
             errors="backslashreplace",
             write_through=True,
@@ -48,8 +67,11 @@ class Stream(io.TextIOWrapper):
         Returns:
           The length of the text in either case.
         """
-        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+        try:
             super().write(text)
+        except (OSError, ValueError) as error:  # ValueError: closed
+            reason = error.strerror if isinstance(error, OSError) else None
+            self.refusal = self.refusal or reason or str(error)
         return len(text)
 
     def flush(self) -> None:
@@ -99,6 +121,23 @@ def say(text: str, *, error: bool = False) -> None:
     with contextlib.suppress(*REFUSALS):
         stream.write(_encodable(text, stream) + "\n")
         stream.flush()
+
+
+def check_printed() -> None:
+    """Raises an error if a line for stdout was dropped, since the result is lost then.
+
+    Only streams of :func:`guard_streams` know which lines they dropped.
+
+    Raises:
+      OSError: stdout refused a line. The message gives the system's reason.
+
+    >>> check_printed()
+    """
+    if isinstance(sys.stdout, Stream) and sys.stdout.refusal:
+        raise OSError(
+            f"stdout: found lines that could not be written ({sys.stdout.refusal}), "
+            "expected room for the result; run the command again with another output"
+        )
 
 
 def draw_progress(name: str, text: str, done: int, total: int) -> None:

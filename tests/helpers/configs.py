@@ -4,6 +4,10 @@ import importlib.util
 import pathlib
 import sys
 
+from absl import flags
+
+from diffkd_jax import main
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -47,3 +51,15 @@ def resnet_config(**fields):
         config.teacher.options = {}
         config.update_from_flattened_dict(RESNET | fields)
     return config
+
+
+def set_flags(monkeypatch, config):
+    """Gives ``main.main`` the flags of a command with this config."""
+    values = flags.FlagValues()
+    main.define_flags(values)
+    values.config = config
+    flags.DEFINE_integer("verbosity", -1, "", flag_values=values)
+    values(["main", "--compilation_cache="])
+    monkeypatch.setattr(main, "FLAGS", values)
+    monkeypatch.setattr(main, "_silence_orbax", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)

@@ -6,6 +6,8 @@ import io
 import os
 import pty
 import re
+import resource
+import signal
 import struct
 import sys
 import termios
@@ -86,6 +88,36 @@ def test_a_full_disk_behind_a_stream_is_no_error():
         for _ in range(3):  # more than any buffer holds
             print("x" * 20_000, file=stream, flush=True)
         stream.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
+def test_a_result_that_is_lost_is_an_error(monkeypatch):
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", console.Stream(full.fileno(), "utf-8"))
+        console.check_printed()
+        console.say("score 0.5")
+        with pytest.raises(OSError, match=r"stdout: found .*No space left on device"):
+            console.check_printed()
+        sys.stdout.close()
+
+
+def test_a_line_that_is_lost_in_part_is_lost(tmp_path, monkeypatch):
+    """A disk that is nearly full takes the beginning of a line without an error."""
+    file = tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with file.open("wb") as out:
+            stream = console.Stream(out.fileno(), "utf-8")
+            monkeypatch.setattr(sys, "stdout", stream)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+            console.say("score 0.5")
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.read_bytes() == b"score 0."
+    assert stream.refusal
 
 
 def available(descriptor):
