@@ -92,10 +92,11 @@ def check_input(
     expected: Meta,
     is_classifier: Callable[[], bool],
 ) -> None:
-    """Raises an error if a model was trained on other images than those of a run.
+    """Raises an error if a model is for other images than those of a run.
 
-    For networks that return maps or boxes, another size is only logged as a warning:
-    they are trained on crops and used on whole images.
+    Sizes are those of evaluation, because a run may train on a smaller size
+    (``data.eval_size``). For networks that return maps or boxes, another size is only
+    logged as a warning: they are trained on crops and used on whole images.
 
     Args:
       source: origin of the model, for messages.
@@ -114,7 +115,7 @@ def check_input(
     if difference := input_difference(found, expected):
         raise ValueError(f"{source}: {difference}")
     sizes = [list(meta["input_shape"][:2]) for meta in (found, expected)]
-    # Without a mean, the size is not known to be that of training.
+    # Without a mean, the size is only a note.
     if not found.get("mean") or sizes[0] == sizes[1]:
         return
     (height, width), data_size = sizes[0], "x".join(map(str, sizes[1]))
@@ -197,7 +198,7 @@ def check_images(images: Images, meta: Meta) -> Images:
 
 
 def check_size(images: Images, meta: Meta, outputs: PyTree) -> None:
-    """Raises an error if images have another size than a classifier was trained for.
+    """Raises an error if images have another size than a classifier was evaluated on.
 
     Networks that return maps or boxes take any size.
 
@@ -212,15 +213,15 @@ def check_size(images: Images, meta: Meta, outputs: PyTree) -> None:
     >>> check_size(np.zeros((1, 8, 8, 3)), {"input_shape": [8, 8, 3]}, None)
     """
     if "input_shape" not in meta or (outputs is not None and not meta.get("mean")):
-        return  # without a mean, the size is not known to be that of training
+        return  # without a mean, the size is only a note
     size, expected = tuple(images.shape[1:3]), tuple(meta["input_shape"][:2])
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
     if size != expected and (outputs is None or getattr(logits, "ndim", 0) == 2):
         raise ValueError(
             f"images: found {size[0]}x{size[1]} pixels, expected "
-            f"{expected[0]}x{expected[1]}, for which the model was trained; resize "
-            "them, or take model.infer(model.variables, {'image': images}), which "
-            "checks nothing"
+            f"{expected[0]}x{expected[1]}, on which the model was evaluated; "
+            "resize them, or take model.infer(model.variables, {'image': images}), "
+            "which checks nothing"
         )
 
 

@@ -14,6 +14,7 @@ from diffkd_jax.tasks import Evidence
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.commands import use_student
 from diffkd_jax.train.evaluate import compile_evidence
+from diffkd_jax.weights.files import load_model
 from tests.helpers.configs import ROOT, load_config
 
 RECIPES = {
@@ -91,6 +92,20 @@ def test_what_is_given_takes_the_place_of_the_run(trained, caplog):
     assert (8 * scores["top1"]).is_integer()
     assert "data.limit: the run had 48, this call gives 8" in caplog.text
     assert "data.mean" not in caplog.text
+
+
+def test_a_student_is_for_images_of_the_size_of_evaluation(tmp_path):
+    """Networks are often scored on larger images than those of training."""
+    config = smoke_config("classification", own=False)
+    config.data.augment = "resized_crop"
+    config.data.image_size, config.data.eval_size = 24, 32
+    main.run(config, str(tmp_path))
+    assert load_model(tmp_path).meta["input_shape"] == [32, 32, 1]
+    config.mode = "evaluate"
+    assert use_student(config, tmp_path, given=set())["top1"] >= 0
+    config.data.eval_size = 0
+    with pytest.raises(ValueError, match="images of 32x32, expected 24x24"):
+        use_student(config, tmp_path, given={"data.eval_size"})
 
 
 @pytest.mark.parametrize(
