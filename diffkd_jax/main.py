@@ -1,6 +1,7 @@
 """Command line: ``python -m diffkd_jax.main --config=quickstart``.
 
-``--helpfull`` ends with a table of all fields of a config.
+``--helpfull`` ends with a table of all fields of a config, and of the options of all
+methods, tasks, models and data sets.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from .config import command_line
 from .config.command_line import define_flags
 from .config.files import ConfigParser
 from .io import console
+from .named_options import describe_options, drop_options
 
 USES_STUDENT = ("evaluate", "predict")  # modes
 FLAGS = flags.FLAGS
@@ -211,28 +213,9 @@ def parse_flags(
       The arguments that are left.
     """
     fields = set() if given is None else given
-    return command_line.parse_command_line(argv, values, fields, _drop_options)
-
-
-def _drop_options(config: Any, given: Collection[str]) -> None:
-    """Drops a recipe's options that the model or data set of the flags lacks."""
-    for section, name in (("data", "name"), ("student", "model"), ("teacher", "model")):
-        if f"{section}.{name}" not in given:
-            continue
-        if section == "data":  # both modules are slow to import
-            from .data.sources.registry import options_taken
-        else:
-            from .models.registry import options_taken
-
-        options, choice = config[section].options, config[section][name]
-        accepted = options_taken(choice)
-        unused = [] if accepted is None else sorted(set(options) - accepted)
-        unused = [n for n in unused if f"{section}.options.{n}" not in given]
-        with options.unlocked():
-            for option in unused:
-                del options[option]
-        if unused:
-            console.say(f"{section}.options: left out {unused}, which {choice!r} lacks")
+    return command_line.parse_command_line(
+        argv, values, fields, drop_options, describe_options
+    )
 
 
 def entry() -> None:

@@ -13,7 +13,11 @@ from absl import flags
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
+from diffkd_jax.data.sources.registry import DATASETS
 from diffkd_jax.io import console
+from diffkd_jax.methods import METHODS
+from diffkd_jax.models import MODELS
+from diffkd_jax.tasks import TASKS
 from tests.helpers.configs import set_flags, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -125,17 +129,36 @@ def test_flags_of_every_kind_set_their_fields(monkeypatch):
     assert found.evaluations["agreement"].every_epochs == 2.0
 
 
-def test_the_long_help_ends_with_all_fields():
-    shown = command("--helpfull").stdout.partition("\nFields of a config.")[2]
-    found = re.findall(r"^  --config\.([a-z_.0-9]+): ", shown, re.MULTILINE)
-    assert found == list(FIELDS)
-    assert "images that may be unreadable.\n    (default: 0.001; a number at" in shown
+@pytest.fixture(scope="module")
+def long_help():
+    """The tables at the end of ``--helpfull``."""
+    return command("--helpfull").stdout.partition("\nFields of a config.")[2]
+
+
+def test_the_long_help_has_all_fields(long_help):
+    paths = re.findall(r"^  --config\.([a-z_.0-9]+): ", long_help, re.MULTILINE)
+    assert paths == list(FIELDS)
+    assert "that may be unreadable.\n    (default: 0.001; a number at" in long_help
+
+
+def test_the_long_help_ends_with_all_options(long_help):
+    options = long_help.partition(
+        "\nOptions of methods: --config.methods.METHOD.OPTION=VALUE\n"
+    )[2]
+    groups = re.findall(r"^  (\w[^:]*):$", options, re.MULTILINE)
+    names = [name for group in groups for name in re.split(r",\s+", group)]
+    assert sorted(names) == sorted([*METHODS, *TASKS, *MODELS, *DATASETS])
+    assert "      tau=4.0 (a number above 0 and at most 1e+06)\n" in options
+    assert "      resnet8x4: channels=(32, 64, 128, 256)\n" in options
+    assert "splits=" not in options  # an argument that no option sets
+    assert "mixup=" not in options  # a field of another section
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_the_short_help_says_where_the_fields_are(flag):
     done = command(flag)
     assert "``--helpfull`` ends with a table of all fields" in done.stdout
+    assert "and of the options of all\nmethods, tasks, models and data" in done.stdout
     assert "--workdir" in done.stdout
     assert not done.stderr
 

@@ -34,7 +34,8 @@ def define_flags(values: flags.FlagValues) -> None:
             "config",
             None,
             "A packaged recipe, such as quickstart, or a config file; an argument goes "
-            "after a colon where it takes one. --helpfull ends with all fields.",
+            "after a colon where it takes one. --helpfull ends with all fields, and "
+            "with all options of models and the like.",
             flag_values=values,
         )
     finally:
@@ -60,6 +61,7 @@ def parse_command_line(
     values: flags.FlagValues,
     given: set[str],
     adapt: Callable[[Any, Collection[str]], None],
+    describe_options: Callable[[], str],
 ) -> list[str]:
     """Parses flags and options, and sets the config.
 
@@ -72,6 +74,7 @@ def parse_command_line(
         arguments set.
       adapt: function ``(config, given) -> None`` that changes the config after all
         arguments are set. Its errors are reported too.
+      describe_options: function that returns the end of the long help.
 
     Returns:
       The arguments that are not flags.
@@ -80,7 +83,7 @@ def parse_command_line(
         argv = _with_flag_files(argv, values)
         arguments, options = take_options(argv)
         sys.argv = arguments  # ml_collections looks for fields of the config there
-        rest = _parsed(values)
+        rest = _parsed(values, describe_options)
         given |= {*config_flags.get_override_values(values["config"]), *options}
         parser = values["config"].parser
         assert isinstance(parser, ConfigParser)
@@ -102,14 +105,17 @@ def parse_command_line(
     return rest
 
 
-def _parsed(values: flags.FlagValues) -> list[str]:
-    """Parses ``sys.argv``, which must name a config; long help ends with the fields."""
+def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> list[str]:
+    """Parses ``sys.argv``, which must name a config.
+
+    The long help ends with the fields of a config and with the options.
+    """
     sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
     try:
         rest = values(sys.argv)
     except SystemExit:
         if {"--helpfull", "-helpfull"} & {*sys.argv}:
-            print(f"\n{describe_fields()}")
+            print(f"\n{describe_fields()}\n\n{describe_options()}")
         raise
     if values.config is None:
         raise ValueError(
