@@ -109,16 +109,16 @@ def _wrap(text: str, indent: int) -> list[str]:
     )
 
 
-def drop_options(config: Any, named: Collection[str]) -> None:
+def drop_options(config: Any, fields_set: Collection[str]) -> None:
     """Drops a recipe's options that the model or data set of the flags lacks.
 
     Args:
       config: the config of the command line; it is changed.
-      named: paths of the fields that the command line sets. Options that it sets are
-        kept, so that a wrong one is reported.
+      fields_set: paths of the fields that the command line sets. Options among them
+        stay, so that a wrong one is reported.
     """
     for section, name in (("data", "name"), ("student", "model"), ("teacher", "model")):
-        if f"{section}.{name}" not in named:
+        if f"{section}.{name}" not in fields_set:
             continue
         if section == "data":
             from .data.sources.registry import options_taken
@@ -128,7 +128,7 @@ def drop_options(config: Any, named: Collection[str]) -> None:
         options, choice = config[section].options, config[section][name]
         accepted = options_taken(choice)
         unused = [] if accepted is None else sorted(set(options) - accepted)
-        unused = [n for n in unused if f"{section}.options.{n}" not in named]
+        unused = [n for n in unused if f"{section}.options.{n}" not in fields_set]
         with options.unlocked():
             for option in unused:
                 del options[option]

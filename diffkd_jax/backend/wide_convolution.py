@@ -110,7 +110,7 @@ def _backward(
     """Returns the gradients by maps and kernel."""
     x, kernel = inputs
     (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
-    # In half precision, the sum would be rounded after each part.
+    # Half precision would round the sum after each part.
     kernel_gradient = jnp.zeros(
         kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)
     )

@@ -59,7 +59,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def parse_command_line(
     argv: list[str],
     values: flags.FlagValues,
-    given: set[str],
+    fields_set: set[str],
     adapt: Callable[[Any, Collection[str]], None],
     describe_options: Callable[[], str],
 ) -> list[str]:
@@ -70,9 +70,9 @@ def parse_command_line(
     Args:
       argv: name of the program, and its arguments.
       values: the flags to set.
-      given: a set to which the paths of the config's fields are added that the
+      fields_set: a set to which the paths of the config's fields are added that the
         arguments set.
-      adapt: function ``(config, given) -> None`` that changes the config after all
+      adapt: function ``(config, fields_set) -> None`` that changes the config after all
         arguments are set. Its errors are reported too.
       describe_options: function that returns the end of the long help.
 
@@ -83,13 +83,13 @@ def parse_command_line(
         argv = _with_flag_files(argv, values)
         arguments, options = take_options(argv)
         sys.argv = arguments  # ml_collections looks for fields of the config there
-        rest = _parsed(values, describe_options)
-        given |= {*config_flags.get_override_values(values["config"]), *options}
+        remaining = _parsed(values, describe_options)
+        fields_set |= {*config_flags.get_override_values(values["config"]), *options}
         parser = values["config"].parser
         assert isinstance(parser, ConfigParser)
-        check_named(parser.recorded, given)
+        check_named(parser.recorded, fields_set)
         set_options(values.config, options)
-        adapt(values.config, given)
+        adapt(values.config, fields_set)
     except BadConfig as error:
         if _is_verbose(argv):
             traceback.print_exception(error.__cause__ or error)
@@ -102,7 +102,7 @@ def parse_command_line(
         _stop(_in_our_words(str(error)))
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
         _stop("\n".join(" ".join(line.split()) for line in str(error).splitlines()))
-    return rest
+    return remaining
 
 
 def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> list[str]:
@@ -112,7 +112,7 @@ def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> li
     """
     sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
     try:
-        rest = values(sys.argv)
+        remaining = values(sys.argv)
     except SystemExit:
         if {"--helpfull", "-helpfull"} & {*sys.argv}:
             print(f"\n{describe_fields()}\n\n{describe_options()}")
@@ -122,9 +122,9 @@ def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> li
             f"--config: found none, expected one of {list(recipes())} or a config "
             "file; --config=quickstart trains in minutes, with nothing to download"
         )
-    if rest[1:]:
-        raise ValueError(f"command line: found {rest[1:]}, expected flags only")
-    return rest
+    if remaining[1:]:
+        raise ValueError(f"command line: found {remaining[1:]}, expected flags only")
+    return remaining
 
 
 def _in_our_words(text: str) -> str:
@@ -142,9 +142,8 @@ def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str
     Raises:
       ValueError: a file that cannot be read.
     """
-    program, *rest = arguments
     try:
-        return [program, *values.read_flags_from_files(rest)]
+        return [arguments[0], *values.read_flags_from_files(arguments[1:])]
     except (flags.Error, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(

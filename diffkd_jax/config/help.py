@@ -30,9 +30,9 @@ def _describe(field: FieldOf) -> str:
     facts = [f"default: {_shown(field)}", expected(field.kind)]
     if field.has(Free):
         facts.append("free")
-    first, *rest = textwrap.wrap(f"--config.{field.path}: {field.meaning}", WIDTH - 4)
-    rest += textwrap.wrap(f"({'; '.join(filter(None, facts))})", WIDTH - 4)
-    return "\n    ".join([f"  {first}", *rest])
+    lines = textwrap.wrap(f"--config.{field.path}: {field.meaning}", WIDTH - 4)
+    lines += textwrap.wrap(f"({'; '.join(filter(None, facts))})", WIDTH - 4)
+    return "  " + "\n    ".join(lines)
 
 
 def _shown(field: FieldOf) -> str:

@@ -129,7 +129,7 @@ def save_figure(figure: "Figure", path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def literal(text: str, most: int = 40) -> str:
+def literal(text: str, length: int = 40) -> str:
     r"""Returns a text that matplotlib shows literally.
 
     Formulas are escaped, long texts are cut, and letters that no installed font has
@@ -137,7 +137,7 @@ def literal(text: str, most: int = 40) -> str:
 
     Args:
       text: any text, such as a name.
-      most: number of letters after which it is cut.
+      length: number of letters after which it is cut.
 
     >>> literal("$_^$")
     '\\$_^\\$'
@@ -145,12 +145,12 @@ def literal(text: str, most: int = 40) -> str:
     text = text.encode("utf-8", "replace").decode()
     if lacking := _lacking(text):
         text = "".join("?" if c in lacking else c for c in text)
-    text = text if len(text) <= most else f"{text[: most - 3]}..."
+    text = text if len(text) <= length else f"{text[: length - 3]}..."
     text = f" {text}" if text.startswith("_") else text  # legends leave such names out
     return text.replace("$", r"\$")
 
 
-def labels(names: Sequence[str], most: int = 40) -> list[str]:
+def labels(names: Sequence[str], length: int = 40) -> list[str]:
     """Returns the names of classes for a figure, or their numbers.
 
     Numbers take the place of names if no installed font has the letters of all names.
@@ -158,7 +158,7 @@ def labels(names: Sequence[str], most: int = 40) -> list[str]:
 
     Args:
       names: names of all classes, in order.
-      most: number of letters after which a name is cut.
+      length: number of letters after which a name is cut.
 
     >>> labels(["cat", "a_very_long_name"], 10)
     ['cat', 'a_very_...']
@@ -166,7 +166,7 @@ def labels(names: Sequence[str], most: int = 40) -> list[str]:
     plain = [name.encode("utf-8", "replace").decode() for name in names]
     lacking = {c for c in _lacking("".join(plain)) if c.isprintable()}
     if not lacking:
-        return [literal(name, most) for name in names]
+        return [literal(name, length) for name in names]
     _tell_of_letters()
     listed = ", ".join(f"{k}: {name}" for k, name in enumerate(plain))
     add_note(f"Classes by their numbers in the figures: {listed}")
@@ -250,5 +250,5 @@ def _lacking(text: str) -> set[str]:
         return set()
     with _quietly():
         _import_matplotlib()
-        known = frozenset("\n").union(*_fonts().values())
-    return set(text) - known
+        drawable = frozenset("\n").union(*_fonts().values())
+    return set(text) - drawable

@@ -79,11 +79,11 @@ _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _CONTAINERS: dict[str, Any] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
 _CONTAINERS |= {"EMPTY_TUPLE": tuple, "EMPTY_SET": Inert}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-# All that have their value behind them in the file.
+# Operations whose value lies behind them in the file.
 _LITERALS = {o.name for o in pickletools.opcodes if o.arg and not o.stack_before}
 _LITERALS -= {*_MEMO_GET, *_MEMO_PUT, "GLOBAL", "INST", "PERSID", "PROTO", "FRAME"}
 _LITERALS -= {"EXT1", "EXT2", "EXT4"}
-# A text as Python 2 wrote it: with these escapes alone.
+# The only escapes that Python 2 wrote in a text.
 _ESCAPED = re.compile(rb"(?:[^\\]|\\(?:[\\'\"nrt]|x[0-9a-f]{2}))*+", re.DOTALL)
 
 
