@@ -120,13 +120,13 @@ def test_flags_of_every_kind_set_their_fields(monkeypatch):
         "--config.weights['logits/distance']=0.5",
         "--config.evaluations.agreement.every_epochs=2.0",
     )
-    found = resolve(config)
-    assert (found.data.flip, found.dry_run, found.seed) == (False, True, 16)
-    assert (found.train.epochs, found.data.mean) == (3.0, (0.5,))
-    assert found.teacher.data.scale == (1.0, 2.0)
-    assert (found.methods["kd"]["tau"], found.methods["dkd"]["tau"]) == (2, 3.0)
-    assert found.weights == {"logits/distance": 0.5}
-    assert found.evaluations["agreement"].every_epochs == 2.0
+    resolved = resolve(config)
+    assert (resolved.data.flip, resolved.dry_run, resolved.seed) == (False, True, 16)
+    assert (resolved.train.epochs, resolved.data.mean) == (3.0, (0.5,))
+    assert resolved.teacher.data.scale == (1.0, 2.0)
+    assert (resolved.methods["kd"]["tau"], resolved.methods["dkd"]["tau"]) == (2, 3.0)
+    assert resolved.weights == {"logits/distance": 0.5}
+    assert resolved.evaluations["agreement"].every_epochs == 2.0
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ BAD_RUNS = [
     ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'cityscapes',"),
     (["--config=cifar100"], "data.path: found no path, expected"),
     (
-        # Whose options are those of the recipe's own data no longer.
+        # The options of the recipe's own data are dropped.
         ["--config=segmentation_quickstart", "--config.data.name=masks"],
         "data.path: found no path, expected",
     ),
@@ -226,7 +226,7 @@ def test_an_interruption_is_a_line(monkeypatch, capsys):
 
 
 def test_options_of_a_model_are_flags():
-    """Beside those that the recipe gives, which are kept."""
+    """Options that the recipe sets stay beside them."""
     done = command(
         "--config=quickstart",
         "--config.dry_run=true",

@@ -30,15 +30,15 @@ TOOLS = {
 
 def commands(text):
     """Returns the commands of all bash blocks, each as a list of words."""
-    found = []
+    lists = []
     for block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.shlex(line, posix=True, punctuation_chars=True)
             words.whitespace_split = True
             for ends, group in itertools.groupby(words, key=ENDS.__contains__):
                 if not ends:
-                    found.append(list(group))
-    return found
+                    lists.append(list(group))
+    return lists
 
 
 def test_commands_are_read_as_a_shell_reads_them():
@@ -111,7 +111,7 @@ TRAINS = [
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in TRAINS])
 def test_the_first_command_of_a_page_runs_as_it_stands(page, monkeypatch, capsys):
-    """As far as a dry run goes, which builds all that the run needs."""
+    """A dry run builds all that the run needs."""
     monkeypatch.chdir(ROOT)
     config = parsed(first_command(page), monkeypatch)
     config.dry_run, config.distributed.enabled = True, False

@@ -20,14 +20,14 @@ def load_config(name, argument=""):
 
 
 def tiny_command(workdir, fields, config="tests/helpers/tiny.py"):
-    """What starts a process that trains the tiny run with other fields."""
+    """The command that trains the tiny run with other fields."""
     command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={workdir}"]
     command += [f"--config={ROOT / config}"]
     return command + [f"--config.{name}={value}" for name, value in fields.items()]
 
 
 def tiny_config(**fields):
-    """64 pictures, 8 steps, an evaluation and a checkpoint every 4, two tiny nets."""
+    """64 images, 8 steps, an evaluation and a checkpoint every 4, two tiny networks."""
     config = load_config("quickstart", "smoke")
     with config.unlocked():
         config.name = "tiny"
@@ -45,7 +45,7 @@ RESNET = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 
 
 
 def resnet_config(**fields):
-    """With the teacher of the fixture ``resnet``."""
+    """The tiny run with the teacher of the fixture ``resnet``."""
     config = tiny_config()
     with config.unlocked():
         config.teacher.options = {}
