@@ -22,7 +22,7 @@ from .backend import huge_pages
 from .config import command_line
 from .config.command_line import define_flags
 from .config.files import ConfigParser
-from .io import console
+from .io import console, streams
 from .named_options import describe_options, drop_options
 
 USES_STUDENT = ("evaluate", "predict")  # modes
@@ -138,7 +138,7 @@ def main(argv: list[str], *, fields_set: Collection[str] | None = None) -> int:
         keep_programs(FLAGS.compilation_cache)
         run(FLAGS.config, _workdir(), signals=True, fields_set=fields_set)
         if FLAGS.config.dry_run or FLAGS.config.mode == "evaluate":
-            console.check_printed()  # no file holds their result
+            streams.check_printed()  # no file holds their result
     except Stopped as stopped:
         print_line(str(stopped))
         code = stopped.exit_code
@@ -247,7 +247,7 @@ def command() -> None:
     absl's ``--help`` shows the docstring of ``__main__``, which may be that script.
     """
     sys.modules["__main__"].__doc__ = __doc__
-    console.guard_streams()
+    streams.guard_streams()
     huge_pages.restart()
     entry()
 

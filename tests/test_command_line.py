@@ -14,7 +14,7 @@ from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
 from diffkd_jax.data.sources.registry import DATASETS
-from diffkd_jax.io import console
+from diffkd_jax.io import console, streams
 from diffkd_jax.methods import METHODS
 from diffkd_jax.models import MODELS
 from diffkd_jax.tasks import TASKS
@@ -274,7 +274,7 @@ def test_only_a_result_without_a_file_must_not_be_lost(
     set_flags(monkeypatch, tiny_config(**fields))
     monkeypatch.setattr(main, "run", lambda *given, **options: console.say("score 0.5"))
     with FULL.open("wb", buffering=0) as full, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", console.Stream(full.fileno(), "utf-8"))
+        patch.setattr(sys, "stdout", streams.Stream(full.fileno(), "utf-8"))
         with pytest.raises(SystemExit) if is_lost else contextlib.nullcontext():
             assert main.main([]) == 0
     assert ("error: stdout: found" in capsys.readouterr().err) == is_lost
