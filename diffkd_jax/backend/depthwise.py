@@ -111,7 +111,7 @@ def _gradients(
     *,
     geometry: Geometry,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "kh kw 1 c"]]:
-    """Returns the gradients of :func:`_sum_of_shifts` by map and kernel."""
+    """Returns the gradients of :func:`_sum_of_shifts` for the map and the kernel."""
     strides, padding, dilation = geometry
     padded, side = _padded(x, padding), kernel.shape[:2]
     sizes = _sizes(padded, side, strides, dilation)
@@ -135,7 +135,7 @@ def _spread(
     size: Sequence[int],
     geometry: Geometry,
 ) -> Float[Array, "b h w c"]:
-    """Returns the gradient by the map; ``size`` is its height and width.
+    """Returns the gradient for the map; ``size`` is its height and width.
 
     The derivative that JAX makes of the sum has a padded product for each element of
     the kernel, and compiles to as many programs.

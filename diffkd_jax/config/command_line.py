@@ -94,7 +94,7 @@ def parse_command_line(
         if _is_verbose(argv):
             traceback.print_exception(error.__cause__ or error)
         _stop(str(error))
-    except (AttributeError, KeyError) as error:  # of a mapping that there is not
+    except (AttributeError, KeyError) as error:  # of an absent mapping
         _stop(f"command line: found {' '.join(str(error.args[0]).split())}")
     except flags.UnrecognizedFlagError as error:
         _stop(unknown_flag(error.flagname, values))
@@ -128,7 +128,7 @@ def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> li
 
 
 def _in_our_words(text: str) -> str:
-    """Returns what is wrong with a flag's value, of which absl has other words."""
+    """Returns the error line for a wrong value of a flag, in place of absl's."""
     match = re.match(r"flag --config\.([^=]+)=(.*?): ", text, re.DOTALL)
     faults = list(flag_faults(*match.groups())) if match else []
     return faults[0] if faults else " ".join(text.split())
@@ -140,7 +140,7 @@ def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str
     Options of models can stand in such a file too.
 
     Raises:
-      ValueError: a file that cannot be read.
+      ValueError: a file cannot be read.
     """
     try:
         return [arguments[0], *values.read_flags_from_files(arguments[1:])]

@@ -184,7 +184,7 @@ def data_faults(data: DataConfig, at: str) -> Iterator[str]:
 
 
 def _faults_of_views(data: DataConfig, at: str) -> Iterator[str]:
-    """Yields what is wrong with the fields of crops and canvases."""
+    """Yields an error line for each wrong combination of crop and canvas fields."""
     augment, shorter = data.augment, data.resize or data.train_resize
     if (augment in ON_A_CANVAS) != bool(data.train_size):
         wanted = "()" if data.train_size else "a height and a width"

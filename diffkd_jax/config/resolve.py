@@ -88,7 +88,7 @@ def as_mapping(config: Any) -> Any:
 
 
 def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> str:
-    """Returns what is wrong, in the words of the field's type."""
+    """Returns our error line for an error of pydantic."""
     if error["type"] == "rules":
         return str(error["ctx"]["lines"])
     names, kind = _field_at(model, error["loc"])
@@ -124,7 +124,7 @@ def _field_at(
 
 
 def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yields names that are no methods, and options that a method does not take."""
+    """Yields an error line for each unknown method and each option that it lacks."""
     compared, methods = values.get("compare"), values.get("methods")
     names = [("method", values.get("method"))]
     names += [("compare", n) for n in compared] if isinstance(compared, tuple) else []
