@@ -64,7 +64,10 @@ def depthwise(
     @jax.custom_vjp
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         shifted = partial(_sum_of_shifts, geometry=geometry)
-        return lax.platform_dependent(x, kernel, cpu=shifted, default=native)
+        result: jax.Array = lax.platform_dependent(
+            x, kernel, cpu=shifted, default=native
+        )
+        return result
 
     def forward(
         x: jax.Array, kernel: jax.Array
@@ -74,12 +77,13 @@ def depthwise(
     def backward(
         inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        return lax.platform_dependent(
+        gradients: tuple[jax.Array, jax.Array] = lax.platform_dependent(
             *inputs,
             gradient,
             cpu=partial(_gradients, geometry=geometry),
             default=lambda x, kernel, gradient: jax.vjp(native, x, kernel)[1](gradient),
         )
+        return gradients
 
     convolved.defvjp(forward, backward)
     return convolved(x, kernel)

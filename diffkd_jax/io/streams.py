@@ -33,8 +33,12 @@ class Stream(io.TextIOWrapper):
     Letters that the encoding lacks are written as escapes. Nothing is buffered, so the
     interpreter has nothing left to write when it ends.
 
+    Args:
+      descriptor: number of the file descriptor; closing the stream leaves it open.
+      encoding: name of the encoding, such as utf-8.
+
     Attributes:
-      refusal: reason why a text was dropped first, or "".
+      refusal: reason why the first text was dropped, or "" if none was.
 
     >>> Stream(1, "ascii").errors
     'backslashreplace'
