@@ -120,6 +120,28 @@ def test_the_first_command_of_a_page_runs_as_it_stands(page, monkeypatch, capsys
     assert "parameters" in capsys.readouterr().out
 
 
+# Pages whose first command is not one of training, and what runs it.
+ELSEWHERE = {
+    "design": "lint-imports in .ci/run",
+    "deviations": "the file of tests that it names",
+    "training-loop": "the page itself, whose examples are tests",
+    "weights": "the next test",
+}
+
+
+def test_the_first_command_of_every_page_is_run():
+    others = {page.stem for page in DOCS} - {page.stem for page in TRAINS}
+    assert others == {"README", *ELSEWHERE}
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_the_first_command_on_weights_writes_a_file(capsys):
+    (to,) = (a for a in first_command(ROOT / "docs/weights.md") if "--to=" in a)
+    assert export_weights.main(first_command(ROOT / "docs/weights.md")) == 0
+    assert pathlib.Path(to.removeprefix("--to=")).stat().st_size
+    assert "named as by" in capsys.readouterr().out
+
+
 def test_a_page_starts_with_a_command():
     for page in DOCS:
         if page.name != "README.md":
