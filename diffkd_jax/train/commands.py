@@ -19,7 +19,7 @@ from ..models.model import Model
 from ..tasks import Evidence
 from ..weights.checks import check_finite, expand
 from ..weights.files import export_model, load_model
-from ..weights.output_files import EMA_FILE, MODEL_FILE
+from ..weights.output_files import EMA_FILE, MODEL_FILE, file_digest
 from ..weights.paths import model_file
 from ..weights.untrained import is_classifier
 from .build import Run, build, build_scoring, check_teacher, student_variables
@@ -55,6 +55,7 @@ from .workdir.disk_errors import disk_faults_named, moving_named
 from .workdir.identity import claim_workdir, record_divergence, record_teacher
 
 LOG = logging.getLogger(__name__)
+EXPORTS = "sha256"  # key of the summary: digests of the exported files, by name
 
 
 def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
@@ -81,12 +82,30 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
     if processes.as_first((workdir / SUMMARY).exists()):
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
+            digests = finished.pop(EXPORTS, None)
+            if processes.is_primary():
+                _warn_of_replaced(workdir, digests)
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
             return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
         with moving_named(workdir):
             return _train(config, first_values, workdir, run, asked)
+
+
+def _warn_of_replaced(workdir: pathlib.Path, digests: Any) -> None:
+    """Logs a warning for each export that is not the file which the run wrote.
+
+    ``digests`` come from the summary; those of earlier versions have none.
+    """
+    for name in (MODEL_FILE, EMA_FILE):
+        digest = digests.get(name) if isinstance(digests, Mapping) else None
+        if digest and file_digest(workdir / name) != digest:
+            LOG.warning(
+                "%s: found a file that this run did not write; the scores in the "
+                "report are not its scores",
+                workdir / name,
+            )
 
 
 def _train(
@@ -140,9 +159,10 @@ def _train(
         **{f"teacher_{k}": v for k, v in teacher_scores.items()},
         "images_per_second": fitted.images_per_second,
     }
-    export(run, fitted, workdir)
+    names = export(run, fitted, workdir)
     if processes.is_primary():  # before the report, which may fail
-        write_json(workdir / SUMMARY, result)
+        digests = {name: file_digest(workdir / name) for name in names}
+        write_json(workdir / SUMMARY, {**result, EXPORTS: digests})
     stop_here(asked)
     with noting():
         trajectories = _for_figures("denoising", report.denoising, run, fitted.state)
@@ -199,13 +219,16 @@ def figures_of(
     return files
 
 
-def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
+def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> list[str]:
     """Writes the student and, if there is one, its moving average to the workdir.
 
     Args:
       run: the run.
       fitted: the result of its training.
       workdir: directory of the run.
+
+    Returns:
+      The names of the files.
 
     Raises:
       ValueError: numbers are not finite.
@@ -219,6 +242,7 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
     if processes.is_primary():
         for name, trained in exports.items():
             export_model(workdir / name, run.student._replace(variables=trained))
+    return list(exports)
 
 
 def get_teacher(
