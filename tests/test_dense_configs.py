@@ -32,9 +32,9 @@ def cityscapes(tmp_path):
             folder.mkdir(parents=True)
         for i in range(count):
             name = f"aachen_{i:06}_000019"
-            picture = rng.integers(0, 256, (48, 96, 3), np.uint8)
+            pixels = rng.integers(0, 256, (48, 96, 3), np.uint8)
             mask = rng.choice(IDS, (6, 12)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
-            Image.fromarray(picture).save(folders[0] / f"{name}_leftImg8bit.png")
+            Image.fromarray(pixels).save(folders[0] / f"{name}_leftImg8bit.png")
             Image.fromarray(mask).save(folders[1] / f"{name}_gtFine_labelIds.png")
     return data
 
@@ -132,8 +132,8 @@ def coco(tmp_path):
         for i in range(count):
             width, height = (96, 64) if i % 3 else (64, 96)
             name = f"{i:012}.jpg"
-            picture = rng.integers(0, 256, (height, width, 3), np.uint8)
-            Image.fromarray(picture).save(data / split / name)
+            pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+            Image.fromarray(pixels).save(data / split / name)
             sizes = {"width": width, "height": height}
             images.append({"id": 100 + i, "file_name": name, **sizes})
             for j in range(2):

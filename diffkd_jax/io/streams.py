@@ -102,7 +102,8 @@ def guard_streams() -> None:
 def check_printed() -> None:
     """Raises an error if a line for stdout was dropped, since the result is lost then.
 
-    Only streams of :func:`guard_streams` know which lines they dropped.
+    Only streams of :func:`guard_streams` know which lines they dropped. A stdout
+    that was closed from the start is the null device, which takes all lines.
 
     Raises:
       OSError: stdout refused a line. The message gives the system's reason.
