@@ -135,7 +135,7 @@ def problem(kind: Any, value: Any) -> str:
 
     Args:
       kind: a type, maybe with its range.
-      value: to check.
+      value: the value to check.
 
     >>> problem(Share, 0.5), problem(Share, 2.0)
     ('', 'a number at least 0 and at most 1')
@@ -155,7 +155,7 @@ def problems(kinds: Mapping[str, Any], values: Mapping[str, Any], at: str) -> li
 
     Args:
       kinds: types by name.
-      values: by name; those without a type are not checked.
+      values: values by name; those without a type are not checked.
       at: field of the config that holds them, for messages.
 
     >>> problems({"tau": Positive}, {"tau": -1.0}, "methods.kd")

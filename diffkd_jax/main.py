@@ -1,6 +1,7 @@
 """Command line: ``python -m diffkd_jax.main --config=quickstart``.
 
-``--helpfull`` ends with a table of all fields of a config.
+``--helpfull`` ends with a table of all fields of a config, and of the options of all
+methods, tasks, models and data sets.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from .backend import huge_pages
 from .config import command_line
 from .config.command_line import define_flags
 from .config.files import ConfigParser
-from .io import console
+from .io import console, streams
+from .named_options import describe_options, drop_options
 
 USES_STUDENT = ("evaluate", "predict")  # modes
 FLAGS = flags.FLAGS
@@ -32,7 +34,7 @@ def run(
     workdir: str = "",
     *,
     signals: bool = False,
-    given: Collection[str] | None = None,
+    fields_set: Collection[str] | None = None,
 ) -> None:
     """Runs the command that ``config.mode`` names.
 
@@ -43,9 +45,9 @@ def run(
       workdir: directory of the run; ``runs/<name>`` by default.
       signals: whether to save and stop on SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and
         SIGXCPU. Otherwise the caller handles them.
-      given: paths of the fields that the user set, such as ``data.limit``. To evaluate
-        or predict, all other fields are those of the run in ``workdir``. None for all
-        fields that are not at their default.
+      fields_set: paths of the fields that the user set, such as ``data.limit``. To
+        evaluate or predict, all other fields are those of the run in ``workdir``. None
+        for all fields that are not at their default.
 
     Raises:
       Stopped: a signal came, which the exception names; the same call resumes the run.
@@ -71,11 +73,11 @@ def run(
     with own_settings():
         start_processes(distributed)
         check_devices()
-        _run(config, workdir, signals, given)
+        _run(config, workdir, signals, fields_set)
 
 
 def _run(
-    config: Any, workdir: str, signals: bool, given: Collection[str] | None
+    config: Any, workdir: str, signals: bool, fields_set: Collection[str] | None
 ) -> None:
     """Runs the command on devices that are there, in all processes."""
     from .train.cluster.heartbeats import ending_together
@@ -95,19 +97,19 @@ def _run(
         if config.dry_run:
             dry_run(config)
         elif config.mode != "train":
-            use_student(config, directory, asked, given=given)
+            use_student(config, directory, asked, fields_set=fields_set)
         elif config.compare:
             compare(config, directory, asked)
         else:
             train(config, directory, asked)
 
 
-def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
+def main(argv: list[str], *, fields_set: Collection[str] | None = None) -> int:
     """Runs the command of the parsed flags and returns the exit code.
 
     Args:
       argv: the program; all flags are parsed already.
-      given: see :func:`run`.
+      fields_set: see :func:`run`.
 
     Returns:
       0 for a finished run, 128 plus the signal's number for a run that was stopped and
@@ -137,7 +139,9 @@ def main(argv: list[str], *, given: Collection[str] | None = None) -> int:
     code = 0
     try:
         keep_programs(FLAGS.compilation_cache)
-        run(FLAGS.config, _workdir(), signals=True, given=given)
+        run(FLAGS.config, _workdir(), signals=True, fields_set=fields_set)
+        if FLAGS.config.dry_run or FLAGS.config.mode == "evaluate":
+            streams.check_printed()  # no file holds their result
     except Stopped as stopped:
         print_line(str(stopped))
         code = stopped.exit_code
@@ -201,41 +205,24 @@ def _silence_orbax() -> None:
 
 
 def parse_flags(
-    argv: list[str], values: flags.FlagValues = FLAGS, given: set[str] | None = None
+    argv: list[str],
+    values: flags.FlagValues = FLAGS,
+    fields_set: set[str] | None = None,
 ) -> list[str]:
     """Parses flags and options; reports an error and ends the program.
 
     Args:
       argv: the program and its arguments.
       values: the flags to set.
-      given: receives the paths of the config's fields that the arguments set.
+      fields_set: receives the paths of the config's fields that the arguments set.
 
     Returns:
       The arguments that are left.
     """
-    fields = set() if given is None else given
-    return command_line.parse_command_line(argv, values, fields, _drop_options)
-
-
-def _drop_options(config: Any, given: Collection[str]) -> None:
-    """Drops a recipe's options that the model or data set of the flags lacks."""
-    for section, name in (("data", "name"), ("student", "model"), ("teacher", "model")):
-        if f"{section}.{name}" not in given:
-            continue
-        if section == "data":  # both modules are slow to import
-            from .data.sources.registry import options_taken
-        else:
-            from .models.registry import options_taken
-
-        options, choice = config[section].options, config[section][name]
-        accepted = options_taken(choice)
-        unused = [] if accepted is None else sorted(set(options) - accepted)
-        unused = [n for n in unused if f"{section}.options.{n}" not in given]
-        with options.unlocked():
-            for option in unused:
-                del options[option]
-        if unused:
-            console.say(f"{section}.options: left out {unused}, which {choice!r} lacks")
+    fields = set() if fields_set is None else fields_set
+    return command_line.parse_command_line(
+        argv, values, fields, drop_options, describe_options
+    )
 
 
 def entry() -> None:
@@ -244,11 +231,11 @@ def entry() -> None:
     define_flags(FLAGS)
     for name in ("config", "workdir", "compilation_cache"):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
-    given: set[str] = set()
+    fields_set: set[str] = set()
     try:
         app.run(
-            functools.partial(main, given=given),
-            flags_parser=functools.partial(parse_flags, given=given),
+            functools.partial(main, fields_set=fields_set),
+            flags_parser=functools.partial(parse_flags, fields_set=fields_set),
         )
     except KeyboardInterrupt:  # the second one, or one before the training started
         console.say("interrupted; what was saved stays", error=True)
@@ -265,7 +252,7 @@ def command() -> None:
     absl's ``--help`` shows the docstring of ``__main__``, which may be that script.
     """
     sys.modules["__main__"].__doc__ = __doc__
-    console.guard_streams()
+    streams.guard_streams()
     huge_pages.restart()
     entry()
 

@@ -46,14 +46,14 @@ def find(name: str, table: Mapping[str, Function], field: str) -> Function:
     return function
 
 
-def keywords(function: Function, given: int = 1) -> dict[str, Any]:
+def keywords(function: Function, positional: int = 1) -> dict[str, Any]:
     """Returns the arguments of a function that can be passed by name, with defaults.
 
     An argument without a default has ``inspect.Parameter.empty``.
 
     Args:
       function: anything with a signature.
-      given: number of arguments that are passed by position, and left out here.
+      positional: number of arguments that are passed by position, and left out here.
 
     >>> keywords(lambda meta, *, width=4: None)
     {'width': 4}
@@ -61,7 +61,7 @@ def keywords(function: Function, given: int = 1) -> dict[str, Any]:
     parameters = list(inspect.signature(function).parameters.values())
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     ordered = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    first = {p.name for p in ordered[:given]}
+    first = {p.name for p in ordered[:positional]}
     return {
         p.name: p.default for p in parameters if p.kind in kinds and p.name not in first
     }
@@ -101,17 +101,19 @@ def call(function: Function, options: Mapping[str, Any], field: str, *args: Any)
     ValueError: methods.own.distance: found 'l2', expected one of ['mse'] or ...
     """
     try:
-        known = keywords(function, len(args))
+        accepted = keywords(function, len(args))
     except ValueError:  # of a built-in function
         raise ValueError(
             f"{field}: found {function!r}, expected a function whose arguments can be "
             "read"
         ) from None
-    unknown = sorted(set(options) - set(known))
+    unknown = sorted(set(options) - set(accepted))
     if unknown and not takes_any(function):
-        raise ValueError(f"{field}: found {unknown}, expected any of {sorted(known)}")
+        raise ValueError(
+            f"{field}: found {unknown}, expected any of {sorted(accepted)}"
+        )
     empty = inspect.Parameter.empty
-    missing = [n for n, d in known.items() if d is empty and n not in options]
+    missing = [n for n, d in accepted.items() if d is empty and n not in options]
     if missing:
         raise ValueError(f"{field}: found no {missing[0]!r}, expected a value")
     wrong = problems(_kinds(function), options, field)
@@ -122,7 +124,7 @@ def call(function: Function, options: Mapping[str, Any], field: str, *args: Any)
     except TypeError as error:  # arguments of another kind than it can be given
         raise ValueError(f"{field}: {error}") from error
     except ValueError as error:
-        if str(error).partition(":")[0] in known:  # an argument, named by itself
+        if str(error).partition(":")[0] in accepted:  # an argument, named by itself
             raise ValueError(f"{field}.{error}") from error
         raise
 

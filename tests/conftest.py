@@ -60,7 +60,7 @@ AS_USERS_HAVE_IT = ("tests/core/test_golden.py", "tests/test_command_line.py")
 OPTION = "jax_disable_most_optimizations"
 # Compiled programs are dropped when a worker holds more, for two workers take 6 GiB.
 MAX_BYTES = int(2.3 * 2**30)
-# Of jaxlib 0.10; a later one has no such choice.
+# An option of jaxlib 0.10, which later versions lack.
 QUICK = {"xla_cpu_use_fusion_emitters": False}
 get_compile_options = compiler.get_compile_options
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes and one-screen errors."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -12,16 +13,23 @@ from absl import flags
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
+from diffkd_jax.data.sources.registry import DATASETS
+from diffkd_jax.io import console, streams
+from diffkd_jax.methods import METHODS
+from diffkd_jax.models import MODELS
+from diffkd_jax.tasks import TASKS
+from tests.helpers.configs import set_flags, tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def command(*arguments, **environment):
+def command(*arguments, stdout=subprocess.PIPE, **environment):
     return subprocess.run(
         [sys.executable, "-m", "diffkd_jax.main", *arguments],
         cwd=ROOT,
         env=os.environ | environment,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=300,
         check=False,
@@ -112,26 +120,45 @@ def test_flags_of_every_kind_set_their_fields(monkeypatch):
         "--config.weights['logits/distance']=0.5",
         "--config.evaluations.agreement.every_epochs=2.0",
     )
-    found = resolve(config)
-    assert (found.data.flip, found.dry_run, found.seed) == (False, True, 16)
-    assert (found.train.epochs, found.data.mean) == (3.0, (0.5,))
-    assert found.teacher.data.scale == (1.0, 2.0)
-    assert (found.methods["kd"]["tau"], found.methods["dkd"]["tau"]) == (2, 3.0)
-    assert found.weights == {"logits/distance": 0.5}
-    assert found.evaluations["agreement"].every_epochs == 2.0
+    resolved = resolve(config)
+    assert (resolved.data.flip, resolved.dry_run, resolved.seed) == (False, True, 16)
+    assert (resolved.train.epochs, resolved.data.mean) == (3.0, (0.5,))
+    assert resolved.teacher.data.scale == (1.0, 2.0)
+    assert (resolved.methods["kd"]["tau"], resolved.methods["dkd"]["tau"]) == (2, 3.0)
+    assert resolved.weights == {"logits/distance": 0.5}
+    assert resolved.evaluations["agreement"].every_epochs == 2.0
 
 
-def test_the_long_help_ends_with_all_fields():
-    shown = command("--helpfull").stdout.partition("\nFields of a config.")[2]
-    found = re.findall(r"^  --config\.([a-z_.0-9]+): ", shown, re.MULTILINE)
-    assert found == list(FIELDS)
-    assert "images that may be unreadable.\n    (default: 0.001; a number at" in shown
+@pytest.fixture(scope="module")
+def long_help():
+    """The tables at the end of ``--helpfull``."""
+    return command("--helpfull").stdout.partition("\nFields of a config.")[2]
+
+
+def test_the_long_help_has_all_fields(long_help):
+    paths = re.findall(r"^  --config\.([a-z_.0-9]+): ", long_help, re.MULTILINE)
+    assert paths == list(FIELDS)
+    assert "that may be unreadable.\n    (default: 0.001; a number at" in long_help
+
+
+def test_the_long_help_ends_with_all_options(long_help):
+    options = long_help.partition(
+        "\nOptions of methods: --config.methods.METHOD.OPTION=VALUE\n"
+    )[2]
+    groups = re.findall(r"^  (\w[^:]*):$", options, re.MULTILINE)
+    names = [name for group in groups for name in re.split(r",\s+", group)]
+    assert sorted(names) == sorted([*METHODS, *TASKS, *MODELS, *DATASETS])
+    assert "      tau=4.0 (a number above 0 and at most 1e+06)\n" in options
+    assert "      resnet8x4: channels=(32, 64, 128, 256)\n" in options
+    assert "splits=" not in options  # an argument that no option sets
+    assert "mixup=" not in options  # a field of another section
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_the_short_help_says_where_the_fields_are(flag):
     done = command(flag)
     assert "``--helpfull`` ends with a table of all fields" in done.stdout
+    assert "and of the options of all\nmethods, tasks, models and data" in done.stdout
     assert "--workdir" in done.stdout
     assert not done.stderr
 
@@ -140,7 +167,7 @@ BAD_RUNS = [
     ([], "--config: found none, expected one of ['cifar10', 'cifar100', 'cityscapes',"),
     (["--config=cifar100"], "data.path: found no path, expected"),
     (
-        # Whose options are those of the recipe's own data no longer.
+        # The options of the recipe's own data are dropped.
         ["--config=segmentation_quickstart", "--config.data.name=masks"],
         "data.path: found no path, expected",
     ),
@@ -199,7 +226,7 @@ def test_an_interruption_is_a_line(monkeypatch, capsys):
 
 
 def test_options_of_a_model_are_flags():
-    """Beside those that the recipe gives, which are kept."""
+    """Options that the recipe sets stay beside them."""
     done = command(
         "--config=quickstart",
         "--config.dry_run=true",
@@ -217,6 +244,40 @@ def test_dry_run_prints_on_a_clean_screen():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("images     8,000 to train, 2,000 to evaluate")
     assert "resnet8: 6,386 parameters" in done.stdout
+
+
+FULL = pathlib.Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="of Linux")
+
+
+@needs_full
+def test_a_printed_result_that_is_lost_is_an_error():
+    with FULL.open("wb", buffering=0) as full:
+        done = command("--config=quickstart", "--config.dry_run=true", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: stdout: found lines that")
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("fields", "is_lost"),
+    [
+        ({"dry_run": True}, True),
+        ({"mode": "evaluate"}, True),
+        ({"mode": "predict"}, False),  # its result is in files, as that of training
+        ({"mode": "train"}, False),
+    ],
+)
+def test_only_a_result_without_a_file_must_not_be_lost(
+    fields, is_lost, monkeypatch, capsys
+):
+    set_flags(monkeypatch, tiny_config(**fields))
+    monkeypatch.setattr(main, "run", lambda *given, **options: console.say("score 0.5"))
+    with FULL.open("wb", buffering=0) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", streams.Stream(full.fileno(), "utf-8"))
+        with pytest.raises(SystemExit) if is_lost else contextlib.nullcontext():
+            assert main.main([]) == 0
+    assert ("error: stdout: found" in capsys.readouterr().err) == is_lost
 
 
 def parsed(monkeypatch, *arguments):

@@ -1,4 +1,4 @@
-"""Every config runs two steps, on embedded pictures."""
+"""Every config runs two steps, on embedded images."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ MARKS = {"quickstart": (pytest.mark.optimised,)}
     "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in sorted(ALL)]
 )
 def test_smoke(name, tmp_path):
-    """As it is typed, ``--config=NAME:smoke``, on one device as of a CPU."""
+    """The config of ``--config=NAME:smoke`` on one device, as a CPU has."""
     config = load_config(name, "smoke")
     config.num_devices = 1
     main.run(config, str(tmp_path))
@@ -40,7 +40,7 @@ def test_smoke(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_dry_run_of_the_real_recipe(name, capsys):
-    """The recipe as it is, but for the data set, which may not be here."""
+    """The recipe, except for its data set, which may not be on this machine."""
     config = load_config(name)
     config.dry_run = True
     config.data.name, config.data.path = "fashion_mnist_embedded", ""
@@ -64,8 +64,8 @@ def test_every_method_has_losses_for_its_weights(method, capsys):
     config.methods.cwd.output = "features"  # which are maps
     main.run(config)
     shown = capsys.readouterr().out
-    own = {"output": "features"} if method == "cwd" else {}
-    for name in METHODS[method](**own).weights:
+    options = {"output": "features"} if method == "cwd" else {}
+    for name in METHODS[method](**options).weights:
         assert name == "task" or f"{name.split('/')[1]} x " in shown
 
 
@@ -200,8 +200,8 @@ def test_imagenet_pairs_follow_their_recipe(pair):
     recipe, teacher, student, latent = PAIRS[pair]
     config = load_config("imagenet", pair)
     for field, value in RECIPES[recipe].items():
-        found = functools.reduce(lambda c, name: c[name], field.split("."), config)
-        assert found == value, field
+        actual = functools.reduce(lambda c, name: c[name], field.split("."), config)
+        assert actual == value, field
     assert (config.teacher.model, config.student.model) == (teacher, student)
     assert (config.data.image_size, config.data.resize) == (224, 256)
     options = config.methods.diffkd
@@ -220,7 +220,7 @@ def test_imagenet_pairs_follow_their_recipe(pair):
     ],
 )
 def test_smoke_of_recipes_b2_and_b3(pair, student, tmp_path):
-    """With a small pair, which compiles faster."""
+    """The pair is small, so that it compiles faster."""
     config = load_config("imagenet", f"{pair},smoke")
     config.num_devices = 1
     config.teacher.model, config.student.model = "resnet8", student

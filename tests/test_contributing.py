@@ -25,8 +25,8 @@ def test_ci_runs_the_script_with_the_oldest_and_the_newest_versions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     oldest = project["requires-python"].removeprefix(">=")
     tested = re.findall(r'python: "(.+)"', workflow)
-    known = [c.rpartition(" ")[2] for c in project["classifiers"] if ":: 3." in c]
-    assert tested == [known[0], known[-1]]
+    versions = [c.rpartition(" ")[2] for c in project["classifiers"] if ":: 3." in c]
+    assert tested == [versions[0], versions[-1]]
     assert tested[0] == oldest
 
 

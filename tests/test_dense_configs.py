@@ -1,4 +1,4 @@
-"""Configs of dense tasks run two steps, on embedded or made-up pictures."""
+"""Configs of dense tasks run two steps, on embedded or made-up images."""
 
 import json
 import re
@@ -32,9 +32,9 @@ def cityscapes(tmp_path):
             folder.mkdir(parents=True)
         for i in range(count):
             name = f"aachen_{i:06}_000019"
-            picture = rng.integers(0, 256, (48, 96, 3), np.uint8)
+            pixels = rng.integers(0, 256, (48, 96, 3), np.uint8)
             mask = rng.choice(IDS, (6, 12)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
-            Image.fromarray(picture).save(folders[0] / f"{name}_leftImg8bit.png")
+            Image.fromarray(pixels).save(folders[0] / f"{name}_leftImg8bit.png")
             Image.fromarray(mask).save(folders[1] / f"{name}_gtFine_labelIds.png")
     return data
 
@@ -123,7 +123,7 @@ def test_mixing_is_refused_where_a_task_has_none():
 
 @pytest.fixture
 def coco(tmp_path):
-    """A tree in the right layout: noise of both orientations, two objects a picture."""
+    """A tree of COCO: noise in both orientations, each image with two objects."""
     rng, data = np.random.default_rng(0), tmp_path / "data"
     categories = [{"id": k, "name": f"name {k}"} for k in (1, 17, 90)]
     for split, count in (("train2017", 6), ("val2017", 3)):
@@ -132,14 +132,14 @@ def coco(tmp_path):
         for i in range(count):
             width, height = (96, 64) if i % 3 else (64, 96)
             name = f"{i:012}.jpg"
-            picture = rng.integers(0, 256, (height, width, 3), np.uint8)
-            Image.fromarray(picture).save(data / split / name)
+            pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+            Image.fromarray(pixels).save(data / split / name)
             sizes = {"width": width, "height": height}
             images.append({"id": 100 + i, "file_name": name, **sizes})
             for j in range(2):
-                own = {"id": len(annotations) + 1, "image_id": 100 + i, "iscrowd": 0}
-                own |= {"category_id": (1, 17, 90)[(i + j) % 3], "area": 700.0}
-                annotations.append(own | {"bbox": [4 + 20 * j, 6, 24.5, 30]})
+                fields = {"id": len(annotations) + 1, "image_id": 100 + i, "iscrowd": 0}
+                fields |= {"category_id": (1, 17, 90)[(i + j) % 3], "area": 700.0}
+                annotations.append(fields | {"bbox": [4 + 20 * j, 6, 24.5, 30]})
         content = {
             "images": images,
             "annotations": annotations,
@@ -195,9 +195,9 @@ def test_smoke_of_coco(student, coco, tmp_path):
     assert (summary["steps"], summary["headline"]) == (2, "ap")
     config.mode = "predict"
     main.run(config, str(tmp_path / "run"))
-    found = json.loads((tmp_path / "run/predictions/detections.json").read_text())
-    assert all(row["image_id"] in (100, 101, 102) for row in found)
-    assert all(row["category_id"] in (1, 17, 90) for row in found)
+    detections = json.loads((tmp_path / "run/predictions/detections.json").read_text())
+    assert all(row["image_id"] in (100, 101, 102) for row in detections)
+    assert all(row["category_id"] in (1, 17, 90) for row in detections)
 
 
 @pytest.mark.parametrize(
@@ -286,8 +286,8 @@ def test_what_is_frozen_at_random_values_is_said(coco, caplog):
 )
 def test_the_weights_of_fgd_are_those_of_the_detector(student, weights):
     fgd = load_config("coco", f"{student},fgd").methods.fgd
-    found = (fgd.temperature, fgd.alpha, fgd.beta, fgd.gamma, fgd.relation)
-    assert found == weights
+    options = (fgd.temperature, fgd.alpha, fgd.beta, fgd.gamma, fgd.relation)
+    assert options == weights
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_method_that_matches_nothing_is_refused():
 
 
 def test_a_trained_detector_needs_no_training_split(coco, tmp_path, capsys):
-    """To evaluate and to predict: an export of random weights, three pictures."""
+    """The run is an export of random weights, with three images."""
     config = load_config("detection_quickstart", "own,smoke")
     config.data.path, config.data.eval_split = str(coco), "val2017"
     for child in coco.iterdir():
@@ -329,9 +329,9 @@ def test_a_trained_detector_needs_no_training_split(coco, tmp_path, capsys):
     main.run(config, str(tmp_path))
     names = json.loads((tmp_path / "predictions/categories.json").read_text())
     assert names[1] == {"id": 17, "name": "name 17"}
-    found = json.loads((tmp_path / "predictions/detections.json").read_text())
-    assert {row["image_id"] for row in found} == {100, 101, 102}
-    left, top, width, _ = np.transpose([row["bbox"] for row in found])
+    detections = json.loads((tmp_path / "predictions/detections.json").read_text())
+    assert {row["image_id"] for row in detections} == {100, 101, 102}
+    left, top, width, _ = np.transpose([row["bbox"] for row in detections])
     assert ((left >= 0) & (top >= 0) & (left + width <= 96.01)).all()
 
 

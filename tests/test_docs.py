@@ -30,15 +30,15 @@ TOOLS = {
 
 def commands(text):
     """Returns the commands of all bash blocks, each as a list of words."""
-    found = []
+    lists = []
     for block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.shlex(line, posix=True, punctuation_chars=True)
             words.whitespace_split = True
             for ends, group in itertools.groupby(words, key=ENDS.__contains__):
                 if not ends:
-                    found.append(list(group))
-    return found
+                    lists.append(list(group))
+    return lists
 
 
 def test_commands_are_read_as_a_shell_reads_them():
@@ -111,13 +111,35 @@ TRAINS = [
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in TRAINS])
 def test_the_first_command_of_a_page_runs_as_it_stands(page, monkeypatch, capsys):
-    """As far as a dry run goes, which builds all that the run needs."""
+    """A dry run builds all that the run needs."""
     monkeypatch.chdir(ROOT)
     config = parsed(first_command(page), monkeypatch)
     config.dry_run, config.distributed.enabled = True, False
     config.compare = ()  # one method is enough here
     main.run(config)
     assert "parameters" in capsys.readouterr().out
+
+
+# Pages whose first command is not one of training, and what runs it.
+ELSEWHERE = {
+    "design": "lint-imports in .ci/run",
+    "deviations": "the file of tests that it names",
+    "training-loop": "the page itself, whose examples are tests",
+    "weights": "the next test",
+}
+
+
+def test_the_first_command_of_every_page_is_run():
+    others = {page.stem for page in DOCS} - {page.stem for page in TRAINS}
+    assert others == {"README", *ELSEWHERE}
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_the_first_command_on_weights_writes_a_file(capsys):
+    (to,) = (a for a in first_command(ROOT / "docs/weights.md") if "--to=" in a)
+    assert export_weights.main(first_command(ROOT / "docs/weights.md")) == 0
+    assert pathlib.Path(to.removeprefix("--to=")).stat().st_size
+    assert "named as by" in capsys.readouterr().out
 
 
 def test_a_page_starts_with_a_command():

@@ -1,4 +1,4 @@
-"""What layers may use besides each other, and what a plain import costs.
+"""Libraries that layers may use, and the cost of a plain import.
 
 Who may import whom within the package is said in pyproject.toml, for import-linter.
 """
@@ -19,23 +19,23 @@ CORE_MAY_USE |= {"logging", "math", "numpy", "optax", "types", "typing"}
 def imports(file):
     """Modules that a file imports, ours as dotted paths below the package."""
     package = file.relative_to(PACKAGE.parent).parent.parts
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= (
+            modules |= (
                 {module}
                 if node.module
                 else {f"{module}.{alias.name}" for alias in node.names}
             )
-    return found
+    return modules
 
 
 TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
-# What belongs to a task alone, as texts and attributes.
+# Words that only tasks use, in texts and as attributes.
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
 READS_A_CONFIG = {
     *("build.py", "check.py", "claim.py", "commands.py", "compare.py", "components.py"),

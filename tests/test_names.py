@@ -11,7 +11,7 @@ from diffkd_jax import config
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "diffkd_jax"
 OF_TASKS = "what a Task is made of, one for each task"
-# Names that several modules share, and why they mean the same there.
+# Names that several modules share, each with the reason.
 SHARED = {
     **dict.fromkeys(("chance", "evidence", "predict", "score"), OF_TASKS),
     **dict.fromkeys(("draw", "show", "write"), OF_TASKS),
@@ -27,13 +27,13 @@ SHARED = {
 
 def homes():
     """Modules of each public function and class at the top of a module, by name."""
-    found = collections.defaultdict(list)
+    modules = collections.defaultdict(list)
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.parse(file.read_text()).body:
             kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
             if isinstance(node, kinds) and not node.name.startswith("_"):
-                found[node.name].append(str(file.relative_to(PACKAGE)))
-    return found
+                modules[node.name].append(str(file.relative_to(PACKAGE)))
+    return modules
 
 
 def test_no_two_public_functions_or_classes_share_a_name():

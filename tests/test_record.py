@@ -8,9 +8,9 @@ from tests.record import FILE, measure
 
 
 def test_the_record_holds(tmp_path):
-    expected, found = json.loads(FILE.read_text()), measure(tmp_path)
+    expected, measured = json.loads(FILE.read_text()), measure(tmp_path)
     for name in ("state", "export", "right"):
-        assert found[name] == expected[name], name
-    pairs = zip(found["rows"], expected["rows"], strict=True)
+        assert measured[name] == expected[name], name
+    pairs = zip(measured["rows"], expected["rows"], strict=True)
     for step, (row, wanted) in enumerate(pairs):
         assert row == pytest.approx(wanted, rel=1e-4), f"step {step + 1}"

@@ -1,4 +1,4 @@
-"""A home that is not known is named, or done without."""
+"""If the home folder is unknown, an error names it, or the command needs none."""
 
 import jax
 import pytest

@@ -59,15 +59,15 @@ def installed(tmp_path_factory):
 
 def test_recipes_run_from_an_empty_directory(installed, tmp_path):
     """A packaged recipe by its name, one of the user's own by its path."""
-    own, empty = tmp_path / "own.py", tmp_path / "empty"
-    own.write_text(RECIPE)
+    recipe, empty = tmp_path / "own.py", tmp_path / "empty"
+    recipe.write_text(RECIPE)
     empty.mkdir()
     options = {"cwd": empty, "env": os.environ | {"PYTHONPATH": str(installed)}}
-    where = command("pip", "show", "--files", "diffkd_jax", **options)
-    assert str(installed) in where
+    listing = command("pip", "show", "--files", "diffkd_jax", **options)
+    assert str(installed) in listing
     flags = ["--config.method=none", "--config.student.options.channels=(2,2,2,4)"]
     command("diffkd_jax.main", "--config=quickstart:smoke", *flags, **options)
-    command("diffkd_jax.main", f"--config={own}", **options)
+    command("diffkd_jax.main", f"--config={recipe}", **options)
     for name in ("quickstart-smoke", "mine-smoke"):
         summary = json.loads((empty / "runs" / name / "summary.json").read_text())
         assert summary["steps"] == 2
@@ -108,5 +108,5 @@ def test_the_wheel_has_every_folder_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = set(project["tool"]["setuptools"]["packages"]) - {"diffkd_jax.configs"}
     files = (ROOT / "diffkd_jax").rglob("*.py")
-    there = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
-    assert listed == there
+    packages = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
+    assert listed == packages

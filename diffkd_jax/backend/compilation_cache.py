@@ -38,9 +38,9 @@ def keep_programs(folder: str) -> None:
 
     >>> keep_programs("")
     """
-    set_up: Any = jax.config
+    settings: Any = jax.config
     warnings.showwarning = _first_fault_only(warnings.showwarning)
-    if not folder or set_up.jax_compilation_cache_dir:
+    if not folder or settings.jax_compilation_cache_dir:
         return
     try:
         path = pathlib.Path(folder).expanduser() / _machine()
@@ -68,10 +68,10 @@ def _first_fault_only(show: Any) -> Any:
     """
     faults: list[str] = []
 
-    def show_warning(message: Any, *rest: Any, **options: Any) -> None:
+    def show_warning(message: Any, *details: Any, **options: Any) -> None:
         text = " ".join(str(message).split())
         if "persistent compilation cache entry" not in text:
-            show(message, *rest, **options)
+            show(message, *details, **options)
         elif not faults:
             LOG.info("compiled programs are not all kept: %.300s", text)
         faults.append(text)
@@ -80,9 +80,9 @@ def _first_fault_only(show: Any) -> Any:
 
 
 def _prune(path: pathlib.Path) -> None:
+    """Deletes the oldest programs beyond the limit."""
     # Done once in a run. JAX's own limit reads all entries, under a lock, for each new
     # one.
-    """Deletes the oldest programs beyond the limit."""
     entries = []
     for entry in path.glob("*-cache"):
         with contextlib.suppress(OSError):  # another run may have pruned it

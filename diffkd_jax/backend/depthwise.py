@@ -64,7 +64,10 @@ def depthwise(
     @jax.custom_vjp
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         shifted = partial(_sum_of_shifts, geometry=geometry)
-        return lax.platform_dependent(x, kernel, cpu=shifted, default=native)
+        result: jax.Array = lax.platform_dependent(
+            x, kernel, cpu=shifted, default=native
+        )
+        return result
 
     def forward(
         x: jax.Array, kernel: jax.Array
@@ -74,12 +77,13 @@ def depthwise(
     def backward(
         inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        return lax.platform_dependent(
+        gradients: tuple[jax.Array, jax.Array] = lax.platform_dependent(
             *inputs,
             gradient,
             cpu=partial(_gradients, geometry=geometry),
             default=lambda x, kernel, gradient: jax.vjp(native, x, kernel)[1](gradient),
         )
+        return gradients
 
     convolved.defvjp(forward, backward)
     return convolved(x, kernel)
@@ -111,7 +115,7 @@ def _gradients(
     *,
     geometry: Geometry,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "kh kw 1 c"]]:
-    """Returns the gradients of :func:`_sum_of_shifts` by map and kernel."""
+    """Returns the gradients of :func:`_sum_of_shifts` for the map and the kernel."""
     strides, padding, dilation = geometry
     padded, side = _padded(x, padding), kernel.shape[:2]
     sizes = _sizes(padded, side, strides, dilation)
@@ -135,7 +139,7 @@ def _spread(
     size: Sequence[int],
     geometry: Geometry,
 ) -> Float[Array, "b h w c"]:
-    """Returns the gradient by the map; ``size`` is its height and width.
+    """Returns the gradient for the map; ``size`` is its height and width.
 
     The derivative that JAX makes of the sum has a padded product for each element of
     the kernel, and compiles to as many programs.

@@ -20,7 +20,7 @@ from jaxtyping import Array, Num
 
 Padding = str | Sequence[tuple[int, int]]
 NHWC = ("NHWC", "HWIO", "NHWC")
-KNOWN = {"dimension_numbers", "rhs_dilation", "precision"}
+SUPPORTED = {"dimension_numbers", "rhs_dilation", "precision"}
 
 
 def convolve(
@@ -85,7 +85,7 @@ def is_small(
     if len(shape) != 4 or (kernel[0] <= shape[1] and kernel[1] <= shape[2]):
         return False
     usual = {"feature_group_count": 1, "lhs_dilation": (1, 1)}
-    other = {k: v for k, v in options.items() if k not in KNOWN and v is not None}
+    other = {k: v for k, v in options.items() if k not in SUPPORTED and v is not None}
     if any(usual.get(k) != v for k, v in other.items()):
         return False
     numbers = options.get("dimension_numbers")

@@ -63,7 +63,9 @@ def convolve_in_parts(
 
 
 def is_wide(shape: tuple[int, ...], groups: int) -> bool:
-    """Returns whether parts are faster: for wide maps in several whole parts.
+    """Returns whether the gradient is faster if it is summed over parts of the batch.
+
+    That is so for wide maps, if the batch consists of several whole parts.
 
     Args:
       shape: ``[b, h, w, c]``, shape of the maps.
@@ -107,10 +109,10 @@ def _backward(
     inputs: tuple[jax.Array, jax.Array],
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the gradients by maps and kernel."""
+    """Returns the gradients for the maps and the kernel."""
     x, kernel = inputs
     (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
-    # In half precision, the sum would be rounded after each part.
+    # Half precision would round the sum after each part.
     kernel_gradient = jnp.zeros(
         kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)
     )

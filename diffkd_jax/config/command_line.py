@@ -34,7 +34,8 @@ def define_flags(values: flags.FlagValues) -> None:
             "config",
             None,
             "A packaged recipe, such as quickstart, or a config file; an argument goes "
-            "after a colon where it takes one. --helpfull ends with all fields.",
+            "after a colon where it takes one. --helpfull ends with all fields, and "
+            "with all options of models and the like.",
             flag_values=values,
         )
     finally:
@@ -58,8 +59,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def parse_command_line(
     argv: list[str],
     values: flags.FlagValues,
-    given: set[str],
+    fields_set: set[str],
     adapt: Callable[[Any, Collection[str]], None],
+    describe_options: Callable[[], str],
 ) -> list[str]:
     """Parses flags and options, and sets the config.
 
@@ -68,10 +70,11 @@ def parse_command_line(
     Args:
       argv: name of the program, and its arguments.
       values: the flags to set.
-      given: a set to which the paths of the config's fields are added that the
+      fields_set: a set to which the paths of the config's fields are added that the
         arguments set.
-      adapt: function ``(config, given) -> None`` that changes the config after all
+      adapt: function ``(config, fields_set) -> None`` that changes the config after all
         arguments are set. Its errors are reported too.
+      describe_options: function that returns the end of the long help.
 
     Returns:
       The arguments that are not flags.
@@ -80,18 +83,18 @@ def parse_command_line(
         argv = _with_flag_files(argv, values)
         arguments, options = take_options(argv)
         sys.argv = arguments  # ml_collections looks for fields of the config there
-        rest = _parsed(values)
-        given |= {*config_flags.get_override_values(values["config"]), *options}
+        remaining = _parsed(values, describe_options)
+        fields_set |= {*config_flags.get_override_values(values["config"]), *options}
         parser = values["config"].parser
         assert isinstance(parser, ConfigParser)
-        check_named(parser.recorded, given)
+        check_named(parser.recorded, fields_set)
         set_options(values.config, options)
-        adapt(values.config, given)
+        adapt(values.config, fields_set)
     except BadConfig as error:
         if _is_verbose(argv):
             traceback.print_exception(error.__cause__ or error)
         _stop(str(error))
-    except (AttributeError, KeyError) as error:  # of a mapping that there is not
+    except (AttributeError, KeyError) as error:  # of an absent mapping
         _stop(f"command line: found {' '.join(str(error.args[0]).split())}")
     except flags.UnrecognizedFlagError as error:
         _stop(unknown_flag(error.flagname, values))
@@ -99,30 +102,33 @@ def parse_command_line(
         _stop(_in_our_words(str(error)))
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
         _stop("\n".join(" ".join(line.split()) for line in str(error).splitlines()))
-    return rest
+    return remaining
 
 
-def _parsed(values: flags.FlagValues) -> list[str]:
-    """Parses ``sys.argv``, which must name a config; long help ends with the fields."""
+def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> list[str]:
+    """Parses ``sys.argv``, which must name a config.
+
+    The long help ends with the fields of a config and with the options.
+    """
     sys.argv = ["--help" if argument == "-h" else argument for argument in sys.argv]
     try:
-        rest = values(sys.argv)
+        remaining = values(sys.argv)
     except SystemExit:
         if {"--helpfull", "-helpfull"} & {*sys.argv}:
-            print(f"\n{describe_fields()}")
+            print(f"\n{describe_fields()}\n\n{describe_options()}")
         raise
     if values.config is None:
         raise ValueError(
             f"--config: found none, expected one of {list(recipes())} or a config "
             "file; --config=quickstart trains in minutes, with nothing to download"
         )
-    if rest[1:]:
-        raise ValueError(f"command line: found {rest[1:]}, expected flags only")
-    return rest
+    if remaining[1:]:
+        raise ValueError(f"command line: found {remaining[1:]}, expected flags only")
+    return remaining
 
 
 def _in_our_words(text: str) -> str:
-    """Returns what is wrong with a flag's value, of which absl has other words."""
+    """Returns the error line for a wrong value of a flag, in place of absl's."""
     match = re.match(r"flag --config\.([^=]+)=(.*?): ", text, re.DOTALL)
     faults = list(flag_faults(*match.groups())) if match else []
     return faults[0] if faults else " ".join(text.split())
@@ -134,11 +140,10 @@ def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str
     Options of models can stand in such a file too.
 
     Raises:
-      ValueError: a file that cannot be read.
+      ValueError: a file cannot be read.
     """
-    program, *rest = arguments
     try:
-        return [program, *values.read_flags_from_files(rest)]
+        return [arguments[0], *values.read_flags_from_files(arguments[1:])]
     except (flags.Error, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(

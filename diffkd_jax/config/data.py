@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from ..bounds import Share, Words
-from .section import AtLeastOne, Count, Free, OfMachine, Section, raise_problems
+from .section import AtLeastOne, Count, Free, OfMachine, Section, raise_for_faults
 
 Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
 ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
@@ -147,7 +147,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        raise_problems(data_faults(self, "data."))
+        raise_for_faults(data_faults(self, "data."))
         return self
 
 
@@ -184,7 +184,7 @@ def data_faults(data: DataConfig, at: str) -> Iterator[str]:
 
 
 def _faults_of_views(data: DataConfig, at: str) -> Iterator[str]:
-    """Yields what is wrong with the fields of crops and canvases."""
+    """Yields an error line for each wrong combination of crop and canvas fields."""
     augment, shorter = data.augment, data.resize or data.train_resize
     if (augment in ON_A_CANVAS) != bool(data.train_size):
         wanted = "()" if data.train_size else "a height and a width"
@@ -209,11 +209,11 @@ def _faults_of_views(data: DataConfig, at: str) -> Iterator[str]:
             f"{at}train_resize: found {data.train_resize}, expected () for "
             f"{at}augment {augment!r}: 'resize_flip' alone reads it"
         )
-    least, most = data.scale
-    if augment == "scale_crop_flip" and 0 < most - least < data.scale_step:
+    low, high = data.scale
+    if augment == "scale_crop_flip" and 0 < high - low < data.scale_step:
         yield (
             f"{at}scale_step: found {data.scale_step}, expected 0 or at most "
-            f"{most - least:g}, the range of {at}scale"
+            f"{high - low:g}, the range of {at}scale"
         )
     if data.resize_longest and not shorter:
         yield (

@@ -131,8 +131,8 @@ def parse_argument(
     """
     words = [word for word in argument.split(",") if word]
     chosen = [[word for word in words if word in group] for group in groups]
-    known = {word for group in chosen for word in group}
-    wrong = [word for word in words if word not in known]
+    chosen_words = {word for group in chosen for word in group}
+    wrong = [word for word in words if word not in chosen_words]
     wrong += [word for group in chosen for word in group[1:]]
     if wrong:
         expected = " and one of ".join(str(list(group)) for group in groups)

@@ -143,8 +143,8 @@ def describe_error(error: BaseException, file: pathlib.Path) -> str:
     if isinstance(error, SyntaxError):
         text = error.msg
         places.append(f"{error.filename or file}, line {error.lineno or 1}")
-    where = ", then ".join(places) or str(file)
-    return f"--config: found {type(error).__name__} in {where}: {text}"
+    position = ", then ".join(places) or str(file)
+    return f"--config: found {type(error).__name__} in {position}: {text}"
 
 
 def _load(file: pathlib.Path) -> Any:
@@ -167,10 +167,10 @@ def _check_arguments(make: Any, arguments: list[str], file: pathlib.Path) -> Non
     try:
         signature.bind(*arguments)
     except TypeError as error:
-        given = f"the argument {arguments[0]!r}" if arguments else "no argument"
+        passed = f"the argument {arguments[0]!r}" if arguments else "no argument"
         raise BadConfig(
-            f"--config: found {given} for get_config{signature} of {file}: {error}; an "
-            "argument follows the file after a colon"
+            f"--config: found {passed} for get_config{signature} of {file}: {error}; "
+            "an argument follows the file after a colon"
         ) from None
 
 

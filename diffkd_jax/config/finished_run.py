@@ -14,7 +14,7 @@ from .section import OfMachine
 from .sections import FIELDS
 
 LOG = logging.getLogger(__name__)
-# What the score of a student depends on.
+# Sections on which the score of a student depends.
 SECTIONS = ("data", "task", "student", "mix", "train")
 # Fields of the machine that the command runs on.
 OF_MACHINE = {path for path, field in FIELDS.items() if field.has(OfMachine)}
@@ -29,7 +29,7 @@ OF_NAMED: dict[str, tuple[str, ...]] = {
 
 
 def as_trained(
-    config: Any, workdir: pathlib.Path, given: Collection[str] | None = None
+    config: Any, workdir: pathlib.Path, fields_set: Collection[str] | None = None
 ) -> Any:
     """Returns a config whose data, task and student are those of a finished run.
 
@@ -43,9 +43,9 @@ def as_trained(
       config: the config of the command that uses the run's student.
       workdir: the workdir of the run. If it has no ``config.json``, ``config`` is
         returned unchanged.
-      given: paths of the fields that the caller set by hand, such as ``data.limit``.
-        These keep their values in ``config``. None stands for all fields that differ
-        from their defaults.
+      fields_set: paths of the fields that the caller set by hand, such as
+        ``data.limit``. These keep their values in ``config``. None stands for all
+        fields that differ from their defaults.
 
     Raises:
       ValueError: The ``config.json`` cannot be read, the student was set by hand and
@@ -61,23 +61,25 @@ def as_trained(
     ours = _flat(merged)
     recorded = read_record(file, SECTIONS)
     of_run = _flat({k: v for k, v in recorded.to_dict().items() if k in SECTIONS})
-    _check_student(file, of_run, ours, by_hand=given or ())
-    if given is None:
+    _check_student(file, of_run, ours, by_hand=fields_set or ())
+    if fields_set is None:
         defaults = _flat(base().to_dict())
-        given = {k for k, v in ours.items() if k not in defaults or defaults[k] != v}
+        fields_set = {
+            k for k, v in ours.items() if k not in defaults or defaults[k] != v
+        }
     for section, name in NAMES.items():
         field = f"{section}.{name}"
-        if field in given and ours[field] != of_run.get(field):
+        if field in fields_set and ours[field] != of_run.get(field):
             others = tuple(f"{section}.{n}" for n in (*OF_NAMED[section], "options"))
             of_run = {k: v for k, v in of_run.items() if not k.startswith(others)}
         else:
-            _keep_options(merged[section]["options"], f"{section}.options.", given)
-    taken = {k: v for k, v in of_run.items() if k not in {*given, *OF_MACHINE}}
+            _drop_options(merged[section]["options"], f"{section}.options.", fields_set)
+    taken = {k: v for k, v in of_run.items() if k not in {*fields_set, *OF_MACHINE}}
     paths = import_paths(recorded)
     check_named({k: v for k, v in paths.items() if k in taken and ours.get(k) != v}, ())
     for field, value in taken.items():
         _set(merged, field, value)
-    _log_differences(of_run, ours, given)
+    _log_differences(of_run, ours, fields_set)
     return merged
 
 
@@ -95,30 +97,32 @@ def _check_student(
         is_moved = field == "student.model" and ":" in str(ours.get(field))
         if not field.startswith(("student.model", "student.options.")) or is_moved:
             continue
-        value, known = ours.get(field, "nothing"), field in of_run
-        if not known or value != of_run[field]:
-            trained = repr(of_run[field]) if known else "no such option"
+        value, is_recorded = ours.get(field, "nothing"), field in of_run
+        if not is_recorded or value != of_run[field]:
+            trained = repr(of_run[field]) if is_recorded else "no such option"
             raise ValueError(
                 f"{field}: found {value!r}, expected {trained}, as in {file}: the "
                 "student is trained already; leave the flag out"
             )
 
 
-def _keep_options(options: dict[str, Any], prefix: str, given: Collection[str]) -> None:
+def _drop_options(
+    options: dict[str, Any], prefix: str, fields_set: Collection[str]
+) -> None:
     """Deletes options of a recipe, whose place those of the run take."""
-    for name in [n for n in options if prefix + n not in given]:
+    for name in [n for n in options if prefix + n not in fields_set]:
         del options[name]
 
 
 def _log_differences(
-    of_run: Mapping[str, Any], ours: Mapping[str, Any], given: Collection[str]
+    of_run: Mapping[str, Any], ours: Mapping[str, Any], fields_set: Collection[str]
 ) -> None:
     """Logs the fields of data, task and student in which run and config differ."""
-    for field in sorted({*of_run, *given} - OF_MACHINE):
+    for field in sorted({*of_run, *fields_set} - OF_MACHINE):
         pair = (of_run.get(field, "nothing"), ours.get(field, "nothing"))
         if not field.startswith(tuple(NAMES)) or pair[0] == pair[1]:
             continue
-        if field in given:
+        if field in fields_set:
             LOG.warning("%s: the run had %r, this call gives %r", field, *pair)
         else:
             LOG.info("%s: %r as in the run, not %r", field, *pair)

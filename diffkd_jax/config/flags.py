@@ -15,7 +15,7 @@ from typing import Any, get_args
 from absl import flags
 
 from ..bounds import expected, plain_type
-from .section import Section, nearest_names
+from .section import Section, suggest_fields
 from .sections import FIELDS
 
 # Fields of earlier versions, and the field that replaces each.
@@ -71,24 +71,24 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     ValueError: seed: found 'one', expected an integer at least 0 and at most 2147483647
     teacher.seed: found '3', expected no such field; nearest: seed
     """
-    rest: list[str] = []
+    others: list[str] = []
     options: dict[str, Any] = {}
     faults: list[str] = []
     for argument in arguments:
         match = _FLAG.fullmatch(argument)
         path, value = match.groups() if match else ("", None)
         if not match:
-            rest.append(argument)
+            others.append(argument)
         elif not _OPTION.fullmatch(path):
             faults += flag_faults(path, value)
-            rest.append(as_tuple_of_words(argument))
+            others.append(as_tuple_of_words(argument))
         elif value is None:
             faults.append(f"--config.{path}: found no value, expected {argument}=VALUE")
         else:
             options[re.sub(r"\[['\"](.*)['\"]\]", r".\1", path)] = _literal(value)
     if faults:
         raise ValueError("\n".join(faults))
-    return rest, options
+    return others, options
 
 
 def flag_faults(path: str, value: str | None) -> Iterator[str]:
@@ -108,8 +108,8 @@ def flag_faults(path: str, value: str | None) -> Iterator[str]:
     elif field is None:
         parent = FIELDS.get(path.rpartition(".")[0])
         is_mapping = parent is not None and isinstance(parent.default, Mapping)
-        if not is_mapping and not any(known.startswith(f"{path}.") for known in FIELDS):
-            yield f"{path}: found {shown}, expected {nearest_names(path, FIELDS)}"
+        if not is_mapping and not any(name.startswith(f"{path}.") for name in FIELDS):
+            yield f"{path}: found {shown}, expected {suggest_fields(path, FIELDS)}"
     elif value is not None and (parser := _PARSERS.get(plain_type(field.kind))):
         try:
             parser.parse(value)
@@ -157,28 +157,28 @@ def set_options(config: Any, options: Mapping[str, Any]) -> None:
     """
     with config.unlocked():
         for path, value in options.items():
-            section, name, *rest = path.split(".", 2)
+            section, name, *option = path.split(".", 2)
             if section in ("evaluations", "methods"):  # named by the flag
                 config[section][name] = config[section].get(name, {})
             if name == "options":  # whose types their functions know
-                known = config[section].options
-                if rest[0] in known:
-                    del known[rest[0]]
+                current = config[section].options
+                if option[0] in current:
+                    del current[option[0]]
             config.update_from_flattened_dict({path: value})
 
 
-def unknown_flag(name: str, known: Iterable[str]) -> str:
+def unknown_flag(name: str, flag_names: Iterable[str]) -> str:
     """Returns the message about an unknown flag, with the flags of similar names.
 
     Args:
       name: name of the unknown flag, without dashes.
-      known: names of the existing flags, besides those of fields.
+      flag_names: names of the existing flags, besides those of fields.
 
     >>> unknown_flag("method", ["config"])
     '--method: found an unknown flag, expected --config.method'
     """
     ends = [path for path in FIELDS if path.rpartition(".")[2] == name]
     near = [f"config.{path}" for path in ends if not path.startswith("teacher.")]
-    near = near or difflib.get_close_matches(name, [*known, *FIELDS], 3)
+    near = near or difflib.get_close_matches(name, [*flag_names, *FIELDS], 3)
     shown = " or ".join(f"--{flag}" for flag in near) or "one that --helpfull lists"
     return f"--{name}: found an unknown flag, expected {shown}"

@@ -1,4 +1,4 @@
-"""The table of all fields that ``--helpfull`` ends with."""
+"""The table of all fields, which stands near the end of ``--helpfull``."""
 
 import textwrap
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ INTRODUCTION = """\
 Fields of a config. Each is a flag, such as --config.seed=1, and is set in a recipe as
 config.seed = 1. Fields marked "free" may change between two calls on one workdir.
 Arguments of a model, a task, a data set or a method are flags too, such as
---config.student.options.width=0.5 and --config.methods.kd.tau=2."""
+--config.student.options.width=0.5 and --config.methods.kd.tau=2. They are listed
+below the fields."""
 
 
 def describe_fields() -> str:
@@ -29,9 +30,9 @@ def _describe(field: FieldOf) -> str:
     facts = [f"default: {_shown(field)}", expected(field.kind)]
     if field.has(Free):
         facts.append("free")
-    first, *rest = textwrap.wrap(f"--config.{field.path}: {field.meaning}", WIDTH - 4)
-    rest += textwrap.wrap(f"({'; '.join(filter(None, facts))})", WIDTH - 4)
-    return "\n    ".join([f"  {first}", *rest])
+    lines = textwrap.wrap(f"--config.{field.path}: {field.meaning}", WIDTH - 4)
+    lines += textwrap.wrap(f"({'; '.join(filter(None, facts))})", WIDTH - 4)
+    return "  " + "\n    ".join(lines)
 
 
 def _shown(field: FieldOf) -> str:

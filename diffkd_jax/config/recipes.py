@@ -39,13 +39,13 @@ def recipe_file(value: str) -> tuple[pathlib.Path, list[str]]:
     >>> file.name, arguments
     ('quickstart.py', ['smoke'])
     """
-    known, name = recipes(), value
+    packaged, name = recipes(), value
     while True:
         try:
-            file = known.get(name) or pathlib.Path(name).expanduser()
+            file = packaged.get(name) or pathlib.Path(name).expanduser()
             if file.is_file():
-                rest = value[len(name) :]
-                return file, [rest[1:]] if rest else []
+                suffix = value[len(name) :]  # the colon and the argument
+                return file, [suffix[1:]] if suffix else []
         except (
             RuntimeError,
             OSError,
@@ -56,8 +56,8 @@ def recipe_file(value: str) -> tuple[pathlib.Path, list[str]]:
         if not colon:
             break
     path = pathlib.Path(value.partition(":")[0]).expanduser().absolute()
-    what = "no file" if path.exists() and value else "nothing"
+    content = "no file" if path.exists() and value else "nothing"
     raise ValueError(
-        f"--config: found {what} at {str(path)!r}, expected a file or one of "
-        f"{list(known)}"
+        f"--config: found {content} at {str(path)!r}, expected a file or one of "
+        f"{list(packaged)}"
     )

@@ -164,20 +164,22 @@ def _is_path(text: str) -> bool:
     return ":" in text.partition("/")[0] or in_namespace
 
 
-def check_named(paths: Mapping[str, str], given: Collection[str]) -> None:
+def check_named(paths: Mapping[str, str], fields_set: Collection[str]) -> None:
     """Raises an error if only a file names an import path.
 
     Importing runs code, so the caller must name the import path too.
 
     Args:
       paths: import paths in a ``config.json``, by the path of the field.
-      given: paths of the fields that the command line or the caller sets.
+      fields_set: paths of the fields that the command line or the caller sets.
 
     Raises:
       ValueError: A path is not set by hand; the message names the flag to add.
     """
     for field, path in paths.items():
-        if not any(name == field or name.startswith(f"{field}.") for name in given):
+        if not any(
+            name == field or name.startswith(f"{field}.") for name in fields_set
+        ):
             raise ValueError(
                 f"{field}: found the import path {path!r} in a config.json, expected "
                 "the command to name it too, because importing runs code: add "

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from ..bounds import expected
 from ..methods import METHODS
 from ..named import keywords
-from .section import Section, fields_of, nearest_names, type_of
+from .section import Section, fields_of, suggest_fields, type_of
 from .sections import Config
 
 S = TypeVar("S", bound=Section)
@@ -73,8 +73,8 @@ def check_section(
     try:
         section = model.model_validate(values)
     except pydantic.ValidationError as error:
-        found = (_line(model, values, e, at) for e in error.errors(include_url=False))
-        lines = list(dict.fromkeys([*found, *lines]))
+        ours = (_line(model, values, e, at) for e in error.errors(include_url=False))
+        lines = list(dict.fromkeys([*ours, *lines]))
     if lines:
         raise ValueError("\n".join(lines))
     return section
@@ -88,13 +88,13 @@ def as_mapping(config: Any) -> Any:
 
 
 def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> str:
-    """Returns what is wrong, in the words of the field's type."""
+    """Returns our error line for an error of pydantic."""
     if error["type"] == "rules":
         return str(error["ctx"]["lines"])
     names, kind = _field_at(model, error["loc"])
     path = ".".join(map(str, names))
     if error["type"] == "extra_forbidden":
-        near = nearest_names(path, (field.path for field in fields_of(model)))
+        near = suggest_fields(path, (field.path for field in fields_of(model)))
         return f"{at}{path}: found {error['input']!r}, expected {near}"
     value = functools.reduce(lambda section, name: section[name], names, values)
     reason = str(error.get("ctx", {}).get("error", ""))
@@ -124,7 +124,7 @@ def _field_at(
 
 
 def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yields names that are no methods, and options that a method does not take."""
+    """Yields an error line for each unknown method and each option that it lacks."""
     compared, methods = values.get("compare"), values.get("methods")
     names = [("method", values.get("method"))]
     names += [("compare", n) for n in compared] if isinstance(compared, tuple) else []
@@ -136,10 +136,10 @@ def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:
                 "'package.module:name'"
             )
     for name, options in methods.items() if isinstance(methods, Mapping) else ():
-        known = list(keywords(METHODS[name])) if name in METHODS else []
+        accepted = list(keywords(METHODS[name])) if name in METHODS else []
         for option in options if isinstance(options, Mapping) else ():
-            if name in METHODS and option not in known:
+            if name in METHODS and option not in accepted:
                 yield (
                     f"methods.{name}.{option}: found {options[option]!r}, expected any "
-                    f"of {known}"
+                    f"of {accepted}"
                 )

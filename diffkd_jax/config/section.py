@@ -120,24 +120,24 @@ def optional(model: type[Section], *names: str, without: str = "") -> type[Secti
     return pydantic.create_model(f"Own{model.__name__}", __base__=Section, **fields)
 
 
-def nearest_names(path: str, known: Iterable[str]) -> str:
+def suggest_fields(path: str, fields: Iterable[str]) -> str:
     """Returns the part of an error message that names fields like an unknown one.
 
     Args:
       path: path of the unknown field.
-      known: paths of all fields. Fields with the same last name are the nearest, then
+      fields: paths of all fields. Fields with the same last name are the nearest, then
         those with a similar path.
 
-    >>> nearest_names("data.btach_size", ["data.batch_size", "seed"])
+    >>> suggest_fields("data.btach_size", ["data.batch_size", "seed"])
     'no such field; nearest: data.batch_size'
     """
-    known, last = list(known), path.rpartition(".")[2]
-    near = [name for name in known if name.rpartition(".")[2] == last]
-    near = near or difflib.get_close_matches(path, known, 3)
+    fields, last = list(fields), path.rpartition(".")[2]
+    near = [name for name in fields if name.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(path, fields, 3)
     return "no such field" + (f"; nearest: {', '.join(near)}" if near else "")
 
 
-def raise_problems(faults: Iterable[str]) -> None:
+def raise_for_faults(faults: Iterable[str]) -> None:
     """Raises an error if there are error lines.
 
     Args:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_serializer, model_validator
 from ..bounds import Words
 from .data import DataConfig, data_faults
 from .machine import MOST_DEVICES, Distributed, Mesh
-from .section import Epochs, Free, Section, Texts, fields_of, optional, raise_problems
+from .section import Epochs, Free, Section, Texts, fields_of, optional, raise_for_faults
 from .training import Mix, Optimizer, Schedule, Train, recipe_faults
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -69,7 +69,7 @@ class Student(Section):
     @model_validator(mode="after")
     def _together(self) -> Self:
         unused = {n: getattr(self, n) for n in ("init_into", "init_leave_out")}
-        raise_problems(
+        raise_for_faults(
             f"student.{name}: found {value!r} without student.init, expected a file "
             "of weights there"
             for name, value in unused.items()
@@ -191,7 +191,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        raise_problems(_faults(self))
+        raise_for_faults(_faults(self))
         return self
 
     def teacher_recipe(self) -> dict[str, Any]:

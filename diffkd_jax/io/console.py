@@ -1,12 +1,11 @@
 """Lines for people on stdout and stderr. Output never ends a run.
 
 A stream can be absent or closed, go away (a pipe or a terminal), be full, or lack
-letters. All results are in files, so a line that a stream refuses is dropped.
+letters. The results of a run are in files, so a line that a stream refuses is dropped.
 """
 
 import contextlib
 import functools
-import io
 import os
 import sys
 import threading
@@ -18,68 +17,6 @@ NAME_COLUMNS = 24  # largest length of a name, so that progress stays visible
 # notebooks have their own types.
 REFUSALS = (Exception,)
 _drawn: list[Any] = []  # the progress line on the screen, at most one
-
-
-class Stream(io.TextIOWrapper):
-    """A text stream on a file descriptor, which drops what the descriptor refuses.
-
-    Letters that the encoding lacks are written as escapes. Nothing is buffered, so the
-    interpreter has nothing left to write when it ends.
-
-    >>> Stream(1, "ascii").errors
-    'backslashreplace'
-    """
-
-    def __init__(self, descriptor: int, encoding: str):
-        raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115
-        super().__init__(
-            raw,
-            encoding=encoding,
-            errors="backslashreplace",
-            write_through=True,
-        )
-
-    def write(self, text: str) -> int:
-        """Writes a text, or drops it if the descriptor refuses it.
-
-        Args:
-          text: the text.
-
-        Returns:
-          The length of the text in either case.
-        """
-        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
-            super().write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flushes without raising; as nothing is buffered, nothing is written."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
-            super().flush()
-
-
-def guard_streams() -> None:
-    """Replaces stdout and stderr of a command by streams that never raise.
-
-    It changes the process, so a command calls it before anything else. Descriptors 0 to
-    2 that are closed are opened on the null device. Otherwise the next file that is
-    opened would get one of these numbers, and with it the messages of libraries.
-    """
-    from absl import logging
-
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name)
-        if not isinstance(stream, Stream):
-            encoding = getattr(stream, "encoding", None) or "utf-8"
-            setattr(sys, name, Stream(descriptor, encoding))
-    handler = logging.get_absl_handler()
-    handler.python_handler.setStream(sys.stderr)  # it still holds the former stream
-    handler.addFilter(_clear_for_log)
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -216,10 +153,3 @@ def _bar() -> Any:
 def _has_widgets() -> bool:
     """Returns whether progress is shown by widgets of a notebook."""
     return any(base.__name__ == "tqdm_notebook" for base in _bar().__mro__)
-
-
-def _clear_for_log(record: Any) -> bool:
-    """Erases the progress line before a line of the log is written."""
-    del record
-    clear()
-    return True

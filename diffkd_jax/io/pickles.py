@@ -7,13 +7,11 @@ refused. Each operation costs bounded time and memory, and nothing recurses into
 result.
 """
 
-import codecs
 import pickletools
-import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from typing import IO, Any, NamedTuple
 
-MAX_OPERATIONS = 2_000_000  # a checkpoint with its optimizer has some 100,000
+from .pickle_operations import read_operations
 
 
 class Name(NamedTuple):
@@ -77,7 +75,6 @@ class Vocabulary(NamedTuple):
     advice: str
 
 
-_OPCODES = {o.code.encode("latin-1"): o for o in pickletools.opcodes}
 _MEMO_GET = {"GET", "BINGET", "LONG_BINGET"}
 _MEMO_PUT = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
@@ -85,12 +82,10 @@ _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _CONTAINERS: dict[str, Any] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
 _CONTAINERS |= {"EMPTY_TUPLE": tuple, "EMPTY_SET": Inert}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-# All that have their value behind them in the file.
+# Operations whose value lies behind them in the file.
 _LITERALS = {o.name for o in pickletools.opcodes if o.arg and not o.stack_before}
 _LITERALS -= {*_MEMO_GET, *_MEMO_PUT, "GLOBAL", "INST", "PERSID", "PROTO", "FRAME"}
 _LITERALS -= {"EXT1", "EXT2", "EXT4"}
-# A text as Python 2 wrote it: with these escapes alone.
-_ESCAPED = re.compile(rb"(?:[^\\]|\\(?:[\\'\"nrt]|x[0-9a-f]{2}))*+", re.DOTALL)
 
 
 def read_pickle(file: IO[bytes], vocabulary: Vocabulary) -> Any:
@@ -121,51 +116,11 @@ def read_pickle(file: IO[bytes], vocabulary: Vocabulary) -> Any:
     {'a': [1, 2]}
     """
     machine = _Machine(vocabulary)
-    for opcode, argument in _operations(file, vocabulary.expected):
+    for opcode, argument in read_operations(file, vocabulary.expected):
         if opcode == "STOP":
             return machine.stack.pop()
         machine.do(opcode, argument)
     raise ValueError("found a pickle without an end, expected STOP")
-
-
-def _operations(file: IO[bytes], expected: str) -> Iterator[tuple[str, Any]]:
-    """Yields the name and the argument of each operation."""
-    try:
-        for _ in range(MAX_OPERATIONS):
-            opcode = _OPCODES.get(file.read(1))
-            if opcode is None:
-                raise ValueError("an unknown operation, or no end")
-            yield opcode.name, _read_argument(opcode, file)
-        raise ValueError(f"more than {MAX_OPERATIONS:,} operations")
-    except ValueError as error:
-        raise ValueError(
-            f"found a pickle that is not read ({str(error)[:200]}), expected {expected}"
-        ) from None
-
-
-def _read_argument(opcode: Any, file: IO[bytes]) -> Any:
-    """Reads the argument that lies behind an operation in the file."""
-    if opcode.name in ("GLOBAL", "INST"):
-        return _read_line(file), _read_line(file)
-    if opcode.name == "STRING":
-        return _unquote(file.readline().strip())
-    return opcode.arg and opcode.arg.reader(file)
-
-
-def _read_line(file: IO[bytes]) -> str:
-    """Reads a line of ASCII text without its end."""
-    return file.readline().strip().decode("ascii")
-
-
-def _unquote(line: bytes) -> str:
-    """Returns the text in a quoted line, each byte as the letter of its number."""
-    quote = line[:1]
-    if len(line) > 1 and quote in (b"'", b'"') and line.endswith(quote):
-        line = line[1:-1]
-    # Python would warn about an escape that it does not know.
-    if b"\\" in line and _ESCAPED.fullmatch(line):
-        return codecs.escape_decode(line)[0].decode("latin-1")
-    return line.decode("ascii")
 
 
 class _Machine:
@@ -178,7 +133,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def do(self, opcode: str, argument: Any) -> None:
-        """Does one operation."""
+        """Applies one operation to the stack."""
         stack = self.stack
         if opcode in _STRINGS:
             stack.append(self.vocabulary.string(argument))
@@ -220,7 +175,7 @@ class _Machine:
         return items
 
     def collect(self, opcode: str) -> bool:
-        """Does an operation of a container; returns whether it is one."""
+        """Applies an operation on a container; returns False for any other one."""
         stack = self.stack
         if opcode in ("SETITEM", "APPEND"):
             items = [stack.pop() for _ in range(2 if opcode == "SETITEM" else 1)]
@@ -246,7 +201,10 @@ class _Machine:
         return True
 
     def make(self, opcode: str, argument: Any) -> bool:
-        """Does an operation that would import or call; returns whether it is one."""
+        """Applies an operation that would import or call.
+
+        Returns False for any other operation.
+        """
         stack = self.stack
         if opcode == "GLOBAL":
             stack.append(self.name(*argument))

@@ -4,7 +4,7 @@ import re
 
 LFS = "a pointer of Git LFS in place of the file, which was not fetched (git lfs pull)"
 ANNEX = "a pointer of git-annex in place of the file (git annex get)"
-# How the bytes of a file begin, and what such a file is.
+# Patterns of the first bytes of files, and the formats that they stand for.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs\.github\.com/spec/", LFS),
     (rb"/annex/objects/|(?:\.\./)*\.git/annex/", ANNEX),

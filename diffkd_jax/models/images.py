@@ -90,7 +90,7 @@ def check_images(images: Images, meta: Meta) -> Images:
 
 
 def check_size(images: Images, meta: Meta, outputs: PyTree) -> None:
-    """Raises an error if images have another size than a classifier was trained for.
+    """Raises an error if images have another size than a classifier was evaluated on.
 
     Networks that return maps or boxes take any size.
 
@@ -113,9 +113,9 @@ def check_size(images: Images, meta: Meta, outputs: PyTree) -> None:
     if size != expected and (outputs is None or getattr(logits, "ndim", 0) == 2):
         raise ValueError(
             f"images: found {size[0]}x{size[1]} pixels, expected "
-            f"{expected[0]}x{expected[1]}, for which the model was trained; resize "
-            "them, or take model.infer(model.variables, {'image': images}), which "
-            "checks nothing"
+            f"{expected[0]}x{expected[1]}, on which the model was evaluated; "
+            "resize them, or take model.infer(model.variables, {'image': images}), "
+            "which checks nothing"
         )
 
 

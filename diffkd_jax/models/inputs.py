@@ -87,10 +87,11 @@ def check_input(
     run: Meta,
     is_classifier: Callable[[], bool],
 ) -> None:
-    """Raises an error if a model was trained on other images than those of a run.
+    """Raises an error if a model is for other images than those of a run.
 
-    For networks that return maps or boxes, another size is only logged as a warning:
-    they are trained on crops and used on whole images.
+    Sizes are those of evaluation, because a run may train on a smaller size
+    (``data.eval_size``). For networks that return maps or boxes, another size is only
+    logged as a warning: they are trained on crops and used on whole images.
 
     Args:
       source: origin of the model, for messages.
@@ -109,7 +110,7 @@ def check_input(
     if difference := input_difference(model, run):
         raise ValueError(f"{source}: {difference}")
     sizes = [list(meta["input_shape"][:2]) for meta in (model, run)]
-    # Only a description with a mean is sure to state the size of training.
+    # Without a mean, the size is only a note.
     if not model.get("mean") or sizes[0] == sizes[1]:
         return
     (height, width), data_size = sizes[0], "x".join(map(str, sizes[1]))

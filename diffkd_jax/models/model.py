@@ -37,8 +37,9 @@ class Model(NamedTuple):
         ``outputs`` are named arrays, ``key`` is the random key for dropout and the
         like.
       meta: JSON values: ``model``, ``options``, ``num_classes``, ``input_shape``
-        (``[h, w, c]``) and, if known, ``class_names``, ``mean``, ``std`` (one number
-        for each channel, on the scale 0 to 1) and ``channel_order``.
+        (``[h, w, c]`` of an image in evaluation, which may have another size than in
+        training) and, if known, ``class_names``, ``mean``, ``std`` (one number for each
+        channel, on the scale 0 to 1) and ``channel_order``.
       freeze: ``(params, state, batch) -> (params, state)``. Returns variables with
         which inference computes the same in fewer operations. By default it returns
         those that it is given.
@@ -79,7 +80,7 @@ class Model(NamedTuple):
 
         Raises:
           ValueError: the model is not trained; the images are integers, or have other
-            axes or channels than the model's; or a classifier was trained for another
+            axes or channels than the model's; or a classifier was evaluated on another
             size.
         """
         image = check_images(image, self.meta)

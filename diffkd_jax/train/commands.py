@@ -14,7 +14,7 @@ from ..io.best_effort import attempt, noting
 from ..models.model import Model
 from ..weights.checks import check_finite
 from ..weights.files import export_model
-from ..weights.output_files import EMA_FILE, MODEL_FILE
+from ..weights.output_files import EMA_FILE, MODEL_FILE, file_digest
 from .build import build
 from .check import check_teacher
 from .cluster import processes, sharding
@@ -47,6 +47,7 @@ from .workdir.identity import record_divergence, record_teacher
 from .workdir.lock import locked
 
 LOG = logging.getLogger(__name__)
+EXPORTS = "sha256"  # key of the summary: digests of the exported files, by name
 
 
 def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
@@ -73,12 +74,30 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
     if processes.broadcast_first((workdir / SUMMARY).exists()):
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
+            digests = finished.pop(EXPORTS, None)
+            if processes.is_primary():
+                _warn_of_replaced(workdir, digests)
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
             return {"headline": run.task.headline, **finished}
     with disk_faults_named(workdir), locked(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
         with moving_named(workdir):
             return _train(run, first_values, workdir, asked)
+
+
+def _warn_of_replaced(workdir: pathlib.Path, digests: Any) -> None:
+    """Logs a warning for each export that is not the file which the run wrote.
+
+    ``digests`` come from the summary; those of earlier versions have none.
+    """
+    for name in (MODEL_FILE, EMA_FILE):
+        digest = digests.get(name) if isinstance(digests, Mapping) else None
+        if digest and file_digest(workdir / name) != digest:
+            LOG.warning(
+                "%s: found a file that this run did not write; the scores in the "
+                "report are not its scores",
+                workdir / name,
+            )
 
 
 def _train(
@@ -126,9 +145,10 @@ def _train(
         **{f"teacher_{k}": v for k, v in teacher_scores.items()},
         "images_per_second": fitted.images_per_second,
     }
-    export(run, fitted, workdir)
+    names = export(run, fitted, workdir)
     if processes.is_primary():  # before the report, which may fail
-        write_json(workdir / SUMMARY, result)
+        digests = {name: file_digest(workdir / name) for name in names}
+        write_json(workdir / SUMMARY, {**result, EXPORTS: digests})
     stop_here(asked)
     with noting():
         trajectories = _for_figures("denoising", trace_denoising, run, fitted.state)
@@ -223,13 +243,16 @@ def _score_teacher(
     return values
 
 
-def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
+def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> list[str]:
     """Writes the student and, if there is one, its moving average to the workdir.
 
     Args:
       run: the run.
       fitted: the result of its training.
       workdir: directory of the run.
+
+    Returns:
+      The names of the files.
 
     Raises:
       ValueError: numbers are not finite.
@@ -243,6 +266,7 @@ def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> None:
     if processes.is_primary():
         for name, trained in exports.items():
             export_model(workdir / name, run.student._replace(variables=trained))
+    return list(exports)
 
 
 def _for_figures(

@@ -25,7 +25,7 @@ def use_student(
     workdir: pathlib.Path,
     asked: Asked = never,
     *,
-    given: Collection[str] | None = None,
+    fields_set: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing.
 
@@ -36,7 +36,7 @@ def use_student(
       config: a config as recipes make it.
       workdir: directory of a finished run.
       asked: whether to stop.
-      given: see :func:`diffkd_jax.config.finished_run.as_trained`.
+      fields_set: see :func:`diffkd_jax.config.finished_run.as_trained`.
 
     Returns:
       The scores; {} after predictions.
@@ -47,7 +47,9 @@ def use_student(
       Stopped: a stop was requested.
     """
     model_file(workdir)  # raises before data are opened
-    run_config = _without_training_split(resolve(as_trained(config, workdir, given)))
+    run_config = _without_training_split(
+        resolve(as_trained(config, workdir, fields_set))
+    )
     scoring = build_scoring(run_config)
     data, task = scoring.data, scoring.task
     model = load_model(workdir, run_config.student.model)

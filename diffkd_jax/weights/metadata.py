@@ -27,7 +27,8 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
       metadata: the texts in the header, by name.
 
     Returns:
-      ``model``, ``options``, ``num_classes`` and ``input_shape`` (``[h, w, c]``);
+      ``model``, ``options``, ``num_classes`` and ``input_shape`` (``[h, w, c]`` of an
+      image in evaluation, which may have another size than in training);
       ``class_names``, ``mean`` and ``std``, lists that are empty if they are not known;
       and ``channel_order``, "" if it is not known. Each value is checked.
 

@@ -1,6 +1,7 @@
 """Writing of files, which appear when complete and do not replace files of the user."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -116,6 +117,22 @@ def check_output(path: Path, source: Path, *, force: bool = False) -> None:
             f"--to: found {path}, expected a file that is not there yet; choose "
             "another name, or replace it with --force"
         )
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 digest of a file, in hexadecimal.
+
+    Args:
+      path: the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "empty").write_bytes(b"")
+    ...     file_digest(Path(folder, "empty"))[:8]
+    'e3b0c442'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_arrays(

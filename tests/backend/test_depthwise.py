@@ -38,11 +38,11 @@ def test_result_and_gradients_are_those_of_xla(side, stride, dilation):
     draws = np.random.default_rng(0)
     for padding, size in itertools.product(PADDINGS, [(12, 9), (9, 14)]):
         shapes = (2, *size, 4), (side, side, 1, 4)
-        given = [draws.standard_normal(shape) for shape in shapes]
+        arguments = [draws.standard_normal(shape) for shape in shapes]
         run = jax.jit(with_gradients, static_argnums=(0, 3, 4, 5))
         with jax.enable_x64(True):
             ours, theirs = (
-                run(convolve, *given, padding, stride, dilation)
+                run(convolve, *arguments, padding, stride, dilation)
                 for convolve in (depthwise, jax.lax.conv_general_dilated)
             )
         for a, b in zip(ours, theirs, strict=True):

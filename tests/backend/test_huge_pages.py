@@ -1,4 +1,4 @@
-"""Starting again with huge pages: when, and that the command stays the same."""
+"""Commands start again with huge pages at the right time, and stay the same."""
 
 import os
 import pathlib
@@ -56,8 +56,8 @@ def test_the_command_is_started_again_once(tmp_path):
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True
     )
-    found, _ = process.communicate(timeout=60)
-    assert found.splitlines() == [
+    output, _ = process.communicate(timeout=60)
+    assert output.splitlines() == [
         "started",
         "started",
         f"{process.pid} glibc.malloc.hugetlb=1 ['--a=b c', '']",

@@ -38,11 +38,11 @@ def test_values_and_gradients_are_those_of_a_convolution(
             y = function(x, kernel, strides, padding, **options)
             return jax.numpy.sin(y).sum(), y
 
-        found, wanted = (
+        result, wanted = (
             jax.value_and_grad(loss, (1, 2), has_aux=True)(f, x, kernel)
             for f in (convolve, jax.lax.conv_general_dilated)
         )
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -64,24 +64,24 @@ def test_what_is_unusual_is_left_to_xla(shape, options):
     kernel = draw((3, 3, 4 // groups, 6)).astype(jax.numpy.bfloat16)
     assert not is_small(x.shape, kernel.shape, options)
     padding = [(1, 1), (1, 1)]
-    found, wanted = (
+    result, wanted = (
         f(x, kernel, (1, 1), padding, **options)
         for f in (convolve, jax.lax.conv_general_dilated)
     )
-    assert found.dtype == wanted.dtype
-    np.testing.assert_array_equal(found, wanted)
+    assert result.dtype == wanted.dtype
+    np.testing.assert_array_equal(result, wanted)
 
 
 def test_one_axis_is_left_to_xla():
     x, kernel = np.ones((3, 2, 4), np.float32), np.ones((3, 4, 6), np.float32)
     numbers = {"dimension_numbers": ("NHC", "HIO", "NHC")}
-    found = convolve(x, kernel, (1,), [(1, 1)], **numbers)
-    assert found.tolist() == [[[8.0] * 6] * 2] * 3
+    result = convolve(x, kernel, (1,), [(1, 1)], **numbers)
+    assert result.tolist() == [[[8.0] * 6] * 2] * 3
 
 
 def test_a_block_on_small_maps_takes_them():
     x = jax.ShapeDtypeStruct((4, 2, 2, 8), "float32")
     rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
     program = jax.make_jaxpr(DiffKD(num_steps=1).init)(rngs, x, x).jaxpr
-    found = find_equations(program, "conv_general_dilated")
-    assert {e.invars[1].aval.shape[:2] for e in found} == {(1, 1)}
+    equations = find_equations(program, "conv_general_dilated")
+    assert {e.invars[1].aval.shape[:2] for e in equations} == {(1, 1)}

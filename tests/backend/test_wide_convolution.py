@@ -28,17 +28,17 @@ def test_gradients_are_those_of_the_convolution(options):
         )
         weight = draw(plain(x, kernel).shape)
         loss = lambda function, *a: (weight * function(*a) ** 2).sum()
-        found, wanted = (
+        result, wanted = (
             jax.value_and_grad(functools.partial(loss, f), (0, 1))(x, kernel)
             for f in (functools.partial(apply_in_parts, plain), plain)
         )
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_single_device_takes_parts(dtype, monkeypatch):
-    """As a network calls it; half precision is rounded once, as by XLA."""
+    """A network calls it in this way. Half precision is rounded once, as by XLA."""
     layer = make_conv(4, 3, stride=2, dtype=dtype, name="conv")
     x = jax.random.normal(jax.random.key(0), (64, 16, 16, 3))
     variables = jax.jit(layer.init)(jax.random.key(1), x)
@@ -54,7 +54,7 @@ def test_a_single_device_takes_parts(dtype, monkeypatch):
 
 
 def test_a_narrow_map_is_one_product_first():
-    """However large the batch, of which parts could be made."""
+    """Even if the batch is large enough for parts."""
     x, kernel = np.ones((32, 16, 2, 4), np.float32), np.ones((3, 3, 4, 8), np.float32)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     assert wide_convolution.is_wide(x.shape, 1)

@@ -1,4 +1,4 @@
-"""Config files of users: what is a path, what an argument, and whose error it is."""
+"""Config files of users: path and argument of the flag, and errors in the file."""
 
 import pathlib
 import re

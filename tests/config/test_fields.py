@@ -1,4 +1,4 @@
-"""Every field of a config, changed to what cannot be meant, is refused by its name."""
+"""Every field of a config is refused by its name if its value makes no sense."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ SENSELESS = {
 }
 LOAD_EMBEDDED = functools.cache(registry.load_embedded)
 ZERO = "zero is off, all, or the default"
-# What stays accepted, and why.
+# Values that stay accepted, and the reasons.
 ACCEPTED = {
     "seed": "zero is a seed",
     "num_devices": ZERO,
@@ -98,7 +98,7 @@ ACCEPTED = {
 
 
 def small(recipe):
-    """A recipe as it is, but for tiny networks on a few embedded pictures."""
+    """A recipe as it is, but for tiny networks on a few embedded images."""
     config = load_config(recipe)
     with config.unlocked():
         tiny = tiny_config()
@@ -134,7 +134,7 @@ def outcome(config, field, value):
 
 @pytest.fixture(autouse=True)
 def read_once(monkeypatch):
-    """The embedded pictures, hundreds of times."""
+    """The embedded images, hundreds of times."""
     monkeypatch.setitem(registry.DATASETS, "fashion_mnist_embedded", LOAD_EMBEDDED)
 
 
@@ -155,11 +155,11 @@ def test_no_senseless_value_ends_in_a_traceback(recipe):
         ):
             continue  # fmt: skip  # below
         for other in SENSELESS.get(type(value), ()):
-            found = outcome(config, field, other)
-            if found == "accepted":
+            result = outcome(config, field, other)
+            if result == "accepted":
                 accepted.setdefault(field, []).append(other)
-            elif found != "refused":
-                wrong[field, str(other)] = found
+            elif result != "refused":
+                wrong[field, str(other)] = result
     assert wrong == {}
     assert set(accepted) <= set(ACCEPTED), accepted
     for values in accepted.values():
@@ -175,9 +175,9 @@ def test_options_of_a_method_are_refused_by_their_names(method):
         for other in SENSELESS.get(type(value), (0, -1)):
             if other in (0, 0.0) and name in ("alpha", "beta", "gamma", *WEIGHTS):
                 continue  # without that term
-            found = outcome(config, f"methods.{method}.{name}", other)
-            if found != "refused":
-                wrong[name, str(other)] = found
+            result = outcome(config, f"methods.{method}.{name}", other)
+            if result != "refused":
+                wrong[name, str(other)] = result
     assert wrong == {}
 
 
@@ -191,10 +191,10 @@ WEIGHTS = ("weight", "task_weight", "logits_weight")
 def test_the_teacher_s_own_recipe_has_the_same_ranges(field):
     config = small("quickstart")
     for other in (-1.0, math.nan, "nonsense"):
-        found = outcome(config, f"teacher.{field}", other)
-        assert found in ("refused", "accepted"), (other, found)
+        result = outcome(config, f"teacher.{field}", other)
+        assert result in ("refused", "accepted"), (other, result)
         if field.split(".")[0] not in ("data",) and other is math.nan:
-            assert found == "refused"
+            assert result == "refused"
 
 
 TOGETHER = [

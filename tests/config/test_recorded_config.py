@@ -27,8 +27,8 @@ OWN = "tests.helpers.own_model:make"
 
 def test_a_record_gives_the_config_of_its_run(recorded):
     config, file = recorded
-    found = read_config(str(file), named=[OWN])
-    assert found.to_dict() == config.to_dict()
+    record = read_config(str(file), named=[OWN])
+    assert record.to_dict() == config.to_dict()
 
 
 def test_import_paths_of_a_record_are_named_again(recorded, monkeypatch, capsys):
@@ -52,7 +52,7 @@ def test_import_paths_of_a_record_are_named_again(recorded, monkeypatch, capsys)
 
 
 def test_every_import_path_of_a_record_counts(recorded, tmp_path, payload):
-    """Of methods, their distances, evaluations and optimizers too."""
+    """Also import paths of methods, distances, evaluations and optimizers."""
     name, proof = payload
     _, file = recorded
     for path in (

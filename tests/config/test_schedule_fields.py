@@ -1,4 +1,4 @@
-"""Schedules on few steps, and fields that cannot be meant."""
+"""Schedules on few steps, and fields whose values make no sense."""
 
 import math
 
@@ -11,22 +11,22 @@ from tests.helpers.configs import load_config
 
 
 def schedule(boundaries=(), steps_per_epoch=10, **fields):
-    made = load_config("quickstart")
-    made.update_from_flattened_dict({f"schedule.{k}": v for k, v in fields.items()})
-    with made.unlocked(), made.ignore_type():
-        made.schedule.boundaries = boundaries
-    made = resolve(made)
-    peak = made.optimizer.learning_rate
-    return make_schedule(made.schedule, peak, steps_per_epoch, 100)
+    config = load_config("quickstart")
+    config.update_from_flattened_dict({f"schedule.{k}": v for k, v in fields.items()})
+    with config.unlocked(), config.ignore_type():
+        config.schedule.boundaries = boundaries
+    config = resolve(config)
+    peak = config.optimizer.learning_rate
+    return make_schedule(config.schedule, peak, steps_per_epoch, 100)
 
 
 def test_boundaries_that_round_to_one_step_all_count():
     rate = schedule((0.4, 1.2, 1.4), steps_per_epoch=1, name="step", factor=0.1)
-    found = [float(rate(step)) for step in (0, 1, 2)]
-    np.testing.assert_allclose(found, [0.01, 1e-4, 1e-4], rtol=1e-5)
+    rates = [float(rate(step)) for step in (0, 1, 2)]
+    np.testing.assert_allclose(rates, [0.01, 1e-4, 1e-4], rtol=1e-5)
     rate = schedule((1.2, 1.4, 3), steps_per_epoch=1, name="step", factor=0.1)
-    found = [float(rate(step)) for step in (0, 1, 2, 3)]
-    np.testing.assert_allclose(found, [0.1, 1e-3, 1e-3, 1e-4], rtol=1e-5)
+    rates = [float(rate(step)) for step in (0, 1, 2, 3)]
+    np.testing.assert_allclose(rates, [0.1, 1e-3, 1e-3, 1e-4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1, "30", None, True])

@@ -25,24 +25,24 @@ WITHOUT_WORDS = {"evaluations", "methods", "method_options", "weights"} | {
 
 def rows(config, at=""):
     """Path to the type and the default of each field."""
-    found = {}
+    fields = {}
     for name, value in config.items():
         path = f"{at}{name}"
         if isinstance(value, ConfigDict) and len(value):
-            found |= rows(value, f"{path}.")
+            fields |= rows(value, f"{path}.")
         elif isinstance(value, ConfigDict):
-            found[path] = ["dict", {}]
+            fields[path] = ["dict", {}]
         else:
-            found[path] = [config.get_type(name).__name__, value]
-    return found
+            fields[path] = [config.get_type(name).__name__, value]
+    return fields
 
 
 def test_defaults_and_types_of_flags_are_those_of_0_3():
-    """As the table of defaults had them before fields were typed."""
+    """The file holds the table of defaults from before fields were typed."""
     config = base()
     del config.methods
-    found = json.loads(json.dumps(rows(config)))
-    assert found == json.loads((GOLDEN / "base_config.json").read_text())
+    current = json.loads(json.dumps(rows(config)))
+    assert current == json.loads((GOLDEN / "base_config.json").read_text())
 
 
 @pytest.mark.parametrize("path", FIELDS)
@@ -62,10 +62,10 @@ def test_choices_are_those_of_what_reads_them():
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_resolve_to_what_they_set(name):
     config = load_config(name)
-    found = resolve(config)
-    assert found.model_dump() == config.to_dict()
-    assert resolve(found) is found
-    assert resolve(FrozenConfigDict(config)) == found
+    resolved = resolve(config)
+    assert resolved.model_dump() == config.to_dict()
+    assert resolve(resolved) is resolved
+    assert resolve(FrozenConfigDict(config)) == resolved
 
 
 def errors(**fields):
@@ -165,8 +165,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("fields", "line"), WRONG)
 def test_a_wrong_value_is_a_line(fields, line):
-    (found,) = errors(**fields)
-    assert found.startswith(line)
+    (error_line,) = errors(**fields)
+    assert error_line.startswith(line)
 
 
 def test_what_is_no_config_is_refused():
@@ -182,18 +182,18 @@ def test_lists_are_taken_as_tuples():
     config = ConfigDict(load_config("quickstart").to_dict())
     with config.ignore_type():
         config.data.mean, config.compare = [0.5], ["kd", "none"]
-    found = resolve(config)
-    assert (found.data.mean, found.compare) == ((0.5,), ("kd", "none"))
+    resolved = resolve(config)
+    assert (resolved.data.mean, resolved.compare) == ((0.5,), ("kd", "none"))
 
 
 def test_the_teacher_s_recipe_is_the_student_s_with_its_own_fields():
     config = load_config("quickstart")
     config.teacher.optimizer.learning_rate, config.teacher.data.scale = 0.3, (1.0, 1.0)
     typed = resolve(config)
-    own = typed.teacher_recipe()
-    assert own["optimizer"] == typed.optimizer.replace(learning_rate=0.3)
-    assert own["data"] == typed.data.replace(scale=(1.0, 1.0))
-    assert own["train"] == typed.train
+    recipe = typed.teacher_recipe()
+    assert recipe["optimizer"] == typed.optimizer.replace(learning_rate=0.3)
+    assert recipe["data"] == typed.data.replace(scale=(1.0, 1.0))
+    assert recipe["train"] == typed.train
 
 
 def test_sections_are_frozen():

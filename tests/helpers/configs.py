@@ -4,6 +4,10 @@ import importlib.util
 import pathlib
 import sys
 
+from absl import flags
+
+from diffkd_jax import main
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -16,14 +20,14 @@ def load_config(name, argument=""):
 
 
 def tiny_command(workdir, fields, config="tests/helpers/tiny.py"):
-    """What starts a process that trains the tiny run with other fields."""
+    """The command that trains the tiny run with other fields."""
     command = [sys.executable, "-m", "diffkd_jax.main", f"--workdir={workdir}"]
     command += [f"--config={ROOT / config}"]
     return command + [f"--config.{name}={value}" for name, value in fields.items()]
 
 
 def tiny_config(**fields):
-    """64 pictures, 8 steps, an evaluation and a checkpoint every 4, two tiny nets."""
+    """64 images, 8 steps, an evaluation and a checkpoint every 4, two tiny networks."""
     config = load_config("quickstart", "smoke")
     with config.unlocked():
         config.name = "tiny"
@@ -41,9 +45,21 @@ RESNET = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 
 
 
 def resnet_config(**fields):
-    """With the teacher of the fixture ``resnet``."""
+    """The tiny run with the teacher of the fixture ``resnet``."""
     config = tiny_config()
     with config.unlocked():
         config.teacher.options = {}
         config.update_from_flattened_dict(RESNET | fields)
     return config
+
+
+def set_flags(monkeypatch, config):
+    """Gives ``main.main`` the flags of a command with this config."""
+    values = flags.FlagValues()
+    main.define_flags(values)
+    values.config = config
+    flags.DEFINE_integer("verbosity", -1, "", flag_values=values)
+    values(["main", "--compilation_cache="])
+    monkeypatch.setattr(main, "FLAGS", values)
+    monkeypatch.setattr(main, "_silence_orbax", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)

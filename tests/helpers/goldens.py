@@ -1,4 +1,4 @@
-"""Where golden files are, and how far values are from them."""
+"""The folder of the golden files, and the distance of values from them."""
 
 import pathlib
 

@@ -3,15 +3,15 @@
 
 def find_equations(jaxpr, name):
     """All equations of one primitive in a jaxpr, at any depth."""
-    found = []
+    equations = []
     for equation in jaxpr.eqns:
         if equation.primitive.name == name:
-            found.append(equation)
+            equations.append(equation)
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                found += find_equations(inner, name)
-    return found
+                equations += find_equations(inner, name)
+    return equations
 
 
 def find_scans(jaxpr):

@@ -20,7 +20,7 @@ CLASSES = ("dark", "bright", "striped")
 
 
 def load(path, *, size=48, side=8):
-    """Made-up pictures of three kinds, with their mean brightness."""
+    """Made-up images of three kinds, with their mean brightness."""
     del path
 
     def make(seed, count):
@@ -65,7 +65,7 @@ def hanging(path, *, row=40):
 
 
 def one_bad_step(*, at=5):
-    """No distillation; one step has a loss that is no number."""
+    """No distillation; one step has a loss that is not a number."""
     return Method({}, {"task": lambda step: jnp.where(step == at - 1, jnp.nan, 1.0)})
 
 
@@ -85,12 +85,12 @@ def attention(*, outputs=("features",), beta=10.0):
 
 
 def depth(meta, *, cap=1.0):
-    """Regression of one number a picture; less is better."""
+    """Regression of one number for each image; less is better."""
     assert meta["channels"] == 3
 
     def error(outputs, batch):
-        found = jnp.minimum(outputs["depth"], cap)
-        return found - batch["target"]["depth"][:, 0, 0]
+        predicted = jnp.minimum(outputs["depth"], cap)
+        return predicted - batch["target"]["depth"][:, 0, 0]
 
     def loss(outputs, batch):
         return {"task": jnp.square(error(outputs, batch)).mean()}
@@ -103,9 +103,9 @@ def depth(meta, *, cap=1.0):
         sums = {"count": batch["mask"].sum(), "square": (batch["mask"] * square).sum()}
         return Evidence(sums, {"depth": outputs["depth"]})
 
-    def score(seen):
-        assert seen.rows["depth"].shape[0] == seen.sums["count"]
-        return {"rmse": float(seen.sums["square"] / seen.sums["count"]) ** 0.5}
+    def score(total):
+        assert total.rows["depth"].shape[0] == total.sums["count"]
+        return {"rmse": float(total.sums["square"] / total.sums["count"]) ** 0.5}
 
     return Task(loss, predict, evidence, score, "rmse", higher_is_better=False)
 
@@ -212,14 +212,14 @@ def named_in_three_scripts(path):
 
 
 def classification_that_draws(meta, **options):
-    """Classification whose ``draw`` has a slip."""
+    """Classification with an error in its ``draw``."""
     from diffkd_jax.tasks.classification.task import classification
 
     return classification(meta, **options)._replace(draw=lambda *given: [1 / 0])
 
 
 def broken_on_the_first(path):
-    """A data set with a slip that process 0 alone runs into, after some batches."""
+    """A data set with an error that only process 0 meets, after some batches."""
     splits = dict(load(path, size=64, side=28).splits)
     fetch = splits["train"].fetch
     calls = itertools.count()

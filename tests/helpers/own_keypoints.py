@@ -9,10 +9,10 @@ from diffkd_jax.data.transforms.viewed import follow_views
 from diffkd_jax.tasks import Evidence, Task
 
 
-def follow(target, seen, size):
+def follow(target, examples, size):
     """Moves the points with their images, as shares of height and width."""
-    points = np.zeros((len(seen), 2), np.float32)
-    for row, example in enumerate(seen):
+    points = np.zeros((len(examples), 2), np.float32)
+    for row, example in enumerate(examples):
         if example is not None:
             point = views.move_points(
                 example.view, target["point"][row][None], example.size
@@ -25,7 +25,7 @@ KEYPOINTS = follow_views("keypoints", lambda target: "point" in target, follow)
 
 
 def load(path, *, size=32):
-    """Dark images of 12x16 pixels with one bright spot, and the place of the spot."""
+    """Dark images of 12x16 pixels with one bright spot, and the spot's position."""
     del path
 
     def make(seed, count):
@@ -46,7 +46,7 @@ def load(path, *, size=32):
 
 
 def locate(meta):
-    """Regression of the point's place, in shares of width and height."""
+    """Regression of the point's position, in shares of width and height."""
     assert meta["num_classes"] == 2  # x and y
 
     def error(outputs, batch):
@@ -62,8 +62,8 @@ def locate(meta):
         loss=lambda outputs, batch: {"task": error(outputs, batch).mean()},
         predict=lambda outputs, batch: {"point": outputs["logits"]},
         evidence=evidence,
-        score=lambda seen: {
-            "distance": (seen.sums["square"] / seen.sums["count"]) ** 0.5
+        score=lambda total: {
+            "distance": (total.sums["square"] / total.sums["count"]) ** 0.5
         },
         headline="distance",
         higher_is_better=False,

@@ -8,7 +8,7 @@ from tests.helpers.configs import RESNET, tiny_config
 
 
 def blank(figure, path):
-    """In place of rendering, which takes longer than such a run."""
+    """Stands in for rendering, which takes longer than such a run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", figure.canvas.get_width_height()).save(path)
     return path
@@ -16,7 +16,7 @@ def blank(figure, path):
 
 @pytest.fixture(autouse=True)
 def quickly_drawn(request, monkeypatch):
-    """Plots are made and not rendered, but for ``finished`` and the report's tests."""
+    """Plots are not rendered, except in ``finished`` and in the report's tests."""
     from diffkd_jax.io import drawing
     from diffkd_jax.train.outputs import plots
 
@@ -32,7 +32,7 @@ def finished(tmp_path_factory, worker_id):
 
     folder = tmp_path_factory.getbasetemp()
     folder = (folder if worker_id == "master" else folder.parent) / "finished"
-    # Of the workers the first one trains it for all.
+    # The first of the workers trains it for all.
     with FileLock(f"{folder}.lock"):
         if not (folder / "run/summary.json").exists():
             main.run(tiny_config(), str(folder / "run"))

@@ -15,7 +15,7 @@ def train_transform(options):
 
 
 def eval_transform(options):
-    """What evaluation does with a batch."""
+    """Preparation for evaluation, as a function of a batch."""
 
     def transform(batch):
         kind = recognise_target(batch.get("target", {}))

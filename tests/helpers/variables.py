@@ -5,7 +5,7 @@ import numpy as np
 
 
 def random_variables(model, shape, seed=0):
-    """Random norms too, so that no part of them is the identity."""
+    """Random variables; norms are random too, so that no part is the identity."""
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
     rng = np.random.default_rng(seed)
 

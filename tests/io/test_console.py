@@ -6,13 +6,15 @@ import io
 import os
 import pty
 import re
+import resource
+import signal
 import struct
 import sys
 import termios
 
 import pytest
 
-from diffkd_jax.io import console
+from diffkd_jax.io import console, streams
 
 
 class Refusing(io.StringIO):
@@ -68,7 +70,7 @@ def pipe():
 
 def test_a_stream_of_a_command_escapes_and_drops(pipe):
     reading, writing = pipe
-    stream = console.Stream(writing, "ascii")
+    stream = streams.Stream(writing, "ascii")
     print("café", "\udcff", file=stream)
     assert os.read(reading, 100) == b"caf\\xe9 \\udcff\n"
     os.close(reading)
@@ -82,10 +84,40 @@ def test_a_stream_of_a_command_escapes_and_drops(pipe):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
 def test_a_full_disk_behind_a_stream_is_no_error():
     with open("/dev/full", "wb", buffering=0) as full:
-        stream = console.Stream(full.fileno(), "utf-8")
+        stream = streams.Stream(full.fileno(), "utf-8")
         for _ in range(3):  # more than any buffer holds
             print("x" * 20_000, file=stream, flush=True)
         stream.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
+def test_a_result_that_is_lost_is_an_error(monkeypatch):
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", streams.Stream(full.fileno(), "utf-8"))
+        streams.check_printed()
+        console.say("score 0.5")
+        with pytest.raises(OSError, match=r"stdout: found .*No space left on device"):
+            streams.check_printed()
+        sys.stdout.close()
+
+
+def test_a_line_that_is_lost_in_part_is_lost(tmp_path, monkeypatch):
+    """A disk that is nearly full takes the beginning of a line without an error."""
+    file = tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with file.open("wb") as out:
+            stream = streams.Stream(out.fileno(), "utf-8")
+            monkeypatch.setattr(sys, "stdout", stream)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+            console.say("score 0.5")
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.read_bytes() == b"score 0."
+    assert stream.refusal
 
 
 def available(descriptor):
@@ -105,7 +137,7 @@ def terminal(monkeypatch):
         ends.extend((master, slave))
         size = struct.pack("HHHH", 24, columns, 0, 0)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
-        monkeypatch.setattr(sys, "stdout", console.Stream(slave, "utf-8"))
+        monkeypatch.setattr(sys, "stdout", streams.Stream(slave, "utf-8"))
         os.set_blocking(master, False)
         return lambda: b"".join(iter(lambda: available(master), b"")).decode()
 

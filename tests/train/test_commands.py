@@ -86,6 +86,25 @@ def test_a_finished_run_is_left_alone(finished, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
+def test_a_file_of_another_run_is_named(finished, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    main.run(tiny_config(), str(run))
+    assert "did not write" not in caplog.text
+    shutil.copy(finished / "teacher" / MODEL_FILE, run / MODEL_FILE)
+    result = commands.train(tiny_config(), run)
+    assert (
+        f"{run / MODEL_FILE}: found a file that this run did not write" in caplog.text
+    )
+    assert "sha256" not in result
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["sha256"]  # as an earlier version wrote it
+    (run / "summary.json").write_text(json.dumps(summary))
+    caplog.clear()
+    main.run(tiny_config(), str(run))
+    assert "did not write" not in caplog.text
+
+
 DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
 
 

@@ -14,6 +14,7 @@ from diffkd_jax.tasks import Evidence
 from diffkd_jax.train.cluster.sharding import make_mesh
 from diffkd_jax.train.evaluate import compile_evidence
 from diffkd_jax.train.use_student import use_student
+from diffkd_jax.weights.files import load_model
 from tests.helpers.configs import ROOT, load_config
 
 RECIPES = {
@@ -67,13 +68,13 @@ def trained(tmp_path_factory):
     return workdir
 
 
-def evaluated(workdir, given=(), **fields):
+def evaluated(workdir, **fields):
     """Scores of a run's student, by the recipe with the import path of its network."""
     config = load_config("quickstart", "smoke")
     config.num_devices, config.mode = 1, "evaluate"
     config.student.model = "tests.helpers.own_networks:gated"
     config.update_from_flattened_dict(fields)
-    return use_student(config, workdir, given={*given, *fields})
+    return use_student(config, workdir, fields_set=set(fields))
 
 
 def test_the_settings_of_the_run_need_not_be_repeated(trained, caplog):
@@ -93,6 +94,20 @@ def test_what_is_given_takes_the_place_of_the_run(trained, caplog):
     assert "data.mean" not in caplog.text
 
 
+def test_a_student_is_for_images_of_the_size_of_evaluation(tmp_path):
+    """Networks are often scored on larger images than those of training."""
+    config = smoke_config("classification", own=False)
+    config.data.augment = "resized_crop"
+    config.data.image_size, config.data.eval_size = 24, 32
+    main.run(config, str(tmp_path))
+    assert load_model(tmp_path).meta["input_shape"] == [32, 32, 1]
+    config.mode = "evaluate"
+    assert use_student(config, tmp_path, fields_set=set())["top1"] >= 0
+    config.data.eval_size = 0
+    with pytest.raises(ValueError, match="images of 32x32, expected 24x24"):
+        use_student(config, tmp_path, fields_set={"data.eval_size"})
+
+
 @pytest.mark.parametrize(
     ("field", "value", "trained_with"),
     [
@@ -108,7 +123,7 @@ def test_a_student_by_hand_is_that_of_the_run(field, value, trained_with, traine
         config.update_from_flattened_dict({field: value})
         config.student.options.deep = 3
     with pytest.raises(ValueError, match=f"^{field}: found .*expected") as error:
-        use_student(config, trained, given={field})
+        use_student(config, trained, fields_set={field})
     assert f"expected {trained_with}," in str(error.value)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Num, PyTree
 
-from ...io import drawing
+from ...io import drawing, figure_text
 from ..task import Evidence, Meta, Outputs
 
 
@@ -93,7 +93,7 @@ def draw_confusion(
             colour = "white" if share > 60 else "black"
             text = f"{share:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
-    ticks, labels = range(len(names)), drawing.labels(names)
+    ticks, labels = range(len(names)), figure_text.labels(names)
     axis.set_xticks(ticks, labels, rotation=60, ha="right")
     axis.set_yticks(ticks, labels)
     axis.set(xlabel="predicted", ylabel="label", title="confusion, % of each label")

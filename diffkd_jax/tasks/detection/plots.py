@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ...io import drawing, valid_json
+from ...io import drawing, figure_text, valid_json
 from ..task import Meta, Outputs
 
 MOST_SHOWN = 6
@@ -61,7 +61,7 @@ def draw(
     for row, (value, half) in enumerate(zip(ap, ap50, strict=True)):
         text = "no object" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(half) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(ap)), drawing.labels(names))
+    axis.set_yticks(range(len(ap)), figure_text.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.15), xlabel="average precision", title="by class")
     axis.legend(loc="lower right", fontsize=8)
@@ -121,14 +121,14 @@ def show(
     images = np.asarray(examples["image"])[:MOST_SHOWN]
     images = images.repeat(3, -1) if images.shape[-1] == 1 else images
     names = list(meta.get("class_names") or map(str, range(meta["num_classes"])))
-    names = drawing.labels(names, 14)
+    names = figure_text.labels(names, 14)
     columns = {"truth": examples["target"], **examples["predicted"]}
     rows = len(images)
     figure, axes = drawing.subplots(
         rows, len(columns), figsize=(2.6 * len(columns), 2.6 * rows), squeeze=False
     )
     for column, (title, boxes) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(drawing.literal(title), size=9)
+        column[0].set_title(figure_text.literal(title), size=9)
         for row, axis in enumerate(column):
             axis.imshow(images[row])
             axis.set_axis_off()

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int, PyTree, UInt8
 from PIL import Image
 
-from ...io import drawing
+from ...io import drawing, figure_text
 from ..task import Evidence, Meta, Outputs
 
 IGNORED_COLOUR = (255, 255, 255)
@@ -67,7 +67,7 @@ def draw(folder: pathlib.Path, split: Evidence, meta: Meta) -> list[pathlib.Path
     for row, value in enumerate(iou):
         text = "nowhere" if np.isnan(value) else f"{value:.3f}"
         axis.text(np.nan_to_num(value) + 0.01, row, text, va="center", size=8)
-    axis.set_yticks(range(len(iou)), drawing.labels(names))
+    axis.set_yticks(range(len(iou)), figure_text.labels(names))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.1), xlabel="intersection over union", title="by class")
     return [drawing.save_figure(figure, folder / "iou.png")]
@@ -109,7 +109,7 @@ def show(
         rows, len(columns), figsize=(2.2 * len(columns), 2.2 * rows), squeeze=False
     )
     for column, (name, pixels) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(drawing.literal(name), size=9)
+        column[0].set_title(figure_text.literal(name), size=9)
         for axis, image in zip(column, pixels, strict=False):
             axis.imshow(image)
             axis.set_axis_off()

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from ...io import console
+from ...io import console, streams
 
 # Texts of XLA and the GPU libraries, which all raise the same type of error.
 NO_MEMORY = re.compile(
@@ -102,7 +102,7 @@ def run_tool(main: Callable[[], int]) -> int:
     Returns:
       The exit code; 1 if there is no device.
     """
-    console.guard_streams()
+    streams.guard_streams()
     with own_settings():
         try:
             check_devices()

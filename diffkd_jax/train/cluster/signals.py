@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from ...data.pipeline.read_ahead import LOOK_EVERY, Waiting
 from ...data.pipeline.workers import TO_END
 
 LOG = logging.getLogger(__name__)
+# A wrapper that forwards Ctrl-C sends a SIGINT beside that of the terminal.
+SAME_SECONDS = 1.0  # within which two SIGINTs count as one
 # ``() -> number of the signal to stop for, or 0``. All processes get the answer to stop
 # at the same call, so each process has to call it equally often.
 Asked = Callable[[], int]
@@ -107,16 +110,19 @@ def while_waiting(asked: Asked, limit: float) -> Waiting:
 
 
 @contextlib.contextmanager
-def on_signals() -> Iterator[Asked]:
+def on_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[Asked]:
     """Catches signals and, on several processes, preemption notices of the platform.
 
     The signals are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU. A signal that
     was ignored before stays ignored: ``nohup`` and shells that start a command in the
-    background rely on that. A second SIGINT interrupts at once. It works in the main
-    thread only.
+    background rely on that. A second SIGINT interrupts at once, unless it comes within
+    :data:`SAME_SECONDS` of the first one. It works in the main thread only.
 
     If one of several processes gets a signal, all of them stop at the same call of the
     function. There, JAX handles SIGTERM, which always stops the run.
+
+    Args:
+      clock: function that returns the time in seconds.
 
     Yields:
       The function that says whether to stop.
@@ -126,6 +132,7 @@ def on_signals() -> Iterator[Asked]:
     0
     """
     received: list[int] = []
+    interrupted: list[float] = []  # times of SIGINTs
     agreed: list[int] = []
     calls = itertools.count(1)
     several = jax.distributed.is_initialized()
@@ -136,11 +143,12 @@ def on_signals() -> Iterator[Asked]:
     ]
 
     def note(number: int, frame: Any) -> None:
-        del frame
         is_first = not received
         received.append(number)  # before any output, which may fail
-        if number == signal.SIGINT:  # the next SIGINT interrupts at once
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number == signal.SIGINT:
+            interrupted.append(clock())
+            if interrupted[-1] - interrupted[0] > SAME_SECONDS:
+                signal.default_int_handler(number, frame)
         if not is_first:
             return
         if several:  # JAX's handler of SIGTERM tells the other processes

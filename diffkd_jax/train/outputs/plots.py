@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ...io.drawing import COLOURS, defaults, literal, save_figure, subplots
+from ...io.drawing import COLOURS, defaults, save_figure, subplots
+from ...io.figure_text import literal
 
 
 @defaults()

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 
 from diffkd_jax import main
 from diffkd_jax.train.cluster import devices
-from tests.helpers.configs import tiny_config
+from tests.helpers.configs import set_flags, tiny_config
 
 STRICT = {
     "jax_transfer_guard": "disallow",
@@ -142,15 +141,8 @@ def test_an_error_of_others_is_a_line_and_a_bug_is_none(
     def run(*given, **options):
         raise error or AssertionError("a bug")
 
-    values = flags.FlagValues()
-    main.define_flags(values)
-    values.config = tiny_config()
-    flags.DEFINE_integer("verbosity", -1, "", flag_values=values)
-    values(["main", "--compilation_cache="])
-    monkeypatch.setattr(main, "FLAGS", values)
+    set_flags(monkeypatch, tiny_config())
     monkeypatch.setattr(main, "run", run)
-    monkeypatch.setattr(main, "_silence_orbax", lambda: None)
-    monkeypatch.setattr("gc.freeze", lambda: None)
     with pytest.raises(SystemExit if line else AssertionError):
         main.main([])
     assert capsys.readouterr().err.startswith(line)

@@ -113,7 +113,7 @@ def test_signals_are_noted_and_handed_back():
     before = {n: signal.getsignal(n) for n in TO_END}
     assert len(before) >= 6
     for number in TO_END:
-        with on_signals() as asked:
+        with on_signals(itertools.count(step=2.0).__next__) as asked:
             assert not asked()
             os.kill(os.getpid(), number)
             assert asked() == number
@@ -129,6 +129,17 @@ def test_signals_are_noted_and_handed_back():
                 os.kill(os.getpid(), signal.SIGINT)
     assert {n: signal.getsignal(n) for n in TO_END} == before
     assert not never()
+
+
+def test_two_interrupts_at_once_are_one():
+    """As of a wrapper that forwards Ctrl-C to the group that has it already."""
+    times = iter([5.0, 5.003, 5.9, 6.1])
+    with on_signals(lambda: next(times)) as asked:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert asked() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_signal_that_is_ignored_stays_so():

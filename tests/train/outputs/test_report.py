@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from diffkd_jax.io import drawing
+from diffkd_jax.io import figure_text
 from diffkd_jax.io.best_effort import noting
-from diffkd_jax.io.drawing import literal
+from diffkd_jax.io.figure_text import literal
 from diffkd_jax.tasks.classification.plots import draw_confusion
 from diffkd_jax.train.outputs import examples, plots, report
 
@@ -52,13 +52,13 @@ def fonts(monkeypatch):
     """Those of other families, instead of what is installed here."""
 
     def choose(*families):
-        monkeypatch.setattr(drawing, "OTHER_FONTS", families)
-        drawing._fonts.cache_clear()
-        drawing._tell_of_letters.cache_clear()
+        monkeypatch.setattr(figure_text, "OTHER_FONTS", families)
+        figure_text.letters_by_font.cache_clear()
+        figure_text._tell_of_letters.cache_clear()
 
     yield choose
-    drawing._fonts.cache_clear()
-    drawing._tell_of_letters.cache_clear()
+    figure_text.letters_by_font.cache_clear()
+    figure_text._tell_of_letters.cache_clear()
 
 
 @pytest.mark.parametrize("names", FOREIGN.values(), ids=FOREIGN)
@@ -87,9 +87,9 @@ def test_names_in_letters_that_no_font_has_are_in_the_page(
 def test_a_font_that_has_the_letters_is_used(fonts, tmp_path):
     letter = "\u20e4"  # which DejaVu Sans lacks and STIX has, like CJK and Noto
     fonts()
-    assert drawing.labels(["a", letter]) == ["0", "1"]
+    assert figure_text.labels(["a", letter]) == ["0", "1"]
     fonts("Not Installed", "STIXGeneral")
-    assert drawing.labels(["a", letter]) == ["a", letter]
+    assert figure_text.labels(["a", letter]) == ["a", letter]
     with noting() as notes:
         draw_confusion(tmp_path / "confusion.png", np.eye(2), ("a", letter))
     assert notes == []
@@ -279,7 +279,8 @@ import matplotlib.pyplot as plt
 mine = plt.figure()
 before = dict(matplotlib.rcParams)
 from diffkd_jax.train.outputs import plots
-rows, file = [{{"step": 1, "eval/top1": 0.5}}], pathlib.Path({str(tmp_path)!r}) / "a.png"
+rows = [{{"step": 1, "eval/top1": 0.5}}]
+file = pathlib.Path({str(tmp_path)!r}) / "a.png"
 plots.draw_scores(file, {{"a": rows}}, "top1", None)
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
 assert plt.get_fignums() == [mine.number]

@@ -148,7 +148,7 @@ def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     config = tiny_config(**{"data.path": "images"})
     claim_workdir(resolve(config), tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    found = as_trained(tiny_config(), tmp_path / "run", given=())
+    found = as_trained(tiny_config(), tmp_path / "run", fields_set=())
     assert found["data"]["path"] == str(tmp_path / "here/images")
     claim_workdir(resolve(tiny_config(**{"data.path": "a name"})), tmp_path / "other")
     assert json.loads((tmp_path / "other/config.json").read_text())["data"]["path"] == (

@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from diffkd_jax.io import pickles
+from diffkd_jax.io import pickle_operations, pickles
 from diffkd_jax.weights.torch.pickled_tensors import read_content
 from diffkd_jax.weights.torch.reader import read_state_dict
 from tests.helpers.goldens import GOLDEN
@@ -167,7 +167,7 @@ def test_pickles_that_would_cost_or_break(code, archive):
 
 
 def test_pickles_without_end(archive, monkeypatch):
-    monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1000)
+    monkeypatch.setattr(pickle_operations, "MAX_OPERATIONS", 1000)
     refused(archive(b"]" * 2000), "more than 1,000 operations")
 
 
