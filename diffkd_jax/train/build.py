@@ -94,7 +94,7 @@ def build(config: Any, data: Data | None = None) -> Run:
     method = make_method(config, group)
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
-    check_evaluations(config, teacher)
+    check_evaluations(config, data, teacher)
     plan = make_plan(config, data)
     distill = distillation(method.taps)
     batch = batch_shapes(data, plan.batch_size)

@@ -1,21 +1,19 @@
 """Refuses runs whose parts do not fit each other, before anything is trained."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from ..config.sections import Config
 from ..core.distances import reads_target
 from ..core.losses import merged, weigh
+from ..data import Data
 from ..models.model import Model, by_path
 from ..tasks import Evidence, Task
 from ..weights.initial import frozen_mask, select_inherited
-from .cluster.sharding import make_mesh  # noqa: F401  for the example
 from .components import missing_output_named, variable_shapes
 from .run import Run
 
@@ -75,23 +73,28 @@ def check_target(
         )
 
 
-def check_evaluations(config: Config, teacher: Model | None) -> None:
-    """Checks whether the further evaluations have a teacher, which all of them need.
+def check_evaluations(config: Config, data: Data, teacher: Model | None) -> None:
+    """Checks whether the further evaluations have a teacher and a split.
 
     Args:
       config: a resolved config.
-      teacher: the teacher, or None.
+      data: the data.
+      teacher: the teacher, which all of these evaluations need, or None.
 
     Raises:
-      ValueError: there are such evaluations and no teacher.
-
-    >>> check_evaluations(Config(), None)
+      ValueError: there are evaluations without a teacher, or there is no such split.
     """
-    for name in config.evaluations if teacher is None else ():
-        raise ValueError(
-            f"evaluations.{name}: found a method without a teacher, expected one with "
-            "taps"
-        )
+    for name, options in config.evaluations.items():
+        if teacher is None:
+            raise ValueError(
+                f"evaluations.{name}: found a method without a teacher, expected one "
+                "with taps"
+            )
+        if options.split not in ("", *data.splits):
+            raise ValueError(
+                f"evaluations.{name}.split: found {options.split!r}, expected one of "
+                f"{list(data.splits)}"
+            )
 
 
 def check_student(
@@ -142,43 +145,6 @@ def _check_weights(run: Run) -> None:
         )
     step = jax.ShapeDtypeStruct((), jnp.int32)
     jax.eval_shape(lambda losses, step: weigh(losses, weights, step), losses, step)
-
-
-def check_batch(size: int, group: int, mesh: Mesh) -> None:
-    """Checks whether the devices can share a batch.
-
-    It logs a warning if the examples of a batch norm's group are on several devices.
-
-    Args:
-      size: ``data.batch_size``, over all processes.
-      group: ``train.norm_group_size``, 0 for the whole batch.
-      mesh: the devices.
-
-    Raises:
-      ValueError: the devices cannot share the batch equally.
-
-    >>> check_batch(8, 0, make_mesh(1))
-    """
-    processes = jax.process_count()
-    counts = Counter(device.process_index for device in mesh.devices.flat)
-    if len(counts) < processes or len(set(counts.values())) > 1:
-        raise ValueError(
-            f"num_devices: found {mesh.size}, of {processes} processes "
-            f"{sorted(counts.values())}, expected as many of each"
-        )
-    if size % mesh.size:
-        raise ValueError(
-            f"data.batch_size: found {size}, expected a multiple of the {mesh.size} "
-            f"devices of {processes} processes, or other num_devices"
-        )
-    share = size // mesh.size
-    if mesh.size > 1 and share % (group or size):
-        LOG.warning(
-            "train.norm_group_size: %d examples on %d devices of %d each: every batch "
-            "norm waits for all devices (R34 to R18: 349 exchanges a step instead of "
-            "5); %d keeps groups on a device",
-            *(group or size, mesh.size, share, share),
-        )
 
 
 def check_teacher(run: Run, teacher: Model) -> None:

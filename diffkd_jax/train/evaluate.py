@@ -189,7 +189,7 @@ def make_evaluations(
       The evaluations by name.
 
     Raises:
-      ValueError: there is no such evaluation, or no such split.
+      ValueError: there is no such evaluation.
     """
     config, data, task, devices, _ = scoring
     evaluations: dict[str, FurtherEvaluation] = {}
@@ -197,11 +197,6 @@ def make_evaluations(
         return evaluations
     for name, options in config.evaluations.items():
         evaluation = find(options.of or name, EVALUATIONS, "evaluations")(data.meta)
-        if options.split not in ("", *data.splits):
-            raise ValueError(
-                f"evaluations.{name}.split: found {options.split!r}, expected one of "
-                f"{list(data.splits)}"
-            )
         split = data.splits[options.split] if options.split else data.evaluation
         epochs = options.every_epochs
         every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0

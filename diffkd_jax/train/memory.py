@@ -4,6 +4,7 @@ import math
 import os
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from .components import batch_shapes, variable_shapes
@@ -49,39 +50,21 @@ def _bytes(tree: PyTree) -> int:
     return total
 
 
-def _device_bytes(run: Run) -> int:
+def device_bytes(mesh: Mesh) -> int:
     """Returns the memory of one device in bytes, or 0 if it is not known.
 
     Devices of one CPU share its memory.
+
+    Args:
+      mesh: the devices.
     """
-    device = run.devices.mesh.local_devices[0]
+    device = mesh.local_devices[0]
     if device.platform == "cpu":
         names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
         if not set(names) <= set(getattr(os, "sysconf_names", ())):
             return 0
-        return math.prod(map(os.sysconf, names)) // len(run.devices.mesh.local_devices)
+        return math.prod(map(os.sysconf, names)) // len(mesh.local_devices)
     return (device.memory_stats() or {}).get("bytes_limit", 0)
-
-
-def check_memory(run: Run) -> None:
-    """Checks whether the state, the teacher and a batch fit into the devices' memory.
-
-    Args:
-      run: the run.
-
-    Raises:
-      ValueError: they alone are larger than the memory of a device.
-    """
-    needed, available = count_bytes(run), _device_bytes(run)
-    if available and sum(needed.values()) > available:
-        parts = ", ".join(f"{name} {format_bytes(n)}" for name, n in needed.items())
-        raise ValueError(
-            f"num_devices: found {run.devices.mesh.size} devices of "
-            f"{format_bytes(available)} for {format_bytes(sum(needed.values()))} "
-            f"on each ({parts}), expected less; "
-            "lower data.batch_size, data.image_size or the model's width, or split "
-            "large arrays with mesh.fsdp"
-        )
 
 
 def format_bytes(count: int) -> str:

@@ -2,14 +2,18 @@
 
 import logging
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh
 
 from ..config.sections import Config
 from .build import build
-from .check import check_batch
 from .cluster.processes import broadcast_first
+from .cluster.sharding import make_mesh  # noqa: F401  for the example
 from .initial_state import check_initial_weights
-from .memory import check_memory
+from .memory import count_bytes, device_bytes, format_bytes
 from .run import Run
 from .teacher import (
     check_source,
@@ -103,3 +107,61 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
                 check_directory(directory)
         with teacher_fields_named(config):
             build(teacher_run, run.data)
+
+
+def check_batch(size: int, group: int, mesh: Mesh) -> None:
+    """Checks whether the devices can share a batch.
+
+    It logs a warning if the examples of a batch norm's group are on several devices.
+
+    Args:
+      size: ``data.batch_size``, over all processes.
+      group: ``train.norm_group_size``, 0 for the whole batch.
+      mesh: the devices.
+
+    Raises:
+      ValueError: the devices cannot share the batch equally.
+
+    >>> check_batch(8, 0, make_mesh(1))
+    """
+    processes = jax.process_count()
+    counts = Counter(device.process_index for device in mesh.devices.flat)
+    if len(counts) < processes or len(set(counts.values())) > 1:
+        raise ValueError(
+            f"num_devices: found {mesh.size}, of {processes} processes "
+            f"{sorted(counts.values())}, expected as many of each"
+        )
+    if size % mesh.size:
+        raise ValueError(
+            f"data.batch_size: found {size}, expected a multiple of the {mesh.size} "
+            f"devices of {processes} processes, or other num_devices"
+        )
+    share = size // mesh.size
+    if mesh.size > 1 and share % (group or size):
+        LOG.warning(
+            "train.norm_group_size: %d examples on %d devices of %d each: every batch "
+            "norm waits for all devices (R34 to R18: 349 exchanges a step instead of "
+            "5); %d keeps groups on a device",
+            *(group or size, mesh.size, share, share),
+        )
+
+
+def check_memory(run: Run) -> None:
+    """Checks whether the state, the teacher and a batch fit into the devices' memory.
+
+    Args:
+      run: the run.
+
+    Raises:
+      ValueError: they alone are larger than the memory of a device.
+    """
+    needed, available = count_bytes(run), device_bytes(run.devices.mesh)
+    if available and sum(needed.values()) > available:
+        parts = ", ".join(f"{name} {format_bytes(n)}" for name, n in needed.items())
+        raise ValueError(
+            f"num_devices: found {run.devices.mesh.size} devices of "
+            f"{format_bytes(available)} for {format_bytes(sum(needed.values()))} "
+            f"on each ({parts}), expected less; "
+            "lower data.batch_size, data.image_size or the model's width, or split "
+            "large arrays with mesh.fsdp"
+        )

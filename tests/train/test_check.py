@@ -18,6 +18,10 @@ FIELDS = {
         {"method": "none", "evaluations": {"agreement": {}}},
         r"^evaluations\.agreement: found a method without a teacher, expected one with",
     ),
+    "evaluations of a split that is not there": (
+        {"method": "kd", "evaluations": {"agreement": {"split": "val"}}},
+        r"^evaluations\.agreement\.split: found 'val', expected one of \['train'",
+    ),
     "taps that count for nothing": (
         {"method": "kd", "weights": {"logits": 0.0}},
         r"^weights: found 0 for all of \['logits/distance'\], expected one above 0",
