@@ -202,7 +202,7 @@ def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
 
 def _check_image(options: DataConfig, size: Sequence[int], channels: int) -> None:
     """Refuses augmentation that does not fit the size or channels of images."""
-    if options.augment == "crop_flip" and options.padding > max(size):
+    if options.augmentation.shifts and options.padding > max(size):
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "
             "side of the images"

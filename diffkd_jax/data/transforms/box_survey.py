@@ -39,7 +39,7 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
             data.max_objects,
             split.known.usable.max(),
         )
-    if data.augment == "resize_flip":
+    if data.augmentation.fits:
         sides = tuple(data.train_resize) or (data.resize,)
         _look_at_canvas(split, data, sides, "train_size", where)
 

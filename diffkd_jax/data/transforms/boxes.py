@@ -45,7 +45,7 @@ def check_boxed(options: DataConfig) -> None:
         ("resize_flip", "scale_crop_flip"),
         {"image_size": side, "eval_size": side},
     )
-    if options.augment != "resize_flip" and options.resize:
+    if options.resize and not options.augmentation.fits:
         raise ValueError(
             f"data.resize: found {options.resize}, expected 0 {purpose} and "
             f"data.augment {options.augment!r}: training would see them at their own "

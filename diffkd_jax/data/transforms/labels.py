@@ -36,15 +36,12 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     Raises:
       ValueError: images of different sizes without resizing.
     """
-    in_turn = (
-        options.augment == "resized_crop"
-        or options.rand_augment
-        or options.color_jitter
-    )
+    augmentation = options.augmentation
+    in_turn = augmentation.crops or options.rand_augment or options.color_jitter
     # Generators are costly for small images, which are shifted and mirrored together.
     rngs = draws.generators() if in_turn else []
     stored = batch["image"]
-    if options.augment == "resized_crop":
+    if augmentation.crops:
         crop = partial(
             random_resized_crop,
             size=options.image_size,
@@ -53,14 +50,14 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
             exact=options.exact_crops,
         )
         image, failed = _crop_all(stored, crop, options.image_size, rngs)
-    elif options.augment in ("scale_crop_flip", "resize_flip"):
+    elif augmentation.on_canvas:
         batch = train_views(batch, draws, options)
         image, failed = batch["image"], batch["failed"]
     else:
         image, failed = _same_size(stored, options, options.image_size)
     if failed.all():
         return batch | {"image": image, "failed": failed}
-    if options.augment == "crop_flip":
+    if augmentation.shifts:
         drawn = draws.uniform(3)
         image = crop_flip(image, drawn, padding=options.padding, flip=options.flip)
     changes = _changes(options, image.shape[-1])

@@ -72,14 +72,15 @@ def train_views(
     Raises:
       ValueError: images of different sizes without ``data.train_size``.
     """
-    kwargs: dict[str, Any] = {"flip": options.flip and options.augment != "none"}
-    if options.augment == "scale_crop_flip":
+    augmentation = options.augmentation
+    kwargs: dict[str, Any] = {"flip": options.flip and augmentation.mirrors}
+    if augmentation.scales:
         kwargs |= {"scale": tuple(options.scale), "step": options.scale_step}
     sides = tuple(options.train_resize) or (options.resize,)
 
     def draw(size: Size, rng: np.random.Generator) -> View:
         canvas = canvas_of(size, options.train_size, options.two_canvases)
-        if options.augment != "resize_flip":
+        if not augmentation.fits:
             return views.draw_view(size, rng, canvas=canvas or size, **kwargs)
         side = sides[int(rng.integers(len(sides)))]
         flip = bool(rng.random() < 0.5) and options.flip
@@ -188,13 +189,14 @@ def check_views(
     Raises:
       ValueError: names the field.
     """
-    if options.augment not in ("none", "crop_flip", *augments):
+    augmentation = options.augmentation
+    if not (augmentation.keeps_size or options.augment in augments):
         *first, last = map(repr, ("none", *augments))
         raise ValueError(
             f"data.augment: found {options.augment!r}, expected {', '.join(first)} or "
             f"{last} {purpose}"
         )
-    if options.augment == "crop_flip" and options.padding:
+    if augmentation.shifts and options.padding:
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 {purpose}, or "
             f"data.augment {augments[0]!r}"
