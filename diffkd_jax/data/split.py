@@ -96,8 +96,8 @@ class Split(NamedTuple):
         Arrays of the target are ``[n, ...]``: ``{"label": int32 [n]}`` for classes;
         ``{"label": uint8 [n, h, w]}`` for masks, or a list of
         :class:`diffkd_jax.data.images.masks.EncodedMask`; for boxes see
-        :func:`diffkd_jax.data.images.objects.padded`. Images of different sizes are a
-        list of arrays ``[h, w, c]``, or of files that are not decoded yet.
+        :func:`diffkd_jax.data.images.objects.pad_objects`. Images of different sizes
+        are a list of arrays ``[h, w, c]``, or of files that are not decoded yet.
       name: function from a row to a name for people: a path, or a number.
       label: int32 ``[size]``, labels of all examples, if they are known without reading
         them.

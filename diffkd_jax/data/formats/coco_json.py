@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..images.decoding import describe_reason
-from ..images.objects import MAX_NUMBER, Read, report
+from ..images.object_checks import MAX_NUMBER, report
+from ..images.objects import Objects
 from ..split import MAX_CLASSES, some_of
 from .text import decode_text, parse_whole_number, printable_name
 
@@ -30,7 +31,8 @@ class CocoTable(NamedTuple):
       sides: int32 ``[n, 2]``, height and width in pixels; 0 if the file does not state
         them.
       categories: ``(id, name)``, sorted by id.
-      found: the annotations; their classes are positions in ``categories``.
+      annotations: the objects, in the order of the file. Their classes are positions
+        in ``categories``.
       numbers: ids of the annotations, or their positions in the file.
     """
 
@@ -39,7 +41,7 @@ class CocoTable(NamedTuple):
     ids: list[Id]
     sides: np.ndarray
     categories: list[tuple[Id, str]]
-    found: Read
+    annotations: Objects
     numbers: list[Any]
 
     def called(self, row: int) -> str:
@@ -48,7 +50,7 @@ class CocoTable(NamedTuple):
 
 
 def read_coco_table(
-    file: pathlib.Path, *, crowd_objects: bool, corners: bool, box_area: bool
+    file: pathlib.Path, *, crowd_objects: bool, corners: bool
 ) -> CocoTable:
     """Reads a file of COCO's annotations; ``segmentation`` is never kept.
 
@@ -60,8 +62,6 @@ def read_coco_table(
       crowd_objects: if true, crowds are objects like others.
       corners: if true, a box is left, top, right, bottom; if false, it is left, top,
         width, height.
-      box_area: if true, areas are computed from the boxes; if false, they are read from
-        the file.
 
     Raises:
       ValueError: the file is not such a json, ids are invalid or not listed, boxes are
@@ -83,13 +83,13 @@ def read_coco_table(
     categories = _categories(entries["categories"], where)
     annotations, numbers = _annotations(entries["annotations"], ids, categories, where)
     table = CocoTable(where, names, ids, sides, categories, annotations, numbers)
-    boxes, area = annotations.boxes, None if box_area else annotations.area
+    boxes = annotations.boxes
     if not corners:
         _check_corners(table)
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     ignored = annotations.ignored & (not crowd_objects)
     return table._replace(
-        found=annotations._replace(boxes=boxes, area=area, ignored=ignored)
+        annotations=annotations._replace(boxes=boxes, ignored=ignored)
     )
 
 
@@ -200,7 +200,7 @@ def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
 
 def _annotations(
     rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
-) -> tuple[Read, list[Any]]:
+) -> tuple[Objects, list[Any]]:
     """Reads boxes, classes, marks and areas of all annotations, and their ids."""
     row_of_image = {_key(image_id): i for i, image_id in enumerate(ids)}
     classes = {_key(image_id): k for k, (image_id, _) in enumerate(categories)}
@@ -259,7 +259,7 @@ def _annotations(
     report(lost, text, where, lambda i: str(orphans[i]))
     if len(set(numbers)) < len(numbers):
         LOG.warning("%s: ids of annotations repeat; they are numbered anew", where)
-    annotations = Read(
+    annotations = Objects(
         np.array(image_rows, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(kind, np.int64),
@@ -271,8 +271,8 @@ def _annotations(
 
 def _check_corners(table: CocoTable) -> None:
     """Refuses boxes that leave their images but would fit if they were corners."""
-    first, second = table.found.boxes[:, :2], table.found.boxes[:, 2:]
-    limit = table.sides[table.found.image][:, ::-1]
+    first, second = np.hsplit(table.annotations.boxes, 2)
+    limit = table.sides[table.annotations.image][:, ::-1]
     known = (limit > 0).all(1)
     leave = known & (first + second > limit + 1).any(1)
     fit = leave & (second > first).all(1) & (second <= limit + 1).all(1)

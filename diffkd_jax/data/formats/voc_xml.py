@@ -5,7 +5,7 @@ from xml.parsers import expat
 
 from ...io.signatures import refuse_pointer
 from ..images.decoding import describe_reason
-from ..images.objects import MAX_NUMBER
+from ..images.object_checks import MAX_NUMBER
 from .text import parse_whole_number
 
 MAX_BYTES = 2**22

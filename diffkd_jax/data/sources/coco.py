@@ -14,7 +14,8 @@ from ..formats.image_paths import displayed_size, leaves_folder, make_finder_bel
 from ..formats.single_files import require_path
 from ..formats.text import are_same_names, normalise_name, printable_name
 from ..images.exif import as_annotated
-from ..images.objects import collect, object_split
+from ..images.object_checks import clean_objects
+from ..images.objects import object_split
 from ..split import Dataset, Split, some_of
 from ..suspects import note_same_files
 from .folders import image_files, select_splits
@@ -90,9 +91,7 @@ def load_coco(
         for name in files
     }
     tables = {
-        name: read_coco_table(
-            file, crowd_objects=crowd_objects, corners=corners, box_area=box_area
-        )
+        name: read_coco_table(file, crowd_objects=crowd_objects, corners=corners)
         for name, file in files.items()
     }
     first = next(iter(tables.values()))
@@ -110,10 +109,16 @@ def load_coco(
     loaded = {}
     for name in list(tables):
         table = tables.pop(name)
-        annotated = table.found._replace(classes=number[table.found.classes])
-        table = table._replace(found=annotated)
-        options = {"turn": turn, "drop_doubles": drop_doubles}
-        loaded[name] = _split(table, folders[name], skip_missing, **options)
+        objects = table.annotations
+        objects = objects._replace(classes=number[objects.classes])
+        loaded[name] = _split(
+            table._replace(annotations=objects),
+            folders[name],
+            skip_missing,
+            turn=turn,
+            box_area=box_area,
+            drop_doubles=drop_doubles,
+        )
     ids = [first.categories[k][0] for k in classes]
     return Dataset(loaded, names, {"category_ids": ids})
 
@@ -182,7 +187,7 @@ def _classes(tables: Mapping[str, CocoTable], drop_unused: bool) -> list[int]:
     categories = next(iter(tables.values())).categories
     used = np.zeros(len(categories), bool)
     for table in tables.values():
-        used[table.found.classes] = True
+        used[table.annotations.classes] = True
     unused = [categories[k] for k in np.flatnonzero(~used)]
     if unused:
         texts = some_of(f"{name} (id {category_id})" for category_id, name in unused)
@@ -205,6 +210,7 @@ def _split(
     skip_missing: bool,
     *,
     turn: bool,
+    box_area: bool,
     drop_doubles: bool,
 ) -> Split:
     """Creates the split of one json."""
@@ -222,12 +228,19 @@ def _split(
         sides[i] = displayed_size(read_image(i))
     new_row = np.full(len(exists), -1)
     new_row[rows] = np.arange(len(rows))
-    kept_annotations = np.flatnonzero(exists[table.found.image])
-    annotations = table.found.of(kept_annotations)
+    kept_annotations = np.flatnonzero(exists[table.annotations.image])
+    annotations = table.annotations.select(kept_annotations)
     annotations = annotations._replace(image=new_row[annotations.image])
     numbers = [table.numbers[i] for i in kept_annotations]
     name_of = lambda i: f"annotation {numbers[i]}"
-    objects, repeats = collect(annotations, sides, table.file, name_of, drop_doubles)
+    objects, repeats = clean_objects(
+        annotations,
+        sides,
+        table.file,
+        name_of,
+        box_area=box_area,
+        drop_doubles=drop_doubles,
+    )
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
     upright = lambda i: as_annotated(read_image(i), sides[i], turn)
     result = object_split(objects, sides, ids, table.file, upright, name)

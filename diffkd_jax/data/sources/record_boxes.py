@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..images.decoding import Encoded, UnreadableImage, read_size
-from ..images.objects import MAX_NUMBER, Read, collect, object_split
+from ..images.object_checks import MAX_NUMBER, clean_objects
+from ..images.objects import Objects, object_split
 from ..split import Split, Stored, check_labels
 from ..suspects import note_doubts, repeated
 
@@ -125,14 +126,14 @@ def box_split(
         ids.append(json.dumps(_id(record, i, where)).encode())
     flat = {key: np.concatenate(values) for key, values in parts.items()}
     label = flat["label"]
-    area = np.concatenate(areas) if "area" in source[0]["objects"] else None
+    area, has_area = np.concatenate(areas), "area" in source[0]["objects"]
     check_labels(label.astype(np.int64), classes, where)
     top, left, bottom, right = flat["bbox"].T
     boxes = np.stack([left, top, right, bottom], 1)
     image_of = np.repeat(np.arange(count), counts)
     name_object = lambda i: f"object {i} (of example {image_of[i]})"
     numbers = {"bbox": boxes}
-    if area is not None:
+    if has_area:
         numbers["area"] = area[:, None]
     for key, values in numbers.items():
         wrong = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER).all(1))
@@ -142,8 +143,15 @@ def box_split(
                 f"{where}: {name_object(wrong[0])}: found {key} {first} in pixels, "
                 f"expected numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
             )
-    annotations = Read(image_of, boxes, label, flat["ignored"], area)
-    objects, doubts = collect(annotations, sides, where, name_object, drop_doubles)
+    annotations = Objects(image_of, boxes, label, flat["ignored"], area)
+    objects, doubts = clean_objects(
+        annotations,
+        sides,
+        where,
+        name_object,
+        box_area=not has_area,
+        drop_doubles=drop_doubles,
+    )
     seconds = time.monotonic() - started
     LOG.info(
         "%s: read %d records with %d objects in %.0f s",

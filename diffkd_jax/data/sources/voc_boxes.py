@@ -17,7 +17,8 @@ from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..formats.voc_xml import MAX_BYTES, VocAnnotation, read_annotation
 from ..images.decoding import IMAGE_ENDINGS
 from ..images.exif import as_annotated
-from ..images.objects import Read, collect, object_split
+from ..images.object_checks import clean_objects
+from ..images.objects import Objects, object_split
 from ..split import Dataset, Doubt, Split, some_of
 from ..suspects import note_same_files
 from .folders import image_files, list_folders, read_file, select_splits
@@ -254,7 +255,7 @@ def _split(
     if not from_zero:
         boxes[:, :2] = np.maximum(boxes[:, :2] - 1, 0)
     difficult = np.array([d for f in files for d in f.entry.difficult], bool)
-    annotations = Read(
+    annotations = Objects(
         np.repeat(np.arange(len(files)), counts),
         boxes,
         np.array(
@@ -262,7 +263,7 @@ def _split(
             np.int64,
         ),
         difficult & (not crowd_objects),
-        None,
+        np.zeros(len(boxes)),
     )
     object_names = [
         f"{os.path.basename(file.xml)} object {k}, {name}"
@@ -270,7 +271,14 @@ def _split(
         for k, name in enumerate(file.entry.names, 1)
     ]
     name_of = lambda i: printable_name(object_names[i])
-    objects, repeats = collect(annotations, sides, split_name, name_of, drop_doubles)
+    objects, repeats = clean_objects(
+        annotations,
+        sides,
+        split_name,
+        name_of,
+        box_area=True,
+        drop_doubles=drop_doubles,
+    )
     stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
     ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
     upright = lambda i: as_annotated(read_image(i), sides[i], turn)

@@ -61,7 +61,7 @@ def boxes_to_train(target: Target, seen: Sequence[Seen | None], count: int) -> T
     equally large boxes.
 
     Args:
-      target: target of a split, see :func:`diffkd_jax.data.images.objects.padded`.
+      target: target of a split, see :func:`diffkd_jax.data.images.objects.pad_objects`.
       seen: how each example was seen; None for an image that does not decode.
       count: number of rows of the result, or fewer if the target has fewer.
 

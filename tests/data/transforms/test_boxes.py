@@ -8,7 +8,7 @@ import pytest
 from diffkd_jax.config.data import DataConfig
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.decoding import Encoded
-from diffkd_jax.data.images.objects import Objects, padded
+from diffkd_jax.data.images.objects import Objects, pad_objects
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.split import Split
@@ -99,13 +99,13 @@ def targets(boxes, ignored=None):
     boxes = np.asarray(boxes, np.float32)
     count = len(boxes)
     objects = Objects(
+        np.zeros(count, np.int32),
         boxes,
         np.arange(count, dtype=np.int32),
         np.zeros(count, bool) if ignored is None else np.array(ignored),
         np.arange(count, dtype=np.float32) + 10,
-        np.array([0, count]),
     )
-    return padded(objects, np.array([0]), count + 1)
+    return pad_objects(objects, np.array([0]), count + 1)
 
 
 def test_slivers_ignored_ones_and_the_smallest_are_left_out():
