@@ -1,7 +1,7 @@
 """Images and their targets: data sets, and the part of them that a run uses."""
 
 from .dataset import Data, open_data
-from .images.decoding import Encoded
+from .images.encoded import Encoded
 from .images.masks import EncodedMask, MaskRule
 from .sources.registry import DATASETS
 from .split import Dataset, Split

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...io.pickles import Call, Name, Vocabulary, read_pickle
 from ...io.signatures import refuse_pointer
-from ..images.decoding import describe_reason
+from ..images.encoded import describe_reason
 
 _ENCODE = Name("_codecs", "encode")  # how Python 3 writes bytes in older pickles
 _NAMES = {

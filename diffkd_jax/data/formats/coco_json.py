@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..images.decoding import describe_reason
+from ..images.encoded import describe_reason
 from ..images.object_checks import MAX_NUMBER, report
 from ..images.objects import Objects
 from ..split import MAX_CLASSES, some_of

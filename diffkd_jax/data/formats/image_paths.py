@@ -7,7 +7,8 @@ import posixpath
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from ..images.decoding import Encoded, UnreadableImage, read_orientation, read_size
+from ..images.encoded import Encoded, UnreadableImage
+from ..images.headers import read_orientation, read_size
 from .text import make_name_finder
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...io.signatures import refuse_pointer
-from ..images.decoding import Encoded, decode_image, describe_reason
+from ..images.decoding import decode_image
+from ..images.encoded import Encoded, describe_reason
 from .image_paths import make_path_finder
 from .text import read_text
 

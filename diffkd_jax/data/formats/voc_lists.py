@@ -7,7 +7,7 @@ import pathlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from ..images.decoding import IMAGE_ENDINGS
+from ..images.headers import IMAGE_ENDINGS
 from ..split import Doubt, some_of
 from ..suspects import note_doubts, repeated
 from .text import MAX_LIST_BYTES, make_name_finder, normalise_name, read_text

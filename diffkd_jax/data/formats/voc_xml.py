@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from ...io.signatures import refuse_pointer
-from ..images.decoding import describe_reason
+from ..images.encoded import describe_reason
 from ..images.object_checks import MAX_NUMBER
 from .text import parse_whole_number
 

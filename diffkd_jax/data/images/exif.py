@@ -5,15 +5,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .decoding import (
-    Encoded,
-    ImageLike,
-    UnreadableImage,
-    decode_image,
-    read_orientation,
-    read_size,
-    stored_levels,
-)
+from .decoding import decode_image, stored_levels
+from .encoded import Encoded, ImageLike, UnreadableImage
+from .headers import read_orientation, read_size
 
 
 class WrongBoxes(ValueError):

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from ..split import some_of
-from .decoding import decoding_errors, open_image
+from .encoded import decoding_errors
+from .headers import open_image
 
 VOID = 255  # class of pixels that do not count
 MAX_CLASSES = 255

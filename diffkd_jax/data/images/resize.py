@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .decoding import Encoded, ImageLike, decode_file, decode_image, read_size
+from .decoding import decode_file, decode_image
+from .encoded import Encoded, ImageLike
+from .headers import read_size
 
 INTERPOLATIONS = {
     "bilinear": (cv2.INTER_LINEAR, Image.Resampling.BILINEAR),

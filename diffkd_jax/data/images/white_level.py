@@ -5,7 +5,8 @@ import logging
 import numpy as np
 
 from ..split import Split, some_of
-from .decoding import Encoded, UnreadableImage, stored_levels
+from .decoding import stored_levels
+from .encoded import Encoded, UnreadableImage
 
 LOG = logging.getLogger(__name__)
 MAX_EXAMINED = 16  # images, spread over the split

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import NOT_AN_IMAGE, UnreadableImage, decode_image
+from ..images.decoding import decode_image
+from ..images.encoded import NOT_AN_IMAGE, UnreadableImage
 from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from ..transforms.draws import Draws

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder
-from ..images.decoding import IMAGE_ENDINGS
+from ..images.headers import IMAGE_ENDINGS
 from ..images.masks import VOID, MaskRule
 from ..split import Dataset
 from .folders import list_folders, select_splits
@@ -47,7 +47,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     ``gtFine/<split>/<city>/<name>_gtFine_labelIds.png``, whose ids are mapped to the 19
     classes. If this mask does not exist, ``..._labelTrainIds.png`` is taken, which
     holds the classes themselves. Images may have any of the endings in
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Images without a mask are
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Images without a mask are
     counted and named in the log. A split without any mask, such as the official test
     split, is left out.
 

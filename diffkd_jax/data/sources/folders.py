@@ -11,7 +11,8 @@ import numpy as np
 
 from ..formats.single_files import require_path
 from ..formats.text import normalise_name, printable_name, unique_names
-from ..images.decoding import IMAGE_ENDINGS, Encoded
+from ..images.encoded import Encoded
+from ..images.headers import IMAGE_ENDINGS
 from ..split import Dataset, Split, Stored, some_of
 
 LOG = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
     Folders whose names differ only in their Unicode form are one class.
 
     A class is a folder with at least one file that has an ending of
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Other files, and all
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Other files, and all
     files in folders below a class, are left out. The log gives their number, counted
     up to :data:`MAX_COUNTED` in folders, without following links. Hidden files and
     folders are left out silently. A file that cannot be read later, such as a broken

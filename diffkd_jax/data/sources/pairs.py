@@ -19,7 +19,7 @@ from ..formats.text import (
     printable_name,
     read_text,
 )
-from ..images.decoding import IMAGE_ENDINGS
+from ..images.headers import IMAGE_ENDINGS
 from ..images.masks import MAX_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
 from ..split import Dataset, Doubt, Split, some_of
 from ..suspects import repeated

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import Encoded, UnreadableImage, read_size
+from ..images.encoded import Encoded, UnreadableImage
+from ..images.headers import read_size
 from ..images.object_checks import MAX_NUMBER, clean_objects
 from ..images.objects import Objects, object_split
 from ..split import Split, Stored, check_labels

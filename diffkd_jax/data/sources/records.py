@@ -10,7 +10,7 @@ import numpy as np
 
 from ..formats.single_files import MAX_JSON_BYTES, require_path
 from ..formats.text import read_text
-from ..images.decoding import Encoded
+from ..images.encoded import Encoded
 from ..images.masks import EncodedMask
 from ..split import Dataset, Split, Stored, check_labels
 from .cityscapes import CLASSES, ID_RULE, META

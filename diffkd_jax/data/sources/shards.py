@@ -21,7 +21,8 @@ from ..formats.text import (
     parse_whole_number,
     printable_name,
 )
-from ..images.decoding import IMAGE_ENDINGS, Encoded, describe_reason
+from ..images.encoded import Encoded, describe_reason
+from ..images.headers import IMAGE_ENDINGS
 from ..split import MAX_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
 from ..suspects import note_doubts, repeated
 from .folders import SYSTEM_NAMES
@@ -36,7 +37,7 @@ def load_tar(path: str) -> Dataset:
     """Loads shards in the layout of WebDataset, ``<anything>-<split>-<number>.tar``.
 
     An example is an image ``<key>.jpg`` (or another ending of
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`) and its label, ``<key>.cls``
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`) and its label, ``<key>.cls``
     with a number as text, or ``<key>.json`` with ``label``. The case of endings is
     ignored. Hidden members, and those that operating systems create, are left out as in
     folders. Labels without an image are counted in the log. The headers of all shards

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..formats.single_files import require_path
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
-from ..images.decoding import IMAGE_ENDINGS
+from ..images.headers import IMAGE_ENDINGS
 from ..images.masks import VOID, MaskRule
 from ..split import Dataset, some_of
 from .folders import select_splits
@@ -27,7 +27,7 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
 
     Images are in ``JPEGImages``. A split is a list
     ``ImageSets/Segmentation/<split>.txt`` with one name on each line. Images have any
-    of the endings in :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Masks have
+    of the endings in :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Masks have
     a palette whose indices are the classes; 255 marks pixels to ignore. Classes have
     the names of VOC if all images are named as in VOC, such as 2007_000032. In other
     data of this layout they are numbers unless names are given.

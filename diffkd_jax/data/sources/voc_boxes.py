@@ -15,8 +15,8 @@ from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..formats.voc_xml import MAX_BYTES, VocAnnotation, read_annotation
-from ..images.decoding import IMAGE_ENDINGS
 from ..images.exif import as_annotated
+from ..images.headers import IMAGE_ENDINGS
 from ..images.object_checks import clean_objects
 from ..images.objects import Objects, object_split
 from ..split import Dataset, Doubt, Split, some_of
@@ -63,7 +63,7 @@ def load_voc_boxes(
     these names.
 
     Images have any of the endings in
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. An image has the name of its
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. An image has the name of its
     xml file, or the one that the file states as ``filename``. An image that a list
     names twice is taken once. Images that belong to two xml files, and objects that
     occur twice, are counted in the log.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import Encoded, UnreadableImage, read_orientation
+from ..images.encoded import Encoded, UnreadableImage
+from ..images.headers import read_orientation
 from ..split import Split, some_of
 from . import views
 from .viewed import canvas_of

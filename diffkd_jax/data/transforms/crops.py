@@ -2,13 +2,9 @@
 
 import numpy as np
 
-from ..images.decoding import (
-    MAX_PIXELS,
-    ImageLike,
-    UnreadableImage,
-    decode_image,
-    read_size,
-)
+from ..images.decoding import decode_image
+from ..images.encoded import ImageLike, UnreadableImage
+from ..images.headers import MAX_PIXELS, read_size
 from ..images.resize import (
     INTERPOLATIONS,
     Box,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import ImageLike, UnreadableImage, decode_image
+from ..images.decoding import decode_image
+from ..images.encoded import ImageLike, UnreadableImage
 from .crops import center_crop, crop_flip, random_resized_crop
 from .draws import Draws
 from .randaugment import color_jitter, rand_augment

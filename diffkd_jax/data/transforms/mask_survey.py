@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..images.decoding import UnreadableImage, decode_image, read_orientation
+from ..images.decoding import decode_image
+from ..images.encoded import UnreadableImage
+from ..images.headers import read_orientation
 from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
 from ..split import Split, some_of
 from .viewed import name_image

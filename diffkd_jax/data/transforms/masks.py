@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import ImageLike, decode_image, read_orientation
+from ..images.decoding import decode_image
+from ..images.encoded import ImageLike
 from ..images.exif import upright
+from ..images.headers import read_orientation
 from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
 from ..split import Split
 from . import mask_survey, views

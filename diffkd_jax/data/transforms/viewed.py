@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import Encoded, ImageLike, UnreadableImage, decode_image
+from ..images.decoding import decode_image
+from ..images.encoded import Encoded, ImageLike, UnreadableImage
 from . import views
 from .draws import Draws
 from .target import Batch, TargetTransform

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ..images.decoding import MAX_PIXELS, UnreadableImage
+from ..images.encoded import UnreadableImage
+from ..images.headers import MAX_PIXELS
 from ..images.masks import VOID
 from ..images.resize import mirror
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadableImage, decode_image
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
 from diffkd_jax.data.images.masks import (
     EncodedMask,
     MaskRule,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import split as split_module
-from diffkd_jax.data.images.decoding import UnreadableImage
+from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.unreadable import note_skipped
 from diffkd_jax.data.transforms import crops

@@ -12,7 +12,8 @@ from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.formats.image_paths import find_below
-from diffkd_jax.data.images.decoding import Encoded, decode_image
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import Encoded
 from diffkd_jax.data.images.exif import WrongBoxes
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry

@@ -7,7 +7,7 @@ import pytest
 
 from diffkd_jax.config.data import DataConfig
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded
+from diffkd_jax.data.images.encoded import Encoded
 from diffkd_jax.data.images.objects import Objects, pad_objects
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry

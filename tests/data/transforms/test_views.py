@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadableImage
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
 from diffkd_jax.data.images.exif import turned
 from diffkd_jax.data.images.masks import (
     VOID,
