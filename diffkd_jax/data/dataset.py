@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config.data import DataConfig
-from . import leaks, suspects
+from . import leaks
+from .findings import refuse_findings, some_of
 from .formats.text import make_name_finder
 from .images import white_level
 from .images.objects import drop_empty_images
 from .pipeline.groups import grouped
 from .pipeline.unreadable import first_readable
 from .sources import registry
-from .split import Split, hold_out, limited, some_of
+from .split import Split, hold_out, limited
 from .transforms import LABELS, TargetTransform, recognise_target
 from .transforms.draws import Draws
 from .transforms.normalise import make_normalised
@@ -103,7 +104,7 @@ def open_data(options: DataConfig) -> Data:
         )
     _name_unseen_classes(splits[options.train_split], names)
     for name in used:
-        suspects.refuse(splits[name].doubts, options.max_doubtful)
+        refuse_findings(splits[name].findings, options.max_doubtful)
     splits = {
         k: white_level.with_white(v, options.max_level) for k, v in splits.items()
     }
@@ -119,8 +120,8 @@ def open_data(options: DataConfig) -> Data:
         splits = {name: grouped(split) for name, split in splits.items()}
     evaluation = splits[options.eval_split]
     if options.train_split != options.eval_split:
-        doubts = leaks.find_leaks(train, evaluation, options.name)
-        suspects.refuse(doubts, options.max_doubtful)
+        findings = leaks.find_leaks(train, evaluation, options.name)
+        refuse_findings(findings, options.max_doubtful)
     # Workers get a copy of what is left.
     train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
     splits = {name: split._replace(stored=None) for name, split in splits.items()}

@@ -7,8 +7,9 @@ import os
 
 import numpy as np
 
+from .findings import some_of
 from .formats.text import normalise_name
-from .split import Doubt, Split, Stored, some_of
+from .split import Finding, Split, Stored
 
 LOG = logging.getLogger(__name__)
 MAX_FILES = 5000  # in both splits together, for all files to be compared
@@ -17,7 +18,7 @@ MAX_EXAMINED = 500  # images of larger sets, of those that share a file name
 Candidates = dict[int, list[int]]  # evaluation row to rows of training
 
 
-def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Doubt, ...]:
+def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Finding, ...]:
     """Counts evaluation images that are also in training, and logs the first of them.
 
     Arrays in memory and small sets of files are compared by their bytes. In larger
@@ -57,7 +58,7 @@ def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Doubt, ...]
         f"{some_of(map(evaluation.name, copies), 3)}"
     )
     LOG.warning("%s", text)
-    return (Doubt(count, evaluation.size, text),)
+    return (Finding(count, evaluation.size, text),)
 
 
 def _of_one_content(

@@ -5,11 +5,12 @@ import logging
 import numpy as np
 
 from ..config.data import DataConfig
+from .array_splits import array_split
 from .dataset import Data
 from .sources.registry import DATASETS
 from .sources.scene_boxes import load_scene_boxes
 from .sources.scenes import load_scenes
-from .split import Split, array_split
+from .split import Split
 from .transforms import recognise_target
 from .transforms.draws import Draws
 from .transforms.normalise import make_normalised

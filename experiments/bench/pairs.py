@@ -10,7 +10,7 @@ import numpy as np
 from configs import imagenet
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import Data
-from diffkd_jax.data.split import array_split
+from diffkd_jax.data.array_splits import array_split
 from diffkd_jax.data.transforms.normalise import make_normalise
 from diffkd_jax.models.model import split as split_variables
 from diffkd_jax.train.build import Run, build

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..findings import some_of
 from ..images.encoded import describe_reason
 from ..images.object_checks import MAX_NUMBER, report
 from ..images.objects import Objects
-from ..split import MAX_CLASSES, some_of
+from ..split import MAX_CLASSES
 from .text import decode_text, parse_whole_number, printable_name
 
 LOG = logging.getLogger(__name__)

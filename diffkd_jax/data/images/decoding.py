@@ -8,7 +8,7 @@ from PIL import Image
 
 from .bit_depth import deep_colours, highest_level, is_deep, to_8_bits
 from .encoded import Encoded, ImageLike, decoding_errors
-from .headers import check_scans, check_size, is_jpeg, open_image, read_jpeg_size
+from .headers import check_pixel_count, check_scans, is_jpeg, open_image, read_jpeg_size
 
 
 def decode_image(image: ImageLike) -> np.ndarray:
@@ -47,7 +47,7 @@ def decode_file(image: Encoded, min_size: tuple[int, int] | None = None) -> np.n
     """
     with decoding_errors(image):
         if is_jpeg(image) and (size := read_jpeg_size(image)):
-            check_scans(image.data, *check_size(*size))
+            check_scans(image.data, *check_pixel_count(*size))
             reduced = {}
             if min_size is not None:
                 height, width = min_size

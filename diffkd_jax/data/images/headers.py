@@ -87,7 +87,7 @@ def read_size(image: ImageLike) -> tuple[int, int]:
         return image.shape[0], image.shape[1]
     with decoding_errors(image):
         if is_jpeg(image) and (size := read_jpeg_size(image)):
-            return check_size(*size)
+            return check_pixel_count(*size)
         with open_image(image) as opened:
             return opened.height, opened.width
 
@@ -134,7 +134,7 @@ def read_jpeg_size(image: Encoded) -> tuple[int, int] | None:
         return None  # Pillow accepts more, or reports what is wrong
 
 
-def check_size(height: int, width: int) -> tuple[int, int]:
+def check_pixel_count(height: int, width: int) -> tuple[int, int]:
     """Returns a size, after checking its number of pixels.
 
     Args:
@@ -193,14 +193,14 @@ def open_image(image: Any) -> Any:
     if ".tiff" in form.endings:
         data, white_is_zero = with_black_zero(data)
     if ".webp" in form.endings:
-        check_size(*_webp_size(data))  # its decoder allocates in its constructor
+        check_pixel_count(*_webp_size(data))  # its decoder allocates in its constructor
     opened = form.open(io.BytesIO(data))
     opened.info["white_is_zero"] = white_is_zero
-    check_size(opened.height, opened.width)
+    check_pixel_count(opened.height, opened.width)
     if ".jpg" in form.endings:
         check_scans(data, opened.height, opened.width)
     if ".tiff" in form.endings and 322 in opened.tag_v2 and 323 in opened.tag_v2:
-        check_size(
+        check_pixel_count(
             opened.tag_v2[322], opened.tag_v2[323]
         )  # the size of a tile, which is allocated at once
     return opened

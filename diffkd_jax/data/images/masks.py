@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ..split import some_of
+from ..findings import some_of
 from .encoded import decoding_errors
 from .headers import open_image
 

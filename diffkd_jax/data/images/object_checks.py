@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..split import Doubt, some_of
-from ..suspects import note_doubts
+from ..findings import note_finding, some_of
+from ..split import Finding
 from .objects import Objects
 
 LOG = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def clean_objects(
     *,
     box_area: bool = False,
     drop_doubles: bool = False,
-) -> tuple[Objects, tuple[Doubt, ...]]:
+) -> tuple[Objects, tuple[Finding, ...]]:
     """Clips and filters annotations, and sorts them by image.
 
     Boxes without area, outside their image, or with a side below one pixel are dropped;
@@ -68,7 +68,7 @@ def clean_objects(
         report(np.flatnonzero(rows), text, where, called)
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
     text = f"objects stand twice (same image, class and box), {done}"
-    doubts = note_doubts(twice, total, text, where, called)
+    findings = note_finding(twice, total, text, where, called)
     area = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     if not box_area:
         area = _fill_areas(annotations.area, area, is_kept, where, called)
@@ -87,7 +87,7 @@ def clean_objects(
         annotations.ignored[order].astype(bool),
         area[order].astype(np.float32),
     )
-    return objects, () if drop_doubles else doubts
+    return objects, () if drop_doubles else findings
 
 
 def _fill_areas(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..split import Known, Split, subset
+from ..split import BoxSummary, Split, subset
 
 LOG = logging.getLogger(__name__)
 
@@ -106,43 +106,45 @@ def object_split(
         target = pad_objects(objects, rows, max_objects)
         return {"image": [read_image(int(i)) for i in rows], "target": target}
 
-    known = Known(
+    summary = BoxSummary(
         usable_counts.astype(np.int32),
         ignored_counts.astype(np.int32),
         np.asarray(sides, np.int32),
         np.array(ids),
         where,
     )
-    return Split(len(sides), fetch, name, known=known)
+    return Split(len(sides), fetch, name, box_summary=summary)
 
 
 def drop_empty_images(split: Split, keep_empty: bool) -> Split:
     """Returns a split without the images that have no object to train on.
 
     Args:
-      split: any split; without known objects it is returned unchanged.
+      split: any split; one without boxes is returned unchanged.
       keep_empty: if true, these images stay, and only a warning is logged.
 
     Raises:
       ValueError: no image has an object.
     """
-    known = split.known
-    if known is None:
+    summary = split.box_summary
+    if summary is None:
         return split
-    if not known.usable.any():
-        ignored = int(known.ignored.sum())
+    if not summary.usable.any():
+        ignored = int(summary.ignored.sum())
         if ignored:
             raise ValueError(
-                f"{known.where}: found iscrowd (or difficult) at {ignored} of {ignored}"
-                " objects, expected some to train on (data.options.crowd_objects takes "
-                "them as objects)"
+                f"{summary.where}: found iscrowd (or difficult) at {ignored} of "
+                f"{ignored} objects, expected some to train on "
+                "(data.options.crowd_objects takes them as objects)"
             )
-        raise ValueError(f"{known.where}: found no objects, expected some to train on")
-    full = np.flatnonzero(known.usable)
+        raise ValueError(
+            f"{summary.where}: found no objects, expected some to train on"
+        )
+    full = np.flatnonzero(summary.usable)
     if len(full) < split.size:
         LOG.warning(
             "%s: %d of %d images have no usable object, %s",
-            known.where,
+            summary.where,
             split.size - len(full),
             split.size,
             "kept" if keep_empty else "left out of training (data.keep_empty)",

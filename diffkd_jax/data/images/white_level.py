@@ -4,7 +4,8 @@ import logging
 
 import numpy as np
 
-from ..split import Split, some_of
+from ..findings import some_of
+from ..split import Split
 from .decoding import stored_levels
 from .encoded import Encoded, UnreadableImage
 

@@ -14,12 +14,12 @@ def grouped(split: Split) -> Split:
     Raises:
       ValueError: the sizes are not known before images are read.
     """
-    if split.known is None:
+    if split.box_summary is None:
         raise ValueError(
             "data.two_canvases: found True for images whose sizes the data set does "
             "not state, expected False"
         )
-    height, width = split.known.sides.T
+    height, width = split.box_summary.sides.T
     return split._replace(group=(height > width).astype(np.int64))
 
 

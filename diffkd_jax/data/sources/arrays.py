@@ -7,20 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from ..array_splits import array_split, as_images, check_labels, in_memory, whole_labels
 from ..class_names import FASHION_CLASSES, names_of_labels
 from ..formats.single_files import read_idx, read_npz
 from ..images.masks import MAX_CLASSES as MAX_MASK_CLASSES
 from ..images.masks import VOID, MaskRule, parse_rule, to_classes
-from ..split import (
-    MAX_CLASSES,
-    Dataset,
-    Split,
-    array_split,
-    as_images,
-    check_labels,
-    in_memory,
-    whole_labels,
-)
+from ..split import MAX_CLASSES, Dataset, Split
 from .pairs import parse_class_names
 
 

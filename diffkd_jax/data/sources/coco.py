@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..findings import note_same_files, some_of
 from ..formats.coco_json import CocoTable, read_coco_table
 from ..formats.image_paths import displayed_size, leaves_folder, make_finder_below
 from ..formats.single_files import require_path
@@ -16,8 +17,7 @@ from ..formats.text import are_same_names, normalise_name, printable_name
 from ..images.exif import as_annotated
 from ..images.object_checks import clean_objects
 from ..images.objects import object_split
-from ..split import Dataset, Split, some_of
-from ..suspects import note_same_files
+from ..split import Dataset, Split
 from .folders import image_files, select_splits
 
 LOG = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def _split(
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
     upright = lambda i: as_annotated(read_image(i), sides[i], turn)
     result = object_split(objects, sides, ids, table.file, upright, name)
-    return result._replace(stored=stored, doubts=(*same_files, *repeats))
+    return result._replace(stored=stored, findings=(*same_files, *repeats))
 
 
 def _report_missing(

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..findings import some_of
 from ..formats.single_files import require_path
 from ..formats.text import normalise_name, printable_name, unique_names
 from ..images.encoded import Encoded
 from ..images.headers import IMAGE_ENDINGS
-from ..split import Dataset, Split, Stored, some_of
+from ..split import Dataset, Split, Stored
 
 LOG = logging.getLogger(__name__)
 # Folders that operating systems and storage devices create beside the user's files.

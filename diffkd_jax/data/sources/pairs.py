@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ..findings import repeated, some_of
 from ..formats.single_files import require_path
 from ..formats.text import (
     MAX_LIST_BYTES,
@@ -21,8 +22,7 @@ from ..formats.text import (
 )
 from ..images.headers import IMAGE_ENDINGS
 from ..images.masks import MAX_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
-from ..split import Dataset, Doubt, Split, some_of
-from ..suspects import repeated
+from ..split import Dataset, Finding, Split
 from .folders import SYSTEM_NAMES, image_files, list_folders, read_file, select_splits
 
 LOG = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def pair_split(
     masks: Sequence[str],
     *,
     rule: MaskRule | Callable[[str], MaskRule],
-    doubts: Sequence[Doubt] = (),
+    findings: Sequence[Finding] = (),
 ) -> Split:
     """Creates a split of image and mask files, which are read on demand.
 
@@ -154,7 +154,7 @@ def pair_split(
       masks: ``n`` paths of their masks.
       rule: how values of masks become classes; one rule for all masks, or a function
         from a path to a rule.
-      doubts: findings about the split.
+      findings: findings about the split.
 
     >>> pair_split(pathlib.Path("data"), ["1.jpg"], ["1.png"], rule=MaskRule(2)).size
     1
@@ -175,7 +175,7 @@ def pair_split(
             "target": {"label": [read_mask(i) for i in rows]},
         }
 
-    return Split(len(mask_paths), fetch, name, stored=stored, doubts=tuple(doubts))
+    return Split(len(mask_paths), fetch, name, stored=stored, findings=tuple(findings))
 
 
 def report_missing(names: Iterable[str], what: str, split_name: str) -> None:

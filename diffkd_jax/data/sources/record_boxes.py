@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..array_splits import check_labels
+from ..findings import note_finding, repeated
 from ..images.encoded import Encoded, UnreadableImage
 from ..images.headers import read_size
 from ..images.object_checks import MAX_NUMBER, clean_objects
 from ..images.objects import Objects, object_split
-from ..split import Split, Stored, check_labels
-from ..suspects import note_doubts, repeated
+from ..split import Split, Stored
 
 LOG = logging.getLogger(__name__)
 MARKS = ("is_crowd", "is_difficult")  # features that mark objects to ignore
@@ -145,7 +146,7 @@ def box_split(
                 f"expected numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
             )
     annotations = Objects(image_of, boxes, label, flat["ignored"], area)
-    objects, doubts = clean_objects(
+    objects, findings = clean_objects(
         annotations,
         sides,
         where,
@@ -171,10 +172,10 @@ def box_split(
     has_ids = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
     duplicates = list(repeated(ids)) if has_ids else []
     same_id = "records have the id of an earlier one"
-    doubts += note_doubts(duplicates, count, same_id, where, names.__getitem__)
+    findings += note_finding(duplicates, count, same_id, where, names.__getitem__)
     result = object_split(objects, sides, ids, where, read_image, name)
     stored = Stored(lambda i: source[i]["image"])
-    return result._replace(stored=stored, doubts=doubts)
+    return result._replace(stored=stored, findings=findings)
 
 
 def _name_record(record: Any, index: int, where: str) -> str:

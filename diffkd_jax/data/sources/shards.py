@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...io.signatures import refuse_pointer
+from ..array_splits import check_labels
+from ..findings import note_finding, repeated, some_of
 from ..formats.single_files import require_path
 from ..formats.text import (
     decode_text,
@@ -23,8 +25,7 @@ from ..formats.text import (
 )
 from ..images.encoded import Encoded, describe_reason
 from ..images.headers import IMAGE_ENDINGS
-from ..split import MAX_CLASSES, Dataset, Doubt, Split, Stored, check_labels, some_of
-from ..suspects import note_doubts, repeated
+from ..split import MAX_CLASSES, Dataset, Finding, Split, Stored
 from .folders import SYSTEM_NAMES
 
 LOG = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def load_tar(path: str) -> Dataset:
         )
         members = np.array([os.fsencode(path) for path in paths])
         split = _tar_split(root, files, shard, position, label, members)
-        splits[name] = split._replace(doubts=_copies(split, f"{path}: {name}"))
+        splits[name] = split._replace(findings=_copies(split, f"{path}: {name}"))
     return Dataset(splits, tuple(str(k) for k in range(classes)))
 
 
@@ -247,7 +248,7 @@ def _tar_split(
     return Split(len(label), fetch, name, label, stored=stored)
 
 
-def _copies(split: Split, split_name: str) -> tuple[Doubt, ...]:
+def _copies(split: Split, split_name: str) -> tuple[Finding, ...]:
     """Finds images that occur in two shards with the same key and the same bytes."""
     assert split.stored is not None
     assert split.stored.size is not None
@@ -259,4 +260,4 @@ def _copies(split: Split, split_name: str) -> tuple[Doubt, ...]:
     read = split.stored.read
     rows = [row for row, first in compared if read(row) == read(first)]
     text = "images occur in another shard too"
-    return note_doubts(rows, split.size, text, split_name, split.name)
+    return note_finding(rows, split.size, text, split_name, split.name)

@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..findings import some_of
 from ..formats.single_files import require_path
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..images.headers import IMAGE_ENDINGS
 from ..images.masks import VOID, MaskRule
-from ..split import Dataset, some_of
+from ..split import Dataset
 from .folders import select_splits
 from .pairs import pair_split, parse_class_names
 
@@ -61,7 +62,7 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
     wanted = select_splits([file.stem for file in lists], splits)
     find_images = make_stem_finder(root / "JPEGImages", IMAGE_ENDINGS)
     find_masks = make_stem_finder(root / "SegmentationClass", (".png",))
-    names, doubts = read_lists([file for file in lists if file.stem in wanted])
+    names, findings = read_lists([file for file in lists if file.stem in wanted])
     has_names = classes != "" or (root / "classes.txt").is_file()
     is_voc = all(VOC_NAME.fullmatch(name) for rows in names.values() for name in rows)
     if has_names:
@@ -87,6 +88,6 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
             [f"JPEGImages/{images[0]}" for images, _ in pairs],
             [f"SegmentationClass/{masks[0]}" for _, masks in pairs],
             rule=MaskRule(len(class_names)),
-            doubts=doubts[file.stem],
+            findings=findings[file.stem],
         )
     return Dataset(loaded, class_names, {"ignore": VOID})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..findings import note_same_files, some_of
 from ..formats.image_paths import displayed_size, make_finder_below
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
@@ -19,8 +20,7 @@ from ..images.exif import as_annotated
 from ..images.headers import IMAGE_ENDINGS
 from ..images.object_checks import clean_objects
 from ..images.objects import Objects, object_split
-from ..split import Dataset, Doubt, Split, some_of
-from ..suspects import note_same_files
+from ..split import Dataset, Finding, Split
 from .folders import image_files, list_folders, read_file, select_splits
 from .pairs import parse_class_names
 from .voc import CLASSES
@@ -108,11 +108,11 @@ def load_voc_boxes(
     has_names = classes != "" or (root / "classes.txt").is_file()
     names = parse_class_names(classes, root / "classes.txt") if has_names else ()
     files_by_split: dict[str, list[_File]] = {}
-    doubts: dict[str, tuple[Doubt, ...]] = {}
+    findings: dict[str, tuple[Finding, ...]] = {}
     if lists:
         wanted = select_splits([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
-        listed, doubts = read_lists([file for file in lists if file.stem in wanted])
+        listed, findings = read_lists([file for file in lists if file.stem in wanted])
         find_xml = make_stem_finder(root / "Annotations", (".xml",))
         read = _make_reader(root, "JPEGImages")
         for split, stems in listed.items():
@@ -154,7 +154,7 @@ def load_voc_boxes(
     options["drop_doubles"] = drop_doubles
     loaded = {
         name: _split(
-            root, name, files, names, skip_missing, doubts.get(name, ()), **options
+            root, name, files, names, skip_missing, findings.get(name, ()), **options
         )
         for name, files in files_by_split.items()
     }
@@ -213,7 +213,7 @@ def _split(
     files: list[_File],
     names: Sequence[str],
     skip_missing: bool,
-    doubts: tuple[Doubt, ...],
+    findings: tuple[Finding, ...],
     *,
     from_zero: bool,
     crowd_objects: bool,
@@ -283,4 +283,4 @@ def _split(
     ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
     upright = lambda i: as_annotated(read_image(i), sides[i], turn)
     result = object_split(objects, sides, ids, split_name, upright, name)
-    return result._replace(stored=stored, doubts=(*doubts, *same_files, *repeats))
+    return result._replace(stored=stored, findings=(*findings, *same_files, *repeats))

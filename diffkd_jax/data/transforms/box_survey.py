@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...config.data import DataConfig
+from ..findings import some_of
 from ..images.encoded import Encoded, UnreadableImage
 from ..images.headers import read_orientation
-from ..split import Split, some_of
+from ..split import Split
 from . import views
 from .viewed import canvas_of
 
@@ -28,9 +29,9 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
       ValueError: images do not fit ``data.train_size``.
     """
     _look_at_orientations(split, where)
-    if split.known is None:
+    if split.box_summary is None:
         return
-    over = np.flatnonzero(split.known.usable > data.max_objects)
+    over = np.flatnonzero(split.box_summary.usable > data.max_objects)
     if over.size:
         LOG.warning(
             "%s: %d images have more than %d objects, up to %d; training keeps the "
@@ -38,7 +39,7 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
             where,
             over.size,
             data.max_objects,
-            split.known.usable.max(),
+            split.box_summary.usable.max(),
         )
     if data.augmentation.fits:
         sides = tuple(data.train_resize) or (data.resize,)
@@ -57,7 +58,7 @@ def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
       ValueError: images do not fit ``data.canvas``, or need one.
     """
     _look_at_orientations(split, where)
-    if split.known is not None:
+    if split.box_summary is not None:
         _look_at_canvas(split, data, (data.resize,), "canvas", where)
 
 
@@ -65,9 +66,9 @@ def _look_at_canvas(
     split: Split, data: DataConfig, shorter: Sequence[int], field: str, where: str
 ) -> None:
     """Refuses images that do not fit their canvas, and logs the share of padding."""
-    assert split.known is not None
+    assert split.box_summary is not None
     wanted = getattr(data, field)
-    sizes, counts = np.unique(split.known.sides, axis=0, return_counts=True)
+    sizes, counts = np.unique(split.box_summary.sides, axis=0, return_counts=True)
     used = whole = 0.0
     results = set()
     for side in shorter:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..findings import some_of
 from ..images.decoding import decode_image
 from ..images.encoded import UnreadableImage
 from ..images.headers import read_orientation
 from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
-from ..split import Split, some_of
+from ..split import Split
 from .viewed import name_image
 
 LOG = logging.getLogger(__name__)

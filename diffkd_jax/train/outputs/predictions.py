@@ -106,7 +106,7 @@ def predictions(
 
     compiled = sharding.jit_forward(forward, scoring.mesh)
     split = scoring.data.evaluation
-    ids = None if split.known is None else split.known.ids
+    ids = None if split.box_summary is None else split.box_summary.ids
     names = short_names([split.name(i) for i in range(split.size)])
     make = make_batches(options, split, scoring.mesh, scoring.data.transform)
     with closing(make(asked)) as batches:

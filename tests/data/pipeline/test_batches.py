@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import split as split_module
+from diffkd_jax.data import array_splits
 from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.unreadable import note_skipped
@@ -25,7 +25,7 @@ def split():
     image = np.broadcast_to(
         np.arange(SIZE, dtype=np.uint8)[:, None, None, None], (SIZE, 6, 6, 1)
     )
-    return split_module.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
+    return array_splits.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
 
 
 def keep(batch, draws):

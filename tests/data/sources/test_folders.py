@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import open_data
+from diffkd_jax.data.array_splits import array_split
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.sources import folders, registry
-from diffkd_jax.data.split import array_split, limited
+from diffkd_jax.data.split import limited
 from tests.helpers.data_options import data_options
 from tests.helpers.transforms import eval_transform
 

@@ -1,24 +1,25 @@
 """Findings about a data set that cannot be right: logged, and refused above a share."""
 
+import itertools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .split import Doubt, some_of
+from .split import Finding
 
 LOG = logging.getLogger(__name__)
 MIN_TOTAL = 100  # of fewer, a single finding would exceed 1 % and end a run
 
 
-def note_doubts(
+def note_finding(
     rows: Sequence[int] | np.ndarray,
     total: int,
     text: str,
     where: str,
     called: Callable[[int], str],
-) -> tuple[Doubt, ...]:
+) -> tuple[Finding, ...]:
     """Logs one line about rows that cannot be right, and returns it as a finding.
 
     Args:
@@ -36,27 +37,27 @@ def note_doubts(
     shown = some_of((called(int(i)) for i in rows), 3)
     line = f"{where}: {len(rows)} of {total} {text}: {shown}"
     LOG.warning("%s", line)
-    return (Doubt(len(rows), total, line),)
+    return (Finding(len(rows), total, line),)
 
 
-def refuse(doubts: Iterable[Doubt], most: float) -> None:
+def refuse_findings(findings: Iterable[Finding], most: float) -> None:
     """Refuses findings that concern a larger share than allowed.
 
     Data of fewer than :data:`MIN_TOTAL` examples or objects are never refused.
 
     Args:
-      doubts: findings about a split.
+      findings: findings about a split.
       most: allowed share, ``data.max_doubtful``.
 
     Raises:
       ValueError: names the first finding above the share.
     """
-    for doubt in doubts:
-        if doubt.total >= MIN_TOTAL and doubt.number > most * doubt.total:
+    for finding in findings:
+        if finding.total >= MIN_TOTAL and finding.number > most * finding.total:
             raise ValueError(
-                f"data.max_doubtful: found {doubt.text}; expected at most a share of "
-                f"{most:g} ({100 * doubt.number / doubt.total:.1f} % here); correct "
-                "the data, or raise this share if it is meant so"
+                f"data.max_doubtful: found {finding.text}; expected at most a share of "
+                f"{most:g} ({100 * finding.number / finding.total:.1f} % here); "
+                "correct the data, or raise this share if it is meant so"
             )
 
 
@@ -76,7 +77,7 @@ def repeated(values: Sequence[Hashable]) -> dict[int, int]:
 
 def note_same_files(
     files: Sequence[Hashable], where: str, called: Callable[[int], str]
-) -> tuple[Doubt, ...]:
+) -> tuple[Finding, ...]:
     """Logs entries that name the image file of an earlier entry, and returns a finding.
 
     Args:
@@ -86,4 +87,20 @@ def note_same_files(
     """
     duplicates = list(repeated(files))
     text = "entries are the same image file as an earlier one"
-    return note_doubts(duplicates, len(files), text, where, called)
+    return note_finding(duplicates, len(files), text, where, called)
+
+
+def some_of(texts: Iterable[str], most: int = 5) -> str:
+    """Returns a list for a line of a log: the first texts, and how many more there are.
+
+    Args:
+      texts: the texts.
+      most: largest number of texts to show.
+
+    >>> some_of("abcdefgh", 3)
+    'a, b, c and 5 more'
+    """
+    rest = iter(texts)
+    first = ", ".join(itertools.islice(rest, most))
+    more = sum(1 for _ in rest)
+    return f"{first} and {more} more" if more else first
