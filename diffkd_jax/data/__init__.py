@@ -2,7 +2,8 @@
 
 from .dataset import Data, open_data
 from .images.encoded import Encoded
-from .images.masks import EncodedMask, MaskRule
+from .images.mask_rules import MaskRule
+from .images.masks import EncodedMask
 from .sources.registry import DATASETS
 from .split import Dataset, Split
 from .stand_in import known_target, stand_in

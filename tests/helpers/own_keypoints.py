@@ -5,7 +5,7 @@ import numpy as np
 
 from diffkd_jax.data import Dataset, Split
 from diffkd_jax.data.transforms import views
-from diffkd_jax.data.transforms.viewed import follow_views
+from diffkd_jax.data.transforms.viewed_targets import follow_views
 from diffkd_jax.tasks import Evidence, Task
 
 

@@ -9,11 +9,10 @@ from jaxtyping import Integer, UInt8
 
 from ..array_splits import array_split, as_images, check_labels, in_memory, whole_labels
 from ..class_names import FASHION_CLASSES, names_of_labels
+from ..formats.class_lists import parse_class_names
 from ..formats.single_files import read_idx, read_npz
-from ..images.masks import MAX_CLASSES as MAX_MASK_CLASSES
-from ..images.masks import VOID, MaskRule, parse_rule, to_classes
+from ..images.mask_rules import MAX_MASK_CLASSES, VOID, MaskRule, parse_rule, to_classes
 from ..split import MAX_CLASSES, Dataset, Split
-from .pairs import parse_class_names
 
 
 def load_embedded(path: str = "") -> Dataset:

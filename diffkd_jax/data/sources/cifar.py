@@ -7,9 +7,9 @@ import numpy as np
 from ..array_splits import array_split, whole_labels
 from ..class_names import names_of_labels
 from ..formats.cifar_pickles import read_batch, read_names
+from ..formats.class_lists import parse_class_names
 from ..formats.single_files import read_json, read_sheet, require_path
 from ..split import Dataset
-from .pairs import parse_class_names
 
 
 def load_cifar10(path: str, *, classes: Any = "") -> Dataset:

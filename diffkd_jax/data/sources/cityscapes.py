@@ -4,12 +4,12 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from ..formats.file_access import list_folders, select_splits
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder
 from ..images.headers import IMAGE_ENDINGS
-from ..images.masks import VOID, MaskRule
+from ..images.mask_rules import VOID, MaskRule
 from ..split import Dataset
-from .folders import list_folders, select_splits
 from .pairs import pair_split, report_missing
 
 CLASSES: tuple[str, ...] = (

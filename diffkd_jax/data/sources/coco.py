@@ -5,20 +5,25 @@ import json
 import logging
 import pathlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..findings import note_same_files, some_of
+from ..formats.coco_categories import (
+    choose_classes,
+    have_same_categories,
+    warn_of_shared_names,
+)
 from ..formats.coco_json import CocoTable, read_coco_table
+from ..formats.file_access import image_files, select_splits
 from ..formats.image_paths import displayed_size, leaves_folder, make_finder_below
 from ..formats.single_files import require_path
-from ..formats.text import are_same_names, normalise_name, printable_name
+from ..formats.text import printable_name
 from ..images.exif import as_annotated
 from ..images.object_checks import clean_objects
 from ..images.objects import object_split
 from ..split import Dataset, Split
-from .folders import image_files, select_splits
 
 LOG = logging.getLogger(__name__)
 
@@ -96,13 +101,13 @@ def load_coco(
     }
     first = next(iter(tables.values()))
     for table in tables.values():
-        if not _same_categories(table, first):
+        if not have_same_categories(table, first):
             raise ValueError(
                 f"{table.file}: found other categories than in {first.file}, expected "
                 "one list of ids and names"
             )
-    _report_shared_names(first)
-    classes = _classes(tables, drop_unused)
+    warn_of_shared_names(first)
+    classes = choose_classes(tables, drop_unused)
     names = tuple(name for _, name in (first.categories[k] for k in classes))
     number = np.full(len(first.categories), -1)
     number[classes] = np.arange(len(classes))
@@ -159,49 +164,6 @@ def _files(
             "json of COCO (data.options.annotations)"
         )
     return {name: files[name] for name in select_splits(list(files), splits)}
-
-
-def _same_categories(first: CocoTable, second: CocoTable) -> bool:
-    """Returns whether two files have the same categories."""
-    ids, names = zip(*first.categories, strict=True)
-    other_ids, other_names = zip(*second.categories, strict=True)
-    return ids == other_ids and are_same_names(names, other_names)
-
-
-def _report_shared_names(table: CocoTable) -> None:
-    """Logs which categories have the same name."""
-    ids: dict[str, list[str]] = {}
-    for category_id, name in table.categories:
-        ids.setdefault(normalise_name(name), []).append(str(category_id))
-    shared = {name: same for name, same in ids.items() if len(same) > 1}
-    if shared:
-        LOG.warning(
-            "%s: categories of one name, kept as separate classes: %s",
-            table.file,
-            some_of(f"{n[:60]!r} (ids {some_of(same)})" for n, same in shared.items()),
-        )
-
-
-def _classes(tables: Mapping[str, CocoTable], drop_unused: bool) -> list[int]:
-    """Returns positions of categories that are classes; logs those without objects."""
-    categories = next(iter(tables.values())).categories
-    used = np.zeros(len(categories), bool)
-    for table in tables.values():
-        used[table.annotations.classes] = True
-    unused = [categories[k] for k in np.flatnonzero(~used)]
-    if unused:
-        texts = some_of(f"{name} (id {category_id})" for category_id, name in unused)
-        LOG.warning(
-            "%s: %d of %d classes have no annotation%s: %s",
-            ", ".join(table.file for table in tables.values()),
-            len(unused),
-            len(categories),
-            ", left out" if drop_unused else "",
-            texts,
-        )
-    if drop_unused and used.any():
-        return np.flatnonzero(used).tolist()
-    return list(range(len(categories)))
 
 
 def _split(

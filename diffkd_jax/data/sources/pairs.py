@@ -10,20 +10,25 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from ..findings import repeated, some_of
+from ..findings import some_of
+from ..formats.class_lists import parse_class_names
+from ..formats.file_access import (
+    SYSTEM_NAMES,
+    image_files,
+    list_folders,
+    read_file,
+    select_splits,
+)
 from ..formats.single_files import require_path
 from ..formats.text import (
-    MAX_LIST_BYTES,
     make_name_finder,
     normalise_name,
-    parse_whole_number,
     printable_name,
-    read_text,
 )
 from ..images.headers import IMAGE_ENDINGS
-from ..images.masks import MAX_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
+from ..images.mask_rules import VOID, MaskRule, parse_rule
+from ..images.masks import EncodedMask
 from ..split import Dataset, Finding, Split
-from .folders import SYSTEM_NAMES, image_files, list_folders, read_file, select_splits
 
 LOG = logging.getLogger(__name__)
 
@@ -91,51 +96,6 @@ def load_masks(
             "and masks/<split>/NAME.png"
         )
     return Dataset(loaded, names, {"ignore": VOID})
-
-
-def parse_class_names(option: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
-    """Returns names of classes from an option, or from the lines of a file.
-
-    The log says which names occur twice, in any Unicode form.
-
-    Args:
-      option: names as a list, a tuple or a text separated by commas; a number of
-        classes; or "" to read the file.
-      file: path of a file with one name on each line, which need not exist.
-
-    Raises:
-      ValueError: there are no names, or more than masks can hold.
-
-    >>> parse_class_names("sky, tree"), parse_class_names(2)
-    (('sky', 'tree'), ('0', '1'))
-    """
-    names = option
-    if names == "" and file is not None and file.is_file():
-        lines = read_text(file, MAX_LIST_BYTES).splitlines()
-        names = [line.strip() for line in lines if line.strip()]
-    if isinstance(names, str):
-        names = [name.strip() for name in names.split(",") if name.strip()]
-    if isinstance(names, float):
-        names = parse_whole_number(names)
-    if isinstance(names, int) and 0 < names <= MAX_CLASSES:
-        names = [str(k) for k in range(names)]
-    if (
-        not isinstance(names, list | tuple)
-        or not all(isinstance(name, str) for name in names)
-        or not 0 < len(names) <= MAX_CLASSES
-    ):
-        or_file = f", or a file {file}" if file else ""
-        raise ValueError(
-            f"data.options.classes: found {option!r}, expected 1 to {MAX_CLASSES} "
-            f"names with commas between, or how many there are{or_file}"
-        )
-    if duplicates := repeated([normalise_name(name) for name in names]):
-        LOG.warning(
-            "%s: names of classes that occur twice, kept as separate classes: %s",
-            file if option == "" else "data.options.classes",
-            some_of(names[index] for index in duplicates),
-        )
-    return tuple(names)
 
 
 def pair_split(

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..array_splits import check_labels
+from ..formats.file_access import select_splits
 from ..formats.single_files import MAX_JSON_BYTES, require_path
 from ..formats.text import read_text
 from ..images.encoded import Encoded
 from ..images.masks import EncodedMask
 from ..split import Dataset, Split, Stored
 from .cityscapes import CLASSES, ID_RULE, META
-from .folders import select_splits
 from .record_boxes import box_split, check_objects, has_objects
 
 # The image and the mask in the records of Cityscapes.

@@ -8,7 +8,8 @@ import numpy as np
 from ..class_names import FASHION_CLASSES
 from ..images.objects import Objects, pad_objects
 from ..split import Dataset, Split
-from .scenes import PALETTE, Recipe, Scene, make_scenes, plan_scenes
+from .scene_painting import Recipe, Scene
+from .scenes import PALETTE, make_scenes, plan_scenes
 
 
 def load_scene_boxes(

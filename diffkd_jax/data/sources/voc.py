@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..findings import some_of
+from ..formats.class_lists import parse_class_names
+from ..formats.file_access import select_splits
 from ..formats.single_files import require_path
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..images.headers import IMAGE_ENDINGS
-from ..images.masks import VOID, MaskRule
+from ..images.mask_rules import VOID, MaskRule
 from ..split import Dataset
-from .folders import select_splits
-from .pairs import pair_split, parse_class_names
+from .pairs import pair_split
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),

@@ -4,43 +4,27 @@ import json
 import logging
 import os
 import pathlib
-import posixpath
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..findings import note_same_files, some_of
-from ..formats.image_paths import displayed_size, make_finder_below
+from ..formats.class_lists import parse_class_names
+from ..formats.file_access import image_files, list_folders, select_splits
+from ..formats.image_paths import displayed_size
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
+from ..formats.voc_files import VocFile, list_xml, make_voc_reader
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
-from ..formats.voc_xml import MAX_BYTES, VocAnnotation, read_annotation
 from ..images.exif import as_annotated
-from ..images.headers import IMAGE_ENDINGS
 from ..images.object_checks import clean_objects
 from ..images.objects import Objects, object_split
 from ..split import Dataset, Finding, Split
-from .folders import image_files, list_folders, read_file, select_splits
-from .pairs import parse_class_names
 from .voc import CLASSES
 
 LOG = logging.getLogger(__name__)
 LISTS = "ImageSets/Main"
-
-
-class _File(NamedTuple):
-    """An xml file and its image, as paths below the root.
-
-    Attributes:
-      xml: path of the xml file.
-      image: path of the image, or None if there is none.
-      entry: content of the xml file.
-    """
-
-    xml: str
-    image: str | None
-    entry: VocAnnotation
 
 
 def load_voc_boxes(
@@ -107,28 +91,28 @@ def load_voc_boxes(
     lists = [f for f in list_split_files(root / LISTS) if not _is_class_list(f.stem)]
     has_names = classes != "" or (root / "classes.txt").is_file()
     names = parse_class_names(classes, root / "classes.txt") if has_names else ()
-    files_by_split: dict[str, list[_File]] = {}
+    files_by_split: dict[str, list[VocFile]] = {}
     findings: dict[str, tuple[Finding, ...]] = {}
     if lists:
         wanted = select_splits([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
         listed, findings = read_lists([file for file in lists if file.stem in wanted])
         find_xml = make_stem_finder(root / "Annotations", (".xml",))
-        read = _make_reader(root, "JPEGImages")
+        read = make_voc_reader(root, "JPEGImages")
         for split, stems in listed.items():
             files_by_split[split] = [
                 read(f"Annotations/{(find_xml(stem) or [f'{stem}.xml'])[0]}", stem)
                 for stem in stems
             ]
     else:
-        with_xml = [name for name in list_folders(root) if _list_xml(root / name)]
+        with_xml = [name for name in list_folders(root) if list_xml(root / name)]
         folders = {name: name for name in with_xml} or {"train": ""}
         # Without names, the objects of all splits define the classes.
         for split in select_splits(list(folders), splits) if names else folders:
-            read = _make_reader(root, folders[split])
+            read = make_voc_reader(root, folders[split])
             files_by_split[split] = [
                 read(os.path.join(folders[split], file))
-                for file in _list_xml(root / folders[split])
+                for file in list_xml(root / folders[split])
             ]
         if not any(files_by_split.values()):
             raise FileNotFoundError(
@@ -166,51 +150,10 @@ def _is_class_list(stem: str) -> bool:
     return stem.rpartition("_")[0] in CLASSES
 
 
-def _list_xml(folder: pathlib.Path) -> list[str]:
-    """Returns the names of the visible xml files in a folder, sorted."""
-    return sorted(
-        name
-        for name in os.listdir(folder)
-        if name.lower().endswith(".xml") and name[0] != "."
-    )
-
-
-def _make_reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
-    """Returns a function that reads an xml file below the root and finds its image.
-
-    The image has the name of the xml file, or else the name stated as ``filename``. If
-    several files differ only in their ending, the one that ``filename`` states is
-    taken.
-    """
-    find_by_stem = make_stem_finder(root / folder, IMAGE_ENDINGS)
-    find_by_path = make_finder_below(root / folder)
-
-    def read(xml: str, stem: str = "") -> _File:
-        where = printable_name(os.path.join(root, xml))
-        try:
-            with open(root / xml, "rb") as stream:
-                entry = read_annotation(stream.read(MAX_BYTES + 1), where)
-        except OSError as error:
-            fault = read_file(os.path.join(root, xml))[1]  # such as a broken link
-            raise ValueError(f"{where}: {fault or error}") from None
-        candidates = find_by_stem(stem or os.path.splitext(os.path.basename(xml))[0])
-        file = None
-        if candidates:
-            file = candidates[0]
-        elif entry.filename:
-            file = find_by_path(entry.filename)
-        if len(candidates) > 1 and entry.filename:
-            stated_name = posixpath.basename(entry.filename.replace("\\", "/"))
-            file = make_name_finder(candidates)(stated_name) or file
-        return _File(xml, None if file is None else os.path.join(folder, file), entry)
-
-    return read
-
-
 def _split(
     root: pathlib.Path,
     split: str,
-    files: list[_File],
+    files: list[VocFile],
     names: Sequence[str],
     skip_missing: bool,
     findings: tuple[Finding, ...],

@@ -10,7 +10,8 @@ from ..split import Split
 from . import box_survey, views
 from .draws import Draws
 from .target import About, Batch, TargetTransform
-from .viewed import Seen, check_views, evaluate_views, train_views
+from .viewed import Seen, evaluate_views, train_views
+from .viewed_targets import check_views
 from .views import Size
 
 Target = dict[str, np.ndarray]

@@ -9,7 +9,8 @@ from ..findings import some_of
 from ..images.decoding import decode_image
 from ..images.encoded import UnreadableImage
 from ..images.headers import read_orientation
-from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
+from ..images.mask_rules import VOID, WrongMask
+from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from .viewed import name_image
 

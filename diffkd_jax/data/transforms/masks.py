@@ -10,12 +10,14 @@ from ..images.decoding import decode_image
 from ..images.encoded import ImageLike
 from ..images.exif import upright
 from ..images.headers import read_orientation
-from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
+from ..images.mask_rules import VOID, WrongMask
+from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from . import mask_survey, views
 from .draws import Draws
 from .target import About, Batch, TargetTransform
-from .viewed import Seen, check_views, evaluate_views, name_image, train_views
+from .viewed import Seen, evaluate_views, name_image, train_views
+from .viewed_targets import check_views
 from .views import Size
 
 

@@ -39,7 +39,7 @@ class About(NamedTuple):
 class TargetTransform(NamedTuple):
     """A way in which one kind of target follows its images in training and evaluation.
 
-    :func:`diffkd_jax.data.transforms.viewed.follow_views` makes one for a kind of
+    :func:`diffkd_jax.data.transforms.follow_views` makes one for a kind of
     target that can be computed from the view of each image, such as keypoints.
 
     Attributes:

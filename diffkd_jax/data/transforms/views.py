@@ -7,7 +7,7 @@ import numpy as np
 
 from ..images.encoded import UnreadableImage
 from ..images.headers import MAX_PIXELS
-from ..images.masks import VOID
+from ..images.mask_rules import VOID
 from ..images.resize import mirror
 
 Size = tuple[int, int]  # height, width

@@ -13,14 +13,13 @@ from PIL import Image
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
-from diffkd_jax.data.images.masks import (
-    EncodedMask,
+from diffkd_jax.data.images.mask_rules import (
     MaskRule,
     WrongMask,
     parse_rule,
-    read_mask,
     to_classes,
 )
+from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.arrays import mask_split
 from diffkd_jax.data.split import Split

@@ -11,13 +11,8 @@ from PIL import Image
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
 from diffkd_jax.data.images.exif import turned
-from diffkd_jax.data.images.masks import (
-    VOID,
-    EncodedMask,
-    MaskRule,
-    WrongMask,
-    read_mask,
-)
+from diffkd_jax.data.images.mask_rules import VOID, MaskRule, WrongMask
+from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources.arrays import mask_split
 from diffkd_jax.data.split import Split
