@@ -53,12 +53,12 @@ class Data(NamedTuple):
     eval_shape: tuple[int, ...]
     splits: Mapping[str, Split]
     target: dict[str, np.ndarray]
-    normalise: Callable[[Mapping], dict]
+    normalise: Callable[[Mapping[str, Any]], dict[str, Any]]
     sized: bool = False
     assumed: bool = False
     transform: TargetTransform = LABELS
 
-    def record(self) -> dict[str, list]:
+    def record(self) -> dict[str, list[Any]]:
         """Returns what a run records to recognise its data."""
         pictures = [self.train.size, self.evaluation.size]
         return {"classes": list(self.meta["class_names"]), "pictures": pictures}
@@ -178,7 +178,8 @@ def open_data(options: DataConfig) -> Data:
 
 def _first_target(split: Split) -> Mapping[str, Any]:
     """Returns the target of the first example; its image is not decoded."""
-    return split.fetch(np.zeros(1, int)).get("target", {})
+    target: Mapping[str, Any] = split.fetch(np.zeros(1, int)).get("target", {})
+    return target
 
 
 def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:

@@ -19,6 +19,7 @@ from ..core.taps import Refined
 from ..data import Data, known_target, open_data
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.groups import alike
+from ..data.pipeline.read_ahead import Batches
 from ..methods import Method
 from ..models.model import Model, by_path
 from ..tasks import TARGETS, Evidence, Task
@@ -124,7 +125,7 @@ class Run(NamedTuple):
     pure_step: functools.partial
     evaluate: Callable[..., tuple[dict[str, float], Evidence]]
     others: Mapping[str, Other]
-    batches: Callable[..., pipeline.Batches]
+    batches: Callable[..., Batches]
     examples: Callable[[int], Mapping]
     compared: Mapping[str, tuple]
     refined: Mapping[str, Refined]
@@ -252,7 +253,7 @@ def build(config: Any, data: Data | None = None) -> Run:
     models = (student, teacher)
     infers = tuple(None if m is None else inferring(task, m) for m in models)
 
-    def batches(start: int, asked: Asked = never) -> pipeline.Batches:
+    def batches(start: int, asked: Asked = never) -> Batches:
         return pipeline.train_batches(
             data.train,
             transform,

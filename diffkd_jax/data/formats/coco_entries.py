@@ -40,7 +40,9 @@ def _key(value: Id) -> Id:
     return value
 
 
-def read_images(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.ndarray]:
+def read_images(
+    rows: list[dict[str, Any]], where: str
+) -> tuple[list[str], list[Id], np.ndarray]:
     """Reads file names, ids and sizes of the images.
 
     Args:
@@ -87,7 +89,7 @@ def read_images(rows: list[dict], where: str) -> tuple[list[str], list[Id], np.n
     return names, ids, sides
 
 
-def read_categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
+def read_categories(rows: list[dict[str, Any]], where: str) -> list[tuple[Id, str]]:
     """Reads ids and names of the categories, sorted by id.
 
     Args:
@@ -117,7 +119,10 @@ def read_categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
 
 
 def read_annotations(
-    rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
+    rows: list[dict[str, Any]],
+    ids: list[Id],
+    categories: list[tuple[Id, str]],
+    where: str,
 ) -> tuple[Objects, list[Any]]:
     """Reads boxes, classes, marks and areas of all annotations, and their ids.
 
@@ -208,7 +213,7 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= MAX_NUMBER
 
 
-def _twice(values: list) -> list:
+def _twice(values: list[Any]) -> list[Any]:
     """Returns the values that occur more than once."""
     return [v for v, count in collections.Counter(values).items() if count > 1]
 

@@ -109,7 +109,7 @@ def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
     return data
 
 
-def _without_masks(entry: dict) -> dict:
+def _without_masks(entry: dict[str, Any]) -> dict[str, Any]:
     """Drops the polygons of an annotation."""
     entry.pop("segmentation", None)
     return entry

@@ -95,7 +95,8 @@ def _levels(white: int) -> np.ndarray:
 
     A table needs no copy of the image in a wider type.
     """
-    return np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
+    levels: np.ndarray = np.rint(np.arange(white + 1) * (255 / white))
+    return levels.astype(np.uint8)
 
 
 def highest_level(image: Any) -> int:

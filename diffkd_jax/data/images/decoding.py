@@ -54,7 +54,10 @@ def decode_file(image: Encoded, min_size: tuple[int, int] | None = None) -> np.n
                 reduced = {"min_height": height, "min_width": width, "min_factor": 2}
             colour = "RGB" if image.channels == 3 else "GRAY"
             try:
-                return simplejpeg.decode_jpeg(image.data, colour, **reduced)
+                pixels: np.ndarray = simplejpeg.decode_jpeg(
+                    image.data, colour, **reduced
+                )
+                return pixels
             except ValueError:
                 pass  # CMYK, and small flaws that Pillow ignores
         with open_image(image) as opened:

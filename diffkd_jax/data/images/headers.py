@@ -38,7 +38,7 @@ class _Format(NamedTuple):
     open: Callable[[io.BytesIO], Any]
 
 
-def _format(endings: str, start: bytes, opener: Callable) -> _Format:
+def _format(endings: str, start: bytes, opener: Callable[[io.BytesIO], Any]) -> _Format:
     """Returns a format from endings that are separated by spaces."""
     return _Format(tuple(endings.split()), re.compile(start, re.DOTALL), opener)
 
@@ -129,9 +129,10 @@ def read_jpeg_size(image: Encoded) -> tuple[int, int] | None:
       image: a file that begins as a JPEG does.
     """
     try:
-        return simplejpeg.decode_jpeg_header(image.data)[:2]
+        height, width, *_ = simplejpeg.decode_jpeg_header(image.data)
     except ValueError:
         return None  # Pillow accepts more, or reports what is wrong
+    return height, width
 
 
 def check_pixel_count(height: int, width: int) -> tuple[int, int]:

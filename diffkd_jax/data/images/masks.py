@@ -66,9 +66,10 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
         table = np.zeros((256, 3), np.uint8)
         table.flat[: len(palette)] = palette
         used = np.unique(values)
-        classes = np.zeros(256, np.uint8)
-        classes[used] = _by_colour(table[used][None], mask)[0]
-        return classes[values]
+        class_of_value = np.zeros(256, np.uint8)
+        class_of_value[used] = _by_colour(table[used][None], mask)[0]
+        classes: np.ndarray = class_of_value[values]
+        return classes
     if raw in ("L;2", "L;4"):  # Pillow scales these to 0 to 255
         values = values // (85 if raw == "L;2" else 17)
     return to_classes(values, mask.rule, mask.name)

@@ -1,6 +1,7 @@
 """The level that is white in images of 16 bits; cameras often use 10, 12 or 14 bits."""
 
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def with_white(split: Split, max_level: int) -> Split:
         return split
     fetch = split.fetch
 
-    def fetch_with_white(rows):
+    def fetch_with_white(rows: np.ndarray) -> dict[str, Any]:
         batch = fetch(rows)
         images = [
             image._replace(max_level=max_level) if isinstance(image, Encoded) else image

@@ -164,7 +164,7 @@ def box_split(
     encoded_names = np.array([name.encode() for name in names])
 
     def name(index: int) -> str:
-        return encoded_names[index].decode()
+        return bytes(encoded_names[index]).decode()
 
     def read_image(index: int) -> Encoded:
         return Encoded(source[index]["image"], name(index))

@@ -168,7 +168,9 @@ def _record_split(source: Any, channels: int, classes: int, where: str) -> Split
     """Creates a split of images with one label each."""
 
     def read_records(indices: Iterable[int]) -> Iterator[dict[str, Any]]:
-        return source.__getitems__([int(i) for i in indices])
+        records: Iterator[dict[str, Any]]
+        records = source.__getitems__([int(i) for i in indices])
+        return records
 
     def name(index: int, record: dict[str, Any] | None = None) -> str:
         record = record or next(iter(read_records([index])))

@@ -115,7 +115,9 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     periods, amplitude = rng.uniform(2, 12), rng.uniform(0, 40)
     phases = np.arange(size) * (2 * np.pi * periods / size)
     across, down = phases * np.cos(angle), phases * np.sin(angle)
-    canvas = smooth + amplitude * np.sin(across + down[:, None] + phase)[..., None]
+    canvas: np.ndarray = (
+        smooth + amplitude * np.sin(across + down[:, None] + phase)[..., None]
+    )
     grey = canvas.mean(-1, keepdims=True)
     canvas = grey + (canvas - grey) * rng.uniform()
     positions = np.arange(size)

@@ -46,7 +46,8 @@ def crop_flip(
     if flip:
         mirrored = drawn[:, 2] < 0.5
         columns = np.where(mirrored[:, None, None], columns[:, :, ::-1], columns)
-    return padded[np.arange(n)[:, None, None], rows, columns]
+    shifted: np.ndarray = padded[np.arange(n)[:, None, None], rows, columns]
+    return shifted
 
 
 def random_resized_crop(

@@ -53,7 +53,9 @@ def make_normalise(options: DataConfig, channels: int) -> Callable[[Any], Any]:
     return lambda image: normalise(image.repeat(repeats, -1), options.mean, options.std)
 
 
-def make_normalised(options: DataConfig, channels: int) -> Callable[[Mapping], dict]:
+def make_normalised(
+    options: DataConfig, channels: int
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Returns the function that normalises the images of a batch.
 
     Padding is zero afterwards, if the batch holds ``size``.
@@ -64,7 +66,7 @@ def make_normalised(options: DataConfig, channels: int) -> Callable[[Mapping], d
     """
     function = make_normalise(options, channels)
 
-    def normalised(batch: Mapping) -> dict:
+    def normalised(batch: Mapping[str, Any]) -> dict[str, Any]:
         image = function(batch["image"])
         if "size" in batch:
             image = without_padding(image, batch["size"])
