@@ -6,7 +6,7 @@ from .images.mask_rules import MaskRule
 from .images.masks import EncodedMask
 from .sources.registry import DATASETS
 from .split import Dataset, Split
-from .stand_in import known_target, stand_in
+from .stand_in import stand_in, target_ranks
 
 __all__ = [
     "DATASETS",
@@ -16,7 +16,7 @@ __all__ = [
     "EncodedMask",
     "MaskRule",
     "Split",
-    "known_target",
     "open_data",
     "stand_in",
+    "target_ranks",
 ]

@@ -32,11 +32,11 @@ def array_split(
     check_labels(label, classes, where)
     label = label.astype(np.int32)
     fetch = lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
-    return Split(len(label), fetch, label=label, stored=in_memory(image))
+    return Split(len(label), fetch, label=label, stored=stored_array(image))
 
 
-def in_memory(image: np.ndarray) -> Stored:
-    """Returns how the rows of an array are stored.
+def stored_array(image: np.ndarray) -> Stored:
+    """Returns the images of an array as stored images of a split.
 
     Args:
       image: ``[n, h, w, c]``.

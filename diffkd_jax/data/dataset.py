@@ -12,13 +12,13 @@ from .findings import refuse_findings, some_of
 from .formats.text import make_name_finder
 from .images import white_level
 from .images.objects import drop_empty_images
-from .pipeline.groups import grouped
+from .pipeline.groups import group_by_shape
 from .pipeline.unreadable import first_readable
 from .sources import registry
-from .split import Split, hold_out, limited
+from .split import Split, hold_out, limit_split
 from .transforms import LABELS, TargetTransform, recognise_target
 from .transforms.draws import Draws
-from .transforms.normalise import make_normalised
+from .transforms.normalise import make_batch_normaliser
 from .transforms.target import About
 
 LOG = logging.getLogger(__name__)
@@ -102,32 +102,34 @@ def open_data(options: DataConfig) -> Data:
             f"data.num_classes: found {options.num_classes}, expected {classes}, the "
             f"classes of {options.name!r}"
         )
-    _name_unseen_classes(splits[options.train_split], names)
+    _warn_of_empty_classes(splits[options.train_split], names)
     for name in used:
         refuse_findings(splits[name].findings, options.max_doubtful)
     splits = {
-        k: white_level.with_white(v, options.max_level) for k, v in splits.items()
+        k: white_level.set_white_level(v, options.max_level) for k, v in splits.items()
     }
     if options.holdout:
         rest, held = hold_out(splits[options.train_split], options.holdout)
         splits |= {options.train_split: rest, "holdout": held}
     train = drop_empty_images(splits[options.train_split], options.keep_empty)
     if options.limit:
-        splits = {name: limited(split, options.limit) for name, split in splits.items()}
-        train = limited(train, options.limit)
+        splits = {
+            name: limit_split(split, options.limit) for name, split in splits.items()
+        }
+        train = limit_split(train, options.limit)
     if options.two_canvases:
-        train = grouped(train)
-        splits = {name: grouped(split) for name, split in splits.items()}
+        train = group_by_shape(train)
+        splits = {name: group_by_shape(split) for name, split in splits.items()}
     evaluation = splits[options.eval_split]
     if options.train_split != options.eval_split:
         findings = leaks.find_leaks(train, evaluation, options.name)
         refuse_findings(findings, options.max_doubtful)
-    # Workers get a copy of what is left.
+    # Worker processes get a copy of the splits; stored images are not needed there.
     train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
     splits = {name: split._replace(stored=None) for name, split in splits.items()}
     transform = dataset.transform or recognise_target(_first_target(train))
     transform.check(options)
-    # Before images are read that may not fit.
+    # Inspection comes before images are read that may not fit.
     shown = names or tuple(map(str, range(classes)))
     about = lambda name, **use: About(f"{options.name} {name}", shown, **use)
     train = transform.inspect(
@@ -152,7 +154,7 @@ def open_data(options: DataConfig) -> Data:
         sample = first_readable(train, augment)
         size = sample["image"].shape[1:3]
     if not options.max_level:
-        white_level.look_at_levels(train, f"{options.name} {options.train_split}")
+        white_level.warn_of_dark_images(train, f"{options.name} {options.train_split}")
     out = options.channels or channels
     return Data(
         train,
@@ -170,7 +172,7 @@ def open_data(options: DataConfig) -> Data:
         (*eval_size, out),
         splits,
         sample["target"],
-        make_normalised(options, channels),
+        make_batch_normaliser(options, channels),
         "size" in sample,
         transform=transform,
     )
@@ -192,13 +194,13 @@ def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:
             splits[wanted] = splits.pop(name)
 
 
-def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
+def _warn_of_empty_classes(train: Split, names: tuple[str, ...]) -> None:
     """Warns of classes without a training image."""
     if train.label is None or not names:
         return
-    seen = np.bincount(train.label, minlength=len(names)) > 0
-    if not seen.all():
-        unseen = some_of(names[k] for k in np.flatnonzero(~seen))
+    has_image = np.bincount(train.label, minlength=len(names)) > 0
+    if not has_image.all():
+        unseen = some_of(names[k] for k in np.flatnonzero(~has_image))
         LOG.warning("classes without a training image: %s", unseen)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from .split import Finding
 
 LOG = logging.getLogger(__name__)
-MIN_TOTAL = 100  # of fewer, a single finding would exceed 1 % and end a run
+MIN_TOTAL = 100  # of fewer, one example would be more than 1 %, and would end a run
 
 
 def note_finding(
@@ -47,7 +47,7 @@ def refuse_findings(findings: Iterable[Finding], most: float) -> None:
 
     Args:
       findings: findings about a split.
-      most: allowed share, ``data.max_doubtful``.
+      most: largest share that is accepted, ``data.max_doubtful``.
 
     Raises:
       ValueError: names the first finding above the share.
@@ -61,10 +61,10 @@ def refuse_findings(findings: Iterable[Finding], most: float) -> None:
             )
 
 
-def repeated(values: Sequence[Hashable]) -> dict[int, int]:
+def find_repeats(values: Sequence[Hashable]) -> dict[int, int]:
     """Returns the index of each repeated value, with the index of its first occurrence.
 
-    >>> repeated(["a", "b", "a", "a"])
+    >>> find_repeats(["a", "b", "a", "a"])
     {2: 0, 3: 0}
     """
     first: dict[Any, int] = {}
@@ -78,14 +78,17 @@ def repeated(values: Sequence[Hashable]) -> dict[int, int]:
 def note_same_files(
     files: Sequence[Hashable], where: str, called: Callable[[int], str]
 ) -> tuple[Finding, ...]:
-    """Logs entries that name the image file of an earlier entry, and returns a finding.
+    """Reports entries whose image file belongs to an earlier entry too.
 
     Args:
       files: path of the image of each entry, as the disk has it.
       where: name of the split, for messages.
-      called: function from an entry to its name.
+      called: function from the index of an entry to its name.
+
+    Returns:
+      One finding, or none.
     """
-    duplicates = list(repeated(files))
+    duplicates = list(find_repeats(files))
     text = "entries are the same image file as an earlier one"
     return note_finding(duplicates, len(files), text, where, called)
 
@@ -100,7 +103,7 @@ def some_of(texts: Iterable[str], most: int = 5) -> str:
     >>> some_of("abcdefgh", 3)
     'a, b, c and 5 more'
     """
-    rest = iter(texts)
-    first = ", ".join(itertools.islice(rest, most))
-    more = sum(1 for _ in rest)
+    remaining = iter(texts)
+    first = ", ".join(itertools.islice(remaining, most))
+    more = sum(1 for _ in remaining)
     return f"{first} and {more} more" if more else first

@@ -166,7 +166,8 @@ def subset(split: Split, rows: np.ndarray) -> Split:
       split: any split.
       rows: the examples.
     """
-    fetch, name = split.fetch, split.name  # workers get a copy of these alone
+    # Worker processes get a copy of these functions, and not of the whole split.
+    fetch, name = split.fetch, split.name
     return Split(
         len(rows),
         lambda i: fetch(rows[i]),
@@ -178,7 +179,7 @@ def subset(split: Split, rows: np.ndarray) -> Split:
     )
 
 
-def limited(split: Split, size: int) -> Split:
+def limit_split(split: Split, size: int) -> Split:
     """Returns ``size`` examples of a split, drawn once, or all if there are not more.
 
     The draw does not depend on the seed, as in :func:`hold_out`. If labels are known,
@@ -189,7 +190,7 @@ def limited(split: Split, size: int) -> Split:
       size: number of examples.
 
     >>> split = Split(100, lambda rows: {}, label=np.repeat([0, 1, 2], [50, 25, 25]))
-    >>> np.bincount(limited(split, 8).label)
+    >>> np.bincount(limit_split(split, 8).label)
     array([4, 2, 2])
     """
     if size >= split.size:

@@ -13,7 +13,7 @@ from .sources.scenes import load_scenes
 from .split import Split
 from .transforms import recognise_target
 from .transforms.draws import Draws
-from .transforms.normalise import make_normalised
+from .transforms.normalise import make_batch_normaliser
 
 LOG = logging.getLogger(__name__)
 # Data sets whose targets are masks, or boxes; all others have a class for each image.
@@ -66,7 +66,7 @@ def stand_in(options: DataConfig) -> Data:
     transform = recognise_target(blank.fetch(row)["target"])
     transform.check(options)
     trained = transform.train(blank.fetch(row), draws, options)
-    seen = transform.evaluate(blank.fetch(row), options)
+    evaluated = transform.evaluate(blank.fetch(row), options)
     channels = options.channels or trained["image"].shape[-1]
     train_shape = (*trained["image"].shape[1:3], channels)
     split = Split(
@@ -83,23 +83,27 @@ def stand_in(options: DataConfig) -> Data:
             "image_size": list(train_shape[:2]),
         },
         train_shape=train_shape,
-        eval_shape=(*seen["image"].shape[1:3], channels),
+        eval_shape=(*evaluated["image"].shape[1:3], channels),
         splits={options.train_split: split, options.eval_split: split},
         target=trained["target"],
-        normalise=make_normalised(options, trained["image"].shape[-1]),
+        normalise=make_batch_normaliser(options, trained["image"].shape[-1]),
         sized="size" in trained,
         assumed=True,
         transform=transform,
     )
 
 
-def known_target(name: str) -> dict[str, int] | None:
-    """Returns the rank of each array of a target of a built-in data set, or None.
+def target_ranks(name: str) -> dict[str, int] | None:
+    """Returns the number of dimensions of each array of one example's target.
 
     Args:
-      name: name of the data set.
+      name: value of ``data.name``.
 
-    >>> known_target("coco"), known_target("my_package:load")
+    Returns:
+      Dimensions by name of the array, without that of the batch. None for a data set
+      that is not built in.
+
+    >>> target_ranks("coco"), target_ranks("my_package:load")
     ({'boxes': 2, 'classes': 1, 'valid': 1}, None)
     """
     key = _kind(name)

@@ -16,9 +16,9 @@ from ..config.sections import Config
 from ..core.distill import Distillation, distillation
 from ..core.step import TrainState, as_seed, diffkd_step, init_state
 from ..core.taps import Refined
-from ..data import Data, known_target, open_data
+from ..data import Data, open_data, target_ranks
 from ..data.pipeline import batches as pipeline
-from ..data.pipeline.groups import alike
+from ..data.pipeline.groups import rows_of_same_group
 from ..data.pipeline.read_ahead import Batches
 from ..methods import Method
 from ..models.model import Model, by_path
@@ -168,7 +168,7 @@ def build_scoring(config: Config, data: Data | None = None) -> Scoring:
         try:
             data = open_data(config.data)
         except ValueError:  # perhaps caused by fields for another kind of target
-            data_ranks = known_target(config.data.name)
+            data_ranks = target_ranks(config.data.name)
             _check_target(config, TARGETS.get(config.task.name), data_ranks)
             raise
     shared = dict(config.train) | dict(config.mix)
@@ -265,7 +265,7 @@ def build(config: Any, data: Data | None = None) -> Run:
         )
 
     def examples(count: int) -> Mapping:
-        rows = alike(data.evaluation, 0)[:count]
+        rows = rows_of_same_group(data.evaluation, 0)[:count]
         rows = rows[: len(rows) - len(rows) % max(group, 1)]
         if not len(rows):
             return {"image": np.zeros((0, *data.eval_shape), np.uint8)}

@@ -11,7 +11,7 @@ from configs import imagenet
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import Data
 from diffkd_jax.data.array_splits import array_split
-from diffkd_jax.data.transforms.normalise import make_normalise
+from diffkd_jax.data.transforms.normalise import make_image_normaliser
 from diffkd_jax.models.model import split as split_variables
 from diffkd_jax.train.build import Run, build
 from diffkd_jax.train.cluster import sharding
@@ -46,7 +46,7 @@ def data_of(config, batches: int = 1) -> Data:
     image = draw.integers(0, 256, (count, *shape), np.uint8)
     label = draw.integers(0, classes, count).astype(np.int32)
     split = array_split(image, label, classes, "noise")
-    normalise = make_normalise(resolve(config).data, 3)
+    normalise = make_image_normaliser(resolve(config).data, 3)
     return Data(
         train=split,
         evaluation=split,

@@ -14,7 +14,7 @@ def follow(target, seen, size):
     points = np.zeros((len(seen), 2), np.float32)
     for row, example in enumerate(seen):
         if example is not None:
-            point = views.move_points(
+            point = views.view_points(
                 example.view, target["point"][row][None], example.size
             )
             points[row] = point[0] / (size[1], size[0])

@@ -84,7 +84,7 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
 
 
 def _read(data: bytes) -> Any:
-    """Reads a pickle of arrays; an array becomes a note of how it was to be made."""
+    """Reads a pickle without calling what it names; an array becomes a ``Call``."""
     encoded: dict[str, bytes] = {}  # a text that is used many times is encoded once
 
     def call(function: Name, arguments: tuple[Any, ...]) -> Any:
@@ -110,7 +110,7 @@ def _read(data: bytes) -> Any:
 
 
 def _refuse_reference(saved: Any) -> Any:
-    """Refuses data beside the pickle, of which a batch has none."""
+    """Refuses a reference to data outside the pickle; batches have none."""
     raise ValueError("found a reference to data beside the pickle, expected none")
 
 
@@ -134,7 +134,7 @@ def _bytes(stored: Any) -> bytes:
 
 
 def _array(stored: Any) -> np.ndarray:
-    """Returns an array of integers, no larger than its bytes in the file."""
+    """Returns an array of integers from a list, or from a ``Call`` and its bytes."""
     if isinstance(stored, list):
         if any(type(value) is not int for value in stored):
             raise ValueError("found a list of other than integers")

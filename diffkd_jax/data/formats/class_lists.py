@@ -4,7 +4,7 @@ import logging
 import pathlib
 from typing import Any
 
-from ..findings import repeated, some_of
+from ..findings import find_repeats, some_of
 from ..images.mask_rules import MAX_MASK_CLASSES
 from .text import MAX_LIST_BYTES, normalise_name, parse_whole_number, read_text
 
@@ -47,7 +47,7 @@ def parse_class_names(option: Any, file: pathlib.Path | None = None) -> tuple[st
             f"data.options.classes: found {option!r}, expected 1 to {MAX_MASK_CLASSES} "
             f"names with commas between, or how many there are{or_file}"
         )
-    if duplicates := repeated([normalise_name(name) for name in names]):
+    if duplicates := find_repeats([normalise_name(name) for name in names]):
         LOG.warning(
             "%s: names of classes that occur twice, kept as separate classes: %s",
             file if option == "" else "data.options.classes",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..findings import some_of
-from ..images.object_checks import MAX_NUMBER, report
+from ..images.object_checks import MAX_NUMBER, warn_of_annotations
 from ..images.objects import Objects
 from ..split import MAX_CLASSES
 from .text import parse_whole_number
@@ -195,7 +195,7 @@ def read_annotations(
         )
     lost = np.arange(len(orphans))
     text = "annotations of images that are not listed, left out"
-    report(lost, text, where, lambda i: str(orphans[i]))
+    warn_of_annotations(lost, text, where, lambda i: str(orphans[i]))
     if len(set(numbers)) < len(numbers):
         LOG.warning("%s: ids of annotations repeat; they are numbered anew", where)
     annotations = Objects(

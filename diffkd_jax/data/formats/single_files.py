@@ -190,7 +190,7 @@ def read_json(file: pathlib.Path) -> Any:
 
 
 def _first_bytes(file: pathlib.Path) -> bytes:
-    """Returns the first 512 bytes of a file, or some text if it is not a file."""
+    """Returns the first 512 bytes of a file, or a text if the path is no file."""
     if not file.is_file():
         return b"no file"
     with file.open("rb") as stream:

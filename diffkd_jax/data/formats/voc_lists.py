@@ -7,7 +7,7 @@ import pathlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from ..findings import note_finding, repeated, some_of
+from ..findings import find_repeats, note_finding, some_of
 from ..images.headers import IMAGE_ENDINGS
 from ..split import Finding
 from .text import MAX_LIST_BYTES, make_name_finder, normalise_name, read_text
@@ -76,7 +76,7 @@ def read_lists(
     names, findings = {}, {}
     for file in files:
         rows = read_image_names(file)
-        duplicates = repeated([normalise_name(name) for name in rows])
+        duplicates = find_repeats([normalise_name(name) for name in rows])
         text = "names stand twice in the list, the second left out"
         findings[file.stem] = note_finding(
             list(duplicates), len(rows), text, str(file), rows.__getitem__

@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from .bit_depth import deep_colours, highest_level, is_deep, to_8_bits
+from .bit_depth import decode_deep_colours, highest_level, is_deep, to_8_bits
 from .encoded import Encoded, ImageLike, decoding_errors
 from .headers import check_pixel_count, check_scans, is_jpeg, open_image, read_jpeg_size
 
@@ -64,7 +64,7 @@ def decode_file(image: Encoded, min_size: tuple[int, int] | None = None) -> np.n
             return _pixels(opened, image)
 
 
-def stored_levels(image: Encoded) -> np.ndarray | None:
+def read_levels(image: Encoded) -> np.ndarray | None:
     """Returns the levels of an image of 16 bits, ``[h, w]`` or ``[h, w, 3]``.
 
     For an image of another kind it returns None without decoding.
@@ -81,7 +81,7 @@ def stored_levels(image: Encoded) -> np.ndarray | None:
         if opened.mode.startswith("I"):
             opened.load()
             return np.asarray(opened)
-        return deep_colours(image.data) if is_deep(opened) else None
+        return decode_deep_colours(image.data) if is_deep(opened) else None
 
 
 def _pixels(opened: Any, image: Encoded) -> np.ndarray:
@@ -91,7 +91,7 @@ def _pixels(opened: Any, image: Encoded) -> np.ndarray:
     if opened.mode.startswith("I"):
         grey = to_8_bits(np.asarray(opened), image.max_level or highest_level(opened))
     elif deep:
-        colours = deep_colours(image.data)
+        colours = decode_deep_colours(image.data)
         rows = to_8_bits(colours.reshape(len(colours), -1), image.max_level)
         pixels = rows.reshape(colours.shape)
         if channels == 3:

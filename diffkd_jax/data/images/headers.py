@@ -18,7 +18,7 @@ from PIL import (
 )
 
 from ...io.signatures import name_format
-from .bit_depth import with_black_zero
+from .bit_depth import declare_black_zero
 from .encoded import Encoded, ImageLike, decoding_errors
 
 try:
@@ -192,7 +192,7 @@ def open_image(image: Any) -> Any:
         data = _without_extras(data)
     white_is_zero = False
     if ".tiff" in form.endings:
-        data, white_is_zero = with_black_zero(data)
+        data, white_is_zero = declare_black_zero(data)
     if ".webp" in form.endings:
         check_pixel_count(*_webp_size(data))  # its decoder allocates in its constructor
     opened = form.open(io.BytesIO(data))

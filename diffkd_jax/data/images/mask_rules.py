@@ -22,7 +22,7 @@ class WrongMask(ValueError):
 
 
 class MaskRule(NamedTuple):
-    """The rule by which the values of mask files become classes.
+    """A rule by which the values of mask files become classes.
 
     Values that ``mapping`` does not name stay as they are.
 

@@ -65,7 +65,7 @@ def clean_objects(
         (thin, "boxes with a side below 1 pixel, left out"),
         (moved, "boxes beyond the edge of their image, clipped"),
     ):
-        report(np.flatnonzero(rows), text, where, called)
+        warn_of_annotations(np.flatnonzero(rows), text, where, called)
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
     text = f"objects stand twice (same image, class and box), {done}"
     findings = note_finding(twice, total, text, where, called)
@@ -100,7 +100,7 @@ def _fill_areas(
     """Returns areas; those that are missing or not above 0 are taken from the box."""
     lacks_area = is_kept & ~(area > 0)
     text = "areas missing or 0, taken from the box"
-    report(np.flatnonzero(lacks_area), text, where, called)
+    warn_of_annotations(np.flatnonzero(lacks_area), text, where, called)
     stated = area[is_kept & ~lacks_area]
     if (
         len(stated) > 1
@@ -125,7 +125,7 @@ def _twice(annotations: Objects, rows: np.ndarray) -> np.ndarray:
     return np.sort(rows[order[1:]][(keys[:, 1:] == keys[:, :-1]).all(0)])
 
 
-def report(
+def warn_of_annotations(
     which: Sequence[int] | np.ndarray,
     text: str,
     where: str,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Any
 
-from .workers import left_to_the_caller
+from .workers import block_end_signals
 
 Batch = dict[str, Any]
 # A queue of batches; an entry without one is the end, or the error that ended it.
@@ -49,7 +49,7 @@ def read_ahead(elements: Iterable[Batch], waiting: Waiting = patient) -> Batches
     thread = threading.Thread(
         target=_read, args=(elements, ready, done), name=NAME, daemon=True
     )
-    with left_to_the_caller():
+    with block_end_signals():
         thread.start()
     try:
         while True:

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from ..array_splits import array_split, as_images, check_labels, in_memory, whole_labels
-from ..class_names import FASHION_CLASSES, names_of_labels
+from ..array_splits import (
+    array_split,
+    as_images,
+    check_labels,
+    stored_array,
+    whole_labels,
+)
+from ..class_names import FASHION_CLASSES, recognise_class_names
 from ..formats.class_lists import parse_class_names
 from ..formats.single_files import read_idx, read_npz
 from ..images.mask_rules import MAX_MASK_CLASSES, VOID, MaskRule, parse_rule, to_classes
@@ -132,7 +138,7 @@ def mask_split(
         [to_classes(x, rule, f"{where}: example {i}") for i, x in enumerate(label)]
     )
     fetch = lambda rows: {"image": image[rows], "target": {"label": classes[rows]}}
-    return Split(len(classes), fetch, stored=in_memory(image))
+    return Split(len(classes), fetch, stored=stored_array(image))
 
 
 def _largest_class(labels: Sequence[np.ndarray], mapping: Any) -> int:
@@ -177,5 +183,5 @@ def load_idx(path: str, *, classes: Any = "") -> Dataset:
         splits[name] = array_split(image, label, len(names), f"{path}: {name}")
         labels.append(label)
     if classes == "":
-        names = names_of_labels(*labels, classes=len(names))
+        names = recognise_class_names(*labels, classes=len(names))
     return Dataset(splits, names)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..array_splits import array_split, whole_labels
-from ..class_names import names_of_labels
+from ..class_names import recognise_class_names
 from ..formats.cifar_pickles import read_batch, read_names
 from ..formats.class_lists import parse_class_names
 from ..formats.single_files import read_json, read_sheet, require_path
@@ -60,7 +60,7 @@ def load_cifar10(path: str, *, classes: Any = "") -> Dataset:
     names = _names_from_option(classes, 10) or read_names(
         root / "batches.meta", b"label_names", 10
     )
-    return Dataset(splits, names or names_of_labels(*labels, classes=10))
+    return Dataset(splits, names or recognise_class_names(*labels, classes=10))
 
 
 def load_cifar100(path: str, *, classes: Any = "") -> Dataset:

@@ -20,7 +20,7 @@ from ..formats.file_access import image_files, select_splits
 from ..formats.image_paths import displayed_size, leaves_folder, make_finder_below
 from ..formats.single_files import require_path
 from ..formats.text import printable_name
-from ..images.exif import as_annotated
+from ..images.exif import turn_as_annotated
 from ..images.object_checks import clean_objects
 from ..images.objects import object_split
 from ..split import Dataset, Split
@@ -204,7 +204,7 @@ def _split(
         drop_doubles=drop_doubles,
     )
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
-    upright = lambda i: as_annotated(read_image(i), sides[i], turn)
+    upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
     result = object_split(objects, sides, ids, table.file, upright, name)
     return result._replace(stored=stored, findings=(*same_files, *repeats))
 

@@ -28,10 +28,10 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
 
     A class is a folder with at least one file that has an ending of
     :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Other files, and all
-    files in folders below a class, are left out. The log gives their number, counted
-    up to :data:`MAX_COUNTED` in folders, without following links. Hidden files and
-    folders are left out silently. A file that cannot be read later, such as a broken
-    link, counts as an image that does not decode.
+    files in folders below a class, are left out. The log gives their number; in folders
+    below a class it counts up to :data:`MAX_COUNTED` files, and follows no links.
+    Hidden files and folders are left out silently. A file that cannot be read later,
+    such as a broken link, counts as an image that does not decode.
 
     Args:
       path: folder of the splits.

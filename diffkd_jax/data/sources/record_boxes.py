@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..array_splits import check_labels
-from ..findings import note_finding, repeated
+from ..findings import find_repeats, note_finding
 from ..images.encoded import Encoded, UnreadableImage
 from ..images.headers import read_size
 from ..images.object_checks import MAX_NUMBER, clean_objects
@@ -170,7 +170,7 @@ def box_split(
         return Encoded(source[index]["image"], name(index))
 
     has_ids = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
-    duplicates = list(repeated(ids)) if has_ids else []
+    duplicates = list(find_repeats(ids)) if has_ids else []
     same_id = "records have the id of an earlier one"
     findings += note_finding(duplicates, count, same_id, where, names.__getitem__)
     result = object_split(objects, sides, ids, where, read_image, name)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..array_splits import check_labels
-from ..findings import note_finding, repeated
+from ..findings import find_repeats, note_finding
 from ..formats.single_files import require_path
 from ..formats.tar_index import read_tar_index
 from ..formats.text import printable_name
@@ -121,7 +121,7 @@ def _copies(split: Split, split_name: str) -> tuple[Finding, ...]:
     assert split.stored.files is not None
     members = (path.partition(b"/")[2] for path in split.stored.files.tolist())
     sizes = map(split.stored.size, range(split.size))
-    duplicates = repeated([*zip(members, sizes, strict=True)])
+    duplicates = find_repeats([*zip(members, sizes, strict=True)])
     compared = itertools.islice(duplicates.items(), _MAX_COMPARED)
     read = split.stored.read
     rows = [row for row, first in compared if read(row) == read(first)]

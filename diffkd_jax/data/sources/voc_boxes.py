@@ -17,7 +17,7 @@ from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
 from ..formats.voc_files import VocFile, list_xml, make_voc_reader
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
-from ..images.exif import as_annotated
+from ..images.exif import turn_as_annotated
 from ..images.object_checks import clean_objects
 from ..images.objects import Objects, object_split
 from ..split import Dataset, Finding, Split
@@ -146,7 +146,7 @@ def load_voc_boxes(
 
 
 def _is_class_list(stem: str) -> bool:
-    """Returns whether a list states for each image whether it shows one class."""
+    """Returns whether a list is that of a single class, such as ``cat_train.txt``."""
     return stem.rpartition("_")[0] in CLASSES
 
 
@@ -224,6 +224,6 @@ def _split(
     )
     stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
     ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
-    upright = lambda i: as_annotated(read_image(i), sides[i], turn)
+    upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
     result = object_split(objects, sides, ids, split_name, upright, name)
     return result._replace(stored=stored, findings=(*findings, *same_files, *repeats))

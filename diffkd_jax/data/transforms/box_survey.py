@@ -17,8 +17,8 @@ LOG = logging.getLogger(__name__)
 MAX_EXAMINED = 16  # images, spread over the split
 
 
-def look_to_train(split: Split, data: DataConfig, where: str) -> None:
-    """Logs what training loses of a split: objects beyond the limit, and padding.
+def inspect_for_training(split: Split, data: DataConfig, where: str) -> None:
+    """Logs which objects training leaves out, and which share of its images is padding.
 
     Args:
       split: a split with boxes.
@@ -28,7 +28,7 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
     Raises:
       ValueError: images do not fit ``data.train_size``.
     """
-    _look_at_orientations(split, where)
+    _warn_of_orientations(split, where)
     if split.box_summary is None:
         return
     over = np.flatnonzero(split.box_summary.usable > data.max_objects)
@@ -43,10 +43,10 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
         )
     if data.augmentation.fits:
         sides = tuple(data.train_resize) or (data.resize,)
-        _look_at_canvas(split, data, sides, "train_size", where)
+        _check_canvas(split, data, sides, "train_size", where)
 
 
-def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
+def inspect_for_evaluation(split: Split, data: DataConfig, where: str) -> None:
     """Logs which share of the images of a split is padding in evaluation.
 
     Args:
@@ -57,12 +57,12 @@ def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
     Raises:
       ValueError: images do not fit ``data.canvas``, or need one.
     """
-    _look_at_orientations(split, where)
+    _warn_of_orientations(split, where)
     if split.box_summary is not None:
-        _look_at_canvas(split, data, (data.resize,), "canvas", where)
+        _check_canvas(split, data, (data.resize,), "canvas", where)
 
 
-def _look_at_canvas(
+def _check_canvas(
     split: Split, data: DataConfig, shorter: Sequence[int], field: str, where: str
 ) -> None:
     """Refuses images that do not fit their canvas, and logs the share of padding."""
@@ -78,7 +78,7 @@ def _look_at_canvas(
                 try:
                     shown = views.fit_view(shown, side, data.resize_longest).whole
                 except UnreadableImage:
-                    continue  # named where it is read
+                    continue  # it is reported when it is used
             canvas = canvas_of(shown, wanted, data.two_canvases) or shown
             results.add(canvas)
             if shown[0] > canvas[0] or shown[1] > canvas[1]:
@@ -99,7 +99,7 @@ def _look_at_canvas(
         )
 
 
-def _look_at_orientations(split: Split, where: str) -> None:
+def _warn_of_orientations(split: Split, where: str) -> None:
     """Warns of images that are not turned as their EXIF orientation says."""
     rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
     stored = []
@@ -108,7 +108,7 @@ def _look_at_orientations(split: Split, where: str) -> None:
             if isinstance(image, Encoded) and read_orientation(image) > 4:
                 stored.append(image.name)
         except UnreadableImage:
-            continue  # named where it is used
+            continue  # it is reported when it is used
     if stored:
         LOG.warning(
             "%s: %d of %d images have the size of their boxes as stored, and are not "

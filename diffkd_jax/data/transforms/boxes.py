@@ -10,7 +10,7 @@ from ..split import Split
 from . import box_survey, views
 from .draws import Draws
 from .target import About, Batch, TargetTransform
-from .viewed import Seen, evaluate_views, train_views
+from .viewed import ExampleView, evaluate_views, train_views
 from .viewed_targets import check_views
 from .views import Size
 
@@ -30,7 +30,7 @@ def has_boxes(target: Mapping[str, Any]) -> bool:
 
 
 def check_boxed(options: DataConfig) -> None:
-    """Refuses fields for images with one class each.
+    """Refuses options that images with boxes cannot follow.
 
     Args:
       options: the section ``data`` of a config.
@@ -54,7 +54,9 @@ def check_boxed(options: DataConfig) -> None:
         )
 
 
-def boxes_to_train(target: Target, seen: Sequence[Seen | None], count: int) -> Target:
+def boxes_to_train(
+    target: Target, example_views: Sequence[ExampleView | None], count: int
+) -> Target:
     """Returns the boxes of a batch as its views show them.
 
     Ignored boxes are dropped, and boxes of which less than a pixel is left on a side.
@@ -63,7 +65,7 @@ def boxes_to_train(target: Target, seen: Sequence[Seen | None], count: int) -> T
 
     Args:
       target: target of a split, see :func:`diffkd_jax.data.images.objects.pad_objects`.
-      seen: how each example was seen; None for an image that does not decode.
+      example_views: view of each example, None for an image that does not decode.
       count: number of rows of the result, or fewer if the target has fewer.
 
     Returns:
@@ -71,16 +73,16 @@ def boxes_to_train(target: Target, seen: Sequence[Seen | None], count: int) -> T
       ``[n, rows]``.
     """
     rows = min(count, target["valid"].shape[1])
-    shape = len(seen), rows
+    shape = len(example_views), rows
     result = {
         "boxes": np.zeros((*shape, 4), np.float32),
         "classes": np.zeros(shape, np.int32),
         "valid": np.zeros(shape, bool),
     }
-    for i, example in enumerate(seen):
+    for i, example in enumerate(example_views):
         if example is None:
             continue
-        boxes = views.see_boxes(example.view, target["boxes"][i], example.size)
+        boxes = views.view_boxes(example.view, target["boxes"][i], example.size)
         sides = boxes[:, 2:] - boxes[:, :2]
         usable = target["valid"][i] & ~target["ignored"][i] & (sides >= 1).all(1)
         chosen = np.flatnonzero(usable)
@@ -93,12 +95,14 @@ def boxes_to_train(target: Target, seen: Sequence[Seen | None], count: int) -> T
     return result
 
 
-def boxes_to_evaluate(target: Target, seen: Sequence[Seen | None]) -> Target:
+def boxes_to_evaluate(
+    target: Target, example_views: Sequence[ExampleView | None]
+) -> Target:
     """Returns all boxes of a batch, and how to convert them back to the image's pixels.
 
     Args:
       target: target of a split.
-      seen: how each example was seen, by views of whole images.
+      example_views: view of each example, which shows the whole image.
 
     Returns:
       The target, with ``boxes`` in pixels of the canvas; ``stored`` float32
@@ -108,13 +112,13 @@ def boxes_to_evaluate(target: Target, seen: Sequence[Seen | None]) -> Target:
     """
     stored = target["boxes"]
     boxes = np.zeros_like(stored)
-    scale = np.ones((len(seen), 2), np.float32)
-    sizes = np.zeros((len(seen), 2), np.int32)
-    for i, example in enumerate(seen):
+    scale = np.ones((len(example_views), 2), np.float32)
+    sizes = np.zeros((len(example_views), 2), np.int32)
+    for i, example in enumerate(example_views):
         if example is not None:
             view, size = example
-            boxes[i] = views.see_boxes(view, stored[i], size)
-            scale[i], sizes[i] = views.factors(view, size), size
+            boxes[i] = views.view_boxes(view, stored[i], size)
+            scale[i], sizes[i] = views.resize_factors(view, size), size
     added = {"stored": stored, "scale": scale, "stored_size": sizes}
     return {**target, "boxes": boxes, **added}
 
@@ -122,9 +126,11 @@ def boxes_to_evaluate(target: Target, seen: Sequence[Seen | None]) -> Target:
 def _train(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     """Augments a batch with boxes."""
 
-    def follow(target: Target, seen: Sequence[Seen | None], size: Size) -> Target:
+    def follow(
+        target: Target, example_views: Sequence[ExampleView | None], size: Size
+    ) -> Target:
         del size
-        return boxes_to_train(target, seen, options.max_objects)
+        return boxes_to_train(target, example_views, options.max_objects)
 
     return train_views(batch, draws, options, follow, with_size=True)
 
@@ -132,19 +138,21 @@ def _train(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
 def _evaluate(batch: Batch, options: DataConfig) -> Batch:
     """Pads a batch with boxes."""
 
-    def follow(target: Target, seen: Sequence[Seen | None], size: Size) -> Target:
+    def follow(
+        target: Target, example_views: Sequence[ExampleView | None], size: Size
+    ) -> Target:
         del size
-        return boxes_to_evaluate(target, seen)
+        return boxes_to_evaluate(target, example_views)
 
     return evaluate_views(batch, options, follow, with_size=True)
 
 
 def _inspect(split: Split, options: DataConfig, about: About) -> Split:
-    """Says what is lost in training, and what is padding in evaluation."""
+    """Reports what training loses of a split, and what share of it is padding."""
     if about.train:
-        box_survey.look_to_train(split, options, about.name)
+        box_survey.inspect_for_training(split, options, about.name)
     if about.evaluate:
-        box_survey.look_to_evaluate(split, options, about.name)
+        box_survey.inspect_for_evaluation(split, options, about.name)
     return split
 
 

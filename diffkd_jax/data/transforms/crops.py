@@ -125,7 +125,7 @@ def center_crop(
 
 
 def _centre(length: int, size: int) -> tuple[slice, slice]:
-    """Returns the middle of a side, and its position within ``size`` pixels."""
+    """Returns which pixels of a side are cut out, and which of ``size`` they become."""
     if length < size:
         start = (size - length) // 2
         return slice(None), slice(start, start + length)

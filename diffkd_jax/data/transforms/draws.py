@@ -51,7 +51,7 @@ class Draws:
         return (_mixed(state + steps) >> np.uint64(11)) * 2.0**-53
 
     def again(self, failed: np.ndarray) -> "Draws":
-        """Returns the draws for the failed examples, for another image each.
+        """Returns new draws for the failed examples, to try another image for each.
 
         Args:
           failed: bool ``[n]``.

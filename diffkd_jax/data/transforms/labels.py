@@ -17,7 +17,7 @@ from .viewed import evaluate_views, train_views
 
 
 def _is_label(target: Mapping[str, Any]) -> bool:
-    """Accepts all targets: this transform leaves them unchanged."""
+    """Returns True: this transform takes any target, and leaves it unchanged."""
     del target
     return True
 
@@ -39,7 +39,8 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     """
     augmentation = options.augmentation
     in_turn = augmentation.crops or options.rand_augment or options.color_jitter
-    # Generators are costly for small images, which are shifted and mirrored together.
+    # A generator for each image would take most of the time of small images, which are
+    # shifted and mirrored together.
     rngs = draws.generators() if in_turn else []
     stored = batch["image"]
     if augmentation.crops:

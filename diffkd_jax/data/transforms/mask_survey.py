@@ -18,16 +18,16 @@ LOG = logging.getLogger(__name__)
 MAX_EXAMINED = 16  # masks, spread over the split
 
 
-def look(
+def inspect_masks(
     split: Split,
     names: Sequence[str],
     where: str,
     canvas: Sequence[int] | None = None,
 ) -> None:
-    """Looks at a few masks of a split, and logs what is unusual about them.
+    """Reads up to 16 masks of a split, and logs what is unusual about them.
 
-    Reported are classes without a pixel, masks that are void for more than half of the
-    pixels, and images that are used as stored, against their EXIF orientation.
+    The log names classes without a pixel, says if more than half of the pixels are
+    void, and names images that are not turned as their EXIF orientation says.
 
     Args:
       split: a split with masks.
@@ -52,7 +52,7 @@ def look(
             ):
                 stored.append(name_image(image))
         except UnreadableImage:
-            continue  # named where it is used
+            continue  # it is reported when it is used
         counts += np.bincount(classes.ravel(), minlength=256)
         sizes.add(classes.shape)
     of = f"{len(rows)} of {split.size} masks of {where}"

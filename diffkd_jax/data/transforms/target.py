@@ -1,4 +1,4 @@
-"""The value that describes how one kind of target follows its images."""
+"""The value that says how one kind of target follows its images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ def _unchanged(split: Split, options: DataConfig, about: "About") -> Split:
 
 
 class About(NamedTuple):
-    """The facts about a split that a transform gets when it inspects the split.
+    """The name, classes and use of a split that a transform inspects.
 
     Attributes:
       name: name of the split, for messages.
@@ -55,8 +55,9 @@ class TargetTransform(NamedTuple):
         that this kind cannot follow.
       inspect: ``(split, options, about) -> split``, looks at a split before a run, logs
         what is unusual, and raises a ValueError for what cannot be right.
-      own_size: whether the size of training images is that of ``train`` rather than
-        that of evaluation.
+      own_size: whether the size of training images is measured on an example that
+        ``train`` returns. If false, they have ``data.image_size`` or else the size of
+        evaluation images, unless ``data.train_size`` or ``data.canvas`` is set.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Transforms by views: each image is seen through one view, and its target follows."""
+"""Batches of views: one view of each image, and the target that follows it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,8 +15,8 @@ from .target import Batch
 from .views import Size, View
 
 
-class Seen(NamedTuple):
-    """The view of one example of a batch.
+class ExampleView(NamedTuple):
+    """The view of one example of a batch, and the size of the example's image.
 
     Attributes:
       view: the view of the resized image.
@@ -27,22 +27,22 @@ class Seen(NamedTuple):
     size: Size
 
 
-# (target, seen, size) -> target. ``seen`` holds one entry for each example, None for an
-# image that does not decode; ``size`` is height and width of the batch's images.
-Follow = Callable[[Any, Sequence[Seen | None], Size], Any]
+# (target, example_views, size) -> target. There is one view for each example, None for
+# an image that does not decode; ``size`` is height and width of the batch's images.
+Follow = Callable[[Any, Sequence[ExampleView | None], Size], Any]
 # (row, image) -> pixels uint8 [h, w, c].
 Decode = Callable[[int, ImageLike], np.ndarray]
 
 
 def _decode(row: int, image: ImageLike) -> np.ndarray:
-    """Decodes an image, whatever its target is."""
+    """Decodes an image, without regard to its target."""
     del row
     return decode_image(image)
 
 
-def _keep(target: Any, seen: Sequence[Seen | None], size: Size) -> Any:
+def _keep(target: Any, example_views: Sequence[ExampleView | None], size: Size) -> Any:
     """Returns a target that no view changes."""
-    del seen, size
+    del example_views, size
     return target
 
 
@@ -90,7 +90,7 @@ def train_views(
 
     drawn = [partial(draw, rng=rng) for rng in draws.generators()]
     canvas = tuple(options.train_size)
-    return _see(batch, drawn, canvas, "train_size", follow, decode, with_size)
+    return _apply_views(batch, drawn, canvas, "train_size", follow, decode, with_size)
 
 
 def evaluate_views(
@@ -129,7 +129,7 @@ def evaluate_views(
 
     fitted = [fit] * len(batch["image"])
     canvas = tuple(options.canvas)
-    return _see(batch, fitted, canvas, "canvas", follow, decode, with_size)
+    return _apply_views(batch, fitted, canvas, "canvas", follow, decode, with_size)
 
 
 def canvas_of(size: Size, canvas: Sequence[int], two: bool) -> Size | None:
@@ -159,7 +159,7 @@ def name_image(image: ImageLike) -> str:
 
 
 class _TooLarge(Exception):
-    """An image that does not fit its canvas: its view, and its own size."""
+    """The error of an image larger than its canvas, with its view and its size."""
 
 
 def _fitting(view: View, size: Size) -> View:
@@ -169,7 +169,7 @@ def _fitting(view: View, size: Size) -> View:
     return view
 
 
-def _see(
+def _apply_views(
     batch: Batch,
     makers: Sequence[Callable[[Size], View]],
     canvas: tuple[int, ...],
@@ -179,15 +179,15 @@ def _see(
     with_size: bool,
 ) -> Batch:
     """Applies one view to each example; images that do not decode are black."""
-    seen: list[Seen | None] = []
-    shown: list[np.ndarray | None] = []
+    example_views: list[ExampleView | None] = []
+    windows: list[np.ndarray | None] = []
     for row, (image, make) in enumerate(zip(batch["image"], makers, strict=True)):
         try:
             pixels = decode(row, image)
             view = make(pixels.shape[:2])
         except UnreadableImage:
-            seen.append(None)
-            shown.append(None)
+            example_views.append(None)
+            windows.append(None)
             continue
         except _TooLarge as error:
             view, size = error.args
@@ -196,27 +196,27 @@ def _see(
                 f"data.{field}: found {view.canvas}, expected at least {view.whole}, "
                 f"height and width of {name_image(image)}{resized}"
             ) from None
-        seen.append(Seen(view, pixels.shape[:2]))
-        shown.append(views.see(view, pixels))
-    shapes = {pixels.shape for pixels in shown if pixels is not None}
+        example_views.append(ExampleView(view, pixels.shape[:2]))
+        windows.append(views.view_image(view, pixels))
+    shapes = {pixels.shape for pixels in windows if pixels is not None}
     if len(shapes) > 1:
         raise ValueError(
             f"data.{field}: found () for images of sizes {sorted(shapes)[:4]}, "
             "expected a height and a width"
         )
-    # If no image decodes, only a canvas has a size.
+    # If no image decodes, only a canvas tells the size of the batch.
     shape = shapes.pop() if shapes else (*(canvas or (0, 0)), _channels(batch["image"]))
-    result = np.zeros((len(seen), *shape), np.uint8)
-    size = np.zeros((len(seen), 2), np.int32)
-    for row, (example, window) in enumerate(zip(seen, shown, strict=True)):
+    result = np.zeros((len(example_views), *shape), np.uint8)
+    size = np.zeros((len(example_views), 2), np.int32)
+    for row, (example, window) in enumerate(zip(example_views, windows, strict=True)):
         if example is not None:
             result[row], size[row] = window, example.view.shown
-    failed = np.array([example is None for example in seen])
+    failed = np.array([example is None for example in example_views])
     batch = batch | {"image": result, "failed": failed}
     if canvas or with_size:
         batch["size"] = size
     if "target" in batch:
-        batch["target"] = follow(batch["target"], seen, (shape[0], shape[1]))
+        batch["target"] = follow(batch["target"], example_views, (shape[0], shape[1]))
     return batch
 
 

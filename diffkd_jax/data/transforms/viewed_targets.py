@@ -19,9 +19,10 @@ def follow_views(
     Args:
       name: plural noun for messages, such as ``keypoints``.
       is_of: ``target -> bool``, whether a target is of this kind.
-      train: ``(target, seen, size) -> target``: ``seen`` holds a :class:`Seen` for each
-        example, or None for an image that does not decode; ``size`` is height and width
-        of the batch's images.
+      train: ``(target, example_views, size) -> target``. There is one
+        :class:`~diffkd_jax.data.transforms.viewed.ExampleView` for each example, or
+        None for an image that does not decode. ``size`` is height and width of the
+        batch's images.
       evaluate: the same for evaluation, where views show whole images; ``train`` by
         default.
 
@@ -30,9 +31,9 @@ def follow_views(
 
     >>> import numpy as np
     >>> from diffkd_jax.data.transforms import views
-    >>> def move(target, seen, size):
-    ...     points = [s and views.move_points(s.view, p[None], s.size)[0]
-    ...               for s, p in zip(seen, target["point"])]
+    >>> def move(target, example_views, size):
+    ...     points = [s and views.view_points(s.view, p[None], s.size)[0]
+    ...               for s, p in zip(example_views, target["point"])]
     ...     return {"point": np.array(points, np.float32)}
     >>> transform = follow_views("keypoints", lambda target: "point" in target, move)
     >>> batch = {"image": np.zeros((1, 4, 6, 3), np.uint8),

@@ -156,7 +156,7 @@ def test_array_records(tmp_path):
     data = registry.load("tfds/cityscapes", str(tmp_path))
     split = data.splits["train"]
     batch = split.fetch(np.array([0]))
-    pixels, classes = masks_of_views.pair(
+    pixels, classes = masks_of_views.decode_pair(
         batch["image"][0], batch["target"]["label"][0]
     )
     assert pixels.shape[:2] == classes.shape

@@ -11,7 +11,7 @@ from diffkd_jax.data.array_splits import array_split
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.sources import folders, registry
-from diffkd_jax.data.split import limited
+from diffkd_jax.data.split import limit_split
 from tests.helpers.data_options import data_options
 from tests.helpers.transforms import eval_transform
 
@@ -178,9 +178,9 @@ def test_a_limit_takes_of_each_class_its_share():
     label = np.repeat([0, 1, 2], [60, 30, 10])
     split = array_split(np.zeros((100, 2, 2), np.uint8), label, 3, "here")
     for size in (10, 20, 50):
-        counts = np.bincount(limited(split, size).label)
+        counts = np.bincount(limit_split(split, size).label)
         np.testing.assert_array_equal(counts, np.array([60, 30, 10]) * size // 100)
-    rows = limited(split._replace(fetch=lambda rows: rows), 20).fetch(np.arange(20))
+    rows = limit_split(split._replace(fetch=lambda rows: rows), 20).fetch(np.arange(20))
     assert (np.diff(rows) > 0).all()
     assert rows.tolist() != list(range(20))
 
@@ -188,10 +188,10 @@ def test_a_limit_takes_of_each_class_its_share():
 def test_a_limit_without_known_labels_is_a_draw():
     label = np.repeat([0, 1], 16)
     split = array_split(np.zeros((32, 2, 2), np.uint8), label, 2, "here")
-    some = limited(split._replace(label=None), 16)
+    some = limit_split(split._replace(label=None), 16)
     found = some.fetch(np.arange(16))["target"]["label"]
     assert min(np.bincount(found)) >= 5
-    again = limited(split._replace(label=None), 16).fetch(np.arange(16))["target"][
+    again = limit_split(split._replace(label=None), 16).fetch(np.arange(16))["target"][
         "label"
     ]
     np.testing.assert_array_equal(found, again)
@@ -200,7 +200,7 @@ def test_a_limit_without_known_labels_is_a_draw():
 @pytest.mark.parametrize("limit", [32, 1000])
 def test_a_limit_beyond_the_split_is_all(limit):
     split = array_split(np.zeros((32, 2, 2), np.uint8), np.arange(32) % 2, 2, "here")
-    assert limited(split, limit) is split
+    assert limit_split(split, limit) is split
 
 
 @pytest.mark.parametrize(
