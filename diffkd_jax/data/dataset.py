@@ -15,7 +15,7 @@ from .images.objects import drop_empty_images
 from .pipeline.groups import group_by_shape
 from .pipeline.unreadable import first_readable
 from .sources import registry
-from .split import Split, hold_out, limit_split
+from .split import Dataset, Split, hold_out, limit_split
 from .transforms import LABELS, TargetTransform, recognise_target
 from .transforms.draws import Draws
 from .transforms.normalise import make_batch_normaliser
@@ -75,74 +75,26 @@ def open_data(options: DataConfig) -> Data:
     Raises:
       ValueError: unknown names, a number of classes other than ``data.num_classes``, or
         a larger share of findings than ``data.max_doubtful``.
+
+    >>> data = open_data(DataConfig(name="fashion_mnist_embedded"))
+    >>> data.train_shape, data.train.size, data.meta["num_classes"]
+    ((28, 28, 1), 8000, 10)
     """
     used = {options.train_split, options.eval_split} - {"holdout"}
-    dataset_options = dict(options.options)
     dataset = registry.load(
-        options.name, options.path, tuple(sorted(used)), dataset_options
+        options.name, options.path, tuple(sorted(used)), dict(options.options)
     )
-    names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
-    splits = dict(dataset.splits)
-    _find_splits(splits, options)
-    for field in ("eval_split", "train_split"):
-        if (split := getattr(options, field)) not in {*splits, "holdout"}:
-            raise ValueError(
-                f"data.{field}: found {split!r}, expected one of {[*splits, 'holdout']}"
-            )
-    if options.train_split == "holdout":
-        raise ValueError(f"data.train_split: found 'holdout', expected of {[*splits]}")
-    classes = len(names) or int(dataset.meta.get("num_classes", 0))
-    if dataset.meta.get("num_classes", classes) != classes:
-        raise ValueError(
-            f"data.name: found num_classes {dataset.meta['num_classes']} beside "
-            f"{len(names)} class_names, expected one number"
-        )
-    if options.num_classes not in (0, classes):
-        raise ValueError(
-            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
-            f"classes of {options.name!r}"
-        )
+    splits = _find_splits(dataset, options)
+    names, classes = _check_classes(dataset, options)
     _warn_of_empty_classes(splits[options.train_split], names)
     for name in used:
         refuse_findings(splits[name].findings, options.max_doubtful)
-    splits = {
-        k: white_level.set_white_level(v, options.max_level) for k, v in splits.items()
-    }
-    if options.holdout:
-        rest, held = hold_out(splits[options.train_split], options.holdout)
-        splits |= {options.train_split: rest, "holdout": held}
-    train = drop_empty_images(splits[options.train_split], options.keep_empty)
-    if options.limit:
-        splits = {
-            name: limit_split(split, options.limit) for name, split in splits.items()
-        }
-        train = limit_split(train, options.limit)
-    if options.two_canvases:
-        train = group_by_shape(train)
-        splits = {name: group_by_shape(split) for name, split in splits.items()}
-    evaluation = splits[options.eval_split]
-    if options.train_split != options.eval_split:
-        findings = leaks.find_leaks(train, evaluation, options.name)
-        refuse_findings(findings, options.max_doubtful)
-    # Worker processes get a copy of the splits; stored images are not needed there.
-    train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
-    splits = {name: split._replace(stored=None) for name, split in splits.items()}
+    train, splits = _select_examples(splits, options)
     transform = dataset.transform or recognise_target(_first_target(train))
     transform.check(options)
     # Inspection comes before images are read that may not fit.
-    shown = names or tuple(map(str, range(classes)))
-    about = lambda name, **use: About(f"{options.name} {name}", shown, **use)
-    train = transform.inspect(
-        train, options, about(options.train_split, train=True, evaluate=False)
-    )
-    splits = {
-        name: transform.inspect(
-            split,
-            options,
-            about(name, train=False, evaluate=name == options.eval_split),
-        )
-        for name, split in splits.items()
-    }
+    shown_names = names or tuple(map(str, range(classes)))
+    train, splits = _inspect(train, splits, transform, options, shown_names)
     evaluation = splits[options.eval_split]
     sample = first_readable(evaluation, lambda b: transform.evaluate(b, options))
     *eval_size, channels = sample["image"].shape[1:]
@@ -157,9 +109,9 @@ def open_data(options: DataConfig) -> Data:
         white_level.warn_of_dark_images(train, f"{options.name} {options.train_split}")
     out = options.channels or channels
     return Data(
-        train,
-        evaluation,
-        {
+        train=train,
+        evaluation=evaluation,
+        meta={
             **dataset.meta,
             "num_classes": classes,
             "class_names": list(names),
@@ -168,30 +120,109 @@ def open_data(options: DataConfig) -> Data:
             "mean": list(options.mean),
             "std": list(options.std),
         },
-        (*size, out),
-        (*eval_size, out),
-        splits,
-        sample["target"],
-        make_batch_normaliser(options, channels),
-        "size" in sample,
+        train_shape=(*size, out),
+        eval_shape=(*eval_size, out),
+        splits=splits,
+        target=sample["target"],
+        normalise=make_batch_normaliser(options, channels),
+        sized="size" in sample,
         transform=transform,
     )
 
 
-def _first_target(split: Split) -> Mapping[str, Any]:
-    """Returns the target of the first example; its image is not decoded."""
-    target: Mapping[str, Any] = split.fetch(np.zeros(1, int)).get("target", {})
-    return target
-
-
-def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:
-    """Renames splits, in place, that the config writes in another Unicode form."""
+def _find_splits(dataset: Dataset, options: DataConfig) -> dict[str, Split]:
+    """Returns the splits by name, in the Unicode form in which the config writes it."""
+    splits = dict(dataset.splits)
     find = make_name_finder(list(splits))
     for field in ("train_split", "eval_split"):
         wanted = getattr(options, field)
         name = find(wanted)
         if name is not None and name != wanted:
             splits[wanted] = splits.pop(name)
+    for field in ("eval_split", "train_split"):
+        if (split := getattr(options, field)) not in {*splits, "holdout"}:
+            raise ValueError(
+                f"data.{field}: found {split!r}, expected one of {[*splits, 'holdout']}"
+            )
+    if options.train_split == "holdout":
+        raise ValueError(
+            f"data.train_split: found 'holdout', expected one of {[*splits]}"
+        )
+    return splits
+
+
+def _check_classes(
+    dataset: Dataset, options: DataConfig
+) -> tuple[tuple[str, ...], int]:
+    """Returns the names of the classes, and how many there are."""
+    names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
+    classes = len(names) or int(dataset.meta.get("num_classes", 0))
+    if dataset.meta.get("num_classes", classes) != classes:
+        raise ValueError(
+            f"data.name: found num_classes {dataset.meta['num_classes']} beside "
+            f"{len(names)} class_names, expected one number"
+        )
+    if options.num_classes not in (0, classes):
+        raise ValueError(
+            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
+            f"classes of {options.name!r}"
+        )
+    return names, classes
+
+
+def _select_examples(
+    splits: dict[str, Split], options: DataConfig
+) -> tuple[Split, dict[str, Split]]:
+    """Returns the training examples, and all splits: held out, limited and grouped."""
+    splits = {
+        name: white_level.set_white_level(split, options.max_level)
+        for name, split in splits.items()
+    }
+    if options.holdout:
+        remaining, held_out = hold_out(splits[options.train_split], options.holdout)
+        splits |= {options.train_split: remaining, "holdout": held_out}
+    train = drop_empty_images(splits[options.train_split], options.keep_empty)
+    if options.limit:
+        splits = {
+            name: limit_split(split, options.limit) for name, split in splits.items()
+        }
+        train = limit_split(train, options.limit)
+    if options.two_canvases:
+        train = group_by_shape(train)
+        splits = {name: group_by_shape(split) for name, split in splits.items()}
+    if options.train_split != options.eval_split:
+        findings = leaks.find_leaks(train, splits[options.eval_split], options.name)
+        refuse_findings(findings, options.max_doubtful)
+    # Worker processes get a copy of the splits; stored images are not needed there.
+    splits = {name: split._replace(stored=None) for name, split in splits.items()}
+    return train._replace(stored=None), splits
+
+
+def _inspect(
+    train: Split,
+    splits: dict[str, Split],
+    transform: TargetTransform,
+    options: DataConfig,
+    class_names: tuple[str, ...],
+) -> tuple[Split, dict[str, Split]]:
+    """Lets the transform inspect the training examples and all splits."""
+
+    def inspect(split: Split, name: str, *, train: bool, evaluate: bool) -> Split:
+        about = About(f"{options.name} {name}", class_names, train, evaluate)
+        return transform.inspect(split, options, about)
+
+    train = inspect(train, options.train_split, train=True, evaluate=False)
+    inspected = {
+        name: inspect(split, name, train=False, evaluate=name == options.eval_split)
+        for name, split in splits.items()
+    }
+    return train, inspected
+
+
+def _first_target(split: Split) -> Mapping[str, Any]:
+    """Returns the target of the first example; its image is not decoded."""
+    target: Mapping[str, Any] = split.fetch(np.zeros(1, int)).get("target", {})
+    return target
 
 
 def _warn_of_empty_classes(train: Split, names: tuple[str, ...]) -> None:

@@ -27,9 +27,9 @@ def train_rows(group: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.
     """Returns the rows of the batches of an epoch, each of one group, in random order.
 
     Each group has its share of the batches, rounded up or down at random, so that over
-    the epochs all examples occur equally often. The last batch of a group is filled with
-    examples that already are in the epoch; examples that do not fill a batch are left
-    out.
+    the epochs all examples occur equally often. The last batch of a group is filled
+    with examples that already are in the epoch; examples that do not fill a batch are
+    left out.
 
     Args:
       group: int ``[n]``, group of each example, from 0.
