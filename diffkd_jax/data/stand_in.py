@@ -52,14 +52,14 @@ def stand_in(options: DataConfig) -> Data:
     classes = options.num_classes
     if not classes and _kind(options.name) in BOXES:
         LOG.warning(
-            "data.num_classes: found 0, so sizes are those of 1 class; set the number "
-            "for those of a model of more"
+            "data.num_classes: found 0, so sizes are those of a model of 1 class; set "
+            "the number of classes for other sizes"
         )
         classes = 1
     if not classes:
         raise ValueError(
-            "data.num_classes: found 0, expected the number of classes, for the data "
-            "are not there to count them"
+            "data.num_classes: found 0, expected the number of classes, since the "
+            "data are not read to count them"
         )
     blank = _blank(options)
     row, draws = np.zeros(1, int), Draws(0, 0, np.zeros(1, int))
@@ -130,8 +130,8 @@ def _blank(options: DataConfig) -> Split:
     shape = (side, side, 3) if side else NATIVE.get(name)
     if shape is None:
         raise ValueError(
-            "data.image_size: found 0, expected a size in pixels, for the data are not "
-            "there to measure it"
+            "data.image_size: found 0, expected a size in pixels, since the data are "
+            "not read to measure it"
         )
     image = np.zeros((1, *shape), np.uint8)
     return array_split(image, np.zeros(1, int), options.num_classes, "stand-in")

@@ -186,7 +186,7 @@ def test_an_image_that_a_list_names_twice_is_taken_once(tmp_path, caplog, name):
     assert split.size == 3
     (finding,) = split.findings
     assert (finding.number, finding.total) == (1, 4)
-    assert "train.txt: 1 of 4 names stand twice" in caplog.text
+    assert "train.txt: 1 of 4 names occur twice" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["voc", "voc_boxes"])

@@ -126,5 +126,5 @@ def _check_corners(table: CocoTable) -> None:
         raise ValueError(
             f"{table.file}: found {leave.sum()} of {known.sum()} boxes that leave "
             f"their image, {fit.sum()} of which fit as left, top, right, bottom; "
-            "expected left, top, width, height (data.options.corners?)"
+            "expected left, top, width, height; set data.options.corners for corners"
         )

@@ -78,7 +78,7 @@ def read_file(file: str) -> tuple[bytes, str]:
     except OSError as error:
         if os.path.islink(file) and not os.path.exists(file):
             target = printable_name(os.readlink(file))
-            return b"", f"found a link to {target!r}, where no file is"
+            return b"", f"found a link to {target!r}, expected a file there"
         return b"", f"found no file that can be read: {error.strerror or error}"
 
 
@@ -126,7 +126,7 @@ def list_folders(root: pathlib.Path) -> list[str]:
     ]
     if broken_links:
         LOG.warning(
-            "%s: links that lead nowhere, left out: %s",
+            "%s: links to nothing, left out: %s",
             printable_name(str(root)),
             printable_name(some_of(sorted(broken_links))),
         )

@@ -59,7 +59,10 @@ def read_tar_index(file: pathlib.Path) -> TarIndex:
                 if not member.isreg() or _is_hidden(member.name):
                     continue
                 if member.offset_data + member.size > file_size:
-                    raise ValueError(f"{member.name!r} goes beyond the end of the file")
+                    raise ValueError(
+                        f"found {member.name!r} beyond the end of the file, expected "
+                        "all of it"
+                    )
                 if f".{suffix}" in IMAGE_ENDINGS:
                     if key in images:
                         raise _duplicate_key(images[key].name, member.name)

@@ -77,7 +77,7 @@ def read_lists(
     for file in files:
         rows = read_image_names(file)
         duplicates = find_repeats([normalise_name(name) for name in rows])
-        text = "names stand twice in the list, the second left out"
+        text = "names occur twice in the list, the second left out"
         findings[file.stem] = note_finding(
             list(duplicates), len(rows), text, str(file), rows.__getitem__
         )

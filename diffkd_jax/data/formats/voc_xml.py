@@ -64,7 +64,9 @@ def read_annotation(data: bytes, where: str) -> VocAnnotation:
     (['dog'], [[1.0, 2.0, 9.5, 8.0]])
     """
     if len(data) > MAX_BYTES:
-        raise ValueError(f"{where}: found more than {MAX_BYTES} bytes, expected fewer")
+        raise ValueError(
+            f"{where}: found more than {MAX_BYTES} bytes, expected at most {MAX_BYTES}"
+        )
     refuse_pointer(data, where)
     try:
         top, objects = _texts(data)

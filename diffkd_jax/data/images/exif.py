@@ -52,7 +52,7 @@ def turn_as_annotated(image: Encoded, size: Any, turn: bool) -> ImageLike:
         if size not in (stored, shown):
             raise WrongBoxes(
                 f"{image.name}: found an image of {stored[1]}x{stored[0]} pixels, "
-                f"expected {size[1]}x{size[0]}, as its boxes state (width x height)"
+                f"expected {size[1]}x{size[0]} (width x height), stated with its boxes"
             )
         if orientation > 1 and shown == size and (turn or stored != size):
             return _turned(image, orientation)

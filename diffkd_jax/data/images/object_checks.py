@@ -60,14 +60,14 @@ def clean_objects(
         is_kept[twice] = False
     moved = is_kept & (clipped != boxes).any(1)
     for rows, text in (
-        (flat, "boxes of no area, left out"),
-        (outside, "boxes outside of their image, left out"),
+        (flat, "boxes without area, left out"),
+        (outside, "boxes outside their image, left out"),
         (thin, "boxes with a side below 1 pixel, left out"),
         (moved, "boxes beyond the edge of their image, clipped"),
     ):
         warn_of_annotations(np.flatnonzero(rows), text, where, called)
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
-    text = f"objects stand twice (same image, class and box), {done}"
+    text = f"objects occur twice (same image, class and box), {done}"
     findings = note_finding(twice, total, text, where, called)
     area = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     if not box_area:

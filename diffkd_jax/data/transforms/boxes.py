@@ -49,7 +49,7 @@ def check_boxed(options: DataConfig) -> None:
     if options.resize and not options.augmentation.fits:
         raise ValueError(
             f"data.resize: found {options.resize}, expected 0 {purpose} and "
-            f"data.augment {options.augment!r}: training would see them at their own "
+            f"data.augment {options.augment!r}: training would use them at their own "
             "size; or data.augment 'resize_flip'"
         )
 

@@ -82,12 +82,14 @@ def inspect_masks(
         if len(rows) == split.size:
             raise ValueError(
                 f"{where}: found no pixel of any class in {split.size} masks, all are "
-                "255 (void), expected some (data.options.mapping?)"
+                "255 (void), expected some; check data.options.mapping"
             )
         LOG.warning("%s: all pixels are void", of)
     elif total and valid < total / 2:
         LOG.warning("%s: %.0f %% of the pixels are void", of, 100 - 100 * valid / total)
     unseen = [names[k] for k in range(len(names)) if not counts[k]]
     if valid and unseen:
-        hint = " (255 counts as void: data.options.mapping?)" if total > valid else ""
+        hint = (
+            "; 255 counts as void, check data.options.mapping" if total > valid else ""
+        )
         LOG.warning("classes without a pixel in %s: %s%s", of, some_of(unseen), hint)

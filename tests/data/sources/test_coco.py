@@ -119,8 +119,8 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path, caplog):
     target = objects(load(tmp_path, name))
     assert kept(target) == KINDS[name]["kept_xyxy"]
     for line in (
-        "2 boxes of no area, left out: annotation 2, annotation 3",
-        "1 boxes outside of their image, left out: annotation 5",
+        "2 boxes without area, left out: annotation 2, annotation 3",
+        "1 boxes outside their image, left out: annotation 5",
         "1 boxes with a side below 1 pixel, left out: annotation 8",
         "2 boxes beyond the edge of their image, clipped: annotation 4, annotation 6",
     ):

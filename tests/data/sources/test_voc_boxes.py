@@ -47,7 +47,7 @@ def test_the_odd_file(tmp_path, caplog):
     names = [data.class_names[k] for k in target["classes"][valid]]
     assert names == expected["labels"]
     assert target["ignored"][valid].astype(int).tolist() == expected["difficult"]
-    assert "1 boxes of no area, left out: voc_odd.xml object 4, dog" in caplog.text
+    assert "1 boxes without area, left out: voc_odd.xml object 4, dog" in caplog.text
     assert len(caplog.records) == 1
     (boxes,) = (
         odd(tmp_path, from_zero=True).splits["train"].fetch([0])["target"]["boxes"]
