@@ -98,6 +98,10 @@ def check_labels(label: np.ndarray, classes: int, where: str) -> None:
 
     Raises:
       ValueError: another dtype, or a label out of range.
+
+    >>> check_labels(np.array([0, 3]), 3, "here")
+    Traceback (most recent call last):
+    ValueError: here: found label 3 at example 1, expected 0 to 2
     """
     if not np.issubdtype(label.dtype, np.integer):
         raise ValueError(f"{where}: found labels {label.dtype}, expected integers")

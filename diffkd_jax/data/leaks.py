@@ -33,6 +33,12 @@ def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Finding, ..
 
     Returns:
       One finding, or none.
+
+    >>> from diffkd_jax.data.array_splits import array_split
+    >>> image = np.arange(2, dtype=np.uint8)[:, None, None]
+    >>> split = array_split(image, np.array([0, 1]), 2, "here")
+    >>> find_leaks(split, split, "here")[0].number
+    2
     """
     first, second = train.stored, evaluation.stored
     if first is None or second is None:

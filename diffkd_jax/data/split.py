@@ -109,6 +109,11 @@ class Split(NamedTuple):
       stored: the stored images, to find copies. None if images are computed when they
         are fetched, or if nobody said how they are stored.
       findings: what was found wrong with the split when it was opened.
+
+    >>> image = np.zeros((9, 4, 4, 3), np.uint8)
+    >>> split = Split(len(image), lambda rows: {"image": image[rows], "target": {}})
+    >>> split.fetch(np.array([0, 3]))["image"].shape, split.name(3)
+    ((2, 4, 4, 3), 'example 3')
     """
 
     size: int
@@ -131,6 +136,10 @@ class Dataset(NamedTuple):
       transform: how targets follow their images, a
         :class:`diffkd_jax.data.transforms.TargetTransform`, for a kind of target that
         is not built in; None for labels, masks and boxes.
+
+    >>> dataset = Dataset({"train": Split(9, lambda rows: {})}, ("cat", "dog"))
+    >>> dataset.splits["train"].size, dataset.class_names
+    (9, ('cat', 'dog'))
     """
 
     splits: dict[str, Split]
@@ -151,6 +160,10 @@ def hold_out(split: Split, size: int) -> tuple[Split, Split]:
 
     Raises:
       ValueError: no example would be left to train on.
+
+    >>> train, held_out = hold_out(Split(10, lambda rows: {}), 3)
+    >>> train.size, held_out.size
+    (7, 3)
     """
     if not 0 < size < split.size:
         raise ValueError(f"data.holdout: found {size}, expected 1 to {split.size - 1}")
@@ -165,6 +178,9 @@ def subset(split: Split, rows: np.ndarray) -> Split:
     Args:
       split: any split.
       rows: the examples.
+
+    >>> subset(Split(10, lambda rows: {}), np.array([7, 2])).name(0)
+    'example 7'
     """
     # Worker processes get a copy of these functions, and not of the whole split.
     fetch, name = split.fetch, split.name

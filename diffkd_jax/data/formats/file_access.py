@@ -16,7 +16,7 @@ from .text import printable_name
 LOG = logging.getLogger(__name__)
 
 
-class Files(NamedTuple):
+class ImageFiles(NamedTuple):
     """Image files that are read on demand.
 
     Attributes:
@@ -30,7 +30,7 @@ class Files(NamedTuple):
     stored: Stored
 
 
-def image_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
+def image_files(root: pathlib.Path, paths: Sequence[str]) -> ImageFiles:
     """Returns functions that read and name image files by row.
 
     Args:
@@ -60,7 +60,8 @@ def image_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
             return -1
 
     read_bytes = lambda index: read_file(full_path(index))[0]
-    return Files(read, name, Stored(read_bytes, size, encoded_paths, os.fsencode(root)))
+    stored = Stored(read_bytes, size, encoded_paths, os.fsencode(root))
+    return ImageFiles(read, name, stored)
 
 
 def read_file(file: str) -> tuple[bytes, str]:

@@ -21,18 +21,6 @@ def leaves_folder(path: str) -> bool:
     return path == ".." or path.startswith(("/", "../"))
 
 
-def find_below(folder: pathlib.Path, name: str) -> str | None:
-    """Returns the path of a file below a folder, or None if it does not exist.
-
-    For many names, :func:`make_finder_below` is faster.
-
-    Args:
-      folder: the folder to search.
-      name: relative path, as annotations write it.
-    """
-    return make_finder_below(folder)(name)
-
-
 def make_finder_below(folder: pathlib.Path) -> Callable[[str], str | None]:
     """Returns a function that finds the path of a file below a folder by its name.
 

@@ -75,7 +75,7 @@ def read_lists(
     """
     names, findings = {}, {}
     for file in files:
-        rows = read_image_names(file)
+        rows = _read_image_names(file)
         duplicates = find_repeats([normalise_name(name) for name in rows])
         text = "names occur twice in the list, the second left out"
         findings[file.stem] = note_finding(
@@ -98,7 +98,7 @@ def read_lists(
     return names, findings
 
 
-def read_image_names(file: pathlib.Path) -> list[str]:
+def _read_image_names(file: pathlib.Path) -> list[str]:
     """Reads the names of images, one on each line.
 
     Args:

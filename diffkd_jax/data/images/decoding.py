@@ -27,6 +27,11 @@ def decode_image(image: ImageLike) -> np.ndarray:
     Raises:
       UnreadableImage: the file does not decode, holds numbers of another range, or
         declares more than ``MAX_PIXELS`` pixels.
+
+    >>> import cv2
+    >>> png = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
+    >>> decode_image(Encoded(png, "1.png")).shape
+    (2, 3, 3)
     """
     return decode_file(image) if isinstance(image, Encoded) else image
 

@@ -23,6 +23,9 @@ class Encoded(NamedTuple):
       fault: why the file could not be read, or "".
       max_level: the level that is white in an image of 16 bits, such as 4095 for a
         camera of 12 bits; 0 for the highest level that the file can hold.
+
+    >>> Encoded(b"GIF89a...", "1.gif").channels
+    3
     """
 
     data: bytes

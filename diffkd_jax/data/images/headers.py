@@ -82,6 +82,9 @@ def read_size(image: ImageLike) -> tuple[int, int]:
 
     Raises:
       UnreadableImage: the file is not an image, or is too large.
+
+    >>> read_size(np.zeros((2, 3, 1), np.uint8))
+    (2, 3)
     """
     if isinstance(image, np.ndarray):
         return image.shape[0], image.shape[1]

@@ -44,6 +44,11 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
     Raises:
       UnreadableImage: the file does not decode.
       WrongMask: another kind of file, or a value that is not a class.
+
+    >>> import cv2
+    >>> png = cv2.imencode(".png", np.array([[0, 255]], np.uint8))[1].tobytes()
+    >>> read_mask(EncodedMask(png, "1.png", MaskRule(classes=2, mapping=((255, 1),))))
+    array([[0, 1]], dtype=uint8)
     """
     with decoding_errors(mask), open_image(mask) as image:
         kind = f"{image.format} of {len(image.getbands())} channels"

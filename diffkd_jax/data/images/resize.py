@@ -71,6 +71,10 @@ def crop_exact(image: ImageLike, box: Box, size: int, interpolation: str) -> np.
 
     Returns:
       uint8 ``[size, size, c]``.
+
+    >>> x = np.full((40, 60, 3), 7, np.uint8)
+    >>> crop_exact(x, (10.5, 10.0, 40.0, 30.0), 16, "bilinear").shape
+    (16, 16, 3)
     """
     source = to_pillow(decode_image(image))
     resample = INTERPOLATIONS[interpolation][1]
@@ -82,6 +86,9 @@ def mirror(image: np.ndarray) -> np.ndarray:
 
     Args:
       image: uint8 ``[h, w, c]``.
+
+    >>> mirror(np.array([[[1], [2]]], np.uint8))[0, :, 0].tolist()
+    [2, 1]
     """
     return cv2.flip(image, 1).reshape(image.shape)
 

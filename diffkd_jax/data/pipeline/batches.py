@@ -144,6 +144,11 @@ def eval_batches(
 
     Raises:
       ValueError: the batch size is below 1, or no example of the split decodes.
+
+    >>> image = np.zeros((3, 2, 2, 1), np.uint8)
+    >>> split = Split(3, lambda rows: {"image": image[rows]})
+    >>> [batch["mask"].tolist() for batch in eval_batches(split, dict, batch_size=2)]
+    [[1.0, 1.0], [1.0, 0.0]]
     """
     if batch_size < 1:
         raise ValueError(

@@ -13,6 +13,12 @@ def group_by_shape(split: Split) -> Split:
 
     Raises:
       ValueError: the sizes are not known before images are read.
+
+    >>> from diffkd_jax.data.split import BoxSummary
+    >>> number, sides = np.ones(2, np.int32), np.array([[4, 6], [6, 4]])
+    >>> summary = BoxSummary(number, number, sides, number, "here")
+    >>> group_by_shape(Split(2, lambda rows: {}, box_summary=summary)).group
+    array([0, 1])
     """
     if split.box_summary is None:
         raise ValueError(

@@ -21,7 +21,7 @@ SUPPORTED = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
 
 @dataclasses.dataclass
-class Buffer:
+class _Buffer:
     """Shared memory of a worker; its first byte is 1 while a batch in it is in use.
 
     Attributes:
@@ -36,7 +36,7 @@ class Buffer:
 
 
 @dataclasses.dataclass(frozen=True)
-class ArrayPosition:
+class _ArrayPosition:
     """The position of an array in a buffer.
 
     Attributes:
@@ -59,7 +59,7 @@ class HandedBatch:
       file: file descriptor of its buffer.
       number: number of its buffer.
       buffers: numbers of all buffers that the worker has now.
-      batch: the batch, with a :class:`ArrayPosition` for each array.
+      batch: the batch, with a :class:`_ArrayPosition` for each array.
     """
 
     process: int
@@ -75,7 +75,7 @@ def make_sender() -> Callable[[Batch], HandedBatch]:
     A buffer is reused when the other process no longer uses any array in it. Until
     then, further buffers are created as needed.
     """
-    buffers: list[Buffer] = []
+    buffers: list[_Buffer] = []
     made = 0
 
     def send(batch: Batch) -> HandedBatch:
@@ -111,7 +111,7 @@ def make_receiver() -> Callable[[HandedBatch], Batch]:
         memory = mapped[key]
         whole = np.frombuffer(memory, np.uint8)
         # All arrays of the batch are views of this one, and keep it alive. So does jax,
-        # which may use them in position on a CPU.
+        # which may use them in place on a CPU.
         weakref.finalize(whole, _give_back, memory).atexit = False
         return _read(handed.batch, whole)
 
@@ -123,7 +123,7 @@ def _give_back(memory: mmap.mmap) -> None:
     memory[0] = 0
 
 
-def _free(buffers: list[Buffer], size: int) -> Buffer | None:
+def _free(buffers: list[_Buffer], size: int) -> _Buffer | None:
     """Returns an unused buffer that is large enough; smaller unused ones are closed."""
     for buffer in [b for b in buffers if not b.memory[0]]:
         if len(buffer.memory) >= size:
@@ -134,11 +134,11 @@ def _free(buffers: list[Buffer], size: int) -> Buffer | None:
     return None
 
 
-def _new(size: int, number: int) -> Buffer:
+def _new(size: int, number: int) -> _Buffer:
     """Creates a buffer."""
     file = os.memfd_create("diffkd_jax batch")
     os.ftruncate(file, size)
-    return Buffer(file, number, mmap.mmap(file, size))
+    return _Buffer(file, number, mmap.mmap(file, size))
 
 
 def _opened(handed: HandedBatch) -> mmap.mmap:
@@ -169,7 +169,7 @@ def _placed(batch: Batch, start: int) -> tuple[int, Batch]:
         if isinstance(value, dict):
             start, placed[name] = _placed(value, start)
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            placed[name] = ArrayPosition(start, value.shape, value.dtype)
+            placed[name] = _ArrayPosition(start, value.shape, value.dtype)
             start += -(-value.nbytes // ALIGN) * ALIGN
         else:
             placed[name] = value
@@ -181,7 +181,7 @@ def _copy(batch: Batch, placed: Batch, memory: mmap.mmap) -> None:
     for name, position in placed.items():
         if isinstance(position, dict):
             _copy(batch[name], position, memory)
-        elif isinstance(position, ArrayPosition):
+        elif isinstance(position, _ArrayPosition):
             target = np.ndarray(position.shape, position.dtype, memory, position.offset)
             np.copyto(target, batch[name])
 
@@ -192,7 +192,7 @@ def _read(placed: Batch, whole: np.ndarray) -> Batch:
     for name, position in placed.items():
         if isinstance(position, dict):
             batch[name] = _read(position, whole)
-        elif isinstance(position, ArrayPosition):
+        elif isinstance(position, _ArrayPosition):
             batch[name] = np.ndarray(
                 position.shape, position.dtype, whole, position.offset
             )

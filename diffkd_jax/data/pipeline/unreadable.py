@@ -93,6 +93,10 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
 
     Raises:
       UnreadableImage: none of the first thousand examples decodes.
+
+    >>> split = Split(2, lambda rows: {"image": np.zeros((1, 2, 2, 1), np.uint8)})
+    >>> first_readable(split, dict)["image"].shape
+    (1, 2, 2, 1)
     """
     for row in range(min(split.size, 1000)):
         batch = transform(split.fetch(np.array([row])))

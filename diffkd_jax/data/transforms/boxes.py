@@ -29,7 +29,7 @@ def has_boxes(target: Mapping[str, Any]) -> bool:
     return "boxes" in target
 
 
-def check_boxed(options: DataConfig) -> None:
+def _check_boxed(options: DataConfig) -> None:
     """Refuses options that images with boxes cannot follow.
 
     Args:
@@ -71,6 +71,13 @@ def boxes_to_train(
     Returns:
       ``boxes`` float32 ``[n, rows, 4]``, ``classes`` int32 and ``valid`` bool
       ``[n, rows]``.
+
+    >>> target = {"boxes": np.array([[[0.0, 0, 2, 2], [0, 0, 4, 4]]]),
+    ...     "classes": np.array([[5, 6]]), "valid": np.array([[True, True]]),
+    ...     "ignored": np.array([[False, False]])}
+    >>> view = ExampleView(views.whole_view((4, 4), (8, 8)), (4, 4))
+    >>> boxes_to_train(target, [view], count=1)["classes"].tolist()
+    [[6]]
     """
     rows = min(count, target["valid"].shape[1])
     shape = len(example_views), rows
@@ -109,6 +116,12 @@ def boxes_to_evaluate(
       ``[n, m, 4]``, the boxes in pixels of the stored image; ``scale`` float32
       ``[n, 2]``, pixels of the canvas for each pixel of the image, down and right; and
       ``stored_size`` int32 ``[n, 2]``, height and width.
+
+    >>> target = {"boxes": np.array([[[0, 0, 2, 2]]], np.float32)}
+    >>> view = ExampleView(views.fit_view((4, 4), 8, 0), (4, 4))
+    >>> target = boxes_to_evaluate(target, [view])
+    >>> target["boxes"].tolist(), target["stored"].tolist()
+    ([[[0.0, 0.0, 4.0, 4.0]]], [[[0.0, 0.0, 2.0, 2.0]]])
     """
     stored = target["boxes"]
     boxes = np.zeros_like(stored)
@@ -156,4 +169,4 @@ def _inspect(split: Split, options: DataConfig, about: About) -> Split:
     return split
 
 
-BOXES = TargetTransform("boxes", has_boxes, _train, _evaluate, check_boxed, _inspect)
+BOXES = TargetTransform("boxes", has_boxes, _train, _evaluate, _check_boxed, _inspect)

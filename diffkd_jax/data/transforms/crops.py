@@ -77,6 +77,10 @@ def random_resized_crop(
 
     Raises:
       UnreadableImage: the file does not decode.
+
+    >>> x, rng = np.zeros((60, 40, 3), np.uint8), np.random.default_rng(0)
+    >>> random_resized_crop(x, rng, size=28, flip=True).shape
+    (28, 28, 3)
     """
     box = _random_box(*read_size(image), rng)
     crop = (crop_exact if exact else crop_fast)(image, box, size, interpolation)

@@ -36,6 +36,11 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
 
     Raises:
       ValueError: images of different sizes without resizing.
+
+    >>> batch = {"image": np.zeros((2, 4, 4, 1), np.uint8), "target": {"label": [0, 1]}}
+    >>> options = DataConfig(augment="resized_crop", image_size=3)
+    >>> train_labelled(batch, Draws(0, 0, np.arange(2)), options)["image"].shape
+    (2, 3, 3, 1)
     """
     augmentation = options.augmentation
     in_turn = augmentation.crops or options.rand_augment or options.color_jitter
@@ -92,7 +97,7 @@ def _changes(options: DataConfig, channels: int) -> list[Callable[..., np.ndarra
     return changes
 
 
-def evaluate_labelled(batch: Batch, options: DataConfig) -> Batch:
+def _evaluate_labelled(batch: Batch, options: DataConfig) -> Batch:
     """Resizes and crops the centre to ``data.eval_size``, or ``data.image_size``.
 
     If ``data.resize`` is set, the shorter side is resized to it first. If
@@ -170,5 +175,5 @@ def _same_size(
 
 
 LABELS = TargetTransform(
-    "labels", _is_label, train_labelled, evaluate_labelled, own_size=False
+    "labels", _is_label, train_labelled, _evaluate_labelled, own_size=False
 )

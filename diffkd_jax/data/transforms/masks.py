@@ -36,7 +36,7 @@ def has_masks(target: Mapping[str, Any]) -> bool:
     return len(label) > 0 and isinstance(label[0], EncodedMask | np.ndarray)
 
 
-def check_masked(options: DataConfig) -> None:
+def _check_masked(options: DataConfig) -> None:
     """Refuses options that images with masks cannot follow.
 
     Args:
@@ -147,6 +147,11 @@ def decode_pair(
     Raises:
       UnreadableImage: a file does not decode.
       WrongMask: the mask has another size, or values that are not classes.
+
+    >>> pixels, classes = decode_pair(
+    ...     np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3), np.uint8))
+    >>> pixels.shape, classes.shape
+    ((2, 3, 3), (2, 3))
     """
     if isinstance(mask, EncodedMask):
         classes, name, turn = read_mask(mask), mask.name, mask.rule.turn
@@ -169,4 +174,4 @@ def decode_pair(
     return pixels, classes
 
 
-MASKS = TargetTransform("masks", has_masks, _train, _evaluate, check_masked, _inspect)
+MASKS = TargetTransform("masks", has_masks, _train, _evaluate, _check_masked, _inspect)

@@ -72,6 +72,12 @@ def train_views(
 
     Raises:
       ValueError: images of different sizes without ``data.train_size``.
+
+    >>> batch = {"image": np.zeros((2, 4, 6, 3), np.uint8), "target": {}}
+    >>> options = DataConfig(augment="scale_crop_flip", train_size=(8, 8))
+    >>> batch = train_views(batch, Draws(0, 0, np.arange(2)), options)
+    >>> batch["image"].shape, batch["size"].shape
+    ((2, 8, 8, 3), (2, 2))
     """
     augmentation = options.augmentation
     kwargs: dict[str, Any] = {"flip": options.flip and augmentation.mirrors}
@@ -117,6 +123,10 @@ def evaluate_views(
 
     Raises:
       ValueError: images larger than the canvas, or of different sizes without one.
+
+    >>> batch = {"image": np.zeros((2, 4, 6, 3), np.uint8), "target": {}}
+    >>> evaluate_views(batch, DataConfig(canvas=(8, 8)))["size"].tolist()
+    [[4, 6], [4, 6]]
     """
 
     def fit(size: Size) -> View:

@@ -68,6 +68,10 @@ def check_views(
 
     Raises:
       ValueError: names the field.
+
+    >>> check_views(DataConfig(color_jitter=0.4, padding=0), "for depth maps")
+    Traceback (most recent call last):
+    ValueError: data.color_jitter: found 0.4, expected 0 for depth maps
     """
     augmentation = options.augmentation
     if not (augmentation.keeps_size or options.augment in augments):

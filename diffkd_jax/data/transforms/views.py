@@ -24,6 +24,9 @@ class View(NamedTuple):
         smaller.
       canvas: height and width of the result, padded on the right and at the bottom.
       flip: whether left and right are swapped in the window, before it is padded.
+
+    >>> View(whole=(4, 6), top=0, left=2, shown=(4, 4), canvas=(8, 8)).flip
+    False
     """
 
     whole: Size
@@ -139,6 +142,11 @@ def view_image(view: View, image: np.ndarray) -> np.ndarray:
 
     Returns:
       uint8 ``[*view.canvas, c]``.
+
+    >>> view = View((2, 2), 0, 0, (2, 2), (2, 3), flip=True)
+    >>> view_image(view, np.array([[[1], [2]], [[3], [4]]], np.uint8))[..., 0]
+    array([[2, 1, 0],
+           [4, 3, 0]], dtype=uint8)
     """
     if image.shape[:2] != view.whole:
         image = cv2.resize(

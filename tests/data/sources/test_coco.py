@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.formats.image_paths import find_below
+from diffkd_jax.data.formats.image_paths import make_finder_below
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.images.encoded import Encoded
 from diffkd_jax.data.images.exif import WrongBoxes
@@ -304,7 +304,7 @@ def test_names_of_exports(tmp_path, caplog):
 def test_nothing_above_the_folder_is_read(tmp_path, name):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (tmp_path / "in").mkdir()
-    assert find_below(tmp_path / "in", name) is None
+    assert make_finder_below(tmp_path / "in")(name) is None
 
 
 def write_coco(root, splits=("train", "val"), pictures=6, categories=None):
