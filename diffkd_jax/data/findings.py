@@ -18,7 +18,7 @@ def note_finding(
     total: int,
     text: str,
     where: str,
-    called: Callable[[int], str],
+    name_of: Callable[[int], str],
 ) -> tuple[Finding, ...]:
     """Logs one line about rows that cannot be right, and returns it as a finding.
 
@@ -27,36 +27,36 @@ def note_finding(
       total: number of all examples or objects.
       text: what is wrong with them, and what is done about it.
       where: name of the split.
-      called: function from a row to its name.
+      name_of: function from a row to its name.
 
     Returns:
       One finding, or none without rows.
     """
     if not len(rows):
         return ()
-    shown = some_of((called(int(i)) for i in rows), 3)
+    shown = some_of((name_of(int(i)) for i in rows), 3)
     line = f"{where}: {len(rows)} of {total} {text}: {shown}"
     LOG.warning("%s", line)
     return (Finding(len(rows), total, line),)
 
 
-def refuse_findings(findings: Iterable[Finding], most: float) -> None:
+def refuse_findings(findings: Iterable[Finding], max_share: float) -> None:
     """Refuses findings that concern a larger share than allowed.
 
     Data of fewer than :data:`MIN_TOTAL` examples or objects are never refused.
 
     Args:
       findings: findings about a split.
-      most: largest share that is accepted, ``data.max_doubtful``.
+      max_share: largest share that is accepted, ``data.max_doubtful``.
 
     Raises:
       ValueError: names the first finding above the share.
     """
     for finding in findings:
-        if finding.total >= MIN_TOTAL and finding.number > most * finding.total:
+        if finding.total >= MIN_TOTAL and finding.number > max_share * finding.total:
             raise ValueError(
                 f"data.max_doubtful: found {finding.text}; expected at most a share of "
-                f"{most:g} ({100 * finding.number / finding.total:.1f} % here); "
+                f"{max_share:g} ({100 * finding.number / finding.total:.1f} % here); "
                 "correct the data, or raise this share if it is meant so"
             )
 
@@ -76,34 +76,34 @@ def find_repeats(values: Sequence[Hashable]) -> dict[int, int]:
 
 
 def note_same_files(
-    files: Sequence[Hashable], where: str, called: Callable[[int], str]
+    files: Sequence[Hashable], where: str, name_of: Callable[[int], str]
 ) -> tuple[Finding, ...]:
     """Reports entries whose image file belongs to an earlier entry too.
 
     Args:
       files: path of the image of each entry, as the disk has it.
       where: name of the split, for messages.
-      called: function from the index of an entry to its name.
+      name_of: function from the index of an entry to its name.
 
     Returns:
       One finding, or none.
     """
     duplicates = list(find_repeats(files))
     text = "entries are the same image file as an earlier one"
-    return note_finding(duplicates, len(files), text, where, called)
+    return note_finding(duplicates, len(files), text, where, name_of)
 
 
-def some_of(texts: Iterable[str], most: int = 5) -> str:
+def some_of(texts: Iterable[str], max_count: int = 5) -> str:
     """Returns a list for a line of a log: the first texts, and how many more there are.
 
     Args:
       texts: the texts.
-      most: largest number of texts to show.
+      max_count: largest number of texts to show.
 
     >>> some_of("abcdefgh", 3)
     'a, b, c and 5 more'
     """
     remaining = iter(texts)
-    first = ", ".join(itertools.islice(remaining, most))
+    first = ", ".join(itertools.islice(remaining, max_count))
     more = sum(1 for _ in remaining)
     return f"{first} and {more} more" if more else first

@@ -168,8 +168,8 @@ def hold_out(split: Split, size: int) -> tuple[Split, Split]:
     if not 0 < size < split.size:
         raise ValueError(f"data.holdout: found {size}, expected 1 to {split.size - 1}")
     order = np.random.default_rng(0).permutation(split.size)
-    rest, held_out = np.sort(order[size:]), np.sort(order[:size])
-    return subset(split, rest), subset(split, held_out)
+    remaining, held_out = np.sort(order[size:]), np.sort(order[:size])
+    return subset(split, remaining), subset(split, held_out)
 
 
 def subset(split: Split, rows: np.ndarray) -> Split:

@@ -37,10 +37,6 @@ class CocoTable(NamedTuple):
     annotations: Objects
     numbers: list[Any]
 
-    def called(self, row: int) -> str:
-        """Names an annotation in a message."""
-        return f"annotation {self.numbers[row]}"
-
 
 def read_coco_table(
     file: pathlib.Path, *, crowd_objects: bool, corners: bool
@@ -61,23 +57,23 @@ def read_coco_table(
         not four numbers, or boxes seem to be corners; the message is one line that
         names the file.
     """
-    where = printable_name(str(file))
-    data = _read_json(file, where)
+    file_name = printable_name(str(file))
+    data = _read_json(file, file_name)
     entries = {}
     for key in ("images", "annotations", "categories"):
         rows = data.get(key)
         if not isinstance(rows, list) or not all(isinstance(x, dict) for x in rows):
             kind = f"a {type(rows).__name__}" if key in data else "none"
             raise ValueError(
-                f"{where}: {key}: found {kind}, expected a list of objects"
+                f"{file_name}: {key}: found {kind}, expected a list of objects"
             )
         entries[key] = rows
-    names, ids, sides = read_images(entries["images"], where)
-    categories = read_categories(entries["categories"], where)
+    names, ids, sides = read_images(entries["images"], file_name)
+    categories = read_categories(entries["categories"], file_name)
     annotations, numbers = read_annotations(
-        entries["annotations"], ids, categories, where
+        entries["annotations"], ids, categories, file_name
     )
-    table = CocoTable(where, names, ids, sides, categories, annotations, numbers)
+    table = CocoTable(file_name, names, ids, sides, categories, annotations, numbers)
     boxes = annotations.boxes
     if not corners:
         _check_corners(table)
@@ -119,12 +115,12 @@ def _check_corners(table: CocoTable) -> None:
     """Refuses boxes that leave their images but would fit if they were corners."""
     first, second = np.hsplit(table.annotations.boxes, 2)
     limit = table.sides[table.annotations.image][:, ::-1]
-    known = (limit > 0).all(1)
-    leave = known & (first + second > limit + 1).any(1)
+    is_stated = (limit > 0).all(1)
+    leave = is_stated & (first + second > limit + 1).any(1)
     fit = leave & (second > first).all(1) & (second <= limit + 1).all(1)
-    if 2 * leave.sum() > known.sum() and fit.sum() > 0.9 * leave.sum():
+    if 2 * leave.sum() > is_stated.sum() and fit.sum() > 0.9 * leave.sum():
         raise ValueError(
-            f"{table.file}: found {leave.sum()} of {known.sum()} boxes that leave "
+            f"{table.file}: found {leave.sum()} of {is_stated.sum()} boxes that leave "
             f"their image, {fit.sum()} of which fit as left, top, right, bottom; "
             "expected left, top, width, height; set data.options.corners for corners"
         )

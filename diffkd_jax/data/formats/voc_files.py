@@ -61,13 +61,13 @@ def make_voc_reader(root: pathlib.Path, folder: str) -> Callable[..., VocFile]:
     find_by_path = make_finder_below(root / folder)
 
     def read(xml: str, stem: str = "") -> VocFile:
-        where = printable_name(os.path.join(root, xml))
+        file_name = printable_name(os.path.join(root, xml))
         try:
             with open(root / xml, "rb") as stream:
-                entry = read_annotation(stream.read(MAX_BYTES + 1), where)
+                entry = read_annotation(stream.read(MAX_BYTES + 1), file_name)
         except OSError as error:
             fault = read_file(os.path.join(root, xml))[1]  # such as a broken link
-            raise ValueError(f"{where}: {fault or error}") from None
+            raise ValueError(f"{file_name}: {fault or error}") from None
         candidates = find_by_stem(stem or os.path.splitext(os.path.basename(xml))[0])
         file = None
         if candidates:

@@ -82,14 +82,14 @@ def read_mask(mask: EncodedMask) -> np.ndarray:
 
 def _by_colour(colours: np.ndarray, mask: EncodedMask) -> np.ndarray:
     """Returns the classes of colours ``[..., 3]``."""
-    known, classes = np.array(sorted(mask.rule.colours)).T
+    rule_colours, classes = np.array(sorted(mask.rule.colours)).T
     flat, parts, unknown = colours.reshape(-1, 3), [], set()
     for start in range(0, len(flat), PART):
         r, g, b = flat[start : start + PART].astype(np.int32).T
         codes = r << 16 | g << 8 | b
-        index = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        index = np.minimum(np.searchsorted(rule_colours, codes), len(rule_colours) - 1)
         parts.append(classes.astype(np.uint8)[index])
-        unknown |= set(np.unique(codes[known[index] != codes]).tolist())
+        unknown |= set(np.unique(codes[rule_colours[index] != codes]).tolist())
     if unknown:
         shown = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in sorted(unknown)]
         raise WrongMask(

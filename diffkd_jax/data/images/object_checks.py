@@ -19,7 +19,7 @@ def clean_objects(
     annotations: Objects,
     sides: np.ndarray,
     where: str,
-    called: Callable[[int], str],
+    name_of: Callable[[int], str],
     *,
     box_area: bool = False,
     drop_doubles: bool = False,
@@ -36,7 +36,7 @@ def clean_objects(
         :data:`MAX_NUMBER`.
       sides: int ``[n, 2]``, height and width of each image.
       where: name of the split, for messages.
-      called: function from the position of an annotation to its name in messages.
+      name_of: function from the position of an annotation to its name in messages.
       box_area: if true, areas are those of the boxes within their images. If false,
         only areas that are not above 0 are replaced by these.
       drop_doubles: if true, keep only the first of objects that occur twice.
@@ -65,13 +65,13 @@ def clean_objects(
         (thin, "boxes with a side below 1 pixel, left out"),
         (moved, "boxes beyond the edge of their image, clipped"),
     ):
-        warn_of_annotations(np.flatnonzero(rows), text, where, called)
+        warn_of_annotations(np.flatnonzero(rows), text, where, name_of)
     done = "the second left out" if drop_doubles else "see data.options.drop_doubles"
     text = f"objects occur twice (same image, class and box), {done}"
-    findings = note_finding(twice, total, text, where, called)
+    findings = note_finding(twice, total, text, where, name_of)
     area = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     if not box_area:
-        area = _fill_areas(annotations.area, area, is_kept, where, called)
+        area = _fill_areas(annotations.area, area, is_kept, where, name_of)
     order = np.flatnonzero(is_kept)
     order = order[np.argsort(annotations.image[order], kind="stable")]
     counts = np.bincount(annotations.image[order], minlength=len(sides))
@@ -95,12 +95,12 @@ def _fill_areas(
     box_area: np.ndarray,
     is_kept: np.ndarray,
     where: str,
-    called: Callable[[int], str],
+    name_of: Callable[[int], str],
 ) -> np.ndarray:
     """Returns areas; those that are missing or not above 0 are taken from the box."""
     lacks_area = is_kept & ~(area > 0)
     text = "areas missing or 0, taken from the box"
-    warn_of_annotations(np.flatnonzero(lacks_area), text, where, called)
+    warn_of_annotations(np.flatnonzero(lacks_area), text, where, name_of)
     stated = area[is_kept & ~lacks_area]
     if (
         len(stated) > 1
@@ -129,7 +129,7 @@ def warn_of_annotations(
     which: Sequence[int] | np.ndarray,
     text: str,
     where: str,
-    called: Callable[[int], str],
+    name_of: Callable[[int], str],
 ) -> None:
     """Logs a warning about some annotations, if there are any.
 
@@ -137,8 +137,8 @@ def warn_of_annotations(
       which: positions of the annotations.
       text: what is unusual about them.
       where: name of the split.
-      called: function from the position of an annotation to its name in messages.
+      name_of: function from the position of an annotation to its name in messages.
     """
     if len(which):
-        shown = some_of((called(int(i)) for i in which), 3)
+        shown = some_of((name_of(int(i)) for i in which), 3)
         LOG.warning("%s: %d %s: %s", where, len(which), text, shown)

@@ -68,7 +68,7 @@ def pad_objects(
         "ignored": np.zeros(shape, bool),
         "area": np.zeros(shape, np.float32),
     }
-    # With another dtype, each search would convert the images of all objects.
+    # The dtype of the table: a search for another one would convert the whole table.
     rows = np.asarray(rows, objects.image.dtype)
     starts = np.searchsorted(objects.image, rows)
     stops = np.searchsorted(objects.image, rows, "right")

@@ -76,15 +76,15 @@ def make_sender() -> Callable[[Batch], HandedBatch]:
     then, further buffers are created as needed.
     """
     buffers: list[_Buffer] = []
-    made = 0
+    created = 0
 
     def send(batch: Batch) -> HandedBatch:
-        nonlocal made
+        nonlocal created
         size, placed = _placed(batch, ALIGN)
         buffer = _free(buffers, size)
         if buffer is None:
-            made += 1
-            buffer = _new(size, made)
+            created += 1
+            buffer = _new(size, created)
             buffers.append(buffer)
         buffer.memory[0] = 1
         _copy(batch, placed, buffer.memory)

@@ -134,7 +134,7 @@ def _repeated(batch: Batch, count: int) -> Batch:
 
 
 def note_skipped(
-    skipped: np.ndarray, reasons: dict[int, str], split: Split, most: float
+    skipped: np.ndarray, reasons: dict[int, str], split: Split, max_share: float
 ) -> None:
     """Logs and collects skipped images, and stops if there are too many.
 
@@ -145,7 +145,7 @@ def note_skipped(
       skipped: rows of a batch, -1 for none.
       reasons: kind of reason of each row that was skipped so far; changed in place.
       split: the split of the rows.
-      most: largest share of the split that may be skipped.
+      max_share: largest share of the split that may be skipped.
 
     Raises:
       ValueError: the share is exceeded.
@@ -158,11 +158,11 @@ def note_skipped(
         if count <= 10 or 10 ** (len(str(count)) - 1) == count:
             number = f" {count} images, the last one" if count > 10 else ""
             LOG.warning("skipped%s, %s: %s", number, text, split.name(row))
-    if len(reasons) > most * split.size:
+    if len(reasons) > max_share * split.size:
         last = rows[-1] if rows else max(reasons)
         raise ValueError(
             f"data.max_unreadable: found {len(reasons)} of {split.size} images that do "
-            f"not decode, expected at most a share of {most}; the last one: "
+            f"not decode, expected at most a share of {max_share}; the last one: "
             f"{split.name(last)}: {reason_of(split, last)}"
         )
 

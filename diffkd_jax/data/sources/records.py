@@ -56,7 +56,7 @@ def load_tfds(
         path = str(require_path(path or tfds.core.constants.DATA_DIR))
         _check_features_files(path, name)
         builder = tfds.builder(name, data_dir=path)
-        where = f"tfds {name}"
+        full_name = f"tfds {name}"
         features = builder.info.features
         is_cityscapes = features is not None and set(CITYSCAPES_FEATURES) <= set(
             features
@@ -64,19 +64,19 @@ def load_tfds(
         has_boxes = not is_cityscapes and has_objects(features)
         files: tuple[str, ...] = ("image",)
         if has_boxes:
-            channels, classes = 3, check_objects(features, where)
+            channels, classes = 3, check_objects(features, full_name)
         elif is_cityscapes:
-            _check_cityscapes(features, where)
+            _check_cityscapes(features, full_name)
             channels, files, classes = 3, CITYSCAPES_FEATURES, CLASSES
         else:
-            channels, encoded, classes = _check_features(features, where)
+            channels, encoded, classes = _check_features(features, full_name)
             files = files if encoded else ()
         decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
         loaded = {}
         available = list(builder.info.splits)
         for split in select_splits(available, splits) if has_boxes else available:
             source = builder.as_data_source(split=split, decoders=decoders)
-            split_name = f"{where}: {split}"
+            split_name = f"{full_name}: {split}"
             if has_boxes:
                 loaded[split] = box_split(
                     source, len(classes), split_name, drop_doubles

@@ -107,7 +107,7 @@ def load_voc_boxes(
     else:
         with_xml = [name for name in list_folders(root) if list_xml(root / name)]
         folders = {name: name for name in with_xml} or {"train": ""}
-        # Without names, the objects of all splits define the classes.
+        # The objects of all splits define the classes if no names are given.
         for split in select_splits(list(folders), splits) if names else folders:
             read = make_voc_reader(root, folders[split])
             files_by_split[split] = [

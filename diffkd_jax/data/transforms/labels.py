@@ -69,8 +69,8 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
         image = crop_flip(image, drawn, padding=options.padding, flip=options.flip)
     changes = _changes(options, image.shape[-1])
     if changes:
-        # In place, except for the split's own array: a second array would have to be
-        # mapped anew for each batch, which is slow in a worker process.
+        # Images are changed in place, unless the array is that of the split. A second
+        # array would be mapped anew for each batch, which is slow in a worker process.
         image = image.copy() if image is stored else image
         for x, rng in zip(image, rngs, strict=True):
             for change in changes:

@@ -70,7 +70,7 @@ def _translate_y(
     return _affine(image, (1, 0, 0, 0, 1, shift), resample, fill)
 
 
-# As in the reference, posterize and solarize change less at higher magnitudes.
+# Posterize and solarize change less at higher magnitudes, as in the reference.
 OPERATIONS: dict[str, Operation] = {
     "auto_contrast": lambda image, *_: ImageOps.autocontrast(image),
     "equalize": lambda image, *_: ImageOps.equalize(image),
