@@ -1,17 +1,21 @@
 """Xml files of PASCAL VOC, each with the image that it annotates."""
 
+import logging
 import os
 import pathlib
 import posixpath
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..findings import some_of
 from ..images.headers import IMAGE_ENDINGS
 from .file_access import read_file
 from .image_paths import make_finder_below
 from .text import make_name_finder, printable_name
 from .voc_lists import make_stem_finder
 from .voc_xml import MAX_BYTES, VocAnnotation, read_annotation
+
+LOG = logging.getLogger(__name__)
 
 
 class VocFile(NamedTuple):
@@ -80,3 +84,29 @@ def make_voc_reader(root: pathlib.Path, folder: str) -> Callable[..., VocFile]:
         return VocFile(xml, None if file is None else os.path.join(folder, file), entry)
 
     return read
+
+
+def keep_files_with_image(
+    files: list[VocFile], skip_missing: bool, split_name: str
+) -> list[VocFile]:
+    """Returns the files that have an image; refuses or reports the others.
+
+    Args:
+      files: files of a split.
+      skip_missing: if true, files without an image are left out, and named in the log.
+      split_name: name of the split, for messages.
+
+    Raises:
+      ValueError: a file has no image and ``skip_missing`` is false, or no file has one.
+    """
+    alone = [file.xml for file in files if file.image is None]
+    if alone:
+        shown = printable_name(some_of(alone, 3))
+        text = f"{len(alone)} of {len(files)} xml files: {shown}"
+        if not skip_missing or len(alone) == len(files):
+            raise ValueError(
+                f"{split_name}: found no image for {text}; expected one of the same "
+                "name (data.options.skip_missing leaves them out)"
+            )
+        LOG.warning("%s: no image for %s, left out", split_name, text)
+    return [file for file in files if file.image is not None]

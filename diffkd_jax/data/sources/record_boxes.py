@@ -105,38 +105,21 @@ def box_split(
         raise ValueError(f"{where}: found no records, expected some")
     LOG.info("%s: reading all %d records for their objects", where, count)
     sides = np.ones((count, 2), np.int32)
-    ids, names, counts = [], [], []
-    parts: dict[str, list[np.ndarray]] = {k: [] for k in ("bbox", "label", "ignored")}
-    areas = []
+    ids, names, parts = [], [], []
     for i in range(count):
         record = source[i]
-        objects = record["objects"]
-        label = np.asarray(objects["label"]).reshape(-1)
-        box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
-        marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
         names.append(_name_record(record, i, where))
         with contextlib.suppress(UnreadableImage):  # reported when it is decoded
             sides[i] = read_size(Encoded(record["image"], names[-1]))
-        parts["bbox"].append(box * np.tile(sides[i], 2))
-        parts["label"].append(label)
-        parts["ignored"].append(
-            np.any(marks, 0) if marks else np.zeros(len(label), bool)
-        )
-        areas_of_image = objects.get("area", np.zeros(len(label)))
-        areas.append(np.asarray(areas_of_image, np.float64).reshape(-1))
-        counts.append(len(label))
+        parts.append(_read_objects(record["objects"], i, sides[i]))
         ids.append(json.dumps(_id(record, i, where)).encode())
-    flat = {key: np.concatenate(values) for key, values in parts.items()}
-    label = flat["label"]
-    area, has_area = np.concatenate(areas), "area" in source[0]["objects"]
-    check_labels(label.astype(np.int64), classes, where)
-    top, left, bottom, right = flat["bbox"].T
-    boxes = np.stack([left, top, right, bottom], 1)
-    image_of = np.repeat(np.arange(count), counts)
-    name_object = lambda i: f"object {i} (of example {image_of[i]})"
-    numbers = {"bbox": boxes}
+    annotations = Objects(*map(np.concatenate, zip(*parts, strict=True)))
+    check_labels(annotations.classes.astype(np.int64), classes, where)
+    name_object = lambda i: f"object {i} (of example {annotations.image[i]})"
+    has_area = "area" in source[0]["objects"]
+    numbers = {"bbox": annotations.boxes}
     if has_area:
-        numbers["area"] = area[:, None]
+        numbers["area"] = annotations.area[:, None]
     for key, values in numbers.items():
         wrong = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER).all(1))
         if wrong.size:
@@ -145,7 +128,6 @@ def box_split(
                 f"{where}: {name_object(wrong[0])}: found {key} {first} in pixels, "
                 f"expected numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
             )
-    annotations = Objects(image_of, boxes, label, flat["ignored"], area)
     objects, findings = clean_objects(
         annotations,
         sides,
@@ -157,7 +139,7 @@ def box_split(
     seconds = time.monotonic() - started
     LOG.info(
         "%s: read %d records with %d objects in %.0f s",
-        *(where, count, len(label), seconds),
+        *(where, count, len(annotations.classes), seconds),
     )
 
     # An array, since each worker gets a copy. No record is read again for its name.
@@ -176,6 +158,22 @@ def box_split(
     result = object_split(objects, sides, ids, where, read_image, name)
     stored = Stored(lambda i: source[i]["image"])
     return result._replace(stored=stored, findings=findings)
+
+
+def _read_objects(objects: Any, row: int, sides: np.ndarray) -> Objects:
+    """Returns the objects of one record, whose image is ``row`` and has such sides."""
+    label = np.asarray(objects["label"]).reshape(-1)
+    boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4) * np.tile(sides, 2)
+    top, left, bottom, right = boxes.T
+    marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
+    area = objects.get("area", np.zeros(len(label)))
+    return Objects(
+        np.full(len(label), row),
+        np.stack([left, top, right, bottom], 1),
+        label,
+        np.any(marks, 0) if marks else np.zeros(len(label), bool),
+        np.asarray(area, np.float64).reshape(-1),
+    )
 
 
 def _name_record(record: Any, index: int, where: str) -> str:

@@ -1,7 +1,6 @@
 """Boxes of PASCAL VOC (Everingham et al. 2010), and of tools that write its xml."""
 
 import json
-import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -15,7 +14,12 @@ from ..formats.file_access import image_files, list_folders, select_splits
 from ..formats.image_paths import displayed_size
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
-from ..formats.voc_files import VocFile, list_xml, make_voc_reader
+from ..formats.voc_files import (
+    VocFile,
+    keep_files_with_image,
+    list_xml,
+    make_voc_reader,
+)
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..images.exif import turn_as_annotated
 from ..images.object_checks import clean_objects
@@ -23,7 +27,6 @@ from ..images.objects import Objects, object_split
 from ..split import Dataset, Finding, Split
 from .voc import CLASSES
 
-LOG = logging.getLogger(__name__)
 LISTS = "ImageSets/Main"
 
 
@@ -91,49 +94,12 @@ def load_voc_boxes(
     lists = [f for f in list_split_files(root / LISTS) if not _is_class_list(f.stem)]
     has_names = classes != "" or (root / "classes.txt").is_file()
     names = parse_class_names(classes, root / "classes.txt") if has_names else ()
-    files_by_split: dict[str, list[VocFile]] = {}
     findings: dict[str, tuple[Finding, ...]] = {}
     if lists:
-        wanted = select_splits([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
-        listed, findings = read_lists([file for file in lists if file.stem in wanted])
-        find_xml = make_stem_finder(root / "Annotations", (".xml",))
-        read = make_voc_reader(root, "JPEGImages")
-        for split, stems in listed.items():
-            files_by_split[split] = [
-                read(f"Annotations/{(find_xml(stem) or [f'{stem}.xml'])[0]}", stem)
-                for stem in stems
-            ]
+        files_by_split, findings = _read_listed(root, lists, splits)
     else:
-        with_xml = [name for name in list_folders(root) if list_xml(root / name)]
-        folders = {name: name for name in with_xml} or {"train": ""}
-        # The objects of all splits define the classes if no names are given.
-        for split in select_splits(list(folders), splits) if names else folders:
-            read = make_voc_reader(root, folders[split])
-            files_by_split[split] = [
-                read(os.path.join(folders[split], file))
-                for file in list_xml(root / folders[split])
-            ]
-        if not any(files_by_split.values()):
-            raise FileNotFoundError(
-                f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
-            )
-        used_names = {
-            name
-            for files in files_by_split.values()
-            for file in files
-            for name in file.entry.names
-        }
-        if not names and not used_names:
-            count = sum(map(len, files_by_split.values()))
-            raise ValueError(
-                f"{printable_name(str(root))}: found no object in {count} xml files, "
-                "expected some, or names of classes for a set without objects "
-                "(data.options.classes)"
-            )
-        names = names or parse_class_names(tuple(unique_names(used_names)))
-        wanted = select_splits(list(files_by_split), splits)
-        files_by_split = {split: files_by_split[split] for split in wanted}
+        files_by_split, names = _read_folders(root, splits, names)
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
     options["drop_doubles"] = drop_doubles
     loaded = {
@@ -143,6 +109,57 @@ def load_voc_boxes(
         for name, files in files_by_split.items()
     }
     return Dataset(loaded, names)
+
+
+def _read_listed(
+    root: pathlib.Path, lists: Sequence[pathlib.Path], splits: Sequence[str]
+) -> tuple[dict[str, list[VocFile]], dict[str, tuple[Finding, ...]]]:
+    """Reads the xml files that lists name, by split, and findings about the lists."""
+    wanted = select_splits([file.stem for file in lists], splits)
+    listed, findings = read_lists([file for file in lists if file.stem in wanted])
+    find_xml = make_stem_finder(root / "Annotations", (".xml",))
+    read = make_voc_reader(root, "JPEGImages")
+    files_by_split = {
+        split: [
+            read(f"Annotations/{(find_xml(stem) or [f'{stem}.xml'])[0]}", stem)
+            for stem in stems
+        ]
+        for split, stems in listed.items()
+    }
+    return files_by_split, findings
+
+
+def _read_folders(
+    root: pathlib.Path, splits: Sequence[str], names: tuple[str, ...]
+) -> tuple[dict[str, list[VocFile]], tuple[str, ...]]:
+    """Reads the xml files of one folder for each split, and the names of the classes.
+
+    If no names are given, they are those of the objects of all splits.
+    """
+    with_xml = [name for name in list_folders(root) if list_xml(root / name)]
+    folders = {name: name for name in with_xml} or {"train": ""}
+    files_by_split: dict[str, list[VocFile]] = {}
+    for split in select_splits(list(folders), splits) if names else folders:
+        read = make_voc_reader(root, folders[split])
+        files_by_split[split] = [
+            read(os.path.join(folders[split], file))
+            for file in list_xml(root / folders[split])
+        ]
+    if not any(files_by_split.values()):
+        raise FileNotFoundError(
+            f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
+        )
+    files = [file for part in files_by_split.values() for file in part]
+    used_names = {name for file in files for name in file.entry.names}
+    if not names and not used_names:
+        raise ValueError(
+            f"{printable_name(str(root))}: found no object in {len(files)} xml files, "
+            "expected some, or names of classes for a set without objects "
+            "(data.options.classes)"
+        )
+    names = names or parse_class_names(tuple(unique_names(used_names)))
+    wanted = select_splits(list(files_by_split), splits)
+    return {split: files_by_split[split] for split in wanted}, names
 
 
 def _is_class_list(stem: str) -> bool:
@@ -165,49 +182,19 @@ def _split(
 ) -> Split:
     """Creates a split of the files of one list or folder."""
     split_name = f"{printable_name(str(root))}: {split}"
-    alone = [file.xml for file in files if file.image is None]
-    if alone:
-        shown = printable_name(some_of(alone, 3))
-        text = f"{len(alone)} of {len(files)} xml files: {shown}"
-        if not skip_missing or len(alone) == len(files):
-            raise ValueError(
-                f"{split_name}: found no image for {text}; expected one of the same "
-                "name (data.options.skip_missing leaves them out)"
-            )
-        LOG.warning("%s: no image for %s, left out", split_name, text)
-    files = [file for file in files if file.image is not None]
+    files = keep_files_with_image(files, skip_missing, split_name)
     same_files = note_same_files(
         [file.image for file in files],
         split_name,
         lambda i: printable_name(files[i].xml),
     )
-    find_class = make_name_finder(names)
-    for file in files:
-        if unknown := [name for name in file.entry.names if find_class(name) is None]:
-            raise ValueError(
-                f"{printable_name(os.path.join(root, file.xml))}: found the class "
-                f"{unknown[0][:60]!r}, expected one of {some_of(names, 20)}"
-            )
-    number = {name: k for k, name in enumerate(names)}
+    annotations = _gather_annotations(
+        root, files, names, from_zero=from_zero, crowd_objects=crowd_objects
+    )
     read_image, name, stored = image_files(root, [file.image or "" for file in files])
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
         sides[i] = displayed_size(read_image(i))
-    counts = [len(file.entry.names) for file in files]
-    boxes = np.array([b for f in files for b in f.entry.boxes], float).reshape(-1, 4)
-    if not from_zero:
-        boxes[:, :2] = np.maximum(boxes[:, :2] - 1, 0)
-    difficult = np.array([d for f in files for d in f.entry.difficult], bool)
-    annotations = Objects(
-        np.repeat(np.arange(len(files)), counts),
-        boxes,
-        np.array(
-            [number[find_class(n) or ""] for f in files for n in f.entry.names],
-            np.int64,
-        ),
-        difficult & (not crowd_objects),
-        np.zeros(len(boxes)),
-    )
     object_names = [
         f"{os.path.basename(file.xml)} object {k}, {name}"
         for file in files
@@ -227,3 +214,37 @@ def _split(
     upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
     result = object_split(objects, sides, ids, split_name, upright, name)
     return result._replace(stored=stored, findings=(*findings, *same_files, *repeats))
+
+
+def _gather_annotations(
+    root: pathlib.Path,
+    files: list[VocFile],
+    names: Sequence[str],
+    *,
+    from_zero: bool,
+    crowd_objects: bool,
+) -> Objects:
+    """Returns the objects of all files, without areas; refuses unknown classes."""
+    find_class = make_name_finder(names)
+    for file in files:
+        if unknown := [name for name in file.entry.names if find_class(name) is None]:
+            raise ValueError(
+                f"{printable_name(os.path.join(root, file.xml))}: found the class "
+                f"{unknown[0][:60]!r}, expected one of {some_of(names, 20)}"
+            )
+    number = {name: k for k, name in enumerate(names)}
+    counts = [len(file.entry.names) for file in files]
+    boxes = np.array([b for f in files for b in f.entry.boxes], float).reshape(-1, 4)
+    if not from_zero:
+        boxes[:, :2] = np.maximum(boxes[:, :2] - 1, 0)
+    difficult = np.array([d for f in files for d in f.entry.difficult], bool)
+    return Objects(
+        np.repeat(np.arange(len(files)), counts),
+        boxes,
+        np.array(
+            [number[find_class(n) or ""] for f in files for n in f.entry.names],
+            np.int64,
+        ),
+        difficult & (not crowd_objects),
+        np.zeros(len(boxes)),
+    )
