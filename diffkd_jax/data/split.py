@@ -195,6 +195,19 @@ def subset(split: Split, rows: np.ndarray) -> Split:
     )
 
 
+def spread_rows(split: Split, count: int) -> np.ndarray:
+    """Returns up to ``count`` rows, spread evenly over a split, int ``[m]``.
+
+    Args:
+      split: any split.
+      count: largest number of rows.
+
+    >>> spread_rows(Split(100, lambda rows: {}), 3)
+    array([ 0, 49, 99])
+    """
+    return np.unique(np.linspace(0, split.size - 1, count).astype(int))
+
+
 def limit_split(split: Split, size: int) -> Split:
     """Returns ``size`` examples of a split, drawn once, or all if there are not more.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..findings import some_of
-from ..split import Split
+from ..split import Split, spread_rows
 from .decoding import read_levels
 from .encoded import Encoded, UnreadableImage
 
@@ -48,7 +48,7 @@ def warn_of_dark_images(split: Split, where: str) -> None:
       split: any split.
       where: its name, for messages.
     """
-    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
+    rows = spread_rows(split, MAX_EXAMINED)
     highest, names = 0, []
     for image in split.fetch(rows)["image"]:
         try:

@@ -9,7 +9,7 @@ from ...config.data import DataConfig
 from ..findings import some_of
 from ..images.encoded import Encoded, UnreadableImage
 from ..images.headers import read_orientation
-from ..split import Split
+from ..split import Split, spread_rows
 from . import views
 from .viewed import canvas_of
 
@@ -101,7 +101,7 @@ def _check_canvas(
 
 def _warn_of_orientations(split: Split, where: str) -> None:
     """Warns of images that are not turned as their EXIF orientation says."""
-    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
+    rows = spread_rows(split, MAX_EXAMINED)
     stored = []
     for image in split.fetch(rows)["image"]:
         try:
