@@ -167,27 +167,13 @@ def read_annotations(
                 f"{label}: found category_id {_short(group)}, expected one of "
                 f"{some_of((str(k) for k in classes), 8)}"
             )
-        box = row.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(
-                f"{label}: found bbox {_short(box)}, expected four {NUMBERS}"
-            )
-        marked = row.get("iscrowd") or 0
-        marked = 1 if marked is True else parse_whole_number(marked)
-        if marked not in (0, 1):
-            shown = _short(row["iscrowd"])
-            raise ValueError(f"{label}: found iscrowd {shown}, expected 0 or 1")
-        size = row.get("area") or 0
-        if not _is_number(size):
-            raise ValueError(
-                f"{label}: found area {_short(size)}, expected one of {NUMBERS}"
-            )
+        box, is_crowd, size = _read_values(row, label)
         numbers.append(number)
         image_rows.append(row_of_image[image_id])
         kind.append(classes[group])
-        crowd.append(bool(marked))
-        area.append(float(size))
-        boxes.append([float(v) for v in box])
+        crowd.append(is_crowd)
+        area.append(size)
+        boxes.append(box)
     if orphans and not numbers:
         raise ValueError(
             f"{where}: found image_id of no image in all {len(orphans)} annotations, "
@@ -206,6 +192,24 @@ def read_annotations(
         np.array(area, np.float64),
     )
     return annotations, numbers
+
+
+def _read_values(row: dict[str, Any], label: str) -> tuple[list[float], bool, float]:
+    """Reads the box, the mark of a crowd and the area of an annotation."""
+    box = row.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise ValueError(f"{label}: found bbox {_short(box)}, expected four {NUMBERS}")
+    mark = row.get("iscrowd") or 0
+    mark = 1 if mark is True else parse_whole_number(mark)
+    if mark not in (0, 1):
+        shown = _short(row["iscrowd"])
+        raise ValueError(f"{label}: found iscrowd {shown}, expected 0 or 1")
+    area = row.get("area") or 0
+    if not _is_number(area):
+        raise ValueError(
+            f"{label}: found area {_short(area)}, expected one of {NUMBERS}"
+        )
+    return [float(v) for v in box], bool(mark), float(area)
 
 
 def _is_number(value: Any) -> bool:
