@@ -5,7 +5,7 @@ import numpy as np
 from .split import Split, Stored
 
 
-def array_split(
+def make_array_split(
     image: np.ndarray, label: np.ndarray, classes: int, where: str
 ) -> Split:
     """Creates a split of arrays in memory, after checking them.
@@ -19,7 +19,8 @@ def array_split(
     Raises:
       ValueError: other shapes or dtypes, or labels out of range.
 
-    >>> split = array_split(np.zeros((2, 4, 4), np.uint8), np.array([0, 1]), 2, "here")
+    >>> image, label = np.zeros((2, 4, 4), np.uint8), np.array([0, 1])
+    >>> split = make_array_split(image, label, 2, "here")
     >>> split.fetch(np.array([1]))["image"].shape
     (1, 4, 4, 1)
     """

@@ -19,7 +19,7 @@ from .split import Dataset, Split, hold_out, limit_split
 from .transforms import LABELS, TargetTransform, recognise_target
 from .transforms.draws import Draws
 from .transforms.normalise import make_batch_normaliser
-from .transforms.target import About
+from .transforms.target import SplitInfo
 
 LOG = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _inspect(
     """Lets the transform inspect the training examples and all splits."""
 
     def inspect(split: Split, name: str, *, train: bool, evaluate: bool) -> Split:
-        about = About(f"{options.name} {name}", class_names, train, evaluate)
+        about = SplitInfo(f"{options.name} {name}", class_names, train, evaluate)
         return transform.inspect(split, options, about)
 
     train = inspect(train, options.train_split, train=True, evaluate=False)

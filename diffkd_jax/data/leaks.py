@@ -34,9 +34,9 @@ def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Finding, ..
     Returns:
       One finding, or none.
 
-    >>> from diffkd_jax.data.array_splits import array_split
+    >>> from diffkd_jax.data.array_splits import make_array_split
     >>> image = np.arange(2, dtype=np.uint8)[:, None, None]
-    >>> split = array_split(image, np.array([0, 1]), 2, "here")
+    >>> split = make_array_split(image, np.array([0, 1]), 2, "here")
     >>> find_leaks(split, split, "here")[0].number
     2
     """

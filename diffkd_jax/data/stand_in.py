@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from ..config.data import DataConfig
-from .array_splits import array_split
+from .array_splits import make_array_split
 from .dataset import Data
 from .sources.registry import DATASETS
 from .sources.scene_boxes import load_scene_boxes
@@ -134,4 +134,4 @@ def _blank(options: DataConfig) -> Split:
             "not read to measure it"
         )
     image = np.zeros((1, *shape), np.uint8)
-    return array_split(image, np.zeros(1, int), options.num_classes, "stand-in")
+    return make_array_split(image, np.zeros(1, int), options.num_classes, "stand-in")

@@ -30,14 +30,14 @@ class ImageFiles(NamedTuple):
     stored: Stored
 
 
-def image_files(root: pathlib.Path, paths: Sequence[str]) -> ImageFiles:
+def make_image_files(root: pathlib.Path, paths: Sequence[str]) -> ImageFiles:
     """Returns functions that read and name image files by row.
 
     Args:
       root: folder that the paths are relative to.
       paths: paths of the images.
 
-    >>> image_files(pathlib.Path("data"), ["1.png"]).name(0)
+    >>> make_image_files(pathlib.Path("data"), ["1.png"]).name(0)
     'data/1.png'
     """
     # An array, since each worker gets a copy; a list of a million paths would be slow.

@@ -84,7 +84,7 @@ def _is_file(path: str) -> bool:
     return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
-def displayed_size(image: Encoded) -> tuple[int, int]:
+def read_displayed_size(image: Encoded) -> tuple[int, int]:
     """Returns height and width as a viewer shows an image; (1, 1) if unreadable.
 
     Args:

@@ -100,7 +100,7 @@ def _levels(white: int) -> np.ndarray:
     return levels.astype(np.uint8)
 
 
-def highest_level(image: Any) -> int:
+def read_highest_level(image: Any) -> int:
     """Returns the highest level that a file of more than 8 bits can hold.
 
     A TIFF states its bits; other formats have 16.

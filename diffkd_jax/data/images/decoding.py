@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from .bit_depth import decode_deep_colours, highest_level, is_deep, to_8_bits
+from .bit_depth import decode_deep_colours, is_deep, read_highest_level, to_8_bits
 from .encoded import Encoded, ImageLike, decoding_errors
 from .headers import check_pixel_count, check_scans, is_jpeg, open_image, read_jpeg_size
 
@@ -94,7 +94,9 @@ def _pixels(opened: Any, image: Encoded) -> np.ndarray:
     channels, deep = image.channels, image.max_level and is_deep(opened)
     opened.load()
     if opened.mode.startswith("I"):
-        grey = to_8_bits(np.asarray(opened), image.max_level or highest_level(opened))
+        grey = to_8_bits(
+            np.asarray(opened), image.max_level or read_highest_level(opened)
+        )
     elif deep:
         colours = decode_deep_colours(image.data)
         rows = to_8_bits(colours.reshape(len(colours), -1), image.max_level)

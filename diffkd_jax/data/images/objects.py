@@ -79,7 +79,7 @@ def pad_objects(
     return target
 
 
-def object_split(
+def make_object_split(
     objects: Objects,
     sides: np.ndarray,
     ids: Sequence[Any] | np.ndarray,

@@ -48,7 +48,7 @@ def replace_failed(
         if len(skipped) > MAX_TRIES * len(rows):
             raise UnreadableImage(
                 f"{split.name(skipped[0])} and others: found no image that decodes "
-                f"in {len(skipped)} draws; this one: {reason_of(split, skipped[0])}"
+                f"in {len(skipped)} draws; this one: {find_reason(split, skipped[0])}"
             )
         draws = draws.again(still)
         # The fourth number, since a shift and a mirror use three.
@@ -104,7 +104,7 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
             return batch
     raise UnreadableImage(
         f"{split.name(0)} and others: found no image that decodes; this one: "
-        f"{reason_of(split, 0)}"
+        f"{find_reason(split, 0)}"
     )
 
 
@@ -152,7 +152,7 @@ def note_skipped(
     """
     rows = sorted(set(skipped[skipped >= 0].tolist()) - reasons.keys())
     for row in rows:
-        text = reason_of(split, row)
+        text = find_reason(split, row)
         reasons[row] = _NUMBERS.sub("#", text)
         count = sum(sort == reasons[row] for sort in reasons.values())
         if count <= 10 or 10 ** (len(str(count)) - 1) == count:
@@ -163,11 +163,11 @@ def note_skipped(
         raise ValueError(
             f"data.max_unreadable: found {len(reasons)} of {split.size} images that do "
             f"not decode, expected at most a share of {max_share}; the last one: "
-            f"{split.name(last)}: {reason_of(split, last)}"
+            f"{split.name(last)}: {find_reason(split, last)}"
         )
 
 
-def reason_of(split: Split, row: int) -> str:
+def find_reason(split: Split, row: int) -> str:
     """Returns why an example cannot be read, without its name.
 
     Args:

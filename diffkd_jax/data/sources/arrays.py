@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from ..array_splits import (
-    array_split,
     as_images,
     check_labels,
+    make_array_split,
     stored_array,
     whole_labels,
 )
@@ -98,14 +98,14 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
     for n, label in zip(names, labels, strict=True):
         image, split_name = arrays[f"{n}/image"], f"{path}: {n}"
         splits[n] = (
-            array_split(image, label, len(classes), split_name)
+            make_array_split(image, label, len(classes), split_name)
             if rule is None
-            else mask_split(image, label, rule, split_name)
+            else make_mask_split(image, label, rule, split_name)
         )
     return Dataset(splits, classes, {"ignore": VOID} if masked else {})
 
 
-def mask_split(
+def make_mask_split(
     image: UInt8[np.ndarray, "n h w *c"],
     label: Integer[np.ndarray, "n h w"],
     rule: MaskRule,
@@ -122,8 +122,8 @@ def mask_split(
     Raises:
       ValueError: wrong shapes, dtypes or values; the message begins with ``where``.
 
-    >>> label = np.array([[[0, 255]]])
-    >>> split = mask_split(np.zeros((1, 1, 2), np.uint8), label, MaskRule(1), "here")
+    >>> image, label = np.zeros((1, 1, 2), np.uint8), np.array([[[0, 255]]])
+    >>> split = make_mask_split(image, label, MaskRule(1), "here")
     >>> split.fetch(np.array([0]))["target"]["label"]
     array([[[  0, 255]]], dtype=uint8)
     """
@@ -180,7 +180,7 @@ def load_idx(path: str, *, classes: Any = "") -> Dataset:
     for name, prefix in (("train", "train"), ("test", "t10k")):
         image = read_idx(path, f"{prefix}-images-idx3-ubyte", 3)
         label = read_idx(path, f"{prefix}-labels-idx1-ubyte", 1)
-        splits[name] = array_split(image, label, len(names), f"{path}: {name}")
+        splits[name] = make_array_split(image, label, len(names), f"{path}: {name}")
         labels.append(label)
     if classes == "":
         names = recognise_class_names(*labels, classes=len(names))

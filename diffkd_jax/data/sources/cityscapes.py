@@ -10,7 +10,7 @@ from ..formats.text import make_name_finder
 from ..images.headers import IMAGE_ENDINGS
 from ..images.mask_rules import VOID, MaskRule
 from ..split import Dataset
-from .pairs import pair_split, report_missing
+from .pairs import make_pair_split, report_missing
 
 CLASSES: tuple[str, ...] = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
@@ -80,7 +80,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     for split in select_splits(list_folders(root / "leftImg8bit"), splits):
         pairs = _pairs(root, split)
         if pairs:
-            loaded[split] = pair_split(
+            loaded[split] = make_pair_split(
                 root, *zip(*pairs, strict=True), rule=choose_rule
             )
     if not loaded:

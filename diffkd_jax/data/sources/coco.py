@@ -16,13 +16,13 @@ from ..formats.coco_categories import (
     warn_of_shared_names,
 )
 from ..formats.coco_json import CocoTable, read_coco_table
-from ..formats.file_access import image_files, select_splits
-from ..formats.image_paths import displayed_size, leaves_folder, make_finder_below
+from ..formats.file_access import make_image_files, select_splits
+from ..formats.image_paths import leaves_folder, make_finder_below, read_displayed_size
 from ..formats.single_files import require_path
 from ..formats.text import printable_name
 from ..images.exif import turn_as_annotated
 from ..images.object_checks import clean_objects
-from ..images.objects import object_split
+from ..images.objects import make_object_split
 from ..split import Dataset, Split
 
 LOG = logging.getLogger(__name__)
@@ -184,10 +184,10 @@ def _split(
     same_files = note_same_files(
         [paths[i] for i in rows], table.file, lambda i: f"image {table.ids[rows[i]]}"
     )
-    read_image, name, stored = image_files(folder, [paths[i] or "" for i in rows])
+    read_image, name, stored = make_image_files(folder, [paths[i] or "" for i in rows])
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = displayed_size(read_image(i))
+        sides[i] = read_displayed_size(read_image(i))
     new_row = np.full(len(exists), -1)
     new_row[rows] = np.arange(len(rows))
     kept_annotations = np.flatnonzero(exists[table.annotations.image])
@@ -205,7 +205,7 @@ def _split(
     )
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
     upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
-    result = object_split(objects, sides, ids, table.file, upright, name)
+    result = make_object_split(objects, sides, ids, table.file, upright, name)
     return result._replace(stored=stored, findings=(*same_files, *repeats))
 
 

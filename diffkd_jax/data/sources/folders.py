@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..findings import some_of
-from ..formats.file_access import SYSTEM_NAMES, image_files, list_folders, select_splits
+from ..formats.file_access import (
+    SYSTEM_NAMES,
+    list_folders,
+    make_image_files,
+    select_splits,
+)
 from ..formats.single_files import require_path
 from ..formats.text import normalise_name, printable_name, unique_names
 from ..images.headers import IMAGE_ENDINGS
@@ -154,7 +159,7 @@ def _file_split(
     root: pathlib.Path, files: Sequence[str], labels: Sequence[int]
 ) -> Split:
     """Creates a split of image files and their labels."""
-    read, name, stored = image_files(root, files)
+    read, name, stored = make_image_files(root, files)
     label = np.array(labels, np.int32)
 
     def fetch(indices: np.ndarray) -> dict[str, Any]:

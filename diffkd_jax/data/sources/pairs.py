@@ -14,8 +14,8 @@ from ..findings import some_of
 from ..formats.class_lists import parse_class_names
 from ..formats.file_access import (
     SYSTEM_NAMES,
-    image_files,
     list_folders,
+    make_image_files,
     read_file,
     select_splits,
 )
@@ -89,7 +89,7 @@ def load_masks(
         masks = _by_stem(root / "masks" / mask_folder, (".png",))
         pairs = _paired(images, masks, f"{path}: {name}", (name, mask_folder))
         if pairs:
-            loaded[name] = pair_split(root, *zip(*pairs, strict=True), rule=rule)
+            loaded[name] = make_pair_split(root, *zip(*pairs, strict=True), rule=rule)
     if not loaded:
         raise ValueError(
             f"{path}: found no image with a mask, expected images/<split>/NAME.jpg "
@@ -98,7 +98,7 @@ def load_masks(
     return Dataset(loaded, names, {"ignore": VOID})
 
 
-def pair_split(
+def make_pair_split(
     root: pathlib.Path,
     images: Sequence[str],
     masks: Sequence[str],
@@ -116,10 +116,11 @@ def pair_split(
         from a path to a rule.
       findings: findings about the split.
 
-    >>> pair_split(pathlib.Path("data"), ["1.jpg"], ["1.png"], rule=MaskRule(2)).size
+    >>> folder = pathlib.Path("data")
+    >>> make_pair_split(folder, ["1.jpg"], ["1.png"], rule=MaskRule(2)).size
     1
     """
-    read_image, name, stored = image_files(root, images)
+    read_image, name, stored = make_image_files(root, images)
     # An array, since each worker gets a copy; a list of many paths would be slow.
     mask_paths = np.array([os.fsencode(f) for f in masks])
 

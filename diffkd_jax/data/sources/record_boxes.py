@@ -13,7 +13,7 @@ from ..findings import find_repeats, note_finding
 from ..images.encoded import Encoded, UnreadableImage
 from ..images.headers import read_size
 from ..images.object_checks import MAX_NUMBER, clean_objects
-from ..images.objects import Objects, object_split
+from ..images.objects import Objects, make_object_split
 from ..split import Split, Stored
 
 LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def check_objects(features: Any, where: str) -> tuple[str, ...]:
     return tuple(label.names)
 
 
-def box_split(
+def make_box_split(
     source: Any, classes: int, where: str, drop_doubles: bool = False
 ) -> Split:
     """Creates a split of images with objects; reads each record once, for its objects.
@@ -96,7 +96,7 @@ def box_split(
     >>> import cv2
     >>> image = cv2.imencode(".png", np.zeros((4, 8, 3), np.uint8))[1].tobytes()
     >>> objects = {"label": [1], "bbox": [[0.0, 0.0, 0.5, 1.0]]}
-    >>> split = box_split([{"image": image, "objects": objects}], 2, "here")
+    >>> split = make_box_split([{"image": image, "objects": objects}], 2, "here")
     >>> split.fetch(np.array([0]))["target"]["boxes"].tolist()
     [[[0.0, 0.0, 8.0, 2.0]]]
     """
@@ -155,7 +155,7 @@ def box_split(
     duplicates = list(find_repeats(ids)) if has_ids else []
     same_id = "records have the id of an earlier one"
     findings += note_finding(duplicates, count, same_id, where, names.__getitem__)
-    result = object_split(objects, sides, ids, where, read_image, name)
+    result = make_object_split(objects, sides, ids, where, read_image, name)
     stored = Stored(lambda i: source[i]["image"])
     return result._replace(stored=stored, findings=findings)
 

@@ -16,7 +16,7 @@ from ..images.encoded import Encoded
 from ..images.masks import EncodedMask
 from ..split import Dataset, Split, Stored
 from .cityscapes import CLASSES, ID_RULE, META
-from .record_boxes import box_split, check_objects, has_objects
+from .record_boxes import check_objects, has_objects, make_box_split
 
 # The image and the mask in the records of Cityscapes.
 CITYSCAPES_FEATURES: tuple[str, ...] = ("image_left", "segmentation_label")
@@ -78,7 +78,7 @@ def load_tfds(
             source = builder.as_data_source(split=split, decoders=decoders)
             split_name = f"{full_name}: {split}"
             if has_boxes:
-                loaded[split] = box_split(
+                loaded[split] = make_box_split(
                     source, len(classes), split_name, drop_doubles
                 )
             elif is_cityscapes:

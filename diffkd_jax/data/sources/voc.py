@@ -12,7 +12,7 @@ from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..images.headers import IMAGE_ENDINGS
 from ..images.mask_rules import VOID, MaskRule
 from ..split import Dataset
-from .pairs import pair_split
+from .pairs import make_pair_split
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),
@@ -84,7 +84,7 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
                 f"{file}: found names without {len(missing)} of their files: "
                 f"{some_of(missing, 3)}"
             )
-        loaded[file.stem] = pair_split(
+        loaded[file.stem] = make_pair_split(
             root,
             [f"JPEGImages/{images[0]}" for images, _ in pairs],
             [f"SegmentationClass/{masks[0]}" for _, masks in pairs],

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..findings import note_same_files, some_of
 from ..formats.class_lists import parse_class_names
-from ..formats.file_access import image_files, list_folders, select_splits
-from ..formats.image_paths import displayed_size
+from ..formats.file_access import list_folders, make_image_files, select_splits
+from ..formats.image_paths import read_displayed_size
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
 from ..formats.voc_files import (
@@ -23,7 +23,7 @@ from ..formats.voc_files import (
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
 from ..images.exif import turn_as_annotated
 from ..images.object_checks import clean_objects
-from ..images.objects import Objects, object_split
+from ..images.objects import Objects, make_object_split
 from ..split import Dataset, Finding, Split
 from .voc import CLASSES
 
@@ -191,10 +191,12 @@ def _split(
     annotations = _gather_annotations(
         root, files, names, from_zero=from_zero, crowd_objects=crowd_objects
     )
-    read_image, name, stored = image_files(root, [file.image or "" for file in files])
+    read_image, name, stored = make_image_files(
+        root, [file.image or "" for file in files]
+    )
     sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = displayed_size(read_image(i))
+        sides[i] = read_displayed_size(read_image(i))
     object_names = [
         f"{os.path.basename(file.xml)} object {k}, {name}"
         for file in files
@@ -212,7 +214,7 @@ def _split(
     stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
     ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
     upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
-    result = object_split(objects, sides, ids, split_name, upright, name)
+    result = make_object_split(objects, sides, ids, split_name, upright, name)
     return result._replace(stored=stored, findings=(*findings, *same_files, *repeats))
 
 

@@ -9,7 +9,7 @@ from ...config.data import DataConfig
 from ..split import Split
 from . import box_survey, views
 from .draws import Draws
-from .target import About, Batch, TargetTransform
+from .target import Batch, SplitInfo, TargetTransform
 from .viewed import ExampleView, evaluate_views, train_views
 from .viewed_targets import check_views
 from .views import Size
@@ -160,7 +160,7 @@ def _evaluate(batch: Batch, options: DataConfig) -> Batch:
     return evaluate_views(batch, options, follow, with_size=True)
 
 
-def _inspect(split: Split, options: DataConfig, about: About) -> Split:
+def _inspect(split: Split, options: DataConfig, about: SplitInfo) -> Split:
     """Reports what training loses of a split, and what share of it is padding."""
     if about.train:
         box_survey.inspect_for_training(split, options, about.name)

@@ -15,7 +15,7 @@ from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from . import mask_survey, views
 from .draws import Draws
-from .target import About, Batch, TargetTransform
+from .target import Batch, SplitInfo, TargetTransform
 from .viewed import ExampleView, evaluate_views, name_image, train_views
 from .viewed_targets import check_views
 from .views import Size
@@ -94,7 +94,7 @@ def _evaluate(batch: Batch, options: DataConfig) -> Batch:
     return evaluate_views(batch, options, masks.follow, decode=masks.decode)
 
 
-def _inspect(split: Split, options: DataConfig, about: About) -> Split:
+def _inspect(split: Split, options: DataConfig, about: SplitInfo) -> Split:
     """Inspects some masks of a split, and makes it check those that are arrays."""
     if about.train or about.evaluate:
         canvas = options.canvas if about.evaluate else None

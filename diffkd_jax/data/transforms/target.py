@@ -14,13 +14,13 @@ def _any(options: DataConfig) -> None:
     """Accepts all fields."""
 
 
-def _unchanged(split: Split, options: DataConfig, about: "About") -> Split:
+def _unchanged(split: Split, options: DataConfig, about: "SplitInfo") -> Split:
     """Returns the split."""
     del options, about
     return split
 
 
-class About(NamedTuple):
+class SplitInfo(NamedTuple):
     """The name, classes and use of a split that a transform inspects.
 
     Attributes:
@@ -65,5 +65,5 @@ class TargetTransform(NamedTuple):
     train: Callable[[Batch, Draws, DataConfig], Batch]
     evaluate: Callable[[Batch, DataConfig], Batch]
     check: Callable[[DataConfig], None] = _any
-    inspect: Callable[[Split, DataConfig, About], Split] = _unchanged
+    inspect: Callable[[Split, DataConfig, SplitInfo], Split] = _unchanged
     own_size: bool = True

@@ -21,7 +21,7 @@ from diffkd_jax.data.images.mask_rules import (
 )
 from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.arrays import mask_split
+from diffkd_jax.data.sources.arrays import make_mask_split
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import mask_survey
 from diffkd_jax.data.transforms import masks as masks_of_views
@@ -409,7 +409,7 @@ def test_the_masks_of_a_split_are_looked_at(tmp_path, caplog):
 def test_masks_of_much_void_are_said(caplog):
     label = np.zeros((40, 2, 2), np.uint8)
     label[:, 0] = label[:, 1, 0] = 255
-    split = mask_split(np.zeros((40, 2, 2), np.uint8), label, MaskRule(1), "here")
+    split = make_mask_split(np.zeros((40, 2, 2), np.uint8), label, MaskRule(1), "here")
     mask_survey.inspect_masks(split, ("sky",), "train")
     assert "16 of 40 masks of train: 75 % of the pixels are void" in caplog.text
 

@@ -25,7 +25,9 @@ def split():
     image = np.broadcast_to(
         np.arange(SIZE, dtype=np.uint8)[:, None, None, None], (SIZE, 6, 6, 1)
     )
-    return array_splits.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
+    return array_splits.make_array_split(
+        np.array(image), np.arange(SIZE) % 10, 10, "here"
+    )
 
 
 def keep(batch, draws):

@@ -14,7 +14,7 @@ from diffkd_jax.data.pipeline.batches import eval_batches
 
 if __name__ == "__main__":
     image = np.zeros((9, 2, 2, 1), np.uint8)
-    rows = array_splits.array_split(image, np.arange(9), 9, "")
+    rows = array_splits.make_array_split(image, np.arange(9), 9, "")
     batches = eval_batches(rows, lambda b: b, batch_size=4, num_workers=1)
     next(batches)
     workers = [process.pid for process in multiprocessing.active_children()]

@@ -240,7 +240,7 @@ def test_hold_out_parts_without_overlap(pictures):
     grey, _, label = pictures
     grey = grey.copy()
     grey[:, 0, 0, 0] = np.arange(60)  # a mark on each picture
-    split = array_splits.array_split(grey, label, 10, "here")
+    split = array_splits.make_array_split(grey, label, 10, "here")
     marks = [
         set(everything(part)["image"][:, 0, 0, 0].tolist())
         for part in split_module.hold_out(split, 13)

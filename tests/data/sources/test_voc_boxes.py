@@ -13,7 +13,7 @@ from PIL import Image
 from diffkd_jax.data.formats.voc_xml import read_annotation
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.record_boxes import box_split
+from diffkd_jax.data.sources.record_boxes import make_box_split
 from tests.data.transforms.test_boxes import EXPECTED, ODD
 
 OBJECT = (
@@ -284,7 +284,7 @@ def test_ids_of_records_may_be_text(caplog):
         one_record(**{"image/id": own}) for own in (b"abc", "d", np.int64(7), b"\xff")
     ]
     with caplog.at_level("INFO"):
-        split = box_split(records, 2, "here: train")
+        split = make_box_split(records, 2, "here: train")
     texts = [json.loads(own) for own in split.box_summary.ids]
     assert texts == ["abc", "d", 7, "\\xff"]
     assert split.name(0) == "here: train: abc"
@@ -323,10 +323,10 @@ def test_ids_of_records_may_be_text(caplog):
 )
 def test_records_that_cannot_be_right_are_named(records, message):
     with pytest.raises(ValueError, match=message):
-        box_split(records, 2, "here: train")
+        make_box_split(records, 2, "here: train")
 
 
 @pytest.mark.parametrize("area", [None, [0]])
 def test_areas_of_records_are_those_of_what_is_inside(area):
-    split = box_split([one_record(bbox=[[-1, 0, 0.5, 2]], area=area)], 2, "here")
+    split = make_box_split([one_record(bbox=[[-1, 0, 0.5, 2]], area=area)], 2, "here")
     assert split.fetch(np.array([0]))["target"]["area"].tolist() == [[10 * 40]]

@@ -14,7 +14,7 @@ from diffkd_jax.data.images.exif import turn_image
 from diffkd_jax.data.images.mask_rules import VOID, MaskRule, WrongMask
 from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.pipeline import batches as pipeline
-from diffkd_jax.data.sources.arrays import mask_split
+from diffkd_jax.data.sources.arrays import make_mask_split
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import views as geometry
 from diffkd_jax.data.transforms.draws import Draws
@@ -298,7 +298,7 @@ def test_pictures_without_masks_are_seen_likewise():
 
 def test_arrays_are_mirrored_with_their_masks():
     label = np.random.default_rng(0).integers(0, 3, (64, 6, 8)).astype(np.uint8)
-    split = mask_split(label * 90, label, MaskRule(3), "here")
+    split = make_mask_split(label * 90, label, MaskRule(3), "here")
     options = data_options(augment="crop_flip", padding=0, flip=True)
     batch = train_transform(options)(
         split.fetch(np.arange(64)), Draws(0, 0, np.arange(64))
