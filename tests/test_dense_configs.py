@@ -410,7 +410,10 @@ def test_a_dry_run_of_boxes_without_a_number_of_classes(
     config.dry_run, config.num_devices, config.method = True, 1, "none"
     main.run(config)
     assert f"as the config states, {shapes}" in capsys.readouterr().out
-    assert "data.num_classes: found 0, so sizes are those of 1 class" in caplog.text
+    assert (
+        "data.num_classes: found 0, so sizes are those of a model of 1 class"
+        in caplog.text
+    )
 
 
 def test_data_of_which_too_little_is_stated_are_needed():

@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from ..bounds import Share, Words
+from .augmentations import AUGMENTATIONS, Augmentation, AugmentationName
 from .section import AtLeastOne, Count, Free, OfMachine, Section, raise_for_faults
 
-Augment = Literal["none", "crop_flip", "resized_crop", "scale_crop_flip", "resize_flip"]
-ON_A_CANVAS = ("scale_crop_flip", "resize_flip")
-# Fields that 'resize_flip' does not read.
+# Fields that an augmentation without random factors does not read.
 FACTORS = ("scale", "scale_step")
 MOST_SIDE, MOST_SCALE = 8192, 16
 
@@ -86,7 +85,7 @@ class DataConfig(Section):
     """Images in a training step, over all devices."""
     eval_batch_size: AtLeastOne = 256
     """Images in an evaluation batch, rounded up to a multiple of the devices."""
-    augment: Augment = "crop_flip"
+    augment: AugmentationName = "crop_flip"
     """Augmentation of training images."""
     padding: Count = 4
     """Pixels on each side before the crop of crop_flip."""
@@ -145,6 +144,11 @@ class DataConfig(Section):
     stalled_seconds: Annotated[Seconds, OfMachine] = 600.0
     """Seconds without a batch after which the run ends."""
 
+    @property
+    def augmentation(self) -> Augmentation:
+        """Returns the augmentation that ``augment`` names."""
+        return AUGMENTATIONS[self.augment]
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         raise_for_faults(data_faults(self, "data."))
@@ -170,10 +174,10 @@ def data_faults(data: DataConfig, at: str) -> Iterator[str]:
             f"{at}holdout: found 0, expected a number of images for {at}eval_split "
             "'holdout'"
         )
-    if data.augment == "resized_crop" and not data.image_size:
+    if data.augmentation.crops and not data.image_size:
         yield (
             f"{at}image_size: found 0, expected a size in pixels for {at}augment "
-            "'resized_crop'"
+            f"{data.augment!r}"
         )
     for field in ("eval_size", "image_size"):
         if data.canvas and (side := getattr(data, field)):
@@ -186,31 +190,32 @@ def data_faults(data: DataConfig, at: str) -> Iterator[str]:
 def _faults_of_views(data: DataConfig, at: str) -> Iterator[str]:
     """Yields an error line for each wrong combination of crop and canvas fields."""
     augment, shorter = data.augment, data.resize or data.train_resize
-    if (augment in ON_A_CANVAS) != bool(data.train_size):
+    augmentation = data.augmentation
+    if augmentation.on_canvas != bool(data.train_size):
         wanted = "()" if data.train_size else "a height and a width"
         yield (
             f"{at}train_size: found {data.train_size}, expected {wanted} for "
             f"{at}augment {augment!r}"
         )
-    if augment == "resize_flip" and not shorter:
+    if augmentation.fits and not shorter:
         yield (
             f"{at}resize: found 0, expected the shorter side in pixels for "
-            f"{at}augment 'resize_flip'"
+            f"{at}augment {augment!r}"
         )
-    for field in FACTORS if augment == "resize_flip" else ():
+    for field in FACTORS if augmentation.fits else ():
         default = DataConfig.model_fields[field].default
         if (value := getattr(data, field)) != default:
             yield (
                 f"{at}{field}: found {value}, expected the default {default} for "
-                f"{at}augment 'resize_flip', which draws no factors"
+                f"{at}augment {augment!r}, which draws no factors"
             )
-    if augment != "resize_flip" and data.train_resize:
+    if data.train_resize and not augmentation.fits:
         yield (
             f"{at}train_resize: found {data.train_resize}, expected () for "
             f"{at}augment {augment!r}: 'resize_flip' alone reads it"
         )
     low, high = data.scale
-    if augment == "scale_crop_flip" and 0 < high - low < data.scale_step:
+    if augmentation.scales and 0 < high - low < data.scale_step:
         yield (
             f"{at}scale_step: found {data.scale_step}, expected 0 or at most "
             f"{high - low:g}, the range of {at}scale"

@@ -1,11 +1,12 @@
 """Images and their targets: data sets, and the part of them that a run uses."""
 
 from .dataset import Data, open_data
-from .images.decoding import Encoded
-from .images.masks import EncodedMask, MaskRule
+from .images.encoded import Encoded
+from .images.mask_rules import MaskRule
+from .images.masks import EncodedMask
 from .sources.registry import DATASETS
 from .split import Dataset, Split
-from .stand_in import known_target, stand_in
+from .stand_in import stand_in, target_ranks
 
 __all__ = [
     "DATASETS",
@@ -15,7 +16,7 @@ __all__ = [
     "EncodedMask",
     "MaskRule",
     "Split",
-    "known_target",
     "open_data",
     "stand_in",
+    "target_ranks",
 ]

@@ -38,7 +38,7 @@ _OF_LABELS = {
 }
 
 
-def names_of_labels(*labels: np.ndarray, classes: int) -> tuple[str, ...]:
+def recognise_class_names(*labels: np.ndarray, classes: int) -> tuple[str, ...]:
     """Returns the names of classes if the labels are those of a known data set.
 
     Args:
@@ -48,17 +48,17 @@ def names_of_labels(*labels: np.ndarray, classes: int) -> tuple[str, ...]:
     Returns:
       The names, or numbers from 0 as text if any of the splits is unknown.
 
-    >>> names_of_labels(np.array([0, 1]), classes=2)
+    >>> recognise_class_names(np.array([0, 1]), classes=2)
     ('0', '1')
     """
-    known = {_OF_LABELS.get(_checksum(label)) for label in labels}
-    names = known.pop() if len(known) == 1 else None
+    candidates = {_OF_LABELS.get(_checksum(label)) for label in labels}
+    names = candidates.pop() if len(candidates) == 1 else None
     return names or tuple(str(k) for k in range(classes))
 
 
 def _checksum(label: np.ndarray) -> str:
-    # Labels are numbers below 256 in all of these; others are not known.
     """Returns the SHA-256 of labels, or "" if they do not fit one byte each."""
+    # The labels of all data sets in the table are below 256.
     if label.size and (label.min() < 0 or label.max() > 255):
         return ""
     return hashlib.sha256(label.astype(np.uint8).tobytes()).hexdigest()

@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config.data import DataConfig
-from . import leaks, suspects
+from . import leaks
+from .findings import refuse_findings, some_of
 from .formats.text import make_name_finder
 from .images import white_level
 from .images.objects import drop_empty_images
-from .pipeline.groups import grouped
+from .pipeline.groups import group_by_shape
 from .pipeline.unreadable import first_readable
 from .sources import registry
-from .split import Split, hold_out, limited, some_of
+from .split import Dataset, Split, hold_out, limit_split
 from .transforms import LABELS, TargetTransform, recognise_target
 from .transforms.draws import Draws
-from .transforms.normalise import make_normalised
-from .transforms.target import About
+from .transforms.normalise import make_batch_normaliser
+from .transforms.target import SplitInfo
 
 LOG = logging.getLogger(__name__)
 
@@ -52,12 +53,12 @@ class Data(NamedTuple):
     eval_shape: tuple[int, ...]
     splits: Mapping[str, Split]
     target: dict[str, np.ndarray]
-    normalise: Callable[[Mapping], dict]
+    normalise: Callable[[Mapping[str, Any]], dict[str, Any]]
     sized: bool = False
     assumed: bool = False
     transform: TargetTransform = LABELS
 
-    def record(self) -> dict[str, list]:
+    def record(self) -> dict[str, list[Any]]:
         """Returns what a run records to recognise its data."""
         pictures = [self.train.size, self.evaluation.size]
         return {"classes": list(self.meta["class_names"]), "pictures": pictures}
@@ -74,72 +75,26 @@ def open_data(options: DataConfig) -> Data:
     Raises:
       ValueError: unknown names, a number of classes other than ``data.num_classes``, or
         a larger share of findings than ``data.max_doubtful``.
+
+    >>> data = open_data(DataConfig(name="fashion_mnist_embedded"))
+    >>> data.train_shape, data.train.size, data.meta["num_classes"]
+    ((28, 28, 1), 8000, 10)
     """
     used = {options.train_split, options.eval_split} - {"holdout"}
-    dataset_options = dict(options.options)
     dataset = registry.load(
-        options.name, options.path, tuple(sorted(used)), dataset_options
+        options.name, options.path, tuple(sorted(used)), dict(options.options)
     )
-    names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
-    splits = dict(dataset.splits)
-    _find_splits(splits, options)
-    for field in ("eval_split", "train_split"):
-        if (split := getattr(options, field)) not in {*splits, "holdout"}:
-            raise ValueError(
-                f"data.{field}: found {split!r}, expected one of {[*splits, 'holdout']}"
-            )
-    if options.train_split == "holdout":
-        raise ValueError(f"data.train_split: found 'holdout', expected of {[*splits]}")
-    classes = len(names) or int(dataset.meta.get("num_classes", 0))
-    if dataset.meta.get("num_classes", classes) != classes:
-        raise ValueError(
-            f"data.name: found num_classes {dataset.meta['num_classes']} beside "
-            f"{len(names)} class_names, expected one number"
-        )
-    if options.num_classes not in (0, classes):
-        raise ValueError(
-            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
-            f"classes of {options.name!r}"
-        )
-    _name_unseen_classes(splits[options.train_split], names)
+    splits = _find_splits(dataset, options)
+    names, classes = _check_classes(dataset, options)
+    _warn_of_empty_classes(splits[options.train_split], names)
     for name in used:
-        suspects.refuse(splits[name].doubts, options.max_doubtful)
-    splits = {
-        k: white_level.with_white(v, options.max_level) for k, v in splits.items()
-    }
-    if options.holdout:
-        rest, held = hold_out(splits[options.train_split], options.holdout)
-        splits |= {options.train_split: rest, "holdout": held}
-    train = drop_empty_images(splits[options.train_split], options.keep_empty)
-    if options.limit:
-        splits = {name: limited(split, options.limit) for name, split in splits.items()}
-        train = limited(train, options.limit)
-    if options.two_canvases:
-        train = grouped(train)
-        splits = {name: grouped(split) for name, split in splits.items()}
-    evaluation = splits[options.eval_split]
-    if options.train_split != options.eval_split:
-        doubts = leaks.find_leaks(train, evaluation, options.name)
-        suspects.refuse(doubts, options.max_doubtful)
-    # Workers get a copy of what is left.
-    train, evaluation = (s._replace(stored=None) for s in (train, evaluation))
-    splits = {name: split._replace(stored=None) for name, split in splits.items()}
+        refuse_findings(splits[name].findings, options.max_doubtful)
+    train, splits = _select_examples(splits, options)
     transform = dataset.transform or recognise_target(_first_target(train))
     transform.check(options)
-    # Before images are read that may not fit.
-    shown = names or tuple(map(str, range(classes)))
-    about = lambda name, **use: About(f"{options.name} {name}", shown, **use)
-    train = transform.inspect(
-        train, options, about(options.train_split, train=True, evaluate=False)
-    )
-    splits = {
-        name: transform.inspect(
-            split,
-            options,
-            about(name, train=False, evaluate=name == options.eval_split),
-        )
-        for name, split in splits.items()
-    }
+    # Inspection comes before images are read that may not fit.
+    shown_names = names or tuple(map(str, range(classes)))
+    train, splits = _inspect(train, splits, transform, options, shown_names)
     evaluation = splits[options.eval_split]
     sample = first_readable(evaluation, lambda b: transform.evaluate(b, options))
     *eval_size, channels = sample["image"].shape[1:]
@@ -151,12 +106,12 @@ def open_data(options: DataConfig) -> Data:
         sample = first_readable(train, augment)
         size = sample["image"].shape[1:3]
     if not options.max_level:
-        white_level.look_at_levels(train, f"{options.name} {options.train_split}")
+        white_level.warn_of_dark_images(train, f"{options.name} {options.train_split}")
     out = options.channels or channels
     return Data(
-        train,
-        evaluation,
-        {
+        train=train,
+        evaluation=evaluation,
+        meta={
             **dataset.meta,
             "num_classes": classes,
             "class_names": list(names),
@@ -165,44 +120,124 @@ def open_data(options: DataConfig) -> Data:
             "mean": list(options.mean),
             "std": list(options.std),
         },
-        (*size, out),
-        (*eval_size, out),
-        splits,
-        sample["target"],
-        make_normalised(options, channels),
-        "size" in sample,
+        train_shape=(*size, out),
+        eval_shape=(*eval_size, out),
+        splits=splits,
+        target=sample["target"],
+        normalise=make_batch_normaliser(options, channels),
+        sized="size" in sample,
         transform=transform,
     )
 
 
-def _first_target(split: Split) -> Mapping[str, Any]:
-    """Returns the target of the first example; its image is not decoded."""
-    return split.fetch(np.zeros(1, int)).get("target", {})
-
-
-def _find_splits(splits: dict[str, Split], options: DataConfig) -> None:
-    """Renames splits, in place, that the config writes in another Unicode form."""
+def _find_splits(dataset: Dataset, options: DataConfig) -> dict[str, Split]:
+    """Returns the splits by name, in the Unicode form in which the config writes it."""
+    splits = dict(dataset.splits)
     find = make_name_finder(list(splits))
     for field in ("train_split", "eval_split"):
         wanted = getattr(options, field)
         name = find(wanted)
         if name is not None and name != wanted:
             splits[wanted] = splits.pop(name)
+    for field in ("eval_split", "train_split"):
+        if (split := getattr(options, field)) not in {*splits, "holdout"}:
+            raise ValueError(
+                f"data.{field}: found {split!r}, expected one of {[*splits, 'holdout']}"
+            )
+    if options.train_split == "holdout":
+        raise ValueError(
+            f"data.train_split: found 'holdout', expected one of {[*splits]}"
+        )
+    return splits
 
 
-def _name_unseen_classes(train: Split, names: tuple[str, ...]) -> None:
+def _check_classes(
+    dataset: Dataset, options: DataConfig
+) -> tuple[tuple[str, ...], int]:
+    """Returns the names of the classes, and how many there are."""
+    names = tuple(dataset.class_names or dataset.meta.get("class_names", ()))
+    classes = len(names) or int(dataset.meta.get("num_classes", 0))
+    if dataset.meta.get("num_classes", classes) != classes:
+        raise ValueError(
+            f"data.name: found num_classes {dataset.meta['num_classes']} beside "
+            f"{len(names)} class_names, expected one number"
+        )
+    if options.num_classes not in (0, classes):
+        raise ValueError(
+            f"data.num_classes: found {options.num_classes}, expected {classes}, the "
+            f"classes of {options.name!r}"
+        )
+    return names, classes
+
+
+def _select_examples(
+    splits: dict[str, Split], options: DataConfig
+) -> tuple[Split, dict[str, Split]]:
+    """Returns the training examples, and all splits: held out, limited and grouped."""
+    splits = {
+        name: white_level.set_white_level(split, options.max_level)
+        for name, split in splits.items()
+    }
+    if options.holdout:
+        remaining, held_out = hold_out(splits[options.train_split], options.holdout)
+        splits |= {options.train_split: remaining, "holdout": held_out}
+    train = drop_empty_images(splits[options.train_split], options.keep_empty)
+    if options.limit:
+        splits = {
+            name: limit_split(split, options.limit) for name, split in splits.items()
+        }
+        train = limit_split(train, options.limit)
+    if options.two_canvases:
+        train = group_by_shape(train)
+        splits = {name: group_by_shape(split) for name, split in splits.items()}
+    if options.train_split != options.eval_split:
+        findings = leaks.find_leaks(train, splits[options.eval_split], options.name)
+        refuse_findings(findings, options.max_doubtful)
+    # Worker processes get a copy of the splits; stored images are not needed there.
+    splits = {name: split._replace(stored=None) for name, split in splits.items()}
+    return train._replace(stored=None), splits
+
+
+def _inspect(
+    train: Split,
+    splits: dict[str, Split],
+    transform: TargetTransform,
+    options: DataConfig,
+    class_names: tuple[str, ...],
+) -> tuple[Split, dict[str, Split]]:
+    """Lets the transform inspect the training examples and all splits."""
+
+    def inspect(split: Split, name: str, *, train: bool, evaluate: bool) -> Split:
+        about = SplitInfo(f"{options.name} {name}", class_names, train, evaluate)
+        return transform.inspect(split, options, about)
+
+    train = inspect(train, options.train_split, train=True, evaluate=False)
+    inspected = {
+        name: inspect(split, name, train=False, evaluate=name == options.eval_split)
+        for name, split in splits.items()
+    }
+    return train, inspected
+
+
+def _first_target(split: Split) -> Mapping[str, Any]:
+    """Returns the target of the first example; its image is not decoded."""
+    target: Mapping[str, Any] = split.fetch(np.zeros(1, int)).get("target", {})
+    return target
+
+
+def _warn_of_empty_classes(train: Split, names: tuple[str, ...]) -> None:
     """Warns of classes without a training image."""
     if train.label is None or not names:
         return
-    seen = np.bincount(train.label, minlength=len(names)) > 0
-    if not seen.all():
-        unseen = some_of(names[k] for k in np.flatnonzero(~seen))
+    has_image = np.bincount(train.label, minlength=len(names)) > 0
+    if not has_image.all():
+        unseen = some_of(names[k] for k in np.flatnonzero(~has_image))
         LOG.warning("classes without a training image: %s", unseen)
 
 
 def _check_image(options: DataConfig, size: Sequence[int], channels: int) -> None:
     """Refuses augmentation that does not fit the size or channels of images."""
-    if options.augment == "crop_flip" and options.padding > max(size):
+    if options.augmentation.shifts and options.padding > max(size):
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "
             "side of the images"

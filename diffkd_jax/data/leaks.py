@@ -7,17 +7,18 @@ import os
 
 import numpy as np
 
+from .findings import some_of
 from .formats.text import normalise_name
-from .split import Doubt, Split, Stored, some_of
+from .split import Finding, Split, Stored
 
 LOG = logging.getLogger(__name__)
-MAX_FILES = 5000  # in both splits together, for all files to be compared
+MAX_FILES = 5000  # of both splits together, up to which all files are compared
 MAX_BYTES = 2**30  # largest number of bytes to read and compare
-MAX_EXAMINED = 500  # images of larger sets, of those that share a file name
+MAX_EXAMINED = 500  # images of larger sets that share a file name
 Candidates = dict[int, list[int]]  # evaluation row to rows of training
 
 
-def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Doubt, ...]:
+def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Finding, ...]:
     """Counts evaluation images that are also in training, and logs the first of them.
 
     Arrays in memory and small sets of files are compared by their bytes. In larger
@@ -32,15 +33,21 @@ def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Doubt, ...]
 
     Returns:
       One finding, or none.
+
+    >>> from diffkd_jax.data.array_splits import make_array_split
+    >>> image = np.arange(2, dtype=np.uint8)[:, None, None]
+    >>> split = make_array_split(image, np.array([0, 1]), 2, "here")
+    >>> find_leaks(split, split, "here")[0].number
+    2
     """
     first, second = train.stored, evaluation.stored
     if first is None or second is None:
         return ()
-    by_content = _of_one_content(first, train.size, second, evaluation.size)
+    by_content = _match_content(first, train.size, second, evaluation.size)
     if by_content is not None:
         copies, count, about = by_content, len(by_content), ""
     else:
-        candidates = _of_one_name(first, second)
+        candidates = _match_names(first, second)
         rows = sorted(candidates)
         chosen = np.unique(np.linspace(0, len(rows), MAX_EXAMINED, False).astype(int))
         examined = [rows[i] for i in chosen] if rows else []
@@ -57,15 +64,16 @@ def find_leaks(train: Split, evaluation: Split, where: str) -> tuple[Doubt, ...]
         f"{some_of(map(evaluation.name, copies), 3)}"
     )
     LOG.warning("%s", text)
-    return (Doubt(count, evaluation.size, text),)
+    return (Finding(count, evaluation.size, text),)
 
 
-def _of_one_content(
+def _match_content(
     first: Stored, train_size: int, second: Stored, evaluation_size: int
 ) -> list[int] | None:
-    """Returns evaluation rows with the bytes of a training image; None if too many.
+    """Returns the evaluation rows whose bytes are those of a training image.
 
-    Of several evaluation images with the same bytes only the first is returned.
+    Of several evaluation images with the same bytes, only the first is returned. The
+    result is None if there are too many images or bytes to compare.
     """
     in_memory = first.in_memory and second.in_memory
     if not in_memory and train_size + evaluation_size > MAX_FILES:
@@ -79,34 +87,36 @@ def _of_one_content(
     total = sum(part[i] for part, rows in zip(sizes, chosen, strict=True) for i in rows)
     if total > MAX_BYTES:
         return None
-    known = {_digest(first.read(i)) for i in chosen[0]}
-    known.discard(_digest(b""))  # files that cannot be read
+    digests = {_digest(first.read(i)) for i in chosen[0]}
+    digests.discard(_digest(b""))  # files that cannot be read
     # Each content counts once, since blank images are alike and are not a leak.
     shared = {_digest(second.read(i)): i for i in reversed(chosen[1])}
-    return sorted(i for digest, i in shared.items() if digest in known)
+    return sorted(i for digest, i in shared.items() if digest in digests)
 
 
-def _of_one_name(first: Stored, second: Stored) -> Candidates:
-    """Returns for each evaluation image the training images with the same file name."""
+def _match_names(first: Stored, second: Stored) -> Candidates:
+    """Returns up to 100 training images with the file name of each evaluation image."""
     if first.files is None or second.files is None:
         return {}
     names = collections.defaultdict(list)
-    wanted = {_base(path) for path in second.files.tolist()}
+    wanted = {_file_name(path) for path in second.files.tolist()}
     for row, path in enumerate(first.files.tolist()):
-        if (name := _base(path)) in wanted:
+        if (name := _file_name(path)) in wanted:
             names[name].append(row)
-    pairs = ((row, names.get(_base(p))) for row, p in enumerate(second.files.tolist()))
+    pairs = (
+        (row, names.get(_file_name(p))) for row, p in enumerate(second.files.tolist())
+    )
     return {row: rows[:100] for row, rows in pairs if rows}
 
 
-def _base(path: bytes) -> bytes | str:
+def _file_name(path: bytes) -> bytes | str:
     """Returns the file name of a path, in one Unicode form."""
     name = path.rpartition(b"/")[2]
     return name if name.isascii() else normalise_name(os.fsdecode(name))
 
 
 def _is_copy(second: Stored, row: int, first: Stored, others: list[int]) -> bool:
-    """Returns whether an image has the bytes of one of the other split."""
+    """Returns whether a row of ``second`` is one of some rows of ``first``."""
     if any(_path(first, other) == _path(second, row) for other in others):
         return True
     assert first.size is not None

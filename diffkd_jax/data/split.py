@@ -1,7 +1,6 @@
 """Splits of a data set: random access to images and their targets."""
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,14 +9,16 @@ import numpy as np
 MAX_CLASSES = 1_000_000  # more than any data set has; bounds what a file can ask for
 
 
-class Known(NamedTuple):
-    """The facts about images with boxes that are known before they are read.
+class BoxSummary(NamedTuple):
+    """A summary of the annotations of a split with boxes, one row for each image.
+
+    It is made when the annotations are read, before any image is.
 
     Attributes:
       usable: int32 ``[n]``, number of objects to train on.
-      ignored: int32 ``[n]``, number of other objects.
-      sides: int32 ``[n, 2]``, height and width of the annotated image.
-      ids: bytes ``[n]``, id of each image in its file, as JSON.
+      ignored: int32 ``[n]``, number of objects that are marked to be ignored.
+      sides: int32 ``[n, 2]``, height and width in pixels that the boxes belong to.
+      ids: bytes ``[n]``, id of each image in its file of annotations, as JSON.
       where: name of the split, for messages.
     """
 
@@ -27,27 +28,28 @@ class Known(NamedTuple):
     ids: np.ndarray
     where: str
 
-    def of(self, rows: np.ndarray) -> "Known":
-        """Returns what is known of some of the images.
+    def select(self, rows: np.ndarray) -> "BoxSummary":
+        """Returns the summary of some of the images.
 
         Args:
-          rows: the images.
+          rows: int ``[k]``, rows of the images.
         """
         usable, ignored = self.usable[rows], self.ignored[rows]
-        return Known(usable, ignored, self.sides[rows], self.ids[rows], self.where)
+        return BoxSummary(usable, ignored, self.sides[rows], self.ids[rows], self.where)
 
 
 class Stored(NamedTuple):
-    """The storage of the images of a split, to compare them without decoding.
+    """The stored images of a split, as bytes that can be compared without decoding.
 
     Attributes:
-      read: function from a row to the bytes of its file, or of its pixels.
-      size: function from a row to the number of these bytes; None if only reading tells
-        it.
-      files: bytes ``[n]``, paths of the images below ``folder``; None if they are not
-        files of their own.
-      folder: folder of the files.
-      in_memory: whether they are arrays in memory.
+      read: function from a row to the bytes of the image's file, or of its pixels if it
+        is in memory.
+      size: function from a row to the number of these bytes. None if the number is only
+        known after reading them.
+      files: bytes ``[n]``, path of each image below ``folder``. None if the images have
+        no paths.
+      folder: the folder that ``files`` are relative to.
+      in_memory: whether the images are arrays in memory.
     """
 
     read: Callable[[int], bytes]
@@ -56,11 +58,11 @@ class Stored(NamedTuple):
     folder: bytes = b""
     in_memory: bool = False
 
-    def of(self, rows: np.ndarray) -> "Stored":
-        """Returns how some of the images are stored.
+    def select(self, rows: np.ndarray) -> "Stored":
+        """Returns some of the stored images.
 
         Args:
-          rows: the images.
+          rows: int ``[k]``, rows of the images.
         """
         size = self.size
         return Stored(
@@ -72,13 +74,13 @@ class Stored(NamedTuple):
         )
 
 
-class Doubt(NamedTuple):
+class Finding(NamedTuple):
     """A finding about a split: examples or objects that cannot be right.
 
     Attributes:
-      number: how many there are.
-      total: number of all examples or objects.
-      text: description for messages, with the place and the first of them.
+      number: number of these examples or objects.
+      total: number of all examples or objects of the split.
+      text: one line for messages: the split, what is wrong, and the first of them.
     """
 
     number: int
@@ -96,30 +98,36 @@ class Split(NamedTuple):
         Arrays of the target are ``[n, ...]``: ``{"label": int32 [n]}`` for classes;
         ``{"label": uint8 [n, h, w]}`` for masks, or a list of
         :class:`diffkd_jax.data.images.masks.EncodedMask`; for boxes see
-        :func:`diffkd_jax.data.images.objects.padded`. Images of different sizes are a
-        list of arrays ``[h, w, c]``, or of files that are not decoded yet.
+        :func:`diffkd_jax.data.images.objects.pad_objects`. Images of different sizes
+        are a list of arrays ``[h, w, c]``, or of files that are not decoded yet.
       name: function from a row to a name for people: a path, or a number.
-      label: int32 ``[size]``, labels of all examples, if they are known without reading
-        them.
-      known: the same for images with boxes.
-      group: int ``[size]``; all examples of a batch have one group.
-      stored: how the images are stored; None if images are made when they are fetched,
-        or if it is not known.
-      doubts: findings about the split.
+      label: int32 ``[size]``, label of each example. None if labels are only known
+        after the examples are read, or if there are none.
+      box_summary: numbers of objects and sizes of all images, for a split with boxes.
+      group: int ``[size]``, group of each example. All examples of a batch are of one
+        group. None if examples are mixed freely.
+      stored: the stored images, to find copies. None if images are computed when they
+        are fetched, or if nobody said how they are stored.
+      findings: what was found wrong with the split when it was opened.
+
+    >>> image = np.zeros((9, 4, 4, 3), np.uint8)
+    >>> split = Split(len(image), lambda rows: {"image": image[rows], "target": {}})
+    >>> split.fetch(np.array([0, 3]))["image"].shape, split.name(3)
+    ((2, 4, 4, 3), 'example 3')
     """
 
     size: int
     fetch: Callable[[np.ndarray], dict[str, Any]]
     name: Callable[[int], str] = "example {}".format
     label: np.ndarray | None = None
-    known: Known | None = None
+    box_summary: BoxSummary | None = None
     group: np.ndarray | None = None
     stored: Stored | None = None
-    doubts: tuple[Doubt, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Dataset(NamedTuple):
-    """A data set: splits by name, and what is known of all of them.
+    """A data set: its splits by name, and what they have in common.
 
     Attributes:
       splits: splits by name.
@@ -128,79 +136,16 @@ class Dataset(NamedTuple):
       transform: how targets follow their images, a
         :class:`diffkd_jax.data.transforms.TargetTransform`, for a kind of target that
         is not built in; None for labels, masks and boxes.
+
+    >>> dataset = Dataset({"train": Split(9, lambda rows: {})}, ("cat", "dog"))
+    >>> dataset.splits["train"].size, dataset.class_names
+    (9, ('cat', 'dog'))
     """
 
     splits: dict[str, Split]
     class_names: tuple[str, ...] = ()
     meta: Mapping[str, Any] = MappingProxyType({})
     transform: Any = None
-
-
-def array_split(
-    image: np.ndarray, label: np.ndarray, classes: int, where: str
-) -> Split:
-    """Creates a split of arrays in memory, after checking them.
-
-    Args:
-      image: uint8 ``[n, h, w]`` or ``[n, h, w, c]``.
-      label: ``[n]``, whole numbers from 0.
-      classes: number of classes.
-      where: name of the split, for messages.
-
-    Raises:
-      ValueError: other shapes or dtypes, or labels out of range.
-
-    >>> split = array_split(np.zeros((2, 4, 4), np.uint8), np.array([0, 1]), 2, "here")
-    >>> split.fetch(np.array([1]))["image"].shape
-    (1, 4, 4, 1)
-    """
-    image, label = as_images(image, where), whole_labels(label)
-    if label.shape != image.shape[:1]:
-        raise ValueError(
-            f"{where}: found {len(image)} images and labels of shape {label.shape}, "
-            "expected one label for each image"
-        )
-    check_labels(label, classes, where)
-    label = label.astype(np.int32)
-    fetch = lambda rows: {"image": image[rows], "target": {"label": label[rows]}}
-    return Split(len(label), fetch, label=label, stored=in_memory(image))
-
-
-def in_memory(image: np.ndarray) -> Stored:
-    """Returns how the rows of an array are stored.
-
-    Args:
-      image: ``[n, h, w, c]``.
-    """
-    size = image[0].nbytes
-    return Stored(lambda i: image[i].tobytes(), lambda i: size, in_memory=True)
-
-
-def as_images(image: np.ndarray, where: str) -> np.ndarray:
-    """Returns images as ``[n, h, w, c]``.
-
-    Args:
-      image: uint8 ``[n, h, w]`` or ``[n, h, w, c]``.
-      where: name of the split, for messages.
-
-    Raises:
-      ValueError: another dtype or shape.
-    """
-    image = image[..., None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.dtype != np.uint8:
-        raise ValueError(
-            f"{where}: found images {image.dtype} {image.shape}, expected uint8 "
-            "[n, h, w] or [n, h, w, c]"
-        )
-    if not image.size:
-        raise ValueError(f"{where}: found images {image.shape}, expected at least one")
-    if image.shape[-1] not in (1, 3, 4):
-        hint = " (channels first?)" if image.shape[1] in (1, 3, 4) else ""
-        raise ValueError(
-            f"{where}: found images {image.shape}{hint}, expected [n, h, w, c] with 1, "
-            "3 or 4 channels last"
-        )
-    return image
 
 
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:
@@ -215,12 +160,16 @@ def hold_out(split: Split, size: int) -> tuple[Split, Split]:
 
     Raises:
       ValueError: no example would be left to train on.
+
+    >>> train, held_out = hold_out(Split(10, lambda rows: {}), 3)
+    >>> train.size, held_out.size
+    (7, 3)
     """
     if not 0 < size < split.size:
         raise ValueError(f"data.holdout: found {size}, expected 1 to {split.size - 1}")
     order = np.random.default_rng(0).permutation(split.size)
-    rest, held_out = np.sort(order[size:]), np.sort(order[:size])
-    return subset(split, rest), subset(split, held_out)
+    remaining, held_out = np.sort(order[size:]), np.sort(order[:size])
+    return subset(split, remaining), subset(split, held_out)
 
 
 def subset(split: Split, rows: np.ndarray) -> Split:
@@ -229,20 +178,37 @@ def subset(split: Split, rows: np.ndarray) -> Split:
     Args:
       split: any split.
       rows: the examples.
+
+    >>> subset(Split(10, lambda rows: {}), np.array([7, 2])).name(0)
+    'example 7'
     """
-    fetch, name = split.fetch, split.name  # workers get a copy of these alone
+    # Worker processes get a copy of these functions, and not of the whole split.
+    fetch, name = split.fetch, split.name
     return Split(
         len(rows),
         lambda i: fetch(rows[i]),
         lambda i: name(int(rows[i])),
         None if split.label is None else split.label[rows],
-        None if split.known is None else split.known.of(rows),
+        None if split.box_summary is None else split.box_summary.select(rows),
         None if split.group is None else split.group[rows],
-        None if split.stored is None else split.stored.of(rows),
+        None if split.stored is None else split.stored.select(rows),
     )
 
 
-def limited(split: Split, size: int) -> Split:
+def spread_rows(split: Split, count: int) -> np.ndarray:
+    """Returns up to ``count`` rows, spread evenly over a split, int ``[m]``.
+
+    Args:
+      split: any split.
+      count: largest number of rows.
+
+    >>> spread_rows(Split(100, lambda rows: {}), 3)
+    array([ 0, 49, 99])
+    """
+    return np.unique(np.linspace(0, split.size - 1, count).astype(int))
+
+
+def limit_split(split: Split, size: int) -> Split:
     """Returns ``size`` examples of a split, drawn once, or all if there are not more.
 
     The draw does not depend on the seed, as in :func:`hold_out`. If labels are known,
@@ -252,9 +218,8 @@ def limited(split: Split, size: int) -> Split:
       split: any split.
       size: number of examples.
 
-    >>> label = np.repeat([0, 1, 2], [50, 25, 25])
-    >>> split = array_split(np.zeros((100, 2, 2), np.uint8), label, 3, "here")
-    >>> np.bincount(limited(split, 8).label)
+    >>> split = Split(100, lambda rows: {}, label=np.repeat([0, 1, 2], [50, 25, 25]))
+    >>> np.bincount(limit_split(split, 8).label)
     array([4, 2, 2])
     """
     if size >= split.size:
@@ -264,56 +229,3 @@ def limited(split: Split, size: int) -> Split:
         order = order[np.argsort(split.label[order], kind="stable")]
         order = order[((np.arange(size) + 0.5) * split.size / size).astype(int)]
     return subset(split, np.sort(order[:size]))
-
-
-def whole_labels(label: np.ndarray) -> np.ndarray:
-    """Returns labels as integers if they are floats of whole numbers, else unchanged.
-
-    Programs for tables write whole numbers as floats.
-
-    Args:
-      label: any array.
-
-    >>> whole_labels(np.array([3.0, 0.0])), whole_labels(np.array([0.5]))
-    (array([3, 0]), array([0.5]))
-    """
-    if label.dtype.kind != "f" or not (np.abs(label) < 2**31).all():  # NaN neither
-        return label
-    return label.astype(np.int64) if (label == np.rint(label)).all() else label
-
-
-def check_labels(label: np.ndarray, classes: int, where: str) -> None:
-    """Raises an error unless all labels are integers in ``[0, classes)``.
-
-    Args:
-      label: any array.
-      classes: number of classes.
-      where: name of the split, for messages.
-
-    Raises:
-      ValueError: another dtype, or a label out of range.
-    """
-    if not np.issubdtype(label.dtype, np.integer):
-        raise ValueError(f"{where}: found labels {label.dtype}, expected integers")
-    bad = np.flatnonzero((label < 0) | (label >= classes))
-    if bad.size:
-        raise ValueError(
-            f"{where}: found label {label[bad[0]]} at example {bad[0]}, expected 0 to "
-            f"{classes - 1}"
-        )
-
-
-def some_of(texts: Iterable[str], most: int = 5) -> str:
-    """Returns a list for a line of a log: the first texts, and how many more there are.
-
-    Args:
-      texts: the texts.
-      most: largest number of texts to show.
-
-    >>> some_of("abcdefgh", 3)
-    'a, b, c and 5 more'
-    """
-    rest = iter(texts)
-    first = ", ".join(itertools.islice(rest, most))
-    more = sum(1 for _ in rest)
-    return f"{first} and {more} more" if more else first

@@ -5,14 +5,15 @@ import logging
 import numpy as np
 
 from ..config.data import DataConfig
+from .array_splits import make_array_split
 from .dataset import Data
 from .sources.registry import DATASETS
 from .sources.scene_boxes import load_scene_boxes
 from .sources.scenes import load_scenes
-from .split import Split, array_split
+from .split import Split
 from .transforms import recognise_target
 from .transforms.draws import Draws
-from .transforms.normalise import make_normalised
+from .transforms.normalise import make_batch_normaliser
 
 LOG = logging.getLogger(__name__)
 # Data sets whose targets are masks, or boxes; all others have a class for each image.
@@ -51,21 +52,21 @@ def stand_in(options: DataConfig) -> Data:
     classes = options.num_classes
     if not classes and _kind(options.name) in BOXES:
         LOG.warning(
-            "data.num_classes: found 0, so sizes are those of 1 class; set the number "
-            "for those of a model of more"
+            "data.num_classes: found 0, so sizes are those of a model of 1 class; set "
+            "the number of classes for other sizes"
         )
         classes = 1
     if not classes:
         raise ValueError(
-            "data.num_classes: found 0, expected the number of classes, for the data "
-            "are not there to count them"
+            "data.num_classes: found 0, expected the number of classes, since the "
+            "data are not read to count them"
         )
     blank = _blank(options)
     row, draws = np.zeros(1, int), Draws(0, 0, np.zeros(1, int))
     transform = recognise_target(blank.fetch(row)["target"])
     transform.check(options)
     trained = transform.train(blank.fetch(row), draws, options)
-    seen = transform.evaluate(blank.fetch(row), options)
+    evaluated = transform.evaluate(blank.fetch(row), options)
     channels = options.channels or trained["image"].shape[-1]
     train_shape = (*trained["image"].shape[1:3], channels)
     split = Split(
@@ -82,23 +83,27 @@ def stand_in(options: DataConfig) -> Data:
             "image_size": list(train_shape[:2]),
         },
         train_shape=train_shape,
-        eval_shape=(*seen["image"].shape[1:3], channels),
+        eval_shape=(*evaluated["image"].shape[1:3], channels),
         splits={options.train_split: split, options.eval_split: split},
         target=trained["target"],
-        normalise=make_normalised(options, trained["image"].shape[-1]),
+        normalise=make_batch_normaliser(options, trained["image"].shape[-1]),
         sized="size" in trained,
         assumed=True,
         transform=transform,
     )
 
 
-def known_target(name: str) -> dict[str, int] | None:
-    """Returns the rank of each array of a target of a built-in data set, or None.
+def target_ranks(name: str) -> dict[str, int] | None:
+    """Returns the number of dimensions of each array of one example's target.
 
     Args:
-      name: name of the data set.
+      name: value of ``data.name``.
 
-    >>> known_target("coco"), known_target("my_package:load")
+    Returns:
+      Dimensions by name of the array, without that of the batch. None for a data set
+      that is not built in.
+
+    >>> target_ranks("coco"), target_ranks("my_package:load")
     ({'boxes': 2, 'classes': 1, 'valid': 1}, None)
     """
     key = _kind(name)
@@ -125,8 +130,8 @@ def _blank(options: DataConfig) -> Split:
     shape = (side, side, 3) if side else NATIVE.get(name)
     if shape is None:
         raise ValueError(
-            "data.image_size: found 0, expected a size in pixels, for the data are not "
-            "there to measure it"
+            "data.image_size: found 0, expected a size in pixels, since the data are "
+            "not read to measure it"
         )
     image = np.zeros((1, *shape), np.uint8)
-    return array_split(image, np.zeros(1, int), options.num_classes, "stand-in")
+    return make_array_split(image, np.zeros(1, int), options.num_classes, "stand-in")

@@ -11,14 +11,13 @@ from jax.sharding import Mesh
 from ..config.data import DataConfig
 from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
+from ..data.pipeline.read_ahead import Batches
 from ..data.pipeline.unreadable import note_skipped
 from .cluster.signals import Asked, never, while_waiting
 from .run import Run
 
 
-def training_batches(
-    run: Run, first_step: int = 0, asked: Asked = never
-) -> pipeline.Batches:
+def training_batches(run: Run, first_step: int = 0, asked: Asked = never) -> Batches:
     """Returns a generator of this process's training batches, augmented.
 
     They depend only on the seed, the step and the data. Close the generator if it is

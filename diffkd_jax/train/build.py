@@ -15,7 +15,7 @@ from ..config.sections import Config
 from ..core.distill import Distillation, distillation
 from ..core.step import diffkd_step
 from ..core.train_state import TrainState, as_seed, init_state
-from ..data import Data, known_target, open_data
+from ..data import Data, open_data, target_ranks
 from ..models.model import Model
 from ..tasks import TARGETS
 from .check import check, check_evaluations, check_student, check_target
@@ -49,7 +49,7 @@ def build_scoring(config: Config, data: Data | None = None) -> Scoring:
         try:
             data = open_data(config.data)
         except ValueError:  # perhaps caused by fields for another kind of target
-            data_ranks = known_target(config.data.name)
+            data_ranks = target_ranks(config.data.name)
             check_target(config, TARGETS.get(config.task.name), data_ranks)
             raise
     shared = dict(config.train) | dict(config.mix)

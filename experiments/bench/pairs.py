@@ -10,8 +10,8 @@ import numpy as np
 from configs import imagenet
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import Data
-from diffkd_jax.data.split import array_split
-from diffkd_jax.data.transforms.normalise import make_normalise
+from diffkd_jax.data.array_splits import make_array_split
+from diffkd_jax.data.transforms.normalise import make_image_normaliser
 from diffkd_jax.models.model import split as split_variables
 from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster import sharding
@@ -46,8 +46,8 @@ def data_of(config, batches: int = 1) -> Data:
     count = batches * config.data.batch_size
     image = draw.integers(0, 256, (count, *shape), np.uint8)
     label = draw.integers(0, classes, count).astype(np.int32)
-    split = array_split(image, label, classes, "noise")
-    normalise = make_normalise(resolve(config).data, 3)
+    split = make_array_split(image, label, classes, "noise")
+    normalise = make_image_normaliser(resolve(config).data, 3)
     return Data(
         train=split,
         evaluation=split,

@@ -5,7 +5,7 @@ import numpy as np
 
 from diffkd_jax.data import Dataset, Split
 from diffkd_jax.data.transforms import views
-from diffkd_jax.data.transforms.viewed import follow_views
+from diffkd_jax.data.transforms.viewed_targets import follow_views
 from diffkd_jax.tasks import Evidence, Task
 
 
@@ -14,7 +14,7 @@ def follow(target, examples, size):
     points = np.zeros((len(examples), 2), np.float32)
     for row, example in enumerate(examples):
         if example is not None:
-            point = views.move_points(
+            point = views.view_points(
                 example.view, target["point"][row][None], example.size
             )
             points[row] = point[0] / (size[1], size[0])

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...io.pickles import Call, Name, Vocabulary, read_pickle
 from ...io.signatures import refuse_pointer
-from ..images.decoding import describe_reason
+from ..images.encoded import describe_reason
 
 _ENCODE = Name("_codecs", "encode")  # how Python 3 writes bytes in older pickles
 _NAMES = {
@@ -74,7 +74,8 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
         refuse_pointer(data, "content")
         stored = _field(_read(data), key)
         if not isinstance(stored, list) or len(stored) != count:
-            raise ValueError(f"expected a list of {count} names")
+            number = len(stored) if isinstance(stored, list) else "no list of"
+            raise ValueError(f"found {number} names, expected a list of {count}")
         texts = (name if isinstance(name, str) else _bytes(name) for name in stored)
         return tuple(text if isinstance(text, str) else text.decode() for text in texts)
     except Exception as error:  # damaged pickles raise errors of many kinds
@@ -84,7 +85,7 @@ def read_names(file: pathlib.Path, key: bytes, count: int) -> tuple[str, ...]:
 
 
 def _read(data: bytes) -> Any:
-    """Reads a pickle of arrays; an array becomes a note of how it was to be made."""
+    """Reads a pickle without calling what it names; an array becomes a ``Call``."""
     encoded: dict[str, bytes] = {}  # a text that is used many times is encoded once
 
     def call(function: Name, arguments: tuple[Any, ...]) -> Any:
@@ -110,8 +111,8 @@ def _read(data: bytes) -> Any:
 
 
 def _refuse_reference(saved: Any) -> Any:
-    """Refuses data beside the pickle, of which a batch has none."""
-    raise ValueError("found a reference to data beside the pickle, expected none")
+    """Refuses a reference to data outside the pickle; batches have none."""
+    raise ValueError("found a reference to data outside the pickle, expected none")
 
 
 def _field(batch: Any, name: bytes) -> Any:
@@ -134,10 +135,12 @@ def _bytes(stored: Any) -> bytes:
 
 
 def _array(stored: Any) -> np.ndarray:
-    """Returns an array of integers, no larger than its bytes in the file."""
+    """Returns an array of integers from a list, or from a ``Call`` and its bytes."""
     if isinstance(stored, list):
         if any(type(value) is not int for value in stored):
-            raise ValueError("found a list of other than integers")
+            raise ValueError(
+                "found a list with other values than integers, expected integers alone"
+            )
         return np.array(stored, np.int64)
     if not isinstance(stored, Call):
         raise ValueError(f"found {type(stored).__name__}, expected an array or a list")
@@ -147,6 +150,8 @@ def _array(stored: Any) -> np.ndarray:
     if not re.fullmatch("[<>=|][ui][1248]", numbers):
         raise ValueError(f"found numbers {numbers[:9]}, expected integers")
     if not all(type(size) is int for size in shape):
-        raise ValueError("found an array whose shape does not consist of sizes")
+        raise ValueError(
+            "found an array whose shape is not of integers, expected integers"
+        )
     values = np.frombuffer(_bytes(data), np.dtype(numbers))
     return values.reshape(shape, order="F" if fortran else "C")

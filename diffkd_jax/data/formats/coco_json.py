@@ -1,23 +1,17 @@
 """Reader of COCO's json annotations, checked once and kept as a few arrays."""
 
-import collections
 import json
-import logging
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..images.decoding import describe_reason
-from ..images.objects import MAX_NUMBER, Read, report
-from ..split import MAX_CLASSES, some_of
-from .text import decode_text, parse_whole_number, printable_name
+from ..images.encoded import describe_reason
+from ..images.objects import Objects
+from .coco_entries import Id, read_annotations, read_categories, read_images
+from .text import decode_text, printable_name
 
-LOG = logging.getLogger(__name__)
 MAX_BYTES = 2**31
-MAX_SIDE = 1_000_000
-NUMBERS = f"numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
-Id = int | str
 
 
 class CocoTable(NamedTuple):
@@ -30,7 +24,8 @@ class CocoTable(NamedTuple):
       sides: int32 ``[n, 2]``, height and width in pixels; 0 if the file does not state
         them.
       categories: ``(id, name)``, sorted by id.
-      found: the annotations; their classes are positions in ``categories``.
+      annotations: the objects, in the order of the file. Their classes are positions
+        in ``categories``.
       numbers: ids of the annotations, or their positions in the file.
     """
 
@@ -39,16 +34,12 @@ class CocoTable(NamedTuple):
     ids: list[Id]
     sides: np.ndarray
     categories: list[tuple[Id, str]]
-    found: Read
+    annotations: Objects
     numbers: list[Any]
-
-    def called(self, row: int) -> str:
-        """Names an annotation in a message."""
-        return f"annotation {self.numbers[row]}"
 
 
 def read_coco_table(
-    file: pathlib.Path, *, crowd_objects: bool, corners: bool, box_area: bool
+    file: pathlib.Path, *, crowd_objects: bool, corners: bool
 ) -> CocoTable:
     """Reads a file of COCO's annotations; ``segmentation`` is never kept.
 
@@ -60,36 +51,36 @@ def read_coco_table(
       crowd_objects: if true, crowds are objects like others.
       corners: if true, a box is left, top, right, bottom; if false, it is left, top,
         width, height.
-      box_area: if true, areas are computed from the boxes; if false, they are read from
-        the file.
 
     Raises:
       ValueError: the file is not such a json, ids are invalid or not listed, boxes are
         not four numbers, or boxes seem to be corners; the message is one line that
         names the file.
     """
-    where = printable_name(str(file))
-    data = _read_json(file, where)
+    file_name = printable_name(str(file))
+    data = _read_json(file, file_name)
     entries = {}
     for key in ("images", "annotations", "categories"):
         rows = data.get(key)
         if not isinstance(rows, list) or not all(isinstance(x, dict) for x in rows):
             kind = f"a {type(rows).__name__}" if key in data else "none"
             raise ValueError(
-                f"{where}: {key}: found {kind}, expected a list of objects"
+                f"{file_name}: {key}: found {kind}, expected a list of objects"
             )
         entries[key] = rows
-    names, ids, sides = _read_images(entries["images"], where)
-    categories = _categories(entries["categories"], where)
-    annotations, numbers = _annotations(entries["annotations"], ids, categories, where)
-    table = CocoTable(where, names, ids, sides, categories, annotations, numbers)
-    boxes, area = annotations.boxes, None if box_area else annotations.area
+    names, ids, sides = read_images(entries["images"], file_name)
+    categories = read_categories(entries["categories"], file_name)
+    annotations, numbers = read_annotations(
+        entries["annotations"], ids, categories, file_name
+    )
+    table = CocoTable(file_name, names, ids, sides, categories, annotations, numbers)
+    boxes = annotations.boxes
     if not corners:
         _check_corners(table)
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     ignored = annotations.ignored & (not crowd_objects)
     return table._replace(
-        found=annotations._replace(boxes=boxes, area=area, ignored=ignored)
+        annotations=annotations._replace(boxes=boxes, ignored=ignored)
     )
 
 
@@ -114,187 +105,22 @@ def _read_json(file: pathlib.Path, where: str) -> dict[str, Any]:
     return data
 
 
-def _without_masks(entry: dict) -> dict:
+def _without_masks(entry: dict[str, Any]) -> dict[str, Any]:
     """Drops the polygons of an annotation."""
     entry.pop("segmentation", None)
     return entry
 
 
-def _is_id(value: Any) -> bool:
-    """Returns whether a value can be an id."""
-    return type(value) in (int, str)
-
-
-def _as_id(value: Any) -> Any:
-    """Returns an id; a float that is a whole number becomes an integer."""
-    return (
-        parse_whole_number(value)
-        if isinstance(value, float) and value.is_integer()
-        else value
-    )
-
-
-def _key(own: Id) -> Id:
-    """Returns the form in which ids are compared: "3.0" as "3"."""
-    number = parse_whole_number(own) if isinstance(own, str) and "." in own else None
-    return own if number is None else str(number)
-
-
-def _read_images(
-    rows: list[dict], where: str
-) -> tuple[list[str], list[Id], np.ndarray]:
-    """Reads file names, ids and sizes of the images."""
-    names: list[str] = []
-    ids: list[Id] = []
-    sides = np.zeros((len(rows), 2), np.int32)
-    for i, row in enumerate(rows):
-        image_id: Any = _as_id(row.get("id"))
-        name = row.get("file_name")
-        label = f"{where}: image {image_id if _is_id(image_id) else f'at place {i}'}"
-        if not _is_id(image_id):
-            raise ValueError(
-                f"{label}: found id {_short(image_id)}, expected a number or text"
-            )
-        if not isinstance(name, str) or not name:
-            raise ValueError(
-                f"{label}: found file_name {_short(name)}, expected a path"
-            )
-        for j, key in enumerate(("height", "width")):
-            side = parse_whole_number(row.get(key) or 0)
-            if side is None or not 0 <= side <= MAX_SIDE:
-                shown = _short(row[key])
-                raise ValueError(
-                    f"{label}: found {key} {shown}, expected 1 to {MAX_SIDE}"
-                )
-            sides[i, j] = side
-        names.append(name)
-        ids.append(image_id)
-    if twice := _twice([*map(_key, ids)]):
-        raise ValueError(f"{where}: found image {_short(twice[0])} twice")
-    if not rows:
-        raise ValueError(f"{where}: found no images, expected some")
-    sides[(sides == 0).any(1)] = 0
-    return names, ids, sides
-
-
-def _categories(rows: list[dict], where: str) -> list[tuple[Id, str]]:
-    """Reads ids and names of the categories, sorted by id."""
-    categories: list[tuple[Id, str]] = []
-    for row in rows:
-        category_id: Any = _as_id(row.get("id"))
-        name = row.get("name")
-        if not _is_id(category_id) or not isinstance(name, str):
-            raise ValueError(
-                f"{where}: categories: found id {_short(category_id)} and name "
-                f"{_short(name)}, expected a number or text, and text"
-            )
-        categories.append((category_id, name))
-    if not 0 < len(categories) <= MAX_CLASSES:
-        raise ValueError(
-            f"{where}: found {len(categories)} categories, expected 1 to {MAX_CLASSES}"
-        )
-    if twice := _twice([_key(category_id) for category_id, _ in categories]):
-        raise ValueError(f"{where}: found category {_short(twice[0])} twice")
-    return sorted(categories, key=lambda one: (isinstance(one[0], str), one[0]))
-
-
-def _annotations(
-    rows: list[dict], ids: list[Id], categories: list[tuple[Id, str]], where: str
-) -> tuple[Read, list[Any]]:
-    """Reads boxes, classes, marks and areas of all annotations, and their ids."""
-    row_of_image = {_key(image_id): i for i, image_id in enumerate(ids)}
-    classes = {_key(image_id): k for k, (image_id, _) in enumerate(categories)}
-    kinds = {type(image_id) for image_id in ids}
-    numbers: list[Any] = []
-    image_rows, kind, crowd, area, boxes = [], [], [], [], []
-    orphans = []
-    for i, row in enumerate(rows):
-        number = _as_id(row.get("id"))
-        number = number if _is_id(number) else f"at place {i}"
-        label = f"{where}: annotation {str(number)[:40]}"
-        image_id = _as_id(row.get("image_id"))
-        if type(image_id) not in kinds:
-            texts = "strings" if kinds == {str} else "numbers"
-            raise ValueError(
-                f"{label}: found image_id {_short(image_id)}, expected one of the "
-                f"images' ids, which are {texts} such as {_short(ids[0])}"
-            )
-        if (image_id := _key(image_id)) not in row_of_image:
-            orphans.append(number)
-            continue
-        group = _as_id(row.get("category_id"))
-        if not _is_id(group) or (group := _key(group)) not in classes:
-            raise ValueError(
-                f"{label}: found category_id {_short(group)}, expected one of "
-                f"{some_of((str(k) for k in classes), 8)}"
-            )
-        box = row.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(
-                f"{label}: found bbox {_short(box)}, expected four {NUMBERS}"
-            )
-        marked = row.get("iscrowd") or 0
-        marked = 1 if marked is True else parse_whole_number(marked)
-        if marked not in (0, 1):
-            shown = _short(row["iscrowd"])
-            raise ValueError(f"{label}: found iscrowd {shown}, expected 0 or 1")
-        size = row.get("area") or 0
-        if not _is_number(size):
-            raise ValueError(
-                f"{label}: found area {_short(size)}, expected one of {NUMBERS}"
-            )
-        numbers.append(number)
-        image_rows.append(row_of_image[image_id])
-        kind.append(classes[group])
-        crowd.append(bool(marked))
-        area.append(float(size))
-        boxes.append([float(v) for v in box])
-    if orphans and not numbers:
-        raise ValueError(
-            f"{where}: found image_id of no image in all {len(orphans)} annotations, "
-            "expected ids that images lists"
-        )
-    lost = np.arange(len(orphans))
-    text = "annotations of images that are not listed, left out"
-    report(lost, text, where, lambda i: str(orphans[i]))
-    if len(set(numbers)) < len(numbers):
-        LOG.warning("%s: ids of annotations repeat; they are numbered anew", where)
-    annotations = Read(
-        np.array(image_rows, np.int64),
-        np.array(boxes, np.float64).reshape(-1, 4),
-        np.array(kind, np.int64),
-        np.array(crowd, bool),
-        np.array(area, np.float64),
-    )
-    return annotations, numbers
-
-
 def _check_corners(table: CocoTable) -> None:
     """Refuses boxes that leave their images but would fit if they were corners."""
-    first, second = table.found.boxes[:, :2], table.found.boxes[:, 2:]
-    limit = table.sides[table.found.image][:, ::-1]
-    known = (limit > 0).all(1)
-    leave = known & (first + second > limit + 1).any(1)
+    first, second = np.hsplit(table.annotations.boxes, 2)
+    limit = table.sides[table.annotations.image][:, ::-1]
+    is_stated = (limit > 0).all(1)
+    leave = is_stated & (first + second > limit + 1).any(1)
     fit = leave & (second > first).all(1) & (second <= limit + 1).all(1)
-    if 2 * leave.sum() > known.sum() and fit.sum() > 0.9 * leave.sum():
+    if 2 * leave.sum() > is_stated.sum() and fit.sum() > 0.9 * leave.sum():
         raise ValueError(
-            f"{table.file}: found {leave.sum()} of {known.sum()} boxes that leave "
+            f"{table.file}: found {leave.sum()} of {is_stated.sum()} boxes that leave "
             f"their image, {fit.sum()} of which fit as left, top, right, bottom; "
-            "expected left, top, width, height (data.options.corners?)"
+            "expected left, top, width, height; set data.options.corners for corners"
         )
-
-
-def _is_number(value: Any) -> bool:
-    """Returns whether a value is a number within the allowed range."""
-    return type(value) in (int, float) and abs(value) <= MAX_NUMBER
-
-
-def _twice(values: list) -> list:
-    """Returns the values that occur more than once."""
-    return [v for v, count in collections.Counter(values).items() if count > 1]
-
-
-def _short(value: Any) -> str:
-    """Returns the beginning of a value, for messages."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -7,7 +7,8 @@ import posixpath
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from ..images.decoding import Encoded, UnreadableImage, read_orientation, read_size
+from ..images.encoded import Encoded, UnreadableImage
+from ..images.headers import read_orientation, read_size
 from .text import make_name_finder
 
 
@@ -18,18 +19,6 @@ def leaves_folder(path: str) -> bool:
     [False, True, True, True, False]
     """
     return path == ".." or path.startswith(("/", "../"))
-
-
-def find_below(folder: pathlib.Path, name: str) -> str | None:
-    """Returns the path of a file below a folder, or None if it does not exist.
-
-    For many names, :func:`make_finder_below` is faster.
-
-    Args:
-      folder: the folder to search.
-      name: relative path, as annotations write it.
-    """
-    return make_finder_below(folder)(name)
 
 
 def make_finder_below(folder: pathlib.Path) -> Callable[[str], str | None]:
@@ -95,7 +84,7 @@ def _is_file(path: str) -> bool:
     return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
-def displayed_size(image: Encoded) -> tuple[int, int]:
+def read_displayed_size(image: Encoded) -> tuple[int, int]:
     """Returns height and width as a viewer shows an image; (1, 1) if unreadable.
 
     Args:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...io.signatures import refuse_pointer
-from ..images.decoding import Encoded, decode_image, describe_reason
+from ..images.decoding import decode_image
+from ..images.encoded import Encoded, describe_reason
 from .image_paths import make_path_finder
 from .text import read_text
 
@@ -94,12 +95,14 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         }[version]
         shape, fortran, dtype = read_header(stream)
         if dtype.hasobject:
-            raise ValueError(f"{member.filename} holds pickled objects")
+            raise ValueError(
+                f"found pickled objects in {member.filename}, expected numbers"
+            )
         declared = math.prod(shape) * dtype.itemsize
         if stream.tell() + declared != member.file_size or min(shape, default=0) < 0:
             raise ValueError(
-                f"{member.filename} declares {dtype} {shape} and holds "
-                f"{member.file_size} bytes"
+                f"found {member.file_size} bytes in {member.filename}, expected the "
+                f"{dtype} {shape} that it declares"
             )
         values = np.frombuffer(stream.read(), dtype) if declared else np.empty(0, dtype)
     return values.reshape(shape, order="F" if fortran else "C")
@@ -189,7 +192,7 @@ def read_json(file: pathlib.Path) -> Any:
 
 
 def _first_bytes(file: pathlib.Path) -> bytes:
-    """Returns the first 512 bytes of a file, or some text if it is not a file."""
+    """Returns the first 512 bytes of a file, or a text if the path is no file."""
     if not file.is_file():
         return b"no file"
     with file.open("rb") as stream:
@@ -201,6 +204,6 @@ def _check_growth(file: pathlib.Path, unpacked: int) -> None:
     stored = file.stat().st_size
     if unpacked > max(SMALL_BYTES, MAX_GROWTH * stored):
         raise ValueError(
-            f"{file}: declares {unpacked} bytes, more than {MAX_GROWTH} times the "
-            f"{stored} of the file"
+            f"{file}: found {unpacked} bytes declared in a file of {stored}, expected "
+            f"at most {MAX_GROWTH} times as many"
         )

@@ -7,9 +7,9 @@ import pathlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from ..images.decoding import IMAGE_ENDINGS
-from ..split import Doubt, some_of
-from ..suspects import note_doubts, repeated
+from ..findings import find_repeats, note_finding, some_of
+from ..images.headers import IMAGE_ENDINGS
+from ..split import Finding
 from .text import MAX_LIST_BYTES, make_name_finder, normalise_name, read_text
 
 LOG = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def list_split_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def read_lists(
     files: Sequence[pathlib.Path],
-) -> tuple[dict[str, list[str]], dict[str, tuple[Doubt, ...]]]:
+) -> tuple[dict[str, list[str]], dict[str, tuple[Finding, ...]]]:
     """Reads the names of images in the lists of splits, each name once.
 
     The log says which names occur twice in a list, and which occur in two lists.
@@ -73,12 +73,12 @@ def read_lists(
     Raises:
       ValueError: a line is not just the name of an image, or a list has no names.
     """
-    names, doubts = {}, {}
+    names, findings = {}, {}
     for file in files:
-        rows = read_image_names(file)
-        duplicates = repeated([normalise_name(name) for name in rows])
-        text = "names stand twice in the list, the second left out"
-        doubts[file.stem] = note_doubts(
+        rows = _read_image_names(file)
+        duplicates = find_repeats([normalise_name(name) for name in rows])
+        text = "names occur twice in the list, the second left out"
+        findings[file.stem] = note_finding(
             list(duplicates), len(rows), text, str(file), rows.__getitem__
         )
         names[file.stem] = [name for i, name in enumerate(rows) if i not in duplicates]
@@ -95,10 +95,10 @@ def read_lists(
                 "%s and %s: %d images are in both lists: %s",
                 *(first, second.name, len(shared), some_of(sorted(shared), 3)),
             )
-    return names, doubts
+    return names, findings
 
 
-def read_image_names(file: pathlib.Path) -> list[str]:
+def _read_image_names(file: pathlib.Path) -> list[str]:
     """Reads the names of images, one on each line.
 
     Args:

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from ...io.signatures import refuse_pointer
-from ..images.decoding import describe_reason
-from ..images.objects import MAX_NUMBER
+from ..images.encoded import describe_reason
+from ..images.object_checks import MAX_NUMBER
 from .text import parse_whole_number
 
 MAX_BYTES = 2**22
@@ -64,7 +64,9 @@ def read_annotation(data: bytes, where: str) -> VocAnnotation:
     (['dog'], [[1.0, 2.0, 9.5, 8.0]])
     """
     if len(data) > MAX_BYTES:
-        raise ValueError(f"{where}: found more than {MAX_BYTES} bytes, expected fewer")
+        raise ValueError(
+            f"{where}: found more than {MAX_BYTES} bytes, expected at most {MAX_BYTES}"
+        )
     refuse_pointer(data, where)
     try:
         top, objects = _texts(data)

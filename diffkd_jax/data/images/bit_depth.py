@@ -11,8 +11,8 @@ _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
-def with_black_zero(data: bytes) -> tuple[bytes, bool]:
-    """Returns a TIFF of more than 8 bits in which zero is declared to be black.
+def declare_black_zero(data: bytes) -> tuple[bytes, bool]:
+    """Returns a TIFF of more than 8 bits whose header declares that zero is black.
 
     Pillow shows some files whose zero is white as negatives, and refuses others.
 
@@ -20,7 +20,8 @@ def with_black_zero(data: bytes) -> tuple[bytes, bool]:
       data: content of a file.
 
     Returns:
-      The content, and whether zero was white, so that levels must be inverted.
+      The content, and whether the header declared that zero is white. If so, levels
+      must be inverted after decoding.
     """
     order = _TIFF.get(data[:4])
     if order is None:
@@ -34,7 +35,7 @@ def with_black_zero(data: bytes) -> tuple[bytes, bool]:
             struct.unpack_from(f"{order}H", data, tags[tag])[0] if tag in tags else 1
             for tag in (_BITS, _PHOTOMETRIC)
         )
-    except struct.error:  # damaged: its reader reports how
+    except struct.error:  # a damaged file, which its reader reports
         return data, False
     if white_zero or bits <= 8:
         return data, False
@@ -51,7 +52,7 @@ def is_deep(image: Any) -> bool:
     return bool(image.tile) and ";16" in str(image.tile[0][3])
 
 
-def deep_colours(data: bytes) -> np.ndarray:
+def decode_deep_colours(data: bytes) -> np.ndarray:
     """Returns colours of 16 bits, uint16 ``[h, w, 3]``, without transparency.
 
     Args:
@@ -95,11 +96,14 @@ def _levels(white: int) -> np.ndarray:
 
     A table needs no copy of the image in a wider type.
     """
-    return np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
+    levels: np.ndarray = np.rint(np.arange(white + 1) * (255 / white))
+    return levels.astype(np.uint8)
 
 
-def highest_level(image: Any) -> int:
-    """Returns the highest level that a file can hold; a TIFF of 12 bits states it.
+def read_highest_level(image: Any) -> int:
+    """Returns the highest level that a file of more than 8 bits can hold.
+
+    A TIFF states its bits; other formats have 16.
 
     Args:
       image: an image that Pillow has opened.

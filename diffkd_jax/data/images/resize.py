@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .decoding import Encoded, ImageLike, decode_file, decode_image, read_size
+from .decoding import decode_file, decode_image
+from .encoded import Encoded, ImageLike
+from .headers import read_size
 
 INTERPOLATIONS = {
     "bilinear": (cv2.INTER_LINEAR, Image.Resampling.BILINEAR),
@@ -17,9 +19,10 @@ def crop_fast(image: ImageLike, box: Box, size: int, interpolation: str) -> np.n
     """Crops and resizes an image as fast as possible, for augmentation.
 
     A JPEG is decoded at 1/2, 3/8, 1/4 or 1/8 of its size if the crop stays at least as
-    large as the result. Interpolation is between neighbouring pixels, without a filter.
-    Only a reduction by a factor of two or more, which does not remain for a JPEG, takes
-    the mean over the area. The box is rounded to whole pixels.
+    large as the result. The crop is interpolated between neighbouring pixels, without a
+    filter. A crop of at least twice the size of the result is averaged over areas
+    instead; a JPEG is already decoded smaller than that. The box is rounded to whole
+    pixels.
 
     Args:
       image: array or file.
@@ -41,7 +44,7 @@ def crop_fast(image: ImageLike, box: Box, size: int, interpolation: str) -> np.n
     left, top, right, bottom = box
     needed = max(size / (right - left), size / (bottom - top))
     if isinstance(image, Encoded):
-        # Scales between one half and one are slower than the full size.
+        # Decoding at scales between one half and one is slower than at full size.
         small = (int(np.ceil(height * needed)), int(np.ceil(width * needed)))
         pixels = decode_file(image, small if needed <= 0.5 else None)
     else:
@@ -68,6 +71,10 @@ def crop_exact(image: ImageLike, box: Box, size: int, interpolation: str) -> np.
 
     Returns:
       uint8 ``[size, size, c]``.
+
+    >>> x = np.full((40, 60, 3), 7, np.uint8)
+    >>> crop_exact(x, (10.5, 10.0, 40.0, 30.0), 16, "bilinear").shape
+    (16, 16, 3)
     """
     source = to_pillow(decode_image(image))
     resample = INTERPOLATIONS[interpolation][1]
@@ -79,6 +86,9 @@ def mirror(image: np.ndarray) -> np.ndarray:
 
     Args:
       image: uint8 ``[h, w, c]``.
+
+    >>> mirror(np.array([[[1], [2]]], np.uint8))[0, :, 0].tolist()
+    [2, 1]
     """
     return cv2.flip(image, 1).reshape(image.shape)
 

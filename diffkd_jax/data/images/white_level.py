@@ -1,19 +1,22 @@
 """The level that is white in images of 16 bits; cameras often use 10, 12 or 14 bits."""
 
 import logging
+from typing import Any
 
 import numpy as np
 
-from ..split import Split, some_of
-from .decoding import Encoded, UnreadableImage, stored_levels
+from ..findings import some_of
+from ..split import Split, spread_rows
+from .decoding import read_levels
+from .encoded import Encoded, UnreadableImage
 
 LOG = logging.getLogger(__name__)
 MAX_EXAMINED = 16  # images, spread over the split
 CAMERA_WHITES = (255, 1023, 4095, 16383)  # white of 8, 10, 12 and 14 bits
 
 
-def with_white(split: Split, max_level: int) -> Split:
-    """Returns a split in which a level of the images of 16 bits is white.
+def set_white_level(split: Split, max_level: int) -> Split:
+    """Returns a split whose images of 16 bits are white at a given level.
 
     Args:
       split: any split.
@@ -23,7 +26,7 @@ def with_white(split: Split, max_level: int) -> Split:
         return split
     fetch = split.fetch
 
-    def fetch_with_white(rows):
+    def fetch_with_white(rows: np.ndarray) -> dict[str, Any]:
         batch = fetch(rows)
         images = [
             image._replace(max_level=max_level) if isinstance(image, Encoded) else image
@@ -35,23 +38,23 @@ def with_white(split: Split, max_level: int) -> Split:
     return split._replace(fetch=fetch_with_white)
 
 
-def look_at_levels(split: Split, where: str) -> None:
-    """Warns if images of 16 bits use only a small part of their levels.
+def warn_of_dark_images(split: Split, where: str) -> None:
+    """Logs a warning if images of 16 bits use so few levels that they are dark.
 
-    Such images would be nearly black. Up to :data:`MAX_EXAMINED` images are examined;
-    images of 8 bits are not decoded.
+    Such images come from cameras of 10, 12 or 14 bits. Up to
+    :data:`MAX_EXAMINED` images are examined; images of 8 bits are not decoded.
 
     Args:
       split: any split.
       where: its name, for messages.
     """
-    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
+    rows = spread_rows(split, MAX_EXAMINED)
     highest, names = 0, []
     for image in split.fetch(rows)["image"]:
         try:
-            levels = stored_levels(image) if isinstance(image, Encoded) else None
+            levels = read_levels(image) if isinstance(image, Encoded) else None
         except UnreadableImage:
-            continue  # named where it is used
+            continue  # it is reported when it is used
         if levels is not None:
             highest = max(highest, int(levels.max(initial=0)))
             names.append(image.name)

@@ -9,9 +9,9 @@ from absl import flags
 from ..split import Split, subset
 from ..transforms.draws import Draws
 from . import shared_memory
-from .groups import alike, eval_rows, train_rows
+from .groups import eval_rows, rows_of_same_group, train_rows
 from .read_ahead import Batch, Batches, Waiting, patient, read_ahead
-from .unreadable import readable, replace_failed
+from .unreadable import repeat_readable, replace_failed
 from .workers import start_worker
 
 
@@ -144,6 +144,11 @@ def eval_batches(
 
     Raises:
       ValueError: the batch size is below 1, or no example of the split decodes.
+
+    >>> image = np.zeros((3, 2, 2, 1), np.uint8)
+    >>> split = Split(3, lambda rows: {"image": image[rows]})
+    >>> [batch["mask"].tolist() for batch in eval_batches(split, dict, batch_size=2)]
+    [[1.0, 1.0], [1.0, 0.0]]
     """
     if batch_size < 1:
         raise ValueError(
@@ -167,8 +172,8 @@ def eval_batches(
         batch = transform(split.fetch(valid_rows))
         failed = batch.pop("failed", np.zeros(local, bool))
         if failed.all():
-            candidates = split if table is None else subset(split, alike(split, like))
-            batch |= readable(candidates, transform, local)
+            candidates = subset(split, rows_of_same_group(split, like))
+            batch |= repeat_readable(candidates, transform, local)
         skipped = np.where(failed & inside, rows, -1)
         mask = (inside & ~failed).astype(np.float32)
         return batch | {"index": rows, "mask": mask, "skipped": skipped}
@@ -217,8 +222,8 @@ def _prefetched(
         num_workers=num_workers, per_worker_buffer_size=1
     )
     if shared_memory.SUPPORTED:
-        elements = elements.map(shared_memory.sender())
+        elements = elements.map(shared_memory.make_sender())
     elements = elements.mp_prefetch(workers, worker_init_fn=start_worker)
     if shared_memory.SUPPORTED:
-        elements = elements.map(shared_memory.receiver())
+        elements = elements.map(shared_memory.make_receiver())
     return read_ahead(elements, waiting)

@@ -5,7 +5,7 @@ import numpy as np
 from ..split import Split
 
 
-def grouped(split: Split) -> Split:
+def group_by_shape(split: Split) -> Split:
     """Returns a split with two groups: 1 for images higher than wide, 0 for others.
 
     Args:
@@ -13,13 +13,19 @@ def grouped(split: Split) -> Split:
 
     Raises:
       ValueError: the sizes are not known before images are read.
+
+    >>> from diffkd_jax.data.split import BoxSummary
+    >>> number, sides = np.ones(2, np.int32), np.array([[4, 6], [6, 4]])
+    >>> summary = BoxSummary(number, number, sides, number, "here")
+    >>> group_by_shape(Split(2, lambda rows: {}, box_summary=summary)).group
+    array([0, 1])
     """
-    if split.known is None:
+    if split.box_summary is None:
         raise ValueError(
             "data.two_canvases: found True for images whose sizes the data set does "
             "not state, expected False"
         )
-    height, width = split.known.sides.T
+    height, width = split.box_summary.sides.T
     return split._replace(group=(height > width).astype(np.int64))
 
 
@@ -27,7 +33,7 @@ def train_rows(group: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.
     """Returns the rows of the batches of an epoch, each of one group, in random order.
 
     Each group has its share of the batches, rounded up or down at random, so that over
-    the epochs all examples are seen equally often. The last batch of a group is filled
+    the epochs all examples occur equally often. The last batch of a group is filled
     with examples that already are in the epoch; examples that do not fill a batch are
     left out.
 
@@ -44,7 +50,8 @@ def train_rows(group: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.
     >>> group[train_rows(group, 2, 0, 0)].tolist()
     [[0, 0], [0, 0], [1, 1]]
     """
-    rng = np.random.default_rng((seed, epoch, 0, 0, 1))  # unlike those of Draws
+    # No seed of ``Draws`` has five numbers.
+    rng = np.random.default_rng((seed, epoch, 0, 0, 1))
     steps = len(group) // batch_size
     counts = np.bincount(group)
     ends = np.cumsum(counts) * steps / len(group)
@@ -80,12 +87,12 @@ def eval_rows(group: np.ndarray, batch_size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def alike(split: Split, row: int) -> np.ndarray:
-    """Returns the rows that may be in one batch with a given row, int ``[m]``.
+def rows_of_same_group(split: Split, row: int) -> np.ndarray:
+    """Returns the rows of a split that are of the group of one row, int ``[m]``.
 
     Args:
-      split: any split.
-      row: the given row.
+      split: any split; without groups, all rows are returned.
+      row: the row.
     """
     if split.group is None:
         return np.arange(split.size)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Any
 
-from .workers import left_to_the_caller
+from .workers import block_end_signals
 
 Batch = dict[str, Any]
+# A queue of batches; an entry without one is the end, or the error that ended it.
+Ready = queue.Queue[tuple[Batch | None, BaseException | None]]
 Batches = Generator[Batch]  # close it if it is not exhausted
 # Called with the seconds without a batch; may raise to stop waiting.
 Waiting = Callable[[float], None]
@@ -42,12 +44,12 @@ def read_ahead(elements: Iterable[Batch], waiting: Waiting = patient) -> Batches
     >>> list(read_ahead({"number": i} for i in range(2)))
     [{'number': 0}, {'number': 1}]
     """
-    ready: queue.Queue[tuple[Batch | None, BaseException | None]] = queue.Queue(1)
+    ready: Ready = queue.Queue(1)
     done = threading.Event()
     thread = threading.Thread(
         target=_read, args=(elements, ready, done), name=NAME, daemon=True
     )
-    with left_to_the_caller():
+    with block_end_signals():
         thread.start()
     try:
         while True:
@@ -62,7 +64,7 @@ def read_ahead(elements: Iterable[Batch], waiting: Waiting = patient) -> Batches
         thread.join(LOOK_EVERY)
 
 
-def _get(ready: queue.Queue, waiting: Waiting) -> Any:
+def _get(ready: Ready, waiting: Waiting) -> Any:
     """Returns the next element, and calls ``waiting`` until it is there."""
     start = time.monotonic()
     while True:
@@ -72,7 +74,7 @@ def _get(ready: queue.Queue, waiting: Waiting) -> Any:
             waiting(time.monotonic() - start)
 
 
-def _read(elements: Iterable[Batch], ready: queue.Queue, done: threading.Event) -> None:
+def _read(elements: Iterable[Batch], ready: Ready, done: threading.Event) -> None:
     """Reads all elements into a queue; an error becomes the last entry."""
     last: BaseException | None = None
     try:
@@ -85,7 +87,7 @@ def _read(elements: Iterable[Batch], ready: queue.Queue, done: threading.Event) 
     _put(ready, (None, last), done)
 
 
-def _put(ready: queue.Queue, item: Any, done: threading.Event) -> bool:
+def _put(ready: Ready, item: Any, done: threading.Event) -> bool:
     """Puts an entry into the queue; returns False if the consumer is done."""
     while not done.is_set():
         try:

@@ -16,12 +16,12 @@ import numpy as np
 from .read_ahead import Batch
 
 ALIGN = 64  # bytes; jax takes such an array on a CPU without a copy
-# Files without a name leave nothing behind, however the processes end.
+# Files without a name are freed by the system, however the processes end.
 SUPPORTED = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
 
 @dataclasses.dataclass
-class Buffer:
+class _Buffer:
     """Shared memory of a worker; its first byte is 1 while a batch in it is in use.
 
     Attributes:
@@ -36,7 +36,7 @@ class Buffer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class _ArrayPosition:
     """The position of an array in a buffer.
 
     Attributes:
@@ -51,64 +51,64 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
-class Handed:
+class HandedBatch:
     """A batch on its way to another process, without its arrays.
 
     Attributes:
       process: id of the worker process.
       file: file descriptor of its buffer.
       number: number of its buffer.
-      kept: numbers of all buffers that the worker has now.
-      batch: the batch, with a :class:`Place` for each array.
+      buffers: numbers of all buffers that the worker has now.
+      batch: the batch, with a :class:`_ArrayPosition` for each array.
     """
 
     process: int
     file: int
     number: int
-    kept: frozenset[int]
+    buffers: frozenset[int]
     batch: Batch
 
 
-def sender() -> Callable[[Batch], Handed]:
-    """Returns the function ``batch -> Handed`` of a worker, to be used by one thread.
+def make_sender() -> Callable[[Batch], HandedBatch]:
+    """Returns a worker's function ``batch -> HandedBatch``, for one thread.
 
     A buffer is reused when the other process no longer uses any array in it. Until
     then, further buffers are created as needed.
     """
-    buffers: list[Buffer] = []
-    made = 0
+    buffers: list[_Buffer] = []
+    created = 0
 
-    def send(batch: Batch) -> Handed:
-        nonlocal made
+    def send(batch: Batch) -> HandedBatch:
+        nonlocal created
         size, placed = _placed(batch, ALIGN)
         buffer = _free(buffers, size)
         if buffer is None:
-            made += 1
-            buffer = _new(size, made)
+            created += 1
+            buffer = _new(size, created)
             buffers.append(buffer)
         buffer.memory[0] = 1
         _copy(batch, placed, buffer.memory)
-        kept = frozenset(b.number for b in buffers)
-        return Handed(os.getpid(), buffer.file, buffer.number, kept, placed)
+        numbers = frozenset(b.number for b in buffers)
+        return HandedBatch(os.getpid(), buffer.file, buffer.number, numbers, placed)
 
     return send
 
 
-def receiver() -> Callable[[Handed], Batch]:
-    """Returns the function ``Handed -> batch``, for one thread of the main process.
+def make_receiver() -> Callable[[HandedBatch], Batch]:
+    """Returns the main process's function ``HandedBatch -> batch``, for one thread.
 
     The function raises ``ChildProcessError`` if the worker is gone.
     """
-    known: dict[tuple[int, int], mmap.mmap] = {}
+    mapped: dict[tuple[int, int], mmap.mmap] = {}
 
-    def receive(handed: Handed) -> Batch:
+    def receive(handed: HandedBatch) -> Batch:
         key = handed.process, handed.number
-        if key not in known:
-            for process, number in list(known):
-                if process == handed.process and number not in handed.kept:
-                    del known[process, number]  # the worker has dropped it
-            known[key] = _opened(handed)
-        memory = known[key]
+        if key not in mapped:
+            for process, number in list(mapped):
+                if process == handed.process and number not in handed.buffers:
+                    del mapped[process, number]  # the worker has closed it
+            mapped[key] = _opened(handed)
+        memory = mapped[key]
         whole = np.frombuffer(memory, np.uint8)
         # All arrays of the batch are views of this one, and keep it alive. So does jax,
         # which may use them in place on a CPU.
@@ -123,7 +123,7 @@ def _give_back(memory: mmap.mmap) -> None:
     memory[0] = 0
 
 
-def _free(buffers: list[Buffer], size: int) -> Buffer | None:
+def _free(buffers: list[_Buffer], size: int) -> _Buffer | None:
     """Returns an unused buffer that is large enough; smaller unused ones are closed."""
     for buffer in [b for b in buffers if not b.memory[0]]:
         if len(buffer.memory) >= size:
@@ -134,14 +134,14 @@ def _free(buffers: list[Buffer], size: int) -> Buffer | None:
     return None
 
 
-def _new(size: int, number: int) -> Buffer:
+def _new(size: int, number: int) -> _Buffer:
     """Creates a buffer."""
     file = os.memfd_create("diffkd_jax batch")
     os.ftruncate(file, size)
-    return Buffer(file, number, mmap.mmap(file, size))
+    return _Buffer(file, number, mmap.mmap(file, size))
 
 
-def _opened(handed: Handed) -> mmap.mmap:
+def _opened(handed: HandedBatch) -> mmap.mmap:
     """Maps a buffer of another process."""
     try:
         file = os.open(f"/proc/{handed.process}/fd/{handed.file}", os.O_RDWR)
@@ -150,7 +150,7 @@ def _opened(handed: Handed) -> mmap.mmap:
             f"data.num_workers: found worker process {handed.process} gone, expected "
             "it to prepare batches; was it killed for the memory that it takes?"
         ) from None
-    except PermissionError as error:  # where a system hides processes from each other
+    except PermissionError as error:  # some systems hide processes from each other
         raise ChildProcessError(
             f"data.num_workers: found the memory of worker process {handed.process} "
             f"closed to this one ({error}), expected to share it; 0 prepares batches "
@@ -169,7 +169,7 @@ def _placed(batch: Batch, start: int) -> tuple[int, Batch]:
         if isinstance(value, dict):
             start, placed[name] = _placed(value, start)
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            placed[name] = Place(start, value.shape, value.dtype)
+            placed[name] = _ArrayPosition(start, value.shape, value.dtype)
             start += -(-value.nbytes // ALIGN) * ALIGN
         else:
             placed[name] = value
@@ -178,22 +178,24 @@ def _placed(batch: Batch, start: int) -> tuple[int, Batch]:
 
 def _copy(batch: Batch, placed: Batch, memory: mmap.mmap) -> None:
     """Copies the arrays of a batch to their positions."""
-    for name, place in placed.items():
-        if isinstance(place, dict):
-            _copy(batch[name], place, memory)
-        elif isinstance(place, Place):
-            target = np.ndarray(place.shape, place.dtype, memory, place.offset)
+    for name, position in placed.items():
+        if isinstance(position, dict):
+            _copy(batch[name], position, memory)
+        elif isinstance(position, _ArrayPosition):
+            target = np.ndarray(position.shape, position.dtype, memory, position.offset)
             np.copyto(target, batch[name])
 
 
 def _read(placed: Batch, whole: np.ndarray) -> Batch:
     """Returns a batch whose arrays are views of a buffer."""
     batch: dict[str, Any] = {}
-    for name, place in placed.items():
-        if isinstance(place, dict):
-            batch[name] = _read(place, whole)
-        elif isinstance(place, Place):
-            batch[name] = np.ndarray(place.shape, place.dtype, whole, place.offset)
+    for name, position in placed.items():
+        if isinstance(position, dict):
+            batch[name] = _read(position, whole)
+        elif isinstance(position, _ArrayPosition):
+            batch[name] = np.ndarray(
+                position.shape, position.dtype, whole, position.offset
+            )
         else:
-            batch[name] = place
+            batch[name] = position
     return batch

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import NOT_AN_IMAGE, UnreadableImage, decode_image
+from ..images.decoding import decode_image
+from ..images.encoded import NOT_AN_IMAGE, UnreadableImage
 from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from ..transforms.draws import Draws
-from .groups import alike
+from .groups import rows_of_same_group
 
 Batch = dict[str, Any]
 LOG = logging.getLogger(__name__)
@@ -47,16 +48,16 @@ def replace_failed(
         if len(skipped) > MAX_TRIES * len(rows):
             raise UnreadableImage(
                 f"{split.name(skipped[0])} and others: found no image that decodes "
-                f"in {len(skipped)} draws; this one: {reason_of(split, skipped[0])}"
+                f"in {len(skipped)} draws; this one: {find_reason(split, skipped[0])}"
             )
         draws = draws.again(still)
-        # The draw after those of a shift and a mirror.
-        pool = alike(split, int(rows[0]))
+        # The fourth number, since a shift and a mirror use three.
+        pool = rows_of_same_group(split, int(rows[0]))
         others = pool[(draws.uniform(4)[:, 3] * len(pool)).astype(int)]
         other = transform(split.fetch(others), draws)
         still = other.pop("failed")
         if failed.all():
-            batch = other  # its images may have a size, which these lack
+            batch = other  # without any image, the batch may lack the right size
         elif not still.all():
             _write_rows(batch, failed, other)
         index[failed] = others
@@ -92,6 +93,10 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
 
     Raises:
       UnreadableImage: none of the first thousand examples decodes.
+
+    >>> split = Split(2, lambda rows: {"image": np.zeros((1, 2, 2, 1), np.uint8)})
+    >>> first_readable(split, dict)["image"].shape
+    (1, 2, 2, 1)
     """
     for row in range(min(split.size, 1000)):
         batch = transform(split.fetch(np.array([row])))
@@ -99,24 +104,27 @@ def first_readable(split: Split, transform: Callable[[Batch], Batch]) -> Batch:
             return batch
     raise UnreadableImage(
         f"{split.name(0)} and others: found no image that decodes; this one: "
-        f"{reason_of(split, 0)}"
+        f"{find_reason(split, 0)}"
     )
 
 
-def readable(split: Split, transform: Callable[[Batch], Batch], count: int) -> Batch:
-    """Returns the first example that decodes, repeated, to have arrays of its size.
+def repeat_readable(
+    split: Split, transform: Callable[[Batch], Batch], count: int
+) -> Batch:
+    """Returns a batch of copies of the first example that decodes.
+
+    It gives a batch in which no image decodes arrays of the usual shapes.
 
     Args:
       split: random access to examples.
       transform: resizing of a batch, ``batch -> batch``.
-      count: number of repetitions.
+      count: number of copies.
     """
-    first = first_readable(split, transform)
-    return _repeated({k: v for k, v in first.items() if k != "failed"}, count)
+    return _repeated(first_readable(split, transform), count)
 
 
 def _repeated(batch: Batch, count: int) -> Batch:
-    """Repeats the only example of a batch."""
+    """Returns a batch of copies of the only example of a batch."""
     return {
         name: _repeated(value, count)
         if isinstance(value, dict)
@@ -126,7 +134,7 @@ def _repeated(batch: Batch, count: int) -> Batch:
 
 
 def note_skipped(
-    skipped: np.ndarray, known: dict[int, str], split: Split, most: float
+    skipped: np.ndarray, reasons: dict[int, str], split: Split, max_share: float
 ) -> None:
     """Logs and collects skipped images, and stops if there are too many.
 
@@ -135,31 +143,31 @@ def note_skipped(
 
     Args:
       skipped: rows of a batch, -1 for none.
-      known: kind of reason by row, for the rows found so far; changed in place.
+      reasons: kind of reason of each row that was skipped so far; changed in place.
       split: the split of the rows.
-      most: allowed share of the split.
+      max_share: largest share of the split that may be skipped.
 
     Raises:
       ValueError: the share is exceeded.
     """
-    rows = sorted(set(skipped[skipped >= 0].tolist()) - known.keys())
+    rows = sorted(set(skipped[skipped >= 0].tolist()) - reasons.keys())
     for row in rows:
-        text = reason_of(split, row)
-        known[row] = _NUMBERS.sub("#", text)
-        count = sum(sort == known[row] for sort in known.values())
+        text = find_reason(split, row)
+        reasons[row] = _NUMBERS.sub("#", text)
+        count = sum(sort == reasons[row] for sort in reasons.values())
         if count <= 10 or 10 ** (len(str(count)) - 1) == count:
             number = f" {count} images, the last one" if count > 10 else ""
             LOG.warning("skipped%s, %s: %s", number, text, split.name(row))
-    if len(known) > most * split.size:
-        last = rows[-1] if rows else max(known)
+    if len(reasons) > max_share * split.size:
+        last = rows[-1] if rows else max(reasons)
         raise ValueError(
-            f"data.max_unreadable: found {len(known)} of {split.size} images that do "
-            f"not decode, expected at most a share of {most}; the last one: "
-            f"{split.name(last)}: {reason_of(split, last)}"
+            f"data.max_unreadable: found {len(reasons)} of {split.size} images that do "
+            f"not decode, expected at most a share of {max_share}; the last one: "
+            f"{split.name(last)}: {find_reason(split, last)}"
         )
 
 
-def reason_of(split: Split, row: int) -> str:
+def find_reason(split: Split, row: int) -> str:
     """Returns why an example cannot be read, without its name.
 
     Args:

@@ -1,7 +1,7 @@
 """Worker processes that prepare batches: how they start, and how they end.
 
-They are there for data sets of one's own whose reading holds Python's lock, such as
-images that lie in text as numbers: two processes prepared 1.9 times as many of those as
+They help with data sets of one's own that hold Python's lock while they read, such as
+images stored as numbers in a text: two processes prepared 1.9 times as many of those as
 two threads did. For the formats of this package they gain 5 to 8 %
 (``experiments/bench/README.md``).
 """
@@ -31,8 +31,8 @@ TO_END = {
 
 
 @contextlib.contextmanager
-def left_to_the_caller() -> Iterator[None]:
-    """Starts a context in which new threads and processes get no signals to end.
+def block_end_signals() -> Iterator[None]:
+    """Keeps signals to end from the threads and processes that start in this context.
 
     A shell or a scheduler sends such signals to the whole group of processes, but the
     main process needs batches until it has ended its work.
@@ -42,8 +42,8 @@ def left_to_the_caller() -> Iterator[None]:
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
     try:
-        # The tracker must not end either. It unblocks SIGINT and SIGTERM, and ignores
-        # them.
+        # The resource tracker of multiprocessing must not end either. It unblocks
+        # SIGINT and SIGTERM, and ignores them.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
         yield

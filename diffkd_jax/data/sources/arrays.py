@@ -7,21 +7,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from ..class_names import FASHION_CLASSES, names_of_labels
-from ..formats.single_files import read_idx, read_npz
-from ..images.masks import MAX_CLASSES as MAX_MASK_CLASSES
-from ..images.masks import VOID, MaskRule, parse_rule, to_classes
-from ..split import (
-    MAX_CLASSES,
-    Dataset,
-    Split,
-    array_split,
+from ..array_splits import (
     as_images,
     check_labels,
-    in_memory,
+    make_array_split,
+    stored_array,
     whole_labels,
 )
-from .pairs import parse_class_names
+from ..class_names import FASHION_CLASSES, recognise_class_names
+from ..formats.class_lists import parse_class_names
+from ..formats.single_files import read_idx, read_npz
+from ..images.mask_rules import MAX_MASK_CLASSES, VOID, MaskRule, parse_rule, to_classes
+from ..split import MAX_CLASSES, Dataset, Split
 
 
 def load_embedded(path: str = "") -> Dataset:
@@ -101,14 +98,14 @@ def load_npz(path: str, *, mapping: Any = "") -> Dataset:
     for n, label in zip(names, labels, strict=True):
         image, split_name = arrays[f"{n}/image"], f"{path}: {n}"
         splits[n] = (
-            array_split(image, label, len(classes), split_name)
+            make_array_split(image, label, len(classes), split_name)
             if rule is None
-            else mask_split(image, label, rule, split_name)
+            else make_mask_split(image, label, rule, split_name)
         )
     return Dataset(splits, classes, {"ignore": VOID} if masked else {})
 
 
-def mask_split(
+def make_mask_split(
     image: UInt8[np.ndarray, "n h w *c"],
     label: Integer[np.ndarray, "n h w"],
     rule: MaskRule,
@@ -125,8 +122,8 @@ def mask_split(
     Raises:
       ValueError: wrong shapes, dtypes or values; the message begins with ``where``.
 
-    >>> label = np.array([[[0, 255]]])
-    >>> split = mask_split(np.zeros((1, 1, 2), np.uint8), label, MaskRule(1), "here")
+    >>> image, label = np.zeros((1, 1, 2), np.uint8), np.array([[[0, 255]]])
+    >>> split = make_mask_split(image, label, MaskRule(1), "here")
     >>> split.fetch(np.array([0]))["target"]["label"]
     array([[[  0, 255]]], dtype=uint8)
     """
@@ -141,7 +138,7 @@ def mask_split(
         [to_classes(x, rule, f"{where}: example {i}") for i, x in enumerate(label)]
     )
     fetch = lambda rows: {"image": image[rows], "target": {"label": classes[rows]}}
-    return Split(len(classes), fetch, stored=in_memory(image))
+    return Split(len(classes), fetch, stored=stored_array(image))
 
 
 def _largest_class(labels: Sequence[np.ndarray], mapping: Any) -> int:
@@ -183,8 +180,8 @@ def load_idx(path: str, *, classes: Any = "") -> Dataset:
     for name, prefix in (("train", "train"), ("test", "t10k")):
         image = read_idx(path, f"{prefix}-images-idx3-ubyte", 3)
         label = read_idx(path, f"{prefix}-labels-idx1-ubyte", 1)
-        splits[name] = array_split(image, label, len(names), f"{path}: {name}")
+        splits[name] = make_array_split(image, label, len(names), f"{path}: {name}")
         labels.append(label)
     if classes == "":
-        names = names_of_labels(*labels, classes=len(names))
+        names = recognise_class_names(*labels, classes=len(names))
     return Dataset(splits, names)

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from ..class_names import names_of_labels
+from ..array_splits import make_array_split, whole_labels
+from ..class_names import recognise_class_names
 from ..formats.cifar_pickles import read_batch, read_names
+from ..formats.class_lists import parse_class_names
 from ..formats.single_files import read_json, read_sheet, require_path
-from ..split import Dataset, array_split, whole_labels
-from .pairs import parse_class_names
+from ..split import Dataset
 
 
 def load_cifar10(path: str, *, classes: Any = "") -> Dataset:
@@ -54,12 +55,12 @@ def load_cifar10(path: str, *, classes: Any = "") -> Dataset:
             image, label = (
                 np.concatenate(arrays) for arrays in zip(*batches, strict=True)
             )
-        splits[name] = array_split(image, label, 10, f"{path}: {name}")
+        splits[name] = make_array_split(image, label, 10, f"{path}: {name}")
         labels.append(label)
     names = _names_from_option(classes, 10) or read_names(
         root / "batches.meta", b"label_names", 10
     )
-    return Dataset(splits, names or names_of_labels(*labels, classes=10))
+    return Dataset(splits, names or recognise_class_names(*labels, classes=10))
 
 
 def load_cifar100(path: str, *, classes: Any = "") -> Dataset:
@@ -89,7 +90,7 @@ def load_cifar100(path: str, *, classes: Any = "") -> Dataset:
     splits = {}
     for name in ("train", "test"):
         image, label = read_batch(root / name, b"fine_labels")
-        splits[name] = array_split(image, label, 100, f"{path}: {name}")
+        splits[name] = make_array_split(image, label, 100, f"{path}: {name}")
     names = _names_from_option(classes, 100) or read_names(
         root / "meta", b"fine_label_names", 100
     )

@@ -4,13 +4,13 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from ..formats.file_access import list_folders, select_splits
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder
-from ..images.decoding import IMAGE_ENDINGS
-from ..images.masks import VOID, MaskRule
+from ..images.headers import IMAGE_ENDINGS
+from ..images.mask_rules import VOID, MaskRule
 from ..split import Dataset
-from .folders import list_folders, select_splits
-from .pairs import pair_split, report_missing
+from .pairs import make_pair_split, report_missing
 
 CLASSES: tuple[str, ...] = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
@@ -47,7 +47,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     ``gtFine/<split>/<city>/<name>_gtFine_labelIds.png``, whose ids are mapped to the 19
     classes. If this mask does not exist, ``..._labelTrainIds.png`` is taken, which
     holds the classes themselves. Images may have any of the endings in
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Images without a mask are
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Images without a mask are
     counted and named in the log. A split without any mask, such as the official test
     split, is left out.
 
@@ -80,7 +80,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
     for split in select_splits(list_folders(root / "leftImg8bit"), splits):
         pairs = _pairs(root, split)
         if pairs:
-            loaded[split] = pair_split(
+            loaded[split] = make_pair_split(
                 root, *zip(*pairs, strict=True), rule=choose_rule
             )
     if not loaded:
@@ -92,7 +92,7 @@ def load_cityscapes(path: str, splits: Sequence[str] = ()) -> Dataset:
 
 
 def choose_rule(file: str) -> MaskRule:
-    """Returns the meaning of the values in a mask file, which follows from its name.
+    """Returns the rule for the values of a mask file, chosen by its name.
 
     Args:
       file: name or path of the mask.
@@ -113,14 +113,18 @@ def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
     find_image_city = make_name_finder(cities)
     for city in cities:
         mask_city = find_mask_city(city)
-        masks = _by_end(root / parts[1] / mask_city, MASKS) if mask_city else {}
-        images = _by_end(root / parts[0] / city, (IMAGE_END,), IMAGE_ENDINGS)
+        masks = _list_by_kind(root / parts[1] / mask_city, MASKS) if mask_city else {}
+        images = _list_by_kind(root / parts[0] / city, (IMAGE_END,), IMAGE_ENDINGS)
         find = make_name_finder(stem for stem, _ in masks)
         used = set()
         for (stem, _), name in sorted(images.items()):
             mask_stem = find(stem) or ""
             mask = next(
-                (masks[mask_stem, end] for end in MASKS if (mask_stem, end) in masks),
+                (
+                    masks[mask_stem, kind]
+                    for kind in MASKS
+                    if (mask_stem, kind) in masks
+                ),
                 None,
             )
             used.add(mask_stem)
@@ -132,30 +136,32 @@ def _pairs(root: pathlib.Path, split: str) -> list[tuple[str, str]]:
                 )
         masks_alone += [
             f"{mask_city}/{name}"
-            for (stem, end), name in masks.items()
-            if stem not in used and end == MASKS[0]
+            for (stem, kind), name in masks.items()
+            if stem not in used and kind == MASKS[0]
         ]
     for mask_city in (name for name in mask_cities if find_image_city(name) is None):
-        masks = _by_end(root / parts[1] / mask_city, MASKS[:1])
+        masks = _list_by_kind(root / parts[1] / mask_city, MASKS[:1])
         masks_alone += [f"{mask_city}/{name}" for name in masks.values()]
     report_missing(images_alone, "images without a mask", f"{root}: {split}")
     report_missing(masks_alone, "masks without an image", f"{root}: {split}")
     return pairs
 
 
-def _by_end(
-    folder: pathlib.Path, ends: Sequence[str], endings: Sequence[str] = (".png",)
+def _list_by_kind(
+    folder: pathlib.Path, kinds: Sequence[str], endings: Sequence[str] = (".png",)
 ) -> dict[tuple[str, str], str]:
-    """Returns files whose stem ends in one of ``ends``: (rest of stem, end) to name.
+    """Returns the files of one kind in a folder, such as ``NAME_gtFine_labelIds.png``.
 
-    If files differ only in their ending, the first one in ``endings`` is taken. The
-    case of endings is ignored.
+    ``kinds`` are accepted texts between ``NAME`` and the ending, such as
+    ``_gtFine_labelIds``. The result maps ``(NAME, kind)`` to the name of the file. If
+    files differ only in their ending, the one whose ending is first in ``endings`` is
+    taken. The case of endings is ignored.
     """
     names: dict[tuple[str, str], str] = {}
     files = [(name, *os.path.splitext(name)) for name in sorted(os.listdir(folder))]
     for ending in endings:
         for name, stem, file_ending in files:
-            end = next((end for end in ends if stem.endswith(end)), None)
-            if end and file_ending.lower() == ending and name[0] != ".":
-                names.setdefault((stem.removesuffix(end), end), name)
+            kind = next((kind for kind in kinds if stem.endswith(kind)), None)
+            if kind and file_ending.lower() == ending and name[0] != ".":
+                names.setdefault((stem.removesuffix(kind), kind), name)
     return names

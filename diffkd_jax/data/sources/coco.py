@@ -5,19 +5,25 @@ import json
 import logging
 import pathlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from ..findings import note_same_files, some_of
+from ..formats.coco_categories import (
+    choose_classes,
+    have_same_categories,
+    warn_of_shared_names,
+)
 from ..formats.coco_json import CocoTable, read_coco_table
-from ..formats.image_paths import displayed_size, leaves_folder, make_finder_below
+from ..formats.file_access import make_image_files, select_splits
+from ..formats.image_paths import leaves_folder, make_finder_below, read_displayed_size
 from ..formats.single_files import require_path
-from ..formats.text import are_same_names, normalise_name, printable_name
-from ..images.exif import as_annotated
-from ..images.objects import collect, object_split
-from ..split import Dataset, Split, some_of
-from ..suspects import note_same_files
-from .folders import image_files, select_splits
+from ..formats.text import printable_name
+from ..images.exif import turn_as_annotated
+from ..images.object_checks import clean_objects
+from ..images.objects import make_object_split
+from ..split import Dataset, Split
 
 LOG = logging.getLogger(__name__)
 
@@ -90,30 +96,34 @@ def load_coco(
         for name in files
     }
     tables = {
-        name: read_coco_table(
-            file, crowd_objects=crowd_objects, corners=corners, box_area=box_area
-        )
+        name: read_coco_table(file, crowd_objects=crowd_objects, corners=corners)
         for name, file in files.items()
     }
     first = next(iter(tables.values()))
     for table in tables.values():
-        if not _same_categories(table, first):
+        if not have_same_categories(table, first):
             raise ValueError(
                 f"{table.file}: found other categories than in {first.file}, expected "
                 "one list of ids and names"
             )
-    _report_shared_names(first)
-    classes = _classes(tables, drop_unused)
+    warn_of_shared_names(first)
+    classes = choose_classes(tables, drop_unused)
     names = tuple(name for _, name in (first.categories[k] for k in classes))
     number = np.full(len(first.categories), -1)
     number[classes] = np.arange(len(classes))
     loaded = {}
     for name in list(tables):
         table = tables.pop(name)
-        annotated = table.found._replace(classes=number[table.found.classes])
-        table = table._replace(found=annotated)
-        options = {"turn": turn, "drop_doubles": drop_doubles}
-        loaded[name] = _split(table, folders[name], skip_missing, **options)
+        objects = table.annotations
+        objects = objects._replace(classes=number[objects.classes])
+        loaded[name] = _split(
+            table._replace(annotations=objects),
+            folders[name],
+            skip_missing,
+            turn=turn,
+            box_area=box_area,
+            drop_doubles=drop_doubles,
+        )
     ids = [first.categories[k][0] for k in classes]
     return Dataset(loaded, names, {"category_ids": ids})
 
@@ -156,55 +166,13 @@ def _files(
     return {name: files[name] for name in select_splits(list(files), splits)}
 
 
-def _same_categories(first: CocoTable, second: CocoTable) -> bool:
-    """Returns whether two files have the same categories."""
-    ids, names = zip(*first.categories, strict=True)
-    other_ids, other_names = zip(*second.categories, strict=True)
-    return ids == other_ids and are_same_names(names, other_names)
-
-
-def _report_shared_names(table: CocoTable) -> None:
-    """Logs which categories have the same name."""
-    ids: dict[str, list[str]] = {}
-    for category_id, name in table.categories:
-        ids.setdefault(normalise_name(name), []).append(str(category_id))
-    shared = {name: same for name, same in ids.items() if len(same) > 1}
-    if shared:
-        LOG.warning(
-            "%s: categories of one name, kept as separate classes: %s",
-            table.file,
-            some_of(f"{n[:60]!r} (ids {some_of(same)})" for n, same in shared.items()),
-        )
-
-
-def _classes(tables: Mapping[str, CocoTable], drop_unused: bool) -> list[int]:
-    """Returns positions of categories that are classes; logs those without objects."""
-    categories = next(iter(tables.values())).categories
-    used = np.zeros(len(categories), bool)
-    for table in tables.values():
-        used[table.found.classes] = True
-    unused = [categories[k] for k in np.flatnonzero(~used)]
-    if unused:
-        texts = some_of(f"{name} (id {category_id})" for category_id, name in unused)
-        LOG.warning(
-            "%s: %d of %d classes have no annotation%s: %s",
-            ", ".join(table.file for table in tables.values()),
-            len(unused),
-            len(categories),
-            ", left out" if drop_unused else "",
-            texts,
-        )
-    if drop_unused and used.any():
-        return np.flatnonzero(used).tolist()
-    return list(range(len(categories)))
-
-
 def _split(
     table: CocoTable,
     folder: pathlib.Path,
     skip_missing: bool,
     *,
     turn: bool,
+    box_area: bool,
     drop_doubles: bool,
 ) -> Split:
     """Creates the split of one json."""
@@ -216,22 +184,29 @@ def _split(
     same_files = note_same_files(
         [paths[i] for i in rows], table.file, lambda i: f"image {table.ids[rows[i]]}"
     )
-    read_image, name, stored = image_files(folder, [paths[i] or "" for i in rows])
+    read_image, name, stored = make_image_files(folder, [paths[i] or "" for i in rows])
     sides = table.sides[rows].copy()
     for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = displayed_size(read_image(i))
+        sides[i] = read_displayed_size(read_image(i))
     new_row = np.full(len(exists), -1)
     new_row[rows] = np.arange(len(rows))
-    kept_annotations = np.flatnonzero(exists[table.found.image])
-    annotations = table.found.of(kept_annotations)
+    kept_annotations = np.flatnonzero(exists[table.annotations.image])
+    annotations = table.annotations.select(kept_annotations)
     annotations = annotations._replace(image=new_row[annotations.image])
     numbers = [table.numbers[i] for i in kept_annotations]
     name_of = lambda i: f"annotation {numbers[i]}"
-    objects, repeats = collect(annotations, sides, table.file, name_of, drop_doubles)
+    objects, repeats = clean_objects(
+        annotations,
+        sides,
+        table.file,
+        name_of,
+        box_area=box_area,
+        drop_doubles=drop_doubles,
+    )
     ids = [json.dumps(table.ids[i]).encode() for i in rows]
-    upright = lambda i: as_annotated(read_image(i), sides[i], turn)
-    result = object_split(objects, sides, ids, table.file, upright, name)
-    return result._replace(stored=stored, doubts=(*same_files, *repeats))
+    upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
+    result = make_object_split(objects, sides, ids, table.file, upright, name)
+    return result._replace(stored=stored, findings=(*same_files, *repeats))
 
 
 def _report_missing(

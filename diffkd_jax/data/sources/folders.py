@@ -4,19 +4,24 @@ import collections
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
+from ..findings import some_of
+from ..formats.file_access import (
+    SYSTEM_NAMES,
+    list_folders,
+    make_image_files,
+    select_splits,
+)
 from ..formats.single_files import require_path
 from ..formats.text import normalise_name, printable_name, unique_names
-from ..images.decoding import IMAGE_ENDINGS, Encoded
-from ..split import Dataset, Split, Stored, some_of
+from ..images.headers import IMAGE_ENDINGS
+from ..split import Dataset, Split
 
 LOG = logging.getLogger(__name__)
-# Folders that operating systems and storage devices create beside the user's files.
-SYSTEM_NAMES = {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN"}
 _BELOW = "in directories below"
 MAX_COUNTED = 10_000  # files left out below a class; the log needs no exact number
 
@@ -27,11 +32,11 @@ def load_folder(path: str, splits: Sequence[str] = ()) -> Dataset:
     Folders whose names differ only in their Unicode form are one class.
 
     A class is a folder with at least one file that has an ending of
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Other files, and all
-    files in folders below a class, are left out. The log gives their number, counted
-    up to :data:`MAX_COUNTED` in folders, without following links. Hidden files and
-    folders are left out silently. A file that cannot be read later, such as a broken
-    link, counts as an image that does not decode.
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Other files, and all
+    files in folders below a class, are left out. The log gives their number; in folders
+    below a class it counts up to :data:`MAX_COUNTED` files, and follows no links.
+    Hidden files and folders are left out silently. A file that cannot be read later,
+    such as a broken link, counts as an image that does not decode.
 
     Args:
       path: folder of the splits.
@@ -98,119 +103,6 @@ def _by_class(
     return classes
 
 
-class Files(NamedTuple):
-    """Image files that are read on demand.
-
-    Attributes:
-      read: function from a row to the file.
-      name: function from a row to its path, as shown to the user.
-      stored: how the files are stored.
-    """
-
-    read: Callable[[int], Encoded]
-    name: Callable[[int], str]
-    stored: Stored
-
-
-def image_files(root: pathlib.Path, paths: Sequence[str]) -> Files:
-    """Returns functions that read and name image files by row.
-
-    Args:
-      root: folder that the paths are relative to.
-      paths: paths of the images.
-
-    >>> image_files(pathlib.Path("data"), ["1.png"]).name(0)
-    'data/1.png'
-    """
-    # An array, since each worker gets a copy; a list of a million paths would be slow.
-    encoded_paths = np.array([os.fsencode(path) for path in paths])
-
-    def full_path(index: int) -> str:
-        return os.path.join(root, os.fsdecode(encoded_paths[index]))
-
-    def name(index: int) -> str:
-        return printable_name(full_path(index))
-
-    def read(index: int) -> Encoded:
-        data, fault = read_file(full_path(index))
-        return Encoded(data, name(index), fault=fault)
-
-    def size(index: int) -> int:
-        try:
-            return os.stat(full_path(index)).st_size
-        except OSError:
-            return -1
-
-    read_bytes = lambda index: read_file(full_path(index))[0]
-    return Files(read, name, Stored(read_bytes, size, encoded_paths, os.fsencode(root)))
-
-
-def read_file(file: str) -> tuple[bytes, str]:
-    """Returns the bytes of a file, and why it could not be read, or "".
-
-    Args:
-      file: path of the file.
-
-    >>> read_file("missing.png")[0]
-    b''
-    """
-    try:
-        with open(file, "rb") as stream:
-            return stream.read(), ""
-    except OSError as error:
-        if os.path.islink(file) and not os.path.exists(file):
-            target = printable_name(os.readlink(file))
-            return b"", f"found a link to {target!r}, where no file is"
-        return b"", f"found no file that can be read: {error.strerror or error}"
-
-
-def select_splits(available: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """Returns the requested splits, or all if none is requested or one is missing.
-
-    Args:
-      available: names of the splits of a data set.
-      splits: names of the requested splits.
-
-    >>> available = ["test", "train"]
-    >>> select_splits(available, ["train"]), select_splits(available, ["val"])
-    (['train'], ['test', 'train'])
-    """
-    wanted = [name for name in available if name in splits]
-    return wanted if len(wanted) == len(set(splits)) > 0 else list(available)
-
-
-def list_folders(root: pathlib.Path) -> list[str]:
-    """Returns the names of the folders in a folder, sorted.
-
-    Hidden folders, and those that operating systems create, are left out. The log names
-    broken links, which may have been folders.
-
-    Args:
-      root: the folder to search.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     for name in ("train", ".cache", "lost+found"):
-    ...         pathlib.Path(root, name).mkdir()
-    ...     list_folders(pathlib.Path(root))
-    ['train']
-    """
-    with os.scandir(root) as entries:
-        visible = [
-            e for e in entries if e.name[0] != "." and e.name not in SYSTEM_NAMES
-        ]
-    broken_links = [
-        e.name for e in visible if e.is_symlink() and not os.path.exists(e.path)
-    ]
-    if broken_links:
-        LOG.warning(
-            "%s: links that lead nowhere, left out: %s",
-            printable_name(str(root)),
-            printable_name(some_of(sorted(broken_links))),
-        )
-    return sorted(e.name for e in visible if e.is_dir())
-
-
 def _files(folder: pathlib.Path) -> tuple[list[str], collections.Counter[str]]:
     """Returns the names of images, and the number of other files for each ending."""
     images, others = [], collections.Counter[str]()
@@ -267,7 +159,7 @@ def _file_split(
     root: pathlib.Path, files: Sequence[str], labels: Sequence[int]
 ) -> Split:
     """Creates a split of image files and their labels."""
-    read, name, stored = image_files(root, files)
+    read, name, stored = make_image_files(root, files)
     label = np.array(labels, np.int32)
 
     def fetch(indices: np.ndarray) -> dict[str, Any]:

@@ -10,20 +10,25 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ..findings import some_of
+from ..formats.class_lists import parse_class_names
+from ..formats.file_access import (
+    SYSTEM_NAMES,
+    list_folders,
+    make_image_files,
+    read_file,
+    select_splits,
+)
 from ..formats.single_files import require_path
 from ..formats.text import (
-    MAX_LIST_BYTES,
     make_name_finder,
     normalise_name,
-    parse_whole_number,
     printable_name,
-    read_text,
 )
-from ..images.decoding import IMAGE_ENDINGS
-from ..images.masks import MAX_CLASSES, VOID, EncodedMask, MaskRule, parse_rule
-from ..split import Dataset, Doubt, Split, some_of
-from ..suspects import repeated
-from .folders import SYSTEM_NAMES, image_files, list_folders, read_file, select_splits
+from ..images.headers import IMAGE_ENDINGS
+from ..images.mask_rules import VOID, MaskRule, parse_rule
+from ..images.masks import EncodedMask
+from ..split import Dataset, Finding, Split
 
 LOG = logging.getLogger(__name__)
 
@@ -84,7 +89,7 @@ def load_masks(
         masks = _by_stem(root / "masks" / mask_folder, (".png",))
         pairs = _paired(images, masks, f"{path}: {name}", (name, mask_folder))
         if pairs:
-            loaded[name] = pair_split(root, *zip(*pairs, strict=True), rule=rule)
+            loaded[name] = make_pair_split(root, *zip(*pairs, strict=True), rule=rule)
     if not loaded:
         raise ValueError(
             f"{path}: found no image with a mask, expected images/<split>/NAME.jpg "
@@ -93,58 +98,13 @@ def load_masks(
     return Dataset(loaded, names, {"ignore": VOID})
 
 
-def parse_class_names(option: Any, file: pathlib.Path | None = None) -> tuple[str, ...]:
-    """Returns names of classes from an option, or from the lines of a file.
-
-    The log says which names occur twice, in any Unicode form.
-
-    Args:
-      option: names as a list, a tuple or a text separated by commas; a number of
-        classes; or "" to read the file.
-      file: path of a file with one name on each line, which need not exist.
-
-    Raises:
-      ValueError: there are no names, or more than masks can hold.
-
-    >>> parse_class_names("sky, tree"), parse_class_names(2)
-    (('sky', 'tree'), ('0', '1'))
-    """
-    names = option
-    if names == "" and file is not None and file.is_file():
-        lines = read_text(file, MAX_LIST_BYTES).splitlines()
-        names = [line.strip() for line in lines if line.strip()]
-    if isinstance(names, str):
-        names = [name.strip() for name in names.split(",") if name.strip()]
-    if isinstance(names, float):
-        names = parse_whole_number(names)
-    if isinstance(names, int) and 0 < names <= MAX_CLASSES:
-        names = [str(k) for k in range(names)]
-    if (
-        not isinstance(names, list | tuple)
-        or not all(isinstance(name, str) for name in names)
-        or not 0 < len(names) <= MAX_CLASSES
-    ):
-        or_file = f", or a file {file}" if file else ""
-        raise ValueError(
-            f"data.options.classes: found {option!r}, expected 1 to {MAX_CLASSES} "
-            f"names with commas between, or how many there are{or_file}"
-        )
-    if duplicates := repeated([normalise_name(name) for name in names]):
-        LOG.warning(
-            "%s: names of classes that occur twice, kept as separate classes: %s",
-            file if option == "" else "data.options.classes",
-            some_of(names[index] for index in duplicates),
-        )
-    return tuple(names)
-
-
-def pair_split(
+def make_pair_split(
     root: pathlib.Path,
     images: Sequence[str],
     masks: Sequence[str],
     *,
     rule: MaskRule | Callable[[str], MaskRule],
-    doubts: Sequence[Doubt] = (),
+    findings: Sequence[Finding] = (),
 ) -> Split:
     """Creates a split of image and mask files, which are read on demand.
 
@@ -154,12 +114,13 @@ def pair_split(
       masks: ``n`` paths of their masks.
       rule: how values of masks become classes; one rule for all masks, or a function
         from a path to a rule.
-      doubts: findings about the split.
+      findings: findings about the split.
 
-    >>> pair_split(pathlib.Path("data"), ["1.jpg"], ["1.png"], rule=MaskRule(2)).size
+    >>> folder = pathlib.Path("data")
+    >>> make_pair_split(folder, ["1.jpg"], ["1.png"], rule=MaskRule(2)).size
     1
     """
-    read_image, name, stored = image_files(root, images)
+    read_image, name, stored = make_image_files(root, images)
     # An array, since each worker gets a copy; a list of many paths would be slow.
     mask_paths = np.array([os.fsencode(f) for f in masks])
 
@@ -175,7 +136,7 @@ def pair_split(
             "target": {"label": [read_mask(i) for i in rows]},
         }
 
-    return Split(len(mask_paths), fetch, name, stored=stored, doubts=tuple(doubts))
+    return Split(len(mask_paths), fetch, name, stored=stored, findings=tuple(findings))
 
 
 def report_missing(names: Iterable[str], what: str, split_name: str) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..images.decoding import Encoded, UnreadableImage, read_size
-from ..images.objects import MAX_NUMBER, Read, collect, object_split
-from ..split import Split, Stored, check_labels
-from ..suspects import note_doubts, repeated
+from ..array_splits import check_labels
+from ..findings import find_repeats, note_finding
+from ..images.encoded import Encoded, UnreadableImage
+from ..images.headers import read_size
+from ..images.object_checks import MAX_NUMBER, clean_objects
+from ..images.objects import Objects, make_object_split
+from ..split import Split, Stored
 
 LOG = logging.getLogger(__name__)
 MARKS = ("is_crowd", "is_difficult")  # features that mark objects to ignore
@@ -72,7 +75,7 @@ def check_objects(features: Any, where: str) -> tuple[str, ...]:
     return tuple(label.names)
 
 
-def box_split(
+def make_box_split(
     source: Any, classes: int, where: str, drop_doubles: bool = False
 ) -> Split:
     """Creates a split of images with objects; reads each record once, for its objects.
@@ -93,7 +96,7 @@ def box_split(
     >>> import cv2
     >>> image = cv2.imencode(".png", np.zeros((4, 8, 3), np.uint8))[1].tobytes()
     >>> objects = {"label": [1], "bbox": [[0.0, 0.0, 0.5, 1.0]]}
-    >>> split = box_split([{"image": image, "objects": objects}], 2, "here")
+    >>> split = make_box_split([{"image": image, "objects": objects}], 2, "here")
     >>> split.fetch(np.array([0]))["target"]["boxes"].tolist()
     [[[0.0, 0.0, 8.0, 2.0]]]
     """
@@ -102,38 +105,21 @@ def box_split(
         raise ValueError(f"{where}: found no records, expected some")
     LOG.info("%s: reading all %d records for their objects", where, count)
     sides = np.ones((count, 2), np.int32)
-    ids, names, counts = [], [], []
-    parts: dict[str, list[np.ndarray]] = {k: [] for k in ("bbox", "label", "ignored")}
-    areas = []
+    ids, names, parts = [], [], []
     for i in range(count):
         record = source[i]
-        objects = record["objects"]
-        label = np.asarray(objects["label"]).reshape(-1)
-        box = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
-        marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
         names.append(_name_record(record, i, where))
         with contextlib.suppress(UnreadableImage):  # reported when it is decoded
             sides[i] = read_size(Encoded(record["image"], names[-1]))
-        parts["bbox"].append(box * np.tile(sides[i], 2))
-        parts["label"].append(label)
-        parts["ignored"].append(
-            np.any(marks, 0) if marks else np.zeros(len(label), bool)
-        )
-        areas_of_image = objects.get("area", np.zeros(len(label)))
-        areas.append(np.asarray(areas_of_image, np.float64).reshape(-1))
-        counts.append(len(label))
+        parts.append(_read_objects(record["objects"], i, sides[i]))
         ids.append(json.dumps(_id(record, i, where)).encode())
-    flat = {key: np.concatenate(values) for key, values in parts.items()}
-    label = flat["label"]
-    area = np.concatenate(areas) if "area" in source[0]["objects"] else None
-    check_labels(label.astype(np.int64), classes, where)
-    top, left, bottom, right = flat["bbox"].T
-    boxes = np.stack([left, top, right, bottom], 1)
-    image_of = np.repeat(np.arange(count), counts)
-    name_object = lambda i: f"object {i} (of example {image_of[i]})"
-    numbers = {"bbox": boxes}
-    if area is not None:
-        numbers["area"] = area[:, None]
+    annotations = Objects(*map(np.concatenate, zip(*parts, strict=True)))
+    check_labels(annotations.classes.astype(np.int64), classes, where)
+    name_object = lambda i: f"object {i} (of example {annotations.image[i]})"
+    has_area = "area" in source[0]["objects"]
+    numbers = {"bbox": annotations.boxes}
+    if has_area:
+        numbers["area"] = annotations.area[:, None]
     for key, values in numbers.items():
         wrong = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER).all(1))
         if wrong.size:
@@ -142,30 +128,52 @@ def box_split(
                 f"{where}: {name_object(wrong[0])}: found {key} {first} in pixels, "
                 f"expected numbers from {-MAX_NUMBER:g} to {MAX_NUMBER:g}"
             )
-    annotations = Read(image_of, boxes, label, flat["ignored"], area)
-    objects, doubts = collect(annotations, sides, where, name_object, drop_doubles)
+    objects, findings = clean_objects(
+        annotations,
+        sides,
+        where,
+        name_object,
+        box_area=not has_area,
+        drop_doubles=drop_doubles,
+    )
     seconds = time.monotonic() - started
     LOG.info(
         "%s: read %d records with %d objects in %.0f s",
-        *(where, count, len(label), seconds),
+        *(where, count, len(annotations.classes), seconds),
     )
 
     # An array, since each worker gets a copy. No record is read again for its name.
     encoded_names = np.array([name.encode() for name in names])
 
     def name(index: int) -> str:
-        return encoded_names[index].decode()
+        return bytes(encoded_names[index]).decode()
 
     def read_image(index: int) -> Encoded:
         return Encoded(source[index]["image"], name(index))
 
     has_ids = "image/id" in source[0] and not np.ndim(source[0]["image/id"])
-    duplicates = list(repeated(ids)) if has_ids else []
+    duplicates = list(find_repeats(ids)) if has_ids else []
     same_id = "records have the id of an earlier one"
-    doubts += note_doubts(duplicates, count, same_id, where, names.__getitem__)
-    result = object_split(objects, sides, ids, where, read_image, name)
+    findings += note_finding(duplicates, count, same_id, where, names.__getitem__)
+    result = make_object_split(objects, sides, ids, where, read_image, name)
     stored = Stored(lambda i: source[i]["image"])
-    return result._replace(stored=stored, doubts=doubts)
+    return result._replace(stored=stored, findings=findings)
+
+
+def _read_objects(objects: Any, row: int, sides: np.ndarray) -> Objects:
+    """Returns the objects of one record, whose image is ``row`` and has such sides."""
+    label = np.asarray(objects["label"]).reshape(-1)
+    boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4) * np.tile(sides, 2)
+    top, left, bottom, right = boxes.T
+    marks = [np.asarray(objects[k], bool) for k in MARKS if k in objects]
+    area = objects.get("area", np.zeros(len(label)))
+    return Objects(
+        np.full(len(label), row),
+        np.stack([left, top, right, bottom], 1),
+        label,
+        np.any(marks, 0) if marks else np.zeros(len(label), bool),
+        np.asarray(area, np.float64).reshape(-1),
+    )
 
 
 def _name_record(record: Any, index: int, where: str) -> str:

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ..array_splits import check_labels
+from ..formats.file_access import select_splits
 from ..formats.single_files import MAX_JSON_BYTES, require_path
 from ..formats.text import read_text
-from ..images.decoding import Encoded
+from ..images.encoded import Encoded
 from ..images.masks import EncodedMask
-from ..split import Dataset, Split, Stored, check_labels
+from ..split import Dataset, Split, Stored
 from .cityscapes import CLASSES, ID_RULE, META
-from .folders import select_splits
-from .record_boxes import box_split, check_objects, has_objects
+from .record_boxes import check_objects, has_objects, make_box_split
 
 # The image and the mask in the records of Cityscapes.
 CITYSCAPES_FEATURES: tuple[str, ...] = ("image_left", "segmentation_label")
@@ -55,7 +56,7 @@ def load_tfds(
         path = str(require_path(path or tfds.core.constants.DATA_DIR))
         _check_features_files(path, name)
         builder = tfds.builder(name, data_dir=path)
-        where = f"tfds {name}"
+        full_name = f"tfds {name}"
         features = builder.info.features
         is_cityscapes = features is not None and set(CITYSCAPES_FEATURES) <= set(
             features
@@ -63,21 +64,21 @@ def load_tfds(
         has_boxes = not is_cityscapes and has_objects(features)
         files: tuple[str, ...] = ("image",)
         if has_boxes:
-            channels, classes = 3, check_objects(features, where)
+            channels, classes = 3, check_objects(features, full_name)
         elif is_cityscapes:
-            _check_cityscapes(features, where)
+            _check_cityscapes(features, full_name)
             channels, files, classes = 3, CITYSCAPES_FEATURES, CLASSES
         else:
-            channels, encoded, classes = _check_features(features, where)
+            channels, encoded, classes = _check_features(features, full_name)
             files = files if encoded else ()
         decoders = {name: tfds.decode.SkipDecoding() for name in files} or None
         loaded = {}
         available = list(builder.info.splits)
         for split in select_splits(available, splits) if has_boxes else available:
             source = builder.as_data_source(split=split, decoders=decoders)
-            split_name = f"{where}: {split}"
+            split_name = f"{full_name}: {split}"
             if has_boxes:
-                loaded[split] = box_split(
+                loaded[split] = make_box_split(
                     source, len(classes), split_name, drop_doubles
                 )
             elif is_cityscapes:
@@ -167,7 +168,9 @@ def _record_split(source: Any, channels: int, classes: int, where: str) -> Split
     """Creates a split of images with one label each."""
 
     def read_records(indices: Iterable[int]) -> Iterator[dict[str, Any]]:
-        return source.__getitems__([int(i) for i in indices])
+        records: Iterator[dict[str, Any]]
+        records = source.__getitems__([int(i) for i in indices])
+        return records
 
     def name(index: int, record: dict[str, Any] | None = None) -> str:
         record = record or next(iter(read_records([index])))

@@ -92,4 +92,5 @@ def load(
     arguments: tuple[Any, ...] = (path, tfds_name) if tfds_name else (path,)
     if "splits" in keywords(function):
         arguments = (*arguments, splits)
-    return call(function, options, "data.options", *arguments)
+    dataset: Dataset = call(function, options, "data.options", *arguments)
+    return dataset

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..class_names import FASHION_CLASSES
-from ..images.objects import Objects, padded
+from ..images.objects import Objects, pad_objects
 from ..split import Dataset, Split
-from .scenes import PALETTE, Recipe, Scene, make_scenes, plan_scenes
+from .scene_painting import Recipe, Scene
+from .scenes import PALETTE, make_scenes, plan_scenes
 
 
 def load_scene_boxes(
@@ -54,23 +55,21 @@ def load_scene_boxes(
 def _fetch(number: int, recipe: Recipe, rows: np.ndarray) -> dict[str, Any]:
     """Creates the batch of some rows of a split."""
     scenes = make_scenes(number, recipe, rows)
-    parts = [_visible_objects(scene) for scene in scenes]
-    counts = [0, *(len(part.boxes) for part in parts)]
-    flat = {k: np.concatenate([getattr(x, k) for x in parts]) for k in Objects._fields}
-    objects = Objects(**flat | {"offsets": np.cumsum(counts)})
+    parts = [_visible_objects(scene, i) for i, scene in enumerate(scenes)]
+    objects = Objects(*map(np.concatenate, zip(*parts, strict=True)))
     return {
         "image": np.stack([scene.image for scene in scenes]),
-        "target": padded(objects, np.arange(len(scenes)), recipe.objects),
+        "target": pad_objects(objects, np.arange(len(scenes)), recipe.objects),
     }
 
 
-def _visible_objects(scene: Scene) -> Objects:
+def _visible_objects(scene: Scene, row: int) -> Objects:
     """Returns the objects of a scene with a visible pixel, in order of painting.
 
     >>> owner = np.array([[0, 1, 1], [2, 1, 0]], np.int32)
     >>> scene = Scene(None, owner, np.array([0, 4, 9]), np.array([2, 3, 1]),
     ...     np.array([False, False, True]))
-    >>> objects = _visible_objects(scene)
+    >>> objects = _visible_objects(scene, 0)
     >>> objects.boxes.tolist(), objects.classes.tolist(), objects.ignored.tolist()
     ([[1.0, 0.0, 3.0, 2.0], [0.0, 1.0, 1.0, 2.0]], [3, 8], [False, True])
     """
@@ -81,9 +80,9 @@ def _visible_objects(scene: Scene) -> Objects:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return Objects(
+        np.full(len(numbers), row, np.int32),
         boxes,
         (scene.classes[numbers] - 1).astype(np.int32),
         scene.hidden[numbers],
         scene.visible[numbers].astype(np.float32),
-        np.array([0, len(numbers)]),
     )

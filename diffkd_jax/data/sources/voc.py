@@ -4,13 +4,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..findings import some_of
+from ..formats.class_lists import parse_class_names
+from ..formats.file_access import select_splits
 from ..formats.single_files import require_path
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
-from ..images.decoding import IMAGE_ENDINGS
-from ..images.masks import VOID, MaskRule
-from ..split import Dataset, some_of
-from .folders import select_splits
-from .pairs import pair_split, parse_class_names
+from ..images.headers import IMAGE_ENDINGS
+from ..images.mask_rules import VOID, MaskRule
+from ..split import Dataset
+from .pairs import make_pair_split
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),
@@ -27,7 +29,7 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
 
     Images are in ``JPEGImages``. A split is a list
     ``ImageSets/Segmentation/<split>.txt`` with one name on each line. Images have any
-    of the endings in :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. Masks have
+    of the endings in :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. Masks have
     a palette whose indices are the classes; 255 marks pixels to ignore. Classes have
     the names of VOC if all images are named as in VOC, such as 2007_000032. In other
     data of this layout they are numbers unless names are given.
@@ -61,7 +63,7 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
     wanted = select_splits([file.stem for file in lists], splits)
     find_images = make_stem_finder(root / "JPEGImages", IMAGE_ENDINGS)
     find_masks = make_stem_finder(root / "SegmentationClass", (".png",))
-    names, doubts = read_lists([file for file in lists if file.stem in wanted])
+    names, findings = read_lists([file for file in lists if file.stem in wanted])
     has_names = classes != "" or (root / "classes.txt").is_file()
     is_voc = all(VOC_NAME.fullmatch(name) for rows in names.values() for name in rows)
     if has_names:
@@ -82,11 +84,11 @@ def load_voc(path: str, splits: Sequence[str] = (), *, classes: Any = "") -> Dat
                 f"{file}: found names without {len(missing)} of their files: "
                 f"{some_of(missing, 3)}"
             )
-        loaded[file.stem] = pair_split(
+        loaded[file.stem] = make_pair_split(
             root,
             [f"JPEGImages/{images[0]}" for images, _ in pairs],
             [f"SegmentationClass/{masks[0]}" for _, masks in pairs],
             rule=MaskRule(len(class_names)),
-            doubts=doubts[file.stem],
+            findings=findings[file.stem],
         )
     return Dataset(loaded, class_names, {"ignore": VOID})

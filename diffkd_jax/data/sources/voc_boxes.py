@@ -1,45 +1,33 @@
 """Boxes of PASCAL VOC (Everingham et al. 2010), and of tools that write its xml."""
 
 import json
-import logging
 import os
 import pathlib
-import posixpath
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..formats.image_paths import displayed_size, make_finder_below
+from ..findings import note_same_files, some_of
+from ..formats.class_lists import parse_class_names
+from ..formats.file_access import list_folders, make_image_files, select_splits
+from ..formats.image_paths import read_displayed_size
 from ..formats.single_files import require_path
 from ..formats.text import make_name_finder, printable_name, unique_names
+from ..formats.voc_files import (
+    VocFile,
+    keep_files_with_image,
+    list_xml,
+    make_voc_reader,
+)
 from ..formats.voc_lists import list_split_files, make_stem_finder, read_lists
-from ..formats.voc_xml import MAX_BYTES, VocAnnotation, read_annotation
-from ..images.decoding import IMAGE_ENDINGS
-from ..images.exif import as_annotated
-from ..images.objects import Read, collect, object_split
-from ..split import Dataset, Doubt, Split, some_of
-from ..suspects import note_same_files
-from .folders import image_files, list_folders, read_file, select_splits
-from .pairs import parse_class_names
+from ..images.exif import turn_as_annotated
+from ..images.object_checks import clean_objects
+from ..images.objects import Objects, make_object_split
+from ..split import Dataset, Finding, Split
 from .voc import CLASSES
 
-LOG = logging.getLogger(__name__)
 LISTS = "ImageSets/Main"
-
-
-class _File(NamedTuple):
-    """An xml file and its image, as paths below the root.
-
-    Attributes:
-      xml: path of the xml file.
-      image: path of the image, or None if there is none.
-      entry: content of the xml file.
-    """
-
-    xml: str
-    image: str | None
-    entry: VocAnnotation
 
 
 def load_voc_boxes(
@@ -62,7 +50,7 @@ def load_voc_boxes(
     these names.
 
     Images have any of the endings in
-    :data:`diffkd_jax.data.images.decoding.IMAGE_ENDINGS`. An image has the name of its
+    :data:`diffkd_jax.data.images.headers.IMAGE_ENDINGS`. An image has the name of its
     xml file, or the one that the file states as ``filename``. An image that a list
     names twice is taken once. Images that belong to two xml files, and objects that
     occur twice, are counted in the log.
@@ -106,113 +94,86 @@ def load_voc_boxes(
     lists = [f for f in list_split_files(root / LISTS) if not _is_class_list(f.stem)]
     has_names = classes != "" or (root / "classes.txt").is_file()
     names = parse_class_names(classes, root / "classes.txt") if has_names else ()
-    files_by_split: dict[str, list[_File]] = {}
-    doubts: dict[str, tuple[Doubt, ...]] = {}
+    findings: dict[str, tuple[Finding, ...]] = {}
     if lists:
-        wanted = select_splits([file.stem for file in lists], splits)
         names = names or CLASSES[1:]
-        listed, doubts = read_lists([file for file in lists if file.stem in wanted])
-        find_xml = make_stem_finder(root / "Annotations", (".xml",))
-        read = _make_reader(root, "JPEGImages")
-        for split, stems in listed.items():
-            files_by_split[split] = [
-                read(f"Annotations/{(find_xml(stem) or [f'{stem}.xml'])[0]}", stem)
-                for stem in stems
-            ]
+        files_by_split, findings = _read_listed(root, lists, splits)
     else:
-        with_xml = [name for name in list_folders(root) if _list_xml(root / name)]
-        folders = {name: name for name in with_xml} or {"train": ""}
-        # Without names, the objects of all splits define the classes.
-        for split in select_splits(list(folders), splits) if names else folders:
-            read = _make_reader(root, folders[split])
-            files_by_split[split] = [
-                read(os.path.join(folders[split], file))
-                for file in _list_xml(root / folders[split])
-            ]
-        if not any(files_by_split.values()):
-            raise FileNotFoundError(
-                f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
-            )
-        used_names = {
-            name
-            for files in files_by_split.values()
-            for file in files
-            for name in file.entry.names
-        }
-        if not names and not used_names:
-            count = sum(map(len, files_by_split.values()))
-            raise ValueError(
-                f"{printable_name(str(root))}: found no object in {count} xml files, "
-                "expected some, or names of classes for a set without objects "
-                "(data.options.classes)"
-            )
-        names = names or parse_class_names(tuple(unique_names(used_names)))
-        wanted = select_splits(list(files_by_split), splits)
-        files_by_split = {split: files_by_split[split] for split in wanted}
+        files_by_split, names = _read_folders(root, splits, names)
     options = {"from_zero": from_zero, "crowd_objects": crowd_objects, "turn": turn}
     options["drop_doubles"] = drop_doubles
     loaded = {
         name: _split(
-            root, name, files, names, skip_missing, doubts.get(name, ()), **options
+            root, name, files, names, skip_missing, findings.get(name, ()), **options
         )
         for name, files in files_by_split.items()
     }
     return Dataset(loaded, names)
 
 
-def _is_class_list(stem: str) -> bool:
-    """Returns whether a list states for each image whether it shows one class."""
-    return stem.rpartition("_")[0] in CLASSES
+def _read_listed(
+    root: pathlib.Path, lists: Sequence[pathlib.Path], splits: Sequence[str]
+) -> tuple[dict[str, list[VocFile]], dict[str, tuple[Finding, ...]]]:
+    """Reads the xml files that lists name, by split, and findings about the lists."""
+    wanted = select_splits([file.stem for file in lists], splits)
+    listed, findings = read_lists([file for file in lists if file.stem in wanted])
+    find_xml = make_stem_finder(root / "Annotations", (".xml",))
+    read = make_voc_reader(root, "JPEGImages")
+    files_by_split = {
+        split: [
+            read(f"Annotations/{(find_xml(stem) or [f'{stem}.xml'])[0]}", stem)
+            for stem in stems
+        ]
+        for split, stems in listed.items()
+    }
+    return files_by_split, findings
 
 
-def _list_xml(folder: pathlib.Path) -> list[str]:
-    """Returns the names of the visible xml files in a folder, sorted."""
-    return sorted(
-        name
-        for name in os.listdir(folder)
-        if name.lower().endswith(".xml") and name[0] != "."
-    )
+def _read_folders(
+    root: pathlib.Path, splits: Sequence[str], names: tuple[str, ...]
+) -> tuple[dict[str, list[VocFile]], tuple[str, ...]]:
+    """Reads the xml files of one folder for each split, and the names of the classes.
 
-
-def _make_reader(root: pathlib.Path, folder: str) -> Callable[..., _File]:
-    """Returns a function that reads an xml file below the root and finds its image.
-
-    The image has the name of the xml file, or else the name stated as ``filename``. If
-    several files differ only in their ending, the one that ``filename`` states is
-    taken.
+    If no names are given, they are those of the objects of all splits.
     """
-    find_by_stem = make_stem_finder(root / folder, IMAGE_ENDINGS)
-    find_by_path = make_finder_below(root / folder)
+    with_xml = [name for name in list_folders(root) if list_xml(root / name)]
+    folders = {name: name for name in with_xml} or {"train": ""}
+    files_by_split: dict[str, list[VocFile]] = {}
+    for split in select_splits(list(folders), splits) if names else folders:
+        read = make_voc_reader(root, folders[split])
+        files_by_split[split] = [
+            read(os.path.join(folders[split], file))
+            for file in list_xml(root / folders[split])
+        ]
+    if not any(files_by_split.values()):
+        raise FileNotFoundError(
+            f"{root}: found no {LISTS}/*.txt and no .xml files, expected either"
+        )
+    files = [file for part in files_by_split.values() for file in part]
+    used_names = {name for file in files for name in file.entry.names}
+    if not names and not used_names:
+        raise ValueError(
+            f"{printable_name(str(root))}: found no object in {len(files)} xml files, "
+            "expected some, or names of classes for a set without objects "
+            "(data.options.classes)"
+        )
+    names = names or parse_class_names(tuple(unique_names(used_names)))
+    wanted = select_splits(list(files_by_split), splits)
+    return {split: files_by_split[split] for split in wanted}, names
 
-    def read(xml: str, stem: str = "") -> _File:
-        where = printable_name(os.path.join(root, xml))
-        try:
-            with open(root / xml, "rb") as stream:
-                entry = read_annotation(stream.read(MAX_BYTES + 1), where)
-        except OSError as error:
-            fault = read_file(os.path.join(root, xml))[1]  # such as a broken link
-            raise ValueError(f"{where}: {fault or error}") from None
-        candidates = find_by_stem(stem or os.path.splitext(os.path.basename(xml))[0])
-        file = None
-        if candidates:
-            file = candidates[0]
-        elif entry.filename:
-            file = find_by_path(entry.filename)
-        if len(candidates) > 1 and entry.filename:
-            stated_name = posixpath.basename(entry.filename.replace("\\", "/"))
-            file = make_name_finder(candidates)(stated_name) or file
-        return _File(xml, None if file is None else os.path.join(folder, file), entry)
 
-    return read
+def _is_class_list(stem: str) -> bool:
+    """Returns whether a list is that of a single class, such as ``cat_train.txt``."""
+    return stem.rpartition("_")[0] in CLASSES
 
 
 def _split(
     root: pathlib.Path,
     split: str,
-    files: list[_File],
+    files: list[VocFile],
     names: Sequence[str],
     skip_missing: bool,
-    doubts: tuple[Doubt, ...],
+    findings: tuple[Finding, ...],
     *,
     from_zero: bool,
     crowd_objects: bool,
@@ -221,22 +182,51 @@ def _split(
 ) -> Split:
     """Creates a split of the files of one list or folder."""
     split_name = f"{printable_name(str(root))}: {split}"
-    alone = [file.xml for file in files if file.image is None]
-    if alone:
-        shown = printable_name(some_of(alone, 3))
-        text = f"{len(alone)} of {len(files)} xml files: {shown}"
-        if not skip_missing or len(alone) == len(files):
-            raise ValueError(
-                f"{split_name}: found no image for {text}; expected one of the same "
-                "name (data.options.skip_missing leaves them out)"
-            )
-        LOG.warning("%s: no image for %s, left out", split_name, text)
-    files = [file for file in files if file.image is not None]
+    files = keep_files_with_image(files, skip_missing, split_name)
     same_files = note_same_files(
         [file.image for file in files],
         split_name,
         lambda i: printable_name(files[i].xml),
     )
+    annotations = _gather_annotations(
+        root, files, names, from_zero=from_zero, crowd_objects=crowd_objects
+    )
+    read_image, name, stored = make_image_files(
+        root, [file.image or "" for file in files]
+    )
+    sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
+    for i in np.flatnonzero(sides[:, 0] == 0).tolist():
+        sides[i] = read_displayed_size(read_image(i))
+    object_names = [
+        f"{os.path.basename(file.xml)} object {k}, {name}"
+        for file in files
+        for k, name in enumerate(file.entry.names, 1)
+    ]
+    name_of = lambda i: printable_name(object_names[i])
+    objects, repeats = clean_objects(
+        annotations,
+        sides,
+        split_name,
+        name_of,
+        box_area=True,
+        drop_doubles=drop_doubles,
+    )
+    stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
+    ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
+    upright = lambda i: turn_as_annotated(read_image(i), sides[i], turn)
+    result = make_object_split(objects, sides, ids, split_name, upright, name)
+    return result._replace(stored=stored, findings=(*findings, *same_files, *repeats))
+
+
+def _gather_annotations(
+    root: pathlib.Path,
+    files: list[VocFile],
+    names: Sequence[str],
+    *,
+    from_zero: bool,
+    crowd_objects: bool,
+) -> Objects:
+    """Returns the objects of all files, without areas; refuses unknown classes."""
     find_class = make_name_finder(names)
     for file in files:
         if unknown := [name for name in file.entry.names if find_class(name) is None]:
@@ -245,16 +235,12 @@ def _split(
                 f"{unknown[0][:60]!r}, expected one of {some_of(names, 20)}"
             )
     number = {name: k for k, name in enumerate(names)}
-    read_image, name, stored = image_files(root, [file.image or "" for file in files])
-    sides = np.array([file.entry.size for file in files], np.int32).reshape(-1, 2)
-    for i in np.flatnonzero(sides[:, 0] == 0).tolist():
-        sides[i] = displayed_size(read_image(i))
     counts = [len(file.entry.names) for file in files]
     boxes = np.array([b for f in files for b in f.entry.boxes], float).reshape(-1, 4)
     if not from_zero:
         boxes[:, :2] = np.maximum(boxes[:, :2] - 1, 0)
     difficult = np.array([d for f in files for d in f.entry.difficult], bool)
-    annotations = Read(
+    return Objects(
         np.repeat(np.arange(len(files)), counts),
         boxes,
         np.array(
@@ -262,17 +248,5 @@ def _split(
             np.int64,
         ),
         difficult & (not crowd_objects),
-        None,
+        np.zeros(len(boxes)),
     )
-    object_names = [
-        f"{os.path.basename(file.xml)} object {k}, {name}"
-        for file in files
-        for k, name in enumerate(file.entry.names, 1)
-    ]
-    name_of = lambda i: printable_name(object_names[i])
-    objects, repeats = collect(annotations, sides, split_name, name_of, drop_doubles)
-    stems = [os.path.splitext(os.path.basename(file.xml))[0] for file in files]
-    ids = [json.dumps(printable_name(stem)).encode() for stem in stems]
-    upright = lambda i: as_annotated(read_image(i), sides[i], turn)
-    result = object_split(objects, sides, ids, split_name, upright, name)
-    return result._replace(stored=stored, doubts=(*doubts, *same_files, *repeats))

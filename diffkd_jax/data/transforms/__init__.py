@@ -12,8 +12,16 @@ from .boxes import BOXES
 from .labels import LABELS
 from .masks import MASKS
 from .target import TargetTransform
+from .viewed_targets import follow_views
 
-__all__ = ["BOXES", "LABELS", "MASKS", "TargetTransform", "recognise_target"]
+__all__ = [
+    "BOXES",
+    "LABELS",
+    "MASKS",
+    "TargetTransform",
+    "follow_views",
+    "recognise_target",
+]
 
 
 def recognise_target(target: Mapping[str, Any]) -> TargetTransform:
@@ -26,5 +34,4 @@ def recognise_target(target: Mapping[str, Any]) -> TargetTransform:
     >>> recognise_target({"label": np.zeros((2, 4, 4), np.uint8)}).name
     'masks'
     """
-    known = (transform for transform in (BOXES, MASKS) if transform.is_of(target))
-    return next(known, LABELS)
+    return next((kind for kind in (BOXES, MASKS) if kind.is_of(target)), LABELS)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import Encoded, UnreadableImage, read_orientation
-from ..split import Split, some_of
+from ..findings import some_of
+from ..images.encoded import Encoded, UnreadableImage
+from ..images.headers import read_orientation
+from ..split import Split, spread_rows
 from . import views
 from .viewed import canvas_of
 
@@ -15,8 +17,8 @@ LOG = logging.getLogger(__name__)
 MAX_EXAMINED = 16  # images, spread over the split
 
 
-def look_to_train(split: Split, data: DataConfig, where: str) -> None:
-    """Logs what training loses of a split: objects beyond the limit, and padding.
+def inspect_for_training(split: Split, data: DataConfig, where: str) -> None:
+    """Logs which objects training leaves out, and which share of its images is padding.
 
     Args:
       split: a split with boxes.
@@ -26,10 +28,10 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
     Raises:
       ValueError: images do not fit ``data.train_size``.
     """
-    _look_at_orientations(split, where)
-    if split.known is None:
+    _warn_of_orientations(split, where)
+    if split.box_summary is None:
         return
-    over = np.flatnonzero(split.known.usable > data.max_objects)
+    over = np.flatnonzero(split.box_summary.usable > data.max_objects)
     if over.size:
         LOG.warning(
             "%s: %d images have more than %d objects, up to %d; training keeps the "
@@ -37,14 +39,14 @@ def look_to_train(split: Split, data: DataConfig, where: str) -> None:
             where,
             over.size,
             data.max_objects,
-            split.known.usable.max(),
+            split.box_summary.usable.max(),
         )
-    if data.augment == "resize_flip":
+    if data.augmentation.fits:
         sides = tuple(data.train_resize) or (data.resize,)
-        _look_at_canvas(split, data, sides, "train_size", where)
+        _check_canvas(split, data, sides, "train_size", where)
 
 
-def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
+def inspect_for_evaluation(split: Split, data: DataConfig, where: str) -> None:
     """Logs which share of the images of a split is padding in evaluation.
 
     Args:
@@ -55,18 +57,18 @@ def look_to_evaluate(split: Split, data: DataConfig, where: str) -> None:
     Raises:
       ValueError: images do not fit ``data.canvas``, or need one.
     """
-    _look_at_orientations(split, where)
-    if split.known is not None:
-        _look_at_canvas(split, data, (data.resize,), "canvas", where)
+    _warn_of_orientations(split, where)
+    if split.box_summary is not None:
+        _check_canvas(split, data, (data.resize,), "canvas", where)
 
 
-def _look_at_canvas(
+def _check_canvas(
     split: Split, data: DataConfig, shorter: Sequence[int], field: str, where: str
 ) -> None:
     """Refuses images that do not fit their canvas, and logs the share of padding."""
-    assert split.known is not None
+    assert split.box_summary is not None
     wanted = getattr(data, field)
-    sizes, counts = np.unique(split.known.sides, axis=0, return_counts=True)
+    sizes, counts = np.unique(split.box_summary.sides, axis=0, return_counts=True)
     used = whole = 0.0
     results = set()
     for side in shorter:
@@ -76,7 +78,7 @@ def _look_at_canvas(
                 try:
                     shown = views.fit_view(shown, side, data.resize_longest).whole
                 except UnreadableImage:
-                    continue  # named where it is read
+                    continue  # it is reported when it is used
             canvas = canvas_of(shown, wanted, data.two_canvases) or shown
             results.add(canvas)
             if shown[0] > canvas[0] or shown[1] > canvas[1]:
@@ -97,16 +99,16 @@ def _look_at_canvas(
         )
 
 
-def _look_at_orientations(split: Split, where: str) -> None:
+def _warn_of_orientations(split: Split, where: str) -> None:
     """Warns of images that are not turned as their EXIF orientation says."""
-    rows = np.unique(np.linspace(0, split.size - 1, MAX_EXAMINED).astype(int))
+    rows = spread_rows(split, MAX_EXAMINED)
     stored = []
     for image in split.fetch(rows)["image"]:
         try:
             if isinstance(image, Encoded) and read_orientation(image) > 4:
                 stored.append(image.name)
         except UnreadableImage:
-            continue  # named where it is used
+            continue  # it is reported when it is used
     if stored:
         LOG.warning(
             "%s: %d of %d images have the size of their boxes as stored, and are not "

@@ -2,13 +2,9 @@
 
 import numpy as np
 
-from ..images.decoding import (
-    MAX_PIXELS,
-    ImageLike,
-    UnreadableImage,
-    decode_image,
-    read_size,
-)
+from ..images.decoding import decode_image
+from ..images.encoded import ImageLike, UnreadableImage
+from ..images.headers import MAX_PIXELS, read_size
 from ..images.resize import (
     INTERPOLATIONS,
     Box,
@@ -50,7 +46,8 @@ def crop_flip(
     if flip:
         mirrored = drawn[:, 2] < 0.5
         columns = np.where(mirrored[:, None, None], columns[:, :, ::-1], columns)
-    return padded[np.arange(n)[:, None, None], rows, columns]
+    shifted: np.ndarray = padded[np.arange(n)[:, None, None], rows, columns]
+    return shifted
 
 
 def random_resized_crop(
@@ -80,6 +77,10 @@ def random_resized_crop(
 
     Raises:
       UnreadableImage: the file does not decode.
+
+    >>> x, rng = np.zeros((60, 40, 3), np.uint8), np.random.default_rng(0)
+    >>> random_resized_crop(x, rng, size=28, flip=True).shape
+    (28, 28, 3)
     """
     box = _random_box(*read_size(image), rng)
     crop = (crop_exact if exact else crop_fast)(image, box, size, interpolation)
@@ -128,7 +129,7 @@ def center_crop(
 
 
 def _centre(length: int, size: int) -> tuple[slice, slice]:
-    """Returns the middle of a side, and its position within ``size`` pixels."""
+    """Returns which pixels of a side are cut out, and which of ``size`` they become."""
     if length < size:
         start = (size - length) // 2
         return slice(None), slice(start, start + length)

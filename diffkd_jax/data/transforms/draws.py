@@ -51,7 +51,7 @@ class Draws:
         return (_mixed(state + steps) >> np.uint64(11)) * 2.0**-53
 
     def again(self, failed: np.ndarray) -> "Draws":
-        """Returns the draws for the failed examples, for another image each.
+        """Returns new draws for the failed examples, to try another image for each.
 
         Args:
           failed: bool ``[n]``.
@@ -63,4 +63,5 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     """Applies a bijection of 64 bits in which each bit changes half of the others."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed

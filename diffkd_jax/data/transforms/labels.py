@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import ImageLike, UnreadableImage, decode_image
+from ..images.decoding import decode_image
+from ..images.encoded import ImageLike, UnreadableImage
 from .crops import center_crop, crop_flip, random_resized_crop
 from .draws import Draws
 from .randaugment import color_jitter, rand_augment
@@ -16,7 +17,7 @@ from .viewed import evaluate_views, train_views
 
 
 def _is_label(target: Mapping[str, Any]) -> bool:
-    """Accepts all targets: this transform leaves them unchanged."""
+    """Returns True: this transform takes any target, and leaves it unchanged."""
     del target
     return True
 
@@ -35,16 +36,19 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
 
     Raises:
       ValueError: images of different sizes without resizing.
+
+    >>> batch = {"image": np.zeros((2, 4, 4, 1), np.uint8), "target": {"label": [0, 1]}}
+    >>> options = DataConfig(augment="resized_crop", image_size=3)
+    >>> train_labelled(batch, Draws(0, 0, np.arange(2)), options)["image"].shape
+    (2, 3, 3, 1)
     """
-    in_turn = (
-        options.augment == "resized_crop"
-        or options.rand_augment
-        or options.color_jitter
-    )
-    # Generators are costly for small images, which are shifted and mirrored together.
+    augmentation = options.augmentation
+    in_turn = augmentation.crops or options.rand_augment or options.color_jitter
+    # A generator for each image would take most of the time of small images, which are
+    # shifted and mirrored together.
     rngs = draws.generators() if in_turn else []
     stored = batch["image"]
-    if options.augment == "resized_crop":
+    if augmentation.crops:
         crop = partial(
             random_resized_crop,
             size=options.image_size,
@@ -53,20 +57,20 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
             exact=options.exact_crops,
         )
         image, failed = _crop_all(stored, crop, options.image_size, rngs)
-    elif options.augment in ("scale_crop_flip", "resize_flip"):
+    elif augmentation.on_canvas:
         batch = train_views(batch, draws, options)
         image, failed = batch["image"], batch["failed"]
     else:
         image, failed = _same_size(stored, options, options.image_size)
     if failed.all():
         return batch | {"image": image, "failed": failed}
-    if options.augment == "crop_flip":
+    if augmentation.shifts:
         drawn = draws.uniform(3)
         image = crop_flip(image, drawn, padding=options.padding, flip=options.flip)
     changes = _changes(options, image.shape[-1])
     if changes:
-        # In place, except for the split's own array: a second array would have to be
-        # mapped anew for each batch, which is slow in a worker process.
+        # Images are changed in place, unless the array is that of the split. A second
+        # array would be mapped anew for each batch, which is slow in a worker process.
         image = image.copy() if image is stored else image
         for x, rng in zip(image, rngs, strict=True):
             for change in changes:
@@ -93,7 +97,7 @@ def _changes(options: DataConfig, channels: int) -> list[Callable[..., np.ndarra
     return changes
 
 
-def evaluate_labelled(batch: Batch, options: DataConfig) -> Batch:
+def _evaluate_labelled(batch: Batch, options: DataConfig) -> Batch:
     """Resizes and crops the centre to ``data.eval_size``, or ``data.image_size``.
 
     If ``data.resize`` is set, the shorter side is resized to it first. If
@@ -171,5 +175,5 @@ def _same_size(
 
 
 LABELS = TargetTransform(
-    "labels", _is_label, train_labelled, evaluate_labelled, own_size=False
+    "labels", _is_label, train_labelled, _evaluate_labelled, own_size=False
 )

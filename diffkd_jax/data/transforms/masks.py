@@ -6,14 +6,18 @@ from typing import Any
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import ImageLike, decode_image, read_orientation
-from ..images.exif import upright
-from ..images.masks import VOID, EncodedMask, WrongMask, read_mask
+from ..images.decoding import decode_image
+from ..images.encoded import ImageLike
+from ..images.exif import turn_upright
+from ..images.headers import read_orientation
+from ..images.mask_rules import VOID, WrongMask
+from ..images.masks import EncodedMask, read_mask
 from ..split import Split
 from . import mask_survey, views
 from .draws import Draws
-from .target import About, Batch, TargetTransform
-from .viewed import Seen, check_views, evaluate_views, name_image, train_views
+from .target import Batch, SplitInfo, TargetTransform
+from .viewed import ExampleView, evaluate_views, name_image, train_views
+from .viewed_targets import check_views
 from .views import Size
 
 
@@ -32,8 +36,8 @@ def has_masks(target: Mapping[str, Any]) -> bool:
     return len(label) > 0 and isinstance(label[0], EncodedMask | np.ndarray)
 
 
-def check_masked(options: DataConfig) -> None:
-    """Refuses fields for images with one class each.
+def _check_masked(options: DataConfig) -> None:
+    """Refuses options that images with masks cannot follow.
 
     Args:
       options: the section ``data`` of a config.
@@ -62,15 +66,19 @@ class _Masks:
 
     def decode(self, row: int, image: ImageLike) -> np.ndarray:
         """Decodes an image and its mask."""
-        pixels, self.classes[row] = pair(image, self.labels[row])
+        pixels, self.classes[row] = decode_pair(image, self.labels[row])
         return pixels
 
-    def follow(self, target: Any, seen: Sequence[Seen | None], size: Size) -> Any:
-        """Shows each mask through the view of its image; void where it failed."""
-        mask = np.full((len(seen), *size), VOID, np.uint8)
-        for row, (example, classes) in enumerate(zip(seen, self.classes, strict=True)):
+    def follow(
+        self, target: Any, example_views: Sequence[ExampleView | None], size: Size
+    ) -> Any:
+        """Returns the masks as their views show them; void if an example failed."""
+        mask = np.full((len(example_views), *size), VOID, np.uint8)
+        for row, (example, classes) in enumerate(
+            zip(example_views, self.classes, strict=True)
+        ):
             if example is not None and classes is not None:
-                mask[row] = views.see_mask(example.view, classes)
+                mask[row] = views.view_mask(example.view, classes)
         return {**target, "label": mask}
 
 
@@ -86,16 +94,16 @@ def _evaluate(batch: Batch, options: DataConfig) -> Batch:
     return evaluate_views(batch, options, masks.follow, decode=masks.decode)
 
 
-def _inspect(split: Split, options: DataConfig, about: About) -> Split:
-    """Looks at some masks of a split that is used, and checks all given as arrays."""
+def _inspect(split: Split, options: DataConfig, about: SplitInfo) -> Split:
+    """Inspects some masks of a split, and makes it check those that are arrays."""
     if about.train or about.evaluate:
         canvas = options.canvas if about.evaluate else None
-        mask_survey.look(split, about.class_names, about.name, canvas)
+        mask_survey.inspect_masks(split, about.class_names, about.name, canvas)
     return check_arrays(split, len(about.class_names))
 
 
 def check_arrays(split: Split, classes: int) -> Split:
-    """Returns a split that checks the values of masks that come as arrays.
+    """Returns a split whose masks are checked when they are read, if they are arrays.
 
     Args:
       split: a split with masks.
@@ -121,10 +129,10 @@ def check_arrays(split: Split, classes: int) -> Split:
     return split._replace(fetch=fetch)
 
 
-def pair(
+def decode_pair(
     image: ImageLike, mask: EncodedMask | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pixels and classes of one example, of one size.
+    """Decodes the image and the mask of one example, which must be of one size.
 
     An image with an EXIF orientation is turned as a viewer shows it if its mask then
     has its size. If the mask fits both ways, the rule of the mask decides.
@@ -139,6 +147,11 @@ def pair(
     Raises:
       UnreadableImage: a file does not decode.
       WrongMask: the mask has another size, or values that are not classes.
+
+    >>> pixels, classes = decode_pair(
+    ...     np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3), np.uint8))
+    >>> pixels.shape, classes.shape
+    ((2, 3, 3), (2, 3))
     """
     if isinstance(mask, EncodedMask):
         classes, name, turn = read_mask(mask), mask.name, mask.rule.turn
@@ -149,7 +162,9 @@ def pair(
                 f"mask of {name_image(image)}: found {mask.dtype} {mask.shape}, "
                 "expected uint8 [h, w]"
             )
-    pixels = upright(decode_image(image), read_orientation(image), classes.shape, turn)
+    pixels = turn_upright(
+        decode_image(image), read_orientation(image), classes.shape, turn
+    )
     if pixels.shape[:2] != classes.shape:
         raise WrongMask(
             f"{name}: found {classes.shape[1]}x{classes.shape[0]} pixels for "
@@ -159,4 +174,4 @@ def pair(
     return pixels, classes
 
 
-MASKS = TargetTransform("masks", has_masks, _train, _evaluate, check_masked, _inspect)
+MASKS = TargetTransform("masks", has_masks, _train, _evaluate, _check_masked, _inspect)

@@ -24,7 +24,7 @@ def normalise(image: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
     return image.astype(np.float32) * scale.astype(np.float32) - shift
 
 
-def make_normalise(options: DataConfig, channels: int) -> Callable[[Any], Any]:
+def make_image_normaliser(options: DataConfig, channels: int) -> Callable[[Any], Any]:
     """Returns the function from uint8 ``[n, h, w, channels]`` to normalised float32.
 
     The function takes arrays of NumPy or of JAX, so it can run on the device. Grey
@@ -37,6 +37,11 @@ def make_normalise(options: DataConfig, channels: int) -> Callable[[Any], Any]:
     Raises:
       ValueError: mean or std have another number of channels, or images cannot become
         RGB.
+
+    >>> options = DataConfig(mean=(0.5,), std=(0.5,), channels=3)
+    >>> normalise_image = make_image_normaliser(options, 1)
+    >>> normalise_image(np.zeros((1, 2, 2, 1), np.uint8)).shape
+    (1, 2, 2, 3)
     """
     if options.channels and channels not in (1, 3):
         raise ValueError(
@@ -53,7 +58,9 @@ def make_normalise(options: DataConfig, channels: int) -> Callable[[Any], Any]:
     return lambda image: normalise(image.repeat(repeats, -1), options.mean, options.std)
 
 
-def make_normalised(options: DataConfig, channels: int) -> Callable[[Mapping], dict]:
+def make_batch_normaliser(
+    options: DataConfig, channels: int
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Returns the function that normalises the images of a batch.
 
     Padding is zero afterwards, if the batch holds ``size``.
@@ -61,26 +68,31 @@ def make_normalised(options: DataConfig, channels: int) -> Callable[[Mapping], d
     Args:
       options: the section ``data`` of a config.
       channels: number of channels of a stored image.
-    """
-    function = make_normalise(options, channels)
 
-    def normalised(batch: Mapping) -> dict:
+    >>> normalise_batch = make_batch_normaliser(DataConfig(std=(0.5,)), 1)
+    >>> image, size = np.full((1, 1, 2, 1), 255, np.uint8), np.array([[1, 1]])
+    >>> normalise_batch({"image": image, "size": size})["image"].ravel().tolist()
+    [2.0, 0.0]
+    """
+    function = make_image_normaliser(options, channels)
+
+    def normalised(batch: Mapping[str, Any]) -> dict[str, Any]:
         image = function(batch["image"])
         if "size" in batch:
-            image = without_padding(image, batch["size"])
+            image = _clear_padding(image, batch["size"])
         return {**batch, "image": image}
 
     return normalised
 
 
-def without_padding(image: Any, size: Any) -> Any:
+def _clear_padding(image: Any, size: Any) -> Any:
     """Sets the padding of normalised images to zero.
 
     Args:
       image: ``[n, h, w, c]``, an array of NumPy or of JAX.
       size: int ``[n, 2]``, height and width without padding.
 
-    >>> without_padding(np.ones((1, 2, 3, 1)), np.array([[1, 2]]))[0, ..., 0]
+    >>> _clear_padding(np.ones((1, 2, 3, 1)), np.array([[1, 2]]))[0, ..., 0]
     array([[1., 1., 0.],
            [0., 0., 0.]])
     """

@@ -5,6 +5,7 @@ probability one half, at a magnitude drawn around 9 of 10 with standard deviatio
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -13,52 +14,63 @@ from ..images.resize import to_array, to_pillow
 
 MOST = 10.0  # the largest magnitude
 Fill = tuple[int, ...]
+Resampling = Image.Resampling
 # (image, level in [0, 1], sign, interpolation, fill) -> image
-Operation = Callable[[Image.Image, float, int, Image.Resampling, Fill], Image.Image]
+Operation = Callable[[Image.Image, float, int, Resampling, Fill], Image.Image]
 
 
-def _affine(image, matrix, resample, fill):
+def _affine(
+    image: Image.Image, matrix: tuple[float, ...], resample: Resampling, fill: Fill
+) -> Image.Image:
     """Applies an affine map to an image."""
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill
     )
 
 
-def _solarize_add(image, level, sign, resample, fill):
+def _solarize_add(image: Image.Image, level: float, *_: Any) -> Image.Image:
     """Adds a constant to the dark half of the levels."""
     add = min(128, int(level * 110))
     table = [min(255, v + add) if v < 128 else v for v in range(256)]
     return image.point(table * len(image.getbands()))
 
 
-def _enhance(kind) -> Operation:
+def _enhance(kind: Callable[[Image.Image], Any]) -> Operation:
     """Returns the operation of one of Pillow's enhancers."""
     return lambda image, level, *_: kind(image).enhance(1.8 * level + 0.1)
 
 
-def _shear_x(image, level, sign, resample, fill):
+def _shear_x(
+    image: Image.Image, level: float, sign: int, resample: Resampling, fill: Fill
+) -> Image.Image:
     """Shears an image horizontally."""
     return _affine(image, (1, 0.3 * level * sign, 0, 0, 1, 0), resample, fill)
 
 
-def _shear_y(image, level, sign, resample, fill):
+def _shear_y(
+    image: Image.Image, level: float, sign: int, resample: Resampling, fill: Fill
+) -> Image.Image:
     """Shears an image vertically."""
     return _affine(image, (1, 0, 0, 0.3 * level * sign, 1, 0), resample, fill)
 
 
-def _translate_x(image, level, sign, resample, fill):
+def _translate_x(
+    image: Image.Image, level: float, sign: int, resample: Resampling, fill: Fill
+) -> Image.Image:
     """Moves an image horizontally."""
     shift = 0.45 * level * sign * image.size[0]
     return _affine(image, (1, 0, shift, 0, 1, 0), resample, fill)
 
 
-def _translate_y(image, level, sign, resample, fill):
+def _translate_y(
+    image: Image.Image, level: float, sign: int, resample: Resampling, fill: Fill
+) -> Image.Image:
     """Moves an image vertically."""
     shift = 0.45 * level * sign * image.size[1]
     return _affine(image, (1, 0, 0, 0, 1, shift), resample, fill)
 
 
-# As in the reference, posterize and solarize change less at higher magnitudes.
+# Posterize and solarize change less at higher magnitudes, as in the reference.
 OPERATIONS: dict[str, Operation] = {
     "auto_contrast": lambda image, *_: ImageOps.autocontrast(image),
     "equalize": lambda image, *_: ImageOps.equalize(image),

@@ -1,4 +1,4 @@
-"""The value that describes how one kind of target follows its images."""
+"""The value that says how one kind of target follows its images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ def _any(options: DataConfig) -> None:
     """Accepts all fields."""
 
 
-def _unchanged(split: Split, options: DataConfig, about: "About") -> Split:
+def _unchanged(split: Split, options: DataConfig, about: "SplitInfo") -> Split:
     """Returns the split."""
     del options, about
     return split
 
 
-class About(NamedTuple):
-    """The facts about a split that a transform gets when it inspects the split.
+class SplitInfo(NamedTuple):
+    """The name, classes and use of a split that a transform inspects.
 
     Attributes:
       name: name of the split, for messages.
@@ -39,7 +39,7 @@ class About(NamedTuple):
 class TargetTransform(NamedTuple):
     """A way in which one kind of target follows its images in training and evaluation.
 
-    :func:`diffkd_jax.data.transforms.viewed.follow_views` makes one for a kind of
+    :func:`diffkd_jax.data.transforms.follow_views` makes one for a kind of
     target that can be computed from the view of each image, such as keypoints.
 
     Attributes:
@@ -55,8 +55,9 @@ class TargetTransform(NamedTuple):
         that this kind cannot follow.
       inspect: ``(split, options, about) -> split``, looks at a split before a run, logs
         what is unusual, and raises a ValueError for what cannot be right.
-      own_size: whether the size of training images is that of ``train`` rather than
-        that of evaluation.
+      own_size: whether the size of training images is measured on an example that
+        ``train`` returns. If false, they have ``data.image_size`` or else the size of
+        evaluation images, unless ``data.train_size`` or ``data.canvas`` is set.
     """
 
     name: str
@@ -64,5 +65,5 @@ class TargetTransform(NamedTuple):
     train: Callable[[Batch, Draws, DataConfig], Batch]
     evaluate: Callable[[Batch, DataConfig], Batch]
     check: Callable[[DataConfig], None] = _any
-    inspect: Callable[[Split, DataConfig, About], Split] = _unchanged
+    inspect: Callable[[Split, DataConfig, SplitInfo], Split] = _unchanged
     own_size: bool = True

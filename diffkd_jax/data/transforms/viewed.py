@@ -1,21 +1,22 @@
-"""Transforms by views: each image is seen through one view, and its target follows."""
+"""Batches of views: one view of each image, and the target that follows it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...config.data import DataConfig
-from ..images.decoding import Encoded, ImageLike, UnreadableImage, decode_image
+from ..images.decoding import decode_image
+from ..images.encoded import Encoded, ImageLike, UnreadableImage
 from . import views
 from .draws import Draws
-from .target import Batch, TargetTransform
+from .target import Batch
 from .views import Size, View
 
 
-class Seen(NamedTuple):
-    """The view of one example of a batch.
+class ExampleView(NamedTuple):
+    """The view of one example of a batch, and the size of the example's image.
 
     Attributes:
       view: the view of the resized image.
@@ -26,22 +27,22 @@ class Seen(NamedTuple):
     size: Size
 
 
-# (target, seen, size) -> target. ``seen`` holds one entry for each example, None for an
-# image that does not decode; ``size`` is height and width of the batch's images.
-Follow = Callable[[Any, Sequence[Seen | None], Size], Any]
+# (target, example_views, size) -> target. There is one view for each example, None for
+# an image that does not decode; ``size`` is height and width of the batch's images.
+Follow = Callable[[Any, Sequence[ExampleView | None], Size], Any]
 # (row, image) -> pixels uint8 [h, w, c].
 Decode = Callable[[int, ImageLike], np.ndarray]
 
 
 def _decode(row: int, image: ImageLike) -> np.ndarray:
-    """Decodes an image, whatever its target is."""
+    """Decodes an image, without regard to its target."""
     del row
     return decode_image(image)
 
 
-def _keep(target: Any, seen: Sequence[Seen | None], size: Size) -> Any:
+def _keep(target: Any, example_views: Sequence[ExampleView | None], size: Size) -> Any:
     """Returns a target that no view changes."""
-    del seen, size
+    del example_views, size
     return target
 
 
@@ -71,15 +72,22 @@ def train_views(
 
     Raises:
       ValueError: images of different sizes without ``data.train_size``.
+
+    >>> batch = {"image": np.zeros((2, 4, 6, 3), np.uint8), "target": {}}
+    >>> options = DataConfig(augment="scale_crop_flip", train_size=(8, 8))
+    >>> batch = train_views(batch, Draws(0, 0, np.arange(2)), options)
+    >>> batch["image"].shape, batch["size"].shape
+    ((2, 8, 8, 3), (2, 2))
     """
-    kwargs: dict[str, Any] = {"flip": options.flip and options.augment != "none"}
-    if options.augment == "scale_crop_flip":
+    augmentation = options.augmentation
+    kwargs: dict[str, Any] = {"flip": options.flip and augmentation.mirrors}
+    if augmentation.scales:
         kwargs |= {"scale": tuple(options.scale), "step": options.scale_step}
     sides = tuple(options.train_resize) or (options.resize,)
 
     def draw(size: Size, rng: np.random.Generator) -> View:
         canvas = canvas_of(size, options.train_size, options.two_canvases)
-        if options.augment != "resize_flip":
+        if not augmentation.fits:
             return views.draw_view(size, rng, canvas=canvas or size, **kwargs)
         side = sides[int(rng.integers(len(sides)))]
         flip = bool(rng.random() < 0.5) and options.flip
@@ -88,7 +96,7 @@ def train_views(
 
     drawn = [partial(draw, rng=rng) for rng in draws.generators()]
     canvas = tuple(options.train_size)
-    return _see(batch, drawn, canvas, "train_size", follow, decode, with_size)
+    return _apply_views(batch, drawn, canvas, "train_size", follow, decode, with_size)
 
 
 def evaluate_views(
@@ -115,6 +123,10 @@ def evaluate_views(
 
     Raises:
       ValueError: images larger than the canvas, or of different sizes without one.
+
+    >>> batch = {"image": np.zeros((2, 4, 6, 3), np.uint8), "target": {}}
+    >>> evaluate_views(batch, DataConfig(canvas=(8, 8)))["size"].tolist()
+    [[4, 6], [4, 6]]
     """
 
     def fit(size: Size) -> View:
@@ -127,82 +139,7 @@ def evaluate_views(
 
     fitted = [fit] * len(batch["image"])
     canvas = tuple(options.canvas)
-    return _see(batch, fitted, canvas, "canvas", follow, decode, with_size)
-
-
-def follow_views(
-    name: str,
-    is_of: Callable[[Mapping[str, Any]], bool],
-    train: Follow,
-    evaluate: Follow | None = None,
-) -> TargetTransform:
-    """Creates the transform of a kind of target that follows the view of its image.
-
-    Args:
-      name: plural noun for messages, such as ``keypoints``.
-      is_of: ``target -> bool``, whether a target is of this kind.
-      train: ``(target, seen, size) -> target``: ``seen`` holds a :class:`Seen` for each
-        example, or None for an image that does not decode; ``size`` is height and width
-        of the batch's images.
-      evaluate: the same for evaluation, where views show whole images; ``train`` by
-        default.
-
-    Returns:
-      A transform for :class:`diffkd_jax.data.Dataset`.
-
-    >>> def move(target, seen, size):
-    ...     points = [s and views.move_points(s.view, p[None], s.size)[0]
-    ...               for s, p in zip(seen, target["point"])]
-    ...     return {"point": np.array(points, np.float32)}
-    >>> transform = follow_views("keypoints", lambda target: "point" in target, move)
-    >>> batch = {"image": np.zeros((1, 4, 6, 3), np.uint8),
-    ...          "target": {"point": np.array([[1.0, 2.0]])}}
-    >>> transform.evaluate(batch, DataConfig(canvas=(8, 8)))["target"]["point"].tolist()
-    [[1.0, 2.0]]
-    """
-    follow = evaluate or train
-    return TargetTransform(
-        name,
-        is_of,
-        lambda batch, draws, options: train_views(batch, draws, options, train),
-        lambda batch, options: evaluate_views(batch, options, follow),
-        lambda options: check_views(options, f"for images with {name}"),
-    )
-
-
-def check_views(
-    options: DataConfig,
-    purpose: str,
-    augments: Sequence[str] = ("scale_crop_flip", "resize_flip"),
-    instead: Mapping[str, str] = {},
-) -> None:
-    """Refuses augmentation that a target could not follow.
-
-    Args:
-      options: the section ``data`` of a config.
-      purpose: what the images are for, for messages.
-      augments: accepted values of ``data.augment``, the usual one first, in addition to
-        "none" and mirroring.
-      instead: further fields that must be 0, and what to use instead, or "".
-
-    Raises:
-      ValueError: names the field.
-    """
-    if options.augment not in ("none", "crop_flip", *augments):
-        *first, last = map(repr, ("none", *augments))
-        raise ValueError(
-            f"data.augment: found {options.augment!r}, expected {', '.join(first)} or "
-            f"{last} {purpose}"
-        )
-    if options.augment == "crop_flip" and options.padding:
-        raise ValueError(
-            f"data.padding: found {options.padding}, expected 0 {purpose}, or "
-            f"data.augment {augments[0]!r}"
-        )
-    for field, text in {"rand_augment": "", "color_jitter": "", **instead}.items():
-        if value := getattr(options, field):
-            hint = f": {text}" if text else ""
-            raise ValueError(f"data.{field}: found {value}, expected 0 {purpose}{hint}")
+    return _apply_views(batch, fitted, canvas, "canvas", follow, decode, with_size)
 
 
 def canvas_of(size: Size, canvas: Sequence[int], two: bool) -> Size | None:
@@ -232,7 +169,7 @@ def name_image(image: ImageLike) -> str:
 
 
 class _TooLarge(Exception):
-    """An image that does not fit its canvas: its view, and its own size."""
+    """The error of an image larger than its canvas, with its view and its size."""
 
 
 def _fitting(view: View, size: Size) -> View:
@@ -242,7 +179,7 @@ def _fitting(view: View, size: Size) -> View:
     return view
 
 
-def _see(
+def _apply_views(
     batch: Batch,
     makers: Sequence[Callable[[Size], View]],
     canvas: tuple[int, ...],
@@ -252,15 +189,15 @@ def _see(
     with_size: bool,
 ) -> Batch:
     """Applies one view to each example; images that do not decode are black."""
-    seen: list[Seen | None] = []
-    shown: list[np.ndarray | None] = []
+    example_views: list[ExampleView | None] = []
+    windows: list[np.ndarray | None] = []
     for row, (image, make) in enumerate(zip(batch["image"], makers, strict=True)):
         try:
             pixels = decode(row, image)
             view = make(pixels.shape[:2])
         except UnreadableImage:
-            seen.append(None)
-            shown.append(None)
+            example_views.append(None)
+            windows.append(None)
             continue
         except _TooLarge as error:
             view, size = error.args
@@ -269,27 +206,27 @@ def _see(
                 f"data.{field}: found {view.canvas}, expected at least {view.whole}, "
                 f"height and width of {name_image(image)}{resized}"
             ) from None
-        seen.append(Seen(view, pixels.shape[:2]))
-        shown.append(views.see(view, pixels))
-    shapes = {pixels.shape for pixels in shown if pixels is not None}
+        example_views.append(ExampleView(view, pixels.shape[:2]))
+        windows.append(views.view_image(view, pixels))
+    shapes = {pixels.shape for pixels in windows if pixels is not None}
     if len(shapes) > 1:
         raise ValueError(
             f"data.{field}: found () for images of sizes {sorted(shapes)[:4]}, "
             "expected a height and a width"
         )
-    # If no image decodes, only a canvas has a size.
+    # If no image decodes, only a canvas tells the size of the batch.
     shape = shapes.pop() if shapes else (*(canvas or (0, 0)), _channels(batch["image"]))
-    result = np.zeros((len(seen), *shape), np.uint8)
-    size = np.zeros((len(seen), 2), np.int32)
-    for row, (example, window) in enumerate(zip(seen, shown, strict=True)):
+    result = np.zeros((len(example_views), *shape), np.uint8)
+    size = np.zeros((len(example_views), 2), np.int32)
+    for row, (example, window) in enumerate(zip(example_views, windows, strict=True)):
         if example is not None:
             result[row], size[row] = window, example.view.shown
-    failed = np.array([example is None for example in seen])
+    failed = np.array([example is None for example in example_views])
     batch = batch | {"image": result, "failed": failed}
     if canvas or with_size:
         batch["size"] = size
     if "target" in batch:
-        batch["target"] = follow(batch["target"], seen, (shape[0], shape[1]))
+        batch["target"] = follow(batch["target"], example_views, (shape[0], shape[1]))
     return batch
 
 

@@ -1,12 +1,13 @@
-"""Views: the part of a resized image that is seen, with its mask, boxes and points."""
+"""Views: the part of a resized image that is shown, with its mask, boxes and points."""
 
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from ..images.decoding import MAX_PIXELS, UnreadableImage
-from ..images.masks import VOID
+from ..images.encoded import UnreadableImage
+from ..images.headers import MAX_PIXELS
+from ..images.mask_rules import VOID
 from ..images.resize import mirror
 
 Size = tuple[int, int]  # height, width
@@ -23,6 +24,9 @@ class View(NamedTuple):
         smaller.
       canvas: height and width of the result, padded on the right and at the bottom.
       flip: whether left and right are swapped in the window, before it is padded.
+
+    >>> View(whole=(4, 6), top=0, left=2, shown=(4, 4), canvas=(8, 8)).flip
+    False
     """
 
     whole: Size
@@ -129,7 +133,7 @@ def whole_view(size: Size, canvas: Size) -> View:
     return View(size, 0, 0, size, canvas)
 
 
-def see(view: View, image: np.ndarray) -> np.ndarray:
+def view_image(view: View, image: np.ndarray) -> np.ndarray:
     """Returns an image as viewed, resized bilinearly; padding is black.
 
     Args:
@@ -138,6 +142,11 @@ def see(view: View, image: np.ndarray) -> np.ndarray:
 
     Returns:
       uint8 ``[*view.canvas, c]``.
+
+    >>> view = View((2, 2), 0, 0, (2, 2), (2, 3), flip=True)
+    >>> view_image(view, np.array([[[1], [2]], [[3], [4]]], np.uint8))[..., 0]
+    array([[2, 1, 0],
+           [4, 3, 0]], dtype=uint8)
     """
     if image.shape[:2] != view.whole:
         image = cv2.resize(
@@ -146,8 +155,8 @@ def see(view: View, image: np.ndarray) -> np.ndarray:
     return _framed(view, image, 0)
 
 
-def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
-    """Returns a mask as viewed, resized to the nearest centre; padding is void.
+def view_mask(view: View, mask: np.ndarray) -> np.ndarray:
+    """Returns a mask as viewed, resized to the nearest pixel; padding is void.
 
     Args:
       view: see :func:`draw_view`.
@@ -156,18 +165,20 @@ def see_mask(view: View, mask: np.ndarray) -> np.ndarray:
     Returns:
       uint8 ``view.canvas``.
 
-    >>> see_mask(View((2, 2), 0, 0, (2, 2), (2, 3), True), np.array([[1, 2]], np.uint8))
+    >>> view = View((2, 2), 0, 0, (2, 2), (2, 3), flip=True)
+    >>> view_mask(view, np.array([[1, 2]], np.uint8))
     array([[  2,   1, 255],
            [  2,   1, 255]], dtype=uint8)
     """
     if mask.shape != view.whole:
-        # By centres, as bilinear resizing; INTER_NEAREST is off by half a pixel.
+        # The nearest centre, as bilinear resizing has it; INTER_NEAREST is half a pixel
+        # off.
         kind = cv2.INTER_NEAREST_EXACT
         mask = cv2.resize(mask, view.whole[::-1], interpolation=kind)
     return _framed(view, mask[..., None], VOID)[..., 0]
 
 
-def see_boxes(view: View, boxes: Any, size: Size) -> np.ndarray:
+def view_boxes(view: View, boxes: Any, size: Size) -> np.ndarray:
     """Returns boxes as viewed, clipped to the window; boxes outside it have no area.
 
     Args:
@@ -178,10 +189,10 @@ def see_boxes(view: View, boxes: Any, size: Size) -> np.ndarray:
     Returns:
       float32 ``[m, 4]``, in pixels of the canvas.
 
-    >>> see_boxes(View((4, 8), 0, 2, (4, 6), (8, 8), True), [[0, 0, 2, 1]], (2, 4))
+    >>> view_boxes(View((4, 8), 0, 2, (4, 6), (8, 8), True), [[0, 0, 2, 1]], (2, 4))
     array([[4., 0., 6., 2.]], dtype=float32)
     """
-    down, right = factors(view, size)
+    down, right = resize_factors(view, size)
     moved = np.asarray(boxes, np.float64) * (right, down, right, down)
     moved -= (view.left, view.top, view.left, view.top)
     height, width = view.shown
@@ -193,7 +204,7 @@ def see_boxes(view: View, boxes: Any, size: Size) -> np.ndarray:
     return moved.astype(np.float32)
 
 
-def move_points(view: View, points: Any, size: Size) -> np.ndarray:
+def view_points(view: View, points: Any, size: Size) -> np.ndarray:
     """Returns points as viewed; points outside the window stay outside it.
 
     Args:
@@ -204,18 +215,18 @@ def move_points(view: View, points: Any, size: Size) -> np.ndarray:
     Returns:
       float32 ``[m, 2]``, in pixels of the canvas.
 
-    >>> move_points(View((4, 8), 0, 2, (4, 6), (8, 8), True), [[2, 1]], (2, 4))
+    >>> view_points(View((4, 8), 0, 2, (4, 6), (8, 8), True), [[2, 1]], (2, 4))
     array([[4., 2.]], dtype=float32)
     """
-    down, right = factors(view, size)
+    down, right = resize_factors(view, size)
     moved = np.asarray(points, np.float64) * (right, down) - (view.left, view.top)
     if view.flip:
         moved[:, 0] = view.shown[1] - moved[:, 0]
     return moved.astype(np.float32)
 
 
-def factors(view: View, size: Size) -> tuple[float, float]:
-    """Returns the pixels of the canvas for each pixel of the image, down and right.
+def resize_factors(view: View, size: Size) -> tuple[float, float]:
+    """Returns the factors by which a view resizes an image: vertical and horizontal.
 
     Args:
       view: see :func:`draw_view`.

@@ -1,28 +1,26 @@
 """Object detection: losses by part, and average precision as in COCO.
 
-Between a file of annotations and its average precision, a box takes eight forms. Each
-line says which function makes the form; all modules are below ``diffkd_jax``.
+Between a file of annotations and its average precision, a box takes five forms. Each
+line says which functions make the form; all modules are below ``diffkd_jax``.
 
-1. The file of COCO holds left, top, width and height, or with the option ``corners`` of
-   the data set left, top, right and bottom.
-2. ``data.formats.coco_json.read_coco_table``: float64 ``[m, 4]``, all images in the
-   order of the file. From here on boxes are corners ``x1 y1 x2 y2``, in pixels of the
-   stored image.
-3. ``data.images.objects.collect``: float32 ``[m, 4]``, clipped to the images and sorted
-   by image.
-4. ``data.images.objects.padded``: float32 ``[n, m, 4]``, the boxes of each image,
-   padded with zeros to the same number.
-5. ``data.transforms.boxes.boxes_to_train`` and
-   ``data.transforms.boxes.boxes_to_evaluate``: ``[b, m, 4]`` in pixels of the image
-   that the model sees. For evaluation, form 4 is kept as ``stored``.
-6. ``ops.boxes.encode_boxes`` or, for FCOS, ``ops.boxes.encode_distances``: ``[b, n,
-   4]`` relative to anchors. Models predict this form, and ``detect`` decodes it to
-   form 5.
-7. ``tasks.detection.plots.stored_boxes``: detections in pixels of the stored image.
-8. ``tasks.detection.average_precision.curves``: float64 ``[m, 4]``, all images in one
-   array, as left, top, width and height.
-
-Detections are written to files in form 7, as left, top, width and height.
+1. Left, top, width and height, in pixels of the stored image: the form of COCO. Files
+   of annotations hold it, ``tasks.detection.average_precision.curves`` passes it to the
+   evaluator, and detections are written in it. With the option ``corners`` of the data
+   set, the file of annotations holds the numbers of form 2.
+2. The corners ``x1 y1 x2 y2`` in pixels of the stored image, ``[m, 4]``, all images in
+   one array of ``data.images.objects.Objects``.
+   ``data.formats.coco_json.read_coco_table`` reads them in the order of the file;
+   ``data.images.object_checks.clean_objects`` clips them and sorts them by image.
+3. The same corners as ``[n, m, 4]``, the boxes of each image padded with zeros to the
+   same number: ``data.images.objects.pad_objects``. Evaluation keeps them as
+   ``stored``, and ``tasks.detection.plots.stored_boxes`` converts detections to this
+   form.
+4. Corners ``[b, m, 4]`` in pixels of the image that the model sees:
+   ``data.transforms.boxes.boxes_to_train`` and
+   ``data.transforms.boxes.boxes_to_evaluate``.
+5. Numbers ``[b, n, 4]`` relative to anchors: ``ops.boxes.encode_boxes`` or, for FCOS,
+   ``ops.boxes.encode_distances``. Models predict this form, and ``detect`` decodes it
+   to form 4.
 """
 
 import functools

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ...backend.compiler import compiler_options
 from ...core.train_state import TrainState
-from ...data.pipeline.groups import alike
+from ...data.pipeline.groups import rows_of_same_group
 from ...weights.output_files import appearing
 from ..cluster import sharding
 from ..cluster.sharding import Devices
@@ -56,7 +56,7 @@ def first_examples(run: Run, max_count: int) -> Mapping[str, Any]:
     data, group = run.data, run.config.train.norm_group_size
     height, width = data.eval_shape[:2]
     count = max(1, min(max_count, MOST_PIXELS // (height * width)))
-    rows = alike(data.evaluation, 0)[:count]
+    rows = rows_of_same_group(data.evaluation, 0)[:count]
     rows = rows[: len(rows) - len(rows) % max(group, 1)]
     if not len(rows):
         return {"image": np.zeros((0, *data.eval_shape), np.uint8)}

@@ -103,7 +103,7 @@ def iterate_predictions(
 
     compiled = sharding.jit_forward(forward, devices.mesh)
     split = data.evaluation
-    ids = None if split.known is None else split.known.ids
+    ids = None if split.box_summary is None else split.box_summary.ids
     names = shorten_names([split.name(i) for i in range(split.size)])
     make = evaluation_batches(config.data, data, split, devices.mesh)
     with closing(make(asked)) as batches:

@@ -229,8 +229,8 @@ def test_ids_of_coco_are_whole_numbers_in_any_form(tmp_path):
     data = registry.load("coco", str(tmp_path), (), COCO)
     assert data.meta["category_ids"] == [1, 2]
     for split in data.splits.values():
-        assert split.known.usable.tolist() == [2, 2, 2]
-    assert data.splits["train"].known.ids[0] == b"0"
+        assert split.box_summary.usable.tolist() == [2, 2, 2]
+    assert data.splits["train"].box_summary.ids[0] == b"0"
 
 
 def test_labels_of_arrays_are_whole_numbers_in_any_form(tmp_path):

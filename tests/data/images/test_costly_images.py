@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data.images.decoding import Encoded, UnreadableImage, decode_image
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
 
 
 def test_jpegs_of_many_scans_are_refused():

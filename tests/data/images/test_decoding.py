@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from diffkd_jax.data.images import decoding
-from diffkd_jax.data.images.decoding import (
-    Encoded,
-    UnreadableImage,
-    decode_image,
-    read_size,
-)
+from diffkd_jax.data.images import decoding, headers
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
+from diffkd_jax.data.images.headers import read_size
 from diffkd_jax.data.transforms.draws import Draws
 from tests.helpers.data_options import data_options
 from tests.helpers.transforms import eval_transform, train_transform
@@ -124,7 +121,7 @@ def test_the_first_frame_is_taken():
         assert decode_image(file)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
-@pytest.mark.skipif(".avif" not in decoding.IMAGE_ENDINGS, reason="Pillow without AVIF")
+@pytest.mark.skipif(".avif" not in headers.IMAGE_ENDINGS, reason="Pillow without AVIF")
 def test_avif():
     file = saved(Image.new("RGB", (8, 8), (200, 40, 40)), "AVIF")
     assert np.abs(decode_image(file).astype(int) - (200, 40, 40)).max() < 6

@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadableImage, decode_image
-from diffkd_jax.data.images.masks import (
-    EncodedMask,
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
+from diffkd_jax.data.images.mask_rules import (
     MaskRule,
     WrongMask,
     parse_rule,
-    read_mask,
     to_classes,
 )
+from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.arrays import mask_split
+from diffkd_jax.data.sources.arrays import make_mask_split
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import mask_survey
 from diffkd_jax.data.transforms import masks as masks_of_views
@@ -274,7 +274,7 @@ def test_a_mask_of_another_size_is_refused(name):
     picture = Encoded((ODD / "pair/picture.png").read_bytes(), "pair/picture.png")
     mask = EncodedMask((ODD / file).read_bytes(), file, MaskRule(3))
     with pytest.raises(WrongMask) as error:
-        masks_of_views.pair(picture, mask)
+        masks_of_views.decode_pair(picture, mask)
     for word in EXPECTED[file]["expected"]["says"]:
         assert word in str(error.value)
 
@@ -285,7 +285,7 @@ def photo():
 
 def test_a_photo_is_turned_where_its_mask_has_that_size():
     mask = (ODD / "exif_mask_upright.png").read_bytes()
-    pixels, classes = masks_of_views.pair(
+    pixels, classes = masks_of_views.decode_pair(
         photo(), EncodedMask(mask, "m.png", MaskRule(2))
     )
     assert pixels.shape[1::-1] == (16, 24)
@@ -296,12 +296,12 @@ def test_a_photo_is_turned_where_its_mask_has_that_size():
 def test_a_photo_stays_as_its_mask_lies():
     stored = decode_image(photo())
     classes = (stored[..., 0] > 128).astype(np.uint8)
-    pixels, _ = masks_of_views.pair(
+    pixels, _ = masks_of_views.decode_pair(
         photo(), EncodedMask(png(classes), "m.png", MaskRule(2))
     )
     np.testing.assert_array_equal(pixels, stored)
     with pytest.raises(WrongMask, match=r"m.png: found 16x16 pixels for exif_6.jpg of"):
-        masks_of_views.pair(
+        masks_of_views.decode_pair(
             photo(), EncodedMask(png(classes[:, :16]), "m.png", MaskRule(2))
         )
 
@@ -309,7 +309,7 @@ def test_a_photo_stays_as_its_mask_lies():
 def test_photos_that_stay_as_they_are_stored_are_said(caplog):
     mask = EncodedMask(png(np.zeros((16, 24), np.uint8)), "m.png", MaskRule(1))
     batch = {"image": [photo()], "target": {"label": [mask]}}
-    mask_survey.look(Split(1, lambda rows: batch), ("sky",), "train")
+    mask_survey.inspect_masks(Split(1, lambda rows: batch), ("sky",), "train")
     assert "1 of these images have the size of their mask as stored" in caplog.text
     assert "exif_6.jpg" in caplog.text
 
@@ -323,9 +323,11 @@ def test_a_square_photo_is_turned_unless_the_rule_says_no():
     Image.fromarray(square).save(stream, "PNG", exif=exif)
     picture = Encoded(stream.getvalue(), "square.png")
     mask = png(np.zeros((16, 16), np.uint8))
-    turned, _ = masks_of_views.pair(picture, EncodedMask(mask, "m.png", MaskRule(2)))
+    turned, _ = masks_of_views.decode_pair(
+        picture, EncodedMask(mask, "m.png", MaskRule(2))
+    )
     np.testing.assert_array_equal(turned, np.rot90(square, -1))
-    kept, _ = masks_of_views.pair(
+    kept, _ = masks_of_views.decode_pair(
         picture, EncodedMask(mask, "m.png", MaskRule(2, turn=False))
     )
     np.testing.assert_array_equal(kept, square)
@@ -407,8 +409,8 @@ def test_the_masks_of_a_split_are_looked_at(tmp_path, caplog):
 def test_masks_of_much_void_are_said(caplog):
     label = np.zeros((40, 2, 2), np.uint8)
     label[:, 0] = label[:, 1, 0] = 255
-    split = mask_split(np.zeros((40, 2, 2), np.uint8), label, MaskRule(1), "here")
-    mask_survey.look(split, ("sky",), "train")
+    split = make_mask_split(np.zeros((40, 2, 2), np.uint8), label, MaskRule(1), "here")
+    mask_survey.inspect_masks(split, ("sky",), "train")
     assert "16 of 40 masks of train: 75 % of the pixels are void" in caplog.text
 
 
@@ -420,7 +422,7 @@ def test_masks_of_one_s_own_are_checked():
     )
     label = np.full((2, 3, 3), 7, np.uint8)
     with pytest.raises(WrongMask, match=r"2 masks of train: found the value 7, expect"):
-        mask_survey.look(split(label), ("sky",), "train")
+        mask_survey.inspect_masks(split(label), ("sky",), "train")
     with pytest.raises(WrongMask, match=r"found int32 \(3, 3\), expected uint8"):
         masks_of_views.MASKS.evaluate(
             split(label.astype(np.int32)).fetch(np.arange(2)), data_options()
@@ -524,6 +526,6 @@ def test_a_canvas_that_is_too_small_is_named_before_anything_is_trained():
     some = Split(2, fetch)
     for canvas in ((), (4, 2)):
         with pytest.raises(ValueError, match=r"expected at least \(4, 3\), height and"):
-            mask_survey.look(some, ("sky",), "test", canvas)
-    mask_survey.look(some, ("sky",), "test", (4, 3))
-    mask_survey.look(some, ("sky",), "train")
+            mask_survey.inspect_masks(some, ("sky",), "test", canvas)
+    mask_survey.inspect_masks(some, ("sky",), "test", (4, 3))
+    mask_survey.inspect_masks(some, ("sky",), "train")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.images import decoding, resize
-from diffkd_jax.data.images.decoding import Encoded, UnreadableImage
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
 from diffkd_jax.data.transforms.crops import random_resized_crop
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import Encoded, open_data
-from diffkd_jax.data.images.decoding import UnreadableImage, decode_image
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import UnreadableImage
 from tests.helpers.data_on_disk import (
     COCO,
     coco_table,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data import split as split_module
-from diffkd_jax.data.images.decoding import UnreadableImage
+from diffkd_jax.data import array_splits
+from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.pipeline.unreadable import note_skipped
 from diffkd_jax.data.transforms import crops
 from diffkd_jax.data.transforms.draws import Draws
-from diffkd_jax.data.transforms.normalise import make_normalise
+from diffkd_jax.data.transforms.normalise import make_image_normaliser
 from tests.helpers.data_options import data_options
 from tests.helpers.transforms import eval_transform
 
@@ -25,7 +25,9 @@ def split():
     image = np.broadcast_to(
         np.arange(SIZE, dtype=np.uint8)[:, None, None, None], (SIZE, 6, 6, 1)
     )
-    return split_module.array_split(np.array(image), np.arange(SIZE) % 10, 10, "here")
+    return array_splits.make_array_split(
+        np.array(image), np.arange(SIZE) % 10, 10, "here"
+    )
 
 
 def keep(batch, draws):
@@ -256,7 +258,7 @@ OPTIONS = data_options(augment="crop_flip", padding=1, flip=True)
 def test_pictures_are_normalised_on_either_side():
     image = np.full((4, 6, 6, 1), 255, np.uint8)
     for array in (image, jnp.asarray(image)):
-        out = make_normalise(OPTIONS, 1)(array)
+        out = make_image_normaliser(OPTIONS, 1)(array)
         assert out.dtype == np.float32
         np.testing.assert_allclose(out, 1.0)
 
@@ -265,7 +267,7 @@ def test_bad_transforms_are_named():
     with pytest.raises(ValueError, match=r"data\.augment: found 'mixup'"):
         data_options(augment="mixup")
     with pytest.raises(ValueError, match=r"data\.mean: found 2 numbers"):
-        make_normalise(data_options(mean=(0.1, 0.2)), 3)
+        make_image_normaliser(data_options(mean=(0.1, 0.2)), 3)
     mixed = {"image": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]}
     with pytest.raises(ValueError, match=r"data\.image_size: found 0"):
         eval_transform(OPTIONS)(mixed)
@@ -274,7 +276,7 @@ def test_bad_transforms_are_named():
 def test_grey_pictures_as_rgb(split):
     options = OPTIONS.replace(channels=3, mean=(0.0, 0.5, 1.0))
     image = eval_transform(options)(split.fetch(np.array([7])))["image"]
-    image = make_normalise(options, 1)(image)
+    image = make_image_normaliser(options, 1)(image)
     assert image.shape == (1, 6, 6, 3)
     np.testing.assert_allclose(image[0, 0, 0], (7 / 255 - np.array([0, 0.5, 1])) / 0.5)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffkd_jax.data.images.decoding import UnreadableImage
+from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.pipeline import batches
 from diffkd_jax.data.split import Split
 from diffkd_jax.train.batches import eval_batch_size

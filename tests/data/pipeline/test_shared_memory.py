@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from diffkd_jax.data.pipeline import shared_memory
-from diffkd_jax.data.pipeline.shared_memory import receiver, sender
+from diffkd_jax.data.pipeline.shared_memory import make_receiver, make_sender
 
 pytestmark = pytest.mark.skipif(not shared_memory.SUPPORTED, reason="no memfd")
 
@@ -35,7 +35,7 @@ def addresses(batches):
 
 
 def test_a_batch_arrives_as_it_was():
-    send, receive = sender(), receiver()
+    send, receive = make_sender(), make_receiver()
     for value in (1, 2):
         sent = batch_of(value)
         got = receive(send(sent))
@@ -48,7 +48,7 @@ def test_a_batch_arrives_as_it_was():
 
 
 def test_memory_is_used_again_when_no_array_is_left():
-    send, receive = sender(), receiver()
+    send, receive = make_sender(), make_receiver()
     held = [receive(send(batch_of(value))) for value in range(3)]
     assert len(addresses(held)) == 3
     part = held[1]["target"]["boxes"][2:].T  # a view of a view
@@ -66,7 +66,7 @@ def test_memory_is_used_again_when_no_array_is_left():
 
 def test_what_a_device_holds_is_not_written_again():
     """On a CPU it computes with the memory itself."""
-    send, receive = sender(), receiver()
+    send, receive = make_sender(), make_receiver()
     image = jax.device_put(receive(send(batch_of(1, 4096)))["image"])
     for value in (2, 3):
         receive(send(batch_of(value, 4096)))
@@ -83,7 +83,7 @@ def slow(image):
 
 def test_what_a_program_still_reads_is_not_written_again():
     """It is given the memory itself, and the call returns before it has run."""
-    send, receive = sender(), receiver()
+    send, receive = make_sender(), make_receiver()
     jax.block_until_ready(slow(batch_of(0, 4096)["image"]))
     image = slow(receive(send(batch_of(1, 4096)))["image"])
     for value in (2, 3):
@@ -92,7 +92,7 @@ def test_what_a_program_still_reads_is_not_written_again():
 
 
 def test_memory_that_has_become_too_small_is_dropped():
-    send, receive = sender(), receiver()
+    send, receive = make_sender(), make_receiver()
     receive(send(batch_of(0)))
     files, before = len(os.listdir("/proc/self/fd")), mapped()
     held = [receive(send(batch_of(value))) for value in range(3)]
@@ -110,7 +110,7 @@ def test_memory_that_has_become_too_small_is_dropped():
 def test_a_worker_that_is_gone_is_named():
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    handed = sender()(batch_of(1))
+    handed = make_sender()(batch_of(1))
     gone = dataclasses.replace(handed, process=ended.pid)
     with pytest.raises(ChildProcessError, match=f"found worker process {ended.pid} go"):
-        receiver()(gone)
+        make_receiver()(gone)

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from diffkd_jax.data import open_data
-from diffkd_jax.data.pipeline.unreadable import first_readable, note_skipped, reason_of
+from diffkd_jax.data.pipeline.unreadable import (
+    find_reason,
+    first_readable,
+    note_skipped,
+)
 from diffkd_jax.data.sources import registry
 from diffkd_jax.io.signatures import name_format
 from tests.helpers.data_on_disk import (
@@ -74,7 +78,10 @@ def test_links_that_lead_nowhere_are_named(tmp_path):
     (tmp_path / "train/cat/9.png").symlink_to("/nowhere/9.png")
     split = registry.load("folder", str(tmp_path)).splits["train"]
     assert split.size == 7
-    assert reason_of(split, 3) == "found a link to '/nowhere/9.png', where no file is"
+    assert (
+        find_reason(split, 3)
+        == "found a link to '/nowhere/9.png', expected a file there"
+    )
 
 
 def test_a_class_that_is_a_link_to_nowhere_is_named(tmp_path, caplog):
@@ -82,7 +89,7 @@ def test_a_class_that_is_a_link_to_nowhere_is_named(tmp_path, caplog):
     (tmp_path / "train/owl").symlink_to("/nowhere/owl")
     registry.load("folder", str(tmp_path))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line == f"{tmp_path}/train: links that lead nowhere, left out: owl"
+    assert line == f"{tmp_path}/train: links to nothing, left out: owl"
 
 
 def test_a_path_that_is_a_link_to_nowhere_is_called_that(tmp_path):
@@ -95,7 +102,7 @@ def test_a_file_that_is_gone_or_closed_is_named(tmp_path):
     write_folders(tmp_path)
     split = registry.load("folder", str(tmp_path)).splits["train"]
     (tmp_path / "train/cat/1.png").unlink()
-    assert "No such file" in reason_of(split, 1)
+    assert "No such file" in find_reason(split, 1)
 
 
 def masks(root):
@@ -110,9 +117,9 @@ def test_the_reason_of_a_mask_is_said(tmp_path, name):
     data, _ = REASONS[name]
     write(masks(tmp_path) / "1.png", data)
     split = registry.load("masks", str(tmp_path), (), {"classes": 2}).splits["train"]
-    text = reason_of(split, 1)
+    text = find_reason(split, 1)
     assert "masks/train/1.png: found" in text
-    assert reason_of(split, 0) != text
+    assert find_reason(split, 0) != text
 
 
 def test_a_mask_that_is_a_link_to_nowhere_is_named(tmp_path):
@@ -120,7 +127,7 @@ def test_a_mask_that_is_a_link_to_nowhere_is_named(tmp_path):
     (folder / "1.png").unlink()
     (folder / "1.png").symlink_to("../gone.png")
     split = registry.load("masks", str(tmp_path), (), {"classes": 2}).splits["train"]
-    assert "found a link to '../gone.png'" in reason_of(split, 1)
+    assert "found a link to '../gone.png'" in find_reason(split, 1)
 
 
 def test_an_image_with_boxes_that_is_a_link_to_nowhere_is_named(tmp_path):
@@ -128,7 +135,7 @@ def test_an_image_with_boxes_that_is_a_link_to_nowhere_is_named(tmp_path):
     (tmp_path / "images/1.png").unlink()
     (tmp_path / "images/1.png").symlink_to("gone.png")
     split = registry.load("coco", str(tmp_path), (), COCO).splits["train"]
-    assert "found a link to 'gone.png'" in reason_of(split, 1)
+    assert "found a link to 'gone.png'" in find_reason(split, 1)
 
 
 def test_where_nothing_can_be_read_the_reason_of_the_first_is_said(tmp_path):

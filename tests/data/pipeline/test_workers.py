@@ -9,11 +9,12 @@ MAIN = """
 import multiprocessing, time
 import numpy as np
 from absl import flags
-from diffkd_jax.data import split
+from diffkd_jax.data import array_splits
 from diffkd_jax.data.pipeline.batches import eval_batches
 
 if __name__ == "__main__":
-    rows = split.array_split(np.zeros((9, 2, 2, 1), np.uint8), np.arange(9), 9, "")
+    image = np.zeros((9, 2, 2, 1), np.uint8)
+    rows = array_splits.make_array_split(image, np.arange(9), 9, "")
     batches = eval_batches(rows, lambda b: b, batch_size=4, num_workers=1)
     next(batches)
     workers = [process.pid for process in multiprocessing.active_children()]

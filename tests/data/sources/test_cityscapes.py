@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.masks import EncodedMask, WrongMask, read_mask
+from diffkd_jax.data.images.mask_rules import WrongMask
+from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.sources.cityscapes import CLASSES, IDS, PALETTE, choose_rule
 from diffkd_jax.data.transforms import masks as masks_of_views
@@ -155,7 +156,7 @@ def test_array_records(tmp_path):
     data = registry.load("tfds/cityscapes", str(tmp_path))
     split = data.splits["train"]
     batch = split.fetch(np.array([0]))
-    pixels, classes = masks_of_views.pair(
+    pixels, classes = masks_of_views.decode_pair(
         batch["image"][0], batch["target"]["label"][0]
     )
     assert pixels.shape[:2] == classes.shape

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.formats.image_paths import find_below
-from diffkd_jax.data.images.decoding import Encoded, decode_image
+from diffkd_jax.data.formats.image_paths import make_finder_below
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import Encoded
 from diffkd_jax.data.images.exif import WrongBoxes
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry
@@ -118,8 +119,8 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path, caplog):
     target = objects(load(tmp_path, name))
     assert kept(target) == KINDS[name]["kept_xyxy"]
     for line in (
-        "2 boxes of no area, left out: annotation 2, annotation 3",
-        "1 boxes outside of their image, left out: annotation 5",
+        "2 boxes without area, left out: annotation 2, annotation 3",
+        "1 boxes outside their image, left out: annotation 5",
         "1 boxes with a side below 1 pixel, left out: annotation 8",
         "2 boxes beyond the edge of their image, clipped: annotation 4, annotation 6",
     ):
@@ -137,7 +138,7 @@ def test_boxes_in_corners_are_read_as_such_by_option(tmp_path):
 def test_empty_pictures_are_for_evaluation(tmp_path, caplog):
     name = "coco_empty_pictures.json"
     expected = KINDS[name]
-    ids = lambda split: [json.loads(text) for text in split.known.ids]
+    ids = lambda split: [json.loads(text) for text in split.box_summary.ids]
     data = run(tmp_path, name)
     assert ids(data.train) == expected["training_pictures_default"]
     assert ids(data.evaluation) == expected["evaluation_pictures"]
@@ -159,7 +160,7 @@ def test_a_set_of_nothing_can_be_evaluated(tmp_path):
 
 def test_crowds_alone_are_objects_by_option(tmp_path):
     data = run(tmp_path, "coco_all_crowd.json", options={"crowd_objects": True})
-    assert data.train.known.usable.tolist() == [3]
+    assert data.train.box_summary.usable.tolist() == [3]
     target = objects(load(tmp_path, "coco_all_crowd.json"))
     assert target["ignored"].sum() == target["valid"].sum() == 3
 
@@ -181,11 +182,13 @@ def test_ids_may_be_text_and_are_kept(tmp_path):
     split = load(tmp_path, name).splits["train"]
     target = split.fetch(np.arange(3))["target"]
     assert target["valid"].sum(1).tolist() == KINDS[name]["objects_per_picture"]
-    texts = [json.loads(own) for own in split.known.ids]
+    texts = [json.loads(own) for own in split.box_summary.ids]
     assert texts == KINDS[name]["written_image_ids"]
     # Of a part of it too.
     rest, held = hold_out(split, 1)
-    assert sorted([*rest.known.ids, *held.known.ids]) == sorted(split.known.ids)
+    assert sorted([*rest.box_summary.ids, *held.box_summary.ids]) == sorted(
+        split.box_summary.ids
+    )
 
 
 def test_detections_are_written_as_the_file_has_them(tmp_path):
@@ -193,7 +196,7 @@ def test_detections_are_written_as_the_file_has_them(tmp_path):
     data = load(tmp_path, name)
     found, split = objects(data), data.splits["train"]
     found["scores"] = found["valid"] * 0.5
-    ids = [json.loads(own) for own in split.known.ids]
+    ids = [json.loads(own) for own in split.box_summary.ids]
     predictions = (
         (
             split.name(i),
@@ -276,7 +279,7 @@ def test_a_size_that_the_file_lacks_is_that_of_the_picture(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(data))
     shutil.copy(ODD / "exif_6.jpg", tmp_path)
     split = registry.load(**options_of(tmp_path, "a.json")).splits["train"]
-    assert split.known.sides.tolist() == [[24, 16]]
+    assert split.box_summary.sides.tolist() == [[24, 16]]
 
 
 def test_names_of_exports(tmp_path, caplog):
@@ -301,7 +304,7 @@ def test_names_of_exports(tmp_path, caplog):
 def test_nothing_above_the_folder_is_read(tmp_path, name):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (tmp_path / "in").mkdir()
-    assert find_below(tmp_path / "in", name) is None
+    assert make_finder_below(tmp_path / "in")(name) is None
 
 
 def write_coco(root, splits=("train", "val"), pictures=6, categories=None):
@@ -350,7 +353,7 @@ def test_the_layout_of_coco(tmp_path):
     assert target["boxes"][0].tolist() == [[k, k, k + 8, k + 12] for k in range(3)]
     assert target["classes"].tolist() == [[0, 1, 0], [0, 0, 0]]
     assert target["valid"].tolist() == [[True] * 3, [False] * 3]
-    assert split.known.sides[:2].tolist() == [[32, 24], [24, 32]]
+    assert split.box_summary.sides[:2].tolist() == [[32, 24], [24, 32]]
 
 
 def test_the_json_may_lie_beside_the_pictures(tmp_path):
@@ -552,5 +555,5 @@ def test_a_million_numbers_are_a_few_arrays(tmp_path):
     assert len(gc.get_objects()) - before < 2000
     cloudpickle = pytest.importorskip("cloudpickle")
     assert len(cloudpickle.dumps(split.fetch)) < 10 * 2**20
-    assert pickle.dumps(split.known)
+    assert pickle.dumps(split.box_summary)
     assert split.fetch(np.array([5]))["target"]["valid"].sum() == 10

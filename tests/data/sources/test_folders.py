@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data import open_data
-from diffkd_jax.data.images.decoding import UnreadableImage, decode_image
+from diffkd_jax.data.array_splits import make_array_split
+from diffkd_jax.data.images.decoding import decode_image
+from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.sources import folders, registry
-from diffkd_jax.data.split import array_split, limited
+from diffkd_jax.data.split import limit_split
 from tests.helpers.data_options import data_options
 from tests.helpers.transforms import eval_transform
 
@@ -174,22 +176,22 @@ def test_a_first_picture_that_is_damaged_does_not_matter(folder):
 
 def test_a_limit_takes_of_each_class_its_share():
     label = np.repeat([0, 1, 2], [60, 30, 10])
-    split = array_split(np.zeros((100, 2, 2), np.uint8), label, 3, "here")
+    split = make_array_split(np.zeros((100, 2, 2), np.uint8), label, 3, "here")
     for size in (10, 20, 50):
-        counts = np.bincount(limited(split, size).label)
+        counts = np.bincount(limit_split(split, size).label)
         np.testing.assert_array_equal(counts, np.array([60, 30, 10]) * size // 100)
-    rows = limited(split._replace(fetch=lambda rows: rows), 20).fetch(np.arange(20))
+    rows = limit_split(split._replace(fetch=lambda rows: rows), 20).fetch(np.arange(20))
     assert (np.diff(rows) > 0).all()
     assert rows.tolist() != list(range(20))
 
 
 def test_a_limit_without_known_labels_is_a_draw():
     label = np.repeat([0, 1], 16)
-    split = array_split(np.zeros((32, 2, 2), np.uint8), label, 2, "here")
-    some = limited(split._replace(label=None), 16)
+    split = make_array_split(np.zeros((32, 2, 2), np.uint8), label, 2, "here")
+    some = limit_split(split._replace(label=None), 16)
     found = some.fetch(np.arange(16))["target"]["label"]
     assert min(np.bincount(found)) >= 5
-    again = limited(split._replace(label=None), 16).fetch(np.arange(16))["target"][
+    again = limit_split(split._replace(label=None), 16).fetch(np.arange(16))["target"][
         "label"
     ]
     np.testing.assert_array_equal(found, again)
@@ -197,8 +199,10 @@ def test_a_limit_without_known_labels_is_a_draw():
 
 @pytest.mark.parametrize("limit", [32, 1000])
 def test_a_limit_beyond_the_split_is_all(limit):
-    split = array_split(np.zeros((32, 2, 2), np.uint8), np.arange(32) % 2, 2, "here")
-    assert limited(split, limit) is split
+    split = make_array_split(
+        np.zeros((32, 2, 2), np.uint8), np.arange(32) % 2, 2, "here"
+    )
+    assert limit_split(split, limit) is split
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_marks_in_xml_are_numbers_in_any_form(tmp_path, mark, ignored):
     write(tmp_path / "a.xml", text)
     write(tmp_path / "a.png", image_bytes())
     split = registry.load("voc_boxes", str(tmp_path)).splits["train"]
-    assert split.known.ignored.tolist() == [ignored]
+    assert split.box_summary.ignored.tolist() == [ignored]
 
 
 def test_a_mask_of_voc_has_an_ending_in_any_case(tmp_path):

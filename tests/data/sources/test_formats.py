@@ -13,6 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from diffkd_jax.data import array_splits
 from diffkd_jax.data import split as split_module
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.sources import registry
@@ -239,7 +240,7 @@ def test_hold_out_parts_without_overlap(pictures):
     grey, _, label = pictures
     grey = grey.copy()
     grey[:, 0, 0, 0] = np.arange(60)  # a mark on each picture
-    split = split_module.array_split(grey, label, 10, "here")
+    split = array_splits.make_array_split(grey, label, 10, "here")
     marks = [
         set(everything(part)["image"][:, 0, 0, 0].tolist())
         for part in split_module.hold_out(split, 13)

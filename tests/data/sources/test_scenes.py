@@ -7,7 +7,8 @@ import pytest
 
 from diffkd_jax.data.dataset import open_data
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.scenes import Recipe, _visible_classes, compose
+from diffkd_jax.data.sources.scene_painting import Recipe, compose
+from diffkd_jax.data.sources.scenes import _visible_classes
 from tests.helpers.data_options import data_options
 
 # Of picture and mask; a change of these is another data set.

@@ -13,7 +13,7 @@ from PIL import Image
 from diffkd_jax.data.formats.voc_xml import read_annotation
 from diffkd_jax.data.images.decoding import decode_image
 from diffkd_jax.data.sources import registry
-from diffkd_jax.data.sources.record_boxes import box_split
+from diffkd_jax.data.sources.record_boxes import make_box_split
 from tests.data.transforms.test_boxes import EXPECTED, ODD
 
 OBJECT = (
@@ -40,20 +40,20 @@ def test_the_odd_file(tmp_path, caplog):
     expected = EXPECTED["voc_odd.xml"]["expected"]
     data = odd(tmp_path)
     split = data.splits["train"]
-    assert split.known.sides.tolist() == [expected["size_wh"][::-1]]
+    assert split.box_summary.sides.tolist() == [expected["size_wh"][::-1]]
     target = split.fetch(np.array([0]))["target"]
     valid = target["valid"]
     assert target["boxes"][valid].tolist() == expected["objects_xyxy"]
     names = [data.class_names[k] for k in target["classes"][valid]]
     assert names == expected["labels"]
     assert target["ignored"][valid].astype(int).tolist() == expected["difficult"]
-    assert "1 boxes of no area, left out: voc_odd.xml object 4, dog" in caplog.text
+    assert "1 boxes without area, left out: voc_odd.xml object 4, dog" in caplog.text
     assert len(caplog.records) == 1
     (boxes,) = (
         odd(tmp_path, from_zero=True).splits["train"].fetch([0])["target"]["boxes"]
     )
     assert boxes[0].tolist() == [11, 6, 20, 15]
-    objects = odd(tmp_path, crowd_objects=True).splits["train"].known
+    objects = odd(tmp_path, crowd_objects=True).splits["train"].box_summary
     assert (objects.usable.tolist(), objects.ignored.tolist()) == ([4], [0])
 
 
@@ -97,7 +97,7 @@ def test_the_layout_of_voc(tmp_path):
         *("dog", "dog", "cat")
     ]
     assert decode_image(batch["image"][0]).shape == (20, 30, 3)
-    assert data.splits["train"].known.ids.tolist() == [b'"2007_0"', b'"2007_2"']
+    assert data.splits["train"].box_summary.ids.tolist() == [b'"2007_0"', b'"2007_2"']
     (tmp_path / "JPEGImages/2007_2.jpg").unlink()
     with pytest.raises(ValueError, match=r"no image for 1 of 2 xml files: .*2007_2"):
         registry.load("voc_boxes", str(tmp_path))
@@ -129,7 +129,7 @@ def test_files_without_an_object_are_named_as_such(tmp_path):
     with pytest.raises(ValueError, match="found no object in 2 xml files, expected so"):
         registry.load("voc_boxes", str(tmp_path))
     data = registry.load("voc_boxes", str(tmp_path), options={"classes": "dog"})
-    assert not data.splits["train"].known.usable.any()
+    assert not data.splits["train"].box_summary.usable.any()
 
 
 BOMB = (
@@ -266,9 +266,9 @@ def test_array_records(tmp_path):
     assert target["classes"].tolist() == [1, 1]
     assert target["ignored"].all()
     assert target["area"].tolist() == [30, 30]
-    assert sorted(split.known.ids.tolist()) == [b"7", b"8", b"9"]
-    assert sorted(split.known.usable.tolist()) == [0, 0, 1]
-    assert split.known.sides[place].tolist() == [22, 40]
+    assert sorted(split.box_summary.ids.tolist()) == [b"7", b"8", b"9"]
+    assert sorted(split.box_summary.usable.tolist()) == [0, 0, 1]
+    assert split.box_summary.sides[place].tolist() == [22, 40]
 
 
 def one_record(bbox=((0.5, 0.25, 1.0, 0.75),), area=None, **changed):
@@ -284,8 +284,8 @@ def test_ids_of_records_may_be_text(caplog):
         one_record(**{"image/id": own}) for own in (b"abc", "d", np.int64(7), b"\xff")
     ]
     with caplog.at_level("INFO"):
-        split = box_split(records, 2, "here: train")
-    texts = [json.loads(own) for own in split.known.ids]
+        split = make_box_split(records, 2, "here: train")
+    texts = [json.loads(own) for own in split.box_summary.ids]
     assert texts == ["abc", "d", 7, "\\xff"]
     assert split.name(0) == "here: train: abc"
     assert split.name(3) == "here: train: \\xff"
@@ -323,10 +323,10 @@ def test_ids_of_records_may_be_text(caplog):
 )
 def test_records_that_cannot_be_right_are_named(records, message):
     with pytest.raises(ValueError, match=message):
-        box_split(records, 2, "here: train")
+        make_box_split(records, 2, "here: train")
 
 
 @pytest.mark.parametrize("area", [None, [0]])
 def test_areas_of_records_are_those_of_what_is_inside(area):
-    split = box_split([one_record(bbox=[[-1, 0, 0.5, 2]], area=area)], 2, "here")
+    split = make_box_split([one_record(bbox=[[-1, 0, 0.5, 2]], area=area)], 2, "here")
     assert split.fetch(np.array([0]))["target"]["area"].tolist() == [[10 * 40]]

@@ -7,15 +7,15 @@ import pytest
 
 from diffkd_jax.config.data import DataConfig
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded
-from diffkd_jax.data.images.objects import Objects, padded
+from diffkd_jax.data.images.encoded import Encoded
+from diffkd_jax.data.images.objects import Objects, pad_objects
 from diffkd_jax.data.pipeline import batches as pipeline
 from diffkd_jax.data.sources import registry
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import boxes as boxed
 from diffkd_jax.data.transforms import views
 from diffkd_jax.data.transforms.draws import Draws
-from diffkd_jax.data.transforms.viewed import Seen
+from diffkd_jax.data.transforms.viewed import ExampleView
 from diffkd_jax.data.transforms.views import View
 from tests.helpers.data_options import data_options
 from tests.helpers.goldens import GOLDEN
@@ -56,9 +56,9 @@ def test_the_box_of_the_moved_mask_is_the_moved_box():
         size = tuple(int(n) for n in rng.integers(16, 60, 2))
         box = random_box(rng, size)
         view = views.draw_view(size, rng, canvas=(32, 40), scale=(0.5, 2.0), step=0.1)
-        seen = views.see_mask(view, filled(size, box))
+        seen = views.view_mask(view, filled(size, box))
         found = bounds(seen == 1)
-        (moved,) = views.see_boxes(view, np.array([box]), size)
+        (moved,) = views.view_boxes(view, np.array([box]), size)
         if found is None:
             gone += 1
             assert min(moved[2:] - moved[:2]) <= 1
@@ -74,9 +74,9 @@ def test_mirrored_twice_is_as_it_was():
     x, y, w, h = entry["bbox"]
     size = 11, 17
     view = View(size, 0, 0, size, (16, 24), flip=True)
-    once = views.see_boxes(view, np.array([[x, y, x + w, y + h]]), size)
+    once = views.view_boxes(view, np.array([[x, y, x + w, y + h]]), size)
     assert once.tolist() == [expected["mirrored_xyxy"]]
-    assert views.see_boxes(view, once, size).tolist() == [expected["box_xyxy"]]
+    assert views.view_boxes(view, once, size).tolist() == [expected["box_xyxy"]]
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -89,8 +89,8 @@ def test_pictures_are_fitted_by_one_factor(flip):
         assert min(view.whole) <= 40
         assert min(view.whole) == 40 or max(view.whole) == 66
         box = random_box(rng, size)
-        found = bounds(views.see_mask(view, filled(size, box)) == 1)
-        (moved,) = views.see_boxes(view, np.array([box]), size)
+        found = bounds(views.view_mask(view, filled(size, box)) == 1)
+        (moved,) = views.view_boxes(view, np.array([box]), size)
         if found is not None:
             assert abs(moved - found).max() <= 0.5 + 1e-5
 
@@ -99,19 +99,19 @@ def targets(boxes, ignored=None):
     boxes = np.asarray(boxes, np.float32)
     count = len(boxes)
     objects = Objects(
+        np.zeros(count, np.int32),
         boxes,
         np.arange(count, dtype=np.int32),
         np.zeros(count, bool) if ignored is None else np.array(ignored),
         np.arange(count, dtype=np.float32) + 10,
-        np.array([0, count]),
     )
-    return padded(objects, np.array([0]), count + 1)
+    return pad_objects(objects, np.array([0]), count + 1)
 
 
 def test_slivers_ignored_ones_and_the_smallest_are_left_out():
     boxes = [[0, 0, 9, 9], [0, 0, 4, 4], [5, 5, 9, 9], [0, 0, 9, 0.9], [1, 1, 8, 8]]
     target = targets(boxes, [False, False, False, False, True])
-    view = Seen(views.whole_view((10, 10), (12, 12)), (10, 10))
+    view = ExampleView(views.whole_view((10, 10), (12, 12)), (10, 10))
     found = boxed.boxes_to_train(target, [view], 10)
     assert found["valid"].tolist() == [[True] * 3 + [False] * 3]
     assert found["classes"][0, :3].tolist() == [0, 1, 2]
@@ -119,7 +119,7 @@ def test_slivers_ignored_ones_and_the_smallest_are_left_out():
     found = boxed.boxes_to_train(target, [view], 2)
     assert found["classes"].tolist() == [[0, 1]]
     cropped = View((10, 10), 0, 0, (10, 4), (12, 4))
-    found = boxed.boxes_to_train(target, [Seen(cropped, (10, 10)), None], 10)
+    found = boxed.boxes_to_train(target, [ExampleView(cropped, (10, 10)), None], 10)
     assert found["boxes"][0, :2].tolist() == [[0, 0, 4, 9], [0, 0, 4, 4]]
     assert found["valid"].sum(1).tolist() == [2, 0]
 
@@ -128,7 +128,7 @@ def test_evaluation_leaves_none_out_and_knows_the_way_back():
     target = targets([[0, 0, 9, 0.9], [3, 4, 30, 20]], [True, False])
     size = 21, 32
     view = views.fit_view(size, 10, 0, (16, 16))
-    found = boxed.boxes_to_evaluate(target, [Seen(view, size), None])
+    found = boxed.boxes_to_evaluate(target, [ExampleView(view, size), None])
     assert found["valid"].tolist() == target["valid"].tolist()
     assert found["ignored"].tolist() == target["ignored"].tolist()
     np.testing.assert_array_equal(found["stored"], target["boxes"])
@@ -294,7 +294,7 @@ def test_training_keeps_the_largest_of_130():
     target = targets(np.stack([x, y, x + w, y + h], 1))
     size = tuple(int(side) for side in golden["size_wh"][::-1])
     found = boxed.boxes_to_train(
-        target, [Seen(views.whole_view(size, size), size)], 100
+        target, [ExampleView(views.whole_view(size, size), size)], 100
     )
     assert found["valid"].shape == (1, 100)
     assert found["valid"].all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffkd_jax.data.images.decoding import UnreadableImage
+from diffkd_jax.data.images.encoded import UnreadableImage
 from diffkd_jax.data.transforms.crops import center_crop
 from tests.helpers.data_options import data_options
 from tests.helpers.transforms import eval_transform

@@ -9,17 +9,12 @@ import pytest
 from PIL import Image
 
 from diffkd_jax.data.dataset import open_data
-from diffkd_jax.data.images.decoding import Encoded, UnreadableImage
-from diffkd_jax.data.images.exif import turned
-from diffkd_jax.data.images.masks import (
-    VOID,
-    EncodedMask,
-    MaskRule,
-    WrongMask,
-    read_mask,
-)
+from diffkd_jax.data.images.encoded import Encoded, UnreadableImage
+from diffkd_jax.data.images.exif import turn_image
+from diffkd_jax.data.images.mask_rules import VOID, MaskRule, WrongMask
+from diffkd_jax.data.images.masks import EncodedMask, read_mask
 from diffkd_jax.data.pipeline import batches as pipeline
-from diffkd_jax.data.sources.arrays import mask_split
+from diffkd_jax.data.sources.arrays import make_mask_split
 from diffkd_jax.data.split import Split
 from diffkd_jax.data.transforms import views as geometry
 from diffkd_jax.data.transforms.draws import Draws
@@ -46,8 +41,8 @@ def test_picture_and_mask_see_the_same():
         size = tuple(int(n) for n in rng.integers(16, 60, 2))
         mask = blocks(rng, size)
         view = geometry.draw_view(size, rng, canvas=(32, 40), **RECIPE)
-        picture = geometry.see(view, mask[..., None] * 50)[..., 0]
-        seen = geometry.see_mask(view, mask)
+        picture = geometry.view_image(view, mask[..., None] * 50)[..., 0]
+        seen = geometry.view_mask(view, mask)
         inside = np.zeros(seen.shape, bool)
         inside[: view.shown[0], : view.shown[1]] = True
         assert (picture[~inside] == 0).all()
@@ -100,12 +95,12 @@ def test_mirrored_twice_is_as_before():
     rng = np.random.default_rng(0)
     mask = blocks(rng, (13, 17))
     view = geometry.View((13, 17), 0, 0, (13, 17), (13, 17), flip=True)
-    once = geometry.see_mask(view, mask)
+    once = geometry.view_mask(view, mask)
     np.testing.assert_array_equal(once, mask[:, ::-1])
-    np.testing.assert_array_equal(geometry.see_mask(view, once), mask)
+    np.testing.assert_array_equal(geometry.view_mask(view, once), mask)
     picture = rng.integers(0, 256, (13, 17, 3)).astype(np.uint8)
     np.testing.assert_array_equal(
-        geometry.see(view, geometry.see(view, picture)), picture
+        geometry.view_image(view, geometry.view_image(view, picture)), picture
     )
 
 
@@ -115,7 +110,7 @@ def test_no_class_appears_that_was_not_there():
     for _ in range(300):
         canvas = tuple(int(n) for n in rng.integers(1, 90, 2))
         view = geometry.draw_view(mask.shape, rng, canvas=canvas, **RECIPE)
-        assert set(np.unique(geometry.see_mask(view, mask))) <= {0, 2, VOID}
+        assert set(np.unique(geometry.view_mask(view, mask))) <= {0, 2, VOID}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -129,7 +124,7 @@ def test_pictures_are_turned_as_pillow_turns_them(orientation):
     Image.fromarray(pixels).save(stream, "PNG", exif=exif)
     with Image.open(stream) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(turned(pixels, orientation), expected)
+    np.testing.assert_array_equal(turn_image(pixels, orientation), expected)
 
 
 def sizes_split(sizes, broken=(), wrong=()):
@@ -303,7 +298,7 @@ def test_pictures_without_masks_are_seen_likewise():
 
 def test_arrays_are_mirrored_with_their_masks():
     label = np.random.default_rng(0).integers(0, 3, (64, 6, 8)).astype(np.uint8)
-    split = mask_split(label * 90, label, MaskRule(3), "here")
+    split = make_mask_split(label * 90, label, MaskRule(3), "here")
     options = data_options(augment="crop_flip", padding=0, flip=True)
     batch = train_transform(options)(
         split.fetch(np.arange(64)), Draws(0, 0, np.arange(64))

@@ -318,7 +318,7 @@ def test_what_is_found_on_the_canvas_goes_back_to_the_image(tmp_path):
         (
             split.name(i),
             {k: x[i] for k, x in found.items()},
-            {"id": json.loads(split.known.ids[i]), "target": {}},
+            {"id": json.loads(split.box_summary.ids[i]), "target": {}},
         )
         for i in range(split.size)
     )

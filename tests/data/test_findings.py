@@ -51,19 +51,19 @@ def test_annotations_that_stand_twice_are_counted(tmp_path, caplog, crowd):
         one["iscrowd"] = crowd
     write_coco(tmp_path, twice(table))
     split = load_coco(tmp_path)
-    (doubt,) = split.doubts
-    assert (doubt.number, doubt.total) == (6, 12)
+    (finding,) = split.findings
+    assert (finding.number, finding.total) == (6, 12)
     (line,) = [text for text in messages(caplog) if "twice" in text]
     assert "6 of 12 objects" in line
     assert "annotation 6, annotation 7" in line
-    assert (split.known.usable + split.known.ignored).tolist() == [4, 4, 4]
+    assert (split.box_summary.usable + split.box_summary.ignored).tolist() == [4, 4, 4]
 
 
 def test_annotations_that_stand_twice_are_dropped_when_asked(tmp_path, caplog):
     write_coco(tmp_path, twice(coco_table()))
     split = load_coco(tmp_path, drop_doubles=True)
-    assert split.known.usable.tolist() == [2, 2, 2]
-    assert not split.doubts
+    assert split.box_summary.usable.tolist() == [2, 2, 2]
+    assert not split.findings
     assert "the second left out" in caplog.text
 
 
@@ -74,7 +74,7 @@ def test_boxes_are_the_same_to_what_texts_of_floats_leave(tmp_path):
         for one in table["annotations"]
     ]
     write_coco(tmp_path, table)
-    assert load_coco(tmp_path).doubts[0].number == 6
+    assert load_coco(tmp_path).findings[0].number == 6
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ def test_objects_that_differ_are_no_doubles(tmp_path, change):
     table = coco_table()
     del table["annotations"][1:]
     write_coco(tmp_path, twice(table, **change))
-    assert not load_coco(tmp_path).doubts
+    assert not load_coco(tmp_path).findings
 
 
 def test_objects_of_xml_that_stand_twice_are_counted(tmp_path, caplog):
     write(tmp_path / "1.xml", xml("dog", ("dog", (4, 4, 9, 9)), "dog", "cat"))
     write(tmp_path / "1.png", image_bytes())
-    (doubt,) = registry.load("voc_boxes", str(tmp_path)).splits["train"].doubts
-    assert (doubt.number, doubt.total) == (1, 4)
+    (finding,) = registry.load("voc_boxes", str(tmp_path)).splits["train"].findings
+    assert (finding.number, finding.total) == (1, 4)
     assert "1.xml object 3, dog" in caplog.text
     data = registry.load("voc_boxes", str(tmp_path), (), {"drop_doubles": True})
-    assert data.splits["train"].known.usable.tolist() == [3]
+    assert data.splits["train"].box_summary.usable.tolist() == [3]
 
 
 class Doubled(tfds.core.GeneratorBasedBuilder):
@@ -132,10 +132,13 @@ def test_objects_of_records_that_stand_twice_are_counted(tmp_path):
         warnings.simplefilter("ignore")
         builder.download_and_prepare(file_format="array_record")
     split = registry.load("tfds/doubled", str(tmp_path)).splits["train"]
-    assert [(doubt.number, doubt.total) for doubt in split.doubts] == [(2, 4), (1, 2)]
+    assert [(finding.number, finding.total) for finding in split.findings] == [
+        (2, 4),
+        (1, 2),
+    ]
     options = {"drop_doubles": True}
     split = registry.load("tfds/doubled", str(tmp_path), (), options).splits["train"]
-    assert split.known.usable.tolist() == [1, 1]
+    assert split.box_summary.usable.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["0.png", "./0.png", "x/../0.png", ".\\0.png"])
@@ -143,8 +146,8 @@ def test_a_file_under_two_ids_is_counted(tmp_path, caplog, name):
     table = coco_table()
     table["images"][2]["file_name"] = name
     write_coco(tmp_path, table)
-    (doubt,) = load_coco(tmp_path).doubts
-    assert (doubt.number, doubt.total) == (1, 3)
+    (finding,) = load_coco(tmp_path).findings
+    assert (finding.number, finding.total) == (1, 3)
     assert "image 2" in caplog.text
 
 
@@ -154,7 +157,7 @@ def test_a_file_under_two_ids_in_two_normal_forms_is_counted(tmp_path):
         row["file_name"] = f"{name}.png"
     write_coco(tmp_path, table, ())
     write(tmp_path / f"images/{DECOMPOSED}.png", image_bytes())
-    assert load_coco(tmp_path).doubts[0].number == 1
+    assert load_coco(tmp_path).findings[0].number == 1
 
 
 def test_an_image_that_two_xml_files_have_is_counted(tmp_path):
@@ -162,7 +165,7 @@ def test_an_image_that_two_xml_files_have_is_counted(tmp_path):
         write(tmp_path / f"{name}.xml", xml("dog", filename="image.png"))
     write(tmp_path / "image.png", image_bytes())
     split = registry.load("voc_boxes", str(tmp_path)).splits["train"]
-    assert split.doubts[0].number == 1
+    assert split.findings[0].number == 1
 
 
 def voc(root, **lists):
@@ -181,9 +184,9 @@ def test_an_image_that_a_list_names_twice_is_taken_once(tmp_path, caplog, name):
     voc(tmp_path, train="0120", val="3")
     split = registry.load(name, str(tmp_path)).splits["train"]
     assert split.size == 3
-    (doubt,) = split.doubts
-    assert (doubt.number, doubt.total) == (1, 4)
-    assert "train.txt: 1 of 4 names stand twice" in caplog.text
+    (finding,) = split.findings
+    assert (finding.number, finding.total) == (1, 4)
+    assert "train.txt: 1 of 4 names occur twice" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["voc", "voc_boxes"])
@@ -204,16 +207,16 @@ def test_images_in_two_shards_are_counted(tmp_path):
         write_shard(tmp_path / f"{shard}.tar", members)
     split = registry.load("tar", str(tmp_path)).splits["train"]
     assert split.size == 6
-    (doubt,) = split.doubts
-    assert doubt.number == 1
-    assert "train-1.tar: 2.png" in doubt.text
+    (finding,) = split.findings
+    assert finding.number == 1
+    assert "train-1.tar: 2.png" in finding.text
 
 
 def test_numbers_that_begin_anew_in_each_shard_are_no_doubles(tmp_path):
     for shard in range(2):
         members = [("0.png", image_bytes(shard)), ("0.cls", b"0")]
         write_shard(tmp_path / f"train-{shard}.tar", members)
-    assert not registry.load("tar", str(tmp_path)).splits["train"].doubts
+    assert not registry.load("tar", str(tmp_path)).splits["train"].findings
 
 
 def test_more_doubles_than_the_share_are_refused(tmp_path):
