@@ -82,10 +82,10 @@ def _run(
     """Runs the command on devices that are there, in all processes."""
     from .train.cluster.heartbeats import ending_together
     from .train.cluster.signals import never, on_signals
-    from .train.commands import train
-    from .train.compare import compare
-    from .train.dry_run import dry_run
-    from .train.use_student import use_student
+    from .train.commands.compare import compare
+    from .train.commands.dry_run import dry_run
+    from .train.commands.train import train
+    from .train.commands.use_student import use_student
     from .weights.checks import expand
 
     directory = expand(workdir or pathlib.Path("runs") / config.name)

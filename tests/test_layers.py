@@ -38,7 +38,7 @@ TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
 # Words that only tasks use, in texts and as attributes.
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
 READS_A_CONFIG = {
-    *("build.py", "check.py", "claim.py", "commands.py", "compare.py", "components.py"),
+    *("build.py", "check.py", "claim.py", "compare.py", "components.py", "train.py"),
     *("dry_run.py", "evaluate.py", "identity.py", "plan.py", "teacher.py"),
     "use_student.py",
 }
@@ -115,3 +115,11 @@ def test_the_project_speaks_of_itself_alone():
         if file.suffix in {".py", ".md", ".toml", ".txt", ".cff", ".json", ".jsonl"}:
             text = file.read_text()
             assert not [word for word in words if word in text], file
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({f.parent for f in PACKAGE.rglob("*.py")}), ids=lambda f: f.name
+)
+def test_folders_can_be_read_at_a_glance(folder):
+    files = [f for f in folder.glob("*.py") if f.name != "__init__.py"]
+    assert len(files) <= 16

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
-from diffkd_jax.train import commands, fit, loop
+from diffkd_jax.train import fit, loop
+from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
 from diffkd_jax.train.teacher import load_teacher

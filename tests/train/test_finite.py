@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.train import commands as runs
 from diffkd_jax.train.cluster.signals import Stopped
+from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.finite import log_first_step, require_finite
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.directory import read_json_object

@@ -5,8 +5,9 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.models.model import by_path
-from diffkd_jax.train import commands, fit
+from diffkd_jax.train import fit
 from diffkd_jax.train.build import build
+from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.initial_state import with_initial_weights
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.run import ema_variables, student_variables

@@ -14,7 +14,8 @@ from diffkd_jax import main
 from diffkd_jax.models import from_nnx
 from diffkd_jax.models.model import by_path, from_linen
 from diffkd_jax.tasks.classification import task as classification
-from diffkd_jax.train import commands, fit
+from diffkd_jax.train import fit
+from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.weights.files import load_model
 from tests.helpers.configs import tiny_config

@@ -10,7 +10,7 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
-from diffkd_jax.train import commands
+from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import export_model, export_torch, load_model

@@ -12,8 +12,8 @@ import pytest
 from diffkd_jax import main
 from diffkd_jax.tasks import Evidence
 from diffkd_jax.train.cluster.sharding import make_mesh
+from diffkd_jax.train.commands.use_student import use_student
 from diffkd_jax.train.evaluate import compile_evidence
-from diffkd_jax.train.use_student import use_student
 from diffkd_jax.weights.files import load_model
 from tests.helpers.configs import ROOT, load_config
 

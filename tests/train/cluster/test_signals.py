@@ -15,7 +15,6 @@ from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data.pipeline import read_ahead
 from diffkd_jax.data.pipeline.workers import TO_END
-from diffkd_jax.train import commands as runs
 from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster.signals import (
     Stalled,
@@ -24,6 +23,7 @@ from diffkd_jax.train.cluster.signals import (
     on_signals,
     stop_here,
 )
+from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.fit import fit
 from diffkd_jax.train.outputs.metrics import read_rows
 from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from diffkd_jax.train import commands as runs
 from diffkd_jax.train.cluster.signals import Stopped
+from diffkd_jax.train.commands import train as runs
+from diffkd_jax.train.commands.use_student import use_student
 from diffkd_jax.train.outputs import report
-from diffkd_jax.train.use_student import use_student
 from diffkd_jax.train.workdir import directory, lock
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 

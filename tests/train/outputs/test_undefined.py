@@ -13,7 +13,7 @@ from diffkd_jax.config.resolve import resolve
 from diffkd_jax.io import valid_json
 from diffkd_jax.tasks import TASKS
 from diffkd_jax.tasks.detection.plots import write
-from diffkd_jax.train import commands
+from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.outputs import report
 from diffkd_jax.train.outputs.metrics import Writer, read_rows
 from diffkd_jax.train.workdir import checkpoint, directory

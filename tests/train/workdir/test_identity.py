@@ -11,7 +11,7 @@ import pytest
 from diffkd_jax import __version__, main
 from diffkd_jax.config.finished_run import as_trained
 from diffkd_jax.config.resolve import resolve
-from diffkd_jax.train import commands as runs
+from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.train.workdir import directory, disk_errors, lock
 from diffkd_jax.train.workdir.claim import claim_workdir

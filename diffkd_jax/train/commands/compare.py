@@ -5,19 +5,19 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..config.resolve import resolve
-from ..config.sections import Config
-from .build import build_scoring
-from .cluster import processes
-from .cluster.signals import Asked, never
-from .commands import train
-from .components import make_method
-from .finite import NotFinite
-from .outputs import report
-from .outputs.metrics import print_line
-from .preflight import check_comparison
-from .workdir.directory import refuse_single_run
-from .workdir.disk_errors import disk_faults_named
+from ...config.resolve import resolve
+from ...config.sections import Config
+from ..build import build_scoring
+from ..cluster import processes
+from ..cluster.signals import Asked, never
+from ..components import make_method
+from ..finite import NotFinite
+from ..outputs import report
+from ..outputs.metrics import print_line
+from ..preflight import check_comparison
+from ..workdir.directory import refuse_single_run
+from ..workdir.disk_errors import disk_faults_named
+from .train import train
 
 LOG = logging.getLogger(__name__)
 

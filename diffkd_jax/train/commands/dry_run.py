@@ -3,13 +3,13 @@
 import logging
 from typing import Any
 
-from ..config.resolve import resolve
-from ..data import stand_in
-from .build import build
+from ...config.resolve import resolve
+from ...data import stand_in
+from ..build import build
+from ..outputs import summary
+from ..outputs.metrics import print_line
+from ..preflight import check_start, check_teacher_source
 from .compare import configs_by_method
-from .outputs import summary
-from .outputs.metrics import print_line
-from .preflight import check_start, check_teacher_source
 
 LOG = logging.getLogger(__name__)
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import jax
 
-from ..config.finished_run import as_trained
-from ..config.resolve import resolve
-from ..config.sections import Config
-from ..models.inputs import check_input, describe_input
-from ..weights.checks import check_finite, expand
-from ..weights.files import load_model
-from ..weights.paths import model_file
-from ..weights.untrained import is_classifier
-from .build import build_scoring
-from .cluster.signals import Asked, never
-from .outputs.metrics import print_line, print_values
-from .outputs.predictions import write_predictions
+from ...config.finished_run import as_trained
+from ...config.resolve import resolve
+from ...config.sections import Config
+from ...models.inputs import check_input, describe_input
+from ...weights.checks import check_finite, expand
+from ...weights.files import load_model
+from ...weights.paths import model_file
+from ...weights.untrained import is_classifier
+from ..build import build_scoring
+from ..cluster.signals import Asked, never
+from ..outputs.metrics import print_line, print_values
+from ..outputs.predictions import write_predictions
 
 
 def use_student(

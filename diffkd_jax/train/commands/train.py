@@ -8,43 +8,43 @@ from typing import Any
 
 import jax
 
-from ..config.resolve import resolve
-from ..config.sections import Config
-from ..io.best_effort import attempt, noting
-from ..models.model import Model
-from ..weights.checks import check_finite
-from ..weights.files import export_model
-from ..weights.output_files import EMA_FILE, MODEL_FILE, file_digest
-from .build import build
-from .check import check_teacher
-from .cluster import processes, sharding
-from .cluster.signals import Asked, never, stop_here
-from .finite import NotFinite
-from .fit import Fitted, fit
-from .initial_state import with_initial_weights
-from .outputs import report, summary
-from .outputs.examples import predict_examples, save_examples
-from .outputs.metrics import print_line, print_values
-from .outputs.trajectories import trace_denoising
-from .preflight import check_start
-from .run import Run, ema_variables, student_variables
-from .teacher import (
+from ...config.resolve import resolve
+from ...config.sections import Config
+from ...io.best_effort import attempt, noting
+from ...models.model import Model
+from ...weights.checks import check_finite
+from ...weights.files import export_model
+from ...weights.output_files import EMA_FILE, MODEL_FILE, file_digest
+from ..build import build
+from ..check import check_teacher
+from ..cluster import processes, sharding
+from ..cluster.signals import Asked, never, stop_here
+from ..finite import NotFinite
+from ..fit import Fitted, fit
+from ..initial_state import with_initial_weights
+from ..outputs import report, summary
+from ..outputs.examples import predict_examples, save_examples
+from ..outputs.metrics import print_line, print_values
+from ..outputs.trajectories import trace_denoising
+from ..preflight import check_start
+from ..run import Run, ema_variables, student_variables
+from ..teacher import (
     check_source,
     directory_of,
     load_teacher,
     teacher_config,
     teacher_fields_named,
 )
-from .workdir.claim import claim_workdir
-from .workdir.directory import (
+from ..workdir.claim import claim_workdir
+from ..workdir.directory import (
     REPORT,
     SUMMARY,
     read_summary,
     write_json,
 )
-from .workdir.disk_errors import disk_faults_named, moving_named
-from .workdir.identity import record_divergence, record_teacher
-from .workdir.lock import locked
+from ..workdir.disk_errors import disk_faults_named, moving_named
+from ..workdir.identity import record_divergence, record_teacher
+from ..workdir.lock import locked
 
 LOG = logging.getLogger(__name__)
 EXPORTS = "sha256"  # key of the summary: digests of the exported files, by name
