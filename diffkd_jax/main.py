@@ -159,9 +159,8 @@ def main(argv: list[str], *, fields_set: Collection[str] | None = None) -> int:
             str(error) if expected else ""
         )
         if not text:
-            if (
-                processes.count_processes() > 1
-            ):  # a normal exit would wait for the others
+            if processes.count_processes() > 1:
+                # A normal exit would wait for the others.
                 sys.excepthook(type(error), error, error.__traceback__)
                 processes.exit_process(1)
             raise
@@ -176,7 +175,10 @@ def main(argv: list[str], *, fields_set: Collection[str] | None = None) -> int:
 
 
 def _workdir() -> str:
-    """Returns ``--workdir``, or the directory of the run whose record is the config."""
+    """Returns ``--workdir``, or "" for ``runs/NAME``.
+
+    To use a student, a config that is the record of a run names its directory.
+    """
     parser = FLAGS["config"].parser
     assert isinstance(parser, ConfigParser)
     uses_student = FLAGS.config.mode in USES_STUDENT

@@ -1,5 +1,6 @@
 """Batch norms folded into convolutions, for networks that only infer."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +51,10 @@ def fold(
         return method(*args, **kwargs)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+    options: dict[str, Any] = {"train": False} if takes_train else {}
     with nn.intercept_methods(note_epsilon):
-        jax.eval_shape(lambda v, x: module.apply(v, x), variables, image)
+        jax.eval_shape(lambda v, x: module.apply(v, x, **options), variables, image)
     leaves = {k: np.asarray(v) for k, v in flatten_dict(variables).items()}
     for path, epsilon in epsilons.items():
         _fold_layer(leaves, path, epsilon)

@@ -1,12 +1,15 @@
 """Folded batch norm gives the same outputs."""
 
 import chex
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffkd_jax import models
 from diffkd_jax.models.fold import fold
+from diffkd_jax.models.model import from_linen
 from tests.helpers.variables import paths, random_variables
 
 NAMES = ["resnet8", "wrn_16_1", "vgg8", "shufflenet_v1", "mobilenet_v2"]
@@ -56,3 +59,21 @@ def test_modules_without_batch_norm_are_left_alone():
     shape = (32, 32, 3)
     variables = random_variables(model, shape)
     chex.assert_trees_all_equal(fold(model, variables, shape), variables)
+
+
+class NeedsTrain(nn.Module):
+    """A network that has to be told whether it trains."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dropout(0.5, deterministic=not train)(nn.Conv(4, (3, 3))(x))
+        return {"features": x, "logits": x.mean((1, 2))}
+
+
+def test_a_module_that_has_to_be_told_whether_it_trains_can_be_a_teacher():
+    model, batch = from_linen(NeedsTrain()), {"image": jnp.ones((2, 8, 8, 3))}
+    params, state = model.init(jax.random.key(0), batch)
+    frozen = model.freeze(params, state, batch)
+    expected = model.infer({"params": params, **state}, batch)["logits"]
+    logits = model.infer({"params": frozen[0], **frozen[1]}, batch)["logits"]
+    np.testing.assert_array_equal(logits, expected)

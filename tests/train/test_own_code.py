@@ -24,7 +24,7 @@ OWN = "tests.helpers.own_code"
 LIBRARIES = {
     "linen": "tests.helpers.own_model:make",
     "nnx": f"{OWN}:in_nnx",
-    "equinox": f"{OWN}:in_equinox",
+    "equinox": "tests.helpers.own_equinox:in_equinox",
     "plain": f"{OWN}:plain",
 }
 
