@@ -271,5 +271,5 @@ def test_functions_that_change_the_form_of_a_box_exist():
     """The list in the docstring of the module names them."""
     text = detection_module.__doc__
     names = re.findall(r"``((?:data|ops|tasks)\.[\w.]+)``", text)
-    assert len(names) == 9
+    assert len(names) == 10
     assert [n for n in names if pydoc.locate(f"diffkd_jax.{n}") is None] == []
