@@ -62,6 +62,23 @@ BAD = [
         ["--config=quickstart", "--method=kd"],
         "error: --method: found an unknown flag, expected --config.method",
     ),
+    (
+        ["--config=quickstart", "--data.path=x"],
+        "error: --data.path: found an unknown flag, expected --config.data.path\n",
+    ),
+    (["--config=nope"], "error: --config: found nothing at"),
+    (
+        ["--config.seed=1", "--config=quickstart"],
+        "error: --config: found --config.seed=1 before it, expected --config first",
+    ),
+    (
+        ["--config=quickstart", "--config=cifar10", "--config.seed=1"],
+        "error: --config: found more than one, expected one",
+    ),
+    (
+        ["--config=quickstart", "--config.evaluations.agreement"],
+        "expected a field that --helpfull lists",
+    ),
     (["--config=quickstart", "--config.student.options.width"], "found no value"),
     (
         ["--config=quickstart", "--config.teacher.min_top1=0.7"],

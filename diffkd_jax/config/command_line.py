@@ -95,12 +95,17 @@ def parse_command_line(
             traceback.print_exception(error.__cause__ or error)
         _stop(str(error))
     except (AttributeError, KeyError) as error:  # of an absent mapping
-        _stop(f"command line: found {' '.join(str(error.args[0]).split())}")
+        name = " ".join(str(error.args[0]).split())
+        _stop(f"command line: found {name}, expected a field that --helpfull lists")
     except flags.UnrecognizedFlagError as error:
         _stop(unknown_flag(error.flagname, values))
     except flags.IllegalFlagValueError as error:
         _stop(_in_our_words(str(error)))
+    except flags.DuplicateFlagError:  # ml_collections defines the fields for each
+        _stop("--config: found more than one, expected one")
     except (flags.Error, ImportError, ValueError, TypeError, OSError) as error:
+        if match := re.match(r"Found (\S+) in argv before a value", str(error)):
+            _stop(f"--config: found {match[1]} before it, expected --config first")
         _stop("\n".join(" ".join(line.split()) for line in str(error).splitlines()))
     return remaining
 
@@ -129,6 +134,7 @@ def _parsed(values: flags.FlagValues, describe_options: Callable[[], str]) -> li
 
 def _in_our_words(text: str) -> str:
     """Returns the error line for a wrong value of a flag, in place of absl's."""
+    text = re.sub(r"^flag --config=.*?: (?=--config: )", "", text, flags=re.DOTALL)
     match = re.match(r"flag --config\.([^=]+)=(.*?): ", text, re.DOTALL)
     faults = list(flag_faults(*match.groups())) if match else []
     return faults[0] if faults else " ".join(text.split())
