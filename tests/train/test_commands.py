@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+import signal
 
 import chex
 import jax
@@ -14,6 +15,7 @@ from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train import fit, loop
+from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
@@ -174,6 +176,25 @@ def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path, monkeypatch):
     main.run(config, str(tmp_path))
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [8, 16, 20]
+
+
+def test_a_checkpoint_that_is_scored_later_counts_by_that_score(tmp_path, monkeypatch):
+    """Stopped before its evaluation, it is saved without scores."""
+    config = tiny_config(method="none", **{"train.epochs": 5.0})
+    values, original = iter([None, 0.9, 0.2, 0.3, 0.1, 0.4]), loop.evaluate_student
+
+    def evaluate(*arguments):
+        if (value := next(values)) is None:
+            raise Stopped("in the evaluation", signal.SIGTERM)
+        scores, evidence = original(*arguments)
+        return scores | {"top1": value}, evidence
+
+    monkeypatch.setattr(loop, "evaluate_student", evaluate)
+    with pytest.raises(Stopped, match="stopped at step 4 of 20"):
+        main.run(config, str(tmp_path))
+    main.run(config, str(tmp_path))
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [4, 16, 20]
 
 
 @pytest.mark.parametrize("method", ["kd", DIFFKD])

@@ -96,7 +96,7 @@ def test_nothing_is_trained_where_it_is_asked_before_the_first_step(built, tmp_p
 
 
 def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_path):
-    """Newest two and best; a checkpoint that is scored later counts by that score."""
+    """Newest two and best."""
     run = built._replace(plan=built.plan._replace(save_every=1e-9))
     saved = []
     note = lambda event, step: saved.append(step) if event == "save" else None
