@@ -84,7 +84,8 @@ def require_finite(
             for row in written_rows
             if _broken(row, ("loss/", "norm/", "eval/"))
         }
-        last_good = max(set(saved) - bad_steps, default="none")
+        good_steps = set(saved) - bad_steps
+        last_good = f"step {max(good_steps)}" if good_steps else "none"
         before = f" after {max_skipped} skipped steps" if max_skipped else ""
         raise NotFinite(
             step,
@@ -92,7 +93,7 @@ def require_finite(
             "data.std, or go on in this workdir with a lower "
             "optimizer.learning_rate or weight of a loss, or with "
             f"train.max_skipped={2 * max_skipped or 10} to skip such steps; last good "
-            f"checkpoint: step {last_good} in {workdir}",
+            f"checkpoint: {last_good} in {workdir}",
         )
     return skipped_steps
 

@@ -75,10 +75,12 @@ def make_plan(config: Config, data: Data) -> Plan:
     planned_steps = round(config.train.epochs * per_epoch)
     total = min(planned_steps, config.train.max_steps or planned_steps)
     if total < 1:
+        advice = "raise train.epochs"
+        if size > data.train.size:
+            advice = f"lower data.batch_size to at most {data.train.size}"
         raise ValueError(
             f"train.epochs, data.batch_size: found {config.train.epochs} and {size}, "
-            f"no step on {data.train.size} images, expected at least one; lower "
-            f"data.batch_size to at most {data.train.size}"
+            f"no step on {data.train.size} images, expected at least one; {advice}"
         )
     eval_every = max(1, round(config.eval_every_epochs * per_epoch))
     peak = config.optimizer.learning_rate

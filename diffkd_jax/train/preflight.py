@@ -99,6 +99,7 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
         LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
     else:
         check_source(config)
+        _check_trained_classes(run)
         teacher_run = teacher_config(config)
         if workdir is not None:
             directory = directory_of(config, workdir)
@@ -107,6 +108,17 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
                 check_directory(directory)
         with teacher_fields_named(config):
             build(teacher_run, run.data)
+
+
+def _check_trained_classes(run: Run) -> None:
+    """Raises ValueError if a teacher that is trained here would have other classes."""
+    expected = run.data.meta["num_classes"]
+    if run.teacher is not None and run.teacher.meta["num_classes"] != expected:
+        raise ValueError(
+            f"teacher.num_classes: found {run.teacher.meta['num_classes']} for a "
+            f"teacher that is trained on data of {expected}, expected 0 for those of "
+            "the data, or teacher.init with a teacher of other data"
+        )
 
 
 def check_batch(size: int, group: int, mesh: Mesh) -> None:

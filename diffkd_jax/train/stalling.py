@@ -47,8 +47,8 @@ class Stalling:
         if at_chance[-max_at_chance:] == [True] * max_at_chance and before != [True]:
             last = history[max(history)][task.headline]
             LOG.warning(
-                "%s of the student: found %.4g, no better than a guess (%.4g), in %d "
-                "evaluations in a row; check the learning rate, data.mean, data.std, "
+                "%s of the student: found %.4g, no better than a guess, which reaches up "
+                "to %.4g here, in %d evaluations in a row; check the learning rate, data.mean, data.std, "
                 "the weights of the losses and the order of the classes",
                 *(task.headline, last, chance, max_at_chance),
             )

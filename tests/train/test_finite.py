@@ -55,7 +55,7 @@ def test_a_checkpoint_that_was_broken_is_not_called_good(tmp_path):
     more = '{"step": 9, "eval/loss": NaN}\n'
     (tmp_path / "metrics.jsonl").write_text(text + more)
     broken = {10: {"loss/total": np.nan}}
-    for saved, good in (([4, 8, 9], "step 4 "), ([8], "step none ")):
+    for saved, good in (([4, 8, 9], "step 4 "), ([8], "none ")):
         with pytest.raises(ValueError, match=f"last good checkpoint: {good}"):
             require_finite(broken, saved, tmp_path)
 
@@ -73,7 +73,7 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
     with config.unlocked():
         config.student.model = "tests.helpers.own_model:make"
         config.student.options = {"width": 4}
-    with pytest.raises(ValueError, match=r"step 1: found norm/params = inf.*step none"):
+    with pytest.raises(ValueError, match=r"step 1: found norm/params = inf.*checkpoint: none"):
         main.run(config, str(tmp_path))
     assert not (tmp_path / MODEL_FILE).exists()
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
@@ -139,7 +139,7 @@ def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
 
 def test_a_run_that_diverged_before_a_checkpoint_may_change_all_of_it(tmp_path):
     fields = {**BAD, "method_options": {"at": 2}}
-    with pytest.raises(ValueError, match=r"step 2: .* checkpoint: step none"):
+    with pytest.raises(ValueError, match=r"step 2: .* checkpoint: none"):
         main.run(tiny_config(**fields), str(tmp_path))
     main.run(tiny_config(**fields | {"method_options": {"at": 9}}), str(tmp_path))
     record = read_json_object(tmp_path / "config.json")

@@ -45,7 +45,10 @@ def write_predictions(
       Stopped: a stop was requested; what was written is removed.
     """
     if scoring.task.write is None:
-        raise ValueError("mode: found 'predict' for a task that writes no predictions")
+        raise ValueError(
+            "mode: found 'predict' for a task that writes no predictions, expected one "
+            "with the field write"
+        )
     if jax.process_count() > 1:
         raise ValueError(
             f"mode: found 'predict' in {jax.process_count()} processes, expected one"

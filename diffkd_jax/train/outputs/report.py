@@ -78,7 +78,7 @@ def write_run(
       workdir: directory of the run.
       result: its summary.
       summary_text: its table of sizes and taps.
-      trajectories: from :func:`denoising`.
+      trajectories: from :func:`diffkd_jax.train.outputs.trajectories.trace_denoising`.
       draw: draws the figures of the task in a folder, and returns the files.
     """
     folder, headline = workdir / "plots", result["headline"]

@@ -27,6 +27,8 @@ from .directory import (
 from .identity import DIVERGED, Identity, find_differences, read_identity, to_json
 
 LOG = logging.getLogger(__name__)
+# The record of a run calls the numbers of images in training and evaluation so.
+LIST_NAMES = {"pictures": "images"}
 # Fields that may change after numbers that are not finite have stopped a run, because
 # they change no array of the state.
 STEERS = re.compile(
@@ -79,8 +81,6 @@ def claim_workdir(
             "record of its config; put it back or choose another --workdir"
         )
     identity = read_identity(file, data)
-    if not is_new:
-        _check_data(identity, workdir, data)
     if write and identity.version != __version__:
         LOG.warning(
             "%s: begun by version %s, goes on in %s, whose images and rounding may "
@@ -90,11 +90,12 @@ def claim_workdir(
     has_teacher = bool(make_method(config).taps)
     different = find_differences(identity, config, with_teacher=has_teacher)
     if not is_diverged:
-        return _claim_same(identity, workdir, different)
+        return _claim_same(identity, workdir, different, data)
     if is_new:  # without a checkpoint all fields may change
         return _claim_diverged(identity, workdir, different, new_record, write)
     if any(not STEERS.fullmatch(name) for name in different):
         _refuse(identity, workdir, different)
+    _check_data(identity, workdir, data)
     record = {**identity.facts, **to_json(config)}
     return _claim_diverged(identity, workdir, different, record, write)
 
@@ -119,11 +120,15 @@ def _claim_new(file: pathlib.Path, record: Mapping[str, Any] | None) -> dict[str
 
 
 def _claim_same(
-    identity: Identity, workdir: pathlib.Path, different: Mapping[str, list[Any]]
+    identity: Identity,
+    workdir: pathlib.Path,
+    different: Mapping[str, list[Any]],
+    data: Mapping[str, list[Any]],
 ) -> dict[str, Any]:
-    """Checks that a run, finished or not, has the same config; changes nothing."""
+    """Checks that a run, finished or not, has the same config and data."""
     if different:
         _refuse(identity, workdir, different)
+    _check_data(identity, workdir, data)
     return identity.first_values()
 
 
@@ -183,8 +188,9 @@ def _check_data(
         ):
             continue
         raise ValueError(
-            f"workdir: {workdir} holds a run on data of {name} {_few(values)}, found "
-            f"{_few(expected)}; set data.path or choose another --workdir"
+            f"workdir: {workdir} holds a run on data of {LIST_NAMES.get(name, name)} "
+            f"{_few(values)}, found {_few(expected)}; set data.path or choose another "
+            "--workdir"
         )
 
 

@@ -108,7 +108,7 @@ def test_data_of_other_classes_is_called_that(finished):
 
 def test_data_of_other_sizes_is_called_that(finished):
     with pytest.raises(
-        ValueError, match=r"data of pictures \(64, 64\), found \(65, 64"
+        ValueError, match=r"data of images \(64, 64\), found \(65, 64"
     ):
         claim_workdir(resolve(tiny_config()), finished, {"pictures": [65, 64]})
     claim_workdir(resolve(tiny_config()), finished, {"pictures": [64, 64]})
