@@ -1,4 +1,8 @@
-"""Checks what a run needs before its first step: devices, memory, files, workdir."""
+"""Checks what a run needs outside of itself before its first step.
+
+That is devices, memory, files and workdirs. :mod:`diffkd_jax.train.check` checks
+whether the parts of a run fit each other.
+"""
 
 import logging
 import pathlib
@@ -16,11 +20,11 @@ from .initial_state import check_initial_weights
 from .memory import count_bytes, device_bytes, format_bytes
 from .run import Run
 from .teacher import (
-    check_source,
-    directory_of,
+    check_teacher_fields,
     load_teacher,
+    prefix_teacher_fields,
     teacher_config,
-    teacher_fields_named,
+    teacher_directory,
 )
 from .workdir.claim import claim_workdir
 from .workdir.directory import SUMMARY, check_directory, has_checkpoints
@@ -29,14 +33,14 @@ LOG = logging.getLogger(__name__)
 
 
 def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
-    """Builds the run of each config, and checks everything that it will need.
+    """Builds the run of each method, and checks everything that it will need.
 
-    It writes nothing. For a finished run only the config is checked. Data are opened
-    once, and so is each teacher.
+    It writes nothing. Of a finished run it checks only the config and the workdir. It
+    opens the data once, and each teacher once.
 
     Args:
-      runs: configs by name. All of them have the same data.
-      workdir: directory with one folder for each name.
+      runs: configs by method. All of them have the same data.
+      workdir: directory of the comparison, with one folder for each method.
 
     Raises:
       ValueError: a config cannot run, or a workdir holds another run.
@@ -52,10 +56,10 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
             continue
         check_directory(directory)
         check_start(run, directory)
-        teacher = f"{config.teacher.init} {config.teacher.weights}"
-        if run.teacher is not None and teacher not in checked_teachers:
+        source = f"{config.teacher.init} {config.teacher.weights}"
+        if run.teacher is not None and source not in checked_teachers:
             check_teacher_source(run, directory)
-            checked_teachers.add(teacher)
+            checked_teachers.add(source)
 
 
 def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
@@ -80,14 +84,17 @@ def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
 
 
 def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
-    """Checks whether the file of a run's teacher fits, or whether it can be trained.
+    """Checks whether a run's teacher can be loaded from its file, or trained.
+
+    A dry run without either logs a warning only.
 
     Args:
-      run: a run with a teacher.
+      run: the run. Without a teacher nothing is checked.
       workdir: directory of the run; None for a dry run.
 
     Raises:
-      ValueError: the teacher does not fit, or the config of its training is wrong.
+      ValueError: the teacher in the file does not fit, or the config of its training or
+        its workdir does not allow to train it.
       FileNotFoundError: there is no such file.
     """
     config, teacher = run.config, run.teacher
@@ -98,21 +105,22 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
     elif workdir is None and not config.teacher.epochs:
         LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
     else:
-        check_source(config)
-        teacher_run = teacher_config(config)
+        check_teacher_fields(config)
+        config_of_teacher = teacher_config(config)
         if workdir is not None:
-            directory = directory_of(config, workdir)
-            claim_workdir(teacher_run, directory, run.data.record(), write=False)
+            directory = teacher_directory(config, workdir)
+            claim_workdir(config_of_teacher, directory, run.data.record(), write=False)
             if not (directory / SUMMARY).exists():
                 check_directory(directory)
-        with teacher_fields_named(config):
-            build(teacher_run, run.data)
+        with prefix_teacher_fields(config):
+            build(config_of_teacher, run.data)
 
 
 def check_batch(size: int, group: int, mesh: Mesh) -> None:
-    """Checks whether the devices can share a batch.
+    """Checks whether the devices can share a training batch equally.
 
-    It logs a warning if the examples of a batch norm's group are on several devices.
+    It logs a warning if the examples over which a batch norm takes its statistics are
+    on several devices, which is slow.
 
     Args:
       size: ``data.batch_size``, over all processes.
@@ -120,7 +128,8 @@ def check_batch(size: int, group: int, mesh: Mesh) -> None:
       mesh: the devices.
 
     Raises:
-      ValueError: the devices cannot share the batch equally.
+      ValueError: the processes have different numbers of devices, or the batch size is
+        not a multiple of the number of devices.
 
     >>> check_batch(8, 0, make_mesh(1))
     """

@@ -14,7 +14,8 @@ LOGS = 3  # number of successive logs in which it must be above
 class Stalling:
     """A watch over the scores and losses of a run, which logs warnings.
 
-    It warns each time that the scores fall back to chance level, and once about a loss.
+    It warns each time that the scores fall to chance level, and once in a run about a
+    tap's loss that is most of the total.
 
     Args:
       task: the task.
@@ -30,7 +31,7 @@ class Stalling:
     def look_at_scores(
         self, history: Mapping[int, Mapping[str, float]], evidence: Evidence | None
     ) -> None:
-        """Warns if the student was no better than a guess in its last evaluations.
+        """Warns if the last evaluations were at chance level, and the one before not.
 
         Args:
           history: scores by step.

@@ -112,10 +112,10 @@ def test_more_bad_steps_than_allowed_stop_the_run(tmp_path):
 
 def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
     """With its teacher, which was trained at the first rate."""
-    asked = lambda: len(read_rows(tmp_path / "metrics.jsonl")) > 2
+    should_stop = lambda: len(read_rows(tmp_path / "metrics.jsonl")) > 2
     fields = {"method": "kd", "log_every_steps": 1}
     with pytest.raises(Stopped):
-        runs.train(tiny_config(**fields), tmp_path, asked)
+        runs.train(tiny_config(**fields), tmp_path, should_stop)
     changed = {"optimizer.learning_rate": 1e-3, "weights": {"task": 0.5}}
     lower = tiny_config(**fields, **changed)
     with pytest.raises(ValueError, match=r"learning_rate: found 0\.1, expected 0\.001"):

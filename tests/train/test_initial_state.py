@@ -30,8 +30,8 @@ def first_state(made, monkeypatch, workdir):
     """The student's variables before the first step."""
     seen = []
 
-    def stop(ready, workdir, start, asked):
-        seen.append(by_path(student_variables(start(ready.init()))))
+    def stop(ready, workdir, initialise, should_stop):
+        seen.append(by_path(student_variables(initialise(ready.init()))))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "fit", stop)

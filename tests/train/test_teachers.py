@@ -150,7 +150,7 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
         main.run(own, "~/nothing")
     assert str(tmp_path / "nothing") in str(found.value)
     seen = []
-    note = lambda config, workdir, asked: seen.append(workdir)
+    note = lambda config, workdir, should_stop: seen.append(workdir)
     monkeypatch.setattr(commands, "train", note)
     own.teacher.workdir = "~/teacher"
     model = commands.get_teacher(

@@ -40,13 +40,13 @@ def shapes_on_disk(directory: pathlib.Path) -> dict[str, str]:
     return shapes_by_path(metadata.tree)
 
 
-def check_fits(
+def check_state_fits(
     directory: pathlib.Path,
     meta: Mapping[str, Any],
     stored: Mapping[str, str],
     expected: Mapping[str, str],
 ) -> None:
-    """Checks whether an undamaged checkpoint holds a state of this run.
+    """Checks whether a checkpoint that can be read holds a state of this run.
 
     Args:
       directory: the checkpoint, for the message.

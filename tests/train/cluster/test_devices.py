@@ -36,7 +36,7 @@ WAYS = ("host_to_device", "device_to_device", "device_to_host")
 
 
 def test_strict_settings_do_not_count_in_a_run_and_come_back(strict):
-    with devices.own_settings():
+    with devices.run_settings():
         x = jnp.ones((2, 3)) + np.ones(3, np.int32)
         assert x.dtype == jnp.float32
         assert float(x[0, 0]) == 2.0
@@ -44,7 +44,7 @@ def test_strict_settings_do_not_count_in_a_run_and_come_back(strict):
     with (
         jax.transfer_guard("disallow"),
         jax.numpy_rank_promotion("raise"),
-        devices.own_settings(),
+        devices.run_settings(),
     ):
         jnp.ones((2, 3)) + np.ones(3, np.float32)
 

@@ -74,7 +74,8 @@ def test_meshes_of_eight_are_one_device(one, resnet, fsdp):
     assert metrics["loss/total"] == pytest.approx(float(one[3]["loss/total"]), rel=1e-5)
     for tree in (state, teacher):
         for x, where in zip(
-            *map(jax.tree.leaves, (tree, run.devices.place(tree))), strict=True
+            *map(jax.tree.leaves, (tree, run.devices.choose_shardings(tree))),
+            strict=True,
         ):
             assert x.sharding.is_equivalent_to(where, x.ndim)
     split = [x for x in jax.tree.leaves(state) if not x.is_fully_replicated]

@@ -19,9 +19,9 @@ from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster.signals import (
     Stalled,
     Stopped,
+    catch_signals,
     never,
-    on_signals,
-    stop_here,
+    stop_if_requested,
 )
 from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.fit import fit
@@ -76,7 +76,7 @@ def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_p
         try:
             # Later each time, for an evaluation begins anew.
             later = at_question(number + len(steps))
-            fitted = fit(built, tmp_path, asked=later)
+            fitted = fit(built, tmp_path, should_stop=later)
             break
         except Stopped as stopped:
             steps.append(int(str(stopped).split("at step ")[1].split()[0]))
@@ -91,7 +91,7 @@ def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_p
 
 def test_nothing_is_trained_where_it_is_asked_before_the_first_step(built, tmp_path):
     with pytest.raises(Stopped, match="stopped at step 0 of 8"):
-        fit(built, tmp_path, asked=lambda: True)
+        fit(built, tmp_path, should_stop=lambda: True)
     assert rows_of(tmp_path) == []
 
 
@@ -113,18 +113,18 @@ def test_signals_are_noted_and_handed_back():
     before = {n: signal.getsignal(n) for n in TO_END}
     assert len(before) >= 6
     for number in TO_END:
-        with on_signals(itertools.count(step=2.0).__next__) as asked:
-            assert not asked()
+        with catch_signals(itertools.count(step=2.0).__next__) as should_stop:
+            assert not should_stop()
             os.kill(os.getpid(), number)
-            assert asked() == number
+            assert should_stop() == number
             os.kill(os.getpid(), signal.SIGTERM)
-            assert asked() == number
+            assert should_stop() == number
             with pytest.raises(Stopped) as stopped:
-                stop_here(asked)
+                stop_if_requested(should_stop)
             assert stopped.value.exit_code == 128 + number
             if number != signal.SIGINT:  # the first one, which asks to save too
                 os.kill(os.getpid(), signal.SIGINT)
-                assert asked() == number
+                assert should_stop() == number
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     assert {n: signal.getsignal(n) for n in TO_END} == before
@@ -134,10 +134,10 @@ def test_signals_are_noted_and_handed_back():
 def test_two_interrupts_at_once_are_one():
     """As of a wrapper that forwards Ctrl-C to the group that has it already."""
     times = iter([5.0, 5.003, 5.9, 6.1])
-    with on_signals(lambda: next(times)) as asked:
+    with catch_signals(lambda: next(times)) as should_stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
-            assert asked() == signal.SIGINT
+            assert should_stop() == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -146,13 +146,13 @@ def test_a_signal_that_is_ignored_stays_so():
     """As of a job in the background, which Ctrl-C of another one is not meant for."""
     before = {n: signal.signal(n, signal.SIG_IGN) for n in TO_END - {signal.SIGTERM}}
     try:
-        with on_signals() as asked:
+        with catch_signals() as should_stop:
             for number in before:
                 os.kill(os.getpid(), number)
-            assert not asked()
+            assert not should_stop()
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)  # neither the second nor the first
-            assert asked() == signal.SIGTERM
+            assert should_stop() == signal.SIGTERM
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         for number, handler in before.items():
@@ -165,9 +165,9 @@ def test_a_stop_is_noted_though_nobody_can_be_told(code, monkeypatch):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "write", write)
-    with on_signals() as asked:
+    with catch_signals() as should_stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked()
+        assert should_stop()
 
 
 SLOW = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU]
@@ -212,7 +212,7 @@ def test_a_caller_keeps_its_signals(tmp_path, monkeypatch):
 def test_on_another_mesh_it_ends_nearly_the_same(built, whole, finished, tmp_path):
     """Other devices add up in another order; here they share one state as well."""
     with pytest.raises(Stopped, match="stopped at step 3 of 8"):
-        fit(built, tmp_path, asked=at_question(8))
+        fit(built, tmp_path, should_stop=at_question(8))
     mesh = {"mesh.fsdp": 2, "mesh.fsdp_min_bytes": 64}
     eight = build(kd_config(finished, num_devices=8, **mesh))
     fitted = fit(eight._replace(teacher=built.teacher), tmp_path)
@@ -249,12 +249,12 @@ def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
         assert done == read_rows(tmp_path / "a/metrics.jsonl")[-1]["step"] > 0
         log = tmp_path / "b/metrics.jsonl"
 
-        def asked():
+        def should_stop():
             late = log.exists() and time.time() - log.stat().st_mtime > 0.25
             return late and read_rows(log)[-1]["step"] == done
 
         with pytest.raises(Stopped, match=f"stopped at step {done} of 8, saved"):
-            runs.train(config, tmp_path / "b", asked)
+            runs.train(config, tmp_path / "b", should_stop)
         assert read_ahead.is_stuck()
     finally:
         own_code.STUCK.set()

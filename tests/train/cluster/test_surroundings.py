@@ -15,7 +15,7 @@ import pytest
 from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.commands.use_student import use_student
-from diffkd_jax.train.outputs import report
+from diffkd_jax.train.outputs import report, results
 from diffkd_jax.train.workdir import directory, lock
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
@@ -148,7 +148,7 @@ import os, pathlib, sys
 from diffkd_jax.train.workdir import lock
 from tests.train.cluster import test_surroundings
 test_surroundings.fcntl.flock = test_surroundings.without_locks
-held = lock.locked(pathlib.Path(sys.argv[1]))
+held = lock.lock_workdir(pathlib.Path(sys.argv[1]))
 held.__enter__()
 print("held", flush=True)
 sys.stdin.read()
@@ -168,10 +168,10 @@ def test_a_file_is_the_lock_where_there_are_no_others(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with caplog.at_level("INFO", "diffkd_jax"), lock.locked(tmp_path):
+    with caplog.at_level("INFO", "diffkd_jax"), lock.lock_workdir(tmp_path):
         assert (tmp_path / lock.SOFT_LOCK).exists()
     assert "has no locks" in caplog.text
-    with lock.locked(tmp_path):
+    with lock.lock_workdir(tmp_path):
         pass
 
 
@@ -188,11 +188,11 @@ def test_a_file_as_lock_keeps_others_out_and_ends_with_its_process(
     )
     assert process.stdout.readline() == "held\n"
     message = r"in use by another run.*; if none runs, on any host, remove its lock\.so"
-    with pytest.raises(OSError, match=message), lock.locked(tmp_path):
+    with pytest.raises(OSError, match=message), lock.lock_workdir(tmp_path):
         pass
     process.communicate("")
     assert (tmp_path / lock.SOFT_LOCK).exists()  # nobody took it away
-    with lock.locked(tmp_path):
+    with lock.lock_workdir(tmp_path):
         pass
 
 
@@ -228,8 +228,8 @@ def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
     def fails(*given):
         raise MemoryError("of 256 images at once")
 
-    monkeypatch.setattr(runs, "trace_denoising", fails)
-    monkeypatch.setattr(runs, "predict_examples", fails)
+    monkeypatch.setattr(results, "trace_denoising", fails)
+    monkeypatch.setattr(results, "predict_examples", fails)
     assert runs.train(config, tmp_path)["steps"] == 2
     page = is_finished(tmp_path)
     assert "denoising: left out after MemoryError: of 256 images at once" in page

@@ -159,8 +159,8 @@ def test_a_disk_that_fails_is_named_once_and_by_its_own_run(tmp_path, code):
     message = rf"workdir: found {os.strerror(code)} at {inner} \(.* free.*expected"
     with (
         pytest.raises(OSError, match=message),
-        disk_errors.disk_faults_named(outer),
-        disk_errors.disk_faults_named(inner),
+        disk_errors.report_disk_faults(outer),
+        disk_errors.report_disk_faults(inner),
     ):
         raise OSError(code, os.strerror(code), "a file")
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fails_is_named_once_and_by_its_own_run(tmp_path, code):
 def test_a_workdir_that_is_a_file_is_refused_in_words(tmp_path):
     (tmp_path / "run").write_text("mine")
     message = r"workdir: .*run: found .*File exists.*expected a directory"
-    with pytest.raises(OSError, match=message), lock.locked(tmp_path / "run"):
+    with pytest.raises(OSError, match=message), lock.lock_workdir(tmp_path / "run"):
         pass
     assert (tmp_path / "run").read_text() == "mine"
 

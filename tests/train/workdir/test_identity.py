@@ -191,7 +191,7 @@ def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, cap
     found = json.loads((run / "summary.json").read_text())
     for name in wanted.keys() - {"images_per_second"}:
         assert found[name] == wanted[name], name
-    assert "left out 3 lines that are no rows: [3, 4, 5]" in caplog.text
+    assert "left out 3 lines that are not rows: [3, 4, 5]" in caplog.text
     assert "summary.json: found no readable JSON" in caplog.text
     rows = metrics.read_rows(run / "metrics.jsonl")
     assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
@@ -200,7 +200,7 @@ def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, cap
 HOLD = """
 import pathlib, sys
 from diffkd_jax.train.workdir import lock
-with lock.locked(pathlib.Path(sys.argv[1])):
+with lock.lock_workdir(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -215,10 +215,10 @@ def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
     ) as other:
         assert other.stdout.readline() == "held\n"
         message = r"is in use by another run"
-        with pytest.raises(OSError, match=message), lock.locked(tmp_path):
+        with pytest.raises(OSError, match=message), lock.lock_workdir(tmp_path):
             pass
         other.kill()
-    with lock.locked(tmp_path):
+    with lock.lock_workdir(tmp_path):
         pass
 
 
@@ -226,9 +226,12 @@ def test_a_full_disk_is_one_line(tmp_path):
     message = f"workdir: found No space left on device at {tmp_path}"
     error = RuntimeError("in a thread")
     error.__cause__ = OSError(28, "No space left on device")
-    with pytest.raises(OSError, match=message), disk_errors.disk_faults_named(tmp_path):
+    with (
+        pytest.raises(OSError, match=message),
+        disk_errors.report_disk_faults(tmp_path),
+    ):
         raise error
-    with pytest.raises(KeyError), disk_errors.disk_faults_named(tmp_path):
+    with pytest.raises(KeyError), disk_errors.report_disk_faults(tmp_path):
         raise KeyError("something else")
 
 
@@ -236,22 +239,22 @@ def test_a_workdir_that_is_moved_away_is_named(tmp_path):
     """What was saved before goes on where it is put back."""
     run, away = tmp_path / "run", tmp_path / "away"
 
-    def asked():
+    def should_stop():
         if (run / "checkpoints/4").exists():
             run.rename(away)
         return False
 
     config = tiny_config(method="none", log_every_steps=1)
     with pytest.raises(OSError, match=f"workdir: found {run} moved or removed while"):
-        runs.train(config, run, asked)
+        runs.train(config, run, should_stop)
     shutil.rmtree(run, ignore_errors=True)
     away.rename(run)
     assert runs.train(config, run)["steps"] == 8
 
 
 def test_an_error_in_a_workdir_that_never_was_seen_is_its_own(tmp_path):
-    with pytest.raises(KeyError), disk_errors.moving_named(tmp_path):
+    with pytest.raises(KeyError), disk_errors.report_moved_workdir(tmp_path):
         raise KeyError("mine")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(KeyError), disk_errors.moving_named(tmp_path):
+    with pytest.raises(KeyError), disk_errors.report_moved_workdir(tmp_path):
         raise KeyError("mine")
