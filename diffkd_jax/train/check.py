@@ -1,8 +1,8 @@
 """Refuses runs whose parts do not fit each other, before anything is trained.
 
 :func:`diffkd_jax.train.build.build` calls :func:`check` at the end, and the other
-checks before, while it makes the parts. :func:`check_teacher` is called again for the loaded
-teacher.
+checks before, while it makes the parts. :func:`check_teacher` is called again for the
+loaded teacher.
 """
 
 import logging

@@ -37,8 +37,7 @@ def make_task(
 
     Raises:
       ValueError: there is no such task, it does not take the options, or a field of
-        ``shared`` for mixing, erasing or label smoothing is set and the task does not
-        have it.
+        ``shared`` that changes training is set and the task does not have it.
     """
     make = find(options.name, TASKS, "task.name")
     accepted = keywords(make)

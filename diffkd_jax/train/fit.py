@@ -31,7 +31,7 @@ from .workdir.checkpoint_manager import open_checkpoints
 
 
 def ignore_event(event: str, step: int) -> None:
-    """Ignores an event of the loop; the default of :func:`fit`.
+    """Takes no notice of an event of the loop; the default of :func:`fit`.
 
     Args:
       event: ``"log"``, ``"evaluate"`` or ``"save"``.

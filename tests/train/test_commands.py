@@ -39,7 +39,7 @@ def same_student(a, b):
     chex.assert_trees_all_equal(*(model.variables for model in loaded))
 
 
-def test_a_run_leaves_everything(finished):
+def test_a_run_writes_all_its_files(finished):
     rows = metrics.read_rows(finished / "metrics.jsonl")
     assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
     assert [r["step"] for r in rows if "eval/top1" in r] == [4, 8]
@@ -87,7 +87,7 @@ def test_a_finished_run_is_left_alone(finished, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
-def test_a_file_of_another_run_is_named(finished, tmp_path, caplog):
+def test_an_export_that_the_run_did_not_write_is_named(finished, tmp_path, caplog):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     main.run(tiny_config(), str(run))
@@ -351,7 +351,7 @@ def test_a_poor_teacher_is_refused(finished, tmp_path):
 
 
 def test_weights_of_a_pytorch_definition_are_a_teacher(resnet, tmp_path):
-    """In the layout of PyTorch the same teacher gives the same run."""
+    """The same teacher in the layout of PyTorch gives the same run."""
     file = tmp_path / "teacher.safetensors"
     export_torch(file, load_model(resnet))
     for name, init in (("ours", resnet), ("torch", file)):
@@ -360,7 +360,7 @@ def test_weights_of_a_pytorch_definition_are_a_teacher(resnet, tmp_path):
     same_student(tmp_path / "ours", tmp_path / "torch")
 
 
-def test_mixing_erasing_and_the_average(tmp_path):
+def test_mixing_erasing_and_the_moving_average_train_together(tmp_path):
     fields = {"mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erase": 0.25}
     fields |= {"method": "none", "train.ema_decay": 0.9, "train.label_smoothing": 0.1}
     main.run(tiny_config(**fields), str(tmp_path))
@@ -373,7 +373,7 @@ def test_mixing_erasing_and_the_average(tmp_path):
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
-def test_the_teacher_runs_folded(resnet):
+def test_the_teacher_runs_with_folded_batch_norms(resnet):
     config = resnet_config()
     expected = make_model(
         "teacher", resolve(config).teacher, open_data(resolve(config).data)
@@ -468,7 +468,9 @@ def test_a_workdir_in_a_bucket_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_never_got_going_does_not_claim_its_workdir(finished, tmp_path):
+def test_a_run_that_failed_before_its_first_checkpoint_does_not_claim_its_workdir(
+    finished, tmp_path
+):
     with pytest.raises(FileNotFoundError):
         main.run(tiny_config(**{"teacher.init": "/nowhere"}), str(tmp_path))
     fields = {"train.max_steps": 1, "method": "none"}

@@ -1,4 +1,4 @@
-"""Weights that a student starts from, parts that do not train, the teacher's recipe."""
+"""A student starts from weights, and parts of it stay frozen; recipes of teachers."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def config(**fields):
 
 
 def first_state(made, monkeypatch, workdir):
-    """The student's variables before the first step."""
+    """Returns the student's variables before the first step."""
     seen = []
 
     def stop(ready, workdir, initialise, should_stop):
@@ -53,7 +53,7 @@ def test_a_run_starts_from_an_export(tmp_path, monkeypatch):
 
 
 def test_a_head_can_be_left_out(tmp_path, monkeypatch):
-    """Of other classes, which would not fit."""
+    """A head of other classes would not fit."""
     made = build_untrained(
         "resnet8", {"channels": [2, 2, 2, 4]}, {"num_classes": 7}, SHAPE
     )
@@ -88,7 +88,7 @@ def test_weights_go_into_a_subtree_strictly():
             start_from(own, {"params": wrong}, source="f", into="backbone")
 
 
-def test_the_average_starts_there_too(tmp_path):
+def test_the_moving_average_starts_from_the_same_weights(tmp_path):
     main.run(config(), str(tmp_path / "first"))
     made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
     ready = build(made)
@@ -123,7 +123,9 @@ def test_a_head_is_inherited_from_the_teacher(finished, tmp_path, monkeypatch):
         (("conv/*",), r"found params/conv/bias \[6\] of the teacher, expected .*\[4\]"),
     ],
 )
-def test_what_cannot_be_inherited(finished, tmp_path, patterns, message):
+def test_parameters_that_cannot_be_inherited_are_refused(
+    finished, tmp_path, patterns, message
+):
     fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
     with pytest.raises(ValueError, match=message):
         main.run(config(**fields, **{"student.inherit": patterns}), str(tmp_path))
@@ -180,7 +182,7 @@ def test_the_teacher_trains_by_its_own_recipe(tmp_path):
 
 
 def test_agreement_is_a_second_evaluation(finished, tmp_path):
-    """On the training split and at a period of its own."""
+    """It runs on the training split, at its own interval."""
     fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
     made = tiny_config(**fields)
     with made.unlocked():
@@ -207,7 +209,7 @@ def test_agreement_is_a_second_evaluation(finished, tmp_path):
         ({"accord": {}}, r"evaluations: found 'accord', expected one of \['agreement'"),
     ],
 )
-def test_evaluations_that_cannot_be(evaluations, message):
+def test_evaluations_that_do_not_exist_are_refused(evaluations, message):
     made = tiny_config(method="kd")
     with made.unlocked():
         made.evaluations = evaluations

@@ -1,4 +1,4 @@
-"""Models whose images are normalised in another way than those of the data."""
+"""Models whose images are normalised differently than those of the data are refused."""
 
 import logging
 
@@ -56,7 +56,7 @@ def test_a_run_exports_its_normalisation(finished):
     assert (meta["channel_order"], meta["input_shape"]) == ("L", [28, 28, 1])
 
 
-def test_own_models_are_told_it(config):
+def test_a_user_s_model_gets_the_normalisation(config):
     meta = build(config).data.meta
     assert (meta["mean"], meta["std"]) == ([0.286], [0.353])
 
@@ -74,13 +74,15 @@ def test_a_teacher_of_another_normalisation_is_refused(config, export, write, tm
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_with_the_flags_of_the_message_it_is_taken(config, export, tmp_path):
+def test_the_flags_that_the_message_names_make_the_teacher_fit(
+    config, export, tmp_path
+):
     flags = {"data.mean": (0.1307,), "data.std": (0.3081,)}
     own = with_teacher(config, export(**OTHER), dry_run=True, **flags)
     main.run(own, str(tmp_path / "run"))
 
 
-def test_what_is_rounded_or_not_known_is_taken(config, data, export):
+def test_rounded_and_unknown_normalisations_are_accepted(config, data, export):
     expected = make_model("teacher", resolve(config).teacher, data)
     for values in (
         {"mean": [0.28604], "std": [0.3530242445]},
@@ -102,14 +104,16 @@ def test_a_classifier_of_another_size_is_refused(config, data, export, tmp_path)
         main.run(own, str(path.parent))
 
 
-def test_the_size_is_a_note_where_the_rest_is_not_known(config, data, export):
-    """As in what import_weights writes, unless it is told."""
+def test_another_image_size_is_accepted_if_the_normalisation_is_unknown(
+    config, data, export
+):
+    """Files of import_weights hold it only if the user states it."""
     expected = make_model("teacher", resolve(config).teacher, data)
     load_teacher(export(input_shape=[224, 224, 1], mean=[], std=[]), expected)
 
 
 def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
-    """They are trained on crops and evaluated on whole images."""
+    """Such networks are trained on crops and evaluated on whole images."""
     known = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
     small, large = (
         build_untrained("deeplabv3_resnet8", {}, known, (side, side, 3))

@@ -1,4 +1,4 @@
-"""Schedules at given steps, and which parameters decay."""
+"""Schedules have the recipes' rates, and weight decay leaves parameters out."""
 
 import math
 
@@ -56,7 +56,10 @@ def test_poly_ends_at_the_last_rate(steps):
 
 
 def test_exponential_schedule_of_recipe_b2():
-    """x0.97 every 2.4 epochs after 3 epochs of warm-up from 1e-6, which count."""
+    """The rate is multiplied by 0.97 every 2.4 epochs.
+
+    The 3 epochs of warm-up from 1e-6 count.
+    """
     fields = {
         "optimizer.learning_rate": 0.048,
         "schedule.name": "exponential",
@@ -120,7 +123,7 @@ def test_unknown_names_are_named():
 
 
 def trajectory(optimizer, gradients):
-    """A kernel's and a bias's value after each update, from one."""
+    """Returns a kernel's and a bias's value after each update, both from one."""
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     state, seen = optimizer.init(params), []
     for g in gradients:
@@ -134,8 +137,8 @@ def trajectory(optimizer, gradients):
 GRADIENTS = [0.5, -2.0, 0.1, 1.0]
 
 
-def test_sgd_is_nesterovs_with_the_decay_in_the_gradient():
-    """Written out as PyTorch has it: the rate is outside the momentum."""
+def test_sgd_has_nesterov_momentum_and_adds_the_decay_to_the_gradient():
+    """Written out as in PyTorch: the rate is outside the momentum."""
     made = config(
         **{
             "optimizer.name": "sgd",
@@ -157,7 +160,7 @@ def test_sgd_is_nesterovs_with_the_decay_in_the_gradient():
 
 
 def test_rmsprop_is_that_of_tensorflow():
-    """Written out: average of squares from one, root of (average + epsilon)."""
+    """Written out: the average of squares starts at one; epsilon is inside the root."""
     made = config(
         **{
             "optimizer.name": "rmsprop",

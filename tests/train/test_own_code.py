@@ -1,4 +1,4 @@
-"""Data sets, methods, tasks and models of one's own go through the whole trainer."""
+"""A user's own data sets, methods, tasks and models go through the whole trainer."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ LIBRARIES = {
 
 
 def config(student="linen", teacher="linen", **fields):
-    """Six steps on made-up pictures, by attention transfer."""
+    """Six steps of attention transfer on generated images."""
     own = {
         "name": "own",
         "data.name": f"{OWN}:load",
@@ -71,7 +71,7 @@ def losses(workdir):
 def test_models_of_any_library_train_resume_and_load(
     student, teacher, tmp_path, monkeypatch, capsys
 ):
-    """Train, evaluate, resume, export, reload; on eight devices too."""
+    """They train, evaluate, resume, export and load again, also on eight devices."""
     made = config(student, teacher)
     main.run(made, str(tmp_path / "whole"))
     summary = json.loads((tmp_path / "whole/summary.json").read_text())
@@ -108,8 +108,8 @@ def test_models_of_any_library_train_resume_and_load(
     np.testing.assert_allclose(found, losses(tmp_path / "whole"), rtol=2e-4)
 
 
-def test_a_task_of_ones_own_chooses_by_its_headline(tmp_path):
-    """A regression whose headline is to be small."""
+def test_an_own_task_chooses_the_best_by_its_headline(tmp_path):
+    """It is a regression whose headline is better if it is smaller."""
     fields = {"task.name": f"{OWN}:depth", "train.epochs": 4.0}
     main.run(config("plain", "nnx", **fields), str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -123,7 +123,7 @@ def test_a_task_of_ones_own_chooses_by_its_headline(tmp_path):
     assert (tmp_path / "plots/score.png").exists()
 
 
-def test_a_teacher_that_is_too_poor_in_its_own_direction(tmp_path):
+def test_min_score_counts_in_the_direction_of_the_headline(tmp_path):
     fields = {"task.name": f"{OWN}:depth", "teacher.min_score": 1e-6}
     with pytest.raises(ValueError, match=r"teacher.min_score: found a teacher of 0"):
         main.run(config("plain", "nnx", **fields), str(tmp_path))
@@ -166,7 +166,7 @@ def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
         ),
     ],
 )
-def test_what_does_not_fit_is_named(fields, message, tmp_path):
+def test_parts_of_own_code_that_do_not_fit_are_named(fields, message, tmp_path):
     made = config("nnx")
     with made.unlocked():
         made.update_from_flattened_dict(fields)
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_named(fields, message, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{}, {"weights": {"features/distance": 2.0}}])
-def test_a_method_of_ones_own_with_options_trains_its_teacher(change, tmp_path):
+def test_an_own_method_with_options_trains_its_teacher(change, tmp_path):
     made = config("plain", "plain", **{"train.max_steps": 1})
     with made.unlocked():
         made.method_options = {"beta": 3.0}
@@ -250,7 +250,9 @@ HERE = "tests.train.test_own_code"
         ({"student.init_into": "x"}, "student.init_into: found 'x' without"),
     ],
 )
-def test_what_cannot_be_is_found_before_a_teacher_is_trained(fields, message, tmp_path):
+def test_runs_that_cannot_work_are_refused_before_a_teacher_is_trained(
+    fields, message, tmp_path
+):
     made = config("nnx", "plain")
     with made.unlocked():
         made.update_from_flattened_dict(fields)
@@ -265,14 +267,14 @@ def test_scores_without_the_headline_are_refused(tmp_path):
         main.run(made, str(tmp_path))
 
 
-def test_an_optimizer_of_ones_own(tmp_path):
+def test_an_own_optimizer_trains(tmp_path):
     fields = {"optimizer.name": f"{OWN}:lion", "method": "none"}
     main.run(config("plain", **fields), str(tmp_path))
     assert len(losses(tmp_path)) == 6
 
 
-def test_a_network_need_not_say_how_it_is_called_first():
-    """As ``docs/extend.md`` has it, ``__call__(x, *, train)``, without a default."""
+def test_a_network_may_require_the_argument_train():
+    """``docs/extend.md`` has ``__call__(x, *, train)``, without a default."""
 
     class Net(nn.Module):
         @nn.compact

@@ -1,4 +1,4 @@
-"""Teachers and students that are loaded from files: which, whose, and sound."""
+"""Teachers and students are loaded from files that fit, and refused otherwise."""
 
 import logging
 import pathlib
@@ -30,7 +30,7 @@ def data(config):
 
 
 def trained(config, data, seed=0):
-    """An export as of a finished run."""
+    """Writes an export like that of a finished run."""
     model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     variables["params"]["head"]["bias"] += seed
@@ -38,7 +38,7 @@ def trained(config, data, seed=0):
 
 
 def load(config, data, path):
-    """The teacher of a config from a file, for some data."""
+    """Loads the teacher of a config from a file, for some data."""
     expected = make_model("teacher", resolve(config).teacher, data)
     return load_teacher(path, expected, config.teacher.weights)
 
@@ -47,7 +47,9 @@ def bias(model):
     return model.variables["params"]["head"]["bias"]
 
 
-def test_the_average_of_a_workdir_by_teacher_weights(config, data, tmp_path):
+def test_teacher_weights_chooses_the_moving_average_of_a_workdir(
+    config, data, tmp_path
+):
     raw, average = trained(config, data), trained(config, data, seed=1)
     export_model(tmp_path / MODEL_FILE, raw)
     export_model(tmp_path / EMA_FILE, average)
@@ -64,7 +66,7 @@ def test_the_average_of_a_workdir_by_teacher_weights(config, data, tmp_path):
         load(own, data, tmp_path / "torch.safetensors")
 
 
-def test_weights_that_nothing_will_have(config, data, tmp_path):
+def test_teacher_weights_that_do_not_exist_are_refused(config, data, tmp_path):
     own = config.copy_and_resolve_references()
     own.teacher.weights = "ema"
     with pytest.raises(ValueError, match=r"teacher.weights: .*train.ema_decay above 0"):
@@ -125,7 +127,9 @@ def test_weights_of_nan_are_refused(config, data, tmp_path):
         main.run(own, str(tmp_path))
 
 
-def test_no_door_imports_what_a_file_names(config, data, tmp_path, payload):
+def test_no_way_to_load_weights_imports_what_a_file_names(
+    config, data, tmp_path, payload
+):
     name, proof = payload
     model = trained(config, data)
     meta = model.meta | {"model": name}
@@ -163,7 +167,7 @@ def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkey
     assert not (tmp_path / "~").exists()
 
 
-def test_the_log_says_which_entry_was_taken(config, data, tmp_path, caplog):
+def test_the_log_names_the_entry_that_was_loaded(config, data, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     export_model(tmp_path / MODEL_FILE, trained(config, data))
     load(config, data, tmp_path)
@@ -178,7 +182,7 @@ def test_a_damaged_teacher_is_refused(config, data, tmp_path):
         load(config, data, file)
 
 
-def test_a_teacher_of_another_count(config, data, tmp_path):
+def test_a_teacher_of_another_number_of_classes(config, data, tmp_path):
     three = {"num_classes": 3, "class_names": data.meta["class_names"][:3]}
     fewer = data._replace(meta=data.meta | three)
     export_model(tmp_path / MODEL_FILE, trained(config, data))

@@ -47,7 +47,7 @@ class Identity(NamedTuple):
     facts: dict[str, Any]
 
     def first_values(self) -> dict[str, Any]:
-        """Returns, for each field that was changed, its value when the run began.
+        """Returns the values that changed fields had when the run began, by path.
 
         >>> changed = [{"weights.task": [1, 2]}, {"weights.task": [2, 3]}]
         >>> Identity("0.4.0", {}, changed, {}, {}).first_values()

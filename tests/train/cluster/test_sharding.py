@@ -1,4 +1,4 @@
-"""A state and a teacher split over devices train as whole ones do."""
+"""A state and a teacher that are split over devices train as whole ones do."""
 
 import jax
 import numpy as np
@@ -51,7 +51,7 @@ def scores(run, state):
 
 
 def on_first(tree):
-    """Bytes on the first device."""
+    """Returns the bytes of a tree on the first device."""
     first = jax.devices()[0]
     return sum(
         part.data.nbytes
@@ -62,7 +62,7 @@ def on_first(tree):
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
-def test_meshes_of_eight_are_one_device(one, resnet, fsdp):
+def test_meshes_of_eight_devices_give_the_numbers_of_one(one, resnet, fsdp):
     run, teacher, state, metrics = trained(resnet, 8, fsdp)
     assert dict(run.devices.mesh.shape) == {"data": 8 // fsdp, "fsdp": fsdp}
     for part, far in {"params": 1e-5, "ema": 1e-5, "opt_state": 2e-5}.items():

@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves, says so, and goes on as if nothing had been."""
+"""A run that is asked to stop saves its state, and a later call resumes it."""
 
 import errno
 import itertools
@@ -33,8 +33,8 @@ from tests.helpers.configs import ROOT, tiny_command, tiny_config
 RATES = {"images_per_second"}
 
 
-def at_question(number):
-    """Stops at the so many-th question."""
+def from_call(number):
+    """Returns a ``should_stop`` that requests a stop from this call on."""
     questions = itertools.count(1)
     return lambda: next(questions) >= number
 
@@ -45,7 +45,7 @@ def rows_of(workdir):
 
 
 def kd_config(finished, **fields):
-    """Eight steps, a log every three, two evaluations every two and four."""
+    """A run of eight steps: a log every three, evaluations every two and every four."""
     teacher = str(finished / "teacher")
     own = {"method": "kd", "teacher.init": teacher, "log_every_steps": 3}
     made = tiny_config(**own | fields)
@@ -69,13 +69,15 @@ def whole(built, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [2, 5])
-def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_path):
-    """After steps, and between the batches of either evaluation."""
+def test_a_run_stopped_many_times_ends_like_an_uninterrupted_one(
+    built, whole, number, tmp_path
+):
+    """It stops after steps, and between the batches of either evaluation."""
     steps = []
     while True:
         try:
             # Later each time, for an evaluation begins anew.
-            later = at_question(number + len(steps))
+            later = from_call(number + len(steps))
             fitted = fit(built, tmp_path, should_stop=later)
             break
         except Stopped as stopped:
@@ -89,14 +91,19 @@ def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_p
     assert rows_of(tmp_path) == rows
 
 
-def test_nothing_is_trained_where_it_is_asked_before_the_first_step(built, tmp_path):
+def test_a_stop_before_the_first_step_trains_nothing(built, tmp_path):
     with pytest.raises(Stopped, match="stopped at step 0 of 8"):
         fit(built, tmp_path, should_stop=lambda: True)
     assert rows_of(tmp_path) == []
 
 
-def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_path):
-    """Newest two and best; a checkpoint that is scored later counts by that score."""
+def test_checkpoints_saved_by_the_clock_are_kept_by_the_usual_rule(
+    built, whole, tmp_path
+):
+    """The newest two and the best stay.
+
+    A checkpoint that is scored after it was saved counts by that score.
+    """
     run = built._replace(plan=built.plan._replace(save_every=1e-9))
     saved = []
     note = lambda event, step: saved.append(step) if event == "save" else None
@@ -109,7 +116,7 @@ def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_pa
         assert set(checkpoints.all_steps()) == {6, 8, best}
 
 
-def test_signals_are_noted_and_handed_back():
+def test_signals_are_caught_and_their_handlers_restored():
     before = {n: signal.getsignal(n) for n in TO_END}
     assert len(before) >= 6
     for number in TO_END:
@@ -131,8 +138,8 @@ def test_signals_are_noted_and_handed_back():
     assert not never()
 
 
-def test_two_interrupts_at_once_are_one():
-    """As of a wrapper that forwards Ctrl-C to the group that has it already."""
+def test_two_interrupts_within_a_second_count_as_one():
+    """A wrapper may forward a Ctrl-C that the whole process group got already."""
     times = iter([5.0, 5.003, 5.9, 6.1])
     with catch_signals(lambda: next(times)) as should_stop:
         for _ in range(3):
@@ -142,8 +149,8 @@ def test_two_interrupts_at_once_are_one():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_that_is_ignored_stays_so():
-    """As of a job in the background, which Ctrl-C of another one is not meant for."""
+def test_an_ignored_signal_stays_ignored():
+    """A job in the background ignores Ctrl-C, which is meant for another job."""
     before = {n: signal.signal(n, signal.SIG_IGN) for n in TO_END - {signal.SIGTERM}}
     try:
         with catch_signals() as should_stop:
@@ -160,7 +167,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 
 @pytest.mark.parametrize("code", [errno.EPIPE, errno.EIO, errno.EBADF, errno.ENOSPC])
-def test_a_stop_is_noted_though_nobody_can_be_told(code, monkeypatch):
+def test_a_stop_is_noted_even_if_stderr_fails(code, monkeypatch):
     def write(descriptor, text):
         raise OSError(code, os.strerror(code))
 
@@ -177,7 +184,9 @@ SLOW = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU]
     "number",
     [signal.SIGUSR1, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)],
 )
-def test_a_command_saves_and_ends_well(number, tmp_path, finished):
+def test_a_command_saves_on_a_signal_and_exits_with_its_number(
+    number, tmp_path, finished
+):
     fields = {"method": "none", "train.epochs": 500.0, "data.num_workers": 1}
     # The workers get the signal too, and must outlive it.
     started = subprocess.Popen(
@@ -203,16 +212,21 @@ def test_a_command_saves_and_ends_well(number, tmp_path, finished):
         assert checkpoints.latest_step() == step
 
 
-def test_a_caller_keeps_its_signals(tmp_path, monkeypatch):
-    """Only the command takes them."""
+def test_a_call_from_python_catches_no_signals(tmp_path, monkeypatch):
+    """Only the command line does."""
     monkeypatch.setattr(signal, "signal", None)
     main.run(tiny_config(method="none", dry_run=True), str(tmp_path))
 
 
-def test_on_another_mesh_it_ends_nearly_the_same(built, whole, finished, tmp_path):
-    """Other devices add up in another order; here they share one state as well."""
+def test_a_run_resumes_on_another_mesh_with_nearly_the_same_result(
+    built, whole, finished, tmp_path
+):
+    """Sums over other devices are rounded differently.
+
+    Here the devices share one state as well.
+    """
     with pytest.raises(Stopped, match="stopped at step 3 of 8"):
-        fit(built, tmp_path, should_stop=at_question(8))
+        fit(built, tmp_path, should_stop=from_call(8))
     mesh = {"mesh.fsdp": 2, "mesh.fsdp_min_bytes": 64}
     eight = build(kd_config(finished, num_devices=8, **mesh))
     fitted = fit(eight._replace(teacher=built.teacher), tmp_path)
@@ -236,9 +250,7 @@ HANGING = {
 }
 
 
-def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
-    tmp_path, monkeypatch
-):
+def test_a_decoder_that_hangs_delays_neither_a_stop_nor_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "LOOK_EVERY", 0.3)
     config = tiny_config(**HANGING, **{"data.stalled_seconds": 1})
     try:
@@ -262,7 +274,7 @@ def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
 
 @pytest.mark.slow
 def test_a_command_whose_decoder_hangs_ends(tmp_path):
-    """Though threads of its own are left that never would; with workers too."""
+    """Its threads would never end. The same holds with workers."""
     for workers in (0, 1):
         fields = HANGING | {"data.stalled_seconds": 6, "data.num_workers": workers}
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Whose a workdir is, and records that are old, cut, missing or in use."""
+"""The record of a workdir may be old, truncated, missing, in use or of another run."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tests.helpers.configs import ROOT, tiny_config
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    """``(**changes) -> workdir`` of a finished run, with changes in its record."""
+    """Returns ``(**changes) -> workdir``, a finished run with changes in its record."""
 
     def copy(**changes):
         run = shutil.copytree(finished, tmp_path / "copied")
@@ -73,7 +73,7 @@ def test_a_field_that_a_record_lacks_counts_as_its_default(copied):
     claim_workdir(resolve(tiny_config()), run)
 
 
-def test_a_field_that_is_gone_is_an_error_if_it_was_used(copied):
+def test_a_field_that_no_longer_exists_is_an_error_if_it_was_used(copied):
     with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
         claim_workdir(resolve(tiny_config()), copied(gone=3))
 
@@ -92,21 +92,21 @@ def test_the_record_says_version_and_classes(finished):
     assert len(record["classes"]) == 10
 
 
-def test_classes_that_have_names_in_one_version_alone_are_the_same(finished):
-    """As those of MNIST, which earlier versions called clothes."""
+def test_classes_that_only_one_version_names_are_the_same(finished):
+    """An example is MNIST, for which earlier versions had the names of clothes."""
     numbers = [str(k) for k in range(10)]
     claim_workdir(resolve(tiny_config()), finished, {"classes": numbers})
     with pytest.raises(ValueError, match="data of classes"):
         claim_workdir(resolve(tiny_config()), finished, {"classes": numbers[:9]})
 
 
-def test_data_of_other_classes_is_called_that(finished):
+def test_data_of_other_classes_are_refused_as_such(finished):
     names = ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
         claim_workdir(resolve(tiny_config()), finished, {"classes": names})
 
 
-def test_data_of_other_sizes_is_called_that(finished):
+def test_data_of_other_sizes_are_refused_as_such(finished):
     with pytest.raises(
         ValueError, match=r"data of pictures \(64, 64\), found \(65, 64"
     ):
@@ -132,7 +132,9 @@ def test_a_finished_run_without_checkpoints_is_not_trained_again(
     assert not (run / "checkpoints").exists()
 
 
-def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypatch):
+def test_a_finished_run_is_read_from_a_directory_without_write_access(
+    finished, monkeypatch
+):
     def refuse(*arguments, **options):
         raise PermissionError("not yours")
 
@@ -141,7 +143,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
 
 
 def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
-    """By the record, which holds where a relative path was."""
+    """The record holds where a relative path was."""
     for folder in ("here/images", "run", "other"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
@@ -156,7 +158,7 @@ def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     )
 
 
-def test_data_that_moved_is_taken(finished):
+def test_data_that_moved_are_accepted(finished):
     config = tiny_config(**{"data.path": "/elsewhere"})
     claim_workdir(resolve(config), finished)
 
@@ -169,7 +171,7 @@ def test_data_that_moved_is_taken(finished):
         ("[1]", r"config\.json: found list, expected an object"),
     ],
 )
-def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
+def test_a_record_that_is_missing_or_truncated_is_refused(copied, content, message):
     run = copied()
     record = run / "config.json"
     record.unlink()
@@ -179,7 +181,7 @@ def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
         claim_workdir(resolve(tiny_config(**{"optimizer.learning_rate": 0.3})), run)
 
 
-def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):
+def test_missing_files_of_a_finished_run_are_made_again(finished, tmp_path, caplog):
     run = shutil.copytree(finished, tmp_path / "run")
     wanted = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text('{"name": ')
@@ -206,7 +208,7 @@ with lock.lock_workdir(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
+def test_a_workdir_in_use_is_refused_until_its_run_ends(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -222,7 +224,7 @@ def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
         pass
 
 
-def test_a_full_disk_is_one_line(tmp_path):
+def test_a_full_disk_is_reported_in_one_line(tmp_path):
     message = f"workdir: found No space left on device at {tmp_path}"
     error = RuntimeError("in a thread")
     error.__cause__ = OSError(28, "No space left on device")
@@ -236,7 +238,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 
 def test_a_workdir_that_is_moved_away_is_named(tmp_path):
-    """What was saved before goes on where it is put back."""
+    """The run resumes from its last checkpoint when the workdir is back."""
     run, away = tmp_path / "run", tmp_path / "away"
 
     def should_stop():
@@ -252,7 +254,7 @@ def test_a_workdir_that_is_moved_away_is_named(tmp_path):
     assert runs.train(config, run)["steps"] == 8
 
 
-def test_an_error_in_a_workdir_that_never_was_seen_is_its_own(tmp_path):
+def test_an_error_in_a_workdir_that_was_never_there_is_raised_as_it_is(tmp_path):
     with pytest.raises(KeyError), disk_errors.report_moved_workdir(tmp_path):
         raise KeyError("mine")
     (tmp_path / "config.json").write_text("{}")
