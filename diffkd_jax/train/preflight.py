@@ -13,7 +13,9 @@ import jax
 from jax.sharding import Mesh
 
 from ..config.sections import Config
+from ..models.model import Model
 from .build import build
+from .check import check_teacher
 from .cluster.processes import broadcast_first
 from .cluster.sharding import make_mesh  # noqa: F401  for the example
 from .initial_state import check_initial_weights
@@ -46,7 +48,7 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
       ValueError: a config cannot run, or a workdir holds another run.
       FileNotFoundError: data or weights are missing.
     """
-    data, checked_teachers = None, set[str]()
+    data, teachers = None, dict[str, Model | None]()
     for name, config in runs.items():
         run = build(config, data)
         data, directory = run.data, workdir / name
@@ -56,10 +58,13 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
             continue
         check_directory(directory)
         check_start(run, directory)
+        if run.teacher is None:
+            continue
         source = f"{config.teacher.init} {config.teacher.weights}"
-        if run.teacher is not None and source not in checked_teachers:
-            check_teacher_source(run, directory)
-            checked_teachers.add(source)
+        if source not in teachers:
+            teachers[source] = check_teacher_source(run, directory)
+        elif (teacher := teachers[source]) is not None:
+            check_teacher(run, teacher)  # a method may need what others do not
 
 
 def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
@@ -83,14 +88,17 @@ def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
         check_initial_weights(run)
 
 
-def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
-    """Checks whether a run's teacher can be loaded from its file, or trained.
+def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> Model | None:
+    """Checks whether a run's teacher can be loaded and used, or can be trained.
 
-    A dry run without either logs a warning only.
+    A dry run without a file and without a training only logs a warning.
 
     Args:
       run: the run. Without a teacher nothing is checked.
       workdir: directory of the run; None for a dry run.
+
+    Returns:
+      The loaded teacher. None if there is none yet.
 
     Raises:
       ValueError: the teacher in the file does not fit, or the config of its training or
@@ -99,10 +107,12 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
     """
     config, teacher = run.config, run.teacher
     if teacher is None:
-        return
+        return None
     if config.teacher.init:
-        load_teacher(config.teacher.init, teacher, config.teacher.weights)
-    elif workdir is None and not config.teacher.epochs:
+        loaded = load_teacher(config.teacher.init, teacher, config.teacher.weights)
+        check_teacher(run, loaded)
+        return loaded
+    if workdir is None and not config.teacher.epochs:
         LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
     else:
         check_teacher_fields(config)
@@ -114,6 +124,7 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
                 check_directory(directory)
         with prefix_teacher_fields(config):
             build(config_of_teacher, run.data)
+    return None
 
 
 def check_batch(size: int, group: int, mesh: Mesh) -> None:

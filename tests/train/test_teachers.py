@@ -30,7 +30,7 @@ def data(config):
 
 
 def trained(config, data, seed=0):
-    """Writes an export like that of a finished run."""
+    """Returns a teacher with random variables, described like that of a run."""
     model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     variables["params"]["head"]["bias"] += seed
@@ -109,6 +109,22 @@ def with_teacher(config, path):
     own = config.copy_and_resolve_references()
     own.teacher.init = str(path)
     return own
+
+
+def test_classes_in_another_order_are_refused_before_anything_trains(
+    config, data, tmp_path
+):
+    """The method ``mse`` could use such a teacher, ``kd`` after it could not."""
+    model = trained(config, data)
+    renamed = model.meta | {"class_names": data.meta["class_names"][::-1]}
+    export_model(tmp_path / MODEL_FILE, model._replace(meta=renamed))
+    for fields in ({"compare": ("mse", "kd")}, {"dry_run": True}):
+        own = with_teacher(config, tmp_path)
+        own.train.max_steps = 1
+        own.update(fields)
+        with pytest.raises(ValueError, match=r"teacher.init: .*in another order"):
+            main.run(own, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_nan_are_refused(config, data, tmp_path):

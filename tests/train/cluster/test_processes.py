@@ -152,7 +152,7 @@ def test_exports_and_figures_hold_the_arrays_of_all_processes(started, tmp_path)
 def test_a_signal_to_one_process_stops_all_and_another_number_resumes(
     started, tmp_path
 ):
-    """One process gets SIGHUP, as from a lost connection; the other exits as on SIGTERM."""
+    """One process gets SIGHUP, as from a lost connection; the other stops too."""
     running = started(2, 2, LONG, tmp_path)
     wait_for(running[0], "step 10/")
     running[1].send_signal(signal.SIGHUP)
