@@ -138,7 +138,7 @@ def _open_loop(
             finite=FiniteCheck(checkpoints, workdir, plan.max_skipped, step),
             stalling=Stalling(run.task, plan.chance_evaluations),
             progress=Progress(run.title, step, plan.total_steps, plan.batch_size),
-            # Without jit each operation of the schedule would be a program.
+            # Compiled as a whole; otherwise each operation would be a program.
             learning_rate=jax.jit(plan.schedule),
             state=state,
             step=step,

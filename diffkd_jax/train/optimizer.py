@@ -59,7 +59,7 @@ def make_schedule(
         main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
     elif options.name == "poly":
         fall = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
-        # In compiled code, the number of steps divided by itself may exceed 1, and the
+        # The number of steps divided by itself may exceed 1 in compiled code, and the
         # root of a negative number is NaN.
         main = lambda step: jnp.where(step < total_steps, fall(step), options.end)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)

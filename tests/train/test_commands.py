@@ -167,13 +167,13 @@ def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path, monkeypatch):
     values, original = iter([0.1, 0.5, 0.2, 0.3, 0.4]), loop.evaluate_student
 
     def evaluate(*arguments):
-        scores, seen = original(*arguments)
-        return scores | {"top1": next(values)}, seen
+        scores, evidence = original(*arguments)
+        return scores | {"top1": next(values)}, evidence
 
     monkeypatch.setattr(loop, "evaluate_student", evaluate)
     main.run(config, str(tmp_path))
-    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-    assert kept == [8, 16, 20]
+    steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert steps == [8, 16, 20]
 
 
 @pytest.mark.parametrize("method", ["kd", DIFFKD])
@@ -194,14 +194,14 @@ def test_eight_devices_equal_one(finished, tmp_path, method):
 
 def test_distilling_at_some_steps_only(tmp_path):
     """Rows hold means over the steps that have a loss; the first step has all."""
-    found = []
+    actual = []
     for every, log in ((1, 1), (3, 1), (3, 4)):
         fields = {"train.distill_every": every, "log_every_steps": log}
         workdir = tmp_path / f"{every}_{log}"
         main.run(tiny_config(method="kd", **fields), str(workdir))
         rows = metrics.read_rows(workdir / "metrics.jsonl")
-        found.append({row["step"]: row for row in rows if "loss/task" in row})
-    each, third, means = found
+        actual.append({row["step"]: row for row in rows if "loss/task" in row})
+    each, third, means = actual
     name = "loss/logits/distance"
     assert [step for step, row in third.items() if name in row] == [1, 4, 7]
     assert third[1][name] == pytest.approx(each[1][name], rel=1e-5)

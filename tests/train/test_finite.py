@@ -35,8 +35,8 @@ def test_the_first_step_that_is_not_finite_is_named_with_its_metric(
 def test_a_step_skipped_for_the_state_of_its_optimizer_counts_too(tmp_path):
     """No metric shows that state."""
     rows = {4: {**GOOD, "skipped": 1.0}, 5: {**GOOD, "skipped": 0.0}}
-    found = require_finite(rows, [], tmp_path, skipped=2, max_skipped=3)
-    assert found == {4: "a state of the optimizer"}
+    actual = require_finite(rows, [], tmp_path, skipped=2, max_skipped=3)
+    assert actual == {4: "a state of the optimizer"}
     with pytest.raises(
         ValueError, match=r"step 4: found a state .* after 3 skipped steps"
     ):

@@ -38,13 +38,13 @@ def test_a_tap_treats_each_group_as_a_batch():
         )
         return apply(student[rows], teacher[rows])[0]
 
-    found = run(grouped, slice(0, 8))
+    actual = run(grouped, slice(0, 8))
     parts = [run(whole, slice(0, 4)), run(whole, slice(4, 8))]
     expected = np.concatenate([part.student for part in parts])
-    np.testing.assert_allclose(found.student, expected, atol=1e-4)
+    np.testing.assert_allclose(actual.student, expected, atol=1e-4)
     assert np.abs(run(whole, slice(0, 8)).student - expected).max() > 1e-2
     losses = np.mean([part.diffusion_loss for part in parts])
-    np.testing.assert_allclose(found.diffusion_loss, losses, rtol=1e-5)
+    np.testing.assert_allclose(actual.diffusion_loss, losses, rtol=1e-5)
 
 
 def test_the_exported_student_does_not_hold_the_group_size(tmp_path):

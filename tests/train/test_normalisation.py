@@ -44,10 +44,10 @@ def export(config, data, tmp_path):
 
 
 def with_teacher(config, path, **fields):
-    own = config.copy_and_resolve_references()
-    own.teacher.init = str(path)
-    own.update_from_flattened_dict(fields)
-    return own
+    run_config = config.copy_and_resolve_references()
+    run_config.teacher.init = str(path)
+    run_config.update_from_flattened_dict(fields)
+    return run_config
 
 
 def test_a_run_exports_its_normalisation(finished):
@@ -78,8 +78,8 @@ def test_the_flags_that_the_message_names_make_the_teacher_fit(
     config, export, tmp_path
 ):
     flags = {"data.mean": (0.1307,), "data.std": (0.3081,)}
-    own = with_teacher(config, export(**OTHER), dry_run=True, **flags)
-    main.run(own, str(tmp_path / "run"))
+    run_config = with_teacher(config, export(**OTHER), dry_run=True, **flags)
+    main.run(run_config, str(tmp_path / "run"))
 
 
 def test_rounded_and_unknown_normalisations_are_accepted(config, data, export):
@@ -97,11 +97,14 @@ def test_a_classifier_of_another_size_is_refused(config, data, export, tmp_path)
     message = r"found a model for images of 32x32, expected 28x28.*image_size=32"
     with pytest.raises(ValueError, match=rf"^teacher\.init: .*{message}"):
         load_teacher(path, make_model("teacher", resolve(config).teacher, data))
-    own = config.copy_and_resolve_references()
-    own.mode = "evaluate"
-    own.student.model, own.student.options = "resnet8", config.teacher.options
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = "evaluate"
+    run_config.student.model, run_config.student.options = (
+        "resnet8",
+        config.teacher.options,
+    )
     with pytest.raises(ValueError, match=rf"^workdir: .*{message}"):
-        main.run(own, str(path.parent))
+        main.run(run_config, str(path.parent))
 
 
 def test_another_image_size_is_accepted_if_the_normalisation_is_unknown(
@@ -114,9 +117,9 @@ def test_another_image_size_is_accepted_if_the_normalisation_is_unknown(
 
 def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
     """Such networks are trained on crops and evaluated on whole images."""
-    known = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
+    meta = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
     small, large = (
-        build_untrained("deeplabv3_resnet8", {}, known, (side, side, 3))
+        build_untrained("deeplabv3_resnet8", {}, meta, (side, side, 3))
         for side in (32, 48)
     )
     variables = random_variables(small.module, (32, 32, 3))
@@ -129,12 +132,15 @@ def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
 def test_a_student_of_another_normalisation_is_refused(config, export, mode):
-    own = config.copy_and_resolve_references()
-    own.mode = mode
-    own.student.model, own.student.options = "resnet8", config.teacher.options
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = mode
+    run_config.student.model, run_config.student.options = (
+        "resnet8",
+        config.teacher.options,
+    )
     path = export(**OTHER)
     with pytest.raises(ValueError, match=r"^workdir: .*mean \(0\.1307,\) and std"):
-        main.run(own, str(path.parent))
+        main.run(run_config, str(path.parent))
     assert [file.name for file in path.parent.iterdir()] == [MODEL_FILE]
 
 
@@ -142,13 +148,16 @@ def test_a_student_of_another_normalisation_is_refused(config, export, mode):
 def test_a_student_may_start_from_another_normalisation(
     config, export, write, tmp_path, caplog
 ):
-    own = config.copy_and_resolve_references()
-    own.method = "none"
-    own.student.model, own.student.options = "resnet8", config.teacher.options
+    run_config = config.copy_and_resolve_references()
+    run_config.method = "none"
+    run_config.student.model, run_config.student.options = (
+        "resnet8",
+        config.teacher.options,
+    )
     for name, values in (("same", {}), ("other", OTHER)):
         caplog.clear()
-        own.student.init = str(export(name, write, **values))
-        main.run(own, str(tmp_path / f"run_{name}"))
+        run_config.student.init = str(export(name, write, **values))
+        main.run(run_config, str(tmp_path / f"run_{name}"))
         said = "student.init: " in caplog.text
         assert said == (name == "other")
     assert "mean (0.1307,) and std (0.3081,), expected (0.286,)" in caplog.text

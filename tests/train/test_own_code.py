@@ -31,7 +31,7 @@ LIBRARIES = {
 
 def config(student="linen", teacher="linen", **fields):
     """Six steps of attention transfer on generated images."""
-    own = {
+    defaults = {
         "name": "own",
         "data.name": f"{OWN}:load",
         "data.num_classes": 3,
@@ -48,11 +48,11 @@ def config(student="linen", teacher="linen", **fields):
         "teacher.epochs": 1.0,
         "optimizer.learning_rate": 0.05,
     }
-    made = tiny_config()
-    with made.unlocked():
-        made.student.options, made.teacher.options = {}, {}
-        made.update_from_flattened_dict(own | fields)
-    return made
+    run_config = tiny_config()
+    with run_config.unlocked():
+        run_config.student.options, run_config.teacher.options = {}, {}
+        run_config.update_from_flattened_dict(defaults | fields)
+    return run_config
 
 
 def losses(workdir):
@@ -72,8 +72,8 @@ def test_models_of_any_library_train_resume_and_load(
     student, teacher, tmp_path, monkeypatch, capsys
 ):
     """They train, evaluate, resume, export and load again, also on eight devices."""
-    made = config(student, teacher)
-    main.run(made, str(tmp_path / "whole"))
+    run_config = config(student, teacher)
+    main.run(run_config, str(tmp_path / "whole"))
     summary = json.loads((tmp_path / "whole/summary.json").read_text())
     assert summary["steps"] == 6
     assert np.isfinite(summary["final_loss"])
@@ -103,9 +103,9 @@ def test_models_of_any_library_train_resume_and_load(
         student, teacher, num_devices=8, **{"teacher.init": parts.teacher.init}
     )
     main.run(eight, str(tmp_path / "eight"))
-    found = losses(tmp_path / "eight")
+    actual = losses(tmp_path / "eight")
     # Dropout of eight devices draws what one does.
-    np.testing.assert_allclose(found, losses(tmp_path / "whole"), rtol=2e-4)
+    np.testing.assert_allclose(actual, losses(tmp_path / "whole"), rtol=2e-4)
 
 
 def test_an_own_task_chooses_the_best_by_its_headline(tmp_path):
@@ -130,11 +130,11 @@ def test_min_score_counts_in_the_direction_of_the_headline(tmp_path):
 
 
 def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
-    made = config("nnx", "plain", dry_run=True)
-    with made.unlocked():
-        made.method_options = {"beta": 3.0}
-        made.student.options, made.data.options = {"width": 5}, {"size": 96}
-    main.run(made)
+    run_config = config("nnx", "plain", dry_run=True)
+    with run_config.unlocked():
+        run_config.method_options = {"beta": 3.0}
+        run_config.student.options, run_config.data.options = {"width": 5}, {"size": 96}
+    main.run(run_config)
     out = capsys.readouterr().out
     assert "distance x 3" in out
     assert "features 4x4x5" in out
@@ -167,23 +167,23 @@ def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
     ],
 )
 def test_parts_of_own_code_that_do_not_fit_are_named(fields, message, tmp_path):
-    made = config("nnx")
-    with made.unlocked():
-        made.update_from_flattened_dict(fields)
+    run_config = config("nnx")
+    with run_config.unlocked():
+        run_config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
-        main.run(made, str(tmp_path / "run"))
+        main.run(run_config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("change", [{}, {"weights": {"features/distance": 2.0}}])
 def test_an_own_method_with_options_trains_its_teacher(change, tmp_path):
-    made = config("plain", "plain", **{"train.max_steps": 1})
-    with made.unlocked():
-        made.method_options = {"beta": 3.0}
-        made.update_from_flattened_dict(change)
-    main.run(made, str(tmp_path))
-    made.mode = "evaluate"
-    main.run(made, str(tmp_path))
+    run_config = config("plain", "plain", **{"train.max_steps": 1})
+    with run_config.unlocked():
+        run_config.method_options = {"beta": 3.0}
+        run_config.update_from_flattened_dict(change)
+    main.run(run_config, str(tmp_path))
+    run_config.mode = "evaluate"
+    main.run(run_config, str(tmp_path))
 
 
 def test_named_streams_of_nnx_differ_from_step_to_step():
@@ -253,18 +253,18 @@ HERE = "tests.train.test_own_code"
 def test_runs_that_cannot_work_are_refused_before_a_teacher_is_trained(
     fields, message, tmp_path
 ):
-    made = config("nnx", "plain")
-    with made.unlocked():
-        made.update_from_flattened_dict(fields)
+    run_config = config("nnx", "plain")
+    with run_config.unlocked():
+        run_config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
-        main.run(made, str(tmp_path / "run"))
+        main.run(run_config, str(tmp_path / "run"))
     assert not (tmp_path / "run/teacher").exists()
 
 
 def test_scores_without_the_headline_are_refused(tmp_path):
-    made = config("plain", method="none", **{"task.name": f"{HERE}:wrong_scores"})
+    run_config = config("plain", method="none", **{"task.name": f"{HERE}:wrong_scores"})
     with pytest.raises(ValueError, match=r"task.name: found scores .*'top1' among"):
-        main.run(made, str(tmp_path))
+        main.run(run_config, str(tmp_path))
 
 
 def test_an_own_optimizer_trains(tmp_path):

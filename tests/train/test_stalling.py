@@ -20,12 +20,12 @@ def of_classes(hits, count=2000, classes=10):
 
 def warnings(caplog, scores, most=3, task="classification"):
     """Returns how many warnings a sequence of scores causes."""
-    made = TASKS[task]({"num_classes": 10})
-    watch, history, seen = Stalling(made, most), {}, of_classes(0)[0]
+    built_task = TASKS[task]({"num_classes": 10})
+    watch, history, evidence = Stalling(built_task, most), {}, of_classes(0)[0]
     caplog.clear()
     for step, value in enumerate(scores, 1):
-        history[step] = {made.headline: value}
-        watch.look_at_scores(history, seen)
+        history[step] = {built_task.headline: value}
+        watch.look_at_scores(history, evidence)
     return len(caplog.records)
 
 
@@ -55,8 +55,8 @@ def test_chance_level_is_the_share_of_the_most_frequent_class():
     counts = np.zeros((10, 10))
     counts[0, 0], counts[1, 0] = 900, 100
     task = TASKS["classification"]({"num_classes": 10})
-    found = task.chance(Evidence({"count": 1000.0, "confusion": counts}))
-    assert 0.9 < found < 0.92
+    actual = task.chance(Evidence({"count": 1000.0, "confusion": counts}))
+    assert 0.9 < actual < 0.92
     pixels = np.array([[80, 0, 0], [20, 0, 0]])
     task = TASKS["segmentation"]({"num_classes": 2})
     assert task.chance(Evidence({"confusion": pixels})) == pytest.approx(0.4, rel=0.03)

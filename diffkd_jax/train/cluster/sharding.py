@@ -45,8 +45,8 @@ def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
         raise ValueError(
             f"mesh.fsdp: found {fsdp}, expected a divisor of the {len(devices)} devices"
         )
-    # In the order of the processes, as are their parts of a batch. The axes are Auto,
-    # because linen's Embed raises an error with explicit axes, JAX's default.
+    # Devices are in the order of the processes, as are the parts of a batch. Axes are
+    # Auto, because linen's Embed raises an error with explicit axes, JAX's default.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     grid = np.array(devices).reshape(-1, fsdp)
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)

@@ -141,7 +141,7 @@ def catch_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[Shoul
     calls = itertools.count(1)
     several = jax.distributed.is_initialized()
     candidates = TO_END - {signal.SIGTERM} if several else TO_END
-    # None means that a library written in C handles the signal; it keeps it.
+    # A handler is None if a library written in C handles the signal, which keeps it.
     numbers = [
         n for n in candidates if signal.getsignal(n) not in (signal.SIG_IGN, None)
     ]

@@ -127,7 +127,7 @@ def draw_trajectory(
     # A few examples far out would otherwise squeeze everything else.
     everything = np.concatenate([points["teacher"], *(p for _, p in panels)])
     low, high = np.percentile(everything, [1, 99], axis=0)
-    # With one example or one channel all points lie on a line.
+    # All points lie on a line if there is only one example or one channel.
     margin = np.maximum(0.1 * (high - low), 1e-6 + 1e-3 * np.abs(high))
     for axis, (title, position) in zip(axes.flat, panels, strict=False):
         axis.scatter(*points["teacher"].T, s=6, color=COLOURS["teacher"], alpha=0.35)

@@ -80,7 +80,7 @@ def restore_target(state: PyTree) -> PyTree:
     Returns:
       The same structure of ``jax.ShapeDtypeStruct``.
     """
-    # Without shardings in the target, another topology could not restore the state.
+    # The target has shardings, so that another topology can restore the state.
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )

@@ -171,9 +171,11 @@ def test_a_signal_to_one_process_stops_all_and_another_number_resumes(
 
 
 def test_a_bug_of_the_first_process_ends_all_with_its_traceback(started, tmp_path):
-    own = {"data.name": "tests.helpers.own_code:broken_on_the_first"}
-    own |= {"data.num_classes": 0, "data.limit": 0, "distributed.lost_seconds": 15}
-    (_, err), (_, other) = ended(running := started(2, 1, LONG | own, tmp_path), 100)
+    defaults = {"data.name": "tests.helpers.own_code:broken_on_the_first"}
+    defaults |= {"data.num_classes": 0, "data.limit": 0, "distributed.lost_seconds": 15}
+    (_, err), (_, other) = ended(
+        running := started(2, 1, LONG | defaults, tmp_path), 100
+    )
     assert [process.returncode for process in running] == [1, 1]
     assert "LookupError: a slip" in err
     assert "Traceback" in err
@@ -297,12 +299,12 @@ def test_one_process_per_host_gets_all_devices_of_its_host(cluster, alone, monke
     )
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = {}
+    actual = {}
 
     def stop(self, coordinator_address=None, num_processes=None, process_id=None,
              local_device_ids=None, *rest, **options):  # fmt: skip
         clusters = distributed.clusters.ClusterEnv
-        found["joined"] = clusters.auto_detect_unset_distributed_params(
+        actual["joined"] = clusters.auto_detect_unset_distributed_params(
             coordinator_address, num_processes, process_id, local_device_ids, None, 1
         )
 
@@ -310,13 +312,13 @@ def test_one_process_per_host_gets_all_devices_of_its_host(cluster, alone, monke
     monkeypatch.setattr(
         distributed.xla_bridge, "backends_are_initialized", lambda: False
     )
-    note = lambda name, value: found.setdefault(name, value)
+    note = lambda name, value: actual.setdefault(name, value)
     monkeypatch.setattr(jax.config, "update", note)
     joining.start_processes(options(enabled=True), environment)
-    address, count, index, _ = found["joined"]
+    address, count, index, _ = actual["joined"]
     assert address.startswith(("node001:", "10.96.0.1:"))
     assert (count, index) == (int(environment.get("SLURM_NTASKS", 2)), 1)
-    assert found.get("jax_cuda_visible_devices") == ("all" if alone else None)
+    assert actual.get("jax_cuda_visible_devices") == ("all" if alone else None)
 
 
 def test_a_missing_cluster_is_named(tmp_path):

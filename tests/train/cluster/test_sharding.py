@@ -32,11 +32,11 @@ def trained(resnet, devices, fsdp):
     )
     for _, batch in zip(range(5), batches, strict=False):
         batch.pop("skipped")
-        given = state
+        old_state = state
         state, metrics = run.step(
-            given, teacher, sharding.put_batch(batch, run.devices.mesh)
+            old_state, teacher, sharding.put_batch(batch, run.devices.mesh)
         )
-        assert all(x.is_deleted() for x in jax.tree.leaves(given))
+        assert all(x.is_deleted() for x in jax.tree.leaves(old_state))
     batches.close()
     return run, teacher, state, metrics
 

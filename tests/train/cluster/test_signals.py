@@ -47,19 +47,21 @@ def rows_of(workdir):
 def kd_config(finished, **fields):
     """A run of eight steps: a log every three, evaluations every two and every four."""
     teacher = str(finished / "teacher")
-    own = {"method": "kd", "teacher.init": teacher, "log_every_steps": 3}
-    made = tiny_config(**own | fields)
-    with made.unlocked():
-        made.evaluations = {"agreement": {"every_epochs": 0.5}}
-        made.data.eval_batch_size = 16
-    return made
+    defaults = {"method": "kd", "teacher.init": teacher, "log_every_steps": 3}
+    run_config = tiny_config(**defaults | fields)
+    with run_config.unlocked():
+        run_config.evaluations = {"agreement": {"every_epochs": 0.5}}
+        run_config.data.eval_batch_size = 16
+    return run_config
 
 
 @pytest.fixture(scope="module")
 def built(finished):
-    made = kd_config(finished)
-    run = build(made)
-    return run._replace(teacher=runs.get_teacher(resolve(made), run.teacher, finished))
+    run_config = kd_config(finished)
+    run = build(run_config)
+    return run._replace(
+        teacher=runs.get_teacher(resolve(run_config), run.teacher, finished)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +237,9 @@ def test_a_run_resumes_on_another_mesh_with_nearly_the_same_result(
         fitted.state.params, whole[0].state.params, rtol=1e-4, atol=1e-5
     )
     rows = zip(rows_of(tmp_path), whole[1], strict=True)
-    for found, expected in rows:
-        assert found.keys() == expected.keys()
-        assert found["step"] == expected["step"]
+    for actual, expected in rows:
+        assert actual.keys() == expected.keys()
+        assert actual["step"] == expected["step"]
 
 
 HANGING = {

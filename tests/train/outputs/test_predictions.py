@@ -55,10 +55,10 @@ def test_predictions_are_not_overwritten(predicted):
 def test_masks_are_written_without_padding_and_with_the_ids_of_the_data(tmp_path):
     meta = {"num_classes": 19, "palette": [[1, 2, 3]], "ids": list(IDS)}
     label = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = [("city/a", {"label": label}, {"size": np.array([2, 3])})]
+    actual = [("city/a", {"label": label}, {"size": np.array([2, 3])})]
     for write_ids in (False, True):
         folder = tmp_path / str(write_ids)
-        segmentation(meta, write_ids=write_ids).write(folder, iter(found), meta)
+        segmentation(meta, write_ids=write_ids).write(folder, iter(actual), meta)
         with Image.open(folder / "city/a.png") as picture:
             written = np.asarray(picture)
             assert picture.mode == ("L" if write_ids else "P")

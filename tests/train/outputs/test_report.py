@@ -294,17 +294,17 @@ assert dict(matplotlib.rcParams) == before
 
 
 def test_examples_in_a_truncated_file_are_not_shown(tmp_path, caplog):
-    given = {"image": np.zeros((1, 2, 2, 1), np.uint8), "target": {"label": np.ones(1)}}
-    given["predicted"] = {"student": {"label": np.ones(1)}}
+    saved = {"image": np.zeros((1, 2, 2, 1), np.uint8), "target": {"label": np.ones(1)}}
+    saved["predicted"] = {"student": {"label": np.ones(1)}}
     for name in ("none", "kd"):
         (tmp_path / name).mkdir()
-        examples.save_examples(tmp_path / name, given)
-    found = examples.merge_examples(tmp_path, ["none", "kd"])
-    assert list(found["predicted"]) == ["none", "kd"]
+        examples.save_examples(tmp_path / name, saved)
+    actual = examples.merge_examples(tmp_path, ["none", "kd"])
+    assert list(actual["predicted"]) == ["none", "kd"]
     file = tmp_path / "none/examples.npz"
     file.write_bytes(file.read_bytes()[:100])
-    found = examples.merge_examples(tmp_path, ["none", "kd"])
-    assert list(found["predicted"]) == ["kd"]
+    actual = examples.merge_examples(tmp_path, ["none", "kd"])
+    assert list(actual["predicted"]) == ["kd"]
     assert "examples are not shown" in caplog.text
 
 

@@ -46,8 +46,8 @@ def test_feature_blocks_of_the_paper(student, teacher, expected):
             mutable=["batch_stats"],
         )
 
-    found = count_multiply_adds(run, variables, KEY, *pair) / 2
-    assert found == pytest.approx(expected, rel=0.02)
+    actual = count_multiply_adds(run, variables, KEY, *pair) / 2
+    assert actual == pytest.approx(expected, rel=0.02)
 
 
 def test_loops_count_every_step():

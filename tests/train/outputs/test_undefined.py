@@ -104,9 +104,9 @@ def test_a_run_whose_scores_are_undefined_is_finished(undefined, tmp_path, capsy
 def test_a_summary_without_its_score_is_still_named(finished, tmp_path):
     for name in ("model.safetensors", "report.html"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
-    found = directory.read_json_object(finished / "summary.json")
-    del found["final_top1"]
-    directory.write_json(tmp_path / "summary.json", found)
+    actual = directory.read_json_object(finished / "summary.json")
+    del actual["final_top1"]
+    directory.write_json(tmp_path / "summary.json", actual)
     with pytest.raises(ValueError, match="found no number final_top1"):
         directory.read_summary(tmp_path, "top1")
 
@@ -130,13 +130,13 @@ def test_a_config_with_an_undefined_number_equals_its_record(tmp_path):
 
 
 def test_detections_are_json(tmp_path):
-    found = {
+    actual = {
         "boxes": np.array([[0.0, 0.0, NAN, 4.0]]),
         "valid": np.array([True]),
         "classes": np.array([0]),
         "scores": np.array([INF]),
     }
-    write(tmp_path, [("a", found, {"target": {}})], {"num_classes": 1})
+    write(tmp_path, [("a", actual, {"target": {}})], {"num_classes": 1})
     (rows,) = read_strictly(tmp_path / "detections.json")
     assert (rows[0]["score"], rows[0]["bbox"][2]) == (None, None)
 

@@ -30,9 +30,9 @@ def state(step, width=300):
     """Returns a state with enough numbers that most bytes on disk are numbers."""
     values = np.random.default_rng(step).standard_normal((width, 7), np.float32)
     params = {"student": {"w": values}, "distiller": {}}
-    made = TrainState(np.int32(step), params, {"student": {}}, {"m": values + 1})
-    made = made.replace(seed=as_seed(3))
-    return jax.device_put(made, sharding.replicated(sharding.make_mesh(1)))
+    on_host = TrainState(np.int32(step), params, {"student": {}}, {"m": values + 1})
+    on_host = on_host.replace(seed=as_seed(3))
+    return jax.device_put(on_host, sharding.replicated(sharding.make_mesh(1)))
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +63,9 @@ def kept(workdir):
 def restored(workdir, like=None):
     """Restores a checkpoint, checks its numbers, and returns its step."""
     with open_checkpoints(workdir, TASK) as checkpoints:
-        found = checkpoint.restore(checkpoints, like or state(0))
-        step = int(found.step)
-        jax.tree.map(np.testing.assert_array_equal, found, state(step))
+        actual = checkpoint.restore(checkpoints, like or state(0))
+        step = int(actual.step)
+        jax.tree.map(np.testing.assert_array_equal, actual, state(step))
         return step
 
 
@@ -157,10 +157,10 @@ def test_checkpoints_that_all_are_damaged_are_refused_and_kept(workdir):
 
 def test_a_checkpoint_of_another_model_is_refused_as_such(workdir):
     message = r"made with another model.*opt_state/m is float32\[300, 7\], expected fl"
-    with pytest.raises(ValueError, match=message) as found:
+    with pytest.raises(ValueError, match=message) as actual:
         restored(workdir, state(0, width=200))
-    assert "remove" not in str(found.value)
-    assert "delete" not in str(found.value)
+    assert "remove" not in str(actual.value)
+    assert "delete" not in str(actual.value)
     assert kept(workdir) == [8, 16, 20]
 
 
@@ -168,8 +168,8 @@ def test_a_checkpoint_is_restored_on_another_mesh(workdir):
     mesh = sharding.make_mesh(4)
     like = jax.device_put(state(0), sharding.replicated(mesh))
     with open_checkpoints(workdir, TASK) as checkpoints:
-        found = checkpoint.restore(checkpoints, like)
-    assert found.params["student"]["w"].sharding.mesh.size == 4
+        actual = checkpoint.restore(checkpoints, like)
+    assert actual.params["student"]["w"].sharding.mesh.size == 4
 
 
 def test_the_checksum_depends_on_order_and_sign():

@@ -57,13 +57,13 @@ def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
     data = open_data(resolve(config).data)
     model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
-    found = []
+    actual = []
     for name, added in (("a", 0), ("b", 0), ("c", 1)):
         variables["params"]["head"]["bias"] += added
         file = tmp_path / f"{name}.safetensors"
         export_model(file, model._replace(variables=variables))
-        found.append(load_teacher(file, model).meta["checksum"])
-    assert found[0] == found[1] != found[2] == checkpoint.compute_checksum(variables)
+        actual.append(load_teacher(file, model).meta["checksum"])
+    assert actual[0] == actual[1] != actual[2] == checkpoint.compute_checksum(variables)
 
 
 def test_the_record_of_a_run_holds_its_teacher(finished):

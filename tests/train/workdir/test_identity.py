@@ -27,8 +27,8 @@ def copied(finished, tmp_path):
     def copy(**changes):
         run = shutil.copytree(finished, tmp_path / "copied")
         record = json.loads((run / "config.json").read_text()) | changes
-        kept = {name: value for name, value in record.items() if value is not None}
-        (run / "config.json").write_text(json.dumps(kept))
+        values = {name: value for name, value in record.items() if value is not None}
+        (run / "config.json").write_text(json.dumps(values))
         return run
 
     return copy
@@ -150,8 +150,8 @@ def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     config = tiny_config(**{"data.path": "images"})
     claim_workdir(resolve(config), tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    found = as_trained(tiny_config(), tmp_path / "run", fields_set=())
-    assert found["data"]["path"] == str(tmp_path / "here/images")
+    actual = as_trained(tiny_config(), tmp_path / "run", fields_set=())
+    assert actual["data"]["path"] == str(tmp_path / "here/images")
     claim_workdir(resolve(tiny_config(**{"data.path": "a name"})), tmp_path / "other")
     assert json.loads((tmp_path / "other/config.json").read_text())["data"]["path"] == (
         "a name"
@@ -190,9 +190,9 @@ def test_missing_files_of_a_finished_run_are_made_again(finished, tmp_path, capl
     lines[2:2] = [b"\xff\xfe not text", b"[1, 2]", b'{"no": "step"}']
     (run / "metrics.jsonl").write_bytes(b"\n".join(lines[:-1]) + b"\n")
     main.run(tiny_config(), str(run))
-    found = json.loads((run / "summary.json").read_text())
+    actual = json.loads((run / "summary.json").read_text())
     for name in wanted.keys() - {"images_per_second"}:
-        assert found[name] == wanted[name], name
+        assert actual[name] == wanted[name], name
     assert "left out 3 lines that are not rows: [3, 4, 5]" in caplog.text
     assert "summary.json: found no readable JSON" in caplog.text
     rows = metrics.read_rows(run / "metrics.jsonl")
