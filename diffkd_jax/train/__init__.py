@@ -13,7 +13,7 @@ A training run passes through these functions, in this order:
 6. ``outputs.results.write_results``: exports the student, then writes the summary and
    the report.
 
-``commands/`` also compares methods, evaluates, predicts and makes dry runs. ``workdir/``
-holds the files of a run, ``cluster/`` devices and processes, and ``outputs/`` metrics,
-plots, report and predictions.
+``commands/`` also compares methods, evaluates, predicts and makes dry runs.
+``workdir/`` holds the files of a run, ``cluster/`` devices and processes, and
+``outputs/`` metrics, plots, report and predictions.
 """

@@ -1,6 +1,5 @@
 """Makes the mesh, chooses how arrays are split over it, and compiles for it."""
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,8 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ...backend.compiler import compiler_options
-
-LOG = logging.getLogger(__name__)
 
 
 def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
