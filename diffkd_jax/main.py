@@ -57,7 +57,7 @@ def run(
     # Imported after the flags are parsed, so that --help is quick.
     from .config.machine import Distributed
     from .config.resolve import check_section, resolve
-    from .train.cluster.devices import check_devices, own_settings
+    from .train.cluster.devices import check_devices, run_settings
     from .train.cluster.joining import start_processes
 
     if "://" in workdir:
@@ -70,7 +70,7 @@ def run(
         # Otherwise the record of the run says its data and student.
         config = resolve(config)
     distributed = check_section(Distributed, config.distributed, "distributed.")
-    with own_settings():
+    with run_settings():
         start_processes(distributed)
         check_devices()
         _run(config, workdir, signals, fields_set)
@@ -80,8 +80,8 @@ def _run(
     config: Any, workdir: str, signals: bool, fields_set: Collection[str] | None
 ) -> None:
     """Runs the command on devices that are there, in all processes."""
-    from .train.cluster.heartbeats import ending_together
-    from .train.cluster.signals import never, on_signals
+    from .train.cluster.heartbeats import end_together
+    from .train.cluster.signals import catch_signals, never
     from .train.commands.compare import compare
     from .train.commands.dry_run import dry_run
     from .train.commands.train import train
@@ -91,17 +91,17 @@ def _run(
     directory = expand(workdir or pathlib.Path("runs") / config.name)
     catch = signals and not config.dry_run
     with (
-        ending_together(config.distributed.lost_seconds),
-        on_signals() if catch else contextlib.nullcontext(never) as asked,
+        end_together(config.distributed.lost_seconds),
+        catch_signals() if catch else contextlib.nullcontext(never) as should_stop,
     ):
         if config.dry_run:
             dry_run(config)
         elif config.mode != "train":
-            use_student(config, directory, asked, fields_set=fields_set)
+            use_student(config, directory, should_stop, fields_set=fields_set)
         elif config.compare:
-            compare(config, directory, asked)
+            compare(config, directory, should_stop)
         else:
-            train(config, directory, asked)
+            train(config, directory, should_stop)
 
 
 def main(argv: list[str], *, fields_set: Collection[str] | None = None) -> int:

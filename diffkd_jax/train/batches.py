@@ -1,4 +1,8 @@
-"""Makes the batches that one process trains and evaluates on."""
+"""Makes the batches that one process trains and evaluates on.
+
+If no batch comes, the generators warn, and raise ``Stalled`` in the end: see
+:func:`diffkd_jax.train.cluster.signals.make_waiting`.
+"""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -13,24 +17,27 @@ from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.read_ahead import Batches
 from ..data.pipeline.unreadable import note_skipped
-from .cluster.signals import Asked, never, while_waiting
+from .cluster.signals import ShouldStop, make_waiting, never
 from .run import Run
 
 
-def training_batches(run: Run, first_step: int = 0, asked: Asked = never) -> Batches:
+def training_batches(
+    run: Run, first_step: int = 0, should_stop: ShouldStop = never
+) -> Batches:
     """Returns a generator of this process's training batches, augmented.
 
-    They depend only on the seed, the step and the data. Close the generator if it is
-    not used up.
+    The batches depend only on the seed, the step and the data. The generator ends after
+    ``train.epochs`` epochs, rounded up. Close it if it is not used up.
 
     Args:
       run: the run.
       first_step: number of steps already done, whose batches are left out.
-      asked: whether to stop; it is called while no batch comes.
+      should_stop: returns the number of the signal to stop for, or 0. It is called
+        while no batch comes.
 
     Returns:
-      The generator. A batch holds arrays by name, and ``skipped``: the images that
-      could not be read, with reasons.
+      The generator. A batch holds arrays by name. Its entry ``skipped`` lists the
+      images that could not be read, with reasons.
     """
     config, data = run.config, run.data
     return pipeline.train_batches(
@@ -40,16 +47,17 @@ def training_batches(run: Run, first_step: int = 0, asked: Asked = never) -> Bat
         seed=config.seed,
         num_epochs=int(np.ceil(config.train.epochs)),
         start=first_step,
-        **_reader_arguments(config.data, asked),
+        **_reader_arguments(config.data, should_stop),
     )
 
 
 def evaluation_batches(
     options: DataConfig, data: Data, split: Split, mesh: Mesh
-) -> Callable[[Asked], Generator[Mapping[str, Any]]]:
-    """Returns ``asked -> generator``, over batches in which every example occurs once.
+) -> Callable[[ShouldStop], Generator[Mapping[str, Any]]]:
+    """Returns a function that starts a pass over a split, each example once.
 
-    Each process gets its own part of the batches.
+    The function is ``should_stop -> generator of batches``. Each process gets its own
+    part of every batch.
 
     Args:
       options: the section ``data`` of a config.
@@ -64,14 +72,14 @@ def evaluation_batches(
     num_devices = len(mesh.local_devices) * jax.process_count()
     unreadable = dict[int, str]()
 
-    def batches(asked: Asked) -> Generator[Mapping[str, Any]]:
+    def batches(should_stop: ShouldStop) -> Generator[Mapping[str, Any]]:
         process_batches = pipeline.eval_batches(
             split,
             transform,
             batch_size=eval_batch_size(
                 options.eval_batch_size, split.size, num_devices
             ),
-            **_reader_arguments(options, asked),
+            **_reader_arguments(options, should_stop),
         )
         with closing(process_batches):
             for batch in process_batches:
@@ -83,7 +91,7 @@ def evaluation_batches(
 
 
 def eval_batch_size(requested: int, examples: int, devices: int) -> int:
-    """Returns the batch size for evaluation.
+    """Returns the batch size for evaluation, over all processes.
 
     Args:
       requested: ``data.eval_batch_size``.
@@ -99,12 +107,12 @@ def eval_batch_size(requested: int, examples: int, devices: int) -> int:
     return -(-min(requested, examples) // devices) * devices
 
 
-def _reader_arguments(options: DataConfig, asked: Asked) -> dict[str, Any]:
-    """Returns the arguments of the pipeline that say how this process reads."""
+def _reader_arguments(options: DataConfig, should_stop: ShouldStop) -> dict[str, Any]:
+    """Returns the arguments of the pipeline for threads, processes and waiting."""
     return {
         "num_threads": options.num_threads,
         "num_workers": options.num_workers,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
-        "waiting": while_waiting(asked, options.stalled_seconds),
+        "waiting": make_waiting(should_stop, options.stalled_seconds),
     }

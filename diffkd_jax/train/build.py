@@ -21,7 +21,7 @@ from ..tasks import TARGETS
 from .check import check, check_evaluations, check_student, check_target
 from .cluster import sharding
 from .components import batch_shapes, make_method, make_model, make_task, trace_outputs
-from .evaluate import make_evaluate, make_evaluations
+from .evaluate import make_evaluate, make_further_evaluations
 from .optimizer import make_optimizer
 from .plan import Plan, make_plan
 from .run import Run, Scoring, Shapes
@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 def build_scoring(config: Config, data: Data | None = None) -> Scoring:
     """Opens the data and builds the functions that score a trained model.
 
-    It traces no model.
+    It builds and traces no model.
 
     Args:
       config: a resolved config.
@@ -119,7 +119,7 @@ def build(config: Any, data: Data | None = None) -> Run:
         step=sharding.jit_step(pure_step, devices),
         pure_step=pure_step,
         evaluate=scoring.evaluate,
-        evaluations=make_evaluations(scoring, student, teacher, plan),
+        evaluations=make_further_evaluations(scoring, student, teacher, plan),
     )
     check(run)
     return run
@@ -189,7 +189,7 @@ def _make_init(
         )
 
     shapes = jax.eval_shape(init, seed)
-    shardings = devices.place(shapes)
+    shardings = devices.choose_shardings(shapes)
     compiled = jax.jit(
         init, out_shardings=shardings, compiler_options=compiler_options(once=True)
     )

@@ -1,4 +1,9 @@
-"""Refuses runs whose parts do not fit each other, before anything is trained."""
+"""Refuses runs whose parts do not fit each other, before anything is trained.
+
+:func:`diffkd_jax.train.build.build` calls :func:`check` at the end, and the other
+checks before, while it makes the parts. :func:`check_teacher` is called again for the
+loaded teacher.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +19,7 @@ from ..data import Data
 from ..models.model import Model, by_path
 from ..tasks import Evidence, Task
 from ..weights.initial import frozen_mask, select_inherited
-from .components import missing_output_named, variable_shapes
+from .components import report_missing_output, variable_shapes
 from .run import Run
 
 LOG = logging.getLogger(__name__)
@@ -24,8 +29,9 @@ def check(run: Run) -> None:
     """Checks whether the parts of a run fit each other; the last step of building it.
 
     Each part has been checked by itself: fields by the config, options by the functions
-    that take them, taps by the distillation. The other checks of this module come
-    earlier, because the parts could not be put together without them.
+    that take them, taps by the distillation. The kind of target, the further
+    evaluations and the student's outputs have been checked too, because the run could
+    not be put together otherwise.
 
     Args:
       run: the run.
@@ -50,9 +56,10 @@ def check_target(
     """Checks whether the data have the kind of target that the task needs.
 
     Args:
-      config: a resolved config, for its names.
-      task_ranks: rank of each array in one example's target; None accepts any.
-      data_ranks: the same of the data; None if it is not known.
+      config: a resolved config, for the names in the message.
+      task_ranks: rank of each array that the task needs in one example's target; None
+        if it accepts any target.
+      data_ranks: rank of each array in the target of the data; None if not known.
 
     Raises:
       ValueError: the data have another kind of target.
@@ -100,11 +107,11 @@ def check_evaluations(config: Config, data: Data, teacher: Model | None) -> None
 def check_student(
     task: Task, student: Model, outputs: Mapping[str, Any], batch: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Checks whether the task can use a student's outputs.
+    """Checks whether the task can use a student's outputs; traces loss and evidence.
 
     Args:
       task: the task.
-      student: the untrained student.
+      student: the untrained student, for the name in the message.
       outputs: shapes of the student's outputs.
       batch: shapes of a normalised batch.
 
@@ -112,13 +119,13 @@ def check_student(
       Shapes of the task's losses.
 
     Raises:
-      ValueError: an output that the task reads is missing, or the task returns
-        something else than losses and evidence.
+      ValueError: an output that the task reads is missing, or the task does not return
+        losses and evidence.
     """
     name, losses = student.meta.get("model", ""), {}
     for function in (task.loss, task.evidence):
         try:
-            with missing_output_named(outputs):
+            with report_missing_output(outputs):
                 result = jax.eval_shape(function, outputs, dict(batch))
             if function is task.loss:
                 losses = merged(result, {})
@@ -134,7 +141,7 @@ def check_student(
 
 
 def _check_weights(run: Run) -> None:
-    """Raises ValueError if a weight has no loss, or if no loss of a tap counts."""
+    """Raises ValueError if a weight has no loss, or if all taps' losses weigh 0."""
     weights, taps, losses = run.method.weights, run.method.taps, run.shapes.losses
     tap_losses = [name for name in losses if name.partition("/")[0] in taps]
     factor = lambda name: (weights.get(name, 1.0), weights.get(name.split("/")[0], 1.0))
@@ -152,7 +159,8 @@ def check_teacher(run: Run, teacher: Model) -> None:
 
     Args:
       run: the run.
-      teacher: the untrained teacher, or the loaded one, whose file says more about it.
+      teacher: the untrained teacher, or the loaded one: its ``meta`` also holds what
+        its file says, such as the names of its classes.
 
     Raises:
       ValueError: the task cannot use this teacher.
@@ -168,7 +176,7 @@ def check_teacher(run: Run, teacher: Model) -> None:
 
 
 def _check_frozen(run: Run) -> None:
-    """Raises ValueError if a pattern names no parameter, or all of them are frozen."""
+    """Raises ValueError if ``optimizer.frozen`` matches no parameter, or all."""
     config, patterns = run.config, run.config.optimizer.frozen
     if not patterns:
         return

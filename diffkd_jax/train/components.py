@@ -28,14 +28,16 @@ def make_task(
 
     Args:
       options: that section.
-      shared: fields of other sections. The task gets those that it has an argument for.
+      shared: fields of the sections ``train`` and ``mix`` by name. The task gets those
+        that it has an argument for.
       data: the data.
 
     Returns:
       The task.
 
     Raises:
-      ValueError: there is no such task, or it does not take the options.
+      ValueError: there is no such task, it does not take the options, or a field of
+        ``shared`` that changes training is set and the task does not have it.
     """
     make = find(options.name, TASKS, "task.name")
     accepted = keywords(make)
@@ -58,12 +60,13 @@ def make_task(
 
 
 def make_method(config: sections.Config, norm_group_size: int = 0) -> Method:
-    """Builds the method that a config names; ``config.weights`` replace its weights.
+    """Builds the method that a config names, with the weights of ``config.weights``.
 
     Args:
       config: the config of the run.
-      norm_group_size: number of examples over which blocks with a field ``norm`` take
-        their statistics; 0 for the whole batch.
+      norm_group_size: number of examples over which the batch norms of a tap's block
+        take their statistics; 0 for the whole batch. It has an effect on blocks with a
+        field ``norm``.
 
     Returns:
       The method.
@@ -104,7 +107,8 @@ def make_model(
       options: the section.
       data: the data, which say the image size and the number of classes.
       norm_group_size: number of examples over which batch norms take their statistics;
-        0 for the whole batch. It has an effect on Flax Linen modules with such a field.
+        0 for the whole batch. It has an effect on Flax Linen modules with a field of
+        this name.
 
     Returns:
       The model.
@@ -169,7 +173,7 @@ def variable_shapes(model: Model, batch: Mapping[str, Any]) -> dict[str, PyTree]
 def trace_outputs(
     role: str, model: Model, batch: Mapping[str, Any], *, train: bool = False
 ) -> Any:
-    """Returns the shapes of a model's outputs for a batch.
+    """Returns the shapes of a model's outputs for a batch, without computing them.
 
     Args:
       role: ``student`` or ``teacher``, for messages.
@@ -186,12 +190,12 @@ def trace_outputs(
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     name = model.meta.get("model", "")
-    run = functools.partial(model.apply, train=train)
+    apply = functools.partial(model.apply, train=train)
     try:
         # Alone, because JAX keeps the trace for later calls of the same function.
         params, state = jax.eval_shape(model.init, key, dict(batch))
         apply_key = key if train else None
-        result = jax.eval_shape(run, params, state, dict(batch), key=apply_key)
+        result = jax.eval_shape(apply, params, state, dict(batch), key=apply_key)
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(
                 f"apply: found {type(result).__name__}, expected (outputs, state)"
@@ -204,8 +208,8 @@ def trace_outputs(
 
 
 @contextlib.contextmanager
-def missing_output_named(outputs: Mapping[str, Any]) -> Iterator[None]:
-    """Raises a clear error if a task looks up an output that the model does not have.
+def report_missing_output(outputs: Mapping[str, Any]) -> Iterator[None]:
+    """Raises a clear ValueError in place of the KeyError for an output that is missing.
 
     Args:
       outputs: named arrays of a model, or their shapes.
@@ -214,7 +218,8 @@ def missing_output_named(outputs: Mapping[str, Any]) -> Iterator[None]:
       Nothing; the task is called in the context.
 
     Raises:
-      ValueError: names the outputs, and the one that the task looks for.
+      ValueError: the task looks up an output that the model does not have. The message
+        names it and the outputs that the model has.
     """
     try:
         yield

@@ -1,4 +1,9 @@
-"""Scores models on a split: sums and gathers the evidence of its batches."""
+"""Scores models on a split.
+
+A task turns a batch into ``Evidence``: sums over the batch, and rows for each example.
+The evidence of all batches is summed and gathered, and the task computes the scores
+from it.
+"""
 
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,8 +22,8 @@ from ..named import find
 from ..tasks import EVALUATIONS, Evaluation, Evidence, Task
 from .batches import evaluation_batches
 from .cluster import sharding
-from .cluster.signals import Asked, never, stop_here
-from .components import missing_output_named
+from .cluster.signals import ShouldStop, never, stop_if_requested
+from .components import report_missing_output
 from .plan import Plan
 from .run import FurtherEvaluation, Scoring
 
@@ -29,10 +34,11 @@ def compile_evidence(
     normalise: Callable[..., Any],
     mesh: Mesh,
 ) -> Callable[..., Any]:
-    """Compiles ``(variables, batch) -> (sums, rows)``; all devices get all results.
+    """Compiles ``(variables, batch) -> (sums, rows)``, the evidence of a batch.
 
-    ``sums`` also holds ``mask``, the number of unmasked examples. If the task has rows,
-    ``rows`` also holds ``index`` and ``mask`` of the batch.
+    All devices get all results. To the entries of the task it adds ``mask`` in
+    ``sums``, the number of unmasked examples, and ``index`` and ``mask`` of the batch
+    in ``rows``, unless the task has no rows.
 
     Args:
       evidence: ``(outputs, batch) -> Evidence``.
@@ -47,7 +53,7 @@ def compile_evidence(
     def forward(variables: PyTree, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         batch = normalise(batch)
         outputs = apply(variables, batch)
-        with missing_output_named(outputs):
+        with report_missing_output(outputs):
             batch_evidence = evidence(outputs, batch)
         rows = dict(batch_evidence.rows)
         if rows:
@@ -60,19 +66,19 @@ def compile_evidence(
 def gather_evidence(
     forward: Callable[..., Any],
     variables: PyTree,
-    batches: Callable[[Asked], Generator[Mapping[str, Any]]],
+    batches: Callable[[ShouldStop], Generator[Mapping[str, Any]]],
     mesh: Mesh,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> Evidence | None:
     """Returns the evidence of all batches, with rows in the order of ``index``.
 
     Args:
       forward: a function from :func:`compile_evidence`.
-      variables: its first argument.
-      batches: ``asked -> generator`` of this process's batches, from
+      variables: variables of the model or the models, its first argument.
+      batches: ``should_stop -> generator of this process's batches``, from
         :func:`diffkd_jax.train.batches.evaluation_batches`.
       mesh: the devices.
-      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Returns:
       The evidence, with sums as float64 or int64. None if all examples are masked.
@@ -81,9 +87,9 @@ def gather_evidence(
       Stopped: a stop was requested; it takes effect between two batches.
     """
     parts: list[Any] = []
-    with closing(batches(asked)) as process_batches:
+    with closing(batches(should_stop)) as process_batches:
         for batch in process_batches:
-            stop_here(asked)
+            stop_if_requested(should_stop)
             parts.append(forward(variables, sharding.put_batch(batch, mesh)))
             # Otherwise batches would pile up on the device.
             jax.block_until_ready(parts[-2:-1])
@@ -106,10 +112,11 @@ def _sum(*values: np.ndarray) -> np.ndarray:
 
 
 def make_infer(task: Task, model: Model) -> Callable[..., Any]:
-    """Returns ``(variables, batch) -> outputs``, a model called as its task needs it.
+    """Returns ``(variables, batch) -> outputs``, which infers as the task wants it.
 
     Args:
-      task: the task. Without ``task.infer`` the model infers in one call.
+      task: the task. Its ``infer``, if it has one, calls the model, once or
+        several times.
       model: the model.
 
     Returns:
@@ -128,8 +135,8 @@ def make_evaluate(
 ) -> Callable[..., Any]:
     """Returns a function that scores models on the evaluation split.
 
-    It is ``(model, variables, *, asked) -> (scores, Evidence)``. It compiles each model
-    once, and logs each unreadable image once.
+    The function is ``(model, variables, *, should_stop) -> (scores, Evidence)``. It
+    compiles each model once, and logs each unreadable image once.
 
     Args:
       config: a resolved config.
@@ -148,7 +155,7 @@ def make_evaluate(
     batches = evaluation_batches(config.data, data, data.evaluation, mesh)
 
     def evaluate(
-        model: Model, variables: PyTree, *, asked: Asked = never
+        model: Model, variables: PyTree, *, should_stop: ShouldStop = never
     ) -> tuple[dict[str, float], Evidence]:
         apply = make_infer(task, model)
         if model.apply not in forwards:
@@ -156,7 +163,7 @@ def make_evaluate(
                 task.evidence, apply, data.normalise, mesh
             )
         evidence = gather_evidence(
-            forwards[model.apply], variables, batches, mesh, asked
+            forwards[model.apply], variables, batches, mesh, should_stop
         )
         if evidence is None:
             raise ValueError(
@@ -174,10 +181,10 @@ def make_evaluate(
     return evaluate
 
 
-def make_evaluations(
+def make_further_evaluations(
     scoring: Scoring, student: Model, teacher: Model | None, plan: Plan
 ) -> dict[str, FurtherEvaluation]:
-    """Builds the further evaluations that a config names.
+    """Builds the evaluations that a config names beside the task's own.
 
     Args:
       scoring: the parts that score a model.
@@ -202,19 +209,21 @@ def make_evaluations(
         every = max(1, round(epochs * plan.steps_per_epoch)) if epochs else 0
         infers = (make_infer(task, student), make_infer(task, teacher))
         batches = evaluation_batches(config.data, data, split, devices.mesh)
-        evaluate = _make_evaluation(evaluation, infers, data, batches, devices.mesh)
+        evaluate = _make_further_evaluation(
+            evaluation, infers, data, batches, devices.mesh
+        )
         evaluations[name] = FurtherEvaluation(every or plan.eval_every, evaluate)
     return evaluations
 
 
-def _make_evaluation(
+def _make_further_evaluation(
     evaluation: Evaluation,
     infers: Sequence[Callable[..., Any]],
     data: Data,
-    batches: Callable[[Asked], Generator[Mapping[str, Any]]],
+    batches: Callable[[ShouldStop], Generator[Mapping[str, Any]]],
     mesh: Mesh,
 ) -> Callable[..., Any]:
-    """Returns ``(student variables, teacher variables, *, asked) -> scores``."""
+    """Returns ``(student variables, teacher variables, *, should_stop) -> scores``."""
 
     def apply(variables: Sequence[PyTree], batch: Any) -> Any:
         pairs = zip(infers, variables, strict=True)
@@ -223,8 +232,10 @@ def _make_evaluation(
 
     forward = compile_evidence(evaluation.evidence, apply, data.normalise, mesh)
 
-    def evaluate(*variables: PyTree, asked: Asked = never) -> dict[str, float]:
-        evidence = gather_evidence(forward, variables, batches, mesh, asked)
+    def evaluate(
+        *variables: PyTree, should_stop: ShouldStop = never
+    ) -> dict[str, float]:
+        evidence = gather_evidence(forward, variables, batches, mesh, should_stop)
         return {} if evidence is None else dict(evaluation.score(evidence))
 
     return evaluate

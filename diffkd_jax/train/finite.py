@@ -1,4 +1,4 @@
-"""Checks whether a run's metrics are finite, and logs those of the first step."""
+"""Checks whether a run's metrics are finite; logs what the first step shows."""
 
 import logging
 import math
@@ -40,10 +40,11 @@ def require_finite(
     skipped: int = 0,
     max_skipped: int = 0,
 ) -> dict[int, str]:
-    """Raises an error unless losses and norms of all steps are finite.
+    """Raises an error for the first step that is not finite and may not be skipped.
 
-    Norms of the gradient, the parameters and the carried state count as much as losses:
-    where a fused ReLU turns NaN into zeros, the loss of broken weights is finite.
+    A step is finite if its losses and its norms of the gradient, the parameters and the
+    carried state are. Losses alone are not enough: a fused ReLU may turn NaN into
+    zeros, and then the loss of broken weights is finite.
 
     Args:
       rows: metrics of :func:`diffkd_jax.diffkd_step` by step.
@@ -51,14 +52,15 @@ def require_finite(
       workdir: directory of the run. A checkpoint is not called good if the row of its
         step in ``metrics.jsonl`` holds numbers that are not finite.
       skipped: number of earlier steps whose update was skipped.
-      max_skipped: number of steps in all whose update may be skipped.
+      max_skipped: number of steps of the run whose update may be skipped.
 
     Returns:
-      For each skipped step of ``rows`` what was not finite, as text.
+      What was not finite, as text, by step, for the steps of ``rows`` whose update was
+      skipped.
 
     Raises:
-      NotFinite: a step that may not be skipped is not finite. The message names the
-        step, the term, and the last good checkpoint.
+      NotFinite: a step is not finite. The message names the step, the metric, and the
+        last good checkpoint.
 
     >>> require_finite(  # doctest: +ELLIPSIS
     ...     {3: {"norm/params": np.nan}}, [1], pathlib.Path("no_run"))
@@ -98,52 +100,55 @@ def require_finite(
     return skipped_steps
 
 
-class Finite:
+class FiniteCheck:
     """A check of the metrics of a run, which also counts skipped steps.
 
     Args:
       checkpoints: the checkpoint manager of the run.
       workdir: directory of the run.
-      max_skipped: number of steps in all whose update may be skipped.
-      first: step from which the run resumes, 0 for a new run.
+      max_skipped: number of steps of the run whose update may be skipped.
+      first_step: step from which the run resumes, 0 for a new run.
+
+    Attributes:
+      skipped: number of skipped steps that are in the log.
     """
 
     def __init__(
-        self, checkpoints: Any, workdir: pathlib.Path, max_skipped: int, first: int
+        self, checkpoints: Any, workdir: pathlib.Path, max_skipped: int, first_step: int
     ) -> None:
-        self.checkpoints, self.workdir, self.max_skipped = (
-            checkpoints,
-            workdir,
-            max_skipped,
-        )
-        rows = read_rows(workdir / "metrics.jsonl") if first else []
-        counts = [r["skipped"] for r in rows if r["step"] <= first and "skipped" in r]
+        self.checkpoints, self.workdir = checkpoints, workdir
+        self.max_skipped = max_skipped
+        rows = read_rows(workdir / "metrics.jsonl") if first_step else []
+        rows = [row for row in rows if row["step"] <= first_step]
+        counts = [row["skipped"] for row in rows if "skipped" in row]
         # The first process decides, because the others may see the file later.
         self.skipped = processes.broadcast_first(int(counts[-1]) if counts else 0)
 
-    def rows(self, pending: Steps) -> Steps:
-        """Reads the metrics of steps from the devices, and checks them.
+    def fetch(self, pending: Steps) -> Steps:
+        """Copies the metrics of steps from the devices, and checks them.
 
         Args:
           pending: steps with their metrics on the devices.
 
         Returns:
-          The same as arrays in this process's memory.
+          The same steps, with NumPy arrays. Skipped steps are included and not counted.
 
         Raises:
           NotFinite: a step is not finite and its update was not skipped.
         """
         return self._check(pending)[0]
 
-    def logged(self, pending: Steps) -> dict[str, Any]:
-        """Returns the means to be logged; logs and counts the skipped steps.
+    def average(self, pending: Steps) -> dict[str, Any]:
+        """Returns means of the metrics, for the log.
+
+        It warns of the skipped steps and counts them.
 
         Args:
           pending: the steps since the last log, with their metrics.
 
         Returns:
-          For each metric its mean over the steps that have it, without skipped ones;
-          and the number of ``skipped`` steps if some may be skipped.
+          For each metric its mean over the steps that have it, without skipped ones. If
+          steps may be skipped, ``skipped`` is their number since the run began.
 
         Raises:
           NotFinite: a step is not finite and its update was not skipped.
@@ -163,7 +168,7 @@ class Finite:
         return values | ({"skipped": self.skipped} if self.max_skipped else {})
 
     def _check(self, pending: Steps) -> tuple[Steps, dict[int, str]]:
-        """Fetches metrics and checks them; returns them and the skipped steps."""
+        """Returns the metrics, and for each skipped step what was not finite."""
         metrics = jax.device_get([metrics for _, metrics in pending])
         rows = [(step, row) for (step, _), row in zip(pending, metrics, strict=True)]
         saved = self.checkpoints.all_steps()
@@ -175,8 +180,8 @@ class Finite:
 def log_first_step(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
     """Logs the sizes of the features of each tap and their distance after step 1.
 
-    It warns about a tap if a loss is not finite, if the distance is exactly 0, or if
-    the weighted loss is over :data:`LARGE` times that of the task. Each of these is
+    It warns instead if a loss is not finite, if the distance is exactly 0, or if the
+    tap's weighted loss is over :data:`LARGE` times that of the task. Each of these is
     usually a mistake, but may be intended.
 
     Args:
@@ -220,7 +225,7 @@ def log_first_step(metrics: Mapping[str, float], taps: Iterable[str]) -> None:
 def _broken(
     row: Mapping[str, Any], kinds: tuple[str, ...] = ("loss/", "norm/")
 ) -> list[str]:
-    """Returns the names of losses and norms that are not finite."""
+    """Returns the names of the metrics of some kinds that are not finite."""
     return [
         name
         for name, value in row.items()

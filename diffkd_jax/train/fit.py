@@ -1,54 +1,37 @@
-"""Runs the training loop: restore, then step, log, evaluate and save until it stops."""
+"""Runs the training loop: restores a run, then trains it to its last step."""
 
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from ..core.train_state import TrainState
-from ..tasks import Evidence
 from .batches import training_batches
-from .cluster.signals import Asked, Stalled, Stopped, never, stop_here
-from .finite import Finite
+from .cluster.signals import ShouldStop, Stalled, Stopped, never, stop_if_requested
+from .finite import FiniteCheck
 from .loop import (
     Loop,
     advance,
     evaluate_if_due,
     evaluate_student,
     log_if_due,
+    save_and_stop,
     save_if_due,
-    stop,
 )
 from .outputs import report
 from .outputs.metrics import Progress, Writer, print_line
-from .run import Run
+from .run import Fitted, Run
 from .stalling import Stalling
 from .workdir import checkpoint
 from .workdir.checkpoint_manager import open_checkpoints
 
 
-class Fitted(NamedTuple):
-    """The result of a training.
-
-    Attributes:
-      state: the state after the last step.
-      history: scores of each evaluation, in order.
-      evidence: evidence of the student's last evaluation.
-      images_per_second: training speed, without compilation.
-    """
-
-    state: TrainState
-    history: list[dict[str, float]]
-    evidence: Evidence
-    images_per_second: float
-
-
 def ignore_event(event: str, step: int) -> None:
-    """Takes no notice of an event of the loop.
+    """Takes no notice of an event of the loop; the default of :func:`fit`.
 
     Args:
       event: ``"log"``, ``"evaluate"`` or ``"save"``.
@@ -62,23 +45,25 @@ def fit(
     run: Run,
     workdir: pathlib.Path,
     *,
-    start: Callable[[TrainState], TrainState] = lambda state: state,
-    batches: Callable[[Run, int, Asked], Generator[Any]] = training_batches,
+    initialise: Callable[[TrainState], TrainState] = lambda state: state,
+    batches: Callable[[Run, int, ShouldStop], Iterator[Any]] = training_batches,
     events: Callable[[str, int], None] = ignore_event,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> Fitted:
     """Trains a run to its last step, from its last checkpoint if it has one.
 
     Args:
       run: a run, its teacher loaded.
       workdir: directory of the run, which no other run uses.
-      start: ``fresh state -> initial state``. It is not called if a checkpoint is
-        restored.
-      batches: ``(run, number of steps done, asked) -> generator`` of this process's
-        batches.
-      events: called with ``"log"``, ``"evaluate"`` or ``"save"`` and the step,
-        before it happens.
-      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`. It is called
+      initialise: ``fresh state -> initial state``, such as one with other weights. It
+        is not called if a checkpoint is restored.
+      batches: ``(run, number of steps done, should_stop) -> iterator`` over this
+        process's batches, with the entries of those of
+        :func:`diffkd_jax.train.batches.training_batches`; ``skipped`` may be missing.
+        If the iterator has a method ``close``, it is called at the end.
+      events: called with ``"log"``, ``"evaluate"`` or ``"save"`` and the step, before
+        the loop logs, evaluates or saves.
+      should_stop: returns the number of the signal to stop for, or 0. It is called
         after each step and between the batches of an evaluation.
 
     Returns:
@@ -86,55 +71,60 @@ def fit(
 
     Raises:
       Stopped: a stop was requested, and the state is saved.
+      Stalled: no batch came in time.
       ValueError: a number is not finite, a checkpoint does not fit, or the teacher has
         no variables.
     """
     total_steps = run.plan.total_steps
-    with _restored(run, workdir, start, batches, events, asked) as loop:
+    with _open_loop(run, workdir, initialise, batches, events, should_stop) as loop:
         try:
-            stop_here(asked)
+            stop_if_requested(should_stop)
             if loop.step:  # an earlier call may have stopped before this evaluation
                 evaluate_if_due(loop)
             while loop.step < total_steps:
                 advance(loop)
                 log_if_due(loop)
-                stop_here(asked)
+                stop_if_requested(should_stop)
                 evaluate_if_due(loop)
                 save_if_due(loop)
             if loop.evidence is None:  # resumed after the last evaluation
                 _, loop.evidence = evaluate_student(
-                    run, loop.state, total_steps, None, asked
+                    run, loop.state, total_steps, None, should_stop
                 )
         except (Stopped, Stalled) as end:
-            stop(loop, end)
+            save_and_stop(loop, end)
         loop.checkpoints.wait_until_finished()
-        rate = loop.progress.images_per_second(total_steps)
+        images_per_second = loop.progress.images_per_second(total_steps)
     assert loop.evidence is not None  # for mypy
     history = [loop.history[step] for step in sorted(loop.history)]
-    return Fitted(loop.state, history, loop.evidence, rate)
+    return Fitted(loop.state, history, loop.evidence, images_per_second)
 
 
 @contextlib.contextmanager
-def _restored(
+def _open_loop(
     run: Run,
     workdir: pathlib.Path,
-    start: Callable[[TrainState], TrainState],
-    batches: Callable[[Run, int, Asked], Generator[Any]],
+    initialise: Callable[[TrainState], TrainState],
+    batches: Callable[[Run, int, ShouldStop], Iterator[Any]],
     events: Callable[[str, int], None],
-    asked: Asked,
+    should_stop: ShouldStop,
 ) -> Iterator[Loop]:
-    """Yields the loop at the last checkpoint, or at a fresh state; closes its files."""
+    """Yields the loop at the last checkpoint or an initial state, with files open.
+
+    The files are closed at the end.
+    """
     plan, history = run.plan, dict[int, dict[str, float]]()
     teacher_variables, state = run.teacher_variables, run.init()
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir, run.task, history))
         restored = checkpoint.restore(checkpoints, state)
-        state = start(state) if restored is None else restored
+        state = initialise(state) if restored is None else restored
         step = int(state.step)
         if step:
             print_line(f"{run.config.name}: resuming at step {step}")
         pending = checkpoint.read_pending(checkpoints, step) if step else []
-        generator = stack.enter_context(closing(batches(run, step, asked)))
+        iterator = batches(run, step, should_stop)
+        stack.callback(getattr(iterator, "close", lambda: None))
         writer = stack.enter_context(closing(Writer(workdir, step)))
         # The first process may not have cut off later rows yet.
         logged = report.read_evaluations(workdir, run.task.headline)
@@ -143,15 +133,15 @@ def _restored(
             run=run,
             workdir=workdir,
             events=events,
-            asked=asked,
+            should_stop=should_stop,
             teacher_variables=teacher_variables,
             checkpoints=checkpoints,
-            batches=generator,
+            batches=iterator,
             writer=writer,
-            finite=Finite(checkpoints, workdir, plan.max_skipped, step),
+            finite=FiniteCheck(checkpoints, workdir, plan.max_skipped, step),
             stalling=Stalling(run.task, plan.chance_evaluations),
             progress=Progress(run.title, step, plan.total_steps, plan.batch_size),
-            # Without jit each operation of the schedule would be a program.
+            # Compiled as a whole; otherwise each operation would be a program.
             learning_rate=jax.jit(plan.schedule),
             state=state,
             step=step,

@@ -1,4 +1,4 @@
-"""Puts given weights into the state that a run starts from."""
+"""Puts weights from a file or from the teacher into a run's initial state."""
 
 import dataclasses
 import logging
@@ -31,12 +31,12 @@ def with_initial_weights(
     Args:
       run: the run.
       state: a fresh state.
-      get_teacher: returns the teacher with the variables of its file. It is called if
-        the student inherits parameters.
+      get_teacher: returns the teacher with the variables of its file, batch norms not
+        folded. It is called if the student inherits parameters.
 
     Returns:
-      The state, with the student's weights replaced. The same state if its student
-      starts from random values.
+      The state, with the student's weights replaced, also in its moving average. The
+      same state if both fields are empty.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -50,7 +50,7 @@ def with_initial_weights(
         variables = _read_into(run, variables)
     if options.inherit and get_teacher is not None:
         variables = inherit(variables, get_teacher().variables, options.inherit)
-    variables = jax.device_put(variables, run.devices.place(variables))
+    variables = jax.device_put(variables, run.devices.choose_shardings(variables))
     params, carried = split(variables)
     average = {"params": params, "state": carried} if state.ema else {}
     return dataclasses.replace(
@@ -62,7 +62,7 @@ def with_initial_weights(
 
 
 def check_initial_weights(run: Run) -> None:
-    """Checks whether the weights of ``student.init`` can be used; reads them.
+    """Reads the weights of ``student.init`` and checks whether they can be used.
 
     Args:
       run: the run.
@@ -76,7 +76,7 @@ def check_initial_weights(run: Run) -> None:
 
 
 def _read_into(run: Run, variables: PyTree) -> PyTree:
-    """Returns variables, or their shapes, with values from ``student.init`` put in."""
+    """Returns variables, or their shapes, with values of the file ``student.init``."""
     options, student = run.config.student, run.student
     weights = open_weights(model_file(options.init))
     file = weights.path

@@ -1,4 +1,7 @@
-"""Advances, logs, evaluates, saves and stops a training loop."""
+"""The parts of the training loop: advance, log, evaluate, save, stop.
+
+:func:`diffkd_jax.train.fit.fit` makes the :class:`Loop` and calls them in this order.
+"""
 
 import dataclasses
 import pathlib
@@ -14,8 +17,8 @@ from ..core.train_state import TrainState
 from ..data.pipeline.unreadable import note_skipped
 from ..tasks import Evidence
 from .cluster import processes, sharding
-from .cluster.signals import Asked, Stalled, Stopped, never
-from .finite import Finite, log_first_step
+from .cluster.signals import ShouldStop, Stalled, Stopped, never
+from .finite import FiniteCheck, log_first_step
 from .outputs.metrics import Progress, Writer, print_values
 from .run import Run, ema_variables, student_variables
 from .stalling import Stalling
@@ -26,41 +29,42 @@ LOOK_EVERY = 100  # the clock is read at least once in so many steps
 
 @dataclasses.dataclass
 class Loop:
-    """The variables of a training loop, which the functions of this module replace.
+    """The variables of a training loop, which the functions of this module change.
 
     Attributes:
       run: the run, its teacher loaded.
       workdir: directory of the run.
-      events: called with an event and the step before it happens.
-      asked: whether to stop.
+      events: called with an event and the step before it happens, see
+        :func:`diffkd_jax.train.fit.fit`.
+      should_stop: returns the number of the signal to stop for, or 0.
       teacher_variables: variables of the teacher, on the devices.
       checkpoints: Orbax's checkpoint manager.
       batches: generator of this process's batches.
       writer: writes rows of the log.
       finite: checks the metrics.
-      stalling: warns about scores and losses.
+      stalling: warns about scores at chance level and about losses that dominate.
       progress: the progress line, which measures the speed.
       learning_rate: ``step -> learning rate``, compiled.
       state: the state after ``step`` updates.
       step: number of updates.
       saved_step: step of the last checkpoint.
       saved_at: time of the last checkpoint on the monotonic clock, in seconds.
-      history: scores by step.
+      history: scores of the student by step.
       pending: steps with their metrics that are not in the log yet.
       evidence: evidence of the student's last evaluation; None before the first.
-      compiled: values of ``distill`` for which the step has run.
-      unreadable: reasons by index of the images that could not be read.
+      compiled: values of ``distill`` for which the step has run in this process.
+      unreadable: reasons why images could not be read, by index of the image.
     """
 
     run: Run
     workdir: pathlib.Path
     events: Callable[[str, int], None]
-    asked: Asked
+    should_stop: ShouldStop
     teacher_variables: PyTree
     checkpoints: ocp.CheckpointManager
     batches: Any
     writer: Writer
-    finite: Finite
+    finite: FiniteCheck
     stalling: Stalling
     progress: Progress
     learning_rate: Callable[..., Any]
@@ -76,16 +80,27 @@ class Loop:
 
 
 def advance(loop: Loop) -> None:
-    """Makes one step.
+    """Takes the next batch and makes one step.
 
     Args:
       loop: the variables of the loop.
+
+    Raises:
+      Stopped: a stop was requested while no batch came.
+      Stalled: no batch came in time.
+      ValueError: more images than ``plan.max_unreadable`` could not be read, or there
+        is no further batch.
     """
     run, plan = loop.run, loop.run.plan
-    batch = next(loop.batches)
-    note_skipped(
-        batch.pop("skipped"), loop.unreadable, run.data.train, plan.max_unreadable
-    )
+    batch = dict(next(loop.batches, {}))
+    if not batch:
+        raise ValueError(
+            f"batches: found the end after step {loop.step}, expected batches up to "
+            f"step {plan.total_steps}"
+        )
+    skipped = batch.pop("skipped", None)
+    if skipped is not None:
+        note_skipped(skipped, loop.unreadable, run.data.train, plan.max_unreadable)
     distill = not (run.method.taps and loop.step % plan.distill_every)
     called_at = time.monotonic()
     batch = sharding.put_batch(batch, run.devices.mesh)
@@ -111,9 +126,10 @@ def advance(loop: Loop) -> None:
 
 
 def log_if_due(loop: Loop) -> None:
-    """Logs the steps since the last log, also before each evaluation.
+    """Logs the steps since the last log, every ``plan.log_every`` steps.
 
-    So no step that is not finite is saved.
+    It also logs before each evaluation. Logging checks the steps, so the state that is
+    saved after an evaluation is finite.
 
     Args:
       loop: the variables of the loop.
@@ -125,7 +141,7 @@ def log_if_due(loop: Loop) -> None:
     if not plan.is_due(step, plan.eval_every) and step % plan.log_every:
         return
     loop.events("log", step)
-    values = finite.logged(loop.pending)
+    values = finite.average(loop.pending)
     # The optimizer does not count skipped updates.
     values["learning_rate"] = loop.learning_rate(step - 1 - finite.skipped)
     values["unreadable"] = len(loop.unreadable)
@@ -137,7 +153,9 @@ def log_if_due(loop: Loop) -> None:
 
 
 def evaluate_if_due(loop: Loop) -> None:
-    """Runs the evaluations that are due and not logged yet.
+    """Runs the evaluations that are due, except those that are in the log already.
+
+    They are in the log if an earlier call stopped after it had made them.
 
     Args:
       loop: the variables of the loop.
@@ -150,17 +168,19 @@ def evaluate_if_due(loop: Loop) -> None:
     is_missing = lambda is_logged: processes.broadcast_first(not is_logged)
     for name, evaluation in run.evaluations.items():
         if plan.is_due(step, evaluation.every) and is_missing(
-            loop.writer.holds(step, f"eval/{name}/")
+            loop.writer.has_row(step, f"eval/{name}/")
         ):
             scores = evaluation.evaluate(
-                student_variables(state), loop.teacher_variables, asked=loop.asked
+                student_variables(state),
+                loop.teacher_variables,
+                should_stop=loop.should_stop,
             )
             loop.writer.write(step, {f"eval/{name}/{k}": v for k, v in scores.items()})
             print_values(f"{run.title}  {name}", scores)
     if plan.is_due(step, plan.eval_every) and is_missing(step in loop.history):
         loop.events("evaluate", step)
         loop.history[step], loop.evidence = evaluate_student(
-            run, state, step, loop.writer, loop.asked
+            run, state, step, loop.writer, loop.should_stop
         )
         loop.stalling.look_at_scores(loop.history, loop.evidence)
 
@@ -170,6 +190,9 @@ def save_if_due(loop: Loop) -> None:
 
     Args:
       loop: the variables of the loop.
+
+    Raises:
+      NotFinite: a step is not finite and its update was not skipped.
     """
     step, plan = loop.step, loop.run.plan
     is_due = plan.is_due(step, plan.eval_every)
@@ -183,15 +206,17 @@ def save_if_due(loop: Loop) -> None:
 
 
 def _save(loop: Loop) -> None:
-    """Starts to save the state, its scores and the metrics that are not logged yet."""
-    rows, step = loop.finite.rows(loop.pending), loop.step
+    """Starts to save the state, its scores and metrics that are not in the log yet."""
+    rows, step = loop.finite.fetch(loop.pending), loop.step
     scores = loop.history.get(step, {})
     checkpoint.save_checkpoint(loop.checkpoints, step, loop.state, scores, rows)
     loop.saved_step, loop.saved_at = step, time.monotonic()
 
 
-def stop(loop: Loop, end: Stopped | Stalled) -> NoReturn:
-    """Saves the state if it is not saved yet, then ends the loop.
+def save_and_stop(loop: Loop, end: Stopped | Stalled) -> NoReturn:
+    """Saves the state if it is not saved yet, then raises the reason for the stop.
+
+    A process that stalls beside others saves nothing, because a save needs all of them.
 
     Args:
       loop: the variables of the loop.
@@ -201,7 +226,7 @@ def stop(loop: Loop, end: Stopped | Stalled) -> NoReturn:
       Stopped: a stop was requested; the message says where the state is.
       Stalled: no batch came in time.
     """
-    # A save needs all processes, and only this one has stalled.
+    # Only this process has stalled; the others may not reach the save.
     if isinstance(end, Stalled) and jax.process_count() > 1:
         raise end
     if loop.step > loop.saved_step:
@@ -222,7 +247,7 @@ def evaluate_student(
     state: TrainState,
     step: int,
     writer: Writer | None,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> tuple[dict[str, float], Evidence]:
     """Evaluates the student and, if the state has one, its moving average.
 
@@ -231,15 +256,19 @@ def evaluate_student(
       state: the state after ``step`` updates.
       step: number of updates.
       writer: writes and prints the scores; None to do neither.
-      asked: whether to stop.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Returns:
       The scores, those of the moving average with the prefix ``ema_``; and the evidence
       of the student.
     """
-    values, evidence = run.evaluate(run.student, student_variables(state), asked=asked)
+    values, evidence = run.evaluate(
+        run.student, student_variables(state), should_stop=should_stop
+    )
     if state.ema:
-        average, _ = run.evaluate(run.student, ema_variables(state), asked=asked)
+        average, _ = run.evaluate(
+            run.student, ema_variables(state), should_stop=should_stop
+        )
         values |= {f"ema_{name}": value for name, value in average.items()}
     if writer is not None:
         writer.write(step, {f"eval/{k}": v for k, v in values.items()})

@@ -1,4 +1,4 @@
-"""Computes how much memory a run needs at least on each device, before it starts."""
+"""Computes the least memory that a run needs on each device, before it starts."""
 
 import math
 import os
@@ -29,7 +29,7 @@ def count_bytes(run: Run) -> dict[str, int]:
         teacher = jax.tree.map(
             lambda x, sharding: x.update(sharding=sharding),
             variables,
-            run.devices.place(variables),
+            run.devices.choose_shardings(variables),
         )
     share = math.ceil(run.plan.batch_size / run.devices.mesh.size)
     return {
@@ -40,7 +40,7 @@ def count_bytes(run: Run) -> dict[str, int]:
 
 
 def _bytes(tree: PyTree) -> int:
-    """Returns the bytes that a tree of shapes takes on one device."""
+    """Returns the bytes that arrays of these shapes take on one device."""
     total = 0
     for leaf in jax.tree.leaves(tree):
         sharding = getattr(leaf, "sharding", None)
@@ -68,13 +68,10 @@ def device_bytes(mesh: Mesh) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Returns a number of bytes as text, in GiB, MiB or KiB.
+    """Returns a number of bytes as text with one decimal, in GiB, MiB or KiB.
 
     Args:
       count: number of bytes.
-
-    Returns:
-      The number with one decimal, and the unit.
 
     >>> format_bytes(3 * 2**29), format_bytes(3 * 2**19)
     ('1.5 GiB', '1.5 MiB')

@@ -21,8 +21,8 @@ def make_schedule(
     """Returns the learning rate as a function of the step, with an optional warm-up.
 
     The warm-up is linear, and its steps count towards the schedule, as in timm: after
-    them the rate is what it would be without a warm-up. Recipes: A1 and
-    B1 "step", B2 "exponential", B3 "cosine", Cityscapes "poly".
+    them the rate is what it would be without a warm-up. The paper's strategies A1 and
+    B1 use "step", B2 "exponential" and B3 "cosine". Cityscapes uses "poly".
 
     Args:
       options: the section ``schedule`` of a config; its lengths are in epochs.
@@ -59,7 +59,7 @@ def make_schedule(
         main = optax.cosine_decay_schedule(peak, total_steps, options.end / peak)
     elif options.name == "poly":
         fall = optax.polynomial_schedule(peak, options.end, options.power, total_steps)
-        # In compiled code, the number of steps divided by itself may exceed 1, and the
+        # The number of steps divided by itself may exceed 1 in compiled code, and the
         # root of a negative number is NaN.
         main = lambda step: jnp.where(step < total_steps, fall(step), options.end)
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
@@ -72,7 +72,7 @@ def make_schedule(
 def _scales(
     boundaries: Sequence[float], steps_per_epoch: int, factor: float
 ) -> dict[int, float]:
-    """Returns factors by step; boundaries that round to one step all count."""
+    """Returns factors by step, multiplied if boundaries round to the same step."""
     scales: dict[int, float] = {}
     for epoch in boundaries:
         step = round(epoch * steps_per_epoch)
@@ -83,25 +83,27 @@ def _scales(
 def make_optimizer(
     options: Optimizer, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Builds the optimizer of a recipe: A1 and B1 "sgd", B2 "rmsprop", B3 "adamw".
+    """Builds the optimizer that the section ``optimizer`` of a config names.
 
-    "sgd" and "rmsprop" add the weight decay to the gradient, "adamw" to the update.
-    "rmsprop" is TensorFlow's: epsilon is inside the root, the average of squares
-    starts at one, and the learning rate is inside the momentum. Gradients are clipped
-    by their global norm before anything else. With ``optimizer.decay_norms_and_biases``
-    one-dimensional parameters decay too. Parameters of the student that
-    ``optimizer.frozen`` names keep their values; their batch statistics do not.
+    The paper's strategies A1 and B1 use "sgd", B2 "rmsprop" and B3 "adamw". "sgd" and
+    "rmsprop" add the weight decay to the gradient, "adamw" to the update. "rmsprop" is
+    TensorFlow's: epsilon is inside the root, the average of squares starts at one, and
+    the learning rate is inside the momentum. Gradients are clipped by their global norm
+    before anything else. With ``optimizer.decay_norms_and_biases`` one-dimensional
+    parameters decay too. Parameters of the student that ``optimizer.frozen`` names keep
+    their values; their batch statistics do not.
 
     Args:
       options: the section ``optimizer`` of a config.
       schedule: ``step -> learning rate``.
 
     Returns:
-      The optimizer. If it is your own function of the schedule, the weight decay is
-      added to the gradient.
+      The optimizer. If the name is the import path of your own function, the function
+      is called with the schedule, and the weight decay is added to the gradient.
 
     Raises:
-      ValueError: the name is an import path of something else than such a function.
+      ValueError: the name is an import path, and no function there returns an
+        optimizer.
 
     >>> optimizer = make_optimizer(Optimizer(name="sgd"), optax.constant_schedule(0.1))
     >>> type(optimizer).__name__
@@ -144,5 +146,5 @@ def make_optimizer(
 
 
 def _has_two_dimensions(params: PyTree) -> PyTree:
-    """Marks the parameters of two or more dimensions."""
+    """Marks the parameters of two or more dimensions, which weight decay applies to."""
     return jax.tree.map(lambda p: np.ndim(p) > 1, params)

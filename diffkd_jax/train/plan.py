@@ -22,8 +22,10 @@ class Plan(NamedTuple):
         one; 0 to save after evaluations only. It is checked every ``log_every`` steps,
         and more often if ``log_every`` is large.
       max_unreadable: share of the images that may fail to decode, 0 to 1.
-      max_skipped: number of steps whose update may be skipped because it is not finite.
-      distill_every: of so many steps the first one is distilled.
+      max_skipped: number of steps of the run whose update may be skipped because it is
+        not finite.
+      distill_every: one step in so many is distilled, the first one included; 1 for
+        every step.
       chance_evaluations: number of successive evaluations at chance level after which a
         warning is logged; 0 for never.
       schedule: ``step -> learning rate``.
@@ -42,11 +44,11 @@ class Plan(NamedTuple):
     schedule: optax.Schedule
 
     def is_due(self, step: int, every: int) -> bool:
-        """Returns whether what happens every ``every`` steps is due at a step.
+        """Returns whether an action is due that is repeated every ``every`` steps.
 
         Args:
-          step: number of updates so far. Everything is due at the last step.
-          every: number of steps between two times.
+          step: number of updates so far. Every action is due at the last step.
+          every: number of steps from one time to the next.
 
         >>> plan = Plan(4, 10, 8, 1, 4, 0.0, 0.0, 0, 1, 0, lambda step: 0.1)
         >>> [step for step in range(1, 11) if plan.is_due(step, 4)]
@@ -63,12 +65,12 @@ def make_plan(config: Config, data: Data) -> Plan:
       data: the data.
 
     Returns:
-      The plan. Its schedule is that of all planned steps, also of those that
-      ``train.max_steps`` cuts off.
+      The plan. If ``train.max_steps`` ends the run earlier, the schedule is still that
+      of all ``train.epochs``.
 
     Raises:
       ValueError: there would not be a single step, or the schedule's interval is
-        shorter than one.
+        shorter than one step.
     """
     size = config.data.batch_size
     per_epoch = data.train.size // size

@@ -1,4 +1,8 @@
-"""Checks what a run needs before its first step: devices, memory, files, workdir."""
+"""Checks what a run needs outside of itself before its first step.
+
+That is devices, memory, files and workdirs. :mod:`diffkd_jax.train.check` checks
+whether the parts of a run fit each other.
+"""
 
 import logging
 import pathlib
@@ -9,18 +13,20 @@ import jax
 from jax.sharding import Mesh
 
 from ..config.sections import Config
+from ..models.model import Model
 from .build import build
+from .check import check_teacher
 from .cluster.processes import broadcast_first
 from .cluster.sharding import make_mesh  # noqa: F401  for the example
 from .initial_state import check_initial_weights
 from .memory import count_bytes, device_bytes, format_bytes
 from .run import Run
 from .teacher import (
-    check_source,
-    directory_of,
+    check_teacher_fields,
     load_teacher,
+    prefix_teacher_fields,
     teacher_config,
-    teacher_fields_named,
+    teacher_directory,
 )
 from .workdir.claim import claim_workdir
 from .workdir.directory import SUMMARY, check_directory, has_checkpoints
@@ -29,20 +35,20 @@ LOG = logging.getLogger(__name__)
 
 
 def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
-    """Builds the run of each config, and checks everything that it will need.
+    """Builds the run of each method, and checks everything that it will need.
 
-    It writes nothing. For a finished run only the config is checked. Data are opened
-    once, and so is each teacher.
+    It writes nothing. Of a finished run it checks only the config and the workdir. It
+    opens the data once, and each teacher once.
 
     Args:
-      runs: configs by name. All of them have the same data.
-      workdir: directory with one folder for each name.
+      runs: configs by method. All of them have the same data.
+      workdir: directory of the comparison, with one folder for each method.
 
     Raises:
       ValueError: a config cannot run, or a workdir holds another run.
       FileNotFoundError: data or weights are missing.
     """
-    data, checked_teachers = None, set[str]()
+    data, teachers = None, dict[str, Model | None]()
     for name, config in runs.items():
         run = build(config, data)
         data, directory = run.data, workdir / name
@@ -52,10 +58,13 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
             continue
         check_directory(directory)
         check_start(run, directory)
-        teacher = f"{config.teacher.init} {config.teacher.weights}"
-        if run.teacher is not None and teacher not in checked_teachers:
-            check_teacher_source(run, directory)
-            checked_teachers.add(teacher)
+        if run.teacher is None:
+            continue
+        source = f"{config.teacher.init} {config.teacher.weights}"
+        if source not in teachers:
+            teachers[source] = check_teacher_source(run, directory)
+        elif (teacher := teachers[source]) is not None:
+            check_teacher(run, teacher)  # a method may need what others do not
 
 
 def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
@@ -79,35 +88,44 @@ def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
         check_initial_weights(run)
 
 
-def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> None:
-    """Checks whether the file of a run's teacher fits, or whether it can be trained.
+def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> Model | None:
+    """Checks whether a run's teacher can be loaded and used, or can be trained.
+
+    A dry run without a file and without a training only logs a warning.
 
     Args:
-      run: a run with a teacher.
+      run: the run. Without a teacher nothing is checked.
       workdir: directory of the run; None for a dry run.
 
+    Returns:
+      The loaded teacher. None if there is none yet.
+
     Raises:
-      ValueError: the teacher does not fit, or the config of its training is wrong.
+      ValueError: the teacher in the file does not fit, or the config of its training or
+        its workdir does not allow to train it.
       FileNotFoundError: there is no such file.
     """
     config, teacher = run.config, run.teacher
     if teacher is None:
-        return
+        return None
     if config.teacher.init:
-        load_teacher(config.teacher.init, teacher, config.teacher.weights)
-    elif workdir is None and not config.teacher.epochs:
+        loaded = load_teacher(config.teacher.init, teacher, config.teacher.weights)
+        check_teacher(run, loaded)
+        return loaded
+    if workdir is None and not config.teacher.epochs:
         LOG.warning("teacher.init: found '', which a run needs, or teacher.epochs > 0")
     else:
-        check_source(config)
+        check_teacher_fields(config)
         _check_trained_classes(run)
-        teacher_run = teacher_config(config)
+        config_of_teacher = teacher_config(config)
         if workdir is not None:
-            directory = directory_of(config, workdir)
-            claim_workdir(teacher_run, directory, run.data.record(), write=False)
+            directory = teacher_directory(config, workdir)
+            claim_workdir(config_of_teacher, directory, run.data.record(), write=False)
             if not (directory / SUMMARY).exists():
                 check_directory(directory)
-        with teacher_fields_named(config):
-            build(teacher_run, run.data)
+        with prefix_teacher_fields(config):
+            build(config_of_teacher, run.data)
+    return None
 
 
 def _check_trained_classes(run: Run) -> None:
@@ -122,9 +140,10 @@ def _check_trained_classes(run: Run) -> None:
 
 
 def check_batch(size: int, group: int, mesh: Mesh) -> None:
-    """Checks whether the devices can share a batch.
+    """Checks whether the devices can share a training batch equally.
 
-    It logs a warning if the examples of a batch norm's group are on several devices.
+    It logs a warning if the examples over which a batch norm takes its statistics are
+    on several devices, which is slow.
 
     Args:
       size: ``data.batch_size``, over all processes.
@@ -132,7 +151,8 @@ def check_batch(size: int, group: int, mesh: Mesh) -> None:
       mesh: the devices.
 
     Raises:
-      ValueError: the devices cannot share the batch equally.
+      ValueError: the processes have different numbers of devices, or the batch size is
+        not a multiple of the number of devices.
 
     >>> check_batch(8, 0, make_mesh(1))
     """

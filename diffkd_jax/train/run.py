@@ -25,10 +25,10 @@ class Scoring(NamedTuple):
       config: the resolved config.
       data: see :class:`diffkd_jax.data.Data`.
       task: see :class:`diffkd_jax.tasks.Task`.
-      devices: the devices, and how arrays are placed on them.
-      evaluate: ``(model, variables, *, asked) -> (scores, Evidence)`` over the
-        evaluation split. It compiles one program for each model. ``asked`` says whether
-        to stop, see :mod:`diffkd_jax.train.cluster.signals`.
+      devices: the devices, and how arrays are split over them.
+      evaluate: ``(model, variables, *, should_stop) -> (scores, Evidence)`` over the
+        evaluation split. It compiles one program for each model. ``should_stop``
+        returns the number of the signal to stop for, or 0.
     """
 
     config: Config
@@ -39,11 +39,11 @@ class Scoring(NamedTuple):
 
 
 class FurtherEvaluation(NamedTuple):
-    """An evaluation beside the task's own, of student and teacher together.
+    """An evaluation of student and teacher together, beside the task's own.
 
     Attributes:
       every: number of steps between two of these evaluations.
-      evaluate: ``(student variables, teacher variables, *, asked) -> scores``.
+      evaluate: ``(student variables, teacher variables, *, should_stop) -> scores``.
     """
 
     every: int
@@ -81,7 +81,7 @@ class Run(NamedTuple):
       student: the untrained student.
       teacher: None if nothing is distilled. Its ``variables`` are None until it is
         loaded, see :mod:`diffkd_jax.train.teacher`.
-      devices: the devices, and how arrays are placed on them.
+      devices: the devices, and how arrays are split over them.
       plan: number of steps, the learning rate, and when to log, evaluate and save.
       shapes: shapes of batches, outputs, features and the state.
       init: ``() -> TrainState``, compiled; the state depends only on the seed.
@@ -129,7 +129,23 @@ class Run(NamedTuple):
                 "run._replace(teacher=load_teacher(path, run.teacher))"
             )
         variables = self.teacher.variables
-        return jax.device_put(variables, self.devices.place(variables))
+        return jax.device_put(variables, self.devices.choose_shardings(variables))
+
+
+class Fitted(NamedTuple):
+    """The result of a training.
+
+    Attributes:
+      state: the state after the last step.
+      history: scores of each evaluation, in order.
+      evidence: evidence of the student's last evaluation.
+      images_per_second: training speed since the call began, without compilation.
+    """
+
+    state: TrainState
+    history: list[dict[str, float]]
+    evidence: Evidence
+    images_per_second: float
 
 
 def student_variables(state: TrainState) -> dict[str, PyTree]:

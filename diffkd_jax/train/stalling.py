@@ -14,7 +14,8 @@ LOGS = 3  # number of successive logs in which it must be above
 class Stalling:
     """A watch over the scores and losses of a run, which logs warnings.
 
-    It warns each time that the scores fall back to chance level, and once about a loss.
+    It warns each time that the scores fall to chance level, and once in a run about a
+    tap's loss that is most of the total.
 
     Args:
       task: the task.
@@ -30,7 +31,7 @@ class Stalling:
     def look_at_scores(
         self, history: Mapping[int, Mapping[str, float]], evidence: Evidence | None
     ) -> None:
-        """Warns if the student was no better than a guess in its last evaluations.
+        """Warns if the last evaluations were at chance level, and the one before not.
 
         Args:
           history: scores by step.
@@ -47,9 +48,10 @@ class Stalling:
         if at_chance[-max_at_chance:] == [True] * max_at_chance and before != [True]:
             last = history[max(history)][task.headline]
             LOG.warning(
-                "%s of the student: found %.4g, no better than a guess, which reaches up "
-                "to %.4g here, in %d evaluations in a row; check the learning rate, data.mean, data.std, "
-                "the weights of the losses and the order of the classes",
+                "%s of the student: found %.4g, no better than a guess, which reaches "
+                "up to %.4g here, in %d evaluations in a row; check the learning rate, "
+                "data.mean, data.std, the weights of the losses and the order of the "
+                "classes",
                 *(task.headline, last, chance, max_at_chance),
             )
 

@@ -1,4 +1,4 @@
-"""Loads teachers from files, checks that they fit a run, and freezes them."""
+"""Says how a run gets its teacher, and loads the teacher from a file."""
 
 import contextlib
 import logging
@@ -29,17 +29,18 @@ LOG = logging.getLogger(__name__)
 NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
 
 
-def check_source(config: Config) -> None:
-    """Checks whether a config names a teacher or trains one.
+def check_teacher_fields(config: Config) -> None:
+    """Checks whether the fields ``teacher`` of a config name a teacher or train one.
 
     Args:
       config: a resolved config.
 
     Raises:
-      ValueError: the fields ``teacher.init``, ``epochs`` and ``weights`` do not go
-        together.
+      ValueError: ``teacher.init`` is empty and ``teacher.epochs`` is 0, or
+        ``teacher.weights`` is "ema" and the training of the teacher keeps no moving
+        average.
 
-    >>> check_source(Config())  # doctest: +ELLIPSIS
+    >>> check_teacher_fields(Config())  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
     ValueError: teacher.init: found '', expected an exported student, or ...
@@ -58,7 +59,7 @@ def check_source(config: Config) -> None:
         )
 
 
-def directory_of(config: Config, workdir: pathlib.Path) -> pathlib.Path:
+def teacher_directory(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Returns the directory in which the teacher of a run is trained.
 
     Args:
@@ -68,7 +69,7 @@ def directory_of(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     Returns:
       ``teacher.workdir``, or the folder ``teacher`` of the run.
 
-    >>> str(directory_of(Config(), pathlib.Path("run")))
+    >>> str(teacher_directory(Config(), pathlib.Path("run")))
     'run/teacher'
     """
     return expand(config.teacher.workdir or workdir / "teacher")
@@ -114,8 +115,10 @@ def teacher_config(config: Config) -> Config:
 
 
 @contextlib.contextmanager
-def teacher_fields_named(config: Config) -> Iterator[None]:
-    """Adds ``teacher.`` to fields in errors of the run that trains the teacher.
+def prefix_teacher_fields(config: Config) -> Iterator[None]:
+    """Adds ``teacher.`` to the field that an error of the teacher's training names.
+
+    Otherwise the message would name the student's field, which may be right.
 
     Args:
       config: the config of the run that needs the teacher.
@@ -124,8 +127,8 @@ def teacher_fields_named(config: Config) -> Iterator[None]:
       Nothing; the teacher is trained in the context.
 
     Raises:
-      ValueError: the same error. Its field gets the prefix if ``config.teacher`` sets
-        it.
+      ValueError: an error of the context. Its field gets the prefix if
+        ``config.teacher`` sets that field.
     """
     try:
         yield
@@ -144,14 +147,15 @@ def load_teacher(
     *,
     freeze: bool = True,
 ) -> Model:
-    """Loads a trained teacher, checks that it fits and folds its batch norms.
+    """Loads a trained teacher, checks that it fits, and folds its batch norms.
 
     Args:
       path: workdir of a finished run, a file that we exported, or weights of a PyTorch
         definition, see :mod:`diffkd_jax.weights.torch.reader`.
       expected: the untrained teacher of the run.
       weights: which set of weights, "" or "ema" for the moving average.
-      freeze: False for the variables as they are in the file, with batch norms.
+      freeze: whether to fold the batch norms. False leaves the variables as they are
+        in the file.
 
     Returns:
       The teacher with its variables. Its ``meta`` holds the ``checksum`` of the numbers

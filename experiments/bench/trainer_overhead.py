@@ -28,7 +28,7 @@ from step_time import CONFIG, ROUNDS, run_of
 from diffkd_jax.train import fit
 from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.cluster import sharding
-from diffkd_jax.train.finite import Finite
+from diffkd_jax.train.finite import FiniteCheck
 from diffkd_jax.train.outputs.metrics import Progress, Writer
 from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 
@@ -111,13 +111,13 @@ def parts(run, folder):
     several = iter([jax.block_until_ready(copied(metrics)) for _ in range(TIMES)])
     pending = [(step, jax.device_get(metrics)) for step in range(log_every)]
     manager = open_checkpoints(folder, run.task, {})
-    finite = Finite(manager, folder, run.plan.max_skipped, 0)
+    finite = FiniteCheck(manager, folder, run.plan.max_skipped, 0)
     writer = Writer(folder, 0)
     rate = jax.jit(run.plan.schedule)
     progress = Progress(run.title, 0, run.plan.total_steps, run.plan.batch_size)
-    values = finite.logged(pending)
+    values = finite.average(pending)
     return {
-        "a batch is taken, and looked at": (lambda: fit._next(run, batches, set()), 1),
+        "a batch is taken, and looked at": (lambda: next(batches), 1),
         "it is made what the step takes": (
             lambda: jax.block_until_ready(
                 jax.device_put(
@@ -132,7 +132,7 @@ def parts(run, folder):
             1,
         ),
         "metrics are looked at and averaged": (
-            lambda: finite.logged(pending),
+            lambda: finite.average(pending),
             log_every,
         ),
         "learning rate of the row": (lambda: rate(3), log_every),

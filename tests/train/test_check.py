@@ -1,4 +1,4 @@
-"""Parts of a run that do not fit each other: each refusal of ``check.py``."""
+"""Runs whose parts do not fit each other are refused by ``check.py``."""
 
 import jax
 import jax.numpy as jnp

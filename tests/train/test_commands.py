@@ -41,7 +41,7 @@ def same_student(a, b):
     chex.assert_trees_all_equal(*(model.variables for model in loaded))
 
 
-def test_a_run_leaves_everything(finished):
+def test_a_run_writes_all_its_files(finished):
     rows = metrics.read_rows(finished / "metrics.jsonl")
     assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
     assert [r["step"] for r in rows if "eval/top1" in r] == [4, 8]
@@ -89,7 +89,7 @@ def test_a_finished_run_is_left_alone(finished, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
-def test_a_file_of_another_run_is_named(finished, tmp_path, caplog):
+def test_an_export_that_the_run_did_not_write_is_named(finished, tmp_path, caplog):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     main.run(tiny_config(), str(run))
@@ -169,13 +169,13 @@ def test_the_best_and_the_two_last_checkpoints_are_kept(tmp_path, monkeypatch):
     values, original = iter([0.1, 0.5, 0.2, 0.3, 0.4]), loop.evaluate_student
 
     def evaluate(*arguments):
-        scores, seen = original(*arguments)
-        return scores | {"top1": next(values)}, seen
+        scores, evidence = original(*arguments)
+        return scores | {"top1": next(values)}, evidence
 
     monkeypatch.setattr(loop, "evaluate_student", evaluate)
     main.run(config, str(tmp_path))
-    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-    assert kept == [8, 16, 20]
+    steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert steps == [8, 16, 20]
 
 
 def test_a_checkpoint_that_is_scored_later_counts_by_that_score(tmp_path, monkeypatch):
@@ -215,14 +215,14 @@ def test_eight_devices_equal_one(finished, tmp_path, method):
 
 def test_distilling_at_some_steps_only(tmp_path):
     """Rows hold means over the steps that have a loss; the first step has all."""
-    found = []
+    actual = []
     for every, log in ((1, 1), (3, 1), (3, 4)):
         fields = {"train.distill_every": every, "log_every_steps": log}
         workdir = tmp_path / f"{every}_{log}"
         main.run(tiny_config(method="kd", **fields), str(workdir))
         rows = metrics.read_rows(workdir / "metrics.jsonl")
-        found.append({row["step"]: row for row in rows if "loss/task" in row})
-    each, third, means = found
+        actual.append({row["step"]: row for row in rows if "loss/task" in row})
+    each, third, means = actual
     name = "loss/logits/distance"
     assert [step for step, row in third.items() if name in row] == [1, 4, 7]
     assert third[1][name] == pytest.approx(each[1][name], rel=1e-5)
@@ -372,7 +372,7 @@ def test_a_poor_teacher_is_refused(finished, tmp_path):
 
 
 def test_weights_of_a_pytorch_definition_are_a_teacher(resnet, tmp_path):
-    """In the layout of PyTorch the same teacher gives the same run."""
+    """The same teacher in the layout of PyTorch gives the same run."""
     file = tmp_path / "teacher.safetensors"
     export_torch(file, load_model(resnet))
     for name, init in (("ours", resnet), ("torch", file)):
@@ -381,7 +381,7 @@ def test_weights_of_a_pytorch_definition_are_a_teacher(resnet, tmp_path):
     same_student(tmp_path / "ours", tmp_path / "torch")
 
 
-def test_mixing_erasing_and_the_average(tmp_path):
+def test_mixing_erasing_and_the_moving_average_train_together(tmp_path):
     fields = {"mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erase": 0.25}
     fields |= {"method": "none", "train.ema_decay": 0.9, "train.label_smoothing": 0.1}
     main.run(tiny_config(**fields), str(tmp_path))
@@ -394,7 +394,7 @@ def test_mixing_erasing_and_the_average(tmp_path):
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
-def test_the_teacher_runs_folded(resnet):
+def test_the_teacher_runs_with_folded_batch_norms(resnet):
     config = resnet_config()
     expected = make_model(
         "teacher", resolve(config).teacher, open_data(resolve(config).data)
@@ -489,7 +489,9 @@ def test_a_workdir_in_a_bucket_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_never_got_going_does_not_claim_its_workdir(finished, tmp_path):
+def test_a_run_that_failed_before_its_first_checkpoint_does_not_claim_its_workdir(
+    finished, tmp_path
+):
     with pytest.raises(FileNotFoundError):
         main.run(tiny_config(**{"teacher.init": "/nowhere"}), str(tmp_path))
     fields = {"train.max_steps": 1, "method": "none"}

@@ -1,4 +1,4 @@
-"""Evaluation on the training split, which is allowed and said."""
+"""An evaluation on the training split is allowed, and logs a warning."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.helpers.configs import tiny_config
     ("split", "mode", "said"),
     [("train", "train", True), ("train", "evaluate", False), ("test", "train", False)],
 )
-def test_scores_on_the_training_split_are_called_that(caplog, split, mode, said):
+def test_evaluating_on_the_training_split_logs_a_warning(caplog, split, mode, said):
     fields = {"method": "none", "mode": mode, "data.eval_split": split}
     build(tiny_config(**fields))
     assert ("data.eval_split: found 'train'" in caplog.text) == said

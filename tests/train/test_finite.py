@@ -1,4 +1,4 @@
-"""A run stops at numbers that are not finite, and says what the first step shows."""
+"""A run stops at numbers that are not finite, and logs what the first step shows."""
 
 import json
 import logging
@@ -24,30 +24,32 @@ GOOD = {"loss/total": 1.0, "norm/params": 2.0, "gamma/loss/histogram": np.ones(2
 @pytest.mark.parametrize(
     "name", ["loss/task", "norm/gradient", "norm/params", "norm/state"]
 )
-def test_the_first_broken_step_is_named_with_its_term(tmp_path, name, value):
+def test_the_first_step_that_is_not_finite_is_named_with_its_metric(
+    tmp_path, name, value
+):
     rows = {4: GOOD, 5: {**GOOD, name: value}, 6: {**GOOD, "loss/total": np.nan}}
     with pytest.raises(ValueError, match=f"^step 5: found {name} = {value}.*step 3 "):
         require_finite(rows, [1, 3], tmp_path)
 
 
-def test_a_step_left_out_for_its_optimizer_counts_too(tmp_path):
-    """Whose state no metric shows."""
+def test_a_step_skipped_for_the_state_of_its_optimizer_counts_too(tmp_path):
+    """No metric shows that state."""
     rows = {4: {**GOOD, "skipped": 1.0}, 5: {**GOOD, "skipped": 0.0}}
-    found = require_finite(rows, [], tmp_path, skipped=2, max_skipped=3)
-    assert found == {4: "a state of the optimizer"}
+    actual = require_finite(rows, [], tmp_path, skipped=2, max_skipped=3)
+    assert actual == {4: "a state of the optimizer"}
     with pytest.raises(
         ValueError, match=r"step 4: found a state .* after 3 skipped steps"
     ):
         require_finite(rows, [], tmp_path, skipped=3, max_skipped=3)
 
 
-def test_sound_steps_pass_and_vectors_are_not_looked_at(tmp_path):
+def test_finite_steps_pass_and_other_metrics_are_not_checked(tmp_path):
     broken = {"gamma/loss/histogram": np.full(20, np.nan), "loss/task": 0.0}
     require_finite({4: GOOD, 5: broken}, [], tmp_path)
 
 
-def test_a_checkpoint_that_was_broken_is_not_called_good(tmp_path):
-    """Saved by a version that looked at losses alone."""
+def test_a_checkpoint_with_broken_metrics_is_not_called_good(tmp_path):
+    """A version that checked only losses may have saved it."""
     rows = [{"step": 4, **GOOD}, {"step": 8, "loss/total": 1.0, "norm/params": np.nan}]
     rows[0].pop("gamma/loss/histogram")
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -60,7 +62,7 @@ def test_a_checkpoint_that_was_broken_is_not_called_good(tmp_path):
             require_finite(broken, saved, tmp_path)
 
 
-def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
+def test_weights_that_are_not_finite_after_the_last_step_are_not_written(tmp_path):
     """The loss of the only step is finite: it is that of the weights before it."""
     config = tiny_config(
         **{
@@ -73,7 +75,9 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
     with config.unlocked():
         config.student.model = "tests.helpers.own_model:make"
         config.student.options = {"width": 4}
-    with pytest.raises(ValueError, match=r"step 1: found norm/params = inf.*checkpoint: none"):
+    with pytest.raises(
+        ValueError, match=r"step 1: found norm/params = inf.*point: none"
+    ):
         main.run(config, str(tmp_path))
     assert not (tmp_path / MODEL_FILE).exists()
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
@@ -82,7 +86,9 @@ def test_broken_weights_stop_the_last_step_before_anything_is_written(tmp_path):
 BAD = {"method": "tests.helpers.own_code:one_bad_step", "log_every_steps": 1}
 
 
-def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
+def test_a_run_that_diverged_resumes_in_its_workdir_with_skipped_steps(
+    tmp_path, caplog
+):
     message = (
         r"step 5: found loss/total = nan.*train\.max_skipped=10.*checkpoint: step 4"
     )
@@ -98,8 +104,8 @@ def test_a_bad_step_is_left_out_in_the_same_workdir(tmp_path, caplog):
     assert load_model(tmp_path, "tests.helpers.own_model:make").variables
 
 
-def test_more_bad_steps_than_allowed_stop_the_run(tmp_path):
-    """Counted over a resume, and over steps that are logged together."""
+def test_more_skipped_steps_than_allowed_stop_the_run(tmp_path):
+    """They count over a resume, and over steps that are logged together."""
     fields = {"method": "none", "train.max_skipped": 5, "log_every_steps": 3}
     config = tiny_config(
         **fields, **{"optimizer.name": "tests.helpers.own_code:exploding"}
@@ -110,12 +116,12 @@ def test_more_bad_steps_than_allowed_stop_the_run(tmp_path):
         assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["4"]
 
 
-def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
-    """With its teacher, which was trained at the first rate."""
-    asked = lambda: len(read_rows(tmp_path / "metrics.jsonl")) > 2
+def test_a_run_that_diverged_resumes_with_another_learning_rate(tmp_path):
+    """Its teacher, which was trained at the first rate, stays."""
+    should_stop = lambda: len(read_rows(tmp_path / "metrics.jsonl")) > 2
     fields = {"method": "kd", "log_every_steps": 1}
     with pytest.raises(Stopped):
-        runs.train(tiny_config(**fields), tmp_path, asked)
+        runs.train(tiny_config(**fields), tmp_path, should_stop)
     changed = {"optimizer.learning_rate": 1e-3, "weights": {"task": 0.5}}
     lower = tiny_config(**fields, **changed)
     with pytest.raises(ValueError, match=r"learning_rate: found 0\.1, expected 0\.001"):
@@ -137,7 +143,7 @@ def test_a_run_that_diverged_goes_on_with_another_rate(tmp_path):
         main.run(tiny_config(**fields), str(tmp_path))
 
 
-def test_a_run_that_diverged_before_a_checkpoint_may_change_all_of_it(tmp_path):
+def test_a_run_that_diverged_before_a_checkpoint_may_change_its_whole_config(tmp_path):
     fields = {**BAD, "method_options": {"at": 2}}
     with pytest.raises(ValueError, match=r"step 2: .* checkpoint: none"):
         main.run(tiny_config(**fields), str(tmp_path))
@@ -157,7 +163,7 @@ USUAL = {
 }
 
 
-def said(caplog, **changed):
+def first_step_log(caplog, **changed):
     caplog.clear()
     with caplog.at_level(logging.INFO, "diffkd_jax"):
         log_first_step(USUAL | changed, ["x"])
@@ -165,8 +171,8 @@ def said(caplog, **changed):
     return record.levelname, record.getMessage()
 
 
-def test_sizes_of_both_sides_and_their_distance_are_said(caplog):
-    level, text = said(caplog)
+def test_the_first_step_logs_both_sizes_and_their_distance(caplog):
+    level, text = first_step_log(caplog)
     assert level == "INFO"
     assert "tap 'x': first distance 0.5 between a student of 0.25 and a teacher" in text
 
@@ -181,20 +187,20 @@ def test_sizes_of_both_sides_and_their_distance_are_said(caplog):
         ({"loss/task": 4e-4}, "of 0.5 is over 1000 times the task's, 0.0004"),
     ],
 )
-def test_what_is_strange_is_a_warning(changed, message, caplog):
-    level, text = said(caplog, **changed)
+def test_unusual_numbers_of_the_first_step_are_warnings(changed, message, caplog):
+    level, text = first_step_log(caplog, **changed)
     assert level == "WARNING"
     assert message in text
 
 
-def test_a_run_says_it_once(finished, tmp_path, caplog):
+def test_a_run_logs_its_first_step_once(finished, tmp_path, caplog):
     config = tiny_config(method="mse", **{"teacher.init": str(finished / "teacher")})
     with caplog.at_level(logging.INFO, "diffkd_jax"):
         main.run(config, str(tmp_path))
     assert caplog.text.count("tap 'features': first distance") == 1
 
 
-def test_taps_that_count_for_nothing_are_refused():
+def test_taps_whose_weights_are_all_0_are_refused():
     config = tiny_config(method="mse", dry_run=True)
     config.methods.mse.weight = 0.0
     with pytest.raises(ValueError, match=r"found 0 for all of \['features/distance'\]"):

@@ -1,4 +1,4 @@
-"""Weights that a student starts from, parts that do not train, the teacher's recipe."""
+"""A student starts from weights, and parts of it stay frozen; recipes of teachers."""
 
 import numpy as np
 import pytest
@@ -22,76 +22,78 @@ SHAPE = (28, 28, 1)
 
 
 def config(**fields):
-    own = {"method": "none", "train.max_steps": 2, "train.epochs": 1.0}
-    return tiny_config(**own | fields)
+    defaults = {"method": "none", "train.max_steps": 2, "train.epochs": 1.0}
+    return tiny_config(**defaults | fields)
 
 
 def first_state(made, monkeypatch, workdir):
-    """The student's variables before the first step."""
-    seen = []
+    """Returns the student's variables before the first step."""
+    states = []
 
-    def stop(ready, workdir, start, asked):
-        seen.append(by_path(student_variables(start(ready.init()))))
+    def stop(ready, workdir, initialise, should_stop):
+        states.append(by_path(student_variables(initialise(ready.init()))))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
         main.run(made, str(workdir))
     monkeypatch.setattr(commands, "fit", fit.fit)
-    return seen[0]
+    return states[0]
 
 
 def test_a_run_starts_from_an_export(tmp_path, monkeypatch):
     main.run(config(), str(tmp_path / "first"))
-    known = by_path(load_model(tmp_path / "first", OWN).variables)
+    exported = by_path(load_model(tmp_path / "first", OWN).variables)
     again = config(**{"student.init": str(tmp_path / "first"), "seed": 5})
-    found = first_state(again, monkeypatch, tmp_path / "second")
-    assert found.keys() == known.keys()
-    for path, array in known.items():
-        np.testing.assert_array_equal(found[path], array)
+    actual = first_state(again, monkeypatch, tmp_path / "second")
+    assert actual.keys() == exported.keys()
+    for path, array in exported.items():
+        np.testing.assert_array_equal(actual[path], array)
     main.run(again, str(tmp_path / "second"))
 
 
 def test_a_head_can_be_left_out(tmp_path, monkeypatch):
-    """Of other classes, which would not fit."""
-    made = build_untrained(
+    """A head of other classes would not fit."""
+    model = build_untrained(
         "resnet8", {"channels": [2, 2, 2, 4]}, {"num_classes": 7}, SHAPE
     )
-    variables = random_variables(made.module, SHAPE)
-    trained = made._replace(variables=variables)
+    variables = random_variables(model.module, SHAPE)
+    trained = model._replace(variables=variables)
     export_model(tmp_path / MODEL_FILE, trained)
     export_torch(tmp_path / "torch.safetensors", trained)
     for init in (tmp_path, tmp_path / "torch.safetensors"):
         fields = {"student.init": str(init), "student.model": "resnet8"}
-        own = config(**fields)
-        with own.unlocked():
-            own.student.options = {"channels": (2, 2, 2, 4)}
+        run_config = config(**fields)
+        with run_config.unlocked():
+            run_config.student.options = {"channels": (2, 2, 2, 4)}
         with pytest.raises(ValueError, match=r"student.init: .*params/head/bias \[7\]"):
-            main.run(own, str(tmp_path / "run"))
-        own.student.init_leave_out = ("head/*",)
-        found = first_state(own, monkeypatch, tmp_path / "run")
-        known = by_path(variables)
-        for path in found:
-            same = np.array_equal(found[path], known[path])
+            main.run(run_config, str(tmp_path / "run"))
+        run_config.student.init_leave_out = ("head/*",)
+        actual = first_state(run_config, monkeypatch, tmp_path / "run")
+        exported = by_path(variables)
+        for path in actual:
+            same = np.array_equal(actual[path], exported[path])
             assert same == ("head" not in path), path
 
 
 def test_weights_go_into_a_subtree_strictly():
     from diffkd_jax.weights.initial import start_from
 
-    own = {"params": {"backbone": {"w": np.zeros(2)}, "neck": {"w": np.zeros(2)}}}
-    out = start_from(own, {"params": {"w": np.ones(2)}}, source="f", into="backbone")
+    fresh = {"params": {"backbone": {"w": np.zeros(2)}, "neck": {"w": np.zeros(2)}}}
+    out = start_from(fresh, {"params": {"w": np.ones(2)}}, source="f", into="backbone")
     assert out["params"]["backbone"]["w"].tolist() == [1.0, 1.0]
     assert out["params"]["neck"]["w"].tolist() == [0.0, 0.0]
     for wrong in ({"w": np.ones(3)}, {"v": np.ones(2)}, {}):
         with pytest.raises(ValueError, match=r"student\.init: f does not fit backbone"):
-            start_from(own, {"params": wrong}, source="f", into="backbone")
+            start_from(fresh, {"params": wrong}, source="f", into="backbone")
 
 
-def test_the_average_starts_there_too(tmp_path):
+def test_the_moving_average_starts_from_the_same_weights(tmp_path):
     main.run(config(), str(tmp_path / "first"))
-    made = config(**{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9})
-    ready = build(made)
+    run_config = config(
+        **{"student.init": str(tmp_path / "first"), "train.ema_decay": 0.9}
+    )
+    ready = build(run_config)
     state = with_initial_weights(ready, ready.init())
     for a, b in zip(
         *(by_path(f(state)).values() for f in (student_variables, ema_variables)),
@@ -103,16 +105,16 @@ def test_the_average_starts_there_too(tmp_path):
 
 def test_a_head_is_inherited_from_the_teacher(finished, tmp_path, monkeypatch):
     fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
-    made = config(**fields, **{"student.inherit": ("head/*",)})
-    with made.unlocked():
-        made.student.options = {"width": 6}
-    found = first_state(made, monkeypatch, tmp_path)
+    run_config = config(**fields, **{"student.inherit": ("head/*",)})
+    with run_config.unlocked():
+        run_config.student.options = {"width": 6}
+    actual = first_state(run_config, monkeypatch, tmp_path)
     teacher = by_path(load_model(finished / "teacher", OWN).variables)
-    for path in found:
-        same = np.array_equal(found[path], teacher[path])
+    for path in actual:
+        same = np.array_equal(actual[path], teacher[path])
         assert same or "head" not in path
     assert not np.array_equal(
-        found["params/conv/kernel"], teacher["params/conv/kernel"]
+        actual["params/conv/kernel"], teacher["params/conv/kernel"]
     )
 
 
@@ -123,7 +125,9 @@ def test_a_head_is_inherited_from_the_teacher(finished, tmp_path, monkeypatch):
         (("conv/*",), r"found params/conv/bias \[6\] of the teacher, expected .*\[4\]"),
     ],
 )
-def test_what_cannot_be_inherited(finished, tmp_path, patterns, message):
+def test_parameters_that_cannot_be_inherited_are_refused(
+    finished, tmp_path, patterns, message
+):
     fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
     with pytest.raises(ValueError, match=message):
         main.run(config(**fields, **{"student.inherit": patterns}), str(tmp_path))
@@ -137,9 +141,9 @@ def test_inheriting_needs_a_teacher(tmp_path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_frozen_parts_stay_as_they_are(optimizer, tmp_path):
     fields = {"optimizer.frozen": ("conv/*",), "optimizer.name": optimizer}
-    made = config(**fields)
-    before = by_path(build(made).init().params["student"])
-    main.run(made, str(tmp_path))
+    run_config = config(**fields)
+    before = by_path(build(run_config).init().params["student"])
+    main.run(run_config, str(tmp_path))
     after = by_path(load_model(tmp_path, OWN).variables["params"])
     for path, array in after.items():
         same = np.array_equal(array, before[path])
@@ -152,7 +156,7 @@ def test_a_pattern_that_freezes_nothing_is_named():
 
 
 def test_the_teacher_trains_by_its_own_recipe(tmp_path):
-    made = tiny_config(
+    run_config = tiny_config(
         **{
             "method": "kd",
             "train.max_steps": 1,
@@ -166,7 +170,7 @@ def test_the_teacher_trains_by_its_own_recipe(tmp_path):
             "teacher.mix.mixup": 0.0,
         }
     )
-    main.run(made, str(tmp_path))
+    main.run(run_config, str(tmp_path))
     rate = lambda folder: [
         row["learning_rate"]
         for row in metrics.read_rows(folder / "metrics.jsonl")
@@ -180,23 +184,23 @@ def test_the_teacher_trains_by_its_own_recipe(tmp_path):
 
 
 def test_agreement_is_a_second_evaluation(finished, tmp_path):
-    """On the training split and at a period of its own."""
+    """It runs on the training split, at its own interval."""
     fields = {"method": "kd", "teacher.init": str(finished / "teacher")}
-    made = tiny_config(**fields)
-    with made.unlocked():
-        made.evaluations = {"agreement": {"every_epochs": 0.5, "split": "train"}}
-    main.run(made, str(tmp_path))
+    run_config = tiny_config(**fields)
+    with run_config.unlocked():
+        run_config.evaluations = {"agreement": {"every_epochs": 0.5, "split": "train"}}
+    main.run(run_config, str(tmp_path))
     rows = metrics.read_rows(tmp_path / "metrics.jsonl")
-    found = {
+    actual = {
         r["step"]: r["eval/agreement/same"] for r in rows if "eval/agreement/same" in r
     }
-    assert list(found) == [2, 4, 6, 8]
-    assert all(0 <= v <= 1 for v in found.values())
-    ready = build(made)
+    assert list(actual) == [2, 4, 6, 8]
+    assert all(0 <= v <= 1 for v in actual.values())
+    ready = build(run_config)
     other = ready.evaluations["agreement"].evaluate
     model = load_model(finished / "teacher", OWN)
     assert other(load_model(tmp_path, OWN).variables, model.variables)["same"] == (
-        pytest.approx(found[8])
+        pytest.approx(actual[8])
     )
 
 
@@ -207,9 +211,9 @@ def test_agreement_is_a_second_evaluation(finished, tmp_path):
         ({"accord": {}}, r"evaluations: found 'accord', expected one of \['agreement'"),
     ],
 )
-def test_evaluations_that_cannot_be(evaluations, message):
-    made = tiny_config(method="kd")
-    with made.unlocked():
-        made.evaluations = evaluations
+def test_evaluations_that_do_not_exist_are_refused(evaluations, message):
+    run_config = tiny_config(method="kd")
+    with run_config.unlocked():
+        run_config.evaluations = evaluations
     with pytest.raises(ValueError, match=message):
-        build(made)
+        build(run_config)

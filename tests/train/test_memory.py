@@ -1,4 +1,4 @@
-"""The least that a run needs of its devices' memory."""
+"""The least memory that a run needs on its devices is computed and checked."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def test_bytes_are_those_of_the_arrays():
     assert least["teacher"] == 4 * params
 
 
-def test_what_is_split_over_devices_counts_by_its_share():
+def test_arrays_that_are_split_count_by_their_part_on_a_device():
     fields = {"num_devices": 8, "mesh.fsdp": 8, "mesh.fsdp_min_bytes": 1}
     wide = {"student.options.width": 512}
     split = count_bytes(build(tiny_config(**fields | wide)))
@@ -32,14 +32,14 @@ def test_what_is_split_over_devices_counts_by_its_share():
 
 
 @pytest.mark.parametrize("dry", [True, False])
-def test_a_model_that_no_memory_holds_is_refused_with_its_size(dry, tmp_path):
+def test_a_model_larger_than_the_memory_is_refused_with_its_size(dry, tmp_path):
     config = tiny_config(method="none", dry_run=dry)
     config.student.options.width = 10**10
     with pytest.raises(ValueError, match=r"GiB for [\d,.]+ GiB on each \(state [\d,]+"):
         main.run(config, str(tmp_path / "run"))
 
 
-def test_a_batch_that_no_memory_holds_is_refused(tmp_path):
+def test_a_batch_larger_than_the_memory_is_refused(tmp_path):
     config = tiny_config(method="none", dry_run=True)
     config.data.image_size, config.data.resize = 8192, 8192
     image = np.zeros((1000, 2, 2, 3), np.uint8)

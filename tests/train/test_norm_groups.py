@@ -1,4 +1,4 @@
-"""Batch norm over groups, as the official runs have it, by one field of the config."""
+"""Batch norms take their statistics over groups, as in the official runs."""
 
 import functools
 
@@ -16,7 +16,7 @@ from diffkd_jax.weights.files import load_model
 from tests.helpers.configs import tiny_config
 
 
-def test_a_tap_treats_groups_as_batches_of_their_own():
+def test_a_tap_treats_each_group_as_a_batch():
     config = tiny_config()
     tap = make_method(resolve(config), 4).taps["features"]
     key = jax.random.split(jax.random.key(0), 5)
@@ -38,16 +38,16 @@ def test_a_tap_treats_groups_as_batches_of_their_own():
         )
         return apply(student[rows], teacher[rows])[0]
 
-    found = run(grouped, slice(0, 8))
+    actual = run(grouped, slice(0, 8))
     parts = [run(whole, slice(0, 4)), run(whole, slice(4, 8))]
     expected = np.concatenate([part.student for part in parts])
-    np.testing.assert_allclose(found.student, expected, atol=1e-4)
+    np.testing.assert_allclose(actual.student, expected, atol=1e-4)
     assert np.abs(run(whole, slice(0, 8)).student - expected).max() > 1e-2
     losses = np.mean([part.diffusion_loss for part in parts])
-    np.testing.assert_allclose(found.diffusion_loss, losses, rtol=1e-5)
+    np.testing.assert_allclose(actual.diffusion_loss, losses, rtol=1e-5)
 
 
-def test_the_student_has_groups_and_its_file_does_not(tmp_path):
+def test_the_exported_student_does_not_hold_the_group_size(tmp_path):
     fields = {"train.norm_group_size": 8, "train.max_steps": 2, "method": "none"}
     config = tiny_config(**fields | {"student.model": "resnet8"})
     with config.unlocked():

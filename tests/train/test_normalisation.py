@@ -1,4 +1,4 @@
-"""Models whose images are normalised in another way than those of the data."""
+"""Models whose images are normalised differently than those of the data are refused."""
 
 import logging
 
@@ -44,10 +44,10 @@ def export(config, data, tmp_path):
 
 
 def with_teacher(config, path, **fields):
-    own = config.copy_and_resolve_references()
-    own.teacher.init = str(path)
-    own.update_from_flattened_dict(fields)
-    return own
+    run_config = config.copy_and_resolve_references()
+    run_config.teacher.init = str(path)
+    run_config.update_from_flattened_dict(fields)
+    return run_config
 
 
 def test_a_run_exports_its_normalisation(finished):
@@ -56,7 +56,7 @@ def test_a_run_exports_its_normalisation(finished):
     assert (meta["channel_order"], meta["input_shape"]) == ("L", [28, 28, 1])
 
 
-def test_own_models_are_told_it(config):
+def test_a_user_s_model_gets_the_normalisation(config):
     meta = build(config).data.meta
     assert (meta["mean"], meta["std"]) == ([0.286], [0.353])
 
@@ -74,13 +74,15 @@ def test_a_teacher_of_another_normalisation_is_refused(config, export, write, tm
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_with_the_flags_of_the_message_it_is_taken(config, export, tmp_path):
+def test_the_flags_that_the_message_names_make_the_teacher_fit(
+    config, export, tmp_path
+):
     flags = {"data.mean": (0.1307,), "data.std": (0.3081,)}
-    own = with_teacher(config, export(**OTHER), dry_run=True, **flags)
-    main.run(own, str(tmp_path / "run"))
+    run_config = with_teacher(config, export(**OTHER), dry_run=True, **flags)
+    main.run(run_config, str(tmp_path / "run"))
 
 
-def test_what_is_rounded_or_not_known_is_taken(config, data, export):
+def test_rounded_and_unknown_normalisations_are_accepted(config, data, export):
     expected = make_model("teacher", resolve(config).teacher, data)
     for values in (
         {"mean": [0.28604], "std": [0.3530242445]},
@@ -95,24 +97,29 @@ def test_a_classifier_of_another_size_is_refused(config, data, export, tmp_path)
     message = r"found a model for images of 32x32, expected 28x28.*image_size=32"
     with pytest.raises(ValueError, match=rf"^teacher\.init: .*{message}"):
         load_teacher(path, make_model("teacher", resolve(config).teacher, data))
-    own = config.copy_and_resolve_references()
-    own.mode = "evaluate"
-    own.student.model, own.student.options = "resnet8", config.teacher.options
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = "evaluate"
+    run_config.student.model, run_config.student.options = (
+        "resnet8",
+        config.teacher.options,
+    )
     with pytest.raises(ValueError, match=rf"^workdir: .*{message}"):
-        main.run(own, str(path.parent))
+        main.run(run_config, str(path.parent))
 
 
-def test_the_size_is_a_note_where_the_rest_is_not_known(config, data, export):
-    """As in what import_weights writes, unless it is told."""
+def test_another_image_size_is_accepted_if_the_normalisation_is_unknown(
+    config, data, export
+):
+    """Files of import_weights hold it only if the user states it."""
     expected = make_model("teacher", resolve(config).teacher, data)
     load_teacher(export(input_shape=[224, 224, 1], mean=[], std=[]), expected)
 
 
 def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
-    """They are trained on crops and evaluated on whole images."""
-    known = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
+    """Such networks are trained on crops and evaluated on whole images."""
+    meta = {"num_classes": 2, "mean": [0.5], "std": [0.25]}
     small, large = (
-        build_untrained("deeplabv3_resnet8", {}, known, (side, side, 3))
+        build_untrained("deeplabv3_resnet8", {}, meta, (side, side, 3))
         for side in (32, 48)
     )
     variables = random_variables(small.module, (32, 32, 3))
@@ -125,12 +132,15 @@ def test_a_network_of_maps_of_another_size_is_a_warning(tmp_path, caplog):
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
 def test_a_student_of_another_normalisation_is_refused(config, export, mode):
-    own = config.copy_and_resolve_references()
-    own.mode = mode
-    own.student.model, own.student.options = "resnet8", config.teacher.options
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = mode
+    run_config.student.model, run_config.student.options = (
+        "resnet8",
+        config.teacher.options,
+    )
     path = export(**OTHER)
     with pytest.raises(ValueError, match=r"^workdir: .*mean \(0\.1307,\) and std"):
-        main.run(own, str(path.parent))
+        main.run(run_config, str(path.parent))
     assert [file.name for file in path.parent.iterdir()] == [MODEL_FILE]
 
 
@@ -138,13 +148,16 @@ def test_a_student_of_another_normalisation_is_refused(config, export, mode):
 def test_a_student_may_start_from_another_normalisation(
     config, export, write, tmp_path, caplog
 ):
-    own = config.copy_and_resolve_references()
-    own.method = "none"
-    own.student.model, own.student.options = "resnet8", config.teacher.options
+    run_config = config.copy_and_resolve_references()
+    run_config.method = "none"
+    run_config.student.model, run_config.student.options = (
+        "resnet8",
+        config.teacher.options,
+    )
     for name, values in (("same", {}), ("other", OTHER)):
         caplog.clear()
-        own.student.init = str(export(name, write, **values))
-        main.run(own, str(tmp_path / f"run_{name}"))
+        run_config.student.init = str(export(name, write, **values))
+        main.run(run_config, str(tmp_path / f"run_{name}"))
         said = "student.init: " in caplog.text
         assert said == (name == "other")
     assert "mean (0.1307,) and std (0.3081,), expected (0.286,)" in caplog.text

@@ -1,8 +1,10 @@
-"""Data sets, methods, tasks and models of one's own go through the whole trainer."""
+"""A user's own data sets, methods, tasks and models go through the whole trainer."""
 
 import functools
+import itertools
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from diffkd_jax.models import from_nnx
 from diffkd_jax.models.model import by_path, from_linen
 from diffkd_jax.tasks.classification import task as classification
 from diffkd_jax.train import fit
+from diffkd_jax.train.batches import training_batches
+from diffkd_jax.train.build import build
 from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.outputs import metrics
 from diffkd_jax.weights.files import load_model
@@ -30,8 +34,8 @@ LIBRARIES = {
 
 
 def config(student="linen", teacher="linen", **fields):
-    """Six steps on made-up pictures, by attention transfer."""
-    own = {
+    """Six steps of attention transfer on generated images."""
+    defaults = {
         "name": "own",
         "data.name": f"{OWN}:load",
         "data.num_classes": 3,
@@ -48,11 +52,11 @@ def config(student="linen", teacher="linen", **fields):
         "teacher.epochs": 1.0,
         "optimizer.learning_rate": 0.05,
     }
-    made = tiny_config()
-    with made.unlocked():
-        made.student.options, made.teacher.options = {}, {}
-        made.update_from_flattened_dict(own | fields)
-    return made
+    run_config = tiny_config()
+    with run_config.unlocked():
+        run_config.student.options, run_config.teacher.options = {}, {}
+        run_config.update_from_flattened_dict(defaults | fields)
+    return run_config
 
 
 def losses(workdir):
@@ -71,9 +75,9 @@ def losses(workdir):
 def test_models_of_any_library_train_resume_and_load(
     student, teacher, tmp_path, monkeypatch, capsys
 ):
-    """Train, evaluate, resume, export, reload; on eight devices too."""
-    made = config(student, teacher)
-    main.run(made, str(tmp_path / "whole"))
+    """They train, evaluate, resume, export and load again, also on eight devices."""
+    run_config = config(student, teacher)
+    main.run(run_config, str(tmp_path / "whole"))
     summary = json.loads((tmp_path / "whole/summary.json").read_text())
     assert summary["steps"] == 6
     assert np.isfinite(summary["final_loss"])
@@ -103,13 +107,13 @@ def test_models_of_any_library_train_resume_and_load(
         student, teacher, num_devices=8, **{"teacher.init": parts.teacher.init}
     )
     main.run(eight, str(tmp_path / "eight"))
-    found = losses(tmp_path / "eight")
+    actual = losses(tmp_path / "eight")
     # Dropout of eight devices draws what one does.
-    np.testing.assert_allclose(found, losses(tmp_path / "whole"), rtol=2e-4)
+    np.testing.assert_allclose(actual, losses(tmp_path / "whole"), rtol=2e-4)
 
 
-def test_a_task_of_ones_own_chooses_by_its_headline(tmp_path):
-    """A regression whose headline is to be small."""
+def test_an_own_task_chooses_the_best_by_its_headline(tmp_path):
+    """It is a regression whose headline is better if it is smaller."""
     fields = {"task.name": f"{OWN}:depth", "train.epochs": 4.0}
     main.run(config("plain", "nnx", **fields), str(tmp_path))
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -123,18 +127,18 @@ def test_a_task_of_ones_own_chooses_by_its_headline(tmp_path):
     assert (tmp_path / "plots/score.png").exists()
 
 
-def test_a_teacher_that_is_too_poor_in_its_own_direction(tmp_path):
+def test_min_score_counts_in_the_direction_of_the_headline(tmp_path):
     fields = {"task.name": f"{OWN}:depth", "teacher.min_score": 1e-6}
     with pytest.raises(ValueError, match=r"teacher.min_score: found a teacher of 0"):
         main.run(config("plain", "nnx", **fields), str(tmp_path))
 
 
 def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
-    made = config("nnx", "plain", dry_run=True)
-    with made.unlocked():
-        made.method_options = {"beta": 3.0}
-        made.student.options, made.data.options = {"width": 5}, {"size": 96}
-    main.run(made)
+    run_config = config("nnx", "plain", dry_run=True)
+    with run_config.unlocked():
+        run_config.method_options = {"beta": 3.0}
+        run_config.student.options, run_config.data.options = {"width": 5}, {"size": 96}
+    main.run(run_config)
     out = capsys.readouterr().out
     assert "distance x 3" in out
     assert "features 4x4x5" in out
@@ -166,24 +170,24 @@ def test_options_are_the_arguments_of_the_functions(tmp_path, capsys):
         ),
     ],
 )
-def test_what_does_not_fit_is_named(fields, message, tmp_path):
-    made = config("nnx")
-    with made.unlocked():
-        made.update_from_flattened_dict(fields)
+def test_parts_of_own_code_that_do_not_fit_are_named(fields, message, tmp_path):
+    run_config = config("nnx")
+    with run_config.unlocked():
+        run_config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
-        main.run(made, str(tmp_path / "run"))
+        main.run(run_config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("change", [{}, {"weights": {"features/distance": 2.0}}])
-def test_a_method_of_ones_own_with_options_trains_its_teacher(change, tmp_path):
-    made = config("plain", "plain", **{"train.max_steps": 1})
-    with made.unlocked():
-        made.method_options = {"beta": 3.0}
-        made.update_from_flattened_dict(change)
-    main.run(made, str(tmp_path))
-    made.mode = "evaluate"
-    main.run(made, str(tmp_path))
+def test_an_own_method_with_options_trains_its_teacher(change, tmp_path):
+    run_config = config("plain", "plain", **{"train.max_steps": 1})
+    with run_config.unlocked():
+        run_config.method_options = {"beta": 3.0}
+        run_config.update_from_flattened_dict(change)
+    main.run(run_config, str(tmp_path))
+    run_config.mode = "evaluate"
+    main.run(run_config, str(tmp_path))
 
 
 def test_named_streams_of_nnx_differ_from_step_to_step():
@@ -250,29 +254,31 @@ HERE = "tests.train.test_own_code"
         ({"student.init_into": "x"}, "student.init_into: found 'x' without"),
     ],
 )
-def test_what_cannot_be_is_found_before_a_teacher_is_trained(fields, message, tmp_path):
-    made = config("nnx", "plain")
-    with made.unlocked():
-        made.update_from_flattened_dict(fields)
+def test_runs_that_cannot_work_are_refused_before_a_teacher_is_trained(
+    fields, message, tmp_path
+):
+    run_config = config("nnx", "plain")
+    with run_config.unlocked():
+        run_config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
-        main.run(made, str(tmp_path / "run"))
+        main.run(run_config, str(tmp_path / "run"))
     assert not (tmp_path / "run/teacher").exists()
 
 
 def test_scores_without_the_headline_are_refused(tmp_path):
-    made = config("plain", method="none", **{"task.name": f"{HERE}:wrong_scores"})
+    run_config = config("plain", method="none", **{"task.name": f"{HERE}:wrong_scores"})
     with pytest.raises(ValueError, match=r"task.name: found scores .*'top1' among"):
-        main.run(made, str(tmp_path))
+        main.run(run_config, str(tmp_path))
 
 
-def test_an_optimizer_of_ones_own(tmp_path):
+def test_an_own_optimizer_trains(tmp_path):
     fields = {"optimizer.name": f"{OWN}:lion", "method": "none"}
     main.run(config("plain", **fields), str(tmp_path))
     assert len(losses(tmp_path)) == 6
 
 
-def test_a_network_need_not_say_how_it_is_called_first():
-    """As ``docs/extend.md`` has it, ``__call__(x, *, train)``, without a default."""
+def test_a_network_may_require_the_argument_train():
+    """``docs/extend.md`` has ``__call__(x, *, train)``, without a default."""
 
     class Net(nn.Module):
         @nn.compact
@@ -284,3 +290,31 @@ def test_a_network_need_not_say_how_it_is_called_first():
     params, state = model.init(jax.random.key(0), batch)
     outputs, _ = model.apply(params, state, batch, train=True)
     assert outputs["logits"].shape == (2, 3)
+
+
+def test_batches_may_come_from_an_iterator_of_ones_own(tmp_path):
+    """Without the entry ``skipped`` and without a method ``close``."""
+    run = build(tiny_config(method="none"))
+    batches = [dict(batch) for batch in itertools.islice(training_batches(run), 8)]
+    for batch in batches:
+        batch.pop("skipped")
+    expected = fit.fit(run, tmp_path / "expected")
+    own = fit.fit(
+        run,
+        tmp_path / "own",
+        batches=lambda run, first_step, should_stop: iter(batches[first_step:]),
+    )
+    chex.assert_trees_all_equal(own.state, expected.state)
+    with pytest.raises(ValueError, match="found the end after step 3, expected batche"):
+        fit.fit(run, tmp_path / "short", batches=lambda *given: iter(batches[:3]))
+
+
+def test_a_teacher_of_other_classes_cannot_be_trained_here(tmp_path):
+    """It is refused before the first method of a comparison trains."""
+    fields = {"compare": ("none", "mse"), "teacher.num_classes": 7}
+    message = (
+        r"teacher\.num_classes: found 7 for a teacher that is trained on data of 10"
+    )
+    with pytest.raises(ValueError, match=message):
+        main.run(tiny_config(**fields), str(tmp_path))
+    assert not list(tmp_path.iterdir())

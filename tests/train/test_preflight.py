@@ -1,4 +1,4 @@
-"""What is looked at before the first step: of a comparison, all of it."""
+"""A run is checked before its first step; a comparison checks all its runs."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from diffkd_jax.train.commands.compare import configs_by_method
 from tests.helpers.configs import tiny_config
 
 
-def test_all_of_a_comparison_is_looked_at_before_the_first_trains(tmp_path):
-    """``none`` needs no teacher, and must not train before one is found wrong."""
+def test_a_comparison_checks_the_teacher_before_any_method_trains(tmp_path):
+    """``none`` needs no teacher, and must not train before a wrong one is found."""
     for fields, message in (
         ({"teacher.init": str(tmp_path / "nowhere")}, "nowhere"),
         ({"teacher.epochs": 0.0}, "teacher.init: found ''"),
@@ -27,8 +27,8 @@ def test_all_of_a_comparison_is_looked_at_before_the_first_trains(tmp_path):
         assert not (tmp_path / "run").exists(), fields
 
 
-def test_a_workdir_of_a_later_method_is_looked_at_first(tmp_path):
-    """A run of another config there would be found after hours."""
+def test_a_comparison_checks_the_workdirs_of_all_methods_first(tmp_path):
+    """Otherwise a run of another config would be found there after hours."""
     fields = {"optimizer.learning_rate": 0.2, "train.max_steps": 1}
     main.run(tiny_config(method="none", **fields), str(tmp_path / "mse"))
     config = tiny_config(compare=("none", "mse"), **{"train.max_steps": 1})
@@ -37,8 +37,8 @@ def test_a_workdir_of_a_later_method_is_looked_at_first(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_where_a_later_directory_is_due_is_looked_at_first(tmp_path):
-    """The directory of a later method, or that of the teacher."""
+def test_a_file_in_place_of_a_later_directory_is_found_first(tmp_path):
+    """The directory is that of a later method, or that of the teacher."""
     file, runs = tmp_path / "file", tmp_path / "runs"
     file.write_text("x")
     config = tiny_config(compare=("none", "kd"), **{"teacher.workdir": str(file / "t")})
@@ -52,7 +52,7 @@ def test_a_file_where_a_later_directory_is_due_is_looked_at_first(tmp_path):
     assert not (runs / "none").exists()
 
 
-def test_a_report_of_somebody_else_stays(tmp_path):
+def test_a_foreign_report_is_not_overwritten(tmp_path):
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ValueError, match=r"report\.html, which is not of a comparison"):
         main.run(tiny_config(compare=("none",)), str(tmp_path))
@@ -65,8 +65,8 @@ def test_weights_that_no_method_of_a_comparison_has_are_named(caplog):
     assert "weights: ['logitz']: found in no method of ('none', 'kd')" in caplog.text
 
 
-def test_a_run_without_a_teacher_takes_no_notice_of_one(tmp_path, capsys):
-    """Whoever mends ``teacher.options`` must not lose what trained without it."""
+def test_a_run_without_a_teacher_ignores_changed_teacher_fields(tmp_path, capsys):
+    """Correcting ``teacher.options`` must not invalidate runs without a teacher."""
     fields = {"method": "none", "train.max_steps": 1}
     main.run(tiny_config(**fields), str(tmp_path))
     mended = {"teacher.model": "resnet8", "teacher.options": {"channels": (4, 4, 4, 8)}}
@@ -84,20 +84,22 @@ def test_a_run_without_a_teacher_takes_no_notice_of_one(tmp_path, capsys):
         ({"teacher.optimizer.name": "lion"}, "^teacher.optimizer.name: found 'lion'"),
     ],
 )
-def test_what_a_run_refuses_a_dry_run_refuses(fields, message, tmp_path):
+def test_a_dry_run_refuses_what_a_run_refuses(fields, message, tmp_path):
     for dry in (True, False):
         config = tiny_config(dry_run=dry, **fields)
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             main.run(config, str(tmp_path / "run"))
 
 
-def test_a_dry_run_needs_no_teacher_yet_and_says_so(tmp_path, caplog):
+def test_a_dry_run_without_a_teacher_logs_a_warning(tmp_path, caplog):
     config = tiny_config(dry_run=True, **{"teacher.epochs": 0.0})
     main.run(config, str(tmp_path / "run"))
     assert "teacher.init: found '', which a run needs" in caplog.text
 
 
-def test_a_finished_comparison_needs_its_files_no_longer(finished, tmp_path, capsys):
+def test_a_finished_comparison_no_longer_needs_its_teacher_s_file(
+    finished, tmp_path, capsys
+):
     file = tmp_path / "teacher.safetensors"
     file.write_bytes((finished / "teacher/model.safetensors").read_bytes())
     config = tiny_config(

@@ -1,4 +1,4 @@
-"""A training that goes nowhere is said, once."""
+"""A training that makes no progress logs a warning, once."""
 
 import logging
 
@@ -12,20 +12,20 @@ from tests.helpers.configs import tiny_config
 
 
 def of_classes(hits, count=2000, classes=10):
-    """Evidence of a classifier that names the first class, and its top-1."""
+    """Returns evidence of a classifier that predicts the first class, and its top-1."""
     confusion = np.zeros((classes, classes))
     confusion[:, 0] = count / classes
     return Evidence({"count": float(count), "confusion": confusion}), hits / count
 
 
 def warnings(caplog, scores, most=3, task="classification"):
-    """How many warnings a row of scores gives."""
-    made = TASKS[task]({"num_classes": 10})
-    watch, history, seen = Stalling(made, most), {}, of_classes(0)[0]
+    """Returns how many warnings a sequence of scores causes."""
+    built_task = TASKS[task]({"num_classes": 10})
+    watch, history, evidence = Stalling(built_task, most), {}, of_classes(0)[0]
     caplog.clear()
     for step, value in enumerate(scores, 1):
-        history[step] = {made.headline: value}
-        watch.look_at_scores(history, seen)
+        history[step] = {built_task.headline: value}
+        watch.look_at_scores(history, evidence)
     return len(caplog.records)
 
 
@@ -41,22 +41,22 @@ def warnings(caplog, scores, most=3, task="classification"):
         ([0.2, 0.2, 0.2], 0),
     ],
 )
-def test_three_evaluations_at_chance_are_said(scores, expected, caplog):
+def test_three_evaluations_at_chance_level_log_a_warning(scores, expected, caplog):
     assert warnings(caplog, scores) == expected
 
 
-def test_how_many_is_a_field(caplog):
+def test_the_number_of_evaluations_is_a_field(caplog):
     assert warnings(caplog, [0.1] * 5, most=6) == 0
     assert warnings(caplog, [0.1] * 5, most=0) == 0
     assert warnings(caplog, [0.1] * 5, most=1) == 1
 
 
-def test_chance_is_that_of_the_commonest_class():
+def test_chance_level_is_the_share_of_the_most_frequent_class():
     counts = np.zeros((10, 10))
     counts[0, 0], counts[1, 0] = 900, 100
     task = TASKS["classification"]({"num_classes": 10})
-    found = task.chance(Evidence({"count": 1000.0, "confusion": counts}))
-    assert 0.9 < found < 0.92
+    actual = task.chance(Evidence({"count": 1000.0, "confusion": counts}))
+    assert 0.9 < actual < 0.92
     pixels = np.array([[80, 0, 0], [20, 0, 0]])
     task = TASKS["segmentation"]({"num_classes": 2})
     assert task.chance(Evidence({"confusion": pixels})) == pytest.approx(0.4, rel=0.03)
@@ -71,7 +71,7 @@ def rows_of_losses(distance, task=134.0):
     }
 
 
-def test_one_loss_that_is_most_of_the_total_is_said_once(caplog):
+def test_a_loss_that_is_most_of_the_total_logs_one_warning(caplog):
     watch = Stalling(TASKS["classification"]({"num_classes": 10}), 3)
     for distance in (373.0, 373.0, 100.0, 373.0, 373.0):
         watch.look_at_losses(rows_of_losses(distance))
@@ -91,8 +91,8 @@ def test_a_loss_counts_by_its_weight(caplog):
     assert not caplog.records
 
 
-def test_a_run_at_chance_says_so(tmp_path, caplog):
-    """A rate at which nothing is learnt, an evaluation every four steps."""
+def test_a_run_at_chance_level_logs_a_warning(tmp_path, caplog):
+    """Nothing is learnt at this rate; there is an evaluation every four steps."""
     config = tiny_config(
         method="none",
         **{"optimizer.learning_rate": 1e-9, "train.epochs": 4.0},

@@ -1,4 +1,4 @@
-"""Teachers and students that are loaded from files: which, whose, and sound."""
+"""Teachers and students are loaded from files that fit, and refused otherwise."""
 
 import logging
 import pathlib
@@ -30,7 +30,7 @@ def data(config):
 
 
 def trained(config, data, seed=0):
-    """An export as of a finished run."""
+    """Returns a teacher with random variables, described like that of a run."""
     model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
     variables["params"]["head"]["bias"] += seed
@@ -38,7 +38,7 @@ def trained(config, data, seed=0):
 
 
 def load(config, data, path):
-    """The teacher of a config from a file, for some data."""
+    """Loads the teacher of a config from a file, for some data."""
     expected = make_model("teacher", resolve(config).teacher, data)
     return load_teacher(path, expected, config.teacher.weights)
 
@@ -47,39 +47,45 @@ def bias(model):
     return model.variables["params"]["head"]["bias"]
 
 
-def test_the_average_of_a_workdir_by_teacher_weights(config, data, tmp_path):
+def test_teacher_weights_chooses_the_moving_average_of_a_workdir(
+    config, data, tmp_path
+):
     raw, average = trained(config, data), trained(config, data, seed=1)
     export_model(tmp_path / MODEL_FILE, raw)
     export_model(tmp_path / EMA_FILE, average)
-    found = load(config, data, tmp_path)
-    np.testing.assert_array_equal(bias(found), bias(raw))
-    own = config.copy_and_resolve_references()
-    own.teacher.weights = "ema"
-    found = load(own, data, tmp_path)
-    np.testing.assert_array_equal(bias(found), bias(average))
+    actual = load(config, data, tmp_path)
+    np.testing.assert_array_equal(bias(actual), bias(raw))
+    run_config = config.copy_and_resolve_references()
+    run_config.teacher.weights = "ema"
+    actual = load(run_config, data, tmp_path)
+    np.testing.assert_array_equal(bias(actual), bias(average))
     with pytest.raises(ValueError, match=r"teacher.weights: found 'ema' for .*_ema"):
-        load(own, data, tmp_path / MODEL_FILE)
+        load(run_config, data, tmp_path / MODEL_FILE)
     export_torch(tmp_path / "torch.safetensors", raw)
     with pytest.raises(ValueError, match="weights: found 'ema' for a file without"):
-        load(own, data, tmp_path / "torch.safetensors")
+        load(run_config, data, tmp_path / "torch.safetensors")
 
 
-def test_weights_that_nothing_will_have(config, data, tmp_path):
-    own = config.copy_and_resolve_references()
-    own.teacher.weights = "ema"
+def test_teacher_weights_that_do_not_exist_are_refused(config, data, tmp_path):
+    run_config = config.copy_and_resolve_references()
+    run_config.teacher.weights = "ema"
     with pytest.raises(ValueError, match=r"teacher.weights: .*train.ema_decay above 0"):
         commands.get_teacher(
-            resolve(own), make_model("teacher", resolve(own).teacher, data), tmp_path
+            resolve(run_config),
+            make_model("teacher", resolve(run_config).teacher, data),
+            tmp_path,
         )
-    own.teacher.weights = "best"
+    run_config.teacher.weights = "best"
     with pytest.raises(
         ValueError, match=r"teacher.weights: found 'best', expected one"
     ):
         commands.get_teacher(
-            resolve(own), make_model("teacher", resolve(own).teacher, data), tmp_path
+            resolve(run_config),
+            make_model("teacher", resolve(run_config).teacher, data),
+            tmp_path,
         )
-    own.teacher.weights, own.train.distill_every = "ema", 5
-    alone = commands.teacher_config(resolve(own))
+    run_config.teacher.weights, run_config.train.distill_every = "ema", 5
+    alone = commands.teacher_config(resolve(run_config))
     assert (alone.teacher.weights, alone.train.distill_every) == ("", 1)
 
 
@@ -90,23 +96,39 @@ def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):
     assert load_model(tmp_path).meta["class_names"] == data.meta["class_names"]
     renamed = model.meta | {"class_names": data.meta["class_names"][::-1]}
     export_model(tmp_path / MODEL_FILE, model._replace(meta=renamed))
-    found = load(config, data, tmp_path)
-    assert found.meta["class_names"] == data.meta["class_names"][::-1]
+    actual = load(config, data, tmp_path)
+    assert actual.meta["class_names"] == data.meta["class_names"][::-1]
     with pytest.raises(ValueError, match=r"teacher.init: .*in another order"):
         main.run(with_teacher(config, tmp_path), str(tmp_path / "run"))
-    own = config.copy_and_resolve_references()
-    own.mode = "evaluate"
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = "evaluate"
     with pytest.raises(ValueError, match=r"workdir: .*in another order"):
-        main.run(own, str(tmp_path))
+        main.run(run_config, str(tmp_path))
     export_torch(tmp_path / "torch.safetensors", model)
-    found = load(config, data, tmp_path / "torch.safetensors")
-    assert found.meta["class_names"] == []
+    actual = load(config, data, tmp_path / "torch.safetensors")
+    assert actual.meta["class_names"] == []
 
 
 def with_teacher(config, path):
-    own = config.copy_and_resolve_references()
-    own.teacher.init = str(path)
-    return own
+    run_config = config.copy_and_resolve_references()
+    run_config.teacher.init = str(path)
+    return run_config
+
+
+def test_classes_in_another_order_are_refused_before_anything_trains(
+    config, data, tmp_path
+):
+    """The method ``mse`` could use such a teacher, ``kd`` after it could not."""
+    model = trained(config, data)
+    renamed = model.meta | {"class_names": data.meta["class_names"][::-1]}
+    export_model(tmp_path / MODEL_FILE, model._replace(meta=renamed))
+    for fields in ({"compare": ("mse", "kd")}, {"dry_run": True}):
+        run_config = with_teacher(config, tmp_path)
+        run_config.train.max_steps = 1
+        run_config.update(fields)
+        with pytest.raises(ValueError, match=r"teacher.init: .*in another order"):
+            main.run(run_config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_nan_are_refused(config, data, tmp_path):
@@ -119,51 +141,53 @@ def test_weights_of_nan_are_refused(config, data, tmp_path):
             ValueError, match=r"teacher.init: .* of params/head/bias not"
         ):
             load(config, data, path)
-    own = config.copy_and_resolve_references()
-    own.mode = "evaluate"
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = "evaluate"
     with pytest.raises(ValueError, match=r"workdir: .*found 1 of 10 numbers"):
-        main.run(own, str(tmp_path))
+        main.run(run_config, str(tmp_path))
 
 
-def test_no_door_imports_what_a_file_names(config, data, tmp_path, payload):
+def test_no_way_to_load_weights_imports_what_a_file_names(
+    config, data, tmp_path, payload
+):
     name, proof = payload
     model = trained(config, data)
     meta = model.meta | {"model": name}
     export_model(tmp_path / MODEL_FILE, model._replace(meta=meta))
     with pytest.raises(ValueError, match=rf"holds model {name}, expected resnet8"):
         load(config, data, tmp_path)
-    own = config.copy_and_resolve_references()
-    own.mode = "evaluate"
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = "evaluate"
     with pytest.raises(ValueError, match=rf"found the model '{name}', which is not"):
-        main.run(own, str(tmp_path))
+        main.run(run_config, str(tmp_path))
     assert not proof.exists()
 
 
 def test_a_tilde_is_the_home_directory_everywhere(config, data, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    own = config.copy_and_resolve_references()
-    own.mode = "evaluate"
+    run_config = config.copy_and_resolve_references()
+    run_config.mode = "evaluate"
     for path in (tmp_path / "student", tmp_path / "teacher"):
-        export_model(path / MODEL_FILE, trained(own, data))
-    with pytest.raises(FileNotFoundError) as found:
-        main.run(own, "~/nothing")
-    assert str(tmp_path / "nothing") in str(found.value)
-    seen = []
-    note = lambda config, workdir, asked: seen.append(workdir)
+        export_model(path / MODEL_FILE, trained(run_config, data))
+    with pytest.raises(FileNotFoundError) as actual:
+        main.run(run_config, "~/nothing")
+    assert str(tmp_path / "nothing") in str(actual.value)
+    workdirs = []
+    note = lambda config, workdir, should_stop: workdirs.append(workdir)
     monkeypatch.setattr(commands, "train", note)
-    own.teacher.workdir = "~/teacher"
+    run_config.teacher.workdir = "~/teacher"
     model = commands.get_teacher(
-        resolve(own),
-        make_model("teacher", resolve(own).teacher, data),
+        resolve(run_config),
+        make_model("teacher", resolve(run_config).teacher, data),
         pathlib.Path("anything"),
     )
-    assert seen == [tmp_path / "teacher"]
-    chex.assert_trees_all_equal(bias(model), bias(trained(own, data)))
+    assert workdirs == [tmp_path / "teacher"]
+    chex.assert_trees_all_equal(bias(model), bias(trained(run_config, data)))
     assert not (tmp_path / "~").exists()
 
 
-def test_the_log_says_which_entry_was_taken(config, data, tmp_path, caplog):
+def test_the_log_names_the_entry_that_was_loaded(config, data, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     export_model(tmp_path / MODEL_FILE, trained(config, data))
     load(config, data, tmp_path)
@@ -178,12 +202,12 @@ def test_a_damaged_teacher_is_refused(config, data, tmp_path):
         load(config, data, file)
 
 
-def test_a_teacher_of_another_count(config, data, tmp_path):
+def test_a_teacher_of_another_number_of_classes(config, data, tmp_path):
     three = {"num_classes": 3, "class_names": data.meta["class_names"][:3]}
     fewer = data._replace(meta=data.meta | three)
     export_model(tmp_path / MODEL_FILE, trained(config, data))
     with pytest.raises(ValueError, match="holds num_classes 10, expected 3"):
         load(config, fewer, tmp_path)
-    own = config.copy_and_resolve_references()
-    own.teacher.num_classes = 10
-    assert load(own, fewer, tmp_path).meta["num_classes"] == 10
+    run_config = config.copy_and_resolve_references()
+    run_config.teacher.num_classes = 10
+    assert load(run_config, fewer, tmp_path).meta["num_classes"] == 10

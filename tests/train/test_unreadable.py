@@ -1,4 +1,4 @@
-"""A run on picture files of which some do not decode."""
+"""A run trains on image files of which some do not decode."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.helpers.configs import tiny_config
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """JPEGs of several sizes in two classes, one in either split cut short."""
+    """Writes JPEGs of several sizes in two classes; one in each split is truncated."""
     root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for split, count in (("train", 32), ("val", 17)):
         for i in range(count):
@@ -46,7 +46,7 @@ def config(folder, **fields):
     )
 
 
-def test_it_goes_on_and_says_which(folder, tmp_path, caplog):
+def test_a_run_skips_unreadable_images_and_names_them(folder, tmp_path, caplog):
     main.run(config(folder, **{"data.max_unreadable": 0.1}), str(tmp_path))
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [r["unreadable"] for r in rows if "loss/total" in r][-1] == 1
@@ -60,6 +60,6 @@ def test_it_goes_on_and_says_which(folder, tmp_path, caplog):
     assert top1 * 16 == pytest.approx(round(top1 * 16))
 
 
-def test_it_stops_where_they_are_too_many(folder, tmp_path):
+def test_too_many_unreadable_images_stop_a_run(folder, tmp_path):
     with pytest.raises(ValueError, match=r"data\.max_unreadable: found 1 of 32 .*05"):
         main.run(config(folder), str(tmp_path))

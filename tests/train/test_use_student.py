@@ -1,4 +1,4 @@
-"""Every mode that uses a trained student, for every task."""
+"""Each mode that uses a trained student works for each task."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_a_trained_student_is_evaluated_and_predicts(task, own, tmp_path, capsys
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of ``quickstart:smoke`` with settings that the recipe does not have."""
+    """Trains ``quickstart:smoke`` with settings that the recipe does not have."""
     config = smoke_config("classification", own=True)
     config.data.mean, config.data.limit = (0.4,), 48
     config.student.options.channels = (4, 4, 4, 8)
@@ -69,7 +69,7 @@ def trained(tmp_path_factory):
 
 
 def evaluated(workdir, **fields):
-    """Scores of a run's student, by the recipe with the import path of its network."""
+    """Returns the scores of a run's student, with the import path of its network."""
     config = load_config("quickstart", "smoke")
     config.num_devices, config.mode = 1, "evaluate"
     config.student.model = "tests.helpers.own_networks:gated"
@@ -87,7 +87,7 @@ def test_the_settings_of_the_run_need_not_be_repeated(trained, caplog):
     assert "num_threads" not in caplog.text
 
 
-def test_what_is_given_takes_the_place_of_the_run(trained, caplog):
+def test_fields_that_the_caller_sets_override_those_of_the_run(trained, caplog):
     scores = evaluated(trained, **{"data.limit": 8, "data.mean": (0.4,)})
     assert (8 * scores["top1"]).is_integer()
     assert "data.limit: the run had 48, this call gives 8" in caplog.text
@@ -116,7 +116,9 @@ def test_a_student_is_for_images_of_the_size_of_evaluation(tmp_path):
         ("student.options.deep", 3, "no such option"),
     ],
 )
-def test_a_student_by_hand_is_that_of_the_run(field, value, trained_with, trained):
+def test_a_student_set_by_hand_must_be_that_of_the_run(
+    field, value, trained_with, trained
+):
     config = load_config("quickstart", "smoke")
     config.mode, config.student.model = "evaluate", "tests.helpers.own_networks:gated"
     with config.unlocked():
@@ -127,7 +129,9 @@ def test_a_student_by_hand_is_that_of_the_run(field, value, trained_with, traine
     assert f"expected {trained_with}," in str(error.value)
 
 
-def test_from_python_every_field_off_its_default_is_given(trained, caplog):
+def test_from_python_each_field_that_is_not_at_its_default_counts_as_set(
+    trained, caplog
+):
     config = load_config("quickstart", "smoke")
     config.num_devices, config.mode = 1, "evaluate"
     config.student.model = "tests.helpers.own_networks:gated"
@@ -140,7 +144,7 @@ def test_from_python_every_field_off_its_default_is_given(trained, caplog):
 
 
 def changed(trained, folder, change):
-    """A copy of a run whose record was changed."""
+    """Returns a copy of a run with a changed record."""
     shutil.copy(trained / "model.safetensors", folder)
     record = json.loads((trained / "config.json").read_text())
     change(record)
@@ -149,14 +153,14 @@ def changed(trained, folder, change):
 
 
 @pytest.mark.parametrize("name", ["tfds/kubric:movi", "tfds/huggingface:mnist/plain"])
-def test_a_data_set_in_a_namespace_of_tfds_is_an_import_path(name, trained, tmp_path):
+def test_a_community_data_set_of_tfds_counts_as_an_import_path(name, trained, tmp_path):
     """Its code would be downloaded and run."""
     run = changed(trained, tmp_path, lambda r: r["data"].update(name=name))
     with pytest.raises(ValueError, match=f"add --config.data.name={name}"):
         evaluated(run)
 
 
-def test_a_version_of_a_data_set_is_no_import_path(trained, tmp_path):
+def test_a_version_of_a_data_set_does_not_count_as_an_import_path(trained, tmp_path):
     run = changed(
         trained, tmp_path, lambda r: r["data"].update(name="tfds/mnist:3.0.1")
     )
@@ -165,7 +169,7 @@ def test_a_version_of_a_data_set_is_no_import_path(trained, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["data.name", "task.name", "student.model"])
-def test_an_import_path_of_a_record_alone_is_not_imported(
+def test_an_import_path_that_only_the_record_names_is_not_imported(
     field, trained, tmp_path, payload
 ):
     name, proof = payload
@@ -193,12 +197,12 @@ def test_an_import_path_of_a_record_alone_is_not_imported(
         (lambda r: r["student"].update(model=["a"]), r"student.model: found \['a'\]"),
     ],
 )
-def test_a_record_that_cannot_be_is_refused(change, message, trained, tmp_path):
+def test_a_record_with_wrong_values_is_refused(change, message, trained, tmp_path):
     with pytest.raises(ValueError, match=message):
         evaluated(changed(trained, tmp_path, change))
 
 
-def test_options_of_the_run_stay_with_what_they_are_for(trained, tmp_path):
+def test_options_of_the_run_s_data_set_are_not_given_to_another_one(trained, tmp_path):
     """Those of its data set are not given to another one."""
     run = changed(trained, tmp_path, lambda r: r["data"].update(options={"deep": 3}))
     with pytest.raises(ValueError, match=r"data.options: found \['deep'\]"):
@@ -207,7 +211,7 @@ def test_options_of_the_run_stay_with_what_they_are_for(trained, tmp_path):
         evaluated(run, **{"data.name": "tests.helpers.own_code:load"})
 
 
-def test_an_output_that_the_task_lacks_is_named():
+def test_an_output_that_the_task_needs_and_the_model_lacks_is_named():
     evidence = lambda outputs, batch: Evidence({"sum": outputs["depth"].sum()})
     apply = lambda variables, batch: {"logits": batch["image"]}
     mesh = make_mesh(1)

@@ -1,1 +1,1 @@
-"""Devices and processes: mesh, memory faults, signals, and how processes end."""
+"""Devices and processes of a run: their start, mesh, signals, faults and end."""

@@ -23,7 +23,7 @@ _settings: Any = jax.config  # its attributes are not declared
 # A run's values of settings that the environment or the caller may have changed. Other
 # values would change what a config computes, or forbid what a run does on purpose: it
 # casts, broadcasts and moves arrays.
-OWN_SETTINGS: dict[str, Any] = {
+RUN_SETTINGS: dict[str, Any] = {
     "jax_transfer_guard_host_to_device": "allow",
     "jax_transfer_guard_device_to_device": "allow",
     "jax_transfer_guard_device_to_host": "allow",
@@ -67,18 +67,18 @@ def check_devices() -> None:
 
 
 @contextlib.contextmanager
-def own_settings() -> Iterator[None]:
-    """Sets :data:`OWN_SETTINGS` in all threads; restores the old values at the end.
+def run_settings() -> Iterator[None]:
+    """Sets :data:`RUN_SETTINGS` in all threads; restores the old values at the end.
 
     Yields:
       Nothing; the run computes in the context.
 
-    >>> with own_settings():
+    >>> with run_settings():
     ...     jax.config.jax_enable_x64
     False
     """
-    before = {name: getattr(_settings, name) for name in OWN_SETTINGS}
-    changed = {n: v for n, v in OWN_SETTINGS.items() if before[n] not in (v, None)}
+    before = {name: getattr(_settings, name) for name in RUN_SETTINGS}
+    changed = {n: v for n, v in RUN_SETTINGS.items() if before[n] not in (v, None)}
     for name in changed:
         LOG.info("%s=%s is not used in a run", name.upper(), before[name])
     with contextlib.ExitStack() as stack:
@@ -88,13 +88,16 @@ def own_settings() -> Iterator[None]:
         stack.enter_context(jax.numpy_rank_promotion("allow"))
         stack.enter_context(jax.enable_x64(False))
         for name in changed:
-            jax.config.update(name, OWN_SETTINGS[name])
+            jax.config.update(name, RUN_SETTINGS[name])
             stack.callback(jax.config.update, name, before[name])
         yield
 
 
 def run_tool(main: Callable[[], int]) -> int:
-    """Runs a command with guarded streams, a run's JAX settings and a device.
+    """Runs a command of the package other than a run, such as an export of weights.
+
+    The command gets what a run gets: streams that may be closed, the JAX settings
+    :data:`RUN_SETTINGS`, and a check that there is a device.
 
     Args:
       main: the command; it returns its exit code.
@@ -103,7 +106,7 @@ def run_tool(main: Callable[[], int]) -> int:
       The exit code; 1 if there is no device.
     """
     streams.guard_streams()
-    with own_settings():
+    with run_settings():
         try:
             check_devices()
         except ValueError as error:
@@ -113,7 +116,7 @@ def run_tool(main: Callable[[], int]) -> int:
 
 
 def describe_fault(error: BaseException, data: Any) -> str:
-    """Describes in one line too little memory or a failed debugging check of JAX.
+    """Describes in one line a lack of memory or a failed debugging check of JAX.
 
     Args:
       error: the error; its causes count too.
@@ -147,7 +150,7 @@ def describe_fault(error: BaseException, data: Any) -> str:
 
 
 def _lacks_memory(error: BaseException, text: str) -> bool:
-    """Returns whether an error means that memory is used up."""
+    """Returns whether an error with this text means that memory is used up."""
     if isinstance(error, jax.errors.JaxRuntimeError):
         return bool(NO_MEMORY.search(text))
     return isinstance(error, MemoryError) or (
@@ -156,7 +159,7 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
 
 
 def _out_of_memory(text: str, data: Any) -> str:
-    """Returns the message about too little memory."""
+    """Returns the message about a lack of memory, with the error's text."""
     fields = ("image_size", "train_size", "train_resize", "canvas", "resize")
     sizes = [f"data.{n}={size}" for n in fields if (size := getattr(data, n))]
     images = ", ".join(sizes) or "data.image_size"

@@ -1,4 +1,8 @@
-"""Ends all processes of a run if one of them died, stopped or failed."""
+"""Ends all processes of a run if one of them died, hangs or failed.
+
+Each process writes a heartbeat, a number that grows, into the key-value store of
+``jax.distributed``, which lives in process 0, and reads the heartbeats of the others.
+"""
 
 import contextlib
 import dataclasses
@@ -32,8 +36,8 @@ GO_ON = "start all processes again in the same way: they go on from the last che
 # with "Gloo all-reduce failed". The traces of two cases named the lost process; no case
 # said what to do. jax 0.12.0.1 also ended a job whose processes all slept for 9 s.
 @contextlib.contextmanager
-def ending_together(seconds: float) -> Iterator[None]:
-    """Ends this process, with one line, if another process died, stopped or failed.
+def end_together(seconds: float) -> Iterator[None]:
+    """Ends this process, with one line, if another process died, hangs or failed.
 
     Args:
       seconds: time without a heartbeat, in seconds, after which a process counts as
@@ -90,7 +94,7 @@ def ending_together(seconds: float) -> Iterator[None]:
 
 @dataclasses.dataclass
 class _StoreAnswer:
-    """The last answer of the store: heartbeats by key, and the number of answers."""
+    """The store's last answer: heartbeats by key, and the number of answers so far."""
 
     heartbeats: dict[str, str]
     count: int
@@ -102,7 +106,7 @@ def _exchange(
     answer: _StoreAnswer,
     done: threading.Event,
 ) -> None:
-    """Sends heartbeats of this process, and fetches those of the others."""
+    """Sends this process's heartbeats and fetches those of all, until ``done``."""
     beat = 0
     while not done.wait(EVERY):
         beat += 1
@@ -116,10 +120,10 @@ def _exchange(
 def _watch(
     answer: _StoreAnswer, num_processes: int, seconds: float, done: threading.Event
 ) -> None:
-    """Ends this process if another one failed or sends no heartbeat.
+    """Ends this process if another one failed or if heartbeats or the store stop.
 
-    Time is counted in turns of this loop, so that no process counts as lost if the
-    whole job slept.
+    Time is counted in turns of this loop, so that no process counts as lost after the
+    whole job was suspended.
     """
     last_beats: dict[int, tuple[str, int]] = {}
     turn, answer_turn, answers = 0, 0, 0

@@ -26,21 +26,23 @@ def start_processes(
 ) -> None:
     """Joins the processes of ``config.distributed``; call it before any device is used.
 
+    It does nothing unless ``distributed.enabled`` is set. If the other processes do not
+    start in time, it ends this one.
+
     Args:
       options: the section ``distributed`` of a config.
       environment: environment variables. They fill fields that the section leaves open,
-        and those of a cluster say where its processes are.
+        and JAX reads from them where the processes of a cluster are.
 
     Raises:
-      ValueError: no coordinator is named or detected, or not all processes start in
-        time.
+      ValueError: no coordinator is named or detected, or it cannot be reached.
     """
     if not options.enabled:
         return
     arguments = read_arguments(options, environment)
     seconds = round(options.start_seconds)
     # This timer ends first, with one line. JAX would abort with a stack trace.
-    timer = threading.Timer(seconds, exit_now, [_late(arguments, seconds)])
+    timer = threading.Timer(seconds, exit_now, [_describe_timeout(arguments, seconds)])
     timer.daemon = True
     timer.start()
     try:
@@ -60,7 +62,7 @@ def start_processes(
             client.wait_at_barrier("diffkd_jax/started", 1000 * (seconds + 60))
             multihost_utils.sync_global_devices("diffkd_jax/started")
     except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
-        raise ValueError(_problem(error, arguments, environment)) from None
+        raise ValueError(_describe_error(error, arguments, environment)) from None
     finally:
         timer.cancel()
 
@@ -138,7 +140,7 @@ def _is_one_per_host(environment: Mapping[str, str]) -> bool:
     return environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
-def _late(arguments: Mapping[str, Any], seconds: int) -> str:
+def _describe_timeout(arguments: Mapping[str, Any], seconds: int) -> str:
     """Returns the message about processes that did not start in time."""
     return (
         f"distributed.start_seconds: found processes that were not there within "
@@ -147,10 +149,10 @@ def _late(arguments: Mapping[str, Any], seconds: int) -> str:
     )
 
 
-def _problem(
+def _describe_error(
     error: Exception, arguments: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> str:
-    """Returns one line about an error at the start, which says what to do."""
+    """Returns one line about an error of ``jax.distributed``, which says what to do."""
     text = " ".join(str(error).split())
     if "coordinator_address" in arguments or isinstance(error, RuntimeError):
         return f"distributed: {text}"

@@ -1,4 +1,4 @@
-"""Exchanges small values between the processes of a run, and exits them."""
+"""Exchanges small values between the processes of a run, and ends processes."""
 
 import multiprocessing
 import os
@@ -15,7 +15,9 @@ from ...io import console
 
 
 def exit_now(message: str) -> NoReturn:
-    """Prints an error and exits at once; an exit in order would need all processes.
+    """Prints an error and exits this process at once, with exit code 1.
+
+    A normal exit would wait for all other processes.
 
     Args:
       message: the error.
@@ -25,10 +27,10 @@ def exit_now(message: str) -> NoReturn:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Exits the process; at once if an exit in order would wait for something else.
+    """Exits this process, without a cleanup if the cleanup would never end.
 
-    That is the case for one of several processes, and if a thread waits for data in
-    vain.
+    The cleanup of a normal exit waits for other processes, and for threads that read
+    data and may hang.
 
     Args:
       code: the exit code.

@@ -1,6 +1,5 @@
-"""Makes the mesh, places arrays on it, and compiles functions for it."""
+"""Makes the mesh, chooses how arrays are split over it, and compiles for it."""
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,14 +12,12 @@ from jaxtyping import PyTree
 
 from ...backend.compiler import compiler_options
 
-LOG = logging.getLogger(__name__)
-
 
 def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
     """Makes a mesh ``[num_devices / fsdp, fsdp]`` with the axes ``data`` and ``fsdp``.
 
     A batch is split over both axes, large arrays of a state over ``fsdp``: see
-    :func:`place`.
+    :func:`choose_shardings`.
 
     Args:
       num_devices: number of devices, the first ones of JAX's; 0 for all.
@@ -45,8 +42,8 @@ def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
         raise ValueError(
             f"mesh.fsdp: found {fsdp}, expected a divisor of the {len(devices)} devices"
         )
-    # In the order of the processes, as are their parts of a batch. The axes are Auto,
-    # because linen's Embed raises an error with explicit axes, JAX's default.
+    # Devices are in the order of the processes, as are the parts of a batch. Axes are
+    # Auto, because linen's Embed raises an error with explicit axes, JAX's default.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     grid = np.array(devices).reshape(-1, fsdp)
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
@@ -76,8 +73,8 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def place(tree: PyTree, mesh: Mesh, min_bytes: int) -> PyTree:
-    """Returns the shardings of the arrays of a state or of a teacher.
+def choose_shardings(tree: PyTree, mesh: Mesh, min_bytes: int) -> PyTree:
+    """Returns a sharding for each array of a state or of a teacher; moves nothing.
 
     Args:
       tree: arrays or their shapes.
@@ -91,7 +88,7 @@ def place(tree: PyTree, mesh: Mesh, min_bytes: int) -> PyTree:
 
     >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "fsdp"))
     >>> x = np.zeros((3, 8))
-    >>> place(x, mesh, 192).spec, place(x, mesh, 193).spec
+    >>> choose_shardings(x, mesh, 192).spec, choose_shardings(x, mesh, 193).spec
     (P(None, 'fsdp'), P())
     """
     parts = mesh.shape["fsdp"]
@@ -115,15 +112,15 @@ class Devices(NamedTuple):
         over ``fsdp``.
 
     >>> devices = Devices(make_mesh(1), min_bytes=2**20)
-    >>> devices.place({"w": np.ones(3)})["w"].spec
+    >>> devices.choose_shardings({"w": np.ones(3)})["w"].spec
     P()
     """
 
     mesh: Mesh
     min_bytes: int
 
-    def place(self, tree: PyTree) -> PyTree:
-        """Returns the shardings of a state or of a teacher, see :func:`place`.
+    def choose_shardings(self, tree: PyTree) -> PyTree:
+        """Returns a sharding for each array, see :func:`choose_shardings`.
 
         Args:
           tree: arrays or their shapes.
@@ -131,15 +128,14 @@ class Devices(NamedTuple):
         Returns:
           A tree of shardings.
         """
-        return place(tree, self.mesh, self.min_bytes)
+        return choose_shardings(tree, self.mesh, self.min_bytes)
 
 
 def gather_arrays(tree: PyTree) -> PyTree:
     """Returns a tree of whole arrays in this process's memory.
 
-    On several processes all of them have to call it.
-    Arrays are gathered one after the other, so that no device holds more than one of
-    them whole.
+    If there are several processes, all of them have to call it. Arrays are gathered one
+    after the other, so that no device holds more than one of them whole.
 
     Args:
       tree: arrays, which may be sharded.
@@ -162,14 +158,14 @@ def gather_arrays(tree: PyTree) -> PyTree:
 
 
 def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:
-    """Returns this process's part of a batch in the form that a compiled step takes.
+    """Turns this process's part of a batch into arrays that a compiled step takes.
 
-    With several processes these are global arrays. With a single process these are
-    arrays of the host: the call of the step puts them on the devices, in a fraction of
-      the time.
+    With several processes the results are global arrays. With a single process they
+    stay NumPy arrays, because the call of the step puts them on the devices in a
+    fraction of the time.
 
     Args:
-      batch: arrays by name.
+      batch: this process's part, arrays by name.
       mesh: the devices.
 
     Returns:
@@ -188,8 +184,8 @@ def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:
 def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     """Compiles a training step for devices; the call donates the state.
 
-    State and teacher stay in the shardings in which they are passed. The new state gets
-    those of ``devices.place``, which are the same as those of the old one.
+    State and teacher keep the shardings in which they are passed. The new state gets
+    those that ``devices`` chooses, which are the same as those of the old one.
 
     Args:
       step: ``(state, teacher, batch, *, distill) -> (state, metrics)``.
@@ -205,7 +201,7 @@ def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     ) -> tuple[Any, ...]:
         state, metrics = step(state, teacher, batch, distill=distill)
         keep = jax.lax.with_sharding_constraint
-        return keep(state, devices.place(state)), keep(
+        return keep(state, devices.choose_shardings(state)), keep(
             metrics, replicated(devices.mesh)
         )
 
@@ -221,7 +217,7 @@ def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
 def jit_forward(forward: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Compiles ``(variables, batch) -> results``, with whole results on every device.
 
-    Variables stay in the shardings in which they are passed.
+    Variables keep the shardings in which they are passed.
 
     Args:
       forward: the function to compile.

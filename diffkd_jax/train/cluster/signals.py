@@ -1,7 +1,9 @@
-"""Ends a run early and in order, on a signal or on a preemption notice of the platform.
+"""Stops a run early, with its state saved, on a signal or a preemption notice.
 
-The exit code of a command is then 128 plus the signal's number, so that schedulers such
-as Kubernetes and Slurm start it again.
+:func:`catch_signals` gives a function ``should_stop``. The trainer calls it between
+steps and batches, and :func:`stop_if_requested` turns its answer into :class:`Stopped`,
+on which the loop saves its state. The exit code of a command is then 128 plus the
+signal's number, so that schedulers such as Kubernetes and Slurm start it again.
 """
 
 import contextlib
@@ -22,9 +24,9 @@ from ...data.pipeline.workers import TO_END
 LOG = logging.getLogger(__name__)
 # A wrapper that forwards Ctrl-C sends a SIGINT beside that of the terminal.
 SAME_SECONDS = 1.0  # within which two SIGINTs count as one
-# ``() -> number of the signal to stop for, or 0``. All processes get the answer to stop
-# at the same call, so each process has to call it equally often.
-Asked = Callable[[], int]
+# ``() -> number of the signal to stop for, or 0``. It answers all processes in the same
+# call, so each process has to call it equally often.
+ShouldStop = Callable[[], int]
 
 
 class Stopped(Exception):
@@ -54,7 +56,7 @@ class Stalled(ValueError):
 
 
 def never() -> int:
-    """Returns 0: nothing requests a stop.
+    """Returns 0; the ``should_stop`` of callers that never stop a run early.
 
     >>> never()
     0
@@ -62,31 +64,31 @@ def never() -> int:
     return 0
 
 
-def stop_here(asked: Asked) -> None:
+def stop_if_requested(should_stop: ShouldStop) -> None:
     """Raises :class:`Stopped` if a stop was requested.
 
     Args:
-      asked: whether to stop: returns the number of the signal, or 0.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Raises:
       Stopped: a stop was requested.
 
-    >>> stop_here(never)
+    >>> stop_if_requested(never)
     """
-    if number := asked():
+    if number := should_stop():
         raise Stopped("stopped; the same command goes on", number)
 
 
-def while_waiting(asked: Asked, limit: float) -> Waiting:
-    """Returns a function that is called while no batch comes.
+def make_waiting(should_stop: ShouldStop, limit: float) -> Waiting:
+    """Returns a function for the data pipeline to call while it waits for a batch.
 
-    It raises :class:`Stopped` if a stop was requested, logs a warning once a minute,
-    and raises :class:`Stalled` at the limit.
+    The function raises :class:`Stopped` if a stop was requested, logs a warning once a
+    minute, and raises :class:`Stalled` at the limit.
 
     Args:
-      asked: whether to stop. It is only called in a single process, because of several
-        processes all would have to call it equally often.
-      limit: time without a batch in seconds, after which it raises an error.
+      should_stop: returns the number of the signal to stop for, or 0. It is not called
+        if there are several processes: they do not wait equally often.
+      limit: time without a batch in seconds, after which the function raises.
 
     Returns:
       ``seconds without a batch -> None``.
@@ -97,7 +99,7 @@ def while_waiting(asked: Asked, limit: float) -> Waiting:
 
     def waiting(seconds: float) -> None:
         if jax.process_count() == 1:
-            stop_here(asked)
+            stop_if_requested(should_stop)
         if seconds >= limit:
             raise Stalled(
                 f"data.stalled_seconds: found no batch in {seconds:.0f} s, expected "
@@ -110,25 +112,27 @@ def while_waiting(asked: Asked, limit: float) -> Waiting:
 
 
 @contextlib.contextmanager
-def on_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[Asked]:
-    """Catches signals and, on several processes, preemption notices of the platform.
+def catch_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[ShouldStop]:
+    """Catches signals and, with several processes, preemption notices of the platform.
 
     The signals are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU. A signal that
     was ignored before stays ignored: ``nohup`` and shells that start a command in the
     background rely on that. A second SIGINT interrupts at once, unless it comes within
-    :data:`SAME_SECONDS` of the first one. It works in the main thread only.
+    :data:`SAME_SECONDS` of the first one. Call it in the main thread.
 
-    If one of several processes gets a signal, all of them stop at the same call of the
-    function. There, JAX handles SIGTERM, which always stops the run.
+    If there are several processes and one of them gets a signal, all stop at the same
+    call of the yielded function. JAX handles SIGTERM then, so SIGTERM stops the run
+    even if it was ignored before.
 
     Args:
       clock: function that returns the time in seconds.
 
     Yields:
-      The function that says whether to stop.
+      The function ``should_stop``. It returns the number of the signal to stop for, or
+      0.
 
-    >>> with on_signals() as asked:
-    ...     asked()
+    >>> with catch_signals() as should_stop:
+    ...     should_stop()
     0
     """
     received: list[int] = []
@@ -137,7 +141,7 @@ def on_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[Asked]:
     calls = itertools.count(1)
     several = jax.distributed.is_initialized()
     candidates = TO_END - {signal.SIGTERM} if several else TO_END
-    # None means that a library written in C handles the signal; it keeps it.
+    # A handler is None if a library written in C handles the signal, which keeps it.
     numbers = [
         n for n in candidates if signal.getsignal(n) not in (signal.SIG_IGN, None)
     ]
@@ -157,7 +161,7 @@ def on_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[Asked]:
             # Below the progress line of a terminal.
             os.write(2, b"\n" * os.isatty(2) + b"stopping after this step\n")
 
-    def asked() -> int:
+    def should_stop() -> int:
         if not several:
             return received[0] if received else 0
         # True at the same call on all processes, whichever one got the signal.
@@ -167,7 +171,7 @@ def on_signals(clock: Callable[[], float] = time.monotonic) -> Iterator[Asked]:
 
     before = [(number, signal.signal(number, note)) for number in numbers]
     try:
-        yield asked
+        yield should_stop
     finally:
         for number, handler in before:
             signal.signal(number, handler)

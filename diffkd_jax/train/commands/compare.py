@@ -9,32 +9,33 @@ from ...config.resolve import resolve
 from ...config.sections import Config
 from ..build import build_scoring
 from ..cluster import processes
-from ..cluster.signals import Asked, never
+from ..cluster.signals import ShouldStop, never
 from ..components import make_method
 from ..finite import NotFinite
 from ..outputs import report
 from ..outputs.metrics import print_line
 from ..preflight import check_comparison
 from ..workdir.directory import refuse_single_run
-from ..workdir.disk_errors import disk_faults_named
+from ..workdir.disk_errors import report_disk_faults
 from .train import train
 
 LOG = logging.getLogger(__name__)
 
 
 def compare(
-    config: Any, workdir: pathlib.Path, asked: Asked = never
+    config: Any, workdir: pathlib.Path, should_stop: ShouldStop = never
 ) -> list[dict[str, Any]]:
     """Trains each method of ``config.compare`` and writes a comparison.
 
-    Entries of ``weights`` and ``evaluations`` apply to the methods that have them. Each
-    run has its own directory ``<workdir>/<method>``. The teacher is trained once, in
-    ``<workdir>/teacher``, unless ``teacher.init`` names one. Finished runs are kept.
+    An entry of ``weights`` applies to the methods that have such a loss, and
+    ``evaluations`` to those that have a teacher. Each run has its own directory
+    ``<workdir>/<method>``. The teacher is trained once, in ``<workdir>/teacher``,
+    unless ``teacher.init`` names one. Finished runs are kept.
 
     Args:
       config: a config as recipes make it, or a resolved one.
       workdir: directory of the comparison, created if needed.
-      asked: whether to stop.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Returns:
       The summaries of the runs, in the order of ``config.compare``.
@@ -42,6 +43,8 @@ def compare(
     Raises:
       ValueError: a config cannot run, a workdir belongs to another run, or a number is
         not finite.
+      FileNotFoundError: the data or the teacher are missing.
+      Stopped: a stop was requested; the same call resumes the comparison.
     """
     refuse_single_run(workdir)
     config = resolve(config)
@@ -58,20 +61,20 @@ def compare(
 
     for method, run_config in runs.items():
         try:
-            results.append(train(run_config, workdir / method, asked))
+            results.append(train(run_config, workdir / method, should_stop))
         except NotFinite as error:
             raise ValueError(
                 f"{method}: {error}; all methods of a comparison have one config: for "
                 "another rate choose another --workdir"
             ) from error
     if processes.is_primary():
-        with disk_faults_named(workdir):
+        with report_disk_faults(workdir):
             print_line(report.write_comparison(workdir, results, show))
     return results
 
 
 def configs_by_method(config: Config) -> dict[str, Config]:
-    """Returns the config of each method that ``config.compare`` names.
+    """Returns the config of the run of each method that ``config.compare`` names.
 
     Args:
       config: a resolved config.

@@ -15,10 +15,10 @@ LOG = logging.getLogger(__name__)
 
 
 def dry_run(config: Any) -> str:
-    """Prints and returns the tables of taps and sizes; uses no workdir.
+    """Checks a config, then prints and returns its tables of taps and sizes.
 
-    Data are not needed unless ``data.path`` is set: without them, sizes and classes are
-    those that the config states.
+    It uses no workdir and trains nothing. Data are not needed unless ``data.path`` is
+    set: without them, sizes and classes are those that the config states.
 
     Args:
       config: a config as recipes make it, or a resolved one.
@@ -27,7 +27,9 @@ def dry_run(config: Any) -> str:
       The printed text.
 
     Raises:
-      FileNotFoundError: ``data.path`` is set and data are missing.
+      ValueError: the config cannot run.
+      FileNotFoundError: weights are missing, or ``data.path`` is set and data are
+        missing.
     """
     config = resolve(config)
     runs = configs_by_method(config) if config.compare else {config.method: config}

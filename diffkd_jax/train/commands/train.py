@@ -1,65 +1,59 @@
-"""Runs the command that trains a student, and its teacher first."""
+"""Runs the command that trains a student, and its teacher first.
+
+:func:`train` decides whether the workdir may be used, ``_train`` trains in it.
+"""
 
 import functools
-import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import jax
 
 from ...config.resolve import resolve
 from ...config.sections import Config
-from ...io.best_effort import attempt, noting
 from ...models.model import Model
-from ...weights.checks import check_finite
-from ...weights.files import export_model
-from ...weights.output_files import EMA_FILE, MODEL_FILE, file_digest
 from ..build import build
 from ..check import check_teacher
-from ..cluster import processes, sharding
-from ..cluster.signals import Asked, never, stop_here
+from ..cluster import processes
+from ..cluster.signals import ShouldStop, never, stop_if_requested
 from ..finite import NotFinite
-from ..fit import Fitted, fit
+from ..fit import fit
 from ..initial_state import with_initial_weights
-from ..outputs import report, summary
-from ..outputs.examples import predict_examples, save_examples
+from ..outputs import summary
 from ..outputs.metrics import print_line, print_values
-from ..outputs.trajectories import trace_denoising
+from ..outputs.results import EXPORTS, warn_of_replaced_exports, write_results
 from ..preflight import check_start
-from ..run import Run, ema_variables, student_variables
+from ..run import Run
 from ..teacher import (
-    check_source,
-    directory_of,
+    check_teacher_fields,
     load_teacher,
+    prefix_teacher_fields,
     teacher_config,
-    teacher_fields_named,
+    teacher_directory,
 )
 from ..workdir.claim import claim_workdir
 from ..workdir.directory import (
     REPORT,
     SUMMARY,
     read_summary,
-    write_json,
 )
-from ..workdir.disk_errors import disk_faults_named, moving_named
+from ..workdir.disk_errors import report_disk_faults, report_moved_workdir
 from ..workdir.identity import record_divergence, record_teacher
-from ..workdir.lock import locked
-
-LOG = logging.getLogger(__name__)
-EXPORTS = "sha256"  # key of the summary: digests of the exported files, by name
+from ..workdir.lock import lock_workdir
 
 
-def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str, Any]:
+def train(
+    config: Any, workdir: pathlib.Path, should_stop: ShouldStop = never
+) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes an unfinished run.
 
     Args:
       config: a config as recipes make it, or a resolved one.
       workdir: directory of the run, created if needed.
-      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Returns:
-      The content of ``summary.json``: method, final and best scores, and so on.
+      The content of ``summary.json``: method, final and best scores, and so on. The
+      digests of the exported files are left out.
 
     Raises:
       ValueError: the config or the data are wrong, the workdir belongs to another
@@ -69,109 +63,59 @@ def train(config: Any, workdir: pathlib.Path, asked: Asked = never) -> dict[str,
     """
     config = resolve(config)
     run = build(config)
-    stop_here(asked)
+    stop_if_requested(should_stop)
     # A finished run is read without the lock, since its workdir may not be writable.
     if processes.broadcast_first((workdir / SUMMARY).exists()):
         claim_workdir(config, workdir, run.data.record())
         if finished := read_summary(workdir, run.task.headline):
             digests = finished.pop(EXPORTS, None)
             if processes.is_primary():
-                _warn_of_replaced(workdir, digests)
+                warn_of_replaced_exports(workdir, digests)
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
             return {"headline": run.task.headline, **finished}
-    with disk_faults_named(workdir), locked(workdir):
+    with report_disk_faults(workdir), lock_workdir(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
-        with moving_named(workdir):
-            return _train(run, first_values, workdir, asked)
-
-
-def _warn_of_replaced(workdir: pathlib.Path, digests: Any) -> None:
-    """Logs a warning for each export that is not the file which the run wrote.
-
-    ``digests`` come from the summary; those of earlier versions have none.
-    """
-    for name in (MODEL_FILE, EMA_FILE):
-        digest = digests.get(name) if isinstance(digests, Mapping) else None
-        if digest and file_digest(workdir / name) != digest:
-            LOG.warning(
-                "%s: found a file that this run did not write; the scores in the "
-                "report are not its scores",
-                workdir / name,
-            )
+        with report_moved_workdir(workdir):
+            return _train(run, first_values, workdir, should_stop)
 
 
 def _train(
-    run: Run, first_values: Mapping[str, Any], workdir: pathlib.Path, asked: Asked
+    run: Run,
+    first_values: Mapping[str, Any],
+    workdir: pathlib.Path,
+    should_stop: ShouldStop,
 ) -> dict[str, Any]:
-    """Trains a run in its locked workdir.
+    """Trains a run, and its teacher first, in the run's locked workdir.
 
-    ``first_values`` holds, for fields that have changed, their values when the run
-    began.
+    ``first_values`` are the values that changed fields had when the run began.
     """
-    config = first_config = run.config
+    config = config_at_start = run.config
     # The teacher was trained before any field of the run changed.
     if (rate := first_values.get("optimizer.learning_rate")) is not None:
         optimizer = config.optimizer.replace(learning_rate=rate)
-        first_config = config.replace(optimizer=optimizer)
+        config_at_start = config.replace(optimizer=optimizer)
     check_start(run, workdir)  # before a teacher is trained, which may take hours
     unfrozen_teacher = None
     if run.teacher is not None:
         unfrozen_teacher = functools.partial(
-            get_teacher, first_config, run.teacher, workdir, freeze=False
+            get_teacher, config_at_start, run.teacher, workdir, freeze=False
         )
-        teacher = get_teacher(first_config, run.teacher, workdir, asked)
+        teacher = get_teacher(config_at_start, run.teacher, workdir, should_stop)
         check_teacher(run, teacher)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
-    text = summary.describe_run(run)
-    print_line(text)
-    teacher_scores = _score_teacher(run, config.teacher.min_score, asked)
+    run_text = summary.describe_run(run)
+    print_line(run_text)
+    teacher_scores = _score_teacher(run, config.teacher.min_score, should_stop)
+    initialise = lambda state: with_initial_weights(run, state, unfrozen_teacher)
     try:
-        start = lambda state: with_initial_weights(run, state, unfrozen_teacher)
-        fitted = fit(run, workdir, start=start, asked=asked)
+        fitted = fit(run, workdir, initialise=initialise, should_stop=should_stop)
     except NotFinite as error:
         record_divergence(workdir, error.step, str(error))
         raise
-    stop_here(asked)
-    headline, history = run.task.headline, fitted.history
-    result = {
-        "name": config.name,
-        "method": config.method,
-        "headline": headline,
-        "seed": config.seed,
-        "steps": int(fitted.state.step),
-        **{f"final_{k}": v for k, v in history[-1].items()},
-        f"best_{headline}": max(history, key=run.task.goodness)[headline],
-        **{f"teacher_{k}": v for k, v in teacher_scores.items()},
-        "images_per_second": fitted.images_per_second,
-    }
-    names = export(run, fitted, workdir)
-    if processes.is_primary():  # before the report, which may fail
-        digests = {name: file_digest(workdir / name) for name in names}
-        write_json(workdir / SUMMARY, {**result, EXPORTS: digests})
-    stop_here(asked)
-    with noting():
-        trajectories = _for_figures("denoising", trace_denoising, run, fitted.state)
-        arguments = (run, fitted.state, bool(teacher_scores))
-        examples = _for_figures("examples", predict_examples, *arguments)
-        stop_here(asked)
-        if processes.is_primary():
-            if examples:
-                save_examples(workdir, examples)
-            report.write_run(
-                workdir,
-                result,
-                summary_text=text,
-                trajectories=trajectories,
-                draw=functools.partial(
-                    report.draw_task_figures,
-                    run.task,
-                    run.data.meta,
-                    fitted.evidence,
-                    examples,
-                ),
-            )
-    processes.wait_for_all("the run is written")
+    stop_if_requested(should_stop)
+    result = write_results(run, fitted, teacher_scores, run_text, workdir, should_stop)
+    headline = run.task.headline
     print_line(
         f"{config.name} ({config.method}): {headline} "
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
@@ -183,7 +127,7 @@ def get_teacher(
     config: Config,
     expected: Model,
     workdir: pathlib.Path,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
     *,
     freeze: bool = True,
 ) -> Model:
@@ -193,28 +137,37 @@ def get_teacher(
       config: the resolved config of the run.
       expected: the untrained teacher of the run.
       workdir: directory of the run.
-      asked: whether to stop.
-      freeze: False for the variables as they are in the file, with batch norms.
+      should_stop: returns the number of the signal to stop for, or 0.
+      freeze: whether to fold the batch norms. False leaves the variables as they are
+        in the file.
 
     Returns:
       The teacher with its variables.
+
+    Raises:
+      ValueError: the config names no teacher and trains none, or the teacher does not
+        fit or cannot be trained.
+      FileNotFoundError: there is no such file.
+      Stopped: a stop was requested while the teacher was trained.
     """
     weights = config.teacher.weights
-    check_source(config)
+    check_teacher_fields(config)
     if config.teacher.init:
         return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
-    directory = directory_of(config, workdir)
-    with teacher_fields_named(config):
-        train(teacher_config(config), directory, asked)
+    directory = teacher_directory(config, workdir)
+    with prefix_teacher_fields(config):
+        train(teacher_config(config), directory, should_stop)
     return load_teacher(directory, expected, weights, freeze=freeze)
 
 
 def _score_teacher(
-    run: Run, worst: float | None, asked: Asked = never
+    run: Run, worst: float | None, should_stop: ShouldStop = never
 ) -> dict[str, float]:
-    """Returns the teacher's scores, or {} if its classes are not those of the data.
+    """Returns the teacher's scores, or {} if it cannot be scored on the data.
 
-    Raises ValueError if the headline is worse than ``worst``, unless that is None.
+    It cannot be scored if it has another number of classes than the data.
+    Raises ValueError if the headline is worse than ``worst``, the worst score that is
+    accepted. None accepts any score.
     """
     if run.teacher is None:
         return {}
@@ -231,7 +184,9 @@ def _score_teacher(
             f"teacher  {num_classes} classes, the data {expected}: not evaluated"
         )
         return {}
-    values, _ = run.evaluate(run.teacher, run.teacher_variables, asked=asked)
+    values, _ = run.evaluate(
+        run.teacher, run.teacher_variables, should_stop=should_stop
+    )
     print_values("teacher", values)
     accepted = {} if worst is None else {task.headline: worst}
     if task.goodness(values) < task.goodness(accepted):
@@ -241,41 +196,3 @@ def _score_teacher(
             "size and the order of the classes"
         )
     return values
-
-
-def export(run: Run, fitted: Fitted, workdir: pathlib.Path) -> list[str]:
-    """Writes the student and, if there is one, its moving average to the workdir.
-
-    Args:
-      run: the run.
-      fitted: the result of its training.
-      workdir: directory of the run.
-
-    Returns:
-      The names of the files.
-
-    Raises:
-      ValueError: numbers are not finite.
-    """
-    state = fitted.state
-    exports = {MODEL_FILE: sharding.gather_arrays(student_variables(state))}
-    if state.ema:
-        exports[EMA_FILE] = sharding.gather_arrays(ema_variables(state))
-    for name, trained in exports.items():
-        check_finite(workdir / name, trained)
-    if processes.is_primary():
-        for name, trained in exports.items():
-            export_model(workdir / name, run.student._replace(variables=trained))
-    return list(exports)
-
-
-def _for_figures(
-    name: str, compute: Callable[..., dict[str, Any]], *arguments: Any
-) -> dict[str, Any]:
-    """Computes what is drawn; returns {} if that fails.
-
-    Several processes compute together, so there an error ends all of them.
-    """
-    if jax.process_count() > 1:
-        return compute(*arguments)
-    return attempt(name, compute, *arguments) or {}

@@ -15,7 +15,7 @@ from ...weights.files import load_model
 from ...weights.paths import model_file
 from ...weights.untrained import is_classifier
 from ..build import build_scoring
-from ..cluster.signals import Asked, never
+from ..cluster.signals import ShouldStop, never
 from ..outputs.metrics import print_line, print_values
 from ..outputs.predictions import write_predictions
 
@@ -23,20 +23,21 @@ from ..outputs.predictions import write_predictions
 def use_student(
     config: Any,
     workdir: pathlib.Path,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
     *,
     fields_set: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Evaluates the exported student of a workdir; trains and changes nothing.
 
-    With ``config.mode`` "predict" it writes the student's predictions instead. Data,
+    If ``config.mode`` is "predict", it writes the student's predictions instead. Data,
     task and student are those of the run, except for fields that the caller sets.
 
     Args:
       config: a config as recipes make it.
       workdir: directory of a finished run.
-      asked: whether to stop.
-      fields_set: see :func:`diffkd_jax.config.finished_run.as_trained`.
+      should_stop: returns the number of the signal to stop for, or 0.
+      fields_set: paths of the fields that the caller sets, see
+        :func:`diffkd_jax.config.finished_run.as_trained`.
 
     Returns:
       The scores; {} after predictions.
@@ -65,19 +66,21 @@ def use_student(
     )
     if task.check is not None:
         task.check(f"workdir: {workdir}", model.meta, data.meta)
-    variables = jax.device_put(model.variables, scoring.devices.place(model.variables))
+    variables = jax.device_put(
+        model.variables, scoring.devices.choose_shardings(model.variables)
+    )
     if run_config.mode == "predict":
         folder = expand(run_config.predictions or workdir / "predictions")
-        write_predictions(scoring, model, variables, folder, asked)
+        write_predictions(scoring, model, variables, folder, should_stop)
         print_line(f"{run_config.name}: predictions in {folder}")
         return {}
-    values, _ = scoring.evaluate(model, variables, asked=asked)
+    values, _ = scoring.evaluate(model, variables, should_stop=should_stop)
     print_values("student", values)
     return values
 
 
 def _without_training_split(config: Config) -> Config:
-    """Returns a config that needs no training split, which may be missing."""
+    """Returns a config for which no training split is opened; it may be missing."""
     data = config.data.replace(keep_empty=True)
     if data.eval_split != "holdout":
         data = data.replace(train_split=data.eval_split)

@@ -1,4 +1,4 @@
-"""Collects a few examples with the models' predictions, for the task's figures."""
+"""Collects a few examples with the models' predictions, for figures of the task."""
 
 import functools
 import logging
@@ -27,7 +27,9 @@ MODEL_INPUTS = ("image", "size")  # entries of a batch that a model reads
 
 
 def jit_once(devices: Devices) -> Callable[..., Any]:
-    """Returns ``jax.jit`` for functions that run once; all devices get whole results.
+    """Returns a form of ``jax.jit`` for functions that run only once.
+
+    They compile faster and run slower. All devices get whole results.
 
     Args:
       devices: the devices of the run.
@@ -43,15 +45,16 @@ def jit_once(devices: Devices) -> Callable[..., Any]:
 
 
 def first_examples(run: Run, max_count: int) -> Mapping[str, Any]:
-    """Returns the first examples of the evaluation split, fewer of large images.
+    """Returns the first examples of the evaluation split.
 
     Args:
       run: the run.
-      max_count: largest number of examples.
+      max_count: largest number of examples. There are fewer if the images are large:
+        together they have at most :data:`MOST_PIXELS` pixels.
 
     Returns:
-      A batch, not normalised. It is empty if no group of ``train.norm_group_size``
-      examples is complete.
+      A batch, not normalised. The number of examples is a multiple of
+      ``train.norm_group_size``, so the batch may be empty.
     """
     data, group = run.data, run.config.train.norm_group_size
     height, width = data.eval_shape[:2]
@@ -70,10 +73,11 @@ def predict_examples(run: Run, state: TrainState, teacher: bool) -> dict[str, An
     Args:
       run: a finished run.
       state: its last state.
-      teacher: whether the teacher predicts the classes of the task.
+      teacher: whether the teacher predicts too; it must know the classes of the task.
 
     Returns:
-      ``image``, ``target``, and ``predicted`` by model. {} if the task shows nothing.
+      ``image``, ``target``, and ``predicted`` with the predictions by model. {} if the
+      task draws no examples or there are none.
     """
     if run.task.show is None:
         return {}
@@ -83,13 +87,14 @@ def predict_examples(run: Run, state: TrainState, teacher: bool) -> dict[str, An
     models = {"student": (run.student, student_variables(state))}
     if teacher and run.teacher is not None:
         models = {"teacher": (run.teacher, run.teacher_variables), **models}
-    batch_in = {k: v for k, v in run.data.normalise(batch).items() if k in MODEL_INPUTS}
+    normalised = run.data.normalise(batch)
+    inputs = {name: x for name, x in normalised.items() if name in MODEL_INPUTS}
     predicted = {}
     for name, (model, variables) in models.items():
         infer = make_infer(run.task, model)
         predict = lambda v, b, infer=infer: run.task.predict(infer(v, b), b)
         predicted[name] = jax.device_get(
-            jit_once(run.devices)(predict)(variables, batch_in)
+            jit_once(run.devices)(predict)(variables, inputs)
         )
     return {
         "image": batch["image"],
@@ -135,15 +140,15 @@ def read_examples(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def merge_examples(workdir: pathlib.Path, methods: Sequence[str]) -> dict[str, Any]:
-    """Merges the examples of several runs.
+    """Merges the examples that the runs of a comparison saved.
 
     Args:
       workdir: directory of the comparison.
-      methods: names of the runs.
+      methods: methods of the runs, whose names are those of their folders.
 
     Returns:
-      As :func:`predict_examples`, with predictions of the teacher and of each method's
-      student.
+      The same as :func:`predict_examples`, with ``predicted`` for the teacher and for
+      each method's student. {} if no run saved examples.
     """
     by_method = {method: read_examples(workdir / method) for method in methods}
     first = next((examples for examples in by_method.values() if examples), {})

@@ -22,8 +22,8 @@ LOG = logging.getLogger(__name__)
 class Writer:
     """A writer of rows to ``metrics.jsonl`` and of TensorBoard events in a workdir.
 
-    On resuming, rows after ``step`` are dropped, because they will be written again. Of
-    several processes only the first one writes.
+    If the run resumes, rows after ``step`` are dropped, because they will be written
+    again. If there are several processes, only the first one writes.
 
     Args:
       workdir: directory of the run.
@@ -45,8 +45,10 @@ class Writer:
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(step + 1, session_log=restart)  # later events are not shown
 
-    def holds(self, step: int, prefix: str) -> bool:
-        """Returns whether an earlier call wrote values at the step at which it stopped.
+    def has_row(self, step: int, prefix: str) -> bool:
+        """Returns whether some values of a step were in the file when it was opened.
+
+        It only knows the step from which the run resumes; for others it returns False.
 
         Args:
           step: number of updates.
@@ -85,8 +87,8 @@ class Writer:
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the rows of a ``metrics.jsonl``; logs and drops lines that are not rows.
 
-    An undefined number, null in the file, becomes NaN. A last line that is cut short
-    was being written when the run ended; it is left out without a warning.
+    An undefined number, null in the file, becomes NaN. A last line that is cut short is
+    dropped without a warning, because it was being written when the run ended.
 
     Args:
       path: the file, which need not exist.
@@ -109,7 +111,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         else:
             bad.append(number)
     if bad and bad != [len(lines)]:
-        LOG.warning("%s: left out %d lines that are no rows: %s", path, len(bad), bad)
+        LOG.warning("%s: left out %d lines that are not rows: %s", path, len(bad), bad)
     return rows
 
 
@@ -127,7 +129,9 @@ def _is_row(row: Any) -> bool:
 
 
 class Progress:
-    """A line with step, speed, remaining time and losses, redrawn on a terminal.
+    """A progress line: step, speed, remaining time and losses.
+
+    On a terminal it is drawn again in the same place.
 
     Args:
       name: title of the run.
@@ -141,7 +145,7 @@ class Progress:
         self.start_step, self.start_time = step, time.monotonic()
 
     def leave_out(self, seconds: float) -> None:
-        """Drops a step from the speed because of its compilation.
+        """Leaves a step out of the speed, because the step was compiled.
 
         Args:
           seconds: time that the step took.
@@ -150,7 +154,7 @@ class Progress:
         self.start_time += seconds
 
     def images_per_second(self, step: int) -> float:
-        """Returns the training speed.
+        """Returns the training speed so far.
 
         Args:
           step: number of updates so far.
@@ -166,7 +170,8 @@ class Progress:
           values: means of metrics by name, of which the losses are shown.
         """
         rate = self.images_per_second(step)
-        left = (self.total - step) * self.batch_size / rate if rate else None
+        seconds = (self.total - step) * self.batch_size / rate if rate else None
+        time_left = "?" if seconds is None else _format_duration(seconds)
         losses = {k[5:]: value for k, value in values.items() if k.startswith("loss/")}
         # A terminal cuts the line, so the most important losses come first.
         first = lambda name: (name != "total", not name.startswith("task"))
@@ -175,14 +180,14 @@ class Progress:
         )
         text = (
             f"step {step}/{self.total}  {rate:.0f} images/s  "
-            f"ETA {'?' if left is None else _clock(left)}  {losses_text}"
+            f"ETA {time_left}  {losses_text}"
         )
         if is_primary():
             console.draw_progress(self.name, text, step, self.total)
 
 
 def print_line(text: str) -> None:
-    """Prints a line; of several processes only the first one does.
+    """Prints a line; if there are several processes, only the first one prints.
 
     Args:
       text: the line.
@@ -204,7 +209,7 @@ def print_values(title: str, values: dict[str, float]) -> None:
     print_line(f"{title}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
 
 
-def _clock(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Returns a duration as ``h:mm:ss`` or ``m:ss``."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -41,7 +41,9 @@ def draw_scores(
     headline: str,
     teacher: float | None,
 ) -> None:
-    """Draws the headline score of each run's student by step; the teacher's is a line.
+    """Draws the headline score of each run's student by step.
+
+    The teacher's score is a horizontal line.
 
     Args:
       path: the PNG file to write.
@@ -66,11 +68,14 @@ def draw_scores(
 
 @defaults()
 def draw_gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
-    """Draws the share of examples by gamma over time, and the mean (paper fig. 5).
+    """Draws how gamma is distributed over the examples by step (paper fig. 5).
+
+    Gamma is the share that noise matching keeps of a student's feature. A line shows
+    its mean.
 
     Args:
       path: the PNG file to write.
-      rows: rows of ``metrics.jsonl`` with the tap's histogram.
+      rows: rows of ``metrics.jsonl`` with the tap's histogram of gamma.
       tap: name of the tap.
     """
     counts = np.array([row[f"gamma/{tap}/histogram"] for row in rows], float)
@@ -94,12 +99,15 @@ def draw_gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) 
 def draw_trajectory(
     path: pathlib.Path, points: Mapping[str, np.ndarray], tap: str
 ) -> None:
-    """Draws how features are denoised, in the plane of the teacher's first components.
+    """Draws how denoising moves features, one panel for each step.
+
+    The plane is that of the first two principal components of the teacher's features.
 
     Args:
       path: the PNG file to write.
-      points: ``teacher`` ``[n, 2]``, ``denoised`` ``[n, 2]``, ``steps``
-        ``[num_steps + 1, n, 2]``, from the noise-matched student to the last step.
+      points: points of n examples: ``teacher`` ``[n, 2]``, ``denoised`` ``[n, 2]`` and
+        ``steps`` ``[num_steps + 1, n, 2]``, from the noise-matched student to the last
+        denoising step.
       tap: name of the tap.
     """
     steps = points["steps"]
@@ -119,7 +127,7 @@ def draw_trajectory(
     # A few examples far out would otherwise squeeze everything else.
     everything = np.concatenate([points["teacher"], *(p for _, p in panels)])
     low, high = np.percentile(everything, [1, 99], axis=0)
-    # Of one example, or one channel, all lie on a line.
+    # All points lie on a line if there is only one example or one channel.
     margin = np.maximum(0.1 * (high - low), 1e-6 + 1e-3 * np.abs(high))
     for axis, (title, position) in zip(axes.flat, panels, strict=False):
         axis.scatter(*points["teacher"].T, s=6, color=COLOURS["teacher"], alpha=0.35)

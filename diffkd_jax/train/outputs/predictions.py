@@ -15,11 +15,11 @@ from jaxtyping import PyTree
 from ...models.model import Model
 from ..batches import evaluation_batches
 from ..cluster import sharding
-from ..cluster.signals import Asked, never, stop_here
-from ..components import missing_output_named
+from ..cluster.signals import ShouldStop, never, stop_if_requested
+from ..components import report_missing_output
 from ..evaluate import make_infer
 from ..run import Scoring
-from ..workdir.disk_errors import disk_faults_named
+from ..workdir.disk_errors import report_disk_faults
 
 
 def write_predictions(
@@ -27,16 +27,18 @@ def write_predictions(
     model: Model,
     variables: PyTree,
     folder: pathlib.Path,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> None:
-    """Writes predictions to a folder, which appears when it is complete.
+    """Writes a student's predictions for the evaluation split to a folder.
+
+    The folder appears when it is complete.
 
     Args:
       scoring: the data, the task and the devices.
       model: the student.
       variables: its variables on the devices.
       folder: the folder to write, which must not exist.
-      asked: whether to stop, see :mod:`diffkd_jax.train.cluster.signals`.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Raises:
       ValueError: the folder exists, there are several processes, or the task writes no
@@ -67,9 +69,11 @@ def write_predictions(
             f"({error.strerror}), expected a place that can be written to"
         ) from error
     with (
-        disk_faults_named(folder.parent),
+        report_disk_faults(folder.parent),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as temporary,
-        closing(iterate_predictions(scoring, model, variables, asked)) as predicted,
+        closing(
+            iterate_predictions(scoring, model, variables, should_stop)
+        ) as predicted,
     ):
         partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
@@ -81,19 +85,19 @@ def iterate_predictions(
     scoring: Scoring,
     model: Model,
     variables: PyTree,
-    asked: Asked = never,
+    should_stop: ShouldStop = never,
 ) -> Generator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Yields the name, the prediction and the batch entries of each example.
+    """Yields name, prediction and batch entries of each example to evaluate.
 
     Args:
       scoring: the data, the task and the devices.
       model: the student.
       variables: its variables on the devices.
-      asked: whether to stop.
+      should_stop: returns the number of the signal to stop for, or 0.
 
     Yields:
-      Name, prediction and entries, both dicts of arrays without the batch axis. The
-      entries hold ``id`` if the data set has one.
+      ``(name, prediction, entries)``. Prediction and entries are dicts of arrays
+      without the batch axis. The entries hold ``id`` if the data set has ids.
     """
     config, data, task, devices, _ = scoring
     infer = make_infer(task, model)
@@ -101,7 +105,7 @@ def iterate_predictions(
     def forward(variables: PyTree, batch: Any) -> Any:
         batch = data.normalise(batch)
         outputs = infer(variables, batch)
-        with missing_output_named(outputs):
+        with report_missing_output(outputs):
             return task.predict(outputs, batch)
 
     compiled = sharding.jit_forward(forward, devices.mesh)
@@ -109,9 +113,9 @@ def iterate_predictions(
     ids = None if split.box_summary is None else split.box_summary.ids
     names = shorten_names([split.name(i) for i in range(split.size)])
     make = evaluation_batches(config.data, data, split, devices.mesh)
-    with closing(make(asked)) as batches:
+    with closing(make(should_stop)) as batches:
         for batch in batches:
-            stop_here(asked)
+            stop_if_requested(should_stop)
             device_batch = sharding.put_batch(batch, devices.mesh)
             predicted = jax.device_get(compiled(variables, device_batch))
             for row, index in enumerate(batch["index"]):
@@ -122,10 +126,10 @@ def iterate_predictions(
 
 
 def shorten_names(names: Sequence[str]) -> list[str]:
-    """Returns relative paths without endings, made from the names of examples.
+    """Returns short relative paths for files of predictions, one for each example.
 
-    They keep the folders in which the examples differ, and no two of them are equal if
-    the names differ.
+    Folders that all names share are left out, and so are endings such as ``.png``.
+    Endings stay if two paths would be equal without them.
 
     Args:
       names: names of the examples, such as paths of files.

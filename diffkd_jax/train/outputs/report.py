@@ -28,7 +28,7 @@ td:first-child, th:first-child { text-align: left }"""
 
 
 def read_rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
-    """Returns the rows of a run's ``metrics.jsonl`` that hold a value.
+    """Returns the rows of a run's ``metrics.jsonl`` that hold a value of some name.
 
     Args:
       workdir: directory of the run.
@@ -43,11 +43,11 @@ def read_rows_with(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
 def read_evaluations(
     workdir: pathlib.Path, headline: str
 ) -> dict[int, dict[str, float]]:
-    """Returns the scores of a run's evaluations by step.
+    """Returns the scores of a run's evaluations by step, from ``metrics.jsonl``.
 
     Args:
       workdir: directory of the run.
-      headline: name of the score by which rows of evaluations are recognised.
+      headline: name of the task's headline score; a row with it is an evaluation.
 
     >>> read_evaluations(pathlib.Path("no_run"), "score")
     {}
@@ -76,10 +76,12 @@ def write_run(
 
     Args:
       workdir: directory of the run.
-      result: its summary.
-      summary_text: its table of sizes and taps.
-      trajectories: from :func:`diffkd_jax.train.outputs.trajectories.trace_denoising`.
-      draw: draws the figures of the task in a folder, and returns the files.
+      result: the content of its ``summary.json``.
+      summary_text: its tables of sizes and taps, from
+        :func:`diffkd_jax.train.outputs.summary.describe_run`.
+      trajectories: points of each tap that denoises, from
+        :func:`diffkd_jax.train.outputs.trajectories.trace_denoising`.
+      draw: ``folder -> files``, draws the task's figures in a folder.
     """
     folder, headline = workdir / "plots", result["headline"]
     rows = read_rows_with(workdir, "loss/total")
@@ -108,13 +110,15 @@ def write_run(
                 notes.append(f"{tap}: denoising is not finite and not drawn.")
         figures += draw_files("figures of the task", draw, folder)
     body = [
-        _table([("", "value"), *((k, _cell(v)) for k, v in result.items())]),
-        *map(_image, figures),
-        *map(_line, notes),
+        _html_table(
+            [("", "value"), *((k, _format_cell(v)) for k, v in result.items())]
+        ),
+        *map(_html_image, figures),
+        *map(_html_line, notes),
         f"<h2>Sizes and taps</h2><pre>{html.escape(summary_text)}</pre>",
-        _config(workdir),
+        _html_config(workdir),
     ]
-    _page(workdir / "report.html", f"{result['name']}: {result['method']}", body)
+    _write_page(workdir / "report.html", f"{result['name']}: {result['method']}", body)
 
 
 def draw_task_figures(
@@ -124,7 +128,7 @@ def draw_task_figures(
     examples: Mapping[str, Any],
     folder: pathlib.Path,
 ) -> list[pathlib.Path]:
-    """Draws the task's figures of evidence and of examples.
+    """Draws the task's figures of an evaluation and of examples.
 
     Args:
       task: the task.
@@ -149,15 +153,15 @@ def write_comparison(
     results: Sequence[Mapping[str, Any]],
     show: Callable[[pathlib.Path, Mapping[str, Any]], Sequence[pathlib.Path]],
 ) -> str:
-    """Draws and tabulates several methods of one study; returns the table as text.
+    """Writes the report of a comparison: a table of its runs, and plots.
 
     Args:
-      workdir: directory of the study, with a folder for each method.
-      results: summaries of the runs.
-      show: draws the figures of examples in a folder, and returns the files.
+      workdir: directory of the comparison, with a folder for each method.
+      results: the content of each run's ``summary.json``.
+      show: ``(folder, examples) -> files``, draws the figures of examples in a folder.
 
     Returns:
-      The table.
+      The table as text.
     """
     # Undefined numbers are null in JSON.
     results = [{k: np.nan if v is None else v for k, v in r.items()} for r in results]
@@ -183,15 +187,15 @@ def write_comparison(
         figures = _plot(folder, "comparison", plots.draw_comparison, results, headline)
         figures += _plot(folder, "score", plots.draw_scores, curves, headline, teacher)
         figures += draw_files("figures of examples", show, folder, examples)
-    links = "".join(map(_link, (r["method"] for r in results)))
+    links = "".join(map(_html_link, (r["method"] for r in results)))
     body = [
-        _table(rows),
-        *map(_image, figures),
-        *map(_line, notes),
+        _html_table(rows),
+        *map(_html_image, figures),
+        *map(_html_line, notes),
         f"<h2>Runs</h2><ul>{links}</ul>",
         "<p>One seed: repeat with others before reading much into small gaps.</p>",
     ]
-    _page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
+    _write_page(workdir / "report.html", f"{results[0]['name']}: comparison", body)
     return format_table(rows)
 
 
@@ -207,40 +211,40 @@ def _plot(
     return draw_files(f"plot {name}", drawn)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return "undefined"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *rest = rows
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    header, *body_rows = rows
     line = lambda cells, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rest)
-    return f"<table><tr>{line(head, 'th')}</tr>{body}</table>"
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in body_rows)
+    return f"<table><tr>{line(header, 'th')}</tr>{body}</table>"
 
 
-def _image(path: pathlib.Path) -> str:
+def _html_image(path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     name = html.escape(path.stem)
     return f'<p><img alt="{name}" src="data:image/png;base64,{data}"></p>'
 
 
-def _line(text: str) -> str:
+def _html_line(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
-def _link(method: str) -> str:
+def _html_link(method: str) -> str:
     target = html.escape(urllib.parse.quote(method, errors="replace"))
     return f'<li><a href="{target}/report.html">{html.escape(method)}</a></li>'
 
 
-def _config(workdir: pathlib.Path) -> str:
+def _html_config(workdir: pathlib.Path) -> str:
     text = json.dumps(read_json_object(workdir / "config.json"), indent=2)
     return f"<details><summary>Config</summary><pre>{html.escape(text)}</pre></details>"
 
 
-def _page(path: pathlib.Path, title: str, body: Sequence[str]) -> None:
+def _write_page(path: pathlib.Path, title: str, body: Sequence[str]) -> None:
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"

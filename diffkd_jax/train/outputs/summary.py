@@ -1,4 +1,4 @@
-"""Describes a run without training it: taps, parameters and multiply-adds."""
+"""Describes a run without training it: data, memory, sizes of models, and taps."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from ..run import Run
 
 
 def count_multiply_adds(function: Callable[..., Any], *args: PyTree) -> int:
-    """Returns the multiply-adds of the convolutions and matrix products in a function.
+    """Counts the multiply-adds of the convolutions and matrix products in a function.
 
-    They are counted in its jaxpr; each step of a loop counts.
+    They are counted in its jaxpr. Each step of a loop counts.
 
     Args:
       function: the function, which is traced and not run.
@@ -33,7 +33,7 @@ def count_multiply_adds(function: Callable[..., Any], *args: PyTree) -> int:
 
 
 def _traced(function: Callable[..., Any], *args: PyTree) -> tuple[int, PyTree]:
-    """Returns the multiply-adds and the shapes of the results, from one trace."""
+    """Returns a function's multiply-adds and its results' shapes, from one trace."""
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     return _count(jaxpr.jaxpr), shapes
 
@@ -78,9 +78,10 @@ def count_parameters(tree: PyTree) -> int:
 
 
 def describe_run(run: Run) -> str:
-    """Returns the text of a dry run: the sizes of all parts, then a table of taps.
+    """Returns the text that a dry run prints: sizes of all parts, then a table of taps.
 
-    Multiply-adds are those of the forward pass, for one image.
+    A training prints it too. Multiply-adds are those of the forward pass, for one
+    image.
 
     Args:
       run: the run.

@@ -17,10 +17,11 @@ MOST_EXAMPLES_DRAWN = 256
 
 
 def trace_denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
-    """Computes how each tap that denoises changes features, in two components.
+    """Computes how each tap that denoises moves features, as points in a plane.
 
-    It uses the first examples of the evaluation split, averaged over space. The plane
-    is spanned by the first principal components of the teacher's features.
+    The plane is that of the first two principal components of the teacher's features.
+    The features are those of the first examples of the evaluation split, averaged over
+    space.
 
     Args:
       run: a finished run.
@@ -28,7 +29,7 @@ def trace_denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarr
 
     Returns:
       The points to draw, by tap, see
-      :func:`diffkd_jax.train.outputs.plots.draw_trajectory`.
+      :func:`diffkd_jax.train.outputs.plots.draw_trajectory`. {} if no tap denoises.
     """
     if run.teacher is None:
         return {}
@@ -89,5 +90,5 @@ def trace_denoising(run: Run, state: TrainState) -> dict[str, dict[str, np.ndarr
 
 
 def _pool(x: np.ndarray) -> np.ndarray:
-    """Returns the spatial means of maps; other features stay unchanged."""
+    """Returns the means of maps over space, and other features unchanged."""
     return x.mean((1, 2)) if x.ndim == 4 else x

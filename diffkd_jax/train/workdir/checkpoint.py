@@ -26,11 +26,11 @@ from . import state_shapes
 from .checkpoint_manager import move_aside, read_meta
 
 LOG = logging.getLogger(__name__)
-# Faults of the machine, which say nothing about the file.
-MACHINE = (MemoryError, jax.errors.JaxRuntimeError)
-# More such faults: texts of the operating system, which every library includes in its
+# Errors of the machine, which do not mean that a file is damaged.
+MACHINE_ERRORS = (MemoryError, jax.errors.JaxRuntimeError)
+# More of them: texts of the operating system, which every library includes in its
 # messages.
-NOT_DAMAGE = [
+MACHINE_TEXTS = [
     os.strerror(code)
     for code in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EPERM, errno.ESTALE)
 ]
@@ -43,7 +43,7 @@ def save_checkpoint(
     scores: Mapping[str, Any],
     pending: Iterable[tuple[int, Mapping[str, Any]]] = (),
 ) -> None:
-    """Starts to write a state; returns before it is on disk.
+    """Starts to write a checkpoint; returns before it is on disk.
 
     Args:
       checkpoints: from
@@ -51,7 +51,7 @@ def save_checkpoint(
       step: number of updates done.
       state: the state on the devices.
       scores: the student's scores by name; {} if it was not evaluated.
-      pending: steps with their metrics, all finite, that are to be logged later.
+      pending: steps that are not in the log yet, with their metrics.
 
     Raises:
       ValueError: the step was not saved, because there is a later checkpoint.
@@ -80,9 +80,7 @@ def save_checkpoint(
 
 
 def restore(checkpoints: ocp.CheckpointManager, state: PyTree) -> PyTree | None:
-    """Returns the newest state that can be read; moves later checkpoints aside.
-
-    The later ones are damaged.
+    """Returns the newest state that can be read, and moves damaged later ones aside.
 
     Args:
       checkpoints: from
@@ -122,13 +120,13 @@ def restore(checkpoints: ocp.CheckpointManager, state: PyTree) -> PyTree | None:
 def _restore(
     checkpoints: ocp.CheckpointManager, step: int, state: PyTree
 ) -> PyTree | None:
-    """Returns the state of a step; None, on all processes alike, if it is damaged."""
+    """Returns the state of a step; None, on all processes, if any cannot read it."""
     directory = pathlib.Path(checkpoints.directory) / str(step)
     restored, stored_shapes = None, {}
     try:
         meta = read_meta(directory)
         stored_shapes = state_shapes.shapes_on_disk(directory)
-    except MACHINE:
+    except MACHINE_ERRORS:
         raise
     except Exception as error:  # Orbax has no error type for damaged files
         _note_damage(step, error)
@@ -137,11 +135,11 @@ def _restore(
         return None
     target = state_shapes.restore_target(state)
     shapes = state_shapes.shapes_by_path(target)
-    state_shapes.check_fits(directory, meta, stored_shapes, shapes)
+    state_shapes.check_state_fits(directory, meta, stored_shapes, shapes)
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         restored = checkpoints.restore(step, args=args).state
-    except MACHINE:
+    except MACHINE_ERRORS:
         raise
     except Exception as error:  # Orbax raises TensorStore's errors as this type
         _note_damage(step, error)
@@ -152,7 +150,7 @@ def _restore(
         return None
     try:
         if compute_checksum(restored) != meta["checksum"]:
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         if (stored_step := int(restored.step)) != step:
             raise ValueError(f"it holds step {stored_step}")
     except ValueError as error:
@@ -188,7 +186,7 @@ def read_pending(
 def compute_checksum(tree: PyTree) -> int:
     """Returns the CRC-32 of all arrays of a tree, in the tree's order.
 
-    On several processes all of them have to call it.
+    If there are several processes, all of them have to call it.
 
     Args:
       tree: arrays, which may be sharded.
@@ -207,8 +205,8 @@ def compute_checksum(tree: PyTree) -> int:
 
 
 def _note_damage(step: int, error: Exception) -> None:
-    """Logs why a checkpoint cannot be read; raises OSError if it may be undamaged."""
-    if fault := next((f for f in NOT_DAMAGE if f in str(error)), ""):
+    """Logs why a checkpoint is damaged; raises OSError if the machine is at fault."""
+    if fault := next((f for f in MACHINE_TEXTS if f in str(error)), ""):
         raise OSError(
             f"workdir: found {fault!r} on reading the checkpoint of step {step}, "
             "expected one that can be read; nothing was changed"

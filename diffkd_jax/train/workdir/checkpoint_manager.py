@@ -1,4 +1,4 @@
-"""Opens the checkpoints of a run, and decides which of them are kept (Orbax)."""
+"""Opens the folder of a run's checkpoints, and decides which are kept (Orbax)."""
 
 import logging
 import pathlib
@@ -20,7 +20,7 @@ NO_HISTORY: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
 
 
 class _KeepBestAndNewest:
-    """A policy for Orbax that keeps the newest checkpoints and the best one."""
+    """A policy for Orbax that keeps the best checkpoint and the newest two."""
 
     def __init__(
         self, directory: pathlib.Path, task: Task, history: Mapping[int, Any]
@@ -68,9 +68,10 @@ def open_checkpoints(
     task: Task,
     history: Mapping[int, Mapping[str, Any]] = NO_HISTORY,
 ) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a run; moves those that were never finished aside.
+    """Opens the checkpoints of a run; moves those whose save did not finish aside.
 
-    It keeps the newest two checkpoints, and the best one by the task's headline.
+    The manager keeps the newest two checkpoints, and the best one by the task's
+    headline.
 
     Args:
       workdir: directory of the run.
@@ -103,10 +104,11 @@ def read_meta(directory: pathlib.Path) -> dict[str, Any]:
       directory: the folder of the checkpoint.
 
     Returns:
-      ``scores``, ``checksum``, ``version``, and ``pending`` if metrics are not logged.
+      ``scores``, ``checksum``, ``version``, and ``pending`` if some metrics were not in
+      the log yet.
 
     Raises:
-      ValueError: it holds something else.
+      ValueError: it is not JSON with scores and a checksum.
       OSError: it cannot be read.
     """
     meta = read_json_object(directory / "meta/metadata")

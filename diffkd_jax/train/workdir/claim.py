@@ -1,4 +1,9 @@
-"""Decides whether a run may use a workdir: a new one, its own, or none of another."""
+"""Decides whether a run may use a workdir.
+
+It may if the workdir is new or holds the same run. It may not if the workdir holds
+another run, or files that no run wrote. A run that diverged, because numbers were not
+finite, may go on with some fields changed.
+"""
 
 import itertools
 import logging
@@ -29,9 +34,9 @@ from .identity import DIVERGED, Identity, find_differences, read_identity, to_js
 LOG = logging.getLogger(__name__)
 # The record of a run calls the numbers of images in training and evaluation so.
 LIST_NAMES = {"pictures": "images"}
-# Fields that may change after numbers that are not finite have stopped a run, because
-# they change no array of the state.
-STEERS = re.compile(
+# Fields that may change after a run has diverged, because they change no array of the
+# state.
+ADJUSTABLE = re.compile(
     r"optimizer\.learning_rate|weights\..+"
     r"|methods\.[^.]+\.((task|logits)_)?weight"
 )
@@ -44,13 +49,13 @@ def claim_workdir(
     *,
     write: bool = True,
 ) -> dict[str, Any]:
-    """Records the config in a new workdir, or checks that an old one has the same.
+    """Records the config in a new workdir, or checks that a used one has the same.
 
-    A workdir without a checkpoint or a summary counts as new. It is refused if it holds
-    a file that no run wrote and that a run would overwrite. In an old workdir, a field
-    that the record lacks counts as its default, and a run of a version before 0.4 is
-    refused. A run that stopped because numbers were not finite may resume once with
-    other values of :data:`STEERS`.
+    A workdir without a checkpoint and without a summary counts as new. It is refused if
+    it holds a file that no run wrote and that a run would overwrite. In a used workdir,
+    a field that the record lacks counts as its default, and a run of a version before
+    0.4 is refused. Each time that a run has diverged, it may resume with other values
+    of the fields :data:`ADJUSTABLE`.
 
     Args:
       config: a resolved config.
@@ -59,13 +64,13 @@ def claim_workdir(
       write: False to check whether the workdir could be claimed, without any change.
 
     Returns:
-      For fields that changed since the run began, their values at that time; the text
-      "nothing" if a field did not exist.
+      By path, the values that changed fields had when the run began; the text "nothing"
+      if a field did not exist.
 
     Raises:
       ValueError: the workdir holds a run of another config or on other data, a run
-        whose record cannot be read, or a file of somebody else under a name that a run
-        writes. Nothing was changed.
+        whose record cannot be read, or a file that a run would overwrite and that no
+        run wrote. Nothing was changed.
     """
     file, data = workdir / RECORD, dict(data or {})
     is_finished = (workdir / SUMMARY).exists()
@@ -93,7 +98,7 @@ def claim_workdir(
         return _claim_same(identity, workdir, different, data)
     if is_new:  # without a checkpoint all fields may change
         return _claim_diverged(identity, workdir, different, new_record, write)
-    if any(not STEERS.fullmatch(name) for name in different):
+    if any(not ADJUSTABLE.fullmatch(name) for name in different):
         _refuse(identity, workdir, different)
     _check_data(identity, workdir, data)
     record = {**identity.facts, **to_json(config)}
@@ -101,7 +106,7 @@ def claim_workdir(
 
 
 def _check_foreign_files(workdir: pathlib.Path, is_new: bool) -> None:
-    """Raises ValueError, on all processes, if a run would overwrite a file."""
+    """Raises ValueError, on all processes, if a run would overwrite a foreign file."""
     problem = (
         describe_foreign_file(workdir, is_begun=not is_new) if is_primary() else ""
     )
@@ -139,16 +144,16 @@ def _claim_diverged(
     record: Mapping[str, Any],
     write: bool,
 ) -> dict[str, Any]:
-    """Records changed fields of a run that numbers which are not finite have stopped.
+    """Writes the new config of a run that has diverged, and what changed in it.
 
-    The changes are recorded even if all fields may change, because the run's teacher
-    was trained at the first rate.
+    Changes of :data:`ADJUSTABLE` fields are recorded even if all fields may change,
+    because the run's teacher was trained at the first learning rate.
     """
-    steers = {name: pair for name, pair in different.items() if STEERS.fullmatch(name)}
-    changed = [*identity.changed, *([steers] if steers else [])]
+    adjusted = {n: pair for n, pair in different.items() if ADJUSTABLE.fullmatch(n)}
+    changed = [*identity.changed, *([adjusted] if adjusted else [])]
     if write:
         if different:
-            text = "\n".join(_lines(different))
+            text = "\n".join(_difference_lines(different))
             LOG.warning("%s goes on with another config:\n%s", workdir, text)
         wait_for_all("the record is read")
         if is_primary():
@@ -165,7 +170,7 @@ def _refuse(
     versions = ""
     if identity.version != __version__:
         versions = f" (by version {identity.version}, this is {__version__})"
-    lines = "\n".join(itertools.islice(_lines(different), 10))
+    lines = "\n".join(itertools.islice(_difference_lines(different), 10))
     raise ValueError(
         f"workdir: {workdir} holds a run of another config{versions}; choose another "
         f"--workdir\n{lines}"
@@ -175,7 +180,7 @@ def _refuse(
 def _check_data(
     identity: Identity, workdir: pathlib.Path, data: Mapping[str, list[Any]]
 ) -> None:
-    """Raises ValueError if a run has other data; unknown lists agree with any."""
+    """Raises ValueError if a run has other data; an empty list agrees with any."""
     for name, values in identity.data.items():
         expected = data.get(name)
         if not values or not expected or values == expected:
@@ -189,12 +194,12 @@ def _check_data(
             continue
         raise ValueError(
             f"workdir: {workdir} holds a run on data of {LIST_NAMES.get(name, name)} "
-            f"{_few(values)}, found {_few(expected)}; set data.path or choose another "
-            "--workdir"
+            f"{_format_few(values)}, found {_format_few(expected)}; set data.path or "
+            "choose another --workdir"
         )
 
 
-def _lines(different: Mapping[str, list[Any]]) -> list[str]:
+def _difference_lines(different: Mapping[str, list[Any]]) -> list[str]:
     """Returns one line for each field that differs."""
     return [
         f"  {name}: found {old!r}, expected {new!r}"
@@ -202,7 +207,7 @@ def _lines(different: Mapping[str, list[Any]]) -> list[str]:
     ]
 
 
-def _few(values: Sequence[Any]) -> str:
+def _format_few(values: Sequence[Any]) -> str:
     """Returns the first values as text, and their number if there are more."""
     more = f", ... {len(values)} in all" if len(values) > 4 else ""
     return f"({', '.join(map(str, values[:4]))}{more})"

@@ -1,4 +1,4 @@
-"""Looks at the directory of a run, and reads and writes its files."""
+"""Checks which files are in the directory of a run, and reads and writes JSON there."""
 
 import logging
 import os
@@ -19,15 +19,15 @@ RECORD_SECTIONS = {"data", "student", "train"}  # sections in every record of a 
 
 
 def read_summary(workdir: pathlib.Path, headline: str) -> dict[str, Any] | None:
-    """Returns the summary of a finished run; None if a part of it has to be made again.
+    """Returns the summary of a finished run; None if the run has work left to do.
 
     Args:
       workdir: directory of the run.
       headline: name of the score that comparisons read.
 
     Returns:
-      The content of ``summary.json``. None if the run is not finished, or if a file is
-      missing or damaged and the run has checkpoints to make it from.
+      The content of ``summary.json``. None if the run is not finished. None too if a
+      file of its results is missing or damaged and can be made again from a checkpoint.
 
     Raises:
       ValueError: a file is missing or damaged, and there is no checkpoint to make it
@@ -105,7 +105,7 @@ def describe_foreign_file(workdir: pathlib.Path, *, is_begun: bool) -> str:
 
 
 def refuse_single_run(workdir: pathlib.Path) -> None:
-    """Checks that a comparison in this workdir would not overwrite another report.
+    """Checks that a comparison in this workdir would not overwrite a foreign report.
 
     Args:
       workdir: directory of the comparison.
@@ -159,7 +159,7 @@ def _in_the_way(file: pathlib.Path, kind: str) -> str:
 
 
 def _foreign_kind(file: pathlib.Path) -> str:
-    """Returns the kind of a file, "" if it is or may have been a model of ours."""
+    """Returns the kind of a foreign file, "" for a model of ours, damaged or not."""
     if not file.is_file():
         return ""
     kind = find_kind(file)

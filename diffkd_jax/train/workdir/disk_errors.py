@@ -1,4 +1,4 @@
-"""Reports a disk that cannot be written to, or a workdir that was moved."""
+"""Reports in one line a disk that cannot be written to, or a workdir that was moved."""
 
 import contextlib
 import errno
@@ -14,8 +14,8 @@ DISK_FAULTS = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.
 
 
 @contextlib.contextmanager
-def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Replaces errors that libraries raise if a disk is full or fails by one line.
+def report_disk_faults(workdir: pathlib.Path) -> Iterator[None]:
+    """Raises one clear error in place of those of libraries for a full or broken disk.
 
     Args:
       workdir: directory of the run.
@@ -30,7 +30,7 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause and not (fault := _disk_fault(cause)):
+        while cause and not (fault := _find_disk_fault(cause)):
             # An error raised `from None` has a message for users already.
             hidden = cause.__suppress_context__
             cause = cause.__cause__ or (None if hidden else cause.__context__)
@@ -46,8 +46,8 @@ def disk_faults_named(workdir: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def moving_named(workdir: pathlib.Path) -> Iterator[None]:
-    """Replaces errors that libraries raise if a workdir is moved away by one line.
+def report_moved_workdir(workdir: pathlib.Path) -> Iterator[None]:
+    """Raises one clear error in place of those of libraries for a moved workdir.
 
     Args:
       workdir: directory of a run, which holds a ``config.json``. If this process does
@@ -76,8 +76,8 @@ def moving_named(workdir: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _disk_fault(error: BaseException) -> str:
-    """Returns the system's text for a disk fault if an error contains one, else ""."""
+def _find_disk_fault(error: BaseException) -> str:
+    """Returns the system's text for a disk fault if an error holds one, else ""."""
     text = str(error)
     if text.startswith("workdir: "):
         return ""  # our own message, from the teacher's run inside this run

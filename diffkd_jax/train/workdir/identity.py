@@ -1,7 +1,8 @@
 """Reads and writes ``config.json``, the record of what a workdir belongs to.
 
 It holds the config, lists that identify the data, the checksum of the teacher, the
-version that began the run, and fields that were changed after numbers were not finite.
+version that began the run, and fields that were changed after the run had diverged:
+after its numbers were not finite.
 """
 
 import os
@@ -24,7 +25,7 @@ FREE = {path for path, field in FIELDS.items() if field.has(Free)}
 DATA_KEYS = ("classes", "pictures")
 TEACHER = "teacher_checksum"
 CHANGED = "changed"
-DIVERGED = "diverged.json"  # written if numbers that are not finite stop a run
+DIVERGED = "diverged.json"  # written when numbers that are not finite stop a run
 
 
 class Identity(NamedTuple):
@@ -33,9 +34,10 @@ class Identity(NamedTuple):
     Attributes:
       version: version of the package that began the run.
       data: lists that identify the data, by name; empty if not known.
-      changed: for each change of fields their values before and after it, by path.
+      changed: one entry for each time that fields were changed: their values before and
+        after it, by path.
       fields: the config, as nested dicts.
-      facts: the entries that are not fields, without ``changed``.
+      facts: the entries that are not fields, as in the file, without ``changed``.
     """
 
     version: str
@@ -45,7 +47,7 @@ class Identity(NamedTuple):
     facts: dict[str, Any]
 
     def first_values(self) -> dict[str, Any]:
-        """Returns the value of each changed field when the run began.
+        """Returns the values that changed fields had when the run began, by path.
 
         >>> changed = [{"weights.task": [1, 2]}, {"weights.task": [2, 3]}]
         >>> Identity("0.4.0", {}, changed, {}, {}).first_values()
@@ -117,7 +119,7 @@ def record_teacher(workdir: pathlib.Path, checksum: int) -> None:
 
     Args:
       workdir: directory of the run, which the run has claimed.
-      checksum: checksum of the teacher's variables, so the path of its file does not
+      checksum: checksum of the teacher's variables. The path of its file does not
         matter.
 
     Raises:
@@ -148,16 +150,16 @@ def find_differences(
     Args:
       identity: the record.
       config: the resolved config of the run.
-      with_teacher: False if fields of the teacher have no effect.
+      with_teacher: whether fields of the teacher count; False if the run has none.
 
     Returns:
-      For each field that differs its value in the record and in the run.
+      For each field that differs, by path, its values in the record and in the run.
     """
     recorded, expected = dict(identity.fields), to_json(config)
     if not with_teacher:
         recorded["teacher"], expected["teacher"] = {}, {}
-    recorded, expected = _flat(recorded), _flat(expected)
-    defaults = _flat(to_json(resolve(base())))
+    recorded, expected = _flatten(recorded), _flatten(expected)
+    defaults = _flatten(to_json(resolve(base())))
     for flat in (recorded, expected):
         prefix = f"methods.{flat.get('method')}."
         for name in [n for n in flat if n.startswith("methods.")]:
@@ -173,7 +175,7 @@ def find_differences(
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Returns a config as its record is read back: tuples become lists.
+    """Returns a config as it is read back from JSON: tuples become lists.
 
     A relative ``data.path`` that exists becomes absolute, because the record may be
     read from another folder. Other texts, such as names that a loader knows, stay
@@ -192,10 +194,12 @@ def to_json(config: Config) -> dict[str, Any]:
     return valid_json.loads(valid_json.dumps(values, default=str))
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values of nested dicts by their path with dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        flat |= (
+            _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        )
     return flat

@@ -21,11 +21,11 @@ NO_LOCKS = {
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a workdir; creates it if needed.
+def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of a workdir; creates the workdir if needed.
 
-    If a process dies, its lock is free. If the file system has no locks, a file that
-    names the process serves as the lock.
+    The lock is released even if the process dies. If the file system has no locks, a
+    file that names the process serves as the lock.
 
     Args:
       workdir: directory of the run.
@@ -41,7 +41,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     if is_primary():
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            lock = _lock(workdir)
+            lock = _acquire(workdir)
         except Timeout as error:
             problem = "is in use by another run, expected one at a time"
             if pathlib.Path(error.lock_file).name == SOFT_LOCK:
@@ -61,7 +61,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
             lock.release()
 
 
-def _lock(workdir: pathlib.Path) -> BaseFileLock:
+def _acquire(workdir: pathlib.Path) -> BaseFileLock:
     """Acquires the lock of a workdir and returns it.
 
     Raises:

@@ -40,13 +40,13 @@ def shapes_on_disk(directory: pathlib.Path) -> dict[str, str]:
     return shapes_by_path(metadata.tree)
 
 
-def check_fits(
+def check_state_fits(
     directory: pathlib.Path,
     meta: Mapping[str, Any],
     stored: Mapping[str, str],
     expected: Mapping[str, str],
 ) -> None:
-    """Checks whether an undamaged checkpoint holds a state of this run.
+    """Checks whether a checkpoint that can be read holds a state of this run.
 
     Args:
       directory: the checkpoint, for the message.
@@ -80,7 +80,7 @@ def restore_target(state: PyTree) -> PyTree:
     Returns:
       The same structure of ``jax.ShapeDtypeStruct``.
     """
-    # Without shardings in the target, another topology could not restore the state.
+    # The target has shardings, so that another topology can restore the state.
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )

@@ -247,7 +247,7 @@ def test_each_image_counts_once_on_any_number_of_devices(devices, batch):
         of = {k: {"p3": v["p3"][batch["index"] % 8]} for k, v in found.items()}
         return {**of, "anchors": anchors}
 
-    def batches(asked):
+    def batches(should_stop):
         for rows in ([6, 2, 0, 1, 0, 0, 0, 0], [3, 5, 4, 0, 1, 2, 3, 4]):
             counts = 4 if rows[0] == 6 else 3
             yield {

@@ -149,7 +149,9 @@ def test_devices_count_alike(devices):
     task = segmentation({"num_classes": 5})
     apply = lambda variables, batch: {"logits": logits_of(batch["prediction"], 5)}
     forward = compile_evidence(task.evidence, apply, lambda batch: batch, mesh)
-    seen = gather_evidence(forward, {}, lambda asked: iter_of([batch, batch]), mesh)
+    seen = gather_evidence(
+        forward, {}, lambda should_stop: iter_of([batch, batch]), mesh
+    )
     expected = np.asarray(counted(prediction[:7], truth[:7], 5).sums["confusion"])
     assert seen.sums["confusion"].dtype == np.int64
     np.testing.assert_array_equal(seen.sums["confusion"], 2 * expected)

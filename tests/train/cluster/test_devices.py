@@ -1,4 +1,4 @@
-"""Faults of JAX and its devices in a line, and settings that do not count in a run."""
+"""Faults of JAX and its devices are one line; a run ignores strict settings."""
 
 import errno
 
@@ -21,7 +21,7 @@ STRICT = {
 
 @pytest.fixture
 def strict():
-    """Settings of the process, as the environment sets them."""
+    """Makes the JAX settings of the process strict, as environment variables could."""
     names = [*STRICT, *(f"jax_transfer_guard_{way}" for way in WAYS)]
     before = {name: getattr(jax.config, name) for name in names}
     for name, value in STRICT.items():
@@ -35,8 +35,8 @@ def strict():
 WAYS = ("host_to_device", "device_to_device", "device_to_host")
 
 
-def test_strict_settings_do_not_count_in_a_run_and_come_back(strict):
-    with devices.own_settings():
+def test_a_run_ignores_strict_settings_and_restores_them(strict):
+    with devices.run_settings():
         x = jnp.ones((2, 3)) + np.ones(3, np.int32)
         assert x.dtype == jnp.float32
         assert float(x[0, 0]) == 2.0
@@ -44,12 +44,12 @@ def test_strict_settings_do_not_count_in_a_run_and_come_back(strict):
     with (
         jax.transfer_guard("disallow"),
         jax.numpy_rank_promotion("raise"),
-        devices.own_settings(),
+        devices.run_settings(),
     ):
         jnp.ones((2, 3)) + np.ones(3, np.float32)
 
 
-def test_a_run_of_strict_settings_trains(strict, tmp_path):
+def test_a_run_trains_under_strict_settings(strict, tmp_path):
     config = tiny_config(**{"method": "none", "train.max_steps": 2})
     main.run(config, str(tmp_path))
     assert (tmp_path / "summary.json").exists()
@@ -78,8 +78,8 @@ def test_a_lack_of_memory_names_what_to_lower(error, found):
         assert "data.image_size=96" in line
 
 
-def test_other_errors_are_no_lack_of_memory():
-    """Of a disk that is full TensorStore says RESOURCE_EXHAUSTED too."""
+def test_other_errors_are_not_reported_as_a_lack_of_memory():
+    """TensorStore says RESOURCE_EXHAUSTED for a full disk too."""
     data = tiny_config().data
     in_words = OSError("workdir: found No space left on device")
     in_words.__context__ = FAULTS[0][0]
@@ -115,7 +115,7 @@ def test_a_platform_without_a_device_is_named(error, monkeypatch):
         devices.check_devices()
 
 
-def test_a_default_device_that_is_not_there_is_named(monkeypatch):
+def test_a_default_device_that_does_not_exist_is_named(monkeypatch):
     before = jax.config.jax_default_device
     monkeypatch.setenv("JAX_PLATFORM_NAME", "gpu")
     try:
@@ -135,7 +135,7 @@ def test_a_default_device_that_is_not_there_is_named(monkeypatch):
         (None, ""),
     ],
 )
-def test_an_error_of_others_is_a_line_and_a_bug_is_none(
+def test_an_expected_error_is_one_line_and_a_bug_is_raised(
     error, line, monkeypatch, capsys
 ):
     def run(*given, **options):

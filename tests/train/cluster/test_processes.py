@@ -25,7 +25,7 @@ LONG = {"method": "none", "train.epochs": 500.0, "eval_every_epochs": 100.0}
 
 @pytest.fixture
 def started(tmp_path):
-    """``(count, devices, fields) -> processes`` of one run, all gone at the end."""
+    """Returns ``(count, devices, fields) -> processes``; kills them at the end."""
     running = []
 
     def start(count, devices, fields, workdir, *config):
@@ -83,10 +83,10 @@ SPLIT = {"mesh.fsdp": 4, "mesh.fsdp_min_bytes": 64}  # over all processes
         pytest.param(4, "diffkd_logits", {}, marks=pytest.mark.slow),
     ],
 )
-def test_processes_give_the_run_of_one(
+def test_several_processes_give_the_numbers_of_one(
     count, method, mesh, finished, started, tmp_path
 ):
-    """Augmented, with norm groups and an average; DiffKD's draws too."""
+    """Also with augmentation, norm groups, a moving average and draws of DiffKD."""
     fields = {
         "method": method,
         "train.norm_group_size": 8,  # over processes too
@@ -131,8 +131,8 @@ def test_processes_give_the_run_of_one(
 
 
 @pytest.mark.slow
-def test_what_other_processes_hold_is_drawn_and_written_too(started, tmp_path):
-    """Masks, trajectories and exports, of a state that lies on both."""
+def test_exports_and_figures_hold_the_arrays_of_all_processes(started, tmp_path):
+    """The state behind masks, trajectories and exports is split over two processes."""
     fields = {
         "mesh.fsdp": 2,
         "mesh.fsdp_min_bytes": 64,
@@ -149,8 +149,10 @@ def test_what_other_processes_hold_is_drawn_and_written_too(started, tmp_path):
     assert load_model(tmp_path).meta["model"] == "deeplabv3_resnet8"
 
 
-def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
-    """By SIGHUP, of a connection that is lost; the other one is told as by SIGTERM."""
+def test_a_signal_to_one_process_stops_all_and_another_number_resumes(
+    started, tmp_path
+):
+    """One process gets SIGHUP, as from a lost connection; the other stops too."""
     running = started(2, 2, LONG, tmp_path)
     wait_for(running[0], "step 10/")
     running[1].send_signal(signal.SIGHUP)
@@ -169,9 +171,11 @@ def test_one_is_told_and_all_stop_and_another_number_goes_on(started, tmp_path):
 
 
 def test_a_bug_of_the_first_process_ends_all_with_its_traceback(started, tmp_path):
-    own = {"data.name": "tests.helpers.own_code:broken_on_the_first"}
-    own |= {"data.num_classes": 0, "data.limit": 0, "distributed.lost_seconds": 15}
-    (_, err), (_, other) = ended(running := started(2, 1, LONG | own, tmp_path), 100)
+    defaults = {"data.name": "tests.helpers.own_code:broken_on_the_first"}
+    defaults |= {"data.num_classes": 0, "data.limit": 0, "distributed.lost_seconds": 15}
+    (_, err), (_, other) = ended(
+        running := started(2, 1, LONG | defaults, tmp_path), 100
+    )
     assert [process.returncode for process in running] == [1, 1]
     assert "LookupError: a slip" in err
     assert "Traceback" in err
@@ -191,7 +195,7 @@ def test_a_second_ctrl_c_ends_the_first_process_at_once(started, tmp_path):
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )
-def test_one_that_dies_or_stops_ends_the_others(number, started, tmp_path):
+def test_a_process_that_dies_or_hangs_ends_the_others(number, started, tmp_path):
     running = started(2, 1, LONG | {"distributed.lost_seconds": 5}, tmp_path)
     wait_for(running[0], "step 10/")
     running[1].send_signal(number)
@@ -202,8 +206,8 @@ def test_one_that_dies_or_stops_ends_the_others(number, started, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_that_dies_ends_the_others(started, tmp_path):
-    """JAX does, with words of its own."""
+def test_the_death_of_the_first_process_ends_the_others(started, tmp_path):
+    """JAX ends them, with its own message."""
     running = started(2, 1, LONG | {"distributed.lost_seconds": 5}, tmp_path)
     wait_for(running[0], "step 10/")
     running[0].send_signal(signal.SIGKILL)
@@ -212,8 +216,8 @@ def test_the_first_that_dies_ends_the_others(started, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_that_fails_ends_the_others(started, tmp_path):
-    """Here the first one, which cannot write; the other would wait for it."""
+def test_a_process_that_fails_ends_the_others(started, tmp_path):
+    """The first process fails, because it cannot write; the other would wait for it."""
     blocked = tmp_path / ".metrics.jsonl.partial"
     blocked.mkdir()
     running = started(2, 1, LONG, tmp_path)
@@ -227,7 +231,7 @@ def options(**fields):
     return Distributed(**fields)
 
 
-def test_the_config_goes_before_the_environment():
+def test_the_config_overrides_the_environment():
     environment = {
         "JAX_COORDINATOR_ADDRESS": "there:1",
         "JAX_NUM_PROCESSES": "4",
@@ -259,7 +263,9 @@ def test_the_config_goes_before_the_environment():
         ({}, {"JAX_PROCESS_ID": "first"}, "found JAX_PROCESS_ID='first', expected"),
     ],
 )
-def test_what_is_missing_is_named(fields, environment, message):
+def test_missing_and_wrong_settings_of_processes_are_named(
+    fields, environment, message
+):
     with pytest.raises(ValueError, match=rf"^distributed\..*{message}"):
         joining.read_arguments(options(**fields), environment)
 
@@ -283,8 +289,8 @@ OPEN_MPI = {
 
 @pytest.mark.parametrize("cluster", [SLURM, OPEN_MPI], ids=["slurm", "open_mpi"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_one_process_a_host_has_all_its_devices(cluster, alone, monkeypatch):
-    """Where JAX shows a process one; found by JAX itself from what a cluster sets."""
+def test_one_process_per_host_gets_all_devices_of_its_host(cluster, alone, monkeypatch):
+    """JAX finds the cluster by itself, and would show such a process one device."""
     from jax._src import distributed
 
     some = {"SLURM_NTASKS": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
@@ -293,12 +299,12 @@ def test_one_process_a_host_has_all_its_devices(cluster, alone, monkeypatch):
     )
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = {}
+    actual = {}
 
     def stop(self, coordinator_address=None, num_processes=None, process_id=None,
              local_device_ids=None, *rest, **options):  # fmt: skip
         clusters = distributed.clusters.ClusterEnv
-        found["joined"] = clusters.auto_detect_unset_distributed_params(
+        actual["joined"] = clusters.auto_detect_unset_distributed_params(
             coordinator_address, num_processes, process_id, local_device_ids, None, 1
         )
 
@@ -306,16 +312,16 @@ def test_one_process_a_host_has_all_its_devices(cluster, alone, monkeypatch):
     monkeypatch.setattr(
         distributed.xla_bridge, "backends_are_initialized", lambda: False
     )
-    note = lambda name, value: found.setdefault(name, value)
+    note = lambda name, value: actual.setdefault(name, value)
     monkeypatch.setattr(jax.config, "update", note)
     joining.start_processes(options(enabled=True), environment)
-    address, count, index, _ = found["joined"]
+    address, count, index, _ = actual["joined"]
     assert address.startswith(("node001:", "10.96.0.1:"))
     assert (count, index) == (int(environment.get("SLURM_NTASKS", 2)), 1)
-    assert found.get("jax_cuda_visible_devices") == ("all" if alone else None)
+    assert actual.get("jax_cuda_visible_devices") == ("all" if alone else None)
 
 
-def test_no_cluster_is_named(tmp_path):
+def test_a_missing_cluster_is_named(tmp_path):
     command = tiny_command(tmp_path, {"distributed.enabled": True})
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -323,7 +329,7 @@ def test_no_cluster_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_come_are_named(started, tmp_path):
+def test_processes_that_do_not_start_are_named(started, tmp_path):
     fields = LONG | {"distributed.start_seconds": 3, "distributed.num_processes": 3}
     running = started(2, 1, fields, tmp_path)
     texts = ended(running, 60)

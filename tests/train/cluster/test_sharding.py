@@ -1,4 +1,4 @@
-"""A state and a teacher split over devices train as whole ones do."""
+"""A state and a teacher that are split over devices train as whole ones do."""
 
 import jax
 import numpy as np
@@ -32,11 +32,11 @@ def trained(resnet, devices, fsdp):
     )
     for _, batch in zip(range(5), batches, strict=False):
         batch.pop("skipped")
-        given = state
+        old_state = state
         state, metrics = run.step(
-            given, teacher, sharding.put_batch(batch, run.devices.mesh)
+            old_state, teacher, sharding.put_batch(batch, run.devices.mesh)
         )
-        assert all(x.is_deleted() for x in jax.tree.leaves(given))
+        assert all(x.is_deleted() for x in jax.tree.leaves(old_state))
     batches.close()
     return run, teacher, state, metrics
 
@@ -51,7 +51,7 @@ def scores(run, state):
 
 
 def on_first(tree):
-    """Bytes on the first device."""
+    """Returns the bytes of a tree on the first device."""
     first = jax.devices()[0]
     return sum(
         part.data.nbytes
@@ -62,7 +62,7 @@ def on_first(tree):
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
-def test_meshes_of_eight_are_one_device(one, resnet, fsdp):
+def test_meshes_of_eight_devices_give_the_numbers_of_one(one, resnet, fsdp):
     run, teacher, state, metrics = trained(resnet, 8, fsdp)
     assert dict(run.devices.mesh.shape) == {"data": 8 // fsdp, "fsdp": fsdp}
     for part, far in {"params": 1e-5, "ema": 1e-5, "opt_state": 2e-5}.items():
@@ -74,7 +74,8 @@ def test_meshes_of_eight_are_one_device(one, resnet, fsdp):
     assert metrics["loss/total"] == pytest.approx(float(one[3]["loss/total"]), rel=1e-5)
     for tree in (state, teacher):
         for x, where in zip(
-            *map(jax.tree.leaves, (tree, run.devices.place(tree))), strict=True
+            *map(jax.tree.leaves, (tree, run.devices.choose_shardings(tree))),
+            strict=True,
         ):
             assert x.sharding.is_equivalent_to(where, x.ndim)
     split = [x for x in jax.tree.leaves(state) if not x.is_fully_replicated]

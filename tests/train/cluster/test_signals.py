@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves, says so, and goes on as if nothing had been."""
+"""A run that is asked to stop saves its state, and a later call resumes it."""
 
 import errno
 import itertools
@@ -19,9 +19,9 @@ from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster.signals import (
     Stalled,
     Stopped,
+    catch_signals,
     never,
-    on_signals,
-    stop_here,
+    stop_if_requested,
 )
 from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.fit import fit
@@ -33,8 +33,8 @@ from tests.helpers.configs import ROOT, tiny_command, tiny_config
 RATES = {"images_per_second"}
 
 
-def at_question(number):
-    """Stops at the so many-th question."""
+def from_call(number):
+    """Returns a ``should_stop`` that requests a stop from this call on."""
     questions = itertools.count(1)
     return lambda: next(questions) >= number
 
@@ -45,21 +45,23 @@ def rows_of(workdir):
 
 
 def kd_config(finished, **fields):
-    """Eight steps, a log every three, two evaluations every two and four."""
+    """A run of eight steps: a log every three, evaluations every two and every four."""
     teacher = str(finished / "teacher")
-    own = {"method": "kd", "teacher.init": teacher, "log_every_steps": 3}
-    made = tiny_config(**own | fields)
-    with made.unlocked():
-        made.evaluations = {"agreement": {"every_epochs": 0.5}}
-        made.data.eval_batch_size = 16
-    return made
+    defaults = {"method": "kd", "teacher.init": teacher, "log_every_steps": 3}
+    run_config = tiny_config(**defaults | fields)
+    with run_config.unlocked():
+        run_config.evaluations = {"agreement": {"every_epochs": 0.5}}
+        run_config.data.eval_batch_size = 16
+    return run_config
 
 
 @pytest.fixture(scope="module")
 def built(finished):
-    made = kd_config(finished)
-    run = build(made)
-    return run._replace(teacher=runs.get_teacher(resolve(made), run.teacher, finished))
+    run_config = kd_config(finished)
+    run = build(run_config)
+    return run._replace(
+        teacher=runs.get_teacher(resolve(run_config), run.teacher, finished)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +71,16 @@ def whole(built, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [2, 5])
-def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_path):
-    """After steps, and between the batches of either evaluation."""
+def test_a_run_stopped_many_times_ends_like_an_uninterrupted_one(
+    built, whole, number, tmp_path
+):
+    """It stops after steps, and between the batches of either evaluation."""
     steps = []
     while True:
         try:
             # Later each time, for an evaluation begins anew.
-            later = at_question(number + len(steps))
-            fitted = fit(built, tmp_path, asked=later)
+            later = from_call(number + len(steps))
+            fitted = fit(built, tmp_path, should_stop=later)
             break
         except Stopped as stopped:
             steps.append(int(str(stopped).split("at step ")[1].split()[0]))
@@ -89,14 +93,16 @@ def test_stopped_again_and_again_it_ends_as_if_never(built, whole, number, tmp_p
     assert rows_of(tmp_path) == rows
 
 
-def test_nothing_is_trained_where_it_is_asked_before_the_first_step(built, tmp_path):
+def test_a_stop_before_the_first_step_trains_nothing(built, tmp_path):
     with pytest.raises(Stopped, match="stopped at step 0 of 8"):
-        fit(built, tmp_path, asked=lambda: True)
+        fit(built, tmp_path, should_stop=lambda: True)
     assert rows_of(tmp_path) == []
 
 
-def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_path):
-    """Newest two and best."""
+def test_checkpoints_saved_by_the_clock_are_kept_by_the_usual_rule(
+    built, whole, tmp_path
+):
+    """The newest two and the best stay."""
     run = built._replace(plan=built.plan._replace(save_every=1e-9))
     saved = []
     note = lambda event, step: saved.append(step) if event == "save" else None
@@ -109,50 +115,50 @@ def test_a_state_saved_by_the_clock_is_kept_beside_the_best(built, whole, tmp_pa
         assert set(checkpoints.all_steps()) == {6, 8, best}
 
 
-def test_signals_are_noted_and_handed_back():
+def test_signals_are_caught_and_their_handlers_restored():
     before = {n: signal.getsignal(n) for n in TO_END}
     assert len(before) >= 6
     for number in TO_END:
-        with on_signals(itertools.count(step=2.0).__next__) as asked:
-            assert not asked()
+        with catch_signals(itertools.count(step=2.0).__next__) as should_stop:
+            assert not should_stop()
             os.kill(os.getpid(), number)
-            assert asked() == number
+            assert should_stop() == number
             os.kill(os.getpid(), signal.SIGTERM)
-            assert asked() == number
+            assert should_stop() == number
             with pytest.raises(Stopped) as stopped:
-                stop_here(asked)
+                stop_if_requested(should_stop)
             assert stopped.value.exit_code == 128 + number
             if number != signal.SIGINT:  # the first one, which asks to save too
                 os.kill(os.getpid(), signal.SIGINT)
-                assert asked() == number
+                assert should_stop() == number
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     assert {n: signal.getsignal(n) for n in TO_END} == before
     assert not never()
 
 
-def test_two_interrupts_at_once_are_one():
-    """As of a wrapper that forwards Ctrl-C to the group that has it already."""
+def test_two_interrupts_within_a_second_count_as_one():
+    """A wrapper may forward a Ctrl-C that the whole process group got already."""
     times = iter([5.0, 5.003, 5.9, 6.1])
-    with on_signals(lambda: next(times)) as asked:
+    with catch_signals(lambda: next(times)) as should_stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
-            assert asked() == signal.SIGINT
+            assert should_stop() == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_that_is_ignored_stays_so():
-    """As of a job in the background, which Ctrl-C of another one is not meant for."""
+def test_an_ignored_signal_stays_ignored():
+    """A job in the background ignores Ctrl-C, which is meant for another job."""
     before = {n: signal.signal(n, signal.SIG_IGN) for n in TO_END - {signal.SIGTERM}}
     try:
-        with on_signals() as asked:
+        with catch_signals() as should_stop:
             for number in before:
                 os.kill(os.getpid(), number)
-            assert not asked()
+            assert not should_stop()
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)  # neither the second nor the first
-            assert asked() == signal.SIGTERM
+            assert should_stop() == signal.SIGTERM
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         for number, handler in before.items():
@@ -160,14 +166,14 @@ def test_a_signal_that_is_ignored_stays_so():
 
 
 @pytest.mark.parametrize("code", [errno.EPIPE, errno.EIO, errno.EBADF, errno.ENOSPC])
-def test_a_stop_is_noted_though_nobody_can_be_told(code, monkeypatch):
+def test_a_stop_is_noted_even_if_stderr_fails(code, monkeypatch):
     def write(descriptor, text):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "write", write)
-    with on_signals() as asked:
+    with catch_signals() as should_stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked()
+        assert should_stop()
 
 
 SLOW = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU]
@@ -177,7 +183,9 @@ SLOW = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU]
     "number",
     [signal.SIGUSR1, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)],
 )
-def test_a_command_saves_and_ends_well(number, tmp_path, finished):
+def test_a_command_saves_on_a_signal_and_exits_with_its_number(
+    number, tmp_path, finished
+):
     fields = {"method": "none", "train.epochs": 500.0, "data.num_workers": 1}
     # The workers get the signal too, and must outlive it.
     started = subprocess.Popen(
@@ -203,16 +211,21 @@ def test_a_command_saves_and_ends_well(number, tmp_path, finished):
         assert checkpoints.latest_step() == step
 
 
-def test_a_caller_keeps_its_signals(tmp_path, monkeypatch):
-    """Only the command takes them."""
+def test_a_call_from_python_catches_no_signals(tmp_path, monkeypatch):
+    """Only the command line does."""
     monkeypatch.setattr(signal, "signal", None)
     main.run(tiny_config(method="none", dry_run=True), str(tmp_path))
 
 
-def test_on_another_mesh_it_ends_nearly_the_same(built, whole, finished, tmp_path):
-    """Other devices add up in another order; here they share one state as well."""
+def test_a_run_resumes_on_another_mesh_with_nearly_the_same_result(
+    built, whole, finished, tmp_path
+):
+    """Sums over other devices are rounded differently.
+
+    Here the devices share one state as well.
+    """
     with pytest.raises(Stopped, match="stopped at step 3 of 8"):
-        fit(built, tmp_path, asked=at_question(8))
+        fit(built, tmp_path, should_stop=from_call(8))
     mesh = {"mesh.fsdp": 2, "mesh.fsdp_min_bytes": 64}
     eight = build(kd_config(finished, num_devices=8, **mesh))
     fitted = fit(eight._replace(teacher=built.teacher), tmp_path)
@@ -221,9 +234,9 @@ def test_on_another_mesh_it_ends_nearly_the_same(built, whole, finished, tmp_pat
         fitted.state.params, whole[0].state.params, rtol=1e-4, atol=1e-5
     )
     rows = zip(rows_of(tmp_path), whole[1], strict=True)
-    for found, expected in rows:
-        assert found.keys() == expected.keys()
-        assert found["step"] == expected["step"]
+    for actual, expected in rows:
+        assert actual.keys() == expected.keys()
+        assert actual["step"] == expected["step"]
 
 
 HANGING = {
@@ -236,9 +249,7 @@ HANGING = {
 }
 
 
-def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
-    tmp_path, monkeypatch
-):
+def test_a_decoder_that_hangs_delays_neither_a_stop_nor_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "LOOK_EVERY", 0.3)
     config = tiny_config(**HANGING, **{"data.stalled_seconds": 1})
     try:
@@ -249,12 +260,12 @@ def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
         assert done == read_rows(tmp_path / "a/metrics.jsonl")[-1]["step"] > 0
         log = tmp_path / "b/metrics.jsonl"
 
-        def asked():
+        def should_stop():
             late = log.exists() and time.time() - log.stat().st_mtime > 0.25
             return late and read_rows(log)[-1]["step"] == done
 
         with pytest.raises(Stopped, match=f"stopped at step {done} of 8, saved"):
-            runs.train(config, tmp_path / "b", asked)
+            runs.train(config, tmp_path / "b", should_stop)
         assert read_ahead.is_stuck()
     finally:
         own_code.STUCK.set()
@@ -262,7 +273,7 @@ def test_a_decoder_that_hangs_holds_up_neither_a_stop_nor_the_end(
 
 @pytest.mark.slow
 def test_a_command_whose_decoder_hangs_ends(tmp_path):
-    """Though threads of its own are left that never would; with workers too."""
+    """Its threads would never end. The same holds with workers."""
     for workers in (0, 1):
         fields = HANGING | {"data.stalled_seconds": 6, "data.num_workers": workers}
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A run among closed streams, plotting settings, signals and locks of its user."""
+"""A run copes with its user's closed streams, plot settings, signals and locks."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ import pytest
 from diffkd_jax.train.cluster.signals import Stopped
 from diffkd_jax.train.commands import train as runs
 from diffkd_jax.train.commands.use_student import use_student
-from diffkd_jax.train.outputs import report
+from diffkd_jax.train.outputs import report, results
 from diffkd_jax.train.workdir import directory, lock
 from tests.helpers.configs import ROOT, tiny_command, tiny_config
 
@@ -45,8 +45,8 @@ def in_shell(shell, command, **environment):
     )
 
 
-def is_finished(folder):
-    """Whether summary, export and report are there, whole."""
+def check_finished(folder):
+    """Checks that summary, export and report are complete; returns the report."""
     json.loads((folder / "summary.json").read_text())
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert (folder / "model.safetensors").stat().st_size
@@ -63,15 +63,15 @@ def is_finished(folder):
         pytest.param('"$@" 2>&1 | head -1; exit 0', marks=pytest.mark.slow),
     ],
 )
-def test_streams_that_take_nothing_cost_nothing(shell, tmp_path):
+def test_a_run_is_finished_although_its_streams_are_closed_or_full(shell, tmp_path):
     done = in_shell(shell, tiny_command(tmp_path, TWO_STEPS), PYTHONIOENCODING="ascii")
     assert done.returncode == 0
-    is_finished(tmp_path)
+    check_finished(tmp_path)
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_settings_of_plots_and_a_draw_that_fails_cost_at_most_a_figure(tmp_path):
-    """Own settings, names in letters that no font has, and ``draw`` with a slip."""
+def test_plot_settings_and_a_failing_draw_cost_at_most_one_figure(tmp_path):
+    """Plot settings, names in letters that no font has, and a ``draw`` with a bug."""
     settings = tmp_path / "settings"
     settings.write_text(
         "text.usetex: True\nfigure.constrained_layout.use: True\nsavefig.dpi: 3\n"
@@ -85,7 +85,7 @@ def test_settings_of_plots_and_a_draw_that_fails_cost_at_most_a_figure(tmp_path)
         PYTHONIOENCODING="ascii",
     )
     assert done.returncode == 0, done.stderr
-    page = is_finished(tmp_path / "run")
+    page = check_finished(tmp_path / "run")
     assert page.count("data:image/png") == 2  # score and losses, large ones
     assert (tmp_path / "run/plots/score.png").stat().st_size > 5000
     note = "draw of the task: left out after ZeroDivisionError: division by zero"
@@ -109,8 +109,8 @@ def wait_for_rows(process, folder, rows):
         time.sleep(0.05)
 
 
-def test_ctrl_c_saves_where_both_streams_are_gone(tmp_path):
-    """As of ``2>&1 | tee``, which Ctrl-C ends too."""
+def test_ctrl_c_saves_although_both_streams_are_closed(tmp_path):
+    """Ctrl-C ends the ``tee`` of ``2>&1 | tee`` too."""
     reading, writing = os.pipe()
     process = started(tmp_path, stdout=writing, stderr=writing)
     try:
@@ -125,7 +125,7 @@ def test_ctrl_c_saves_where_both_streams_are_gone(tmp_path):
     assert [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
 
 
-def test_nohup_is_kept_and_another_signal_saves(tmp_path):
+def test_a_run_under_nohup_ignores_sighup_and_saves_on_another_signal(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
@@ -148,7 +148,7 @@ import os, pathlib, sys
 from diffkd_jax.train.workdir import lock
 from tests.train.cluster import test_surroundings
 test_surroundings.fcntl.flock = test_surroundings.without_locks
-held = lock.locked(pathlib.Path(sys.argv[1]))
+held = lock.lock_workdir(pathlib.Path(sys.argv[1]))
 held.__enter__()
 print("held", flush=True)
 sys.stdin.read()
@@ -161,23 +161,21 @@ def without_locks(descriptor, operation):
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP])
-def test_a_file_is_the_lock_where_there_are_no_others(
+def test_a_file_serves_as_lock_on_a_file_system_without_locks(
     code, tmp_path, monkeypatch, caplog
 ):
     def refuse(descriptor, operation):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with caplog.at_level("INFO", "diffkd_jax"), lock.locked(tmp_path):
+    with caplog.at_level("INFO", "diffkd_jax"), lock.lock_workdir(tmp_path):
         assert (tmp_path / lock.SOFT_LOCK).exists()
     assert "has no locks" in caplog.text
-    with lock.locked(tmp_path):
+    with lock.lock_workdir(tmp_path):
         pass
 
 
-def test_a_file_as_lock_keeps_others_out_and_ends_with_its_process(
-    tmp_path, monkeypatch
-):
+def test_a_file_as_lock_keeps_others_out_until_its_process_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", without_locks)
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
@@ -188,18 +186,18 @@ def test_a_file_as_lock_keeps_others_out_and_ends_with_its_process(
     )
     assert process.stdout.readline() == "held\n"
     message = r"in use by another run.*; if none runs, on any host, remove its lock\.so"
-    with pytest.raises(OSError, match=message), lock.locked(tmp_path):
+    with pytest.raises(OSError, match=message), lock.lock_workdir(tmp_path):
         pass
     process.communicate("")
     assert (tmp_path / lock.SOFT_LOCK).exists()  # nobody took it away
-    with lock.locked(tmp_path):
+    with lock.lock_workdir(tmp_path):
         pass
 
 
 def test_a_run_that_died_while_it_drew_makes_its_report_again(
     tmp_path, monkeypatch, caplog
 ):
-    """Summary and export are there before, so nothing is trained again."""
+    """Summary and export were written before, so nothing is trained again."""
     config = tiny_config(**{"method": "none", "train.max_steps": 2})
 
     def dies(*given, **options):
@@ -219,25 +217,25 @@ def test_a_run_that_died_while_it_drew_makes_its_report_again(
     result = runs.train(config, tmp_path)
     assert "made again" in caplog.text
     assert result["final_top1"] == first["final_top1"]
-    is_finished(tmp_path)
+    check_finished(tmp_path)
 
 
-def test_what_is_computed_for_figures_may_fail(tmp_path, monkeypatch):
+def test_a_run_is_finished_although_computing_figures_fails(tmp_path, monkeypatch):
     config = tiny_config(**{"method": "none", "train.max_steps": 2})
 
     def fails(*given):
         raise MemoryError("of 256 images at once")
 
-    monkeypatch.setattr(runs, "trace_denoising", fails)
-    monkeypatch.setattr(runs, "predict_examples", fails)
+    monkeypatch.setattr(results, "trace_denoising", fails)
+    monkeypatch.setattr(results, "predict_examples", fails)
     assert runs.train(config, tmp_path)["steps"] == 2
-    page = is_finished(tmp_path)
+    page = check_finished(tmp_path)
     assert "denoising: left out after MemoryError: of 256 images at once" in page
     assert "examples: left out after MemoryError" in page
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
-def test_a_stop_of_the_other_modes_has_its_number(mode, finished):
+def test_a_stop_of_evaluate_and_predict_has_the_exit_code_of_its_signal(mode, finished):
     config = tiny_config(mode=mode)
     with pytest.raises(Stopped) as stopped:
         use_student(config, finished, lambda: signal.SIGUSR1)

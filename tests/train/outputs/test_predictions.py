@@ -1,4 +1,4 @@
-"""What a trained student predicts, written to files."""
+"""A trained student's predictions are written to files."""
 
 import csv
 
@@ -17,7 +17,7 @@ from tests.helpers.configs import tiny_config
 
 @pytest.fixture
 def predicted(finished, tmp_path):
-    """A workdir with a copy of the finished student, and its predictions."""
+    """Returns a workdir with a copy of the finished student and its predictions."""
     name = "model.safetensors"
     (tmp_path / name).write_bytes((finished / name).read_bytes())
     main.run(tiny_config(mode="predict"), str(tmp_path))
@@ -40,7 +40,7 @@ def test_predictions_are_those_of_the_evaluation(predicted, finished, capsys):
     assert f"top1 {hits:.4f}" in capsys.readouterr().out
 
 
-def test_predictions_are_not_written_over(predicted):
+def test_predictions_are_not_overwritten(predicted):
     before = (predicted / "predictions/predictions.csv").read_bytes()
     with pytest.raises(ValueError, match=r"predictions: found .*predictions, expected"):
         main.run(tiny_config(mode="predict"), str(predicted))
@@ -52,13 +52,13 @@ def test_predictions_are_not_written_over(predicted):
     assert {p.name for p in predicted.iterdir()} == names
 
 
-def test_masks_are_written_without_padding_and_in_ids(tmp_path):
+def test_masks_are_written_without_padding_and_with_the_ids_of_the_data(tmp_path):
     meta = {"num_classes": 19, "palette": [[1, 2, 3]], "ids": list(IDS)}
     label = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = [("city/a", {"label": label}, {"size": np.array([2, 3])})]
+    actual = [("city/a", {"label": label}, {"size": np.array([2, 3])})]
     for write_ids in (False, True):
         folder = tmp_path / str(write_ids)
-        segmentation(meta, write_ids=write_ids).write(folder, iter(found), meta)
+        segmentation(meta, write_ids=write_ids).write(folder, iter(actual), meta)
         with Image.open(folder / "city/a.png") as picture:
             written = np.asarray(picture)
             assert picture.mode == ("L" if write_ids else "P")

@@ -1,4 +1,4 @@
-"""The pages of a run: any name is shown as it is, and nothing else is touched."""
+"""Reports of runs show any name as it is, and change nothing else in the process."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ ODD = (
 )
 
 
-def test_names_that_are_no_formulas_are_drawn(tmp_path):
+def test_names_are_not_drawn_as_formulas(tmp_path):
     counts = np.eye(len(ODD), dtype=int)
     draw_confusion(tmp_path / "confusion.png", counts, ODD)
     rows = [{"step": 1, "eval/top1": 0.5, "eval/loss": 1.0}]
@@ -49,7 +49,7 @@ FOREIGN = {
 
 @pytest.fixture
 def fonts(monkeypatch):
-    """Those of other families, instead of what is installed here."""
+    """Replaces the installed fonts by those of other families."""
 
     def choose(*families):
         monkeypatch.setattr(figure_text, "OTHER_FONTS", families)
@@ -95,7 +95,7 @@ def test_a_font_that_has_the_letters_is_used(fonts, tmp_path):
     assert notes == []
 
 
-def test_other_settings_change_no_figure(tmp_path):
+def test_the_user_s_plot_settings_do_not_change_figures(tmp_path):
     import matplotlib
 
     rows = [{"step": 1, "eval/top1": 0.5}]
@@ -127,7 +127,7 @@ def test_a_figure_that_fails_is_a_line_of_the_page(workdir, monkeypatch, caplog)
 
 
 @pytest.mark.parametrize("end", [SystemExit(0), SystemExit("no figure today")])
-def test_a_draw_that_exits_costs_its_figure(end, workdir):
+def test_a_draw_that_exits_costs_only_its_figure(end, workdir):
     def draw(*given):
         raise end
 
@@ -137,7 +137,7 @@ def test_a_draw_that_exits_costs_its_figure(end, workdir):
     assert "figures of the task: left out after SystemExit" in page
 
 
-def test_a_folder_is_no_figure(workdir):
+def test_a_folder_is_not_a_figure(workdir):
     result = {"name": "a", "method": "kd", "headline": "top1", "final_top1": 0.5}
     draw = lambda folder: [folder]
     report.write_run(workdir, result, summary_text="", trajectories={}, draw=draw)
@@ -169,7 +169,7 @@ def test_undefined_scores_of_a_comparison_have_no_bar(undefined, tmp_path):
     assert "left out" not in page
 
 
-def test_a_full_disk_is_no_matter_of_a_figure(workdir):
+def test_a_full_disk_is_not_reported_as_a_failed_figure(workdir):
     def draw(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -187,7 +187,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_settings_that_matplotlib_refuses_do_not_count(settings, tmp_path):
+def test_settings_that_matplotlib_refuses_are_ignored(settings, tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xe9")
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe\xe9")  # of this directory
     code = """
@@ -212,7 +212,7 @@ assert changed <= {"MPLCONFIGDIR"}, changed  # matplotlib's own, of a folder it 
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_a_dollar_is_a_dollar():
+def test_a_dollar_sign_is_drawn_as_it_is():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -268,8 +268,8 @@ def test_links_of_a_comparison_are_escaped(tmp_path):
     ]
 
 
-def test_drawing_leaves_the_caller_its_backend(tmp_path):
-    """In a process that has another one, with a figure open."""
+def test_drawing_does_not_change_the_caller_s_backend(tmp_path):
+    """The process has another backend, with a figure open."""
     code = f"""
 import pathlib, sys, diffkd_jax.main, diffkd_jax.train.commands
 assert not [name for name in sys.modules if name.startswith("matplotlib")]
@@ -293,18 +293,18 @@ assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_examples_that_are_cut_are_not_shown(tmp_path, caplog):
-    given = {"image": np.zeros((1, 2, 2, 1), np.uint8), "target": {"label": np.ones(1)}}
-    given["predicted"] = {"student": {"label": np.ones(1)}}
+def test_examples_in_a_truncated_file_are_not_shown(tmp_path, caplog):
+    saved = {"image": np.zeros((1, 2, 2, 1), np.uint8), "target": {"label": np.ones(1)}}
+    saved["predicted"] = {"student": {"label": np.ones(1)}}
     for name in ("none", "kd"):
         (tmp_path / name).mkdir()
-        examples.save_examples(tmp_path / name, given)
-    found = examples.merge_examples(tmp_path, ["none", "kd"])
-    assert list(found["predicted"]) == ["none", "kd"]
+        examples.save_examples(tmp_path / name, saved)
+    actual = examples.merge_examples(tmp_path, ["none", "kd"])
+    assert list(actual["predicted"]) == ["none", "kd"]
     file = tmp_path / "none/examples.npz"
     file.write_bytes(file.read_bytes()[:100])
-    found = examples.merge_examples(tmp_path, ["none", "kd"])
-    assert list(found["predicted"]) == ["kd"]
+    actual = examples.merge_examples(tmp_path, ["none", "kd"])
+    assert list(actual["predicted"]) == ["kd"]
     assert "examples are not shown" in caplog.text
 
 

@@ -16,7 +16,7 @@ def image(*shape):
 
 
 def test_noise_predictor_of_1024_channels():
-    """Two bottlenecks of (1, 9/4, 1) c^2 / 4 and one 1x1 convolution, at 7x7."""
+    """It has two bottlenecks of (1, 9/4, 1) c^2 / 4 and one 1x1 convolution, at 7x7."""
     module, t = NoisePredictor(3), jnp.zeros(2, jnp.int32)
     x = image(2, 7, 7, 1024)
     init = lambda key, x: module.init(key, x, t, train=False)
@@ -31,7 +31,7 @@ def test_noise_predictor_of_1024_channels():
     ("student", "teacher", "expected"), [(512, 512, 1.11e9), (1024, 2048, 1.29e9)]
 )
 def test_feature_blocks_of_the_paper(student, teacher, expected):
-    """One training step's forward pass at 7x7, with an autoencoder of 1024."""
+    """Counts one training step's forward pass at 7x7, with an autoencoder of 1024."""
     module = DiffKD(latent_channels=1024)
     pair = image(2, 7, 7, student), image(2, 7, 7, teacher)
     rngs = {"params": KEY, "diffusion": KEY}
@@ -46,8 +46,8 @@ def test_feature_blocks_of_the_paper(student, teacher, expected):
             mutable=["batch_stats"],
         )
 
-    found = count_multiply_adds(run, variables, KEY, *pair) / 2
-    assert found == pytest.approx(expected, rel=0.02)
+    actual = count_multiply_adds(run, variables, KEY, *pair) / 2
+    assert actual == pytest.approx(expected, rel=0.02)
 
 
 def test_loops_count_every_step():

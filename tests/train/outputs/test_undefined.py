@@ -1,4 +1,4 @@
-"""What is written as JSON is JSON, and an undefined number comes back as NaN."""
+"""JSON files are valid JSON, and an undefined number is read back as NaN."""
 
 import functools
 import json
@@ -28,8 +28,8 @@ def refuse(word):
     raise AssertionError(f"found {word}, which is not JSON")
 
 
-def strictly(path):
-    """The values in a file of JSON, or of one JSON value a line."""
+def read_strictly(path):
+    """Returns the values in a JSON file, or in a file with one JSON value per line."""
     text = path.read_text()
     parts = text.splitlines() if path.suffix == ".jsonl" else [text]
     return [json.loads(part, parse_constant=refuse) for part in parts]
@@ -46,7 +46,7 @@ def test_metrics_are_json_and_read_back(tmp_path):
     values = {"eval/ap": NAN, "eval/loss": np.float32(INF), "loss/task": 0.5}
     writer.write(3, values | {"gamma/histogram": np.array([1.0, NAN])})
     writer.close()
-    assert strictly(path) == [
+    assert read_strictly(path) == [
         {
             **{"step": 3, "eval/ap": None, "eval/loss": None, "loss/task": 0.5},
             "gamma/histogram": [1.0, None],
@@ -59,7 +59,7 @@ def test_metrics_are_json_and_read_back(tmp_path):
     # Rows of earlier versions, which are written again where a run goes on.
     path.write_text('{"step": 1, "eval/ap": NaN, "loss/x": -Infinity}\n')
     Writer(tmp_path, step=1).close()
-    assert strictly(path) == [{"step": 1, "eval/ap": None, "loss/x": None}]
+    assert read_strictly(path) == [{"step": 1, "eval/ap": None, "loss/x": None}]
 
 
 def test_rows_without_a_step_are_still_left_out(tmp_path):
@@ -70,7 +70,7 @@ def test_rows_without_a_step_are_still_left_out(tmp_path):
 
 @pytest.fixture
 def undefined(monkeypatch):
-    """A task whose headline is never defined."""
+    """Registers a task whose headline is never defined."""
     make = TASKS["classification"]
 
     @functools.wraps(make)
@@ -86,11 +86,11 @@ def test_a_run_whose_scores_are_undefined_is_finished(undefined, tmp_path, capsy
     result = commands.train(config, tmp_path)
     assert math.isnan(result["final_top1"])
     for name in ("metrics.jsonl", "summary.json", "config.json"):
-        assert strictly(tmp_path / name), name
+        assert read_strictly(tmp_path / name), name
     for file in (tmp_path / "checkpoints").rglob("*"):
         if file.name == "metadata" and file.parent.name in ("meta", "metrics"):
-            assert strictly(file)
-    (summary,) = strictly(tmp_path / "summary.json")
+            assert read_strictly(file)
+    (summary,) = read_strictly(tmp_path / "summary.json")
     assert summary["final_top1"] is None
     again = commands.train(config, tmp_path)
     assert "finished already" in capsys.readouterr().out
@@ -104,21 +104,21 @@ def test_a_run_whose_scores_are_undefined_is_finished(undefined, tmp_path, capsy
 def test_a_summary_without_its_score_is_still_named(finished, tmp_path):
     for name in ("model.safetensors", "report.html"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
-    found = directory.read_json_object(finished / "summary.json")
-    del found["final_top1"]
-    directory.write_json(tmp_path / "summary.json", found)
+    actual = directory.read_json_object(finished / "summary.json")
+    del actual["final_top1"]
+    directory.write_json(tmp_path / "summary.json", actual)
     with pytest.raises(ValueError, match="found no number final_top1"):
         directory.read_summary(tmp_path, "top1")
 
 
-def test_a_config_with_an_undefined_number_is_its_own(tmp_path):
+def test_a_config_with_an_undefined_number_equals_its_record(tmp_path):
     """NaN differs from NaN; the record of a run must not differ from its config."""
     config = tiny_config(method="none")
     with config.unlocked():
         config.student.options.clip = INF
         config.student.options.fill = NAN
     claim_workdir(resolve(config), tmp_path)
-    assert strictly(tmp_path / "config.json")
+    assert read_strictly(tmp_path / "config.json")
     (tmp_path / "summary.json").write_text("{}")
     claim_workdir(resolve(config), tmp_path)
     with config.unlocked():
@@ -130,18 +130,18 @@ def test_a_config_with_an_undefined_number_is_its_own(tmp_path):
 
 
 def test_detections_are_json(tmp_path):
-    found = {
+    actual = {
         "boxes": np.array([[0.0, 0.0, NAN, 4.0]]),
         "valid": np.array([True]),
         "classes": np.array([0]),
         "scores": np.array([INF]),
     }
-    write(tmp_path, [("a", found, {"target": {}})], {"num_classes": 1})
-    (rows,) = strictly(tmp_path / "detections.json")
+    write(tmp_path, [("a", actual, {"target": {}})], {"num_classes": 1})
+    (rows,) = read_strictly(tmp_path / "detections.json")
     assert (rows[0]["score"], rows[0]["bbox"][2]) == (None, None)
 
 
-def test_metrics_that_wait_in_a_checkpoint_keep_undefined_numbers(tmp_path):
+def test_pending_metrics_of_a_checkpoint_keep_undefined_numbers(tmp_path):
     task = TASKS["classification"]({"num_classes": 2, "class_names": []})
     state = {"w": jnp.ones(2)}
     with open_checkpoints(tmp_path, task) as checkpoints:
@@ -149,7 +149,7 @@ def test_metrics_that_wait_in_a_checkpoint_keep_undefined_numbers(tmp_path):
         checkpoint.save_checkpoint(checkpoints, 2, state, {"top1": NAN}, waiting)
         checkpoints.wait_until_finished()
         (file,) = pathlib.Path(tmp_path).rglob("meta/metadata")
-        assert strictly(file)[0]["scores"]["top1"] is None
+        assert read_strictly(file)[0]["scores"]["top1"] is None
         ((at, row),) = checkpoint.read_pending(checkpoints, 2)
     assert at == 1
     assert np.isnan(row["share"])

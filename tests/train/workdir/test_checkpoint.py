@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, unfinished or of another model."""
+"""Checkpoints that are damaged, unfinished or of another model are recognised."""
 
 import gc
 import json
@@ -27,12 +27,12 @@ STEPS = {4: float("inf"), 8: 0.9, 12: 0.3, 16: float("nan"), 20: 0.4}
 
 
 def state(step, width=300):
-    """Enough numbers that most of the bytes on disk are numbers."""
+    """Returns a state with enough numbers that most bytes on disk are numbers."""
     values = np.random.default_rng(step).standard_normal((width, 7), np.float32)
     params = {"student": {"w": values}, "distiller": {}}
-    made = TrainState(np.int32(step), params, {"student": {}}, {"m": values + 1})
-    made = made.replace(seed=as_seed(3))
-    return jax.device_put(made, sharding.replicated(sharding.make_mesh(1)))
+    on_host = TrainState(np.int32(step), params, {"student": {}}, {"m": values + 1})
+    on_host = on_host.replace(seed=as_seed(3))
+    return jax.device_put(on_host, sharding.replicated(sharding.make_mesh(1)))
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def collected():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Five saves, the best of them the second."""
+    """Writes five checkpoints, of which the second has the best score."""
     workdir = tmp_path_factory.mktemp("saved")
     with open_checkpoints(workdir, TASK) as checkpoints:
         for step, score in STEPS.items():
@@ -61,11 +61,11 @@ def kept(workdir):
 
 
 def restored(workdir, like=None):
-    """The step that is restored, its numbers checked."""
+    """Restores a checkpoint, checks its numbers, and returns its step."""
     with open_checkpoints(workdir, TASK) as checkpoints:
-        found = checkpoint.restore(checkpoints, like or state(0))
-        step = int(found.step)
-        jax.tree.map(np.testing.assert_array_equal, found, state(step))
+        actual = checkpoint.restore(checkpoints, like or state(0))
+        step = int(actual.step)
+        jax.tree.map(np.testing.assert_array_equal, actual, state(step))
         return step
 
 
@@ -81,14 +81,14 @@ def test_the_best_and_the_two_newest_stay_also_after_a_resume(workdir):
     assert kept(workdir) == [28, 32]
 
 
-def test_of_equal_scores_the_newest_is_the_best(tmp_path):
+def test_the_newest_of_equal_scores_is_the_best(tmp_path):
     with open_checkpoints(tmp_path, TASK) as checkpoints:
         for step in range(1, 7):
             checkpoint.save_checkpoint(checkpoints, step, state(step), {"score": 0.1})
     assert kept(tmp_path) == [5, 6]
 
 
-def test_a_file_that_may_be_sound_is_not_moved(workdir, monkeypatch):
+def test_a_checkpoint_that_may_be_undamaged_is_not_moved(workdir, monkeypatch):
     def refuse(directory):
         raise PermissionError(13, "Permission denied", str(directory))
 
@@ -115,7 +115,7 @@ def flip(file):
 
 @pytest.mark.parametrize("damage", [cut, flip, pathlib.Path.unlink])
 def test_no_damage_gives_other_numbers(saved, tmp_path, damage):
-    """Every file of the newest: the same state, or the one before."""
+    """Damaging any file of the newest one restores the same state or the one before."""
     steps = set()
     for i, name in enumerate(files_of(saved, 20)):
         workdir = pathlib.Path(shutil.copytree(saved, tmp_path / str(i)))
@@ -139,7 +139,7 @@ def test_saving_goes_on_after_a_fall_back(workdir, caplog):
     assert "damaged/99" in caplog.text
 
 
-def test_a_save_that_is_not_taken_is_an_error(workdir):
+def test_a_save_that_orbax_does_not_make_is_an_error(workdir):
     with (
         open_checkpoints(workdir, TASK) as checkpoints,
         pytest.raises(ValueError, match="expected none from step 18 on"),
@@ -147,7 +147,7 @@ def test_a_save_that_is_not_taken_is_an_error(workdir):
         checkpoint.save_checkpoint(checkpoints, 18, state(18), {"score": 0.1})
 
 
-def test_none_that_can_be_read_is_refused_and_nothing_lost(workdir):
+def test_checkpoints_that_all_are_damaged_are_refused_and_kept(workdir):
     for file in (workdir / "checkpoints").glob("*/state/manifest.ocdbt"):
         file.unlink()
     with pytest.raises(ValueError, match=r"found checkpoints \[20, 16, 8\] and none"):
@@ -155,36 +155,36 @@ def test_none_that_can_be_read_is_refused_and_nothing_lost(workdir):
     assert kept(workdir) == [8, 16, 20]
 
 
-def test_a_state_of_another_model_is_called_that(workdir):
+def test_a_checkpoint_of_another_model_is_refused_as_such(workdir):
     message = r"made with another model.*opt_state/m is float32\[300, 7\], expected fl"
-    with pytest.raises(ValueError, match=message) as found:
+    with pytest.raises(ValueError, match=message) as actual:
         restored(workdir, state(0, width=200))
-    assert "remove" not in str(found.value)
-    assert "delete" not in str(found.value)
+    assert "remove" not in str(actual.value)
+    assert "delete" not in str(actual.value)
     assert kept(workdir) == [8, 16, 20]
 
 
-def test_another_mesh_takes_it(workdir):
+def test_a_checkpoint_is_restored_on_another_mesh(workdir):
     mesh = sharding.make_mesh(4)
     like = jax.device_put(state(0), sharding.replicated(mesh))
     with open_checkpoints(workdir, TASK) as checkpoints:
-        found = checkpoint.restore(checkpoints, like)
-    assert found.params["student"]["w"].sharding.mesh.size == 4
+        actual = checkpoint.restore(checkpoints, like)
+    assert actual.params["student"]["w"].sharding.mesh.size == 4
 
 
-def test_the_checksum_sees_order_sign_and_type():
+def test_the_checksum_depends_on_order_and_sign():
     a, b = jnp.arange(3.0), jnp.zeros(2)
     values = [{"x": a, "y": b}, {"x": b, "y": a}, {"x": a, "y": -b}, {"x": a[::-1]}]
     assert len({checkpoint.compute_checksum(v) for v in values}) == 4
 
 
-def test_no_score_that_is_not_finite_is_the_best():
+def test_a_score_that_is_not_finite_is_never_the_best():
     rows = [{"score": float(x)} for x in ("nan", "0.3", "inf", "-inf")] + [{}]
     for task in (TASK, TASK._replace(higher_is_better=False)):
         assert max(rows, key=task.goodness) == {"score": 0.3}
 
 
-def test_the_best_is_the_least_where_less_is_better(tmp_path):
+def test_the_best_score_is_the_smallest_if_smaller_is_better(tmp_path):
     task = TASK._replace(higher_is_better=False)
     with open_checkpoints(tmp_path, task) as checkpoints:
         for step, score in {4: 0.3, 8: 0.1, 12: 0.5, 16: 0.4}.items():
@@ -201,8 +201,8 @@ def change(text):
     return lambda folder: (folder / "meta/metadata").write_text(text)
 
 
-def of_another_sharding(folder: pathlib.Path):
-    """One bit that Orbax answers with ``NotImplementedError``."""
+def change_sharding(folder: pathlib.Path):
+    """Changes one bit, for which Orbax raises ``NotImplementedError``."""
     file = folder / "state/_sharding"
     data = file.read_bytes()
     assert b"NamedSharding" in data
@@ -212,7 +212,7 @@ def of_another_sharding(folder: pathlib.Path):
 @pytest.mark.parametrize(
     "damage",
     [
-        of_another_sharding,
+        change_sharding,
         change("[1, 2]"),
         change("5"),
         change(json.dumps({"scores": {"score": "high"}, "checksum": 1})),
@@ -220,13 +220,13 @@ def of_another_sharding(folder: pathlib.Path):
         change("[" * 100_000),
     ],
 )
-def test_content_that_is_no_checkpoint_is_damage(workdir, damage):
+def test_content_that_is_not_a_checkpoint_counts_as_damage(workdir, damage):
     damage(workdir / "checkpoints/20")
     assert restored(workdir) == 16
     assert kept(workdir) == [8, 16]
 
 
-def test_a_best_one_that_is_damaged_does_not_keep_others_from_saving(
+def test_a_damaged_best_checkpoint_does_not_prevent_saving(
     workdir,
 ):
     change("[1]")(workdir / "checkpoints/8")
@@ -235,7 +235,7 @@ def test_a_best_one_that_is_damaged_does_not_keep_others_from_saving(
     assert restored(workdir) == 24
 
 
-def test_swapped_checkpoints_are_damage(workdir, caplog):
+def test_swapped_checkpoints_count_as_damaged(workdir, caplog):
     folder = workdir / "checkpoints"
     os.rename(folder / "8", folder / "x")
     os.rename(folder / "20", folder / "8")
@@ -244,8 +244,8 @@ def test_swapped_checkpoints_are_damage(workdir, caplog):
     assert "it holds step 8" in caplog.text
 
 
-def test_saving_asks_for_no_notice_of_the_platform(tmp_path, monkeypatch):
-    """Or the count of those who do would be set back, and a stop be lost."""
+def test_saving_does_not_query_preemption_notices(tmp_path, monkeypatch):
+    """A query would set back the trainer's count of queries, and lose a stop."""
     asked = []
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
     with open_checkpoints(tmp_path, TASK) as checkpoints:

@@ -1,4 +1,4 @@
-"""What a run meets on disk: another teacher, odd records, a disk that fails."""
+"""Another teacher, odd records and a disk that fails are reported in one line."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def claimed(path, **fields):
     return path
 
 
-def test_a_teacher_may_move_and_be_no_other_one(tmp_path):
+def test_a_teacher_may_move_but_not_change(tmp_path):
     run = claimed(tmp_path / "run", **{"teacher.init": "/here"})
     record_teacher(run, 7)
     (run / "checkpoints/4").mkdir(parents=True)
@@ -57,13 +57,13 @@ def test_the_checksum_of_a_teacher_is_that_of_its_numbers(tmp_path):
     data = open_data(resolve(config).data)
     model = make_model("teacher", resolve(config).teacher, data)
     variables = random_variables(model.module, data.eval_shape)
-    found = []
+    actual = []
     for name, added in (("a", 0), ("b", 0), ("c", 1)):
         variables["params"]["head"]["bias"] += added
         file = tmp_path / f"{name}.safetensors"
         export_model(file, model._replace(variables=variables))
-        found.append(load_teacher(file, model).meta["checksum"])
-    assert found[0] == found[1] != found[2] == checkpoint.compute_checksum(variables)
+        actual.append(load_teacher(file, model).meta["checksum"])
+    assert actual[0] == actual[1] != actual[2] == checkpoint.compute_checksum(variables)
 
 
 def test_the_record_of_a_run_holds_its_teacher(finished):
@@ -79,7 +79,7 @@ def test_the_record_of_a_run_holds_its_teacher(finished):
     )
 
 
-def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
+def test_classes_of_a_record_that_are_not_a_list_are_named(tmp_path):
     run = claimed(tmp_path / "run")
     (run / "checkpoints/4").mkdir(parents=True)
     record = directory.read_json_object(run / "config.json")
@@ -90,7 +90,7 @@ def test_classes_of_a_record_that_are_no_list_are_named(tmp_path):
 
 @pytest.fixture
 def done(tmp_path):
-    """A finished run, as far as its summary and what belongs to it go."""
+    """Writes the summary of a finished run, and the files that it needs."""
     config = tiny_config()
     model = make_model(
         "student", resolve(config).student, open_data(resolve(config).data)
@@ -118,7 +118,7 @@ def cut(file):
         ("summary.json", lambda file: file.write_text('{"final_top1": 0.5}')),
     ],
 )
-def test_what_is_broken_of_a_finished_run_is_made_again(done, caplog, name, damage):
+def test_damaged_files_of_a_finished_run_are_made_again(done, caplog, name, damage):
     damage(done / name)
     assert directory.read_summary(done, "top1") is None
     assert name in caplog.text
@@ -145,7 +145,7 @@ def test_the_average_belongs_to_a_finished_run_that_has_one(done, caplog):
         '{"step": 2, "gamma/t/histogram": [[1]]}',
     ],
 )
-def test_a_line_that_no_writer_writes_is_no_row(tmp_path, caplog, line):
+def test_a_line_that_a_writer_would_not_write_is_not_a_row(tmp_path, caplog, line):
     file = tmp_path / "metrics.jsonl"
     good = {"step": 1, "loss/total": float("inf"), "gamma/t/histogram": [1, 2.0]}
     file.write_text(f"{line}\n{json.dumps(good)}\n")
@@ -159,21 +159,21 @@ def test_a_disk_that_fails_is_named_once_and_by_its_own_run(tmp_path, code):
     message = rf"workdir: found {os.strerror(code)} at {inner} \(.* free.*expected"
     with (
         pytest.raises(OSError, match=message),
-        disk_errors.disk_faults_named(outer),
-        disk_errors.disk_faults_named(inner),
+        disk_errors.report_disk_faults(outer),
+        disk_errors.report_disk_faults(inner),
     ):
         raise OSError(code, os.strerror(code), "a file")
 
 
-def test_a_workdir_that_is_a_file_is_refused_in_words(tmp_path):
+def test_a_workdir_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "run").write_text("mine")
     message = r"workdir: .*run: found .*File exists.*expected a directory"
-    with pytest.raises(OSError, match=message), lock.locked(tmp_path / "run"):
+    with pytest.raises(OSError, match=message), lock.lock_workdir(tmp_path / "run"):
         pass
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_what_orbax_also_raises_is_not_logged(monkeypatch):
+def test_errors_that_orbax_raises_are_not_logged_by_it_too(monkeypatch):
     logger = logging.get_absl_logger()
     before = list(logger.filters)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)

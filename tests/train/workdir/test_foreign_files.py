@@ -1,4 +1,4 @@
-"""A run overwrites nothing that is not its own, and takes nothing foreign for it."""
+"""A run overwrites no foreign file, and does not take one for its own."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_a_model_in_a_new_workdir_is_refused(write, name, tmp_path, no_training)
 def test_a_model_of_ours_without_its_run_is_not_overwritten(
     finished, tmp_path, no_training
 ):
-    """Such as what import_weights writes, or is left where checkpoints were removed."""
+    """It may come from import_weights, or from a run whose checkpoints were removed."""
     shutil.copy(finished / MODEL_FILE, tmp_path)
     shutil.copy(finished / "config.json", tmp_path)
     with pytest.raises(ValueError, match="a model without a checkpoint or a summary"):
@@ -88,8 +88,10 @@ def test_other_files_of_the_user_are_refused(name, content, tmp_path, no_trainin
 @pytest.mark.parametrize(
     "name", ["report.html", "summary.json", MODEL_FILE, "plots", "checkpoints"]
 )
-def test_a_file_and_a_folder_are_not_mixed_up(name, finished, tmp_path, no_training):
-    """Else it is found at the end of a run."""
+def test_a_folder_in_place_of_a_file_is_refused_and_the_reverse(
+    name, finished, tmp_path, no_training
+):
+    """Otherwise it would be found at the end of a run."""
     run = shutil.copytree(finished, tmp_path / "run")
     if (run / name).is_dir():
         shutil.rmtree(run / name)
@@ -105,7 +107,7 @@ def test_a_file_and_a_folder_are_not_mixed_up(name, finished, tmp_path, no_train
 
 @pytest.mark.parametrize("write", FOREIGN)
 @pytest.mark.parametrize("removed", [(), ("summary.json",)])
-def test_a_foreign_model_makes_no_run_finished(
+def test_a_run_with_a_foreign_model_does_not_count_as_finished(
     write, removed, finished, tmp_path, no_training
 ):
     run = shutil.copytree(finished, tmp_path / "run")
@@ -118,7 +120,7 @@ def test_a_foreign_model_makes_no_run_finished(
     assert (run / MODEL_FILE).read_bytes() == foreign
 
 
-def test_the_export_in_the_names_of_pytorch_is_foreign_too(resnet, finished, tmp_path):
+def test_an_export_with_names_of_pytorch_is_foreign_too(resnet, finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     export_torch(run / MODEL_FILE, load_model(resnet))
     with pytest.raises(ValueError, match="found weights of another program in"):

@@ -1,4 +1,4 @@
-"""Whose a workdir is, and records that are old, cut, missing or in use."""
+"""The record of a workdir may be old, truncated, missing, in use or of another run."""
 
 import json
 import shutil
@@ -22,13 +22,13 @@ from tests.helpers.configs import ROOT, tiny_config
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    """``(**changes) -> workdir`` of a finished run, with changes in its record."""
+    """Returns ``(**changes) -> workdir``, a finished run with changes in its record."""
 
     def copy(**changes):
         run = shutil.copytree(finished, tmp_path / "copied")
         record = json.loads((run / "config.json").read_text()) | changes
-        kept = {name: value for name, value in record.items() if value is not None}
-        (run / "config.json").write_text(json.dumps(kept))
+        values = {name: value for name, value in record.items() if value is not None}
+        (run / "config.json").write_text(json.dumps(values))
         return run
 
     return copy
@@ -73,7 +73,7 @@ def test_a_field_that_a_record_lacks_counts_as_its_default(copied):
     claim_workdir(resolve(tiny_config()), run)
 
 
-def test_a_field_that_is_gone_is_an_error_if_it_was_used(copied):
+def test_a_field_that_no_longer_exists_is_an_error_if_it_was_used(copied):
     with pytest.raises(ValueError, match="gone: found 3, expected 'nothing'"):
         claim_workdir(resolve(tiny_config()), copied(gone=3))
 
@@ -92,24 +92,22 @@ def test_the_record_says_version_and_classes(finished):
     assert len(record["classes"]) == 10
 
 
-def test_classes_that_have_names_in_one_version_alone_are_the_same(finished):
-    """As those of MNIST, which earlier versions called clothes."""
+def test_classes_that_only_one_version_names_are_the_same(finished):
+    """An example is MNIST, for which earlier versions had the names of clothes."""
     numbers = [str(k) for k in range(10)]
     claim_workdir(resolve(tiny_config()), finished, {"classes": numbers})
     with pytest.raises(ValueError, match="data of classes"):
         claim_workdir(resolve(tiny_config()), finished, {"classes": numbers[:9]})
 
 
-def test_data_of_other_classes_is_called_that(finished):
+def test_data_of_other_classes_are_refused_as_such(finished):
     names = ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"data of classes \(T-shirt, .*found \(a, b"):
         claim_workdir(resolve(tiny_config()), finished, {"classes": names})
 
 
-def test_data_of_other_sizes_is_called_that(finished):
-    with pytest.raises(
-        ValueError, match=r"data of images \(64, 64\), found \(65, 64"
-    ):
+def test_data_of_other_sizes_are_refused_as_such(finished):
+    with pytest.raises(ValueError, match=r"data of images \(64, 64\), found \(65, 64"):
         claim_workdir(resolve(tiny_config()), finished, {"pictures": [65, 64]})
     claim_workdir(resolve(tiny_config()), finished, {"pictures": [64, 64]})
 
@@ -132,7 +130,9 @@ def test_a_finished_run_without_checkpoints_is_not_trained_again(
     assert not (run / "checkpoints").exists()
 
 
-def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypatch):
+def test_a_finished_run_is_read_from_a_directory_without_write_access(
+    finished, monkeypatch
+):
     def refuse(*arguments, **options):
         raise PermissionError("not yours")
 
@@ -141,22 +141,22 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
 
 
 def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
-    """By the record, which holds where a relative path was."""
+    """The record holds where a relative path was."""
     for folder in ("here/images", "run", "other"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     config = tiny_config(**{"data.path": "images"})
     claim_workdir(resolve(config), tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    found = as_trained(tiny_config(), tmp_path / "run", fields_set=())
-    assert found["data"]["path"] == str(tmp_path / "here/images")
+    actual = as_trained(tiny_config(), tmp_path / "run", fields_set=())
+    assert actual["data"]["path"] == str(tmp_path / "here/images")
     claim_workdir(resolve(tiny_config(**{"data.path": "a name"})), tmp_path / "other")
     assert json.loads((tmp_path / "other/config.json").read_text())["data"]["path"] == (
         "a name"
     )
 
 
-def test_data_that_moved_is_taken(finished):
+def test_data_that_moved_are_accepted(finished):
     config = tiny_config(**{"data.path": "/elsewhere"})
     claim_workdir(resolve(config), finished)
 
@@ -169,7 +169,7 @@ def test_data_that_moved_is_taken(finished):
         ("[1]", r"config\.json: found list, expected an object"),
     ],
 )
-def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
+def test_a_record_that_is_missing_or_truncated_is_refused(copied, content, message):
     run = copied()
     record = run / "config.json"
     record.unlink()
@@ -179,7 +179,7 @@ def test_a_record_that_is_missing_or_cut_is_refused(copied, content, message):
         claim_workdir(resolve(tiny_config(**{"optimizer.learning_rate": 0.3})), run)
 
 
-def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, caplog):
+def test_missing_files_of_a_finished_run_are_made_again(finished, tmp_path, caplog):
     run = shutil.copytree(finished, tmp_path / "run")
     wanted = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text('{"name": ')
@@ -188,10 +188,10 @@ def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, cap
     lines[2:2] = [b"\xff\xfe not text", b"[1, 2]", b'{"no": "step"}']
     (run / "metrics.jsonl").write_bytes(b"\n".join(lines[:-1]) + b"\n")
     main.run(tiny_config(), str(run))
-    found = json.loads((run / "summary.json").read_text())
+    actual = json.loads((run / "summary.json").read_text())
     for name in wanted.keys() - {"images_per_second"}:
-        assert found[name] == wanted[name], name
-    assert "left out 3 lines that are no rows: [3, 4, 5]" in caplog.text
+        assert actual[name] == wanted[name], name
+    assert "left out 3 lines that are not rows: [3, 4, 5]" in caplog.text
     assert "summary.json: found no readable JSON" in caplog.text
     rows = metrics.read_rows(run / "metrics.jsonl")
     assert [r["step"] for r in rows if "loss/total" in r] == list(range(1, 9))
@@ -200,13 +200,13 @@ def test_what_is_missing_of_a_finished_run_is_made_again(finished, tmp_path, cap
 HOLD = """
 import pathlib, sys
 from diffkd_jax.train.workdir import lock
-with lock.locked(pathlib.Path(sys.argv[1])):
+with lock.lock_workdir(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
+def test_a_workdir_in_use_is_refused_until_its_run_ends(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -215,43 +215,46 @@ def test_a_workdir_in_use_is_refused_until_its_run_is_dead(tmp_path):
     ) as other:
         assert other.stdout.readline() == "held\n"
         message = r"is in use by another run"
-        with pytest.raises(OSError, match=message), lock.locked(tmp_path):
+        with pytest.raises(OSError, match=message), lock.lock_workdir(tmp_path):
             pass
         other.kill()
-    with lock.locked(tmp_path):
+    with lock.lock_workdir(tmp_path):
         pass
 
 
-def test_a_full_disk_is_one_line(tmp_path):
+def test_a_full_disk_is_reported_in_one_line(tmp_path):
     message = f"workdir: found No space left on device at {tmp_path}"
     error = RuntimeError("in a thread")
     error.__cause__ = OSError(28, "No space left on device")
-    with pytest.raises(OSError, match=message), disk_errors.disk_faults_named(tmp_path):
+    with (
+        pytest.raises(OSError, match=message),
+        disk_errors.report_disk_faults(tmp_path),
+    ):
         raise error
-    with pytest.raises(KeyError), disk_errors.disk_faults_named(tmp_path):
+    with pytest.raises(KeyError), disk_errors.report_disk_faults(tmp_path):
         raise KeyError("something else")
 
 
 def test_a_workdir_that_is_moved_away_is_named(tmp_path):
-    """What was saved before goes on where it is put back."""
+    """The run resumes from its last checkpoint when the workdir is back."""
     run, away = tmp_path / "run", tmp_path / "away"
 
-    def asked():
+    def should_stop():
         if (run / "checkpoints/4").exists():
             run.rename(away)
         return False
 
     config = tiny_config(method="none", log_every_steps=1)
     with pytest.raises(OSError, match=f"workdir: found {run} moved or removed while"):
-        runs.train(config, run, asked)
+        runs.train(config, run, should_stop)
     shutil.rmtree(run, ignore_errors=True)
     away.rename(run)
     assert runs.train(config, run)["steps"] == 8
 
 
-def test_an_error_in_a_workdir_that_never_was_seen_is_its_own(tmp_path):
-    with pytest.raises(KeyError), disk_errors.moving_named(tmp_path):
+def test_an_error_in_a_workdir_that_was_never_there_is_raised_as_it_is(tmp_path):
+    with pytest.raises(KeyError), disk_errors.report_moved_workdir(tmp_path):
         raise KeyError("mine")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(KeyError), disk_errors.moving_named(tmp_path):
+    with pytest.raises(KeyError), disk_errors.report_moved_workdir(tmp_path):
         raise KeyError("mine")
