@@ -77,7 +77,8 @@ def conv_layer(
     """Returns the layer of :func:`apply_conv` for an input like ``x``.
 
     Args:
-      x: ``[b, ..., c]``, or only its shape and dtype.
+      x: ``[b, ..., c]``, or only its shape and dtype. The kernel is that of maps,
+        ``[k, k, c, channels]``, whatever the rank.
       channels: number of output channels.
       kernel_size: side of the kernel, odd.
       dtype: compute dtype, or None for that of ``x``.

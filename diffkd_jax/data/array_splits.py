@@ -37,7 +37,7 @@ def make_array_split(
 
 
 def stored_array(image: np.ndarray) -> Stored:
-    """Returns the images of an array as stored images of a split.
+    """Returns access to the bytes and sizes of an array's images, for their checks.
 
     Args:
       image: ``[n, h, w, c]``.

@@ -1,4 +1,4 @@
-"""Findings about a data set that cannot be right: logged, and refused above a share."""
+"""Entries of a data set that cannot be right: logged, and refused above a share."""
 
 import itertools
 import logging

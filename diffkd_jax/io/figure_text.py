@@ -47,7 +47,7 @@ def literal(text: str, length: int = 40) -> str:
 def labels(names: Sequence[str], length: int = 40) -> list[str]:
     """Returns the names of classes for a figure, or their numbers.
 
-    Numbers take the place of names if no installed font has the letters of all names.
+    Numbers take the place of all names if one of the letters is in no installed font.
     Then the report lists the names, see :func:`diffkd_jax.io.best_effort.noting`.
 
     Args:

@@ -36,8 +36,8 @@ def training_batches(
         while no batch comes.
 
     Returns:
-      The generator. A batch holds arrays by name. Its entry ``skipped`` lists the
-      images that could not be read, with reasons.
+      The generator. A batch holds arrays by name. Its entry ``skipped``, int
+      ``[n]``, holds the rows of the split that could not be read, and -1 as padding.
     """
     config, data = run.config, run.data
     return pipeline.train_batches(
