@@ -1,7 +1,7 @@
 """Convolutions with PyTorch's default initialisation."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,7 @@ def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
     """
     bound = 1 / math.sqrt(fan_in)
 
-    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .tap_block import Scalar, TapBlock, Tree, refine
 from .taps import Refined, Tap, naming, resizing, select
@@ -100,14 +100,14 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             state.setdefault(owner, variables)
         return params, state
 
-    def applied(name: str, method: str) -> Callable[..., tuple[Any, Tree]]:
+    def applied(name: str, method: str) -> Callable[..., tuple[PyTree, Tree]]:
         def apply(
             params: Tree,
             state: Tree,
             key: Array,
             pair: tuple[Array, Array],
-            target: Any,
-        ) -> tuple[Any, Tree]:
+            target: PyTree,
+        ) -> tuple[PyTree, Tree]:
             result, updated = modules[name].apply(
                 {"params": params, **state},
                 *pair,
@@ -126,7 +126,7 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         key: Array,
         student_out: Tree,
         teacher_out: Tree,
-        target: Mapping[str, Any] | None = None,
+        target: Mapping[str, PyTree] | None = None,
     ) -> tuple[dict[str, Scalar], Tree, dict[str, Tree]]:
         losses: dict[str, Scalar] = {}
         info: dict[str, Tree] = {}
@@ -145,7 +145,7 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
         return losses, state, info
 
     def shapes(
-        student_out: Tree, teacher_out: Tree, target: Mapping[str, Any] | None = None
+        student_out: Tree, teacher_out: Tree, target: Mapping[str, PyTree] | None = None
     ) -> tuple[Tree, dict[str, Refined]]:
         key = jax.eval_shape(lambda: jax.random.key(0))
         params, state = jax.eval_shape(init, key, student_out, teacher_out)
@@ -181,12 +181,12 @@ def _sharded_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
     return sharded
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of a tree by path."""
     return {k: v.shape for k, v in flatten_dict(tree, sep="/").items()}
 
 
-def _check_taps(taps: Any) -> None:
+def _check_taps(taps: object) -> None:
     """Refuses taps that are not a dict of :class:`Tap`, or share blocks that differ."""
     if not isinstance(taps, Mapping) or not _all_are(Tap, taps.values()):
         raise ValueError(
@@ -207,6 +207,6 @@ def _check_taps(taps: Any) -> None:
             )
 
 
-def _all_are(kind: type, values: Iterable[Any]) -> bool:
+def _all_are(kind: type, values: Iterable[object]) -> bool:
     """Returns whether all values are of one class."""
     return all(isinstance(value, kind) for value in values)

@@ -1,17 +1,16 @@
 """Losses by name: checks of what user code returns, and weights."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 Scalar = Float[Array, ""]
 Weight = float | Callable[[jax.Array], jax.Array]
 
 
-def merged(task: Any, terms: Mapping[str, Scalar]) -> dict[str, Scalar]:
+def merged(task: PyTree, terms: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Merges the losses of the task and of the taps into one dict.
 
     Args:
@@ -45,7 +44,7 @@ def merged(task: Any, terms: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {**task, **terms}
 
 
-def weighable(losses: Mapping[str, Any]) -> set[str]:
+def weighable(losses: Mapping[str, PyTree]) -> set[str]:
     """Returns the names that weights can have.
 
     These are the names of the losses, and their parts before "/".
@@ -98,7 +97,7 @@ def weigh(
     return weighted
 
 
-def check_student_result(result: Any) -> None:
+def check_student_result(result: object) -> None:
     """Raises an error unless ``student_apply`` returned a pair of outputs and state.
 
     Args:
@@ -117,7 +116,7 @@ def check_student_result(result: Any) -> None:
     check_outputs("student_apply", result[0])
 
 
-def check_outputs(what: str, outputs: Any) -> None:
+def check_outputs(what: str, outputs: object) -> None:
     """Raises an error unless the outputs of a model are a dict.
 
     Args:
@@ -136,7 +135,7 @@ def check_outputs(what: str, outputs: Any) -> None:
         )
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     """Describes a value for an error message."""
     shape = getattr(value, "shape", None)
     return f"an array of shape {shape}" if shape is not None else type(value).__name__

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +124,7 @@ def diffkd_step(
         check_outputs("teacher_apply", teacher_out)
     target = batch.get("target") if isinstance(batch, Mapping) else None
 
-    def total_loss(params: dict[str, PyTree]) -> tuple[Scalar, tuple[Any, ...]]:
+    def total_loss(params: dict[str, PyTree]) -> tuple[Scalar, tuple[PyTree, ...]]:
         result = student_apply(
             params["student"], state.model_state["student"], batch, key_student
         )
@@ -133,7 +132,7 @@ def diffkd_step(
         student_out, student_state = result
         distiller_state = state.model_state["distiller"]
         losses = merged(task_loss(student_out, batch), {})
-        info: dict[str, dict[str, Any]] = {}
+        info: dict[str, dict[str, PyTree]] = {}
         if distill:
             terms, distiller_state, info = distillation.loss(
                 params["distiller"],
@@ -205,7 +204,7 @@ def _reports(info: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
     return metrics
 
 
-def _is_float(x: Any) -> bool:
+def _is_float(x: PyTree) -> bool:
     """Returns whether an array holds floats or complex numbers."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
@@ -216,7 +215,7 @@ def _average(old: PyTree, new: PyTree, decay: float) -> PyTree:
     Other values are the new ones. Dtypes are kept.
     """
 
-    def average(old: Any, new: Any) -> Any:
+    def average(old: jax.Array, new: jax.Array) -> jax.Array:
         if not _is_float(old):
             return new
         return ((1.0 - decay) * new + decay * old).astype(old.dtype)

@@ -1,19 +1,18 @@
 """The block of one tap, applied to a pair of outputs."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .shapes import Feature
 from .taps import Refined, Tap
 
 Scalar = Float[Array, ""]
-Tree = dict[str, Any]
+Tree = dict[str, PyTree]
 
 # Prefixes of the values that a step reports itself. A block may not use them.
 KINDS = ("loss", "weighted", "norm", "rms")
@@ -60,7 +59,7 @@ class TapBlock(nn.Module):
         return Refined(*(getattr(out, field) for field in Refined._fields))
 
     def losses(
-        self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
+        self, student: Feature, teacher: Feature, target: Mapping[str, PyTree] | None
     ) -> tuple[dict[str, Scalar], Tree]:
         """Returns the losses of the tap, and the arrays to report.
 
@@ -75,7 +74,7 @@ class TapBlock(nn.Module):
         return terms, {**rms, **refined.info}
 
     def compare(
-        self, student: Feature, teacher: Feature, target: Mapping[str, Any] | None
+        self, student: Feature, teacher: Feature, target: Mapping[str, PyTree] | None
     ) -> tuple[dict[str, Scalar], Refined]:
         """Returns the losses of the tap, and the pair that its distance compares.
 

@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .conv_layers import conv_layer
 from .distances import mse
@@ -129,7 +129,9 @@ class Tap:
             )
 
 
-def select(name: str, tap: Tap, student_out: Any, teacher_out: Any) -> tuple[Any, Any]:
+def select(
+    name: str, tap: Tap, student_out: PyTree, teacher_out: PyTree
+) -> tuple[PyTree, PyTree]:
     """Returns the two outputs that a tap matches.
 
     Args:
@@ -150,7 +152,7 @@ def select(name: str, tap: Tap, student_out: Any, teacher_out: Any) -> tuple[Any
     )
 
 
-def lookup(outputs: Any, path: str, what: str = "output") -> Any:
+def lookup(outputs: PyTree, path: str, what: str = "output") -> PyTree:
     """Returns the array at a path in a dict of named outputs.
 
     Args:
@@ -170,7 +172,7 @@ def lookup(outputs: Any, path: str, what: str = "output") -> Any:
             f"{what}: found {type(outputs).__name__}, expected a dict of named arrays "
             f"with {path!r} among them"
         )
-    value: Any = outputs
+    value: PyTree = outputs
     for part in path.split("/"):
         if not isinstance(value, Mapping) or part not in value:
             raise ValueError(
@@ -184,7 +186,7 @@ def lookup(outputs: Any, path: str, what: str = "output") -> Any:
     return value
 
 
-def _names(outputs: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _names(outputs: Mapping[str, PyTree], prefix: str = "") -> list[str]:
     """Returns the paths of all arrays."""
     names = []
     for key, value in outputs.items():
@@ -194,7 +196,10 @@ def _names(outputs: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def resizing(
-    name: str, tap: Tap, student_out: Mapping[str, Any], teacher_out: Mapping[str, Any]
+    name: str,
+    tap: Tap,
+    student_out: Mapping[str, PyTree],
+    teacher_out: Mapping[str, PyTree],
 ) -> str:
     """Describes how the maps of a tap will be resized; "" if not at all.
 

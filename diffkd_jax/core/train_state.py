@@ -1,7 +1,6 @@
 """The state that training steps change."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.struct
 import jax
@@ -12,7 +11,7 @@ from jaxtyping import Array, Int, Int32, PyTree
 
 from .distill import Distillation
 
-Outputs = Mapping[str, Any]
+Outputs = Mapping[str, PyTree]
 MAX_SEED = 2**31 - 1
 
 

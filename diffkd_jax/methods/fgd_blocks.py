@@ -6,12 +6,10 @@ whose loss compares how positions relate to each other. All terms are sums over 
 and means over images, so the method's weights are small.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core.conv_layers import apply_conv
 from ..core.distances import attention
@@ -21,7 +19,7 @@ from ..core.taps import Projection, Refined
 def fgd(
     student: Float[Array, "b h w c"],
     teacher: Float[Array, "b h w c"],
-    target: Any,
+    target: PyTree,
     *,
     stride: int,
     temperature: float = 0.5,
@@ -72,7 +70,7 @@ def fgd(
 def fgd_terms(
     student: Float[Array, "b h w c"],
     teacher: Float[Array, "b h w c"],
-    target: Any,
+    target: PyTree,
     *,
     stride: int,
     temperature: float = 0.5,
@@ -121,7 +119,7 @@ def fgd_terms(
     }
 
 
-def _boxes_of(target: Any) -> tuple[jax.Array, jax.Array]:
+def _boxes_of(target: PyTree) -> tuple[jax.Array, jax.Array]:
     """Returns the boxes of a target and which of them are valid."""
     try:
         return target["boxes"], target["valid"]

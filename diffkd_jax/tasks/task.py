@@ -28,8 +28,8 @@ class Evidence(NamedTuple):
     {}
     """
 
-    sums: Mapping[str, Any]
-    rows: Mapping[str, Any] = {}
+    sums: Mapping[str, PyTree]
+    rows: Mapping[str, PyTree] = {}
 
 
 class Evaluation(NamedTuple):
@@ -96,8 +96,8 @@ class Task(NamedTuple):
     'top1'
     """
 
-    loss: Callable[[Outputs, Batch], Mapping[str, Any]]
-    predict: Callable[[Outputs, Batch], Mapping[str, Any]]
+    loss: Callable[[Outputs, Batch], Mapping[str, PyTree]]
+    predict: Callable[[Outputs, Batch], Mapping[str, PyTree]]
     evidence: Callable[[Outputs, Batch], Evidence]
     score: Callable[[Evidence], Mapping[str, float]]
     headline: str

@@ -6,9 +6,10 @@ or wider. Bind further arguments such as ``tau`` with ``functools.partial``.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
 import jax
+from jaxtyping import PyTree
 
 from .features import attention, attention_mse, cosine, cwd, l1, mse
 from .logits import dist, dkd, kl
@@ -40,7 +41,9 @@ DISTANCES: dict[str, Callable[..., Scalar]] = {
 }
 
 
-def reads_target(distance: Callable[..., Scalar], student: Any, teacher: Any) -> bool:
+def reads_target(
+    distance: Callable[..., Scalar], student: PyTree, teacher: PyTree
+) -> bool:
     """Returns whether a distance reads the target of the batch.
 
     Args:
@@ -66,10 +69,10 @@ class _TargetRead(Exception):
     pass
 
 
-class _Watched(dict[str, Any]):
+class _Watched(dict[str, PyTree]):
     """A target that raises :class:`_TargetRead` when it is read."""
 
-    def _read(self, *_: Any, **__: Any) -> Any:
+    def _read(self, *_: object, **__: object) -> NoReturn:
         raise _TargetRead
 
     __getitem__ = __contains__ = __iter__ = __len__ = get = keys = items = values = (
