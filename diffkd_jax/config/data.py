@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from ..bounds import Share, Words
-from .augmentations import AUGMENTATIONS, Augmentation, AugmentationName
+from .augmentations import AUGMENTATIONS, AugmentationName
 from .section import AtLeastOne, Count, Free, OfMachine, Section, raise_for_faults
 
 # Fields that an augmentation without random factors does not read.
@@ -144,11 +144,6 @@ class DataConfig(Section):
     stalled_seconds: Annotated[Seconds, OfMachine] = 600.0
     """Seconds without a batch after which the run ends."""
 
-    @property
-    def augmentation(self) -> Augmentation:
-        """Returns the augmentation that ``augment`` names."""
-        return AUGMENTATIONS[self.augment]
-
     @model_validator(mode="after")
     def _together(self) -> Self:
         raise_for_faults(data_faults(self, "data."))
@@ -174,7 +169,7 @@ def data_faults(data: DataConfig, at: str) -> Iterator[str]:
             f"{at}holdout: found 0, expected a number of images for {at}eval_split "
             "'holdout'"
         )
-    if data.augmentation.crops and not data.image_size:
+    if AUGMENTATIONS[data.augment].crops and not data.image_size:
         yield (
             f"{at}image_size: found 0, expected a size in pixels for {at}augment "
             f"{data.augment!r}"
@@ -190,7 +185,7 @@ def data_faults(data: DataConfig, at: str) -> Iterator[str]:
 def _faults_of_views(data: DataConfig, at: str) -> Iterator[str]:
     """Yields an error line for each wrong combination of crop and canvas fields."""
     augment, shorter = data.augment, data.resize or data.train_resize
-    augmentation = data.augmentation
+    augmentation = AUGMENTATIONS[data.augment]
     if augmentation.on_canvas != bool(data.train_size):
         wanted = "()" if data.train_size else "a height and a width"
         yield (

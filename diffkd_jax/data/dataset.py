@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config.augmentations import AUGMENTATIONS
 from ..config.data import DataConfig
 from . import leaks
 from .findings import refuse_findings, some_of
@@ -237,7 +238,7 @@ def _warn_of_empty_classes(train: Split, names: tuple[str, ...]) -> None:
 
 def _check_image(options: DataConfig, size: Sequence[int], channels: int) -> None:
     """Refuses augmentation that does not fit the size or channels of images."""
-    if options.augmentation.shifts and options.padding > max(size):
+    if AUGMENTATIONS[options.augment].shifts and options.padding > max(size):
         raise ValueError(
             f"data.padding: found {options.padding}, expected 0 to {max(size)}, the "
             "side of the images"

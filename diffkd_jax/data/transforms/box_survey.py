@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...config.augmentations import AUGMENTATIONS
 from ...config.data import DataConfig
 from ..findings import some_of
 from ..images.encoded import Encoded, UnreadableImage
@@ -41,7 +42,7 @@ def inspect_for_training(split: Split, data: DataConfig, where: str) -> None:
             data.max_objects,
             split.box_summary.usable.max(),
         )
-    if data.augmentation.fits:
+    if AUGMENTATIONS[data.augment].fits:
         sides = tuple(data.train_resize) or (data.resize,)
         _check_canvas(split, data, sides, "train_size", where)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...config.augmentations import AUGMENTATIONS
 from ...config.data import DataConfig
 from ..split import Split
 from . import box_survey, views
@@ -46,7 +47,7 @@ def _check_boxed(options: DataConfig) -> None:
         ("resize_flip", "scale_crop_flip"),
         {"image_size": side, "eval_size": side},
     )
-    if options.resize and not options.augmentation.fits:
+    if options.resize and not AUGMENTATIONS[options.augment].fits:
         raise ValueError(
             f"data.resize: found {options.resize}, expected 0 {purpose} and "
             f"data.augment {options.augment!r}: training would use them at their own "

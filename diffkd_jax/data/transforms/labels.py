@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...config.augmentations import AUGMENTATIONS
 from ...config.data import DataConfig
 from ..images.decoding import decode_image
 from ..images.encoded import ImageLike, UnreadableImage
@@ -42,7 +43,7 @@ def train_labelled(batch: Batch, draws: Draws, options: DataConfig) -> Batch:
     >>> train_labelled(batch, Draws(0, 0, np.arange(2)), options)["image"].shape
     (2, 3, 3, 1)
     """
-    augmentation = options.augmentation
+    augmentation = AUGMENTATIONS[options.augment]
     in_turn = augmentation.crops or options.rand_augment or options.color_jitter
     # A generator for each image would take most of the time of small images, which are
     # shifted and mirrored together.

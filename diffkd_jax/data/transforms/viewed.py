@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...config.augmentations import AUGMENTATIONS
 from ...config.data import DataConfig
 from ..images.decoding import decode_image
 from ..images.encoded import Encoded, ImageLike, UnreadableImage
@@ -79,7 +80,7 @@ def train_views(
     >>> batch["image"].shape, batch["size"].shape
     ((2, 8, 8, 3), (2, 2))
     """
-    augmentation = options.augmentation
+    augmentation = AUGMENTATIONS[options.augment]
     kwargs: dict[str, Any] = {"flip": options.flip and augmentation.mirrors}
     if augmentation.scales:
         kwargs |= {"scale": tuple(options.scale), "step": options.scale_step}

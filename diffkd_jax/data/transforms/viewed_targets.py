@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ...config.augmentations import AUGMENTATIONS
 from ...config.data import DataConfig
 from .target import TargetTransform
 from .viewed import Follow, evaluate_views, train_views
@@ -73,7 +74,7 @@ def check_views(
     Traceback (most recent call last):
     ValueError: data.color_jitter: found 0.4, expected 0 for depth maps
     """
-    augmentation = options.augmentation
+    augmentation = AUGMENTATIONS[options.augment]
     if not (augmentation.keeps_size or options.augment in augments):
         *first, last = map(repr, ("none", *augments))
         raise ValueError(
