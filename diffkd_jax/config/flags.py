@@ -179,12 +179,13 @@ def unknown_flag(name: str, flag_names: Iterable[str]) -> str:
     >>> unknown_flag("train.epochs", ["config"])
     '--train.epochs: found an unknown flag, expected --config.train.epochs'
     """
-    ends = [path for path in FIELDS if path.rpartition(".")[2] == name]
-    ends = (
-        [name] if name in FIELDS else [p for p in ends if not p.startswith("teacher.")]
-    )
-    near = [f"config.{path}" for path in ends]
     flags = {path: f"config.{path}" for path in FIELDS} | {n: n for n in flag_names}
-    near = near or [flags[n] for n in difflib.get_close_matches(name, flags, 3)]
+    near = [name] if name in FIELDS else []
+    near = near or [
+        path
+        for path in FIELDS
+        if path.rpartition(".")[2] == name and not path.startswith("teacher.")
+    ]
+    near = [flags[n] for n in near or difflib.get_close_matches(name, flags, 3)]
     shown = " or ".join(f"--{flag}" for flag in near) or "one that --helpfull lists"
     return f"--{name}: found an unknown flag, expected {shown}"

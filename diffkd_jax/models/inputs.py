@@ -110,7 +110,7 @@ def check_input(
     if difference := input_difference(model, run):
         raise ValueError(f"{source}: {difference}")
     sizes = [list(meta["input_shape"][:2]) for meta in (model, run)]
-    # Without a mean, the size is only a note.
+    # A description without a mean may state any size.
     if not model.get("mean") or sizes[0] == sizes[1]:
         return
     (height, width), data_size = sizes[0], "x".join(map(str, sizes[1]))

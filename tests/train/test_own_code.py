@@ -293,18 +293,18 @@ def test_a_network_may_require_the_argument_train():
 
 
 def test_batches_may_come_from_an_iterator_of_ones_own(tmp_path):
-    """Without the entry ``skipped`` and without a method ``close``."""
+    """The batches have no entry ``skipped``, the iterator no method ``close``."""
     run = build(tiny_config(method="none"))
     batches = [dict(batch) for batch in itertools.islice(training_batches(run), 8)]
     for batch in batches:
         batch.pop("skipped")
     expected = fit.fit(run, tmp_path / "expected")
-    own = fit.fit(
+    fitted = fit.fit(
         run,
         tmp_path / "own",
         batches=lambda run, first_step, should_stop: iter(batches[first_step:]),
     )
-    chex.assert_trees_all_equal(own.state, expected.state)
+    chex.assert_trees_all_equal(fitted.state, expected.state)
     with pytest.raises(ValueError, match="found the end after step 3, expected batche"):
         fit.fit(run, tmp_path / "short", batches=lambda *given: iter(batches[:3]))
 

@@ -56,8 +56,10 @@ def compare(
     def show(folder: pathlib.Path, examples: Mapping[str, Any]) -> list[pathlib.Path]:
         if not examples:
             return []
-        data, task = build_scoring(next(iter(runs.values())))[1:3]
-        return report.draw_task_figures(task, data.meta, None, examples, folder)
+        scoring = build_scoring(next(iter(runs.values())))
+        return report.draw_task_figures(
+            scoring.task, scoring.data.meta, None, examples, folder
+        )
 
     for method, run_config in runs.items():
         try:

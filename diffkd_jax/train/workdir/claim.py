@@ -79,7 +79,7 @@ def claim_workdir(
     _check_foreign_files(workdir, is_new)
     new_record = {"version": __version__, **data, **to_json(config)}
     if is_new and not is_diverged:
-        return _claim_new(file, new_record if write else None)
+        return _claim_new(file, new_record, write)
     if not file.exists():
         raise ValueError(
             f"workdir: found a run in {workdir} and no config.json, expected the "
@@ -117,9 +117,11 @@ def _check_foreign_files(workdir: pathlib.Path, is_new: bool) -> None:
         )
 
 
-def _claim_new(file: pathlib.Path, record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Writes the record of a new run, unless it is None."""
-    if record is not None and is_primary():
+def _claim_new(
+    file: pathlib.Path, record: Mapping[str, Any], write: bool
+) -> dict[str, Any]:
+    """Writes the record of a new run."""
+    if write and is_primary():
         write_json(file, record)
     return {}
 
