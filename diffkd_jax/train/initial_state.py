@@ -40,7 +40,8 @@ def with_initial_weights(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the weights cannot be read, do not fit or are not finite.
+      ValueError: the weights cannot be read, do not fit or are not finite, or the
+        student inherits parameters and there is no ``get_teacher``.
     """
     options = run.config.student
     if not (options.init or options.inherit):
@@ -48,7 +49,12 @@ def with_initial_weights(
     variables = sharding.gather_arrays(student_variables(state))
     if options.init:
         variables = _read_into(run, variables)
-    if options.inherit and get_teacher is not None:
+    if options.inherit:
+        if get_teacher is None:
+            raise ValueError(
+                f"student.inherit: found {options.inherit} and no get_teacher, "
+                "expected a function that returns the teacher"
+            )
         variables = inherit(variables, get_teacher().variables, options.inherit)
     variables = jax.device_put(variables, run.devices.choose_shardings(variables))
     params, carried = split(variables)

@@ -138,6 +138,15 @@ def test_inheriting_needs_a_teacher(tmp_path):
         main.run(config(**{"student.inherit": ("head/*",)}), str(tmp_path))
 
 
+def test_inheriting_asks_for_the_teacher():
+    made = config(method="kd", **{"student.inherit": ("head/*",)})
+    with made.unlocked():
+        made.student.options = {"width": 6}
+    run = build(made)
+    with pytest.raises(ValueError, match=r"student.inherit: .* no get_teacher, expect"):
+        with_initial_weights(run, run.init())
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_frozen_parts_stay_as_they_are(optimizer, tmp_path):
     fields = {"optimizer.frozen": ("conv/*",), "optimizer.name": optimizer}
