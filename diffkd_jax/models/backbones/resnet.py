@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from ...backend.max_pool import max_pool
 from ...bounds import Channels, Part
 from .layers import pool_and_classify, shared_layer
 from .residual import BasicBlock, Bottleneck, Stage, dilate
@@ -113,7 +114,7 @@ class ResNet(nn.Module):
                     x = layer(channels, 3, stride=stride, name=f"stem_conv{i}")(x)
             else:
                 x = layer(width, 7, stride=2, name="stem")(x)
-            x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+            x = max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
             plan = dilate([4, 1, 2, 2, 2], self.output_stride)
         outputs = {"stem": x}
         rows = zip(self.blocks, plan, strict=True)

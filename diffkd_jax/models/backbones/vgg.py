@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from ...backend.max_pool import max_pool
 from .layers import pool_and_classify, shared_layer
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -55,7 +56,7 @@ class Vgg(nn.Module):
         for i, channels in enumerate(CHANNELS, 1):
             # The reference for 32x32 does not pool before the last stage.
             if 1 < i < len(CHANNELS):
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, (2, 2), (2, 2))
             for j in range(self.convolutions):
                 x = layer(channels, 3, name=f"stage{i}_conv{j}")(x)
             outputs[f"stage{i}"] = x
