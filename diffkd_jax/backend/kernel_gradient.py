@@ -1,16 +1,23 @@
-"""Convolutions of wide maps, whose gradient fits the caches of a CPU.
+"""Convolutions whose gradient for the kernel is computed fast on one CPU device.
 
 On one CPU device, XLA rearranges the maps with the examples last to compute the
-gradient of the kernel. On wide maps, the pixels that are read together then lie a power
-of two apart and do not fit the caches. Those of 16 examples do.
+gradient for the kernel. On wide maps, the pixels that are read together then lie a
+power of two apart and do not fit the caches. Those of 16 examples do.
 
-Costs: the code below, and no forward-mode derivative on one CPU device.
+oneDNN is faster than XLA's own convolutions (Eigen) for results and for gradients for
+the maps, but slower for the gradient for the kernel. It leaves convolutions with a
+negative padding to Eigen. So the maps are padded by one more row, which the convolution
+crops.
 
-Gains: WRN-40-1 takes 187 ms and not 209 ms (0.90), with ``PYTHONPATH=. python
-experiments/bench/vs_pytorch.py``. Parts of 4, 8 and 32 examples take 1.24, 1.03 and
-1.04 of the time of 16.
+Costs: the code below, and a copy of the maps for the additional row.
 
-Delete when: the gradient of XLA itself is as fast there.
+Gains: figures are in ``experiments/bench/README.md``. Without oneDNN, parts take 0.90
+of the time of WRN-40-1 (jax 0.10.2). With oneDNN, a step of WRN-40-2 to 40-1 takes 0.89
+of the time without it; 0.95 if the maps are not in parts, and 0.95 again if oneDNN
+computes the gradient for the kernel too (jax 0.12.0).
+
+Delete when: XLA's gradient for the kernel is as fast on wide maps, and that of oneDNN
+is as fast as Eigen's.
 """
 
 import functools
@@ -19,108 +26,100 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Num
-
-from .small_convolution import Padding, convolve, is_small
 
 PART = 16  # examples of a part
 WIDE = 16  # number of rows of a map from which parts are faster
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def convolve_in_parts(
-    x: Num[Array, "..."],
-    kernel: Num[Array, "..."],
+    x: Num[Array, "b h w c"],
+    kernel: Num[Array, "kh kw c d"],
     strides: Sequence[int],
-    padding: Padding,
+    padding: Sequence[tuple[int, int]],
+    *,
+    crop: bool,
     **options: Any,
-) -> Num[Array, "..."]:
-    """Convolves maps, and sums the gradient of the kernel over parts of the batch.
+) -> Num[Array, "b _ _ d"]:
+    """Convolves maps, and sums the gradient for the kernel over parts of the batch.
 
-    Only wide maps on one CPU device are treated in this way, see :func:`is_wide`; they
-    have no forward-mode derivative. Other maps go to
-    :func:`diffkd_jax.backend.small_convolution.convolve`.
+    The gradient is summed over parts only if :func:`is_wide` holds.
 
     Args:
       x: ``[b, h, w, c]``, maps.
       kernel: ``[kh, kw, c, d]``.
       strides: strides of rows and columns.
-      padding: rows and columns added before and after, or "SAME" or "VALID".
+      padding: rows and columns added before and after.
+      crop: whether to keep the gradient for the kernel away from oneDNN.
       **options: further arguments of ``jax.lax.conv_general_dilated``.
 
     >>> x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 5))
-    >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    >>> convolve_in_parts(x, kernel, (1, 1), "SAME", **options).shape
+    >>> same, numbers = [(1, 1), (1, 1)], ("NHWC", "HWIO", "NHWC")
+    >>> y = convolve_in_parts(
+    ...     x, kernel, (1, 1), same, crop=True, dimension_numbers=numbers)
+    >>> y.shape
     (2, 4, 4, 5)
     """
-    one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    split = one_cpu and is_wide(x.shape, options.get("feature_group_count", 1))
-    if not split or is_small(x.shape, kernel.shape, options):
-        return convolve(x, kernel, strides, padding, **options)
-    plain: Callable[..., jax.Array] = functools.partial(
-        jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=strides, **options
     )
-    return apply_in_parts(plain, x, kernel)
+    plain = functools.partial(convolve, padding=padding)
+    if not crop and not is_wide(x.shape):
+        return plain(x, kernel)
+    (top, bottom), columns = padding
+
+    def cropped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), (top + 1, 0), (0, 0), (0, 0)))
+        return convolve(x, kernel, padding=[(-1, bottom), columns])
+
+    part = PART if is_wide(x.shape) else max(1, len(x))
+    return _differ(plain, cropped if crop else plain, part)(x, kernel)
 
 
-def is_wide(shape: tuple[int, ...], groups: int) -> bool:
+def is_wide(shape: Sequence[int]) -> bool:
     """Returns whether the gradient is faster if it is summed over parts of the batch.
 
     That is so for wide maps, if the batch consists of several whole parts.
 
     Args:
       shape: ``[b, h, w, c]``, shape of the maps.
-      groups: number of groups of the convolution.
 
-    >>> is_wide((64, 32, 32, 8), 1), is_wide((64, 8, 8, 8), 1)
+    >>> is_wide((64, 32, 32, 8)), is_wide((64, 8, 8, 8))
     (True, False)
     """
     examples, rows = shape[:2]
-    return groups == 1 and rows >= WIDE and examples > PART and examples % PART == 0
+    return rows >= WIDE and examples > PART and examples % PART == 0
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def apply_in_parts(
-    plain: Callable[[jax.Array, jax.Array], jax.Array],
-    x: Num[Array, "b *dims"],
-    kernel: Num[Array, "..."],
-) -> Num[Array, "b ..."]:
-    """Returns ``plain(x, kernel)``, with the gradient of the kernel summed over parts.
+def _differ(plain: Convolution, for_kernel: Convolution, part: int) -> Convolution:
+    """Returns ``plain``, with another derivative by the kernel.
 
     Args:
-      plain: function that is linear in both arguments and treats each example alone.
-      x: ``[b, ...]``, where ``b`` is a multiple of 16.
-      kernel: array of any shape.
-
-    >>> apply_in_parts(jnp.multiply, jnp.ones(16), jnp.ones(1)).shape
-    (16,)
+      plain: convolution of maps by a kernel.
+      for_kernel: the same function in another form, to be differentiated by the kernel.
+      part: number of examples that it takes at once.
     """
-    return plain(x, kernel)
 
+    def in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # Half precision would round the sum of the gradients after each part.
+        kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+        parts = (x[i : i + part] for i in range(0, len(x), part))
+        return jnp.concatenate([for_kernel(p, kernel.astype(x.dtype)) for p in parts])
 
-def _forward(
-    plain: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Returns the result, and what its gradient needs."""
-    return plain(x, kernel), (x, kernel)
+    @jax.custom_jvp
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return plain(x, kernel)
 
+    def derivative(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
+        terms = []
+        if not isinstance(x_tangent, SymbolicZero):
+            terms.append(plain(x_tangent, kernel))
+        if not isinstance(kernel_tangent, SymbolicZero):
+            terms.append(in_parts(x, kernel_tangent))
+        return plain(x, kernel), functools.reduce(jnp.add, terms)
 
-def _backward(
-    plain: Callable[[jax.Array, jax.Array], jax.Array],
-    inputs: tuple[jax.Array, jax.Array],
-    gradient: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the gradients for the maps and the kernel."""
-    x, kernel = inputs
-    (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
-    # Half precision would round the sum after each part.
-    kernel_gradient = jnp.zeros(
-        kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)
-    )
-    for first in range(0, len(x), PART):
-        part = slice(first, first + PART)
-        apply = functools.partial(plain, x[part])
-        kernel_gradient += jax.linear_transpose(apply, kernel)(gradient[part])[0]
-    return x_gradient, kernel_gradient.astype(kernel.dtype)
-
-
-apply_in_parts.defvjp(_forward, _backward)
+    convolved.defjvp(derivative, symbolic_zeros=True)
+    return convolved

@@ -18,81 +18,59 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
-Padding = str | Sequence[tuple[int, int]]
-NHWC = ("NHWC", "HWIO", "NHWC")
-SUPPORTED = {"dimension_numbers", "rhs_dilation", "precision"}
+Pair = tuple[int, int]
 
 
-def convolve(
-    x: Num[Array, "..."],
-    kernel: Num[Array, "..."],
+def is_small(shape: Sequence[int], kernel: Sequence[int]) -> bool:
+    """Returns whether a map has fewer rows or columns than its kernel.
+
+    A dilated kernel counts with its elements only: XLA is fast if just its span is
+    larger.
+
+    Args:
+      shape: ``[b, h, w, c]``, shape of the maps.
+      kernel: ``[kh, kw, c, d]``, shape of the kernel.
+
+    >>> is_small((8, 2, 2, 3), (3, 3, 3, 5)), is_small((8, 3, 3, 3), (3, 3, 3, 5))
+    (True, False)
+    """
+    return kernel[0] > shape[1] or kernel[1] > shape[2]
+
+
+def multiply_patches(
+    x: Num[Array, "b h w c"],
+    kernel: Num[Array, "kh kw c d"],
     strides: Sequence[int],
-    padding: Padding,
-    **options: Any,
-) -> Num[Array, "..."]:
-    """Convolves as ``lax.conv_general_dilated``, with a product where a CPU is slow.
-
-    XLA's fast convolutions on CPU need a map that is at least as large as the kernel.
-    For smaller maps this function multiplies patches and kernel. Pass it to
-    ``flax.linen.Conv`` as ``conv_general_dilated``.
+    padding: Sequence[Pair],
+    dilation: Sequence[int],
+    precision: Any = None,
+) -> Num[Array, "b _ _ d"]:
+    """Convolves by one matrix product of patches and kernel.
 
     Args:
       x: ``[b, h, w, c]``, maps.
       kernel: ``[kh, kw, c, d]``.
       strides: strides of rows and columns.
-      padding: rows and columns added before and after, or "SAME" or "VALID".
-      **options: further arguments of ``jax.lax.conv_general_dilated``. With others than
-        precision and dilation of the kernel, or with other axes, the convolution is
-        XLA's.
+      padding: rows and columns added before and after.
+      dilation: distance of the kernel's elements, in rows and columns.
+      precision: precision of the product, as in ``jax.lax``.
 
     >>> x, kernel = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 3, 3, 5))
-    >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    >>> convolve(x, kernel, (1, 1), "SAME", **options)[0, 0, 0, 0].item()
+    >>> same = [(1, 1), (1, 1)]
+    >>> multiply_patches(x, kernel, (1, 1), same, (1, 1))[0, 0, 0, 0].item()
     12.0
     """
-    if jax.default_backend() == "cpu" and is_small(x.shape, kernel.shape, options):
-        dilation = options.get("rhs_dilation") or (1, 1)
-        if isinstance(padding, str):
-            spans = _spans(kernel.shape, dilation)
-            padding = jax.lax.padtype_to_pads(x.shape[1:3], spans, strides, padding)
-        sizes = x.shape[1:3], kernel.shape[:2], strides, padding, dilation
-        rows, columns = (_met_elements(*axis) for axis in zip(*sizes, strict=True))
-        if rows and columns:
-            padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-            return _product(padded, kernel, rows, columns, options.get("precision"))
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-
-
-def is_small(
-    shape: Sequence[int], kernel: Sequence[int], options: Mapping[str, Any]
-) -> bool:
-    """Returns whether a map has fewer rows or columns than its kernel.
-
-    A dilated kernel counts with its elements only: XLA is fast if just its span is
-    larger. Convolutions with unusual options are never small.
-
-    Args:
-      shape: ``[b, h, w, c]``, shape of the maps.
-      kernel: ``[kh, kw, c, d]``, shape of the kernel.
-      options: options of :func:`convolve`.
-
-    >>> is_small((8, 2, 2, 3), (3, 3, 3, 5), {"dimension_numbers": NHWC})
-    True
-    >>> is_small((8, 3, 3, 3), (3, 3, 3, 5), {"dimension_numbers": NHWC})
-    False
-    """
-    # Sizes come first: this is called for each convolution, and few maps are small.
-    if len(shape) != 4 or (kernel[0] <= shape[1] and kernel[1] <= shape[2]):
-        return False
-    usual = {"feature_group_count": 1, "lhs_dilation": (1, 1)}
-    other = {k: v for k, v in options.items() if k not in SUPPORTED and v is not None}
-    if any(usual.get(k) != v for k, v in other.items()):
-        return False
-    numbers = options.get("dimension_numbers")
-    axes, last = (
-        jax.lax.conv_dimension_numbers(shape, kernel, n) for n in (numbers, NHWC)
-    )
-    return axes == last
+    sizes = x.shape[1:3], kernel.shape[:2], strides, padding, dilation
+    rows, columns = (_met_elements(*axis) for axis in zip(*sizes, strict=True))
+    if not rows or not columns:  # an empty result, or zeros
+        return jax.lax.conv_general_dilated(
+            *(x, kernel, strides, padding),
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=precision,
+        )
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return _product(padded, kernel, rows, columns, precision)
 
 
 def _product(
@@ -111,11 +89,6 @@ def _product(
         (((3,), (0,)), ((), ())),
         precision=precision,
     )
-
-
-def _spans(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
-    """Returns the rows and columns from one end of a dilated kernel to the other."""
-    return [d * (k - 1) + 1 for k, d in zip(kernel[:2], dilation, strict=True)]
 
 
 def _met_elements(

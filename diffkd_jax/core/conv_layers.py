@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
-from ..backend.small_convolution import convolve
+from ..backend.convolution import convolve
 
 # PyTorch's default initialisation of linear layers and convolutions.
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

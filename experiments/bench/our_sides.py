@@ -28,7 +28,7 @@ def count(*trees):
 
 
 def compiled(function):
-    return jax.jit(function, compiler_options=compiler_options())
+    return jax.jit(function, compiler_options=compiler_options(many=True))
 
 
 def block(case, dtype, file):

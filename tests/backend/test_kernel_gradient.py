@@ -1,4 +1,4 @@
-"""The gradient of a kernel, summed over parts of a batch, against XLA's own."""
+"""The gradient for a kernel, in parts and away from oneDNN, against XLA's own."""
 
 import functools
 
@@ -6,34 +6,62 @@ import jax
 import numpy as np
 import pytest
 
-from diffkd_jax.backend import wide_convolution
-from diffkd_jax.backend.wide_convolution import apply_in_parts
+from diffkd_jax.backend import convolution
+from diffkd_jax.backend.convolution import convolve
+from diffkd_jax.backend.kernel_gradient import PART, convolve_in_parts, is_wide
 from diffkd_jax.models.backbones.layers import make_conv
 from tests.helpers.jaxprs import find_equations
 
 
+@pytest.mark.parametrize("side", [6, 16])  # of a part that is all, and of parts
+@pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize("options", [
-    {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},
-    {"window_strides": (2, 2), "padding": "SAME"},
-    {"window_strides": (1, 1), "padding": [(2, 2), (2, 2)], "rhs_dilation": (2, 2)},
+    {"strides": (1, 1), "padding": [(1, 1), (1, 1)]},
+    {"strides": (2, 2), "padding": [(0, 1), (0, 1)]},
+    {"strides": (1, 1), "padding": [(2, 2), (2, 2)], "rhs_dilation": (2, 2)},
+    {"strides": (3, 1), "padding": [(0, 0), (2, 0)]},
 ])  # fmt: skip
-def test_gradients_are_those_of_the_convolution(options):
+def test_derivatives_are_those_of_the_convolution(options, crop, side):
     with jax.enable_x64(True):
         draw = np.random.default_rng(0).standard_normal
-        x, kernel = draw((48, 6, 6, 2)), draw((3, 3, 2, 3))
+        x, kernel = draw((32, side, 6, 2)), draw((3, 3, 2, 3))
+        assert is_wide(x.shape) == (side == 16)
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
+        strides = options.pop("strides")
         plain = functools.partial(
-            jax.lax.conv_general_dilated,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            **options,
+            jax.lax.conv_general_dilated, window_strides=strides, **options
+        )
+        ours = functools.partial(
+            convolve_in_parts, strides=strides, crop=crop, **options
         )
         weight = draw(plain(x, kernel).shape)
-        loss = lambda function, *a: (weight * function(*a) ** 2).sum()
-        result, wanted = (
-            jax.value_and_grad(functools.partial(loss, f), (0, 1))(x, kernel)
-            for f in (functools.partial(apply_in_parts, plain), plain)
-        )
-        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
+        tangents = draw(x.shape), draw(kernel.shape)
+        for function in (ours, plain):
+            backward = jax.value_and_grad(
+                lambda *a, f=function: (weight * f(*a) ** 2).sum(), (0, 1)
+            )
+            forward = jax.jvp(function, (x, kernel), tangents)
+            found = jax.tree.leaves((backward(x, kernel), forward))
+            if function is ours:
+                result = found
+        for a, b in zip(result, found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_not_asked_for_is_not_computed():
+    """The gradient for an image costs as much as the convolution of a stem."""
+    shapes = jax.ShapeDtypeStruct((4, 6, 6, 2), "float32"), np.ones((3, 3, 2, 3))
+    same, numbers = [(1, 1), (1, 1)], ("NHWC", "HWIO", "NHWC")
+
+    def loss(x, kernel):
+        y = convolve_in_parts(
+            x, kernel, (1, 1), same, crop=True, dimension_numbers=numbers
+        )
+        return (y**2).sum()
+
+    for argument in (0, 1):
+        program = jax.make_jaxpr(jax.grad(loss, argument))(*shapes).jaxpr
+        assert len(find_equations(program, "conv_general_dilated")) == 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -44,9 +72,10 @@ def test_a_single_device_takes_parts(dtype, monkeypatch):
     variables = jax.jit(layer.init)(jax.random.key(1), x)
     loss = lambda variables, x: jax.numpy.sin(layer.apply(variables, x)).sum()
     plain = jax.jit(jax.grad(loss, (0, 1)))(variables, x)
-    monkeypatch.setattr(wide_convolution.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(convolution, "has_onednn", lambda: False)
     taken = jax.make_jaxpr(jax.grad(lambda *a: loss(*a), (0, 1)))(variables, x)
-    assert str(taken).count("conv_general_dilated") == 2 + 64 // wide_convolution.PART
+    assert str(taken).count("conv_general_dilated") == 2 + 64 // PART
     parts = jax.jit(jax.grad(lambda *a: loss(*a), (0, 1)))(variables, x)
     rtol = {"float32": 1e-5, "bfloat16": 2**-7}[dtype]
     for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(plain), strict=True):
@@ -57,7 +86,7 @@ def test_a_narrow_map_is_one_product_first():
     """Even if the batch is large enough for parts."""
     x, kernel = np.ones((32, 16, 2, 4), np.float32), np.ones((3, 3, 4, 8), np.float32)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    assert wide_convolution.is_wide(x.shape, 1)
-    run = lambda *a: wide_convolution.convolve_in_parts(*a, (1, 1), "SAME", **options)
+    assert is_wide(x.shape)
+    run = lambda *a: convolve(*a, (1, 1), "SAME", **options)
     program = jax.make_jaxpr(run)(x, kernel).jaxpr
     assert not find_equations(program, "conv_general_dilated")

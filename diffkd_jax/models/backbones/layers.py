@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...backend.convolution import convolve
 from ...backend.depthwise import depthwise
-from ...backend.wide_convolution import convolve_in_parts
 from ...core.conv_layers import uniform_bias, uniform_fan_in
 from ...core.norm import BatchNorm
 
@@ -70,7 +70,7 @@ def make_conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
-        conv_general_dilated=depthwise if is_depthwise else convolve_in_parts,
+        conv_general_dilated=depthwise if is_depthwise else convolve,
         dtype=dtype,
         name=name,
     )

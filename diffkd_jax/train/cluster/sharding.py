@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ...backend.compiler import compiler_options
+from ...backend.compiler import MANY_RUNS, compiler_options
 
 
 def make_mesh(num_devices: int = 0, fsdp: int = 1) -> Mesh:
@@ -181,7 +181,9 @@ def put_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> PyTree:
     return jax.tree.map(put, batch)
 
 
-def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+def jit_step(
+    step: Callable[..., Any], devices: Devices, num_steps: int = 0
+) -> Callable[..., Any]:
     """Compiles a training step for devices; the call donates the state.
 
     State and teacher keep the shardings in which they are passed. The new state gets
@@ -190,6 +192,8 @@ def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     Args:
       step: ``(state, teacher, batch, *, distill) -> (state, metrics)``.
       devices: the devices.
+      num_steps: length of the run. The program of a long run may be one that is faster
+        and has to be compiled at each start.
 
     Returns:
       ``(state, teacher, batch, distill=True) -> (state, metrics)``. It compiles one
@@ -210,7 +214,7 @@ def jit_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
         in_shardings=(None, None, split_batch(devices.mesh)),
         static_argnums=3,
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(many=num_steps >= MANY_RUNS),
     )
 
 
