@@ -13,10 +13,11 @@ import optax
 from pairs import config_of, data_of, drawn_teacher, first_batch, freeze, stepping
 from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 
-from diffkd_jax.backend.compiler import compiler_options
+from diffkd_jax.backend.compiler import MANY_RUNS, compiler_options
 from diffkd_jax.core import distances
 from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
 from diffkd_jax.train.build import build
+from diffkd_jax.train.cluster.sharding import jit_step
 from diffkd_jax.train.run import student_variables
 from diffkd_jax.weights.torch.convert import export_state_dict
 from diffkd_jax.weights.torch.names.classifiers import references
@@ -127,7 +128,8 @@ def step(case, dtype, file):
         _, seen = compiled(run.pure_step)(state, variables, raw)
     about = {"loss": float(seen["loss/total"]), "parameters": parameters}
     about["gradient"] = float(seen["norm/gradient"])
-    return stepping(run.step, state, variables, raw), about
+    step = jit_step(run.pure_step, run.devices, MANY_RUNS)
+    return stepping(step, state, variables, raw), about
 
 
 KINDS = {"block": block, "teacher": teacher, "step": step}
