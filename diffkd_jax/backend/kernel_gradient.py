@@ -62,7 +62,7 @@ def convolve_in_parts(
     >>> y.shape
     (2, 4, 4, 5)
     """
-    convolve = functools.partial(
+    convolve: Callable[..., jax.Array] = functools.partial(
         jax.lax.conv_general_dilated, window_strides=strides, **options
     )
     plain = functools.partial(convolve, padding=padding)

@@ -10,6 +10,7 @@ gradient, and carries four arrays of their places along.
 Delete when: XLA's gradient of a maximum over windows is as fast on CPU.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -42,16 +43,20 @@ def max_pool(
            [7., 8.]], dtype=float32)
     """
     if jax.default_backend() != "cpu":
-        return nn.max_pool(x, window, strides, padding)
+        pooled: jax.Array = nn.max_pool(x, window, strides, padding)
+        return pooled
     margins = ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0))
     padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), margins)
     axes = zip(padded.shape[1:3], window, strides, strict=True)
     reach = [(size - side) // step * step + 1 for size, side, step in axes]
-    best = None
-    for row, column in itertools.product(*map(range, window)):
+
+    def shift(row: int, column: int) -> jax.Array:
         stops = (len(x), row + reach[0], column + reach[1], x.shape[3])
-        shifted = jax.lax.slice(padded, (0, row, column, 0), stops, (1, *strides, 1))
+        return jax.lax.slice(padded, (0, row, column, 0), stops, (1, *strides, 1))
+
+    def later_if_greater(first: jax.Array, later: jax.Array) -> jax.Array:
         # As in XLA, a window that holds a NaN gives NaN.
-        wins = best is None or (shifted > best) | jnp.isnan(shifted)
-        best = shifted if best is None else jnp.where(wins, shifted, best)
-    return best
+        return jnp.where((later > first) | jnp.isnan(later), later, first)
+
+    elements = itertools.product(*map(range, window))
+    return functools.reduce(later_if_greater, itertools.starmap(shift, elements))

@@ -13,6 +13,7 @@ import optax
 from pairs import config_of, data_of, drawn_teacher, first_batch, freeze, stepping
 from vs_cases import BLOCKS, MOMENTUM, PAIRS, RATE, SIDES, features, noise
 
+from diffkd_jax.backend import compiler, convolution
 from diffkd_jax.backend.compiler import MANY_RUNS, compiler_options
 from diffkd_jax.core import distances
 from diffkd_jax.core.diffkd import DiffKD, DiffKDNoise
@@ -26,6 +27,12 @@ from tests.helpers import diffkd_names
 
 def count(*trees):
     return sum(x.size for x in jax.tree.leaves(trees))
+
+
+def leave_out_onednn():
+    """Compiles from now on as with a jaxlib that has no oneDNN."""
+    for module in (compiler, convolution):
+        module.has_onednn = lambda: False
 
 
 def compiled(function):

@@ -8,6 +8,8 @@ while another is timed. PyTorch starts from our weights: the numbers of paramete
 losses of one batch under the same noise and, where there is a backward pass, the norms
 of the gradient are compared first. Teachers have their norms folded on both sides.
 
+The variant ``eigen`` is ours without oneDNN, which jaxlib has from 0.12 on.
+
 Ratios are ours by the best of PyTorch's medians, medians over rounds with quartiles, by
 wall clock and by CPU time of all threads. Both sides ask for huge pages, as the trainer
 does (``diffkd_jax/backend/huge_pages.py``); ``--pages=small`` leaves them out.
@@ -23,7 +25,7 @@ import numpy as np
 import turns
 from vs_cases import CASES
 
-VARIANTS = ["nchw", "channels_last", "compile"]
+VARIANTS = ["nchw", "channels_last", "compile", "eigen"]
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 PAGES = {"huge": "glibc.malloc.hugetlb=1", "small": "glibc.malloc.hugetlb=0"}
 
@@ -31,9 +33,12 @@ PAGES = {"huge": "glibc.malloc.hugetlb=1", "small": "glibc.malloc.hugetlb=0"}
 def answer(asked):
     """A process of one side of one case."""
     case, half = asked.cases[0], asked.dtype == "bfloat16"
-    if asked.side == "ours":
+    if asked.side in ("ours", "eigen"):
         import jax
         import our_sides
+
+        if asked.side == "eigen":
+            our_sides.leave_out_onednn()
 
         if not half and jax.default_backend() == "gpu":  # else TensorFloat-32
             jax.config.update("jax_default_matmul_precision", "highest")
@@ -76,7 +81,7 @@ def compare(case, threads, asked, folder):
     for which in (0, 1):
         times = {n: np.array([r[n][which] for r in found]) for n in sides}
         medians = {n: statistics.median(t) for n, t in times.items()}
-        best = min(asked.variants, key=medians.get)
+        best = min(set(asked.variants) - {"eigen"}, key=medians.get)
         low, middle, high = np.percentile(times["ours"] / times[best], [25, 50, 75])
         cells.append(f"**{middle:.2f}** ({low:.2f} to {high:.2f})")
         if which == 0:
@@ -98,6 +103,8 @@ def main():
     asked = parser.parse_args()
     if unknown := set(asked.cases) - set(CASES):
         parser.error(f"cases: found {sorted(unknown)}, expected some of {CASES}")
+    if set(asked.variants) == {"eigen"}:
+        parser.error("variants: found only eigen, expected one of PyTorch's too")
     if asked.side:
         answer(asked)
         return
