@@ -23,6 +23,8 @@ import jax
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31  # the oldest programs beyond this size are deleted
+# How JAX says that it cannot keep a program that calls oneDNN (jax 0.12.0).
+ONEDNN_FAULT = "MemoryError: std::bad_alloc"
 
 
 def keep_programs(folder: str) -> None:
@@ -61,7 +63,8 @@ def keep_programs(folder: str) -> None:
 def _first_fault_only(show: Any) -> Any:
     """Returns a ``warnings.showwarning`` that logs only the first fault of the cache.
 
-    JAX warns of each program, in two lines.
+    JAX warns of each program, in two lines. That programs with oneDNN are not kept is
+    no fault.
 
     Args:
       show: function for other warnings.
@@ -72,7 +75,11 @@ def _first_fault_only(show: Any) -> Any:
         text = " ".join(str(message).split())
         if "persistent compilation cache entry" not in text:
             show(message, *details, **options)
-        elif not faults:
+            return
+        if text.endswith(ONEDNN_FAULT):
+            LOG.debug("a program that calls oneDNN is not kept: %.300s", text)
+            return
+        if not faults:
             LOG.info("compiled programs are not all kept: %.300s", text)
         faults.append(text)
 

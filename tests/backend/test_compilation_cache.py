@@ -23,12 +23,16 @@ print(sum(name.endswith("cache_hits") for name in hits))
 """
 
 
-def compute(home, *folders):
+def environment():
+    """The environment without a cache of the tests."""
     names = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-    environment = {k: v for k, v in os.environ.items() if k not in names}
+    return {k: v for k, v in os.environ.items() if k not in names}
+
+
+def compute(home, *folders):
     done = subprocess.run(
         [sys.executable, "-c", CODE, *folders],
-        env=environment | {"HOME": str(home)},
+        env=environment() | {"HOME": str(home)},
         cwd=home,
         capture_output=True,
         text=True,
@@ -106,3 +110,23 @@ def test_entries_that_cannot_be_read_or_written_are_one_line(monkeypatch, caplog
         show(UserWarning("another"), UserWarning, "file", 1)
     assert caplog.text.count("persistent compilation cache entry") == 1
     assert [str(message) for message, *_ in shown] == ["another"]
+
+
+def test_a_program_with_onednn_is_not_kept_in_silence(tmp_path):
+    """The message is that of jaxlib; with another one this test fails."""
+    code = (
+        "import logging; logging.basicConfig(level=logging.INFO)\n"
+        "import jax; from diffkd_jax.backend import compilation_cache, compiler\n"
+        f"compilation_cache.keep_programs({str(tmp_path)!r})\n"
+        "print(compiler.has_onednn())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment() | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept = any(tmp_path.rglob("*convolve*-cache"))
+    assert done.stdout.split() == [str(not kept)]
+    assert "not all kept" not in done.stderr
