@@ -23,6 +23,7 @@ import jax
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31  # the oldest programs beyond this size are deleted
+TRACES = "traces"  # folder of traced programs, in that of the compiled ones
 
 
 def keep_programs(folder: str) -> None:
@@ -44,7 +45,7 @@ def keep_programs(folder: str) -> None:
         return
     try:
         path = pathlib.Path(folder).expanduser() / _machine()
-        path.mkdir(parents=True, exist_ok=True)
+        (path / TRACES).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         LOG.info("compiled programs are not kept: %s", error)
         return
@@ -56,6 +57,17 @@ def keep_programs(folder: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_raise_persistent_cache_errors", False)
+
+
+def traces_folder() -> pathlib.Path | None:
+    """Returns the folder that :func:`keep_programs` made for traced programs, or None.
+
+    >>> traces_folder() is None
+    True
+    """
+    settings: Any = jax.config
+    folder = pathlib.Path(settings.jax_compilation_cache_dir or "", TRACES)
+    return folder if settings.jax_compilation_cache_dir and folder.is_dir() else None
 
 
 def _first_fault_only(show: Any) -> Any:
@@ -84,7 +96,7 @@ def _prune(path: pathlib.Path) -> None:
     # Done once in a run. JAX's own limit reads all entries, under a lock, for each new
     # one.
     entries = []
-    for entry in path.glob("*-cache"):
+    for entry in path.rglob("*-cache"):
         with contextlib.suppress(OSError):  # another run may have pruned it
             status = entry.stat()
             entries.append((status.st_mtime, status.st_size, entry))
