@@ -15,7 +15,7 @@ def compile_ahead(run: Run) -> Run:
     """Starts to compile a run's initialisation and step, in two threads.
 
     The compiler and the reading of compiled programs do not hold Python's lock. So the
-    caller can describe the run and score the teacher meanwhile. It gains 0.9 s of a
+    caller can describe the run and score the teacher meanwhile. It gains 1.0 s of a
     warm start of ``quickstart`` (``experiments/bench/first_step.py``). Python code of
     models and tasks is traced before this function returns, in the caller's thread.
 
