@@ -19,11 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from .backend import huge_pages
-from .config import command_line
-from .config.command_line import define_flags
-from .config.files import ConfigParser
 from .io import console, streams
-from .named_options import describe_options, drop_options
 
 USES_STUDENT = ("evaluate", "predict")  # modes
 FLAGS = flags.FLAGS
@@ -179,6 +175,8 @@ def _workdir() -> str:
 
     To use a student, a config that is the record of a run names its directory.
     """
+    from .config.files import ConfigParser
+
     parser = FLAGS["config"].parser
     assert isinstance(parser, ConfigParser)
     uses_student = FLAGS.config.mode in USES_STUDENT
@@ -221,14 +219,17 @@ def parse_flags(
     Returns:
       The arguments that are left.
     """
+    from .config.command_line import parse_command_line
+    from .named_options import describe_options, drop_options
+
     fields = set() if fields_set is None else fields_set
-    return command_line.parse_command_line(
-        argv, values, fields, drop_options, describe_options
-    )
+    return parse_command_line(argv, values, fields, drop_options, describe_options)
 
 
 def entry() -> None:
     """Parses the flags and runs the command."""
+    from .config.command_line import define_flags
+
     os.environ["MPLBACKEND"] = "agg"  # figures of users' tasks open no window
     define_flags(FLAGS)
     for name in ("config", "workdir", "compilation_cache"):
@@ -255,6 +256,7 @@ def command() -> None:
     """
     sys.modules["__main__"].__doc__ = __doc__
     streams.guard_streams()
+    # Before the config and its libraries are imported, which takes 0.15 s.
     huge_pages.restart()
     entry()
 

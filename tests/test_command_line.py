@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from diffkd_jax import main
+from diffkd_jax.config.command_line import define_flags
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.config.sections import FIELDS
 from diffkd_jax.data.sources.registry import DATASETS
@@ -92,7 +93,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "message"), BAD)
 def test_bad_commands_end_with_one_line(arguments, message, monkeypatch, capsys):
     values = flags.FlagValues()
-    main.define_flags(values)
+    define_flags(values)
     monkeypatch.setattr("sys.argv", [])
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as end:
@@ -300,7 +301,7 @@ def test_only_a_result_without_a_file_must_not_be_lost(
 def parsed(monkeypatch, *arguments):
     """The config that a command line gives."""
     values = flags.FlagValues()
-    main.define_flags(values)
+    define_flags(values)
     monkeypatch.setattr("sys.argv", [])
     main.parse_flags(["main", *arguments], values)
     return values.config

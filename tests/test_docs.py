@@ -11,6 +11,7 @@ from absl import flags
 
 import diffkd_jax
 from diffkd_jax import export_weights, import_weights, main
+from diffkd_jax.config.command_line import define_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -59,7 +60,7 @@ def calls(module):
 def parsed(arguments, monkeypatch):
     """Returns the config of a command line, or raises SystemExit with its error."""
     values = flags.FlagValues()
-    main.define_flags(values)
+    define_flags(values)
     monkeypatch.setattr("sys.argv", [])
     main.parse_flags(["main", *arguments], values)
     return values.config

@@ -51,7 +51,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "compilation_cache",
         os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "diffkd_jax"),
-        "Directory that keeps compiled programs from run to run; empty for none.",
+        "Directory that keeps compiled and traced programs from run to run; empty for "
+        "none.",
         flag_values=values,
     )
 

@@ -51,7 +51,7 @@ class ConfigParser(flags.ArgumentParser[Any]):
         file, _ = recipe_file(argument)
         config = _read(argument)
         is_record = file.suffix == ".json"
-        self.recorded = import_paths(config) if is_record else {}
+        self.recorded = import_paths(config.to_dict()) if is_record else {}
         self.workdir = str(file.parent) if is_record else ""
         return config.lock()
 
@@ -76,7 +76,7 @@ def read_config(value: str, named: Collection[str] = ()) -> ConfigDict:
     """
     config = _read(value)
     if recipe_file(value)[0].suffix == ".json":
-        paths = import_paths(config)
+        paths = import_paths(config.to_dict())
         check_named({k: path for k, path in paths.items() if path not in named}, ())
     return config
 

@@ -75,7 +75,7 @@ def as_trained(
         else:
             _drop_options(merged[section]["options"], f"{section}.options.", fields_set)
     taken = {k: v for k, v in of_run.items() if k not in {*fields_set, *OF_MACHINE}}
-    paths = import_paths(recorded)
+    paths = import_paths(recorded.to_dict())
     check_named({k: v for k, v in paths.items() if k in taken and ours.get(k) != v}, ())
     for field, value in taken.items():
         _set(merged, field, value)

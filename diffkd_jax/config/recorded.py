@@ -130,16 +130,17 @@ def as_tuples(value: Any) -> Any:
     return value
 
 
-def import_paths(config: ConfigDict) -> dict[str, str]:
+def import_paths(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns the import paths in a config, by the path of the field.
 
     Args:
-      config: the config of a run. Fields whose value is never imported are left out.
+      values: the config of a run, as a dict. Fields whose value is never imported are
+        left out.
 
-    >>> import_paths(ConfigDict({"student": {"model": "pkg.nets:make"}, "seed": 0}))
+    >>> import_paths({"student": {"model": "pkg.nets:make"}, "seed": 0})
     {'student.model': 'pkg.nets:make'}
     """
-    return dict(_paths(config.to_dict(), ""))
+    return dict(_paths(values, ""))
 
 
 def _paths(value: Any, at: str) -> Iterator[tuple[str, str]]:

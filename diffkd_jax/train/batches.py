@@ -16,7 +16,8 @@ from ..config.data import DataConfig
 from ..data import Data, Split
 from ..data.pipeline import batches as pipeline
 from ..data.pipeline.read_ahead import Batches
-from ..data.pipeline.unreadable import note_skipped
+from ..data.pipeline.unreadable import note_skipped, repeat_readable
+from ..data.transforms.draws import Draws
 from .cluster.signals import ShouldStop, make_waiting, never
 from .run import Run
 
@@ -49,6 +50,22 @@ def training_batches(
         start=first_step,
         **_reader_arguments(config.data, should_stop),
     )
+
+
+def sample_batch(run: Run) -> dict[str, Any]:
+    """Returns a batch with the shapes of a training batch, copies of one example.
+
+    Args:
+      run: the run, in a single process.
+
+    Raises:
+      UnreadableImage: none of the first thousand examples decodes.
+    """
+    config, data, size = run.config, run.data, run.plan.batch_size
+    draws = Draws(config.seed, 0, np.zeros(1, int))
+    augment = lambda batch: data.transform.train(batch, draws, config.data)
+    batch = repeat_readable(data.train, augment, size)
+    return batch | {"index": np.zeros(size, int), "mask": np.ones(size, np.float32)}
 
 
 def evaluation_batches(

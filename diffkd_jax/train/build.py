@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..backend.compiler import compiler_options
+from ..backend.stored_traces import find_store, keep_init_trace, keep_step_traces
+from ..config.recorded import import_paths
 from ..config.resolve import resolve
 from ..config.sections import Config
 from ..core.distill import Distillation, distillation
@@ -27,6 +30,8 @@ from .plan import Plan, make_plan
 from .run import Run, Scoring, Shapes
 
 LOG = logging.getLogger(__name__)
+# Fields on which no trace depends, by section. They differ between runs of one recipe.
+NOT_TRACED = {"": ("name", "seed"), "teacher": ("init", "workdir")}
 
 
 def build_scoring(config: Config, data: Data | None = None) -> Scoring:
@@ -104,7 +109,8 @@ def build(config: Any, data: Data | None = None) -> Run:
     tap_losses, features = distill.shapes(student_out, teacher_out, batch["target"])
     pure_step = _make_step(scoring, student, teacher, distill, method.weights, plan)
     outputs, losses = (student_out, teacher_out), {**task_losses, **tap_losses}
-    init, state = _make_init(config, batch, outputs, pure_step, student, devices)
+    store = _find_store(scoring, plan)
+    init, state = _make_init(config, batch, outputs, pure_step, student, devices, store)
     run = Run(
         config=config,
         data=data,
@@ -116,13 +122,35 @@ def build(config: Any, data: Data | None = None) -> Run:
         plan=plan,
         shapes=Shapes(batch, *outputs, losses, features, state),
         init=init,
-        step=sharding.jit_step(pure_step, devices, plan.total_steps),
+        step=sharding.jit_step(
+            keep_step_traces(pure_step, store), devices, plan.total_steps
+        ),
         pure_step=pure_step,
         evaluate=scoring.evaluate,
         evaluations=make_further_evaluations(scoring, student, teacher, plan),
     )
     check(run)
     return run
+
+
+def _find_store(scoring: Scoring, plan: Plan) -> pathlib.Path | None:
+    """Returns the path at which the run's traced programs are kept, or None.
+
+    None are kept for several devices, or if a function is given by import path, since
+    its code may change.
+    """
+    config, data = scoring.config.model_dump(), scoring.data
+    if scoring.devices.mesh.size > 1 or import_paths(config):
+        return None
+    for section, names in NOT_TRACED.items():
+        fields = config[section] if section else config
+        for name in names:
+            del fields[name]
+    shapes = {"train": data.train_shape, "eval": data.eval_shape}
+    steps = (plan.steps_per_epoch, plan.total_steps)
+    return find_store(
+        {"config": config, "meta": data.meta, "shapes": shapes, "steps": steps}
+    )
 
 
 def _make_step(
@@ -165,6 +193,7 @@ def _make_init(
     step: functools.partial[Any],
     student: Model,
     devices: sharding.Devices,
+    store: pathlib.Path | None,
 ) -> tuple[Callable[[], TrainState], Any]:
     """Returns a function that makes a fresh state, and the shapes of the state.
 
@@ -191,8 +220,10 @@ def _make_init(
     shapes = jax.eval_shape(init, seed)
     shardings = devices.choose_shardings(shapes)
     compiled = jax.jit(
-        init, out_shardings=shardings, compiler_options=compiler_options(once=True)
+        keep_init_trace(init, shapes, store),
+        out_shardings=shardings,
+        compiler_options=compiler_options(once=True),
     )
     shapes = jax.tree.map(lambda x, s: x.update(sharding=s), shapes, shardings)
     # The seed is an argument, so that another seed reuses the compiled program.
-    return lambda: compiled(seed), shapes
+    return functools.partial(compiled, seed), shapes

@@ -10,7 +10,8 @@ is there. With ``--against=DIR`` the same commands run from another checkout, in
 Wall clock and CPU seconds of the process when the line of the step comes; medians. The
 stages are wall clock, from what JAX logs: ``start`` is all before the first trace
 (imports, data), tracing of functions inside others counts once, ``compile`` includes
-reading the cache, ``programs`` are those compiled or read.
+reading the cache and may be at the same time as other stages, ``rest`` is the time
+outside of all stages, ``programs`` are those compiled or read.
 """
 
 import argparse
@@ -76,7 +77,8 @@ def stages(text, began, wall):
         programs += STAGES[what] == "compile"
     found = {name: covered(own) for name, own in spans.items()}
     found["start"] = min((begin for own in spans.values() for begin, _ in own))
-    found["rest"] = wall - sum(found.values())
+    everything = [span for own in spans.values() for span in own]
+    found["rest"] = wall - found["start"] - covered(everything)
     return found | {"programs": programs}
 
 

@@ -57,11 +57,28 @@ def test_programs_are_kept_and_damaged_ones_compiled_anew(tmp_path):
 
 def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation_cache, "MOST_BYTES", 250)
-    for i in range(4):
-        (tmp_path / f"{i}-cache").write_bytes(bytes(100))
-        os.utime(tmp_path / f"{i}-cache", (i, i))
+    folder = tmp_path / compilation_cache.TRACES
+    folder.mkdir()
+    files = [tmp_path / "0-cache", folder / "1-cache", tmp_path / "2-cache"]
+    files.append(folder / "3-cache")
+    for i, file in enumerate(files):
+        file.write_bytes(bytes(100))
+        os.utime(file, (i, i))
     compilation_cache._prune(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2-cache", "3-cache"]
+    assert [file.exists() for file in files] == [False, False, True, True]
+
+
+def test_traces_are_kept_only_in_a_folder_of_our_own(tmp_path, monkeypatch):
+    class Settings:
+        jax_compilation_cache_dir = str(tmp_path)
+
+    monkeypatch.setattr(jax, "config", Settings)
+    assert compilation_cache.traces_folder() is None
+    (tmp_path / compilation_cache.TRACES).mkdir()
+    assert compilation_cache.traces_folder() == tmp_path / compilation_cache.TRACES
+    Settings.jax_compilation_cache_dir = None
+    monkeypatch.chdir(tmp_path)
+    assert compilation_cache.traces_folder() is None
 
 
 def test_no_cache_is_made_where_none_is_wanted_or_possible(tmp_path):

@@ -62,3 +62,11 @@ def test_the_command_is_started_again_once(tmp_path):
         "started",
         f"{process.pid} glibc.malloc.hugetlb=1 ['--a=b c', '']",
     ]
+
+
+def test_nothing_slow_is_imported_before_the_restart():
+    code = "import sys, diffkd_jax.main; print({'jax', 'pydantic'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"

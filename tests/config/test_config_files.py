@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 from diffkd_jax import main
+from diffkd_jax.config.command_line import define_flags
 from diffkd_jax.config.recipes import recipe_file
 
 GOOD = """
@@ -28,7 +29,7 @@ def parse(monkeypatch, capsys):
         values = flags.FlagValues()
         argv = ["main", *map(str, arguments)]
         monkeypatch.setattr("sys.argv", argv)  # as a command has it from the start
-        main.define_flags(values)
+        define_flags(values)
         code = 0
         try:
             main.parse_flags(argv, values)

@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 from diffkd_jax import main
+from diffkd_jax.config.command_line import define_flags
 from diffkd_jax.config.files import BadConfig, read_config
 from diffkd_jax.config.resolve import resolve
 from tests.helpers.configs import tiny_config
@@ -36,7 +37,7 @@ def test_import_paths_of_a_record_are_named_again(recorded, monkeypatch, capsys)
     with pytest.raises(ValueError, match=r"student.model: found the import path"):
         read_config(str(file))
     values = flags.FlagValues()
-    main.define_flags(values)
+    define_flags(values)
     monkeypatch.setattr("sys.argv", [])
     arguments = ["main", f"--config={file}", f"--config.student.model={OWN}"]
     with pytest.raises(SystemExit):
@@ -44,7 +45,7 @@ def test_import_paths_of_a_record_are_named_again(recorded, monkeypatch, capsys)
     shown = capsys.readouterr().err
     assert f"add --config.teacher.model={OWN}" in shown
     values = flags.FlagValues()
-    main.define_flags(values)
+    define_flags(values)
     arguments += [f"--config.teacher.model={OWN}", "--config.seed=7"]
     main.parse_flags(arguments, values)
     assert (values.config.seed, values.config.data.mean) == (7, (0.4,))

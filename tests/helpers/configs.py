@@ -7,6 +7,7 @@ import sys
 from absl import flags
 
 from diffkd_jax import main
+from diffkd_jax.config.command_line import define_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ def resnet_config(**fields):
 def set_flags(monkeypatch, config):
     """Gives ``main.main`` the flags of a command with this config."""
     values = flags.FlagValues()
-    main.define_flags(values)
+    define_flags(values)
     values.config = config
     flags.DEFINE_integer("verbosity", -1, "", flag_values=values)
     values(["main", "--compilation_cache="])

@@ -15,7 +15,10 @@ from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
 from diffkd_jax.data import open_data
 from diffkd_jax.train import fit, loop
+from diffkd_jax.train.batches import training_batches
+from diffkd_jax.train.build import build
 from diffkd_jax.train.cluster.signals import Stopped
+from diffkd_jax.train.commands import compile_ahead
 from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
@@ -497,3 +500,44 @@ def test_a_run_that_failed_before_its_first_checkpoint_does_not_claim_its_workdi
     fields = {"train.max_steps": 1, "method": "none"}
     main.run(with_teacher(finished, **fields), str(tmp_path))
     assert (tmp_path / "summary.json").exists()
+
+
+def count_compilations(log, name):
+    return log.count(f"Finished XLA compilation of jit({name})")
+
+
+def test_what_is_compiled_ahead_is_what_runs(monkeypatch, tmp_path, caplog):
+    run = build(tiny_config())
+    params, carried = run.teacher.init(jax.random.key(1), run.shapes.batch)
+    variables = {"params": params, **carried}
+    run = run._replace(teacher=run.teacher._replace(variables=variables))
+    assert compile_ahead.compile_ahead(run) is run  # without a folder
+    monkeypatch.setattr(compile_ahead, "traces_folder", lambda: tmp_path)
+    jax.config.update("jax_log_compiles", True)  # in all threads
+    try:
+        ahead = compile_ahead.compile_ahead(run)
+        state = ahead.init()
+        for batch in training_batches(run):
+            del batch["skipped"]
+            state, _ = ahead.step(state, run.teacher_variables, batch, True)
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    assert int(state.step) == run.plan.total_steps
+    assert count_compilations(caplog.text, "init") == 1
+    assert count_compilations(caplog.text, "placed") == 1
+
+
+def test_an_error_of_the_compiler_reaches_the_caller(monkeypatch, tmp_path):
+    class Broken:
+        def lower(self, *args):
+            return self
+
+        def compile(self):
+            raise MemoryError("RESOURCE_EXHAUSTED")
+
+    run = build(tiny_config(method="none"))
+    monkeypatch.setattr(compile_ahead, "traces_folder", lambda: tmp_path)
+    ahead = compile_ahead.compile_ahead(run._replace(step=Broken()))
+    state = ahead.init()
+    with pytest.raises(MemoryError, match="RESOURCE_EXHAUSTED"):
+        ahead.step(state, {}, {}, True)

@@ -39,6 +39,7 @@ from ..workdir.directory import (
 from ..workdir.disk_errors import report_disk_faults, report_moved_workdir
 from ..workdir.identity import record_divergence, record_teacher
 from ..workdir.lock import lock_workdir
+from .compile_ahead import compile_ahead
 
 
 def train(
@@ -104,6 +105,7 @@ def _train(
         check_teacher(run, teacher)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
+    run = compile_ahead(run)
     run_text = summary.describe_run(run)
     print_line(run_text)
     teacher_scores = _score_teacher(run, config.teacher.min_score, should_stop)
