@@ -4,7 +4,7 @@ Costs: the choice below, made while a program is traced.
 
 Gains: those of the three forms, in ``small_convolution.py`` and ``kernel_gradient.py``.
 With oneDNN, 1x1 convolutions are products: those of block-wrn take 55 ms and not 67 ms
-(jax 0.12.0, two cores). Without oneDNN they stay, for products take 1.02 to 1.09 of
+(jax 0.12.0, two cores). Without oneDNN they stay, for products take 0.97 to 1.09 of
 the time.
 
 Delete when: none of the three forms is faster.
