@@ -173,15 +173,16 @@ def test_options_of_a_method_are_refused_by_their_names(method):
     wrong = {}
     for name, value in config.methods[method].items():
         for other in SENSELESS.get(type(value), (0, -1)):
-            if other in (0, 0.0) and name in ("alpha", "beta", "gamma", *WEIGHTS):
-                continue  # without that term
+            if other in (0, 0.0) and name in WITHOUT:
+                continue  # without that term or those steps
             result = outcome(config, f"methods.{method}.{name}", other)
             if result != "refused":
                 wrong[name, str(other)] = result
     assert wrong == {}
 
 
-WEIGHTS = ("weight", "task_weight", "logits_weight")
+WITHOUT = ("alpha", "beta", "gamma", "num_steps")
+WITHOUT += ("weight", "task_weight", "logits_weight")
 
 
 @pytest.mark.parametrize(
