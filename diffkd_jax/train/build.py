@@ -11,11 +11,12 @@ from jaxtyping import Array, PyTree
 
 from ..backend.compiler import compiler_options
 from ..config.resolve import resolve
-from ..config.sections import Config
+from ..config.sections import Config, Teacher
 from ..core.distill import Distillation, distillation
 from ..core.step import diffkd_step
 from ..core.train_state import TrainState, as_seed, init_state
 from ..data import Data, open_data, target_ranks
+from ..methods.method import TeacherSource
 from ..models.model import Model
 from ..tasks import TARGETS
 from .check import check, check_evaluations, check_student, check_target
@@ -92,6 +93,7 @@ def build(config: Any, data: Data | None = None) -> Run:
         )
     group = config.train.norm_group_size
     method = make_method(config, group)
+    config = config.replace(teacher=_teacher_section(config, method.teacher))
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     check_evaluations(config, data, teacher)
@@ -123,6 +125,19 @@ def build(config: Any, data: Data | None = None) -> Run:
     )
     check(run)
     return run
+
+
+def _teacher_section(config: Config, source: TeacherSource) -> Teacher:
+    """Returns the section ``teacher`` for the source that the method asks for."""
+    if source == "config":
+        return config.teacher
+    teacher = config.teacher.replace(init="", weights="", min_score=None)
+    if source == "random":
+        return teacher
+    student = config.student
+    return teacher.replace(
+        model=student.model, options=student.options, dtype=student.dtype, num_classes=0
+    )
 
 
 def _make_step(

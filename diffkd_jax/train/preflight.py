@@ -27,6 +27,7 @@ from .teacher import (
     prefix_teacher_fields,
     teacher_config,
     teacher_directory,
+    undistilled_config,
 )
 from .workdir.claim import claim_workdir
 from .workdir.directory import SUMMARY, check_directory, has_checkpoints
@@ -60,11 +61,12 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
         check_start(run, directory)
         if run.teacher is None:
             continue
-        source = f"{config.teacher.init} {config.teacher.weights}"
+        teacher = run.config.teacher
+        source = f"{run.method.teacher} {teacher.init} {teacher.weights}"
         if source not in teachers:
             teachers[source] = check_teacher_source(run, directory)
-        elif (teacher := teachers[source]) is not None:
-            check_teacher(run, teacher)  # a method may need what others do not
+        elif (loaded := teachers[source]) is not None:
+            check_teacher(run, loaded)  # a method may need what others do not
 
 
 def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
@@ -106,7 +108,11 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> Model
       FileNotFoundError: there is no such file.
     """
     config, teacher = run.config, run.teacher
-    if teacher is None:
+    if teacher is None or run.method.teacher == "random":
+        return None
+    if run.method.teacher == "student":
+        directory = None if workdir is None else workdir / "teacher"
+        _check_training(undistilled_config(config), run, directory)
         return None
     if config.teacher.init:
         loaded = load_teacher(config.teacher.init, teacher, config.teacher.weights)
@@ -117,15 +123,19 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> Model
     else:
         check_teacher_fields(config)
         _check_trained_classes(run)
-        config_of_teacher = teacher_config(config)
-        if workdir is not None:
-            directory = teacher_directory(config, workdir)
-            claim_workdir(config_of_teacher, directory, run.data.record(), write=False)
-            if not (directory / SUMMARY).exists():
-                check_directory(directory)
+        directory = None if workdir is None else teacher_directory(config, workdir)
         with prefix_teacher_fields(config):
-            build(config_of_teacher, run.data)
+            _check_training(teacher_config(config), run, directory)
     return None
+
+
+def _check_training(recipe: Config, run: Run, workdir: pathlib.Path | None) -> None:
+    """Checks whether the teacher of a run can be trained with this recipe."""
+    if workdir is not None:
+        claim_workdir(recipe, workdir, run.data.record(), write=False)
+        if not (workdir / SUMMARY).exists():
+            check_directory(workdir)
+    build(recipe, run.data)
 
 
 def _check_trained_classes(run: Run) -> None:

@@ -25,10 +25,12 @@ from ..preflight import check_start
 from ..run import Run
 from ..teacher import (
     check_teacher_fields,
+    draw_teacher,
     load_teacher,
     prefix_teacher_fields,
     teacher_config,
     teacher_directory,
+    undistilled_config,
 )
 from ..workdir.claim import claim_workdir
 from ..workdir.directory import (
@@ -42,7 +44,11 @@ from ..workdir.lock import lock_workdir
 
 
 def train(
-    config: Any, workdir: pathlib.Path, should_stop: ShouldStop = never
+    config: Any,
+    workdir: pathlib.Path,
+    should_stop: ShouldStop = never,
+    *,
+    undistilled: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes an unfinished run.
 
@@ -50,6 +56,9 @@ def train(
       config: a config as recipes make it, or a resolved one.
       workdir: directory of the run, created if needed.
       should_stop: returns the number of the signal to stop for, or 0.
+      undistilled: workdir of a finished run of the same student without distillation,
+        for a method whose teacher is this student. None to train it first, in the
+        folder ``teacher`` of the workdir.
 
     Returns:
       The content of ``summary.json``: method, final and best scores, and so on. The
@@ -76,7 +85,7 @@ def train(
     with report_disk_faults(workdir), lock_workdir(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
         with report_moved_workdir(workdir):
-            return _train(run, first_values, workdir, should_stop)
+            return _train(run, first_values, workdir, should_stop, undistilled)
 
 
 def _train(
@@ -84,23 +93,25 @@ def _train(
     first_values: Mapping[str, Any],
     workdir: pathlib.Path,
     should_stop: ShouldStop,
+    undistilled: pathlib.Path | None,
 ) -> dict[str, Any]:
     """Trains a run, and its teacher first, in the run's locked workdir.
 
     ``first_values`` are the values that changed fields had when the run began.
     """
-    config = config_at_start = run.config
+    config = run.config
+    run_at_start = run
     # The teacher was trained before any field of the run changed.
     if (rate := first_values.get("optimizer.learning_rate")) is not None:
         optimizer = config.optimizer.replace(learning_rate=rate)
-        config_at_start = config.replace(optimizer=optimizer)
+        run_at_start = run._replace(config=config.replace(optimizer=optimizer))
     check_start(run, workdir)  # before a teacher is trained, which may take hours
     unfrozen_teacher = None
     if run.teacher is not None:
         unfrozen_teacher = functools.partial(
-            get_teacher, config_at_start, run.teacher, workdir, freeze=False
+            get_teacher, run_at_start.config, run.teacher, workdir, freeze=False
         )
-        teacher = get_teacher(config_at_start, run.teacher, workdir, should_stop)
+        teacher = _teacher_of(run_at_start, workdir, should_stop, undistilled)
         check_teacher(run, teacher)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
@@ -121,6 +132,25 @@ def _train(
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
     )
     return result
+
+
+def _teacher_of(
+    run: Run,
+    workdir: pathlib.Path,
+    should_stop: ShouldStop,
+    undistilled: pathlib.Path | None,
+) -> Model:
+    """Returns the teacher of a run, from the source that its method asks for."""
+    expected, config = run.teacher, run.config
+    assert expected is not None  # for mypy
+    if run.method.teacher == "config":
+        return get_teacher(config, expected, workdir, should_stop)
+    if run.method.teacher == "random":
+        return draw_teacher(expected, run.shapes.batch, config.seed)
+    if undistilled is None:
+        undistilled = workdir / "teacher"
+        train(undistilled_config(config), undistilled, should_stop)
+    return load_teacher(undistilled, expected)
 
 
 def get_teacher(
