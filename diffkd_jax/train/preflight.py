@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from ..config.sections import Config
+from ..data import Data
 from ..models.model import Model
 from .build import build
 from .check import check_teacher
@@ -20,6 +21,7 @@ from .cluster.processes import broadcast_first
 from .cluster.sharding import make_mesh  # noqa: F401  for the example
 from .initial_state import check_initial_weights
 from .memory import count_bytes, device_bytes, format_bytes
+from .plan import make_plan
 from .run import Run
 from .teacher import (
     check_teacher_fields,
@@ -35,29 +37,42 @@ from .workdir.directory import SUMMARY, check_directory, has_checkpoints
 LOG = logging.getLogger(__name__)
 
 
-def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
-    """Builds the run of each method, and checks everything that it will need.
+def check_comparison(
+    runs: Mapping[str, Config], workdir: pathlib.Path
+) -> dict[str, Run]:
+    """Builds a run of each method, and checks everything that the runs will need.
 
     It writes nothing. Of a finished run it checks only the config and the workdir. It
-    opens the data once, and each teacher once.
+    opens the data once, each teacher once, and builds one run of each method.
 
     Args:
-      runs: configs by method. All of them have the same data.
-      workdir: directory of the comparison, with one folder for each method.
+      runs: configs by the name of their folder. All of them have the same data, and
+        those of one method differ in the seed only.
+      workdir: directory of the comparison, with one folder for each run.
+
+    Returns:
+      A built run of each method, by method.
 
     Raises:
       ValueError: a config cannot run, or a workdir holds another run.
       FileNotFoundError: data or weights are missing.
     """
-    data, teachers = None, dict[str, Model | None]()
+    data, built, checked = None, dict[str, Run](), set[str]()
+    teachers = dict[str, Model | None]()
     for name, config in runs.items():
-        run = build(config, data)
-        data, directory = run.data, workdir / name
+        directory = workdir / name
+        if config.method not in built:
+            built[config.method] = build(config, data)
+        run = built[config.method]
+        data = run.data
         claim_workdir(config, directory, data.record(), write=False)
         # The first process decides, because the others may see a new file later.
         if broadcast_first((directory / SUMMARY).exists()):
             continue
         check_directory(directory)
+        if config.method in checked:
+            continue
+        checked.add(config.method)
         check_start(run, directory)
         if run.teacher is None:
             continue
@@ -67,6 +82,27 @@ def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
             teachers[source] = check_teacher_source(run, directory)
         elif (loaded := teachers[source]) is not None:
             check_teacher(run, loaded)  # a method may need what others do not
+    return built
+
+
+def claim_runs(runs: Mapping[str, Config], workdir: pathlib.Path, data: Data) -> None:
+    """Checks whether the runs of a comparison may use their directories.
+
+    It writes nothing. It also computes their number of steps, which may be 0.
+
+    Args:
+      runs: configs by the name of their folder.
+      workdir: directory of the comparison.
+      data: the data of all of them.
+
+    Raises:
+      ValueError: a directory holds another run, or a run would have no step.
+    """
+    for name, config in runs.items():
+        make_plan(config, data)
+        claim_workdir(config, workdir / name, data.record(), write=False)
+        if not broadcast_first((workdir / name / SUMMARY).exists()):
+            check_directory(workdir / name)
 
 
 def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:

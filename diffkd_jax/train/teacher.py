@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..config.section import Section
-from ..config.sections import Config, Student, Teacher
+from ..config.sections import Comparison, Config, Student, Teacher
 from ..models.inputs import check_input
 from ..models.model import Model, split
 from ..weights.checks import check_finite, expand
@@ -103,6 +103,7 @@ def teacher_config(config: Config) -> Config:
         weights={},
         evaluations={},
         compare=(),
+        comparison=Comparison(),
         student=student,
         teacher=Teacher(
             model=teacher.model,
@@ -126,7 +127,12 @@ def undistilled_config(config: Config) -> Config:
     """
     own = {k: w for k, w in config.weights.items() if k.partition("/")[0] == "task"}
     return config.replace(
-        method="none", method_options={}, weights=own, evaluations={}, compare=()
+        method="none",
+        method_options={},
+        weights=own,
+        evaluations={},
+        compare=(),
+        comparison=Comparison(),
     )
 
 

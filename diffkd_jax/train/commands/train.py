@@ -11,7 +11,7 @@ from typing import Any
 from ...config.resolve import resolve
 from ...config.sections import Config
 from ...models.model import Model
-from ..build import build
+from ..build import build, build_scoring
 from ..check import check_teacher
 from ..cluster import processes
 from ..cluster.signals import ShouldStop, never, stop_if_requested
@@ -71,17 +71,19 @@ def train(
       Stopped: a stop was requested; the same call resumes the run.
     """
     config = resolve(config)
-    run = build(config)
-    stop_if_requested(should_stop)
     # A finished run is read without the lock, since its workdir may not be writable.
     if processes.broadcast_first((workdir / SUMMARY).exists()):
-        claim_workdir(config, workdir, run.data.record())
-        if finished := read_summary(workdir, run.task.headline):
+        scoring = build_scoring(config)  # in a fraction of the time of a whole run
+        claim_workdir(config, workdir, scoring.data.record())
+        headline = scoring.task.headline
+        if finished := read_summary(workdir, headline):
             digests = finished.pop(EXPORTS, None)
             if processes.is_primary():
                 warn_of_replaced_exports(workdir, digests)
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
-            return {"headline": run.task.headline, **finished}
+            return {"headline": headline, **finished}
+    run = build(config)
+    stop_if_requested(should_stop)
     with report_disk_faults(workdir), lock_workdir(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
         with report_moved_workdir(workdir):
@@ -184,10 +186,31 @@ def get_teacher(
     check_teacher_fields(config)
     if config.teacher.init:
         return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
+    directory = train_teacher(config, workdir, should_stop)
+    return load_teacher(directory, expected, weights, freeze=freeze)
+
+
+def train_teacher(
+    config: Config, workdir: pathlib.Path, should_stop: ShouldStop
+) -> pathlib.Path:
+    """Trains the teacher of a run, unless it is finished.
+
+    Args:
+      config: the resolved config of the run.
+      workdir: directory of the run.
+      should_stop: returns the number of the signal to stop for, or 0.
+
+    Returns:
+      The directory of the teacher.
+
+    Raises:
+      ValueError: the teacher cannot be trained.
+      Stopped: a stop was requested.
+    """
     directory = teacher_directory(config, workdir)
     with prefix_teacher_fields(config):
         train(teacher_config(config), directory, should_stop)
-    return load_teacher(directory, expected, weights, freeze=freeze)
+    return directory
 
 
 def _score_teacher(
