@@ -14,6 +14,7 @@ from diffkd_jax.core.regressor import Regressor
 from diffkd_jax.methods import CONTROLS, METHODS, build_method
 from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.build import build
+from diffkd_jax.train.workdir.identity import Identity, find_differences, to_json
 from tests.helpers.configs import tiny_config
 
 # Parts of a block that a control lacks or has in addition.
@@ -43,6 +44,9 @@ def test_all_but_the_replaced_part_is_that_of_diffkd(name, of):
         ours, theirs = ({k: v for k, v in x.items() if k.startswith("params/student/")}
                         for x in (ours, theirs))  # fmt: skip
     assert all(any(p in path for p in replaced) for path in ours.keys() ^ theirs.keys())
+    if name in REPLACED:
+        assert not any("noise_predictor" in path for path in ours)
+        assert any("regressor" in path for path in ours) == (name == "regressor")
     for path in ours.keys() & theirs.keys():
         np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
     assert control.method.weights == diffkd.method.weights
@@ -127,6 +131,19 @@ def test_the_teacher_of_self_is_the_student_without_distillation(tmp_path):
     summary = json.loads((tmp_path / "self/summary.json").read_text())
     alone = json.loads((tmp_path / "none/summary.json").read_text())
     assert summary["teacher_top1"] == alone["final_top1"]
+
+
+def test_a_control_is_another_run_with_other_options_of_what_it_controls():
+    def differences(**fields):
+        config = resolve(tiny_config(method="projection", **fields))
+        recorded = to_json(resolve(tiny_config(method="projection")))
+        identity = Identity("0.4.0", {}, [], recorded, {})
+        return list(find_differences(identity, config, with_teacher=True))
+
+    assert differences(**{"methods.diffkd.latent_channels": 5}) == [
+        "methods.diffkd.latent_channels"
+    ]
+    assert differences(**{"methods.kd.tau": 5.0}) == []
 
 
 @pytest.mark.parametrize("name", ["random_teacher", "self"])
