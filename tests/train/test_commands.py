@@ -332,8 +332,8 @@ def test_spatial_rule_shows_in_the_table(capsys):
             r"methods\.diffkd\.tua: found 2\.0, expected any of .*'tau'",
         ),
         (
-            {"methods.diffkd": {"num_steps": 0}},
-            r"methods\.diffkd\.num_steps: found 0, expected an integer at",
+            {"methods.diffkd": {"num_steps": -1}},
+            r"methods\.diffkd\.num_steps: found -1, expected an integer at",
         ),
         (
             {"method": "kd", "weights": {"task": float("nan")}},
