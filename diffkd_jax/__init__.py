@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend.compiler import compiler_options
-    from .core.diffkd import DiffKD, DiffKDNoise
-    from .core.diffkd_output import DiffKDOutput
+    from .core.diffkd import DiffKD
+    from .core.diffkd_output import DiffKDNoise, DiffKDOutput
     from .core.distances import DISTANCES
     from .core.distill import Distillation, distillation
     from .core.step import diffkd_step
@@ -37,7 +37,7 @@ __all__ = [
 _HOMES = {
     "DISTANCES": "core.distances",
     "DiffKD": "core.diffkd",
-    "DiffKDNoise": "core.diffkd",
+    "DiffKDNoise": "core.diffkd_output",
     "DiffKDOutput": "core.diffkd_output",
     "Distillation": "core.distill",
     "Method": "methods",

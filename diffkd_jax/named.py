@@ -116,7 +116,7 @@ def call(function: Function, options: Mapping[str, Any], field: str, *args: Any)
     missing = [n for n, d in accepted.items() if d is empty and n not in options]
     if missing:
         raise ValueError(f"{field}: found no {missing[0]!r}, expected a value")
-    wrong = problems(_kinds(function), options, field)
+    wrong = problems(argument_types(function), options, field)
     if wrong:
         raise ValueError("\n".join(wrong))
     try:
@@ -129,8 +129,19 @@ def call(function: Function, options: Mapping[str, Any], field: str, *args: Any)
         raise
 
 
-def _kinds(function: Function) -> dict[str, Any]:
-    """Returns the types of arguments by name, of those that are annotated with one."""
+def argument_types(function: Function) -> dict[str, Any]:
+    """Returns the types of a function's annotated arguments, by name.
+
+    An annotation that is a text is left out.
+
+    Args:
+      function: anything with a signature.
+
+    >>> def scaled(x, *, factor: float = 2.0):
+    ...     return factor * x
+    >>> argument_types(scaled)
+    {'factor': <class 'float'>}
+    """
     parameters = inspect.signature(function).parameters.values()
     empty = inspect.Parameter.empty
     return {

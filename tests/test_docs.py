@@ -11,6 +11,7 @@ from absl import flags
 
 import diffkd_jax
 from diffkd_jax import export_weights, import_weights, main
+from diffkd_jax.config import base
 from diffkd_jax.config.command_line import define_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -117,6 +118,7 @@ def test_the_first_command_of_a_page_runs_as_it_stands(page, monkeypatch, capsys
     config = parsed(first_command(page), monkeypatch)
     config.dry_run, config.distributed.enabled = True, False
     config.compare = ()  # one method is enough here
+    config.comparison = base().comparison
     main.run(config)
     assert "parameters" in capsys.readouterr().out
 

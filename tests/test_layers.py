@@ -40,7 +40,7 @@ OF_TASKS = {"top1", "label", "class_names", "confusion"}
 READS_A_CONFIG = {
     *("build.py", "check.py", "claim.py", "compare.py", "components.py", "train.py"),
     *("dry_run.py", "evaluate.py", "identity.py", "plan.py", "teacher.py"),
-    "use_student.py",
+    *("planned_runs.py", "use_student.py"),
 }
 
 

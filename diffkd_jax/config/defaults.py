@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from ..bounds import plain_type
 from ..methods import METHODS
-from ..named import keywords
+from ..named import argument_types, keywords
 from .section import Section, section_in
 from .sections import Config
 
@@ -63,7 +63,7 @@ def options_of(functions: Mapping[str, Callable[..., Any]]) -> ConfigDict:
 
     Args:
       functions: functions by name, such as the methods. The result has one group for
-        each name. An argument with default None gets a placeholder for an integer.
+        each name. An argument with default None gets a placeholder of its type.
 
     >>> options_of({"kd": lambda *, tau=4.0: None}).kd.tau
     4.0
@@ -71,7 +71,9 @@ def options_of(functions: Mapping[str, Callable[..., Any]]) -> ConfigDict:
     return ConfigDict(
         {
             name: {
-                option: placeholder(int) if default is None else default
+                option: placeholder(plain_type(argument_types(function)[option]))
+                if default is None
+                else default
                 for option, default in keywords(function).items()
             }
             for name, function in functions.items()

@@ -10,7 +10,7 @@ import ast
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from absl import flags
 
@@ -43,7 +43,8 @@ _OPTION = re.compile("|".join(_option_patterns()))
 _WORDS = {
     path
     for path, field in FIELDS.items()
-    if (get_args(field.kind) or (field.kind,))[0] == tuple[str, ...]
+    if get_origin(kind := (get_args(field.kind) or (field.kind,))[0]) is tuple
+    and plain_type(get_args(kind)[0]) is str
 }
 
 

@@ -1,9 +1,10 @@
 """The whole config: every field with its default, its range, its meaning and mark."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_serializer, model_validator
+from pydantic import AfterValidator, Field, Strict, model_serializer, model_validator
 
 from ..bounds import Words
 from .data import DataConfig, data_faults
@@ -129,10 +130,36 @@ def _weight(value: Any) -> Any:
     return value
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("each method once")
-    return names
+def _once(what: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"each {what} once")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Comparison(Section):
+    """The seeds and the lengths of the runs of a comparison."""
+
+    seeds: Annotated[
+        tuple[Seed, ...],
+        Strict(False),
+        AfterValidator(functools.partial(_once, "seed")),
+        Words("a tuple of integers at least 0 and at most 2147483647"),
+        Free,
+    ] = ()
+    """Seeds with which each method is trained; () for the field seed alone."""
+    budget: Annotated[
+        tuple[Literal["steps", "time"], ...],
+        Strict(False),
+        Field(min_length=1),
+        AfterValidator(functools.partial(_once, "budget")),
+        Words("'steps', 'time' or both"),
+        Free,
+    ] = ("steps",)
+    """What all methods get as much of: steps, time of training, or first one, then the
+    other."""
 
 
 Weight = Annotated[
@@ -157,7 +184,7 @@ class Config(Section):
     """New folder for predictions; "" for WORKDIR/predictions."""
     dry_run: Annotated[bool, Free] = False
     """Print sizes and taps, and train nothing."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    seed: Seed = 0
     """Seed of initial weights, order, augmentation and diffusion noise."""
     num_devices: Annotated[int, Field(ge=0, le=MOST_DEVICES), Free] = 0
     """Devices to use; 0 for all."""
@@ -170,8 +197,11 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     evaluations: Mapping[str, EvaluationConfig] = {}
     """Further evaluations by name, such as agreement, with the fields of Evaluation."""
-    compare: Annotated[Texts, AfterValidator(_once), Free] = ()
-    """Methods to run one after the other."""
+    compare: Annotated[
+        Texts, AfterValidator(functools.partial(_once, "method")), Free
+    ] = ()
+    """Methods to run one after the other; the first one is the reference."""
+    comparison: Comparison = Comparison()
     method: str = "diffkd"
     """Method: a key of methods, or an import path."""
     methods: Mapping[str, Mapping[str, Any]] = {}
@@ -216,6 +246,16 @@ def _faults(config: Config) -> Iterator[str]:
         config.schedule, config.optimizer, epochs, "", "train.epochs"
     )
     yield from _group_faults(config, size, "data.batch_size")
+    if config.comparison != Comparison() and not config.compare:
+        yield (
+            f"comparison: found {config.comparison.model_dump()} without compare, "
+            "expected the methods there, such as none,diffkd"
+        )
+    if "self" in config.compare and "none" not in config.compare:
+        yield (
+            f"compare: found {config.compare}, expected 'none' beside 'self', whose "
+            "teacher is the student of 'none'"
+        )
     if config.teacher.epochs:
         recipe = config.teacher_recipe()
         yield from recipe_faults(

@@ -4,47 +4,25 @@ The diffusion model is trained on the teacher's feature.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from .conv_layers import apply_conv
 from .denoising import denoise
-from .diffkd_output import DiffKDOutput
+from .diffkd_output import DiffKDNoise, DiffKDOutput
 from .diffusion import add_noise, alpha_bar, ddim_plan, match_noise
 from .modules import KERNEL_SIZES, AutoEncoder, NoiseAdapter, NoisePredictor
 from .norm import BatchNorm
+from .regressor import Regressor
 from .shapes import Feature, as_map, check_ranks, match_spatial
 
 GRADIENTS = ("full", "inputs", "straight")
-
-
-class DiffKDNoise(NamedTuple):
-    """The random values of one call of :class:`DiffKD`.
-
-    Pass them to :class:`DiffKD` to reproduce the result of another implementation.
-
-    Attributes:
-      student: ``[b, h, w, latent]``, noise mixed into the student.
-      teacher: ``[b, h, w, latent]``, noise of the diffusion loss.
-      t: int ``[b]``, time steps of the diffusion loss.
-
-    >>> eps = jnp.zeros((2, 1, 1, 8))  # the latent of vectors is a 1x1 map
-    >>> noise = DiffKDNoise(eps, eps, jnp.array([0, 999]))
-    >>> rngs = {"params": jax.random.key(0)}
-    >>> out, _ = jax.jit(DiffKD().init_with_output)(
-    ...     rngs, jnp.ones((2, 8)), jnp.ones((2, 8)), noise=noise)
-    >>> out.student.shape
-    (2, 8)
-    """
-
-    student: Float[Array, "b h w latent"]
-    teacher: Float[Array, "b h w latent"]
-    t: Int[Array, " b"]
+DENOISERS = ("diffusion", "distance", "frozen", "regressor")
 
 
 class DiffKD(nn.Module):
@@ -69,7 +47,8 @@ class DiffKD(nn.Module):
       latent_channels: width of the autoencoder, or None for no autoencoder.
       kernel_size: 3 for maps, 1 for vectors, None to choose by rank (1 for rank 2, 3
         otherwise).
-      num_steps: number of denoising steps; 5 in the paper.
+      num_steps: number of denoising steps; 5 in the paper. With 0 there is no noise
+        predictor and no diffusion loss: projections and noise matching are left.
       num_train_steps: number of diffusion time steps; 1000 in the paper.
       token_shape: (h, w) of rank-3 features, or None for a square.
       unroll: unroll factor of the denoising scan, see :func:`denoise`.
@@ -84,6 +63,13 @@ class DiffKD(nn.Module):
         alone. ``straight`` treats each predicted noise as a constant, which removes
         nearly all of the backward pass. The last two are cheaper, but they are
         not the method of the paper.
+      denoiser: the network that denoises, and what trains it. ``diffusion`` is the
+        method of the paper: a noise predictor that the diffusion loss and the distance
+        train. The others are controls without a diffusion loss. ``distance`` trains the
+        noise predictor by the distance alone. ``frozen`` leaves it at its random
+        initial values. ``regressor`` applies a :class:`Regressor` once in its place.
+      gamma: share of the student that noise matching keeps, from 0 to 1, the same for
+        all examples. None for the noise adapter of the paper.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
@@ -103,6 +89,20 @@ class DiffKD(nn.Module):
     dtype: DTypeLike | None = None
     remat: bool = False
     gradient: str = "full"
+    denoiser: str = "diffusion"
+    gamma: float | None = None
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Returns the names of the block's own losses, beside the distance."""
+        diffusion = self.num_steps > 0 and self.denoiser == "diffusion"
+        names = {"diffusion": diffusion, "autoencoder": bool(self.latent_channels)}
+        return tuple(name for name, exists in names.items() if exists)
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        """Returns the names of the modules inside that keep their initial values."""
+        return ("noise_predictor",) if self.denoiser == "frozen" else ()
 
     @nn.compact
     def __call__(
@@ -135,21 +135,62 @@ class DiffKD(nn.Module):
             jax.lax.stop_gradient(as_map(teacher, self.token_shape)),
         )
         shared: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
-        predictor = NoisePredictor(
-            kernel_size, self.num_train_steps, **shared, name="noise_predictor"
-        )
         latent = self.latent_channels or target.shape[-1]
         x = apply_conv(x, latent, dtype=self.dtype, name="student_projection")
         target, autoencoder_loss = self._encode(target, shared, train)
         if noise is None:
             noise = self._draw(x)
 
-        gamma = NoiseAdapter(kernel_size, **shared, name="noise_adapter")(
-            x, train=train
-        )
+        if self.gamma is None:
+            adapter = NoiseAdapter(kernel_size, **shared, name="noise_adapter")
+            gamma = adapter(x, train=train)
+        else:
+            dtype = jnp.promote_types(x.dtype, jnp.float32)
+            gamma = jnp.full(x.shape[:1], self.gamma, dtype)
         x = match_noise(x, noise.student.astype(x.dtype), gamma)
+        predictor = None
+        if self.denoiser == "regressor":
+            x = Regressor(kernel_size, **shared, name="regressor")(x, train=train)
+        elif self.num_steps:
+            predictor, x = self._denoise(kernel_size, shared, x, noise.t, train)
+        refined = apply_conv(x, latent, dtype=self.dtype, name="output_projection")
+        refined = self.norm(use_running_average=not train, name="output_norm")(refined)
+
+        # The official code too computes this after the loop. The order decides the
+        # running statistics.
+        noises = self._predict_noise(predictor, target, noise, train)
+        return DiffKDOutput(
+            student=restore(refined),
+            teacher=restore(target),
+            gamma=gamma,
+            diffusion_loss=_mean_squared_error(*noises) if noises else None,
+            autoencoder_loss=autoencoder_loss,
+        )
+
+    def _predict_noise(
+        self,
+        predictor: NoisePredictor | None,
+        target: Array,
+        noise: DiffKDNoise,
+        train: bool,
+    ) -> tuple[Array, Array] | None:
+        """Returns predicted and true noise; None without a diffusion loss."""
+        if predictor is None or self.denoiser != "diffusion":
+            return None
+        eps = noise.teacher.astype(target.dtype)
+        alpha_bar_t = jnp.asarray(alpha_bar(self.num_train_steps))[noise.t]
+        noisy = add_noise(target, eps, alpha_bar_t)
+        return predictor(noisy, noise.t, train=train), eps
+
+    def _denoise(
+        self, kernel_size: int, shared: dict[str, Any], x: Array, t: Array, train: bool
+    ) -> tuple[NoisePredictor, Array]:
+        """Returns the noise predictor and the denoised feature; sows the trajectory."""
+        predictor = NoisePredictor(
+            kernel_size, self.num_train_steps, **shared, name="noise_predictor"
+        )
         if self.is_initializing():
-            predictor(x, noise.t, train=train)
+            predictor(x, t, train=train)
         keep_steps = self.is_mutable_collection("intermediates")
         x_0, steps = denoise(
             predictor,
@@ -163,21 +204,7 @@ class DiffKD(nn.Module):
         )
         if steps is not None:
             self.sow("intermediates", "trajectory", jnp.concatenate([x[None], steps]))
-        refined = apply_conv(x_0, latent, dtype=self.dtype, name="output_projection")
-        refined = self.norm(use_running_average=not train, name="output_norm")(refined)
-
-        # The official code too computes this after the loop. The order decides the
-        # running statistics.
-        eps = noise.teacher.astype(target.dtype)
-        alpha_bar_t = jnp.asarray(alpha_bar(self.num_train_steps))[noise.t]
-        predicted = predictor(add_noise(target, eps, alpha_bar_t), noise.t, train=train)
-        return DiffKDOutput(
-            student=restore(refined),
-            teacher=restore(target),
-            gamma=gamma,
-            diffusion_loss=_mean_squared_error(predicted, eps),
-            autoencoder_loss=autoencoder_loss,
-        )
+        return predictor, x_0
 
     def _check(self, student: jax.Array, teacher: jax.Array) -> None:
         """Refuses fields that are out of range."""
@@ -186,6 +213,17 @@ class DiffKD(nn.Module):
             raise ValueError(
                 f"gradient: found {self.gradient!r}, expected one of {GRADIENTS}"
             )
+        if self.denoiser not in DENOISERS:
+            raise ValueError(
+                f"denoiser: found {self.denoiser!r}, expected one of {DENOISERS}"
+            )
+        if not self.num_steps and self.denoiser != "diffusion":
+            raise ValueError(
+                f"denoiser: found {self.denoiser!r} with num_steps=0, expected "
+                "'diffusion', or steps above 0: without steps nothing denoises"
+            )
+        if self.gamma is not None and not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma: found {self.gamma}, expected 0 to 1, or None")
         if self.kernel_size not in (None, *KERNEL_SIZES):
             raise ValueError(
                 f"kernel_size: found {self.kernel_size}, expected one of {KERNEL_SIZES}"

@@ -1,14 +1,39 @@
-"""The result of DiffKD for one pair of features, with statistics of gamma."""
+"""The random values and the result of DiffKD for one pair of features."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .shapes import Feature
 
 GAMMA_BINS = 20
+
+
+class DiffKDNoise(NamedTuple):
+    """The random values of one call of :class:`DiffKD`.
+
+    Pass them to :class:`DiffKD` to reproduce the result of another implementation.
+
+    Attributes:
+      student: ``[b, h, w, latent]``, noise mixed into the student.
+      teacher: ``[b, h, w, latent]``, noise of the diffusion loss.
+      t: int ``[b]``, time steps of the diffusion loss.
+
+    >>> from diffkd_jax import DiffKD
+    >>> eps = jnp.zeros((2, 1, 1, 8))  # the latent of vectors is a 1x1 map
+    >>> noise = DiffKDNoise(eps, eps, jnp.array([0, 999]))
+    >>> rngs = {"params": jax.random.key(0)}
+    >>> out, _ = jax.jit(DiffKD().init_with_output)(
+    ...     rngs, jnp.ones((2, 8)), jnp.ones((2, 8)), noise=noise)
+    >>> out.student.shape
+    (2, 8)
+    """
+
+    student: Float[Array, "b h w latent"]
+    teacher: Float[Array, "b h w latent"]
+    t: Int[Array, " b"]
 
 
 class DiffKDOutput(NamedTuple):
@@ -19,7 +44,8 @@ class DiffKDOutput(NamedTuple):
       teacher: target of the comparison: the teacher's latent (or feature), without
         gradient.
       gamma: ``[b]``, share of the student feature that is kept, in (0, 1).
-      diffusion_loss: scalar, mean squared error of the predicted noise (eq. 4).
+      diffusion_loss: scalar, mean squared error of the predicted noise (eq. 4); None
+        without it.
       autoencoder_loss: scalar, mean squared error of the reconstruction (eq. 6); None
         without an autoencoder.
 
@@ -32,16 +58,17 @@ class DiffKDOutput(NamedTuple):
     student: Feature
     teacher: Feature
     gamma: Float[Array, " b"]
-    diffusion_loss: Float[Array, ""]
+    diffusion_loss: Float[Array, ""] | None
     autoencoder_loss: Float[Array, ""] | None
 
     @property
     def losses(self) -> dict[str, jax.Array]:
-        """Returns ``diffusion`` and, with an autoencoder, ``autoencoder``."""
-        losses = {"diffusion": self.diffusion_loss}
-        if self.autoencoder_loss is not None:
-            losses["autoencoder"] = self.autoencoder_loss
-        return losses
+        """Returns ``diffusion`` and ``autoencoder``, those of the two that exist."""
+        losses = {
+            "diffusion": self.diffusion_loss,
+            "autoencoder": self.autoencoder_loss,
+        }
+        return {name: loss for name, loss in losses.items() if loss is not None}
 
     @property
     def info(self) -> dict[str, jax.Array]:

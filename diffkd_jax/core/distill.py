@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, PyTree
 
-from .tap_block import Scalar, TapBlock, Tree, refine
+from .tap_block import Scalar, TapBlock, Tree, join_frozen, refine, split_frozen
 from .taps import Refined, Tap, naming, resizing, select
 
 __all__ = ["Distillation", "distillation", "refine"]
@@ -88,8 +88,9 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             key_p, key_d = jax.random.split(jax.random.fold_in(key, keys[name]))
             rngs = {"params": key_p, "diffusion": key_d}
             with naming(name):
-                variables = dict(inits[name](rngs, *zeros))
-            block_params, owner = variables.pop("params", {}), tap.share or name
+                variables = inits[name](rngs, *zeros)
+            block_params, block_state = split_frozen(tap, variables)
+            owner = tap.share or name
             if owner in params and _shapes(block_params) != _shapes(params[owner]):
                 raise ValueError(
                     f"tap {name!r}: found parameters {_shapes(block_params)}, expected "
@@ -97,7 +98,7 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
                     f"{_shapes(params[owner])}"
                 )
             params.setdefault(owner, block_params)
-            state.setdefault(owner, variables)
+            state.setdefault(owner, block_state)
         return params, state
 
     def applied(name: str, method: str) -> Callable[..., tuple[PyTree, Tree]]:
@@ -109,14 +110,14 @@ def distillation(taps: Mapping[str, Tap]) -> Distillation:
             target: PyTree,
         ) -> tuple[PyTree, Tree]:
             result, updated = modules[name].apply(
-                {"params": params, **state},
+                join_frozen(params, state),
                 *pair,
                 target,
                 rngs={"diffusion": key},
                 mutable=list(state),
                 method=method,
             )
-            return result, dict(updated)
+            return result, {**state, **updated}
 
         return apply
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PyTree
 
 from .shapes import Feature
@@ -14,6 +14,7 @@ from .taps import Refined, Tap
 Scalar = Float[Array, ""]
 Tree = dict[str, PyTree]
 
+FROZEN = "frozen"  # collection of the parameters that keep their initial values
 # Prefixes of the values that a step reports itself. A block may not use them.
 KINDS = ("loss", "weighted", "norm", "rms")
 
@@ -102,6 +103,49 @@ class TapBlock(nn.Module):
         return terms, refined
 
 
+def split_frozen(tap: Tap, variables: Tree) -> tuple[Tree, Tree]:
+    """Splits the variables of a tap's block into parameters and carried values.
+
+    Parameters of the modules that ``block.frozen_modules`` names are carried, in the
+    collection ``frozen``. A gradient of zero would not keep them: weight decay would
+    still change them.
+
+    Args:
+      tap: the tap.
+      variables: variables of its :class:`TapBlock`, by collection.
+
+    Returns:
+      The parameters that are trained, and the carried collections.
+    """
+    state = dict(variables)
+    params: Tree = state.pop("params", {})
+    names = getattr(tap.block, "frozen_modules", ())
+    if not names:
+        return params, state
+    flat = flatten_dict(params)
+    is_frozen = {path: path[1] in names for path in flat}  # path[0] names the block
+    frozen = {path: value for path, value in flat.items() if is_frozen[path]}
+    trained = {path: value for path, value in flat.items() if not is_frozen[path]}
+    return unflatten_dict(trained), {**state, FROZEN: unflatten_dict(frozen)}
+
+
+def join_frozen(params: Tree, state: Tree) -> Tree:
+    """Returns the variables from which :func:`split_frozen` made these two.
+
+    Args:
+      params: the parameters that are trained.
+      state: the carried collections.
+
+    >>> join_frozen({"a": {"x": 1}}, {"frozen": {"a": {"y": 2}}, "batch_stats": {}})
+    {'params': {'a': {'x': 1, 'y': 2}}, 'batch_stats': {}}
+    """
+    if FROZEN not in state:
+        return {"params": params, **state}
+    merged = flatten_dict(params) | flatten_dict(state[FROZEN])
+    others = {name: values for name, values in state.items() if name != FROZEN}
+    return {"params": unflatten_dict(merged), **others}
+
+
 def refine(
     tap: Tap,
     params: Tree,
@@ -138,7 +182,7 @@ def refine(
     ((2, 3), [])
     """
     refined, sown = TapBlock(tap).apply(
-        {"params": params, **state},
+        join_frozen(params, state),
         student,
         teacher,
         rngs={"diffusion": key},

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from ..bounds import Channels, Positive, Weight
+from ..bounds import Channels, Positive, Share, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES, l1
 from ..core.losses import Weight as LossWeight
@@ -12,7 +12,7 @@ from ..named import find
 from .fgd_blocks import Relation
 from .fgd_blocks import fgd as fgd_distance
 from .method import Method
-from .single import Gradient, Steps, TrainSteps
+from .single import Denoiser, Gradient, Steps, TrainSteps
 
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 
@@ -25,6 +25,8 @@ def diffkd_fpn(
     num_steps: Steps = 5,
     num_train_steps: TrainSteps = 1000,
     gradient: Gradient = "full",
+    denoiser: Denoiser = "diffusion",
+    gamma: Share | None = None,
     weight: Weight = 5.0,
     diffusion_weight: Weight = 1.0,
     box_weight: Weight = 0.0,
@@ -43,9 +45,12 @@ def diffkd_fpn(
         reading of it.
       latent_channels: width of the autoencoder, or None for no autoencoder, as in the
         paper.
-      num_steps: number of denoising steps.
+      num_steps: number of denoising steps; 0 for projections and noise matching alone.
       num_train_steps: number of diffusion time steps.
       gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
+      denoiser: the network that denoises and what trains it, see the same class. All
+        values but "diffusion" are controls.
+      gamma: share of the student that noise matching keeps; None to learn it.
       weight: weight of the distances: 5 for RetinaNet, FCOS and Faster R-CNN, 15 for
         RepPoints.
       diffusion_weight: weight of the diffusion losses. The paper does not say whether
@@ -69,6 +74,8 @@ def diffkd_fpn(
         num_train_steps,
         remat=remat,
         gradient=gradient,
+        denoiser=denoiser,
+        gamma=gamma,
     )
     shared_name = "pyramid" if share else ""
     taps, weights = {}, dict[str, LossWeight]()
@@ -76,7 +83,8 @@ def diffkd_fpn(
         name = f"fpn/{level}"
         taps[level] = Tap(name, name, function, block, share=shared_name)
         weights[f"{level}/distance"] = weight
-        weights[f"{level}/diffusion"] = diffusion_weight
+        if "diffusion" in block.loss_names:
+            weights[f"{level}/diffusion"] = diffusion_weight
         if box_weight:
             codes = f"box_codes/{level}"
             taps[f"box_{level}"] = Tap(codes, codes, l1, None)

@@ -5,16 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..bounds import Channels, Positive, Weight
+from ..bounds import Channels, Positive, Share, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.taps import Tap
 from ..named import find
 from .method import Method
 
-Steps = Annotated[int, Field(ge=1, le=1000)]
+Steps = Annotated[int, Field(ge=0, le=1000)]
 TrainSteps = Annotated[int, Field(ge=1, le=1280)]
 Gradient = Literal["full", "inputs", "straight"]
+Denoiser = Literal["diffusion", "distance", "frozen", "regressor"]
 
 
 def none() -> Method:
@@ -126,6 +127,8 @@ def diffkd_features(
     num_steps: Steps = 5,
     num_train_steps: TrainSteps = 1000,
     gradient: Gradient = "full",
+    denoiser: Denoiser = "diffusion",
+    gamma: Share | None = None,
     weight: Weight = 1.0,
 ) -> Method:
     """Returns DiffKD on features (paper, section 3).
@@ -135,16 +138,27 @@ def diffkd_features(
       teacher: name of the teacher's output.
       distance: a key of :data:`diffkd_jax.DISTANCES`, or an import path.
       latent_channels: width of the autoencoder, or None for no autoencoder.
-      num_steps: number of denoising steps.
+      num_steps: number of denoising steps; 0 for projections and noise matching alone.
       num_train_steps: number of diffusion time steps.
       gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
+      denoiser: the network that denoises and what trains it, see the same class. All
+        values but "diffusion" are controls.
+      gamma: share of the student that noise matching keeps; None to learn it.
       weight: weight of the distance.
 
     >>> diffkd_features(num_steps=3).taps["features"].block.num_steps
     3
     """
     function = find(distance, DISTANCES, "distance")
-    block = DiffKD(latent_channels, None, num_steps, num_train_steps, gradient=gradient)
+    block = DiffKD(
+        latent_channels,
+        None,
+        num_steps,
+        num_train_steps,
+        gradient=gradient,
+        denoiser=denoiser,
+        gamma=gamma,
+    )
     taps = {"features": Tap(student, teacher, function, block)}
     return Method(taps, {"features/distance": weight})
 
@@ -156,6 +170,8 @@ def diffkd_logits(
     num_steps: Steps = 5,
     num_train_steps: TrainSteps = 1000,
     gradient: Gradient = "full",
+    denoiser: Denoiser = "diffusion",
+    gamma: Share | None = None,
     weight: Weight = 1.0,
     aux_weight: Weight = 0.0,
 ) -> Method:
@@ -165,9 +181,12 @@ def diffkd_logits(
       distance: a key of :data:`diffkd_jax.DISTANCES` that takes a temperature, or an
         import path of such a function.
       tau: temperature.
-      num_steps: number of denoising steps.
+      num_steps: number of denoising steps; 0 for projections and noise matching alone.
       num_train_steps: number of diffusion time steps.
       gradient: how denoising is differentiated, see :class:`diffkd_jax.DiffKD`.
+      denoiser: the network that denoises and what trains it, see the same class. All
+        values but "diffusion" are controls.
+      gamma: share of the student that noise matching keeps; None to learn it.
       weight: weight of the distance.
       aux_weight: weight of all losses of a second tap, on the output ``aux_logits`` of
         the auxiliary head; 0 for no such tap. The paper does not say whether it uses
@@ -177,7 +196,15 @@ def diffkd_logits(
     ['aux_logits', 'logits/distance']
     """
     function = find(distance, DISTANCES, "distance")
-    block = DiffKD(None, None, num_steps, num_train_steps, gradient=gradient)
+    block = DiffKD(
+        None,
+        None,
+        num_steps,
+        num_train_steps,
+        gradient=gradient,
+        denoiser=denoiser,
+        gamma=gamma,
+    )
     distance_of = functools.partial(function, tau=tau)
     weights = {"logits/distance": weight} | (
         {"aux_logits": aux_weight} if aux_weight else {}
@@ -197,6 +224,8 @@ def diffkd(
     num_steps: Steps = 5,
     num_train_steps: TrainSteps = 1000,
     gradient: Gradient = "full",
+    denoiser: Denoiser = "diffusion",
+    gamma: Share | None = None,
     weight: Weight = 1.0,
     logits_weight: Weight = 1.0,
 ) -> Method:
@@ -209,9 +238,11 @@ def diffkd(
       latent_channels: width of the autoencoder of features, or None for no autoencoder.
       logits_distance: distance of logits, see :func:`diffkd_logits`.
       tau: temperature of the distance of logits.
-      num_steps: number of denoising steps, for both.
+      num_steps: number of denoising steps, for both; 0 as in :func:`diffkd_features`.
       num_train_steps: number of diffusion time steps, for both.
       gradient: how denoising is differentiated, for both.
+      denoiser: the network that denoises and what trains it, for both.
+      gamma: share of the student that noise matching keeps, for both; None to learn it.
       weight: weight of the distance of features.
       logits_weight: weight of the distance of logits.
 
@@ -220,7 +251,7 @@ def diffkd(
     """
     find(logits_distance, DISTANCES, "logits_distance")
     shared: dict[str, Any] = {"num_steps": num_steps, "gradient": gradient}
-    shared["num_train_steps"] = num_train_steps
+    shared |= {"num_train_steps": num_train_steps, "denoiser": denoiser, "gamma": gamma}
     features = diffkd_features(
         student=student,
         teacher=teacher,

@@ -14,11 +14,12 @@ from ..backend.compiler import compiler_options
 from ..backend.stored_traces import find_store, keep_init_trace, keep_step_traces
 from ..config.recorded import import_paths
 from ..config.resolve import resolve
-from ..config.sections import Config
+from ..config.sections import Config, Teacher
 from ..core.distill import Distillation, distillation
 from ..core.step import diffkd_step
 from ..core.train_state import TrainState, as_seed, init_state
 from ..data import Data, open_data, target_ranks
+from ..methods.method import TeacherSource
 from ..models.model import Model
 from ..tasks import TARGETS
 from .check import check, check_evaluations, check_student, check_target
@@ -97,6 +98,7 @@ def build(config: Any, data: Data | None = None) -> Run:
         )
     group = config.train.norm_group_size
     method = make_method(config, group)
+    config = config.replace(teacher=_teacher_section(config, method.teacher))
     student = make_model("student", config.student, data, group)
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     check_evaluations(config, data, teacher)
@@ -150,6 +152,19 @@ def _find_store(scoring: Scoring, plan: Plan) -> pathlib.Path | None:
     steps = (plan.steps_per_epoch, plan.total_steps)
     return find_store(
         {"config": config, "meta": data.meta, "shapes": shapes, "steps": steps}
+    )
+
+
+def _teacher_section(config: Config, source: TeacherSource) -> Teacher:
+    """Returns the section ``teacher`` for the source that the method asks for."""
+    if source == "config":
+        return config.teacher
+    teacher = config.teacher.replace(init="", weights="", min_score=None)
+    if source == "random":
+        return teacher
+    student = config.student
+    return teacher.replace(
+        model=student.model, options=student.options, dtype=student.dtype, num_classes=0
     )
 
 

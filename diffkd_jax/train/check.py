@@ -210,6 +210,12 @@ def _check_inherited(run: Run) -> None:
             f"student.inherit: found {patterns} without a teacher, expected a method "
             "that has one, or ()"
         )
+    if (source := run.method.teacher) != "config":
+        raise ValueError(
+            f"student.inherit: found {patterns} for a teacher of the source "
+            f"{source!r}, expected (), because the student would start with the "
+            "values of a control"
+        )
     student, teacher = (
         variable_shapes(m, run.shapes.batch) for m in (run.student, run.teacher)
     )

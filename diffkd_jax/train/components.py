@@ -14,7 +14,7 @@ from ..config import sections
 from ..core.losses import check_outputs
 from ..core.norm import BatchNorm
 from ..data import Data
-from ..methods import METHODS, Method
+from ..methods import Method, build_method
 from ..models.model import Model, from_linen
 from ..named import call, find, keywords
 from ..tasks import TASKS, Task
@@ -74,16 +74,7 @@ def make_method(config: sections.Config, norm_group_size: int = 0) -> Method:
     Raises:
       ValueError: there is no such method, or it does not take the options.
     """
-    name = config.method
-    make = find(name, METHODS, "method")
-    options = {**config.methods.get(name, {}), **config.method_options}
-    field = f"methods.{name}" if name in METHODS else "method_options"
-    method = call(make, options, field)
-    if not isinstance(method, Method):
-        raise ValueError(
-            f"method: found {name!r}, which gives {type(method).__name__}, expected a "
-            "diffkd_jax.Method"
-        )
+    method = build_method(config.method, config.methods, config.method_options)
     taps, group = dict(method.taps), norm_group_size
     norm = functools.partial(BatchNorm, group_size=group)
     for key, tap in taps.items():
@@ -91,7 +82,7 @@ def make_method(config: sections.Config, norm_group_size: int = 0) -> Method:
             grouped = tap.block.clone(norm=norm)
             taps[key] = dataclasses.replace(tap, block=grouped)
     weights = {**method.weights, **config.weights}
-    return Method(taps, weights)
+    return method._replace(taps=taps, weights=weights)
 
 
 def make_model(

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from ..config.sections import Config
+from ..data import Data
 from ..models.model import Model
 from .build import build
 from .check import check_teacher
@@ -20,6 +21,7 @@ from .cluster.processes import broadcast_first
 from .cluster.sharding import make_mesh  # noqa: F401  for the example
 from .initial_state import check_initial_weights
 from .memory import count_bytes, device_bytes, format_bytes
+from .plan import make_plan
 from .run import Run
 from .teacher import (
     check_teacher_fields,
@@ -27,6 +29,7 @@ from .teacher import (
     prefix_teacher_fields,
     teacher_config,
     teacher_directory,
+    undistilled_config,
 )
 from .workdir.claim import claim_workdir
 from .workdir.directory import SUMMARY, check_directory, has_checkpoints
@@ -34,37 +37,72 @@ from .workdir.directory import SUMMARY, check_directory, has_checkpoints
 LOG = logging.getLogger(__name__)
 
 
-def check_comparison(runs: Mapping[str, Config], workdir: pathlib.Path) -> None:
-    """Builds the run of each method, and checks everything that it will need.
+def check_comparison(
+    runs: Mapping[str, Config], workdir: pathlib.Path
+) -> dict[str, Run]:
+    """Builds a run of each method, and checks everything that the runs will need.
 
     It writes nothing. Of a finished run it checks only the config and the workdir. It
-    opens the data once, and each teacher once.
+    opens the data once, each teacher once, and builds one run of each method.
 
     Args:
-      runs: configs by method. All of them have the same data.
-      workdir: directory of the comparison, with one folder for each method.
+      runs: configs by the name of their folder. All of them have the same data, and
+        those of one method differ in the seed only.
+      workdir: directory of the comparison, with one folder for each run.
+
+    Returns:
+      A built run of each method, by method.
 
     Raises:
       ValueError: a config cannot run, or a workdir holds another run.
       FileNotFoundError: data or weights are missing.
     """
-    data, teachers = None, dict[str, Model | None]()
+    data, built, checked = None, dict[str, Run](), set[str]()
+    teachers = dict[str, Model | None]()
     for name, config in runs.items():
-        run = build(config, data)
-        data, directory = run.data, workdir / name
+        directory = workdir / name
+        if config.method not in built:
+            built[config.method] = build(config, data)
+        run = built[config.method]
+        data = run.data
         claim_workdir(config, directory, data.record(), write=False)
         # The first process decides, because the others may see a new file later.
         if broadcast_first((directory / SUMMARY).exists()):
             continue
         check_directory(directory)
+        if config.method in checked:
+            continue
+        checked.add(config.method)
         check_start(run, directory)
         if run.teacher is None:
             continue
-        source = f"{config.teacher.init} {config.teacher.weights}"
+        teacher = run.config.teacher
+        source = f"{run.method.teacher} {teacher.init} {teacher.weights}"
         if source not in teachers:
             teachers[source] = check_teacher_source(run, directory)
-        elif (teacher := teachers[source]) is not None:
-            check_teacher(run, teacher)  # a method may need what others do not
+        elif (loaded := teachers[source]) is not None:
+            check_teacher(run, loaded)  # a method may need what others do not
+    return built
+
+
+def claim_runs(runs: Mapping[str, Config], workdir: pathlib.Path, data: Data) -> None:
+    """Checks whether the runs of a comparison may use their directories.
+
+    It writes nothing. It also computes their number of steps, which may be 0.
+
+    Args:
+      runs: configs by the name of their folder.
+      workdir: directory of the comparison.
+      data: the data of all of them.
+
+    Raises:
+      ValueError: a directory holds another run, or a run would have no step.
+    """
+    for name, config in runs.items():
+        make_plan(config, data)
+        claim_workdir(config, workdir / name, data.record(), write=False)
+        if not broadcast_first((workdir / name / SUMMARY).exists()):
+            check_directory(workdir / name)
 
 
 def check_start(run: Run, workdir: pathlib.Path | None = None) -> None:
@@ -106,7 +144,11 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> Model
       FileNotFoundError: there is no such file.
     """
     config, teacher = run.config, run.teacher
-    if teacher is None:
+    if teacher is None or run.method.teacher == "random":
+        return None
+    if run.method.teacher == "student":
+        directory = None if workdir is None else workdir / "teacher"
+        _check_training(undistilled_config(config), run, directory)
         return None
     if config.teacher.init:
         loaded = load_teacher(config.teacher.init, teacher, config.teacher.weights)
@@ -117,15 +159,19 @@ def check_teacher_source(run: Run, workdir: pathlib.Path | None = None) -> Model
     else:
         check_teacher_fields(config)
         _check_trained_classes(run)
-        config_of_teacher = teacher_config(config)
-        if workdir is not None:
-            directory = teacher_directory(config, workdir)
-            claim_workdir(config_of_teacher, directory, run.data.record(), write=False)
-            if not (directory / SUMMARY).exists():
-                check_directory(directory)
+        directory = None if workdir is None else teacher_directory(config, workdir)
         with prefix_teacher_fields(config):
-            build(config_of_teacher, run.data)
+            _check_training(teacher_config(config), run, directory)
     return None
+
+
+def _check_training(recipe: Config, run: Run, workdir: pathlib.Path | None) -> None:
+    """Checks whether the teacher of a run can be trained with this recipe."""
+    if workdir is not None:
+        claim_workdir(recipe, workdir, run.data.record(), write=False)
+        if not (workdir / SUMMARY).exists():
+            check_directory(workdir)
+    build(recipe, run.data)
 
 
 def _check_trained_classes(run: Run) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..config.section import Section
-from ..config.sections import Config, Student, Teacher
+from ..config.sections import Comparison, Config, Student, Teacher
 from ..models.inputs import check_input
 from ..models.model import Model, split
 from ..weights.checks import check_finite, expand
@@ -25,6 +25,7 @@ from .workdir.checkpoint import compute_checksum
 LOG = logging.getLogger(__name__)
 
 
+TEACHER_DRAWS = 1  # separates the draws of a random teacher from other draws
 # Options that change how a model computes or trains, not which variables it has.
 NOT_ARCHITECTURE = {"dtype", "dropout", "drop_path", "norm_group_size"}
 
@@ -102,6 +103,7 @@ def teacher_config(config: Config) -> Config:
         weights={},
         evaluations={},
         compare=(),
+        comparison=Comparison(),
         student=student,
         teacher=Teacher(
             model=teacher.model,
@@ -112,6 +114,52 @@ def teacher_config(config: Config) -> Config:
         ),
         **recipe,
     )
+
+
+def undistilled_config(config: Config) -> Config:
+    """Returns the config that trains the student of a run without distillation.
+
+    Args:
+      config: the resolved config of the run.
+
+    >>> undistilled_config(Config(weights={"task": 0.5, "logits": 2.0})).weights
+    {'task': 0.5}
+    """
+    own = {k: w for k, w in config.weights.items() if k.partition("/")[0] == "task"}
+    return config.replace(
+        method="none",
+        method_options={},
+        weights=own,
+        evaluations={},
+        compare=(),
+        comparison=Comparison(),
+    )
+
+
+def draw_teacher(
+    expected: Model, batch: Mapping[str, Any], seed: int, *, freeze: bool = True
+) -> Model:
+    """Returns a teacher with random initial values, its batch norms folded.
+
+    Args:
+      expected: the untrained teacher of the run.
+      batch: shapes of a normalised batch.
+      seed: seed of the run. The values differ from those of a student with this seed.
+      freeze: whether to fold the batch norms.
+
+    Returns:
+      The teacher with its variables. Its ``meta`` holds their ``checksum``.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), TEACHER_DRAWS)
+    init = jax.jit(lambda key: expected.init(key, dict(batch)))
+    params, state = jax.device_get(init(key))
+    checksum = compute_checksum({"params": params, **state})
+    if freeze:
+        shape = (1, *expected.meta["input_shape"])
+        image = jax.ShapeDtypeStruct(shape, np.float32)
+        params, state = expected.freeze(params, state, {"image": image})
+    meta = {**expected.meta, "checksum": checksum}
+    return expected._replace(variables={"params": params, **state}, meta=meta)
 
 
 @contextlib.contextmanager

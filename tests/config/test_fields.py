@@ -72,6 +72,7 @@ ACCEPTED = {
     "teacher.weights": "likewise",
     "teacher.min_score": "any number may be a score",
     "compare": "which methods there are says the run",
+    "comparison.seeds": "none is the field seed",
     "train.max_steps": f"{ZERO}; more than there are is all",
     "train.label_smoothing": ZERO,
     "train.norm_group_size": ZERO,
@@ -173,15 +174,16 @@ def test_options_of_a_method_are_refused_by_their_names(method):
     wrong = {}
     for name, value in config.methods[method].items():
         for other in SENSELESS.get(type(value), (0, -1)):
-            if other in (0, 0.0) and name in ("alpha", "beta", "gamma", *WEIGHTS):
-                continue  # without that term
+            if other in (0, 0.0) and name in WITHOUT:
+                continue  # without that term or those steps
             result = outcome(config, f"methods.{method}.{name}", other)
             if result != "refused":
                 wrong[name, str(other)] = result
     assert wrong == {}
 
 
-WEIGHTS = ("weight", "task_weight", "logits_weight")
+WITHOUT = ("alpha", "beta", "gamma", "num_steps")
+WITHOUT += ("weight", "task_weight", "logits_weight")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ BAD = [
     ("detection", "methods.diffkd_fpn", {"levels": ("p3", "p3")}),
     ("detection", "methods.diffkd_fpn", {"levels": "p3"}),
     ("detection", "methods.diffkd_fpn", {"share": 2}),
-    ("classification", "methods.diffkd", {"num_steps": 0}),
+    ("classification", "methods.diffkd", {"num_steps": -1}),
     ("classification", "methods.diffkd", {"gradient": "some"}),
     ("classification", "methods.diffkd", {"tau": math.inf}),
     ("classification", "methods.diffkd", {"weight": True}),

@@ -304,7 +304,7 @@ BAD_TAPS = [
     (Tap("a", "deep"), "tap 'x': teacher output: found a group at 'deep'"),
     (Tap("a", "flat"), r"tap 'x': found shapes \(4, 2, 2, 8\).*\(4, 8\).*same rank"),
     (Tap("a", "tall"), "tap 'x': found maps of 2x2 .* and 1x4"),
-    (Tap("a", "b", block=DiffKD(num_steps=0)), "tap 'x': num_steps: found 0"),
+    (Tap("a", "b", block=DiffKD(num_steps=-1)), "tap 'x': num_steps: found -1"),
     (Tap("a", "b", block=DiffKD(gradient="no")), "tap 'x': gradient: found 'no'"),
     (Tap("a", "b", block=DiffKD(kernel_size=5)), "tap 'x': kernel_size: found 5"),
     (Tap("tokens", "tokens", block=DiffKD()), "tap 'x': found 5 tokens"),

@@ -25,6 +25,15 @@ def quickly_drawn(request, monkeypatch):
             monkeypatch.setattr(module, "save_figure", blank)
 
 
+@pytest.fixture(autouse=True)
+def steps_of_equal_time(monkeypatch):
+    """Steps of a comparison are not timed, which takes longer than such a run."""
+    from diffkd_jax.train.commands import compare, step_times
+
+    same = lambda run, reference: step_times.StepTime(0.5, 0.5)
+    monkeypatch.setattr(compare, "measure_step", same)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id):
     """Workdir of a finished DiffKD run, with its teacher inside; to be read only."""

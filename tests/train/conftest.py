@@ -1,5 +1,5 @@
 """Fixtures of runs."""
 
-from tests.helpers.runs import finished, quickly_drawn, resnet
+from tests.helpers.runs import finished, quickly_drawn, resnet, steps_of_equal_time
 
-__all__ = ["finished", "quickly_drawn", "resnet"]
+__all__ = ["finished", "quickly_drawn", "resnet", "steps_of_equal_time"]

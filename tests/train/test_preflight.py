@@ -4,7 +4,7 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
-from diffkd_jax.train.commands.compare import configs_by_method
+from diffkd_jax.train.commands.planned_runs import configs_by_method
 from tests.helpers.configs import tiny_config
 
 

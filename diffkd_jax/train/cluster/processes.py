@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import sys
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -87,11 +87,15 @@ def is_true_everywhere(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
-def broadcast_first(value: int) -> int:
+Number = TypeVar("Number", int, float)
+
+
+def broadcast_first(value: Number) -> Number:
     """Returns the value of the first process; all of them have to call it.
 
     Args:
-      value: the value of this process, a bool or an integer.
+      value: the value of this process: a bool, an integer of 32 bits, or a float, which
+        is rounded to float32.
 
     >>> broadcast_first(3)
     3

@@ -1,44 +1,86 @@
 """Runs the command that trains several methods and compares them."""
 
-import logging
+import functools
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from ...config.resolve import resolve
 from ...config.sections import Config
 from ..build import build_scoring
 from ..cluster import processes
 from ..cluster.signals import ShouldStop, never
-from ..components import make_method
 from ..finite import NotFinite
-from ..outputs import report
+from ..outputs.comparison import TeacherFacts, write_comparison
+from ..outputs.comparison_rows import ComparedRun
 from ..outputs.metrics import print_line
-from ..preflight import check_comparison
-from ..workdir.directory import refuse_single_run
+from ..outputs.report import draw_task_figures
+from ..preflight import check_comparison, claim_runs
+from ..run import Run
+from ..workdir.directory import SUMMARY, read_json_object, refuse_single_run
 from ..workdir.disk_errors import report_disk_faults
-from .train import train
+from .planned_runs import PlannedRun, configs_by_method, length_factors, plan_runs
+from .step_times import StepTime, measure_step, read_or_measure
+from .train import train, train_teacher
 
-LOG = logging.getLogger(__name__)
+Summary = dict[str, Any]
+
+
+class Comparing(NamedTuple):
+    """The parts of a comparison that stay the same while its runs are trained.
+
+    Attributes:
+      config: the resolved config, its ``teacher.workdir`` set.
+      workdir: directory of the comparison.
+      should_stop: returns the number of the signal to stop for, or 0.
+      built: a built run of each method, by method; the first one is the reference.
+      times: time of a step by method.
+      undistilled: the run of ``none`` at the length of the config, by seed.
+    """
+
+    config: Config
+    workdir: pathlib.Path
+    should_stop: ShouldStop
+    built: Mapping[str, Run]
+    times: Mapping[str, StepTime]
+    undistilled: Mapping[int, PlannedRun]
+
+    def source(self, method: str) -> str:
+        """Returns where the teacher of a method comes from; "" without a teacher."""
+        run = self.built[method]
+        return "" if run.teacher is None else run.method.teacher
 
 
 def compare(
-    config: Any, workdir: pathlib.Path, should_stop: ShouldStop = never
-) -> list[dict[str, Any]]:
-    """Trains each method of ``config.compare`` and writes a comparison.
+    config: Any,
+    workdir: pathlib.Path,
+    should_stop: ShouldStop = never,
+    *,
+    measure: Callable[[Run, Run], StepTime] | None = None,
+) -> list[Summary]:
+    """Trains each method of ``config.compare`` with each seed; compares the students.
 
-    An entry of ``weights`` applies to the methods that have such a loss, and
-    ``evaluations`` to those that have a teacher. Each run has its own directory
-    ``<workdir>/<method>``. The teacher is trained once, in ``<workdir>/teacher``,
-    unless ``teacher.init`` names one. Finished runs are kept.
+    The runs of one seed have the same initial student, the same batches and the same
+    augmentation. The first method is the reference. For equal time, the lengths of the
+    other runs are scaled by the time of a step, which is measured at the start. An
+    entry of ``weights`` applies to the methods that have such a loss, and
+    ``evaluations`` to those that have a teacher.
+
+    Each run has its own directory ``<workdir>/<method>``, with ``-seed<n>`` for another
+    seed than that of the config, and ``-time`` for another length. The teacher is
+    trained once for all runs, in ``<workdir>/teacher``, unless ``teacher.init`` names
+    one. Finished runs are kept.
 
     Args:
       config: a config as recipes make it, or a resolved one.
       workdir: directory of the comparison, created if needed.
       should_stop: returns the number of the signal to stop for, or 0.
+      measure: ``(run, reference) -> time``, measures a step; None for
+        :func:`diffkd_jax.train.commands.step_times.measure_step`.
 
     Returns:
-      The summaries of the runs, in the order of ``config.compare``.
+      The summaries of the runs: for each budget and each seed, those of the methods in
+      the order of ``config.compare``.
 
     Raises:
       ValueError: a config cannot run, a workdir belongs to another run, or a number is
@@ -50,55 +92,122 @@ def compare(
     config = resolve(config)
     shared = config.teacher.workdir or str(workdir / "teacher")
     config = config.replace(teacher=config.teacher.replace(workdir=shared))
-    runs, results = configs_by_method(config), []
-    check_comparison(runs, workdir)  # all of them, before the first one takes hours
+    by_method = configs_by_method(config)
+    at_length = plan_runs(config, by_method, "steps", dict.fromkeys(by_method, 1.0))
+    # All of them are checked before the first one takes hours.
+    built = check_comparison({run.folder: run.config for run in at_length}, workdir)
+    times = read_or_measure(built, workdir, should_stop, measure or measure_step)
+    undistilled = {run.seed: run for run in at_length if run.method == "none"}
+    comparing = Comparing(config, workdir, should_stop, built, times, undistilled)
+    runs = list[PlannedRun]()
+    for budget in config.comparison.budget:
+        if budget == "time":
+            own = [name for name in built if comparing.source(name) == "student"]
+            runs += plan_runs(config, by_method, budget, length_factors(times, own))
+        else:
+            runs += at_length
+    data = next(iter(built.values())).data
+    claim_runs({run.folder: run.config for run in runs}, workdir, data)
+    get_teacher = functools.cache(lambda: _get_teacher(comparing))
+    results = dict[str, Summary]()
+    for run in sorted(runs, key=lambda run: run.seed):  # pairs are complete early
+        _finish(comparing, run, get_teacher, results)
+    if processes.is_primary():
+        with report_disk_faults(workdir):
+            print_line(_write(comparing, runs, results))
+    return [results[run.folder] for run in runs]
+
+
+def _get_teacher(comparing: Comparing) -> str:
+    """Returns the path of the teacher for all runs; trains it first if need be."""
+    config = comparing.config
+    if config.teacher.init:
+        return config.teacher.init
+    return str(train_teacher(config, comparing.workdir, comparing.should_stop))
+
+
+def _finish(
+    comparing: Comparing,
+    run: PlannedRun,
+    get_teacher: Callable[[], str],
+    results: dict[str, Summary],
+) -> None:
+    """Trains a run unless it is finished, and adds its summary to the results."""
+    if run.folder in results:
+        return
+    directory, config = comparing.workdir / run.folder, run.config
+    source, undistilled = comparing.source(run.method), None
+    if source == "student":
+        student_run = comparing.undistilled[run.seed]
+        _finish(comparing, student_run, get_teacher, results)
+        undistilled = comparing.workdir / student_run.folder
+    # A finished run no longer needs its teacher.
+    if source == "config" and not processes.broadcast_first(
+        (directory / SUMMARY).exists()
+    ):
+        config = config.replace(teacher=config.teacher.replace(init=get_teacher()))
+    try:
+        results[run.folder] = train(
+            config, directory, comparing.should_stop, undistilled=undistilled
+        )
+    except NotFinite as error:
+        raise ValueError(
+            f"{run.folder}: {error}; all methods of a comparison have one config: for "
+            "another rate choose another --workdir"
+        ) from error
+
+
+def _write(
+    comparing: Comparing, runs: list[PlannedRun], results: Mapping[str, Summary]
+) -> str:
+    """Writes the report of the comparison and returns its table."""
+
+    def count_seconds(run: PlannedRun) -> float:
+        """Returns the time of training, with that of the run's own teacher."""
+        seconds = next(iter(comparing.times.values())).seconds
+        seconds *= results[run.folder]["steps"] * comparing.times[run.method].cost
+        if comparing.source(run.method) == "student":
+            seconds += count_seconds(comparing.undistilled[run.seed])
+        return seconds
 
     def show(folder: pathlib.Path, examples: Mapping[str, Any]) -> list[pathlib.Path]:
         if not examples:
             return []
-        scoring = build_scoring(next(iter(runs.values())))
-        return report.draw_task_figures(
+        run = next(iter(comparing.built.values()))
+        scoring = build_scoring(run.config, run.data)
+        return draw_task_figures(
             scoring.task, scoring.data.meta, None, examples, folder
         )
 
-    for method, run_config in runs.items():
-        try:
-            results.append(train(run_config, workdir / method, should_stop))
-        except NotFinite as error:
-            raise ValueError(
-                f"{method}: {error}; all methods of a comparison have one config: for "
-                "another rate choose another --workdir"
-            ) from error
-    if processes.is_primary():
-        with report_disk_faults(workdir):
-            print_line(report.write_comparison(workdir, results, show))
-    return results
+    compared = [
+        ComparedRun(*run[:4], count_seconds(run), results[run.folder]) for run in runs
+    ]
+    taught = [r.result for r in compared if comparing.source(r.method) == "config"]
+    return write_comparison(
+        comparing.workdir,
+        comparing.config.name,
+        compared,
+        {name: pair.cost for name, pair in comparing.times.items()},
+        _describe_teacher(comparing, taught[0] if taught else {}),
+        show,
+    )
 
 
-def configs_by_method(config: Config) -> dict[str, Config]:
-    """Returns the config of the run of each method that ``config.compare`` names.
+def _describe_teacher(
+    comparing: Comparing, result: Mapping[str, Any]
+) -> TeacherFacts | None:
+    """Returns the score of the teacher and the time of its training, if known.
 
-    Args:
-      config: a resolved config.
-
-    Returns:
-      Configs by method. A weight that belongs to no method is logged and dropped.
+    ``result`` is the summary of a run that it taught, or {}.
     """
-    runs, unused = {}, set(config.weights)
-    for method in config.compare:
-        run_config = config.replace(method=method, compare=())
-        taps = make_method(run_config).taps
-        weights = {
-            name: weight
-            for name, weight in config.weights.items()
-            if name.partition("/")[0] in {"task", *taps}
-        }
-        evaluations = config.evaluations if taps else {}
-        runs[method] = run_config.replace(weights=weights, evaluations=evaluations)
-        unused -= set(weights)
-    if unused:
-        LOG.warning(
-            "weights: %s: found in no method of %s, left out",
-            *(sorted(unused), config.compare),
-        )
-    return runs
+    score = result.get(f"teacher_{result.get('headline')}")
+    if score is None:
+        return None
+    config, seconds = comparing.config, None
+    file = pathlib.Path(config.teacher.workdir) / SUMMARY
+    if not config.teacher.init and file.exists():
+        facts = read_json_object(file)
+        images = facts["steps"] * config.teacher_recipe()["data"].batch_size
+        rate = facts["images_per_second"]  # 0 after a single step
+        seconds = images / rate if rate else None
+    return TeacherFacts(score, seconds)

@@ -9,7 +9,7 @@ from ..build import build
 from ..outputs import summary
 from ..outputs.metrics import print_line
 from ..preflight import check_start, check_teacher_source
-from .compare import configs_by_method
+from .planned_runs import configs_by_method
 
 LOG = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 from ...config.resolve import resolve
 from ...config.sections import Config
 from ...models.model import Model
-from ..build import build
+from ..build import build, build_scoring
 from ..check import check_teacher
 from ..cluster import processes
 from ..cluster.signals import ShouldStop, never, stop_if_requested
@@ -25,10 +25,12 @@ from ..preflight import check_start
 from ..run import Run
 from ..teacher import (
     check_teacher_fields,
+    draw_teacher,
     load_teacher,
     prefix_teacher_fields,
     teacher_config,
     teacher_directory,
+    undistilled_config,
 )
 from ..workdir.claim import claim_workdir
 from ..workdir.directory import (
@@ -43,7 +45,11 @@ from .compile_ahead import compile_ahead
 
 
 def train(
-    config: Any, workdir: pathlib.Path, should_stop: ShouldStop = never
+    config: Any,
+    workdir: pathlib.Path,
+    should_stop: ShouldStop = never,
+    *,
+    undistilled: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Trains ``config.student`` by ``config.method``; resumes an unfinished run.
 
@@ -51,6 +57,9 @@ def train(
       config: a config as recipes make it, or a resolved one.
       workdir: directory of the run, created if needed.
       should_stop: returns the number of the signal to stop for, or 0.
+      undistilled: workdir of a finished run of the same student without distillation,
+        for a method whose teacher is this student. None to train it first, in the
+        folder ``teacher`` of the workdir.
 
     Returns:
       The content of ``summary.json``: method, final and best scores, and so on. The
@@ -63,21 +72,23 @@ def train(
       Stopped: a stop was requested; the same call resumes the run.
     """
     config = resolve(config)
-    run = build(config)
-    stop_if_requested(should_stop)
     # A finished run is read without the lock, since its workdir may not be writable.
     if processes.broadcast_first((workdir / SUMMARY).exists()):
-        claim_workdir(config, workdir, run.data.record())
-        if finished := read_summary(workdir, run.task.headline):
+        scoring = build_scoring(config)  # in a fraction of the time of a whole run
+        claim_workdir(config, workdir, scoring.data.record())
+        headline = scoring.task.headline
+        if finished := read_summary(workdir, headline):
             digests = finished.pop(EXPORTS, None)
             if processes.is_primary():
                 warn_of_replaced_exports(workdir, digests)
             print_line(f"{config.name}: finished already, see {workdir / REPORT}")
-            return {"headline": run.task.headline, **finished}
+            return {"headline": headline, **finished}
+    run = build(config)
+    stop_if_requested(should_stop)
     with report_disk_faults(workdir), lock_workdir(workdir):
         first_values = claim_workdir(config, workdir, run.data.record())
         with report_moved_workdir(workdir):
-            return _train(run, first_values, workdir, should_stop)
+            return _train(run, first_values, workdir, should_stop, undistilled)
 
 
 def _train(
@@ -85,23 +96,25 @@ def _train(
     first_values: Mapping[str, Any],
     workdir: pathlib.Path,
     should_stop: ShouldStop,
+    undistilled: pathlib.Path | None,
 ) -> dict[str, Any]:
     """Trains a run, and its teacher first, in the run's locked workdir.
 
     ``first_values`` are the values that changed fields had when the run began.
     """
-    config = config_at_start = run.config
+    config = run.config
+    run_at_start = run
     # The teacher was trained before any field of the run changed.
     if (rate := first_values.get("optimizer.learning_rate")) is not None:
         optimizer = config.optimizer.replace(learning_rate=rate)
-        config_at_start = config.replace(optimizer=optimizer)
+        run_at_start = run._replace(config=config.replace(optimizer=optimizer))
     check_start(run, workdir)  # before a teacher is trained, which may take hours
     unfrozen_teacher = None
     if run.teacher is not None:
         unfrozen_teacher = functools.partial(
-            get_teacher, config_at_start, run.teacher, workdir, freeze=False
+            get_teacher, run_at_start.config, run.teacher, workdir, freeze=False
         )
-        teacher = get_teacher(config_at_start, run.teacher, workdir, should_stop)
+        teacher = _teacher_of(run_at_start, workdir, should_stop, undistilled)
         check_teacher(run, teacher)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
@@ -123,6 +136,25 @@ def _train(
         f"{result[f'final_{headline}']:.4f}, report in {workdir / REPORT}"
     )
     return result
+
+
+def _teacher_of(
+    run: Run,
+    workdir: pathlib.Path,
+    should_stop: ShouldStop,
+    undistilled: pathlib.Path | None,
+) -> Model:
+    """Returns the teacher of a run, from the source that its method asks for."""
+    expected, config = run.teacher, run.config
+    assert expected is not None  # for mypy
+    if run.method.teacher == "config":
+        return get_teacher(config, expected, workdir, should_stop)
+    if run.method.teacher == "random":
+        return draw_teacher(expected, run.shapes.batch, config.seed)
+    if undistilled is None:
+        undistilled = workdir / "teacher"
+        train(undistilled_config(config), undistilled, should_stop)
+    return load_teacher(undistilled, expected)
 
 
 def get_teacher(
@@ -156,10 +188,31 @@ def get_teacher(
     check_teacher_fields(config)
     if config.teacher.init:
         return load_teacher(config.teacher.init, expected, weights, freeze=freeze)
+    directory = train_teacher(config, workdir, should_stop)
+    return load_teacher(directory, expected, weights, freeze=freeze)
+
+
+def train_teacher(
+    config: Config, workdir: pathlib.Path, should_stop: ShouldStop
+) -> pathlib.Path:
+    """Trains the teacher of a run, unless it is finished.
+
+    Args:
+      config: the resolved config of the run.
+      workdir: directory of the run.
+      should_stop: returns the number of the signal to stop for, or 0.
+
+    Returns:
+      The directory of the teacher.
+
+    Raises:
+      ValueError: the teacher cannot be trained.
+      Stopped: a stop was requested.
+    """
     directory = teacher_directory(config, workdir)
     with prefix_teacher_fields(config):
         train(teacher_config(config), directory, should_stop)
-    return load_teacher(directory, expected, weights, freeze=freeze)
+    return directory
 
 
 def _score_teacher(

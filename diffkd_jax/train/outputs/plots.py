@@ -1,12 +1,12 @@
 """Draws the figures of a run with matplotlib into PNG files."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...io.drawing import COLOURS, defaults, save_figure, subplots
+from ...io.drawing import COLOURS, defaults, draw_files, save_figure, subplots
 from ...io.figure_text import literal
 
 
@@ -144,24 +144,56 @@ def draw_trajectory(
 
 @defaults()
 def draw_comparison(
-    path: pathlib.Path, results: Sequence[Mapping[str, Any]], headline: str
+    path: pathlib.Path,
+    points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    headline: str,
+    teacher: float | None,
 ) -> None:
-    """Draws the final headline score of each method as bars.
+    """Draws the final headline score of each run against the time of its training.
+
+    A small marker is a run, that is a seed; a large one is the mean of a method.
 
     Args:
       path: the PNG file to write.
-      results: summaries of the runs.
+      points: seconds and score of each run, by method and budget. A score that is
+        undefined has no marker.
       headline: name of the score.
+      teacher: the teacher's score, a horizontal line; or None.
     """
-    figure, axis = subplots(figsize=(6.4, 3.4))
-    names = [literal(r["method"]) for r in results]
-    values = [r[f"final_{headline}"] for r in results]
-    bars = axis.bar(range(len(names)), values, color=COLOURS["denoised"])
-    axis.set_xticks(range(len(names)), names)
-    axis.bar_label(bars, fmt="%.4g")
-    # A score that is undefined has no bar.
-    low, high = (f([v for v in values if np.isfinite(v)] or [0.0]) for f in (min, max))
-    spread = high - low or 0.01 * abs(low) or 0.01
-    axis.set_ylim(low - 0.5 * spread, high + 0.3 * spread)
-    axis.set_ylabel(literal(headline))
+    figure, axis = subplots(figsize=(7.2, 4.4))
+    budgets = list(dict.fromkeys(b for by_budget in points.values() for b in by_budget))
+    for number, (method, by_budget) in enumerate(points.items()):
+        for budget, runs in by_budget.items():
+            drawn = np.array([run for run in runs if np.isfinite(run[1])])
+            if not len(drawn):
+                continue
+            style = {"color": f"C{number % 10}", "marker": "os"[budgets.index(budget)]}
+            label = method if len(budgets) == 1 else f"{method}, equal {budget}"
+            axis.scatter(*drawn.T, s=12, alpha=0.5, **style)
+            axis.scatter(*drawn.mean(0), s=70, label=literal(label), **style)
+    if teacher is not None:
+        axis.axhline(teacher, color=COLOURS["teacher"], ls="--", label="teacher")
+    axis.set(xlabel="seconds of training", ylabel=literal(headline))
+    axis.grid(alpha=0.3)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
     save_figure(figure, path)
+
+
+def draw_plot(
+    folder: pathlib.Path, name: str, draw: Callable[..., None], *arguments: Any
+) -> list[pathlib.Path]:
+    """Draws one plot and returns its file, or no file if that fails.
+
+    Args:
+      folder: directory of the plot.
+      name: name of the file without its ending.
+      draw: function ``(path, *arguments)`` that draws.
+      *arguments: further arguments of the function.
+    """
+
+    def drawn() -> list[pathlib.Path]:
+        draw(folder / f"{name}.png", *arguments)
+        return [folder / f"{name}.png"]
+
+    return draw_files(f"plot {name}", drawn)

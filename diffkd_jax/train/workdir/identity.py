@@ -161,9 +161,10 @@ def find_differences(
     recorded, expected = _flatten(recorded), _flatten(expected)
     defaults = _flatten(to_json(resolve(base())))
     for flat in (recorded, expected):
-        prefix = f"methods.{flat.get('method')}."
+        method = flat.get("method")
+        used = {method, flat.get(f"methods.{method}.of")}  # a control is of another one
         for name in [n for n in flat if n.startswith("methods.")]:
-            if not name.startswith(prefix):
+            if name.split(".")[1] not in used:
                 del flat[name]
     different = {}
     for name in sorted({*recorded, *expected} - FREE):

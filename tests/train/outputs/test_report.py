@@ -14,6 +14,8 @@ from diffkd_jax.io.best_effort import noting
 from diffkd_jax.io.figure_text import literal
 from diffkd_jax.tasks.classification.plots import draw_confusion
 from diffkd_jax.train.outputs import examples, plots, report
+from diffkd_jax.train.outputs.comparison import write_comparison
+from diffkd_jax.train.outputs.comparison_rows import ComparedRun
 
 ODD = (
     "$_^$",
@@ -33,8 +35,8 @@ def test_names_are_not_drawn_as_formulas(tmp_path):
     draw_confusion(tmp_path / "confusion.png", counts, ODD)
     rows = [{"step": 1, "eval/top1": 0.5, "eval/loss": 1.0}]
     plots.draw_scores(tmp_path / "score.png", dict.fromkeys(ODD, rows), "top1", 0.9)
-    results = [{"method": name, "final_top1": 0.1 * k} for k, name in enumerate(ODD)]
-    plots.draw_comparison(tmp_path / "comparison.png", results, "top1")
+    points = {name: {"steps": [(1.0, 0.1 * k)]} for k, name in enumerate(ODD)}
+    plots.draw_comparison(tmp_path / "comparison.png", points, "top1", 0.9)
     losses = {f"loss/{name}": 1.0 for name in ODD[:-2]}
     plots.draw_losses(tmp_path / "losses.png", [{"step": k, **losses} for k in (1, 2)])
     drawn = [path.read_bytes()[:4] for path in tmp_path.iterdir()]
@@ -145,11 +147,18 @@ def test_a_folder_is_not_a_figure(workdir):
     assert "figures of the task: left out after IsADirectoryError" in page
 
 
+def write_runs(workdir, scores, headline, show):
+    """Writes the comparison of runs of one seed with these scores."""
+    runs = []
+    for method, score in scores.items():
+        result = {"headline": headline, f"final_{headline}": score, "steps": 8}
+        runs.append(ComparedRun(method, 0, "steps", method, 4.0, result))
+    return write_comparison(workdir, "n", runs, dict.fromkeys(scores, 1.0), None, show)
+
+
 def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw_comparison", failing)
-    result = {"name": "n", "method": "kd", "final_top1": 0.5, "best_top1": 0.5}
-    result |= {"headline": "top1", "images_per_second": 1.0}
-    assert "0.5000" in report.write_comparison(tmp_path, [result], failing)
+    assert "0.5000" in write_runs(tmp_path, {"kd": 0.5}, "top1", failing)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "plot comparison: left out" in page
     assert "figures of examples: left out" in page
@@ -157,13 +166,9 @@ def test_figures_of_a_comparison_may_fail(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("undefined", [None, float("nan")])
 def test_undefined_scores_of_a_comparison_have_no_bar(undefined, tmp_path):
-    results = [
-        {"name": "n", "method": name, "final_ap": score, "best_ap": score}
-        | {"headline": "ap", "images_per_second": 1.0}
-        for name, score in (("none", undefined), ("kd", 0.25), ("mse", 0.5))
-    ]
-    text = report.write_comparison(tmp_path, results, lambda *given: [])
-    assert text.splitlines()[1].split()[:2] == ["none", "nan"]
+    scores = {"none": undefined, "kd": 0.25, "mse": 0.5}
+    text = write_runs(tmp_path, scores, "ap", lambda *given: [])
+    assert text.splitlines()[1].split()[:3] == ["none", "1", "nan"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2
     assert "left out" not in page
@@ -252,19 +257,14 @@ def test_a_page_escapes_all_text(workdir):
 
 def test_links_of_a_comparison_are_escaped(tmp_path):
     odd = 'a"><script>b</script>#?'
-    results = [
-        {"name": "n", "method": name, "final_top1": 0.5, "best_top1": 0.5}
-        | {"headline": "top1"}
-        | {"images_per_second": 1.0}
-        for name in ("none", odd)
-    ]
-    text = report.write_comparison(tmp_path, results, lambda folder, examples: [])
+    text = write_runs(tmp_path, {"none": 0.5, odd: 0.5}, "top1", lambda *given: [])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script>" not in page
     assert 'href="none/report.html">none<' in page
     assert 'href="a%22%3E%3Cscript%3Eb%3C/script%3E%23%3F/report.html"' in page
     assert text.splitlines()[0].split() == [
-        *("method", "top1", "best", "minus", "none", "images/s")
+        *("method", "n", "top1", "std", "minus", "none", "p"),
+        *("steps", "cost", "of", "a", "step"),
     ]
 
 

@@ -1,0 +1,161 @@
+"""Plans the runs of a comparison: their configs, their lengths and their folders."""
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from ...config.sections import Comparison, Config
+from ..components import make_method
+from .step_times import StepTime
+
+LOG = logging.getLogger(__name__)
+# Smaller differences in length are not worth a run; a measured time varies as much.
+SAME_LENGTH = 0.02
+
+
+class PlannedRun(NamedTuple):
+    """A run of a comparison.
+
+    Attributes:
+      method: name of the method.
+      seed: seed of the run.
+      budget: ``steps`` for the length of the config, ``time`` for the length that takes
+        as long as the reference.
+      folder: name of the run's directory in that of the comparison.
+      config: config of the run.
+    """
+
+    method: str
+    seed: int
+    budget: str
+    folder: str
+    config: Config
+
+
+def configs_by_method(config: Config) -> dict[str, Config]:
+    """Returns the config of the run of each method that ``config.compare`` names.
+
+    Args:
+      config: a resolved config.
+
+    Returns:
+      Configs by method. A weight of a loss that a method does not have is left out. If
+      it belongs to no method, this is logged.
+    """
+    runs, unused = {}, set(config.weights)
+    for method in config.compare:
+        run_config = config.replace(method=method, compare=(), comparison=Comparison())
+        taps = make_method(run_config).taps
+        weights = {}
+        for name, weight in config.weights.items():
+            tap, _, loss = name.partition("/")
+            block = taps[tap].block if tap in taps else None
+            losses = getattr(block, "loss_names", (loss,))
+            if tap == "task" or (tap in taps and loss in ("", "distance", *losses)):
+                weights[name] = weight
+        evaluations = config.evaluations if taps else {}
+        runs[method] = run_config.replace(weights=weights, evaluations=evaluations)
+        unused -= set(weights)
+    if unused:
+        LOG.warning(
+            "weights: %s: found in no method of %s, left out",
+            *(sorted(unused), config.compare),
+        )
+    return runs
+
+
+def plan_runs(
+    config: Config,
+    by_method: Mapping[str, Config],
+    budget: str,
+    factors: Mapping[str, float],
+) -> list[PlannedRun]:
+    """Plans the runs of all seeds and methods for one budget.
+
+    Args:
+      config: the resolved config of the comparison.
+      by_method: configs by method, from :func:`configs_by_method`.
+      budget: ``steps`` or ``time``.
+      factors: length of each method's runs as a multiple of the config's. Methods
+        without a factor are left out.
+
+    Returns:
+      The runs: for each seed, those of all methods.
+    """
+    runs = []
+    for seed in config.comparison.seeds or (config.seed,):
+        for method, factor in factors.items():
+            folder = method if seed == config.seed else f"{method}-seed{seed}"
+            folder += "" if factor == 1.0 else "-time"
+            run_config = scale_length(by_method[method].replace(seed=seed), factor)
+            runs.append(PlannedRun(method, seed, budget, folder, run_config))
+    return runs
+
+
+def scale_length(config: Config, factor: float) -> Config:
+    """Returns a config that trains the student longer or shorter.
+
+    Epochs, ``max_steps``, the schedule's warm-up and changes, and the times between two
+    evaluations are multiplied, so that the number of evaluations stays the same.
+
+    Args:
+      config: a resolved config.
+      factor: the multiple, above 0.
+
+    >>> scale_length(Config(eval_every_epochs=2.0), 1.5).eval_every_epochs
+    3.0
+    """
+    if factor == 1.0:
+        return config
+    train, schedule = config.train, config.schedule
+    max_steps = max(1, round(train.max_steps * factor)) if train.max_steps else 0
+    return config.replace(
+        train=train.replace(epochs=train.epochs * factor, max_steps=max_steps),
+        schedule=schedule.replace(
+            boundaries=tuple(epoch * factor for epoch in schedule.boundaries),
+            every_epochs=schedule.every_epochs * factor,
+            warmup_epochs=schedule.warmup_epochs * factor,
+        ),
+        eval_every_epochs=config.eval_every_epochs * factor,
+        evaluations={
+            name: evaluation.replace(every_epochs=evaluation.every_epochs * factor)
+            if evaluation.every_epochs
+            else evaluation
+            for name, evaluation in config.evaluations.items()
+        },
+    )
+
+
+def length_factors(
+    times: Mapping[str, StepTime], own_students: Collection[str]
+) -> dict[str, float]:
+    """Returns the lengths at which all methods train as long as the reference.
+
+    Args:
+      times: time of a step by method; the first one is the reference.
+      own_students: methods whose teacher is the finished student of ``none``. Its
+        training, at the length of the config, counts as part of theirs.
+
+    Returns:
+      Length by method, as a multiple of the config's. A length within 2 % of the
+      config's is exactly 1, so that its runs are those for equal steps. A method whose
+      teacher alone takes all of the time is left out, and the log says so.
+
+    >>> times = {"diffkd": StepTime(0.4, 0.4), "none": StepTime(0.1, 0.4)}
+    >>> length_factors(times, [])
+    {'diffkd': 1.0, 'none': 4.0}
+    """
+    factors = {}
+    for method, pair in times.items():
+        used = times["none"].cost if method in own_students else 0.0
+        if used < 1.0:
+            factor = (1.0 - used) / pair.cost
+            factors[method] = 1.0 if abs(factor - 1.0) <= SAME_LENGTH else factor
+        else:
+            LOG.warning(
+                "%s: not trained for equal time: the training of its teacher, the "
+                "student of none, takes as long as the reference %s; name a method of "
+                "a longer step first",
+                *(method, next(iter(times))),
+            )
+    return factors

@@ -1,0 +1,166 @@
+"""Times of a training step of each compared method, measured and stored."""
+
+import logging
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..batches import training_batches
+from ..cluster import processes, sharding
+from ..cluster.signals import ShouldStop, stop_if_requested
+from ..outputs.metrics import print_line
+from ..run import Run
+from ..teacher import draw_teacher
+from ..workdir.directory import read_json_object, write_json
+
+LOG = logging.getLogger(__name__)
+FILE = "step_times.json"
+ROUNDS = 7
+TURN_SECONDS, MOST_STEPS = 0.5, 100  # wanted length of a turn; its largest length
+
+
+class StepTime(NamedTuple):
+    """The time of a training step, and that of the reference in the same rounds.
+
+    Attributes:
+      seconds: median time of a step of the method, in seconds.
+      reference_seconds: median time of a step of the reference, in seconds.
+
+    >>> StepTime(0.5, 0.25).cost
+    2.0
+    """
+
+    seconds: float
+    reference_seconds: float
+
+    @property
+    def cost(self) -> float:
+        """Returns the time of a step as a multiple of the reference's."""
+        return self.seconds / self.reference_seconds
+
+
+def read_or_measure(
+    runs: Mapping[str, Run],
+    workdir: pathlib.Path,
+    should_stop: ShouldStop,
+    measure: Callable[[Run, Run], StepTime],
+) -> dict[str, StepTime]:
+    """Returns the time of a step of each method; measures those that are not stored.
+
+    What is measured is stored in ``step_times.json``, so that a comparison that is
+    resumed keeps its lengths.
+
+    Args:
+      runs: built runs by method; the first one is the reference.
+      workdir: directory of the comparison.
+      should_stop: returns the number of the signal to stop for, or 0.
+      measure: ``(run, reference) -> time``, such as :func:`measure_step`.
+
+    Returns:
+      Times by method.
+
+    Raises:
+      ValueError: the file cannot be read, or holds times relative to another method.
+      Stopped: a stop was requested.
+    """
+    file, reference = workdir / FILE, next(iter(runs))
+    stored = read_json_object(file) if processes.is_primary() and file.exists() else {}
+    found = stored.get("reference", reference)
+    if not processes.is_true_everywhere(found == reference):
+        raise ValueError(
+            f"compare: found the reference {reference!r}, expected {found!r}, to which "
+            f"the times in {file} relate; name it first or choose another --workdir"
+        )
+    by_method = stored.get("methods", {})
+    times = {}
+    for method, run in runs.items():
+        stop_if_requested(should_stop)
+        if processes.broadcast_first(method in by_method):
+            pair = _read_pair(by_method.get(method, [0.0, 0.0]), file)
+        else:
+            pair = measure(run, runs[reference])
+            print_line(f"{run.title}  {1000 * pair.seconds:.4g} ms a step")
+        # The others get the first process's numbers, as float32.
+        times[method] = StepTime(*(processes.broadcast_first(x) for x in pair))
+        by_method[method] = list(times[method])
+        if processes.is_primary():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"reference": reference, "methods": by_method})
+    return times
+
+
+def _read_pair(pair: Any, file: pathlib.Path) -> StepTime:
+    """Returns two times from the file; raises ValueError for anything else."""
+    is_pair = isinstance(pair, list) and len(pair) == 2
+    if not is_pair or not all(isinstance(x, float) and x >= 0 for x in pair):
+        raise ValueError(
+            f"{file}: found {pair!r}, expected two times in seconds; remove the file "
+            "to measure again"
+        )
+    return StepTime(*pair)
+
+
+def measure_step(run: Run, reference: Run) -> StepTime:
+    """Returns the times of a step of a run and of the reference, measured in turns.
+
+    A step is the compiled one with one batch of training data. The forward pass of the
+    teacher is included; reading images, logs, evaluations and checkpoints are not. The
+    teacher has random values, on which the time does not depend. The median of seven
+    rounds counts, so that other work on the machine matters less.
+
+    Args:
+      run: the run, its teacher not loaded.
+      reference: the run of the reference; the same object if the method is it.
+
+    Returns:
+      Both times.
+    """
+    turns = [_prepare_turns(run)]
+    if run is not reference:
+        turns.append(_prepare_turns(reference))
+    rounds = [[turn() for turn in turns] for _ in range(ROUNDS)]
+    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    # As float32 the numbers survive an exchange between processes.
+    seconds = [float(np.float32(median)) for median in medians]
+    return StepTime(seconds[0], seconds[-1])
+
+
+def _prepare_turns(run: Run) -> Callable[[], float]:
+    """Compiles the step of a run; returns a function that times one turn of it.
+
+    The function returns the mean time of a step in seconds. If only some steps are
+    distilled, both kinds count with their shares.
+    """
+    if run.teacher is not None:
+        drawn = draw_teacher(run.teacher, run.shapes.batch, run.config.seed)
+        run = run._replace(teacher=drawn)
+    with closing(training_batches(run)) as batches:
+        batch = dict(next(batches))
+    batch.pop("skipped", None)
+    variables, state = run.teacher_variables, run.init()
+    every = run.plan.distill_every if run.method.taps else 1
+    shares = {True: 1 / every, False: 1 - 1 / every}
+
+    def run_steps(distill: bool, count: int) -> float:
+        nonlocal state
+        started = time.perf_counter()
+        for _ in range(count):
+            on_devices = sharding.put_batch(batch, run.devices.mesh)
+            state, metrics = run.step(state, variables, on_devices, distill)
+        jax.block_until_ready((state, metrics))
+        return (time.perf_counter() - started) / count
+
+    counts = {}
+    for distill, share in shares.items():
+        if share:
+            run_steps(distill, 1)  # compiles
+            wanted = round(TURN_SECONDS / run_steps(distill, 3))
+            count = min(max(1, wanted), MOST_STEPS)
+            counts[distill] = processes.broadcast_first(count)
+    return lambda: sum(shares[d] * run_steps(d, n) for d, n in counts.items())

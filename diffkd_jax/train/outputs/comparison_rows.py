@@ -1,0 +1,129 @@
+"""The statistics of a comparison: a row for each method and budget."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .paired_statistics import PairedDifference, pair_by_seed
+
+
+class ComparedRun(NamedTuple):
+    """A finished run of a comparison.
+
+    Attributes:
+      method: name of the method.
+      seed: seed of the run.
+      budget: ``steps`` or ``time``.
+      folder: name of the run's directory in that of the comparison.
+      seconds: time of its training: steps times the measured time of a step, and the
+        training of its own teacher if it has one.
+      result: the content of its ``summary.json``.
+    """
+
+    method: str
+    seed: int
+    budget: str
+    folder: str
+    seconds: float
+    result: Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """The statistics of one method for one budget; all scores are final ones.
+
+    Attributes:
+      method: name of the method.
+      budget: ``steps`` or ``time``.
+      scores: headline score by seed.
+      difference: difference from the reference; None for the reference itself.
+      steps: number of steps of a run.
+      seconds: time of a run's training, see :class:`ComparedRun`.
+      cost: time of a step as a multiple of the reference's.
+    """
+
+    method: str
+    budget: str
+    scores: Mapping[int, float]
+    difference: PairedDifference | None
+    steps: int
+    seconds: float
+    cost: float
+
+
+def summarise_runs(
+    runs: Sequence[ComparedRun], costs: Mapping[str, float]
+) -> list[Row]:
+    """Computes the statistics of a comparison.
+
+    Args:
+      runs: the runs.
+      costs: time of a step as a multiple of the reference's, by method. The first
+        method is the reference.
+
+    Returns:
+      A row for each budget and method, in the order of the runs.
+    """
+    groups: dict[tuple[str, str], list[ComparedRun]] = {}
+    for run in runs:
+        groups.setdefault((run.budget, run.method), []).append(run)
+    score = f"final_{runs[0].result['headline']}"
+    scores = {
+        key: {run.seed: as_number(run.result[score]) for run in group}
+        for key, group in groups.items()
+    }
+    reference = next(iter(costs))
+    return [
+        Row(
+            method,
+            budget,
+            scores[budget, method],
+            None
+            if method == reference
+            else pair_by_seed(scores[budget, method], scores[budget, reference]),
+            int(group[0].result["steps"]),
+            group[0].seconds,
+            costs[method],
+        )
+        for (budget, method), group in groups.items()
+    ]
+
+
+def as_number(value: float | None) -> float:
+    """Returns a score; undefined numbers, null in JSON, become NaN.
+
+    Args:
+      value: the score, or None.
+
+    >>> as_number(None)
+    nan
+    """
+    return float("nan") if value is None else value
+
+
+def row_numbers(row: Row) -> dict[str, Any]:
+    """Returns the numbers of a row by name, for a file of JSON lines.
+
+    Args:
+      row: the row.
+
+    >>> row = Row("none", "steps", {0: 0.5, 1: 0.7}, None, 8, 2.0, 1.0)
+    >>> row_numbers(row)["mean"], row_numbers(row)["n"]
+    (0.6, 2)
+    """
+    scores = list(row.scores.values())
+    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    numbers = {
+        "method": row.method,
+        "budget": row.budget,
+        "n": len(scores),
+        "mean": float(np.mean(scores)),
+        "std": spread,
+        "steps": row.steps,
+        "seconds": row.seconds,
+        "cost_of_a_step": row.cost,
+        "scores": {str(seed): score for seed, score in row.scores.items()},
+    }
+    if row.difference is not None:
+        numbers["difference"] = row.difference._asdict()
+    return numbers
