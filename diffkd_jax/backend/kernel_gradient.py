@@ -75,14 +75,17 @@ def convolve_in_parts(
         x = jnp.pad(x, ((0, 0), (top + 1, 0), (0, 0), (0, 0)))
         return convolve(x, kernel, padding=[(-1, bottom), columns])
 
-    part = PART if is_wide(x.shape) else max(1, len(x))
-    return _differ(plain, cropped if crop else plain, part)(x, kernel)
+    differentiated = cropped if crop else plain
+    if is_wide(x.shape):
+        differentiated = functools.partial(_apply_in_parts, differentiated)
+    return _differ(plain, differentiated)(x, kernel)
 
 
 def is_wide(shape: Sequence[int]) -> bool:
     """Returns whether the gradient is faster if it is summed over parts of the batch.
 
-    That is so for wide maps, if the batch consists of several whole parts.
+    That is so for wide maps, if the batch consists of several whole parts. A batch of
+    symbolic size, as in ``jax.export``, is never summed over parts.
 
     Args:
       shape: ``[b, h, w, c]``, shape of the maps.
@@ -91,23 +94,28 @@ def is_wide(shape: Sequence[int]) -> bool:
     (True, False)
     """
     examples, rows = shape[:2]
+    if not all(isinstance(size, int) for size in (examples, rows)):
+        return False
     return rows >= WIDE and examples > PART and examples % PART == 0
 
 
-def _differ(plain: Convolution, for_kernel: Convolution, part: int) -> Convolution:
+def _apply_in_parts(
+    convolve: Convolution, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """Convolves the parts of a batch one after the other."""
+    # Half precision would round the sum of the gradients after each part.
+    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    parts = (x[i : i + PART] for i in range(0, len(x), PART))
+    return jnp.concatenate([convolve(p, kernel.astype(x.dtype)) for p in parts])
+
+
+def _differ(plain: Convolution, for_kernel: Convolution) -> Convolution:
     """Returns ``plain``, with another derivative by the kernel.
 
     Args:
       plain: convolution of maps by a kernel.
       for_kernel: the same function in another form, to be differentiated by the kernel.
-      part: number of examples that it takes at once.
     """
-
-    def in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        # Half precision would round the sum of the gradients after each part.
-        kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-        parts = (x[i : i + part] for i in range(0, len(x), part))
-        return jnp.concatenate([for_kernel(p, kernel.astype(x.dtype)) for p in parts])
 
     @jax.custom_jvp
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -119,7 +127,7 @@ def _differ(plain: Convolution, for_kernel: Convolution, part: int) -> Convoluti
         if not isinstance(x_tangent, SymbolicZero):
             terms.append(plain(x_tangent, kernel))
         if not isinstance(kernel_tangent, SymbolicZero):
-            terms.append(in_parts(x, kernel_tangent))
+            terms.append(for_kernel(x, kernel_tangent))
         return plain(x, kernel), functools.reduce(jnp.add, terms)
 
     convolved.defjvp(derivative, symbolic_zeros=True)

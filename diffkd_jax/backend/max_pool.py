@@ -49,9 +49,11 @@ def max_pool(
     padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), margins)
     axes = zip(padded.shape[1:3], window, strides, strict=True)
     reach = [(size - side) // step * step + 1 for size, side, step in axes]
+    if min(reach) < 1:  # no window fits, so the result is empty
+        return jnp.asarray(nn.max_pool(x, window, strides, padding))
 
     def shift(row: int, column: int) -> jax.Array:
-        stops = (len(x), row + reach[0], column + reach[1], x.shape[3])
+        stops = (x.shape[0], row + reach[0], column + reach[1], x.shape[3])
         return jax.lax.slice(padded, (0, row, column, 0), stops, (1, *strides, 1))
 
     def later_if_greater(first: jax.Array, later: jax.Array) -> jax.Array:

@@ -3,13 +3,15 @@
 import functools
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
 from diffkd_jax.backend import convolution
-from diffkd_jax.backend.convolution import convolve
+from diffkd_jax.backend.convolution import NHWC, convolve
 from diffkd_jax.backend.kernel_gradient import PART, convolve_in_parts, is_wide
 from diffkd_jax.models.backbones.layers import make_conv
+from diffkd_jax.models.backbones.resnet import ResNet
 from tests.helpers.jaxprs import find_equations
 
 
@@ -46,6 +48,29 @@ def test_derivatives_are_those_of_the_convolution(options, crop, side):
                 result = found
         for a, b in zip(result, found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_the_gradient_of_an_empty_batch_is_zero(crop):
+    x, kernel = np.ones((0, 16, 6, 2), np.float32), np.ones((3, 3, 2, 3), np.float32)
+    loss = lambda kernel: convolve_in_parts(
+        x, kernel, (1, 1), [(1, 1), (1, 1)], crop=crop, dimension_numbers=NHWC
+    ).sum()
+    np.testing.assert_array_equal(jax.grad(loss)(kernel), np.zeros_like(kernel))
+
+
+@pytest.mark.parametrize("with_onednn", [False, True])
+def test_a_network_is_exported_with_a_symbolic_batch_size(with_onednn, monkeypatch):
+    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(convolution, "has_onednn", lambda: with_onednn)
+    model = ResNet((1, 1, 1, 1), 3, width=2)
+    x = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    variables = model.init(jax.random.key(1), x)
+    infer = jax.jit(lambda x: model.apply(variables, x)["logits"])
+    (size,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+    exported = jax.export.export(infer)(shape)
+    np.testing.assert_allclose(exported.call(x), infer(x), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_not_asked_for_is_not_computed():

@@ -40,6 +40,12 @@ def test_a_window_that_holds_a_nan_gives_nan(place):
     np.testing.assert_array_equal(result, wanted)
 
 
+def test_a_map_that_is_smaller_than_the_window_gives_an_empty_one():
+    x = np.ones((2, 1, 4, 3), np.float32)
+    result = max_pool(x, (2, 2), (2, 2))
+    assert result.shape == nn.max_pool(x, (2, 2), (2, 2)).shape == (2, 0, 2, 3)
+
+
 def test_no_window_is_reduced_on_cpu():
     run = jax.make_jaxpr(lambda x: max_pool(x, *GEOMETRIES[0]))
     program = run(jax.ShapeDtypeStruct((1, 8, 8, 2), "float32")).jaxpr
