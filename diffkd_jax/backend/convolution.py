@@ -40,7 +40,8 @@ def convolve(
       x: ``[b, h, w, c]``, maps.
       kernel: ``[kh, kw, c, d]``.
       strides: strides of rows and columns.
-      padding: rows and columns added before and after, or "SAME" or "VALID".
+      padding: rows and columns added before and after, or "SAME" or "VALID". With
+        negative numbers, which crop the maps, the convolution is XLA's.
       **options: further arguments of ``jax.lax.conv_general_dilated``. With others than
         precision and dilation of the kernel, or with other axes, the convolution is
         XLA's.
@@ -58,6 +59,8 @@ def convolve(
             d * (k - 1) + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)
         ]
         padding = jax.lax.padtype_to_pads(x.shape[1:3], spans, strides, padding)
+    if any(side < 0 for pair in padding for side in pair):  # the forms pad, not crop
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     precision = options.get("precision")
     if is_small(x.shape, kernel.shape):
         return multiply_patches(x, kernel, strides, padding, dilation, precision)

@@ -75,6 +75,18 @@ def test_what_is_unusual_is_left_to_xla(shape, options):
     np.testing.assert_array_equal(result, wanted)
 
 
+@pytest.mark.parametrize("sides", [(2, 7), (8, 8)])
+def test_a_padding_that_crops_is_left_to_xla(sides):
+    draw = np.random.default_rng(0).standard_normal
+    x, kernel = draw((3, *sides, 2)), draw((3, 3, 2, 4))
+    padding = [(2, 1), (-2, 0)]
+    result, wanted = (
+        f(x, kernel, (1, 1), padding, **NUMBERS)
+        for f in (convolve, jax.lax.conv_general_dilated)
+    )
+    np.testing.assert_array_equal(result, wanted)
+
+
 def test_one_axis_is_left_to_xla():
     x, kernel = np.ones((3, 2, 4), np.float32), np.ones((3, 4, 6), np.float32)
     numbers = {"dimension_numbers": ("NHC", "HIO", "NHC")}
