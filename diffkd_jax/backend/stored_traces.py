@@ -33,6 +33,7 @@ from jax import export
 from jaxtyping import PyTree
 
 from .compilation_cache import traces_folder
+from .compiler import has_onednn
 
 LOG = logging.getLogger(__name__)
 PACKAGE = pathlib.Path(__file__).parents[1]
@@ -45,8 +46,9 @@ def find_store(facts: Mapping[str, Any]) -> pathlib.Path | None:
 
     Each program adds its own ending to the path. Besides the facts, the path depends on
     the source of this package, the versions of JAX, Flax, optax, NumPy and Python, on
-    the number of devices, and on JAX's settings. Code of anyone else is not part of it,
-    so do not ask for a path if a run uses such code.
+    the number of devices, on whether the compiler has oneDNN, and on JAX's settings.
+    Code of anyone else is not part of it, so do not ask for a path if a run uses such
+    code.
 
     Args:
       facts: all that the trace depends on besides its arguments, as JSON values: the
@@ -74,8 +76,8 @@ def find_store(facts: Mapping[str, Any]) -> pathlib.Path | None:
         return None
     versions = [m.__version__ for m in (jax, jaxlib, flax, optax, np)]
     digest = hashlib.sha256(_sources())
-    # Some convolutions are written in another way if there are several devices.
-    machine = (platform.python_version(), jax.device_count())
+    # Some convolutions are written in another way for several devices and for oneDNN.
+    machine = (platform.python_version(), jax.device_count(), has_onednn())
     for fact in (*versions, *machine, described, _settings()):
         digest.update(f"{fact}\n".encode())
     return folder / digest.hexdigest()[:32]
@@ -151,7 +153,7 @@ def keep_init_trace(
 
     def stored(seed: jax.Array) -> PyTree:
         on_leaves = lambda seed: jax.tree.leaves(init(seed))
-        program = _load_or_trace(on_leaves, [seed], store, f"init {structure}")
+        program = _load_or_trace(on_leaves, [seed], store, f"init {shapes}")
         return jax.tree.unflatten(structure, program(seed))
 
     return stored
@@ -207,7 +209,10 @@ def _read(file: pathlib.Path) -> bytes:
 
 def _write(file: pathlib.Path, program: bytes) -> None:
     """Writes a program with its checksum, whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+    # By the ending, what a killed process leaves is deleted with the oldest programs.
+    with tempfile.NamedTemporaryFile(
+        dir=file.parent, suffix="-cache", delete=False
+    ) as temporary:
         try:
             temporary.write(hashlib.sha256(program).digest() + program)
             temporary.close()

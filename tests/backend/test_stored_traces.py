@@ -114,7 +114,9 @@ def test_each_config_and_each_byte_of_the_source_has_its_own_path(
     paths.add(find_store({}))
     monkeypatch.setattr(jax, "__version__", "0.0.1")
     paths.add(find_store({}))
-    assert len(paths) == 4
+    monkeypatch.setattr(stored_traces, "has_onednn", lambda: "another")
+    paths.add(find_store({}))
+    assert len(paths) == 5
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,20 @@ def test_a_step_that_no_file_can_hold_is_traced(folder):
     result, _ = jax.jit(lambda x: stored(x, {}, {}, distill=True))(np.ones(2))
     assert result.tolist() == [2.0, 2.0]
     assert not list(folder.iterdir())
+
+
+def test_what_a_killed_process_leaves_counts_as_a_program(folder, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    monkeypatch.setattr(stored_traces.os, "replace", kill)
+    stored = keep_step_traces(lambda s, t, b, distill: (s + 1, {}), folder / "key")
+    with pytest.raises(Killed):
+        jax.jit(lambda x: stored(x, {}, {}, distill=True))(np.ones(2))
+    assert len(list(folder.glob("*-cache"))) == 1
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(folder, monkeypatch, caplog):
