@@ -368,7 +368,9 @@ def test_a_teacher_of_another_architecture_is_refused(resnet, tmp_path):
         main.run(resnet_config(**fields), str(tmp_path))
 
 
-def test_a_poor_teacher_is_refused(finished, tmp_path):
+def test_a_poor_teacher_is_refused(finished, tmp_path, monkeypatch):
+    # The process would wait for what is compiled.
+    monkeypatch.setattr(commands, "compile_ahead", lambda run: pytest.fail("compiled"))
     config = with_teacher(finished, **{"teacher.min_score": 0.99})
     with pytest.raises(ValueError, match=r"teacher\.min_score: found a teacher of 0\."):
         main.run(config, str(tmp_path))

@@ -118,7 +118,9 @@ def _train(
         check_teacher(run, teacher)
         record_teacher(workdir, teacher.meta["checksum"])
         run = run._replace(teacher=teacher)
-    run = compile_ahead(run)
+    # The process cannot end before the compiler does, so a teacher is refused first.
+    if config.teacher.min_score is None:
+        run = compile_ahead(run)
     run_text = summary.describe_run(run)
     print_line(run_text)
     teacher_scores = _score_teacher(run, config.teacher.min_score, should_stop)
