@@ -1,6 +1,9 @@
 """Convolutions in the form that a CPU runs fastest; on other devices they are XLA's.
 
-Costs: the choice below, made while a program is traced.
+Costs: the choice below, made while a program is traced. It does not know how the
+program will be compiled. Where the compiler has oneDNN, a program that does without it
+takes 1.05 of the time that it would take with the forms for Eigen (steps of WRN-40-2 to
+40-1 and ResNet-34 to 18, jax 0.12.0).
 
 Gains: those of the three forms, in ``small_convolution.py`` and ``kernel_gradient.py``.
 With oneDNN, 1x1 convolutions are products: those of block-wrn take 55 ms and not 67 ms

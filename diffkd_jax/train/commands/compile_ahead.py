@@ -17,7 +17,9 @@ def compile_ahead(run: Run) -> Run:
     The compiler and the reading of compiled programs do not hold Python's lock. So the
     caller can describe the run and score the teacher meanwhile. It gains 1.0 s of a
     warm start of ``quickstart`` (``experiments/bench/first_step.py``). Python code of
-    models and tasks is traced before this function returns, in the caller's thread.
+    models and tasks is traced before this function returns, in the caller's thread. The
+    compiler cannot be interrupted, so a process that is stopped meanwhile ends when the
+    compiler is done.
 
     Args:
       run: the run, its teacher loaded.
