@@ -15,6 +15,10 @@ from .method import Method
 def random_teacher(method: Method, *, of: str = "diffkd") -> Method:
     """Returns a method whose teacher keeps its random initial values.
 
+    Its batch norms keep their initial statistics, mean 0 and variance 1. So its
+    features can be much larger than those of a trained teacher, and so can a distance
+    that is not scaled to them.
+
     Args:
       method: the method to control, as its own options make it.
       of: name of this method.
@@ -66,10 +70,11 @@ def regressor(method: Method, *, of: str = "diffkd") -> Method:
 
 
 def own_student(method: Method, *, of: str = "diffkd") -> Method:
-    """Returns a method whose teacher is the student after a training of its own.
+    """Returns a method whose teacher is an undistilled copy of the student.
 
-    This training has no distillation and the seed of the run. The teacher has the
-    student's architecture, so each tap reads the same output of both.
+    The copy is trained first, without distillation and with the seed of the run. Then a
+    new student starts from the same initial values and learns from it. Teacher and
+    student have one architecture, so each tap reads the same output of both.
 
     Args:
       method: the method to control, as its own options make it.
