@@ -265,7 +265,7 @@ def test_a_damaged_file_of_times_is_refused(tmp_path, pair):
     content = {"reference": "none", "methods": {"none": pair}}
     (tmp_path / step_times.FILE).write_text(json.dumps(content))
     with pytest.raises(
-        ValueError, match=r"found .* expected two times in seconds; rem"
+        ValueError, match=r"found .* expected two times in seconds; restore"
     ):
         compare(comparison(("none",), (0,)), tmp_path, measure=injected)
 

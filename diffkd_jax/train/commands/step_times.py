@@ -26,11 +26,16 @@ TURN_SECONDS, MOST_STEPS = 0.5, 100  # wanted length of a turn; its largest leng
 
 
 class StepTime(NamedTuple):
-    """The time of a training step, and that of the reference in the same rounds.
+    """A measured time of a training step, and that of the reference beside it.
+
+    Both are measured in turns, so the load of the machine affects both alike. The
+    reference is measured again beside each method, so its time may differ slightly
+    from method to method.
 
     Attributes:
       seconds: median time of a step of the method, in seconds.
-      reference_seconds: median time of a step of the reference, in seconds.
+      reference_seconds: median time of a step of the reference in the same rounds, in
+        seconds.
 
     >>> StepTime(0.5, 0.25).cost
     2.0
@@ -53,8 +58,9 @@ def read_or_measure(
 ) -> dict[str, StepTime]:
     """Returns the time of a step of each method; measures those that are not stored.
 
-    What is measured is stored in ``step_times.json``, so that a comparison that is
-    resumed keeps its lengths.
+    Times are stored in ``step_times.json``. A resumed comparison reads them, so the
+    lengths of its runs for equal time stay the same. Without the file the times are
+    measured again, and runs for equal time that have begun no longer fit.
 
     Args:
       runs: built runs by method; the first one is the reference.
@@ -100,8 +106,8 @@ def _read_pair(pair: Any, file: pathlib.Path) -> StepTime:
     is_pair = isinstance(pair, list) and len(pair) == 2
     if not is_pair or not all(isinstance(x, float) and x >= 0 for x in pair):
         raise ValueError(
-            f"{file}: found {pair!r}, expected two times in seconds; remove the file "
-            "to measure again"
+            f"{file}: found {pair!r}, expected two times in seconds; restore the file "
+            "or choose another --workdir: new times would give runs other lengths"
         )
     return StepTime(*pair)
 
