@@ -24,7 +24,12 @@ ENOUGH_SEEDS = 5
 
 
 class TeacherFacts(NamedTuple):
-    """The score of the teacher, and the time of its training in seconds, if known."""
+    """The facts about the teacher that a comparison states.
+
+    Attributes:
+      score: its headline score.
+      seconds: time of its training in seconds; None if it was not trained here.
+    """
 
     score: float
     seconds: float | None
@@ -144,7 +149,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def explain(rows: Sequence[Row], teacher: TeacherFacts | None) -> list[str]:
-    """Returns the sentences that a reader of the table needs.
+    """Returns the lines below the table, on how its numbers were computed.
 
     Args:
       rows: the statistics.

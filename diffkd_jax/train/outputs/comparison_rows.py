@@ -16,8 +16,9 @@ class ComparedRun(NamedTuple):
       seed: seed of the run.
       budget: ``steps`` or ``time``.
       folder: name of the run's directory in that of the comparison.
-      seconds: time of its training: steps times the measured time of a step, and the
-        training of its own teacher if it has one.
+      seconds: computed time of its training in seconds: steps times the measured time
+        of a step. If its teacher is a student of ``none``, the training of that student
+        is added. Reading of images and evaluations are not counted.
       result: the content of its ``summary.json``.
     """
 
@@ -30,7 +31,9 @@ class ComparedRun(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The statistics of one method for one budget; all scores are final ones.
+    """The statistics of one method for one budget.
+
+    All scores are those after the last step, not the best ones of a run.
 
     Attributes:
       method: name of the method.
@@ -38,7 +41,7 @@ class Row(NamedTuple):
       scores: headline score by seed.
       difference: difference from the reference; None for the reference itself.
       steps: number of steps of a run.
-      seconds: time of a run's training, see :class:`ComparedRun`.
+      seconds: time of the first seed's training, see :class:`ComparedRun`.
       cost: time of a step as a multiple of the reference's.
     """
 
@@ -90,7 +93,7 @@ def summarise_runs(
 
 
 def as_number(value: float | None) -> float:
-    """Returns a score; undefined numbers, null in JSON, become NaN.
+    """Returns a score as a number: NaN for None, which JSON writes as null.
 
     Args:
       value: the score, or None.
