@@ -6,7 +6,7 @@ import json
 import pytest
 
 from diffkd_jax import main
-from diffkd_jax.methods import METHODS
+from diffkd_jax.methods import METHODS, build_method
 from tests.helpers.configs import ROOT, load_config
 
 ALL = {p.stem for p in (ROOT / "configs").glob("[!_]*.py")}
@@ -64,8 +64,7 @@ def test_every_method_has_losses_for_its_weights(method, capsys):
     config.methods.cwd.output = "features"  # which are maps
     main.run(config)
     shown = capsys.readouterr().out
-    options = {"output": "features"} if method == "cwd" else {}
-    for name in METHODS[method](**options).weights:
+    for name in build_method(method, {"cwd": {"output": "features"}}).weights:
         assert name == "task" or f"{name.split('/')[1]} x " in shown
 
 

@@ -49,7 +49,7 @@ def convolve(
         precision and dilation of the kernel, or with other axes, the convolution is
         XLA's.
 
-    >>> x, kernel = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 3, 3, 5))
+    >>> x, kernel = jax.numpy.ones((1, 2, 2, 3)), jax.numpy.ones((3, 3, 3, 5))
     >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     >>> convolve(x, kernel, (1, 1), "SAME", **options)[0, 0, 0, 0].item()
     12.0

@@ -52,6 +52,7 @@ def refuse(*args, **kwargs):
     raise AssertionError("traced")
 
 
+@pytest.mark.slow
 def test_a_step_from_a_file_gives_the_bits_of_the_traced_one(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(stored_traces, "traces_folder", lambda: None)

@@ -107,6 +107,7 @@ def test_the_regressor_is_as_large_as_the_denoiser(kernel_size, channels):
     assert regressor == pytest.approx(denoiser, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_random_teacher_is_drawn_by_the_seed_and_never_trained(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fields = {"train.max_steps": 1, "teacher.epochs": 0.0, "seed": seed}

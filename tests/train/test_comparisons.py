@@ -155,6 +155,7 @@ def test_a_stopped_comparison_goes_on_and_repeats_nothing(tmp_path, monkeypatch)
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_the_report_has_columns_for_both_budgets(tmp_path, capsys):
     compare(comparison(), tmp_path, measure=injected)
     out = capsys.readouterr().out
@@ -182,6 +183,7 @@ def test_the_report_has_columns_for_both_budgets(tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_self_counts_the_training_of_its_teacher(tmp_path):
     """With one budget, the run of its teacher is made but not shown."""
     methods = ("diffkd", "none", "self")
