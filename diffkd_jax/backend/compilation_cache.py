@@ -23,7 +23,7 @@ import jax
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 2**31  # the oldest programs beyond this size are deleted
-# How JAX says that it cannot keep a program that calls oneDNN (jax 0.12.0).
+# JAX's message for a program that it cannot keep, because it calls oneDNN (0.12.0).
 ONEDNN_FAULT = "MemoryError: std::bad_alloc"
 TRACES = "traces"  # folder of traced programs, in that of the compiled ones
 

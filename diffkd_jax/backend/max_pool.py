@@ -57,7 +57,7 @@ def max_pool(
         return jax.lax.slice(padded, (0, row, column, 0), stops, (1, *strides, 1))
 
     def later_if_greater(first: jax.Array, later: jax.Array) -> jax.Array:
-        # As in XLA, a window that holds a NaN gives NaN.
+        # A window that holds a NaN gives NaN, as in XLA.
         return jnp.where((later > first) | jnp.isnan(later), later, first)
 
     elements = itertools.product(*map(range, window))

@@ -95,8 +95,8 @@ def _sources() -> bytes:
 def _settings() -> str:
     """Returns JAX's settings as text, without those of its cache and its log."""
     values: Mapping[str, Any] = jax.config.values
-    kept = {n: v for n, v in values.items() if "cache" not in n and "log" not in n}
-    return "\n".join(f"{name} {kept[name]!r}" for name in sorted(kept))
+    names = sorted(n for n in values if "cache" not in n and "log" not in n)
+    return "\n".join(f"{name} {values[name]!r}" for name in names)
 
 
 def keep_step_traces(

@@ -158,8 +158,8 @@ class Comparison(Section):
         Words("'steps', 'time' or both"),
         Free,
     ] = ("steps",)
-    """What all methods get as much of: steps, time of training, or first one, then the
-    other."""
+    """Quantity of which all methods get the same: steps, time of training, or first
+    one, then the other."""
 
 
 Weight = Annotated[

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 from ..core.losses import Weight
 from ..core.taps import Tap
 
-# Where the teacher comes from: from the config, from random initial values, or from a
-# training of the student without distillation.
+# Sources of the teacher: the config, random initial values, or a training of the
+# student without distillation.
 TeacherSource = Literal["config", "random", "student"]
 
 

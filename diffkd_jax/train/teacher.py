@@ -125,11 +125,11 @@ def undistilled_config(config: Config) -> Config:
     >>> undistilled_config(Config(weights={"task": 0.5, "logits": 2.0})).weights
     {'task': 0.5}
     """
-    own = {k: w for k, w in config.weights.items() if k.partition("/")[0] == "task"}
+    weights = {k: w for k, w in config.weights.items() if k.partition("/")[0] == "task"}
     return config.replace(
         method="none",
         method_options={},
-        weights=own,
+        weights=weights,
         evaluations={},
         compare=(),
         comparison=Comparison(),

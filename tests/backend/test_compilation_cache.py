@@ -144,6 +144,6 @@ def test_a_program_with_onednn_is_not_kept_in_silence(tmp_path):
         text=True,
         check=True,
     )
-    kept = any(tmp_path.rglob("*convolve*-cache"))
-    assert done.stdout.split() == [str(not kept)]
+    is_kept = any(tmp_path.rglob("*convolve*-cache"))
+    assert done.stdout.split() == [str(not is_kept)]
     assert "not all kept" not in done.stderr

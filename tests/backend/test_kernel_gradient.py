@@ -43,10 +43,10 @@ def test_derivatives_are_those_of_the_convolution(options, crop, side):
                 lambda *a, f=function: (weight * f(*a) ** 2).sum(), (0, 1)
             )
             forward = jax.jvp(function, (x, kernel), tangents)
-            found = jax.tree.leaves((backward(x, kernel), forward))
+            derivatives = jax.tree.leaves((backward(x, kernel), forward))
             if function is ours:
-                result = found
-        for a, b in zip(result, found, strict=True):
+                result = derivatives
+        for a, b in zip(result, derivatives, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 

@@ -180,7 +180,7 @@ def losses_and_gradient(**options):
 
 
 def test_a_frozen_denoiser_is_carried_and_not_trained():
-    """As a parameter it would be changed by weight decay."""
+    """Weight decay would change it if it were a parameter."""
     params, state, gradient, losses, new_state, _ = losses_and_gradient(
         denoiser="frozen"
     )

@@ -55,7 +55,7 @@ def test_statistics_are_those_computed_by_hand():
     assert result.p_t == pytest.approx(
         0.013236, rel=1e-4
     )  # t = 3 / sqrt(0.5), 4 d.o.f.
-    # Of 16 assignments, sums of 7 (one) and 5 (two) are as far from 0 as 5, either way.
+    # Three of 16 assignments have sums of 5 or more (7, 5, 5), and three the negatives.
     assert by_hand([1, 2, 3, -1]).p_sign_flip == pytest.approx(6 / 16)
     assert by_hand([0, 0, 0]).p_sign_flip == 1
 
@@ -185,7 +185,7 @@ def test_the_report_has_columns_for_both_budgets(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_self_counts_the_training_of_its_teacher(tmp_path):
-    """With one budget, the run of its teacher is made but not shown."""
+    """The run of its teacher is made but not shown if there is one budget."""
     methods = ("diffkd", "none", "self")
     compare(comparison(methods, (0,), ("time",)), tmp_path, measure=injected)
     lines = (tmp_path / "comparison.jsonl").read_text().splitlines()

@@ -102,8 +102,9 @@ def compare(
     runs = list[PlannedRun]()
     for budget in config.comparison.budget:
         if budget == "time":
-            own = [name for name in built if comparing.source(name) == "student"]
-            runs += plan_runs(config, by_method, budget, length_factors(times, own))
+            taught = [name for name in built if comparing.source(name) == "student"]
+            factors = length_factors(times, taught)
+            runs += plan_runs(config, by_method, budget, factors)
         else:
             runs += at_length
     data = next(iter(built.values())).data

@@ -77,11 +77,12 @@ def read_or_measure(
     """
     file, reference = workdir / FILE, next(iter(runs))
     stored = read_json_object(file) if processes.is_primary() and file.exists() else {}
-    found = stored.get("reference", reference)
-    if not processes.is_true_everywhere(found == reference):
+    expected = stored.get("reference", reference)
+    if not processes.is_true_everywhere(expected == reference):
         raise ValueError(
-            f"compare: found the reference {reference!r}, expected {found!r}, to which "
-            f"the times in {file} relate; name it first or choose another --workdir"
+            f"compare: found the reference {reference!r}, expected {expected!r}, to "
+            f"which the times in {file} relate; name it first or choose another "
+            "--workdir"
         )
     by_method = stored.get("methods", {})
     times = {}
@@ -132,7 +133,7 @@ def measure_step(run: Run, reference: Run) -> StepTime:
         turns.append(_prepare_turns(reference))
     rounds = [[turn() for turn in turns] for _ in range(ROUNDS)]
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
-    # As float32 the numbers survive an exchange between processes.
+    # Processes exchange numbers as float32, which must not change them.
     seconds = [float(np.float32(median)) for median in medians]
     return StepTime(seconds[0], seconds[-1])
 

@@ -122,10 +122,10 @@ def tabulate(
         header += [f"{prefix}{headline}", "std", f"minus {reference}", "p"]
     table = [(*header, "steps", "cost of a step")]
     for method in dict.fromkeys(row.method for row in rows):
-        own = [by_key.get((method, budget)) for budget in budgets]
-        some = [row for row in own if row is not None]
+        by_budget = [by_key.get((method, budget)) for budget in budgets]
+        some = [row for row in by_budget if row is not None]
         cells = [method, str(len(some[0].scores))]
-        for row in own:
+        for row in by_budget:
             cells += ["not run", "", "", ""] if row is None else _cells(row)
         steps = ", ".join(dict.fromkeys(str(row.steps) for row in some))
         table.append((*cells, steps, f"{some[0].cost:.2f}"))
@@ -174,8 +174,8 @@ def explain(rows: Sequence[Row], teacher: TeacherFacts | None) -> list[str]:
         "the reference's; reading images and evaluation are not counted."
     )
     if teacher is not None:
-        known = "unknown" if teacher.seconds is None else f"{teacher.seconds:.0f} s"
-        lines.append(f"Training of the teacher, which is not counted: {known}.")
+        spent = "unknown" if teacher.seconds is None else f"{teacher.seconds:.0f} s"
+        lines.append(f"Training of the teacher, which is not counted: {spent}.")
     return lines
 
 
