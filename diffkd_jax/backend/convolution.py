@@ -13,7 +13,8 @@ the time.
 Delete when: none of the three forms is faster.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,9 +22,9 @@ from jaxtyping import Array, Num
 
 from .compiler import has_onednn
 from .kernel_gradient import convolve_in_parts
+from .padding import Padding, count_padding
 from .small_convolution import is_small, multiply_patches
 
-Padding = str | Sequence[tuple[int, int]]
 NHWC = ("NHWC", "HWIO", "NHWC")
 SUPPORTED = {"dimension_numbers", "rhs_dilation", "precision"}
 
@@ -54,21 +55,20 @@ def convolve(
     >>> convolve(x, kernel, (1, 1), "SAME", **options)[0, 0, 0, 0].item()
     12.0
     """
+    native: Callable[..., jax.Array] = partial(
+        jax.lax.conv_general_dilated, window_strides=strides, **options
+    )
     if jax.default_backend() != "cpu" or not is_usual(x.shape, kernel.shape, options):
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+        return native(x, kernel, padding=padding)
     dilation = options.get("rhs_dilation") or (1, 1)
-    if isinstance(padding, str):
-        spans = [
-            d * (k - 1) + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)
-        ]
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], spans, strides, padding)
+    padding = count_padding(x.shape, kernel.shape, strides, padding, dilation)
     if any(side < 0 for pair in padding for side in pair):  # the forms pad, not crop
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+        return native(x, kernel, padding=padding)
     precision = options.get("precision")
     if is_small(x.shape, kernel.shape):
         return multiply_patches(x, kernel, strides, padding, dilation, precision)
     if jax.device_count() > 1:
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+        return native(x, kernel, padding=padding)
     with_onednn = has_onednn()
     if with_onednn and kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
         x = x[:, :: strides[0], :: strides[1]]

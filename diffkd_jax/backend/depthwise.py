@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from .padding import Padding, count_padding
+
 Pair: TypeAlias = tuple[int, int]
 # Strides, padding before and after, and dilation, each for rows and columns.
 Geometry: TypeAlias = tuple[Pair, tuple[Pair, Pair], Pair]
@@ -29,7 +31,7 @@ def depthwise(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "kh kw _ _"],
     strides: Pair,
-    padding: str | Sequence[Pair],
+    padding: Padding,
     **kwargs: Any,
 ) -> Float[Array, "b _ _ c"]:
     """Convolves each channel with its own kernel, as ``lax.conv_general_dilated`` does.
@@ -54,10 +56,8 @@ def depthwise(
     )
     if kernel.shape[2:] != (1, x.shape[-1]):
         return native(x, kernel)
-    side, dilation = kernel.shape[:2], tuple(kwargs["rhs_dilation"])
-    if isinstance(padding, str):
-        reach = [d * (n - 1) + 1 for d, n in zip(dilation, side, strict=True)]
-        padding = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
+    dilation = tuple(kwargs["rhs_dilation"])
+    padding = count_padding(x.shape, kernel.shape, strides, padding, dilation)
     geometry = (tuple(strides), tuple(map(tuple, padding)), dilation)
 
     # The platform is chosen inside, because the derivative of a choice traces slowly.
