@@ -137,12 +137,11 @@ def tabulate(
 
 def _cells(row: Row) -> list[str]:
     """Returns mean, standard deviation, difference and p-value as texts."""
-    scores, difference = list(row.scores.values()), row.difference
-    spread = f"{np.std(scores, ddof=1):.4f}" if len(scores) > 1 else ""
-    cells = [f"{np.mean(scores):.4f}", spread]
+    difference = row.difference
+    cells = [f"{row.mean:.4f}", "" if row.std is None else f"{row.std:.4f}"]
     if difference is None:
         return [*cells, "", ""]
-    has_error = len(scores) > 1 and not np.isnan(difference.mean)
+    has_error = row.std is not None and not np.isnan(difference.mean)
     error = f" +- {difference.standard_error:.4f}" if has_error else ""
     p_value = f"{difference.p_value:.3g}" if has_error else ""
     return [*cells, f"{difference.mean:+.4f}{error}", p_value]

@@ -53,6 +53,17 @@ class Row(NamedTuple):
     seconds: float
     cost: float
 
+    @property
+    def mean(self) -> float:
+        """Returns the mean of the scores."""
+        return float(np.mean(list(self.scores.values())))
+
+    @property
+    def std(self) -> float | None:
+        """Returns the standard deviation of the scores; None for a single one."""
+        scores = list(self.scores.values())
+        return float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+
 
 def summarise_runs(
     runs: Sequence[ComparedRun], costs: Mapping[str, float]
@@ -114,14 +125,12 @@ def row_numbers(row: Row) -> dict[str, Any]:
     >>> row_numbers(row)["mean"], row_numbers(row)["n"]
     (0.6, 2)
     """
-    scores = list(row.scores.values())
-    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     numbers = {
         "method": row.method,
         "budget": row.budget,
-        "n": len(scores),
-        "mean": float(np.mean(scores)),
-        "std": spread,
+        "n": len(row.scores),
+        "mean": row.mean,
+        "std": row.std,
         "steps": row.steps,
         "seconds": row.seconds,
         "cost_of_a_step": row.cost,
