@@ -1,6 +1,5 @@
 """Times of a training step of each compared method, measured and stored."""
 
-import logging
 import pathlib
 import statistics
 import time
@@ -19,7 +18,6 @@ from ..run import Run
 from ..teacher import draw_teacher
 from ..workdir.directory import read_json_object, write_json
 
-LOG = logging.getLogger(__name__)
 FILE = "step_times.json"
 ROUNDS = 7
 TURN_SECONDS, MOST_STEPS = 0.5, 100  # wanted length of a turn; its largest length
@@ -88,15 +86,16 @@ def read_or_measure(
     times = {}
     for method, run in runs.items():
         stop_if_requested(should_stop)
-        if processes.broadcast_first(method in by_method):
+        is_stored = processes.broadcast_first(method in by_method)
+        if is_stored:
             pair = _read_pair(by_method.get(method, [0.0, 0.0]), file)
         else:
             pair = measure(run, runs[reference])
             print_line(f"{run.title}  {1000 * pair.seconds:.4g} ms a step")
         # The others get the first process's numbers, as float32.
         times[method] = StepTime(*(processes.broadcast_first(x) for x in pair))
-        by_method[method] = list(times[method])
-        if processes.is_primary():
+        if not is_stored and processes.is_primary():
+            by_method[method] = list(times[method])
             workdir.mkdir(parents=True, exist_ok=True)
             write_json(file, {"reference": reference, "methods": by_method})
     return times
