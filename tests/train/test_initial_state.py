@@ -139,10 +139,10 @@ def test_inheriting_needs_a_teacher(tmp_path):
 
 
 def test_inheriting_asks_for_the_teacher():
-    made = config(method="kd", **{"student.inherit": ("head/*",)})
-    with made.unlocked():
-        made.student.options = {"width": 6}
-    run = build(made)
+    run_config = config(method="kd", **{"student.inherit": ("head/*",)})
+    with run_config.unlocked():
+        run_config.student.options = {"width": 6}
+    run = build(run_config)
     with pytest.raises(ValueError, match=r"student.inherit: .* no get_teacher, expect"):
         with_initial_weights(run, run.init())
 
