@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 from absl import flags
 
 from ..bounds import expected, plain_type
+from .comparison import Variant
 from .section import Section, suggest_fields
 from .sections import FIELDS
 
@@ -34,7 +35,9 @@ def _option_patterns() -> Iterator[str]:
         if isinstance(field.default, Mapping):
             inner = plain_type(get_args(field.kind)[1])
             nested = inner is Mapping or issubclass(inner, Section)
-            yield re.escape(path) + (r"\.[^.]*" * (2 if nested else 1))
+            # A variant holds a part of a config, with sections and mappings in it.
+            depths = "{2,4}" if inner is Variant else "{2}" if nested else "{1}"
+            yield re.escape(path) + r"(?:\.[^.]*)" + depths
             yield re.escape(path) + r"\[['\"][^'\"]*['\"]\]"
 
 
@@ -86,7 +89,8 @@ def take_options(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
         elif value is None:
             faults.append(f"--config.{path}: found no value, expected {argument}=VALUE")
         else:
-            options[re.sub(r"\[['\"](.*)['\"]\]", r".\1", path)] = _literal(value)
+            name = re.sub(r"\[['\"](.*)['\"]\]", r".\1", path)
+            options[name] = _option_value(name, value)
     if faults:
         raise ValueError("\n".join(faults))
     return others, options
@@ -139,6 +143,14 @@ def as_tuple_of_words(argument: str) -> str:
     return f"{flag}{separator}{words}"
 
 
+def _option_value(path: str, text: str) -> Any:
+    """Returns the value of an option; words between commas if its field holds them."""
+    field = re.sub(r"^comparison\.variants\.[^.]*\.", "", path)
+    if field in _WORDS:
+        text = as_tuple_of_words(f"--config.{field}={text}").partition("=")[2]
+    return _literal(text)
+
+
 def _literal(text: str) -> Any:
     word = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
     try:
@@ -159,13 +171,21 @@ def set_options(config: Any, options: Mapping[str, Any]) -> None:
     with config.unlocked():
         for path, value in options.items():
             section, name, *option = path.split(".", 2)
-            if section in ("evaluations", "methods"):  # named by the flag
-                config[section][name] = config[section].get(name, {})
+            if section in ("evaluations", "methods", "comparison"):  # named by the flag
+                _make_groups(config, path)
             if name == "options":  # whose types their functions know
                 current = config[section].options
                 if option[0] in current:
                     del current[option[0]]
             config.update_from_flattened_dict({path: value})
+
+
+def _make_groups(config: Any, path: str) -> None:
+    """Adds the groups above an option to a ``ConfigDict``."""
+    *groups, _ = path.split(".")
+    for name in groups:
+        config[name] = config.get(name, {})
+        config = config[name]
 
 
 def unknown_flag(name: str, flag_names: Iterable[str]) -> str:

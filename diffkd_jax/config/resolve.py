@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from pydantic_core import ErrorDetails
 
 from ..bounds import expected
-from ..methods import METHODS
+from ..methods import CONTROLS, METHODS
 from ..named import keywords
 from .section import Section, fields_of, suggest_fields, type_of
 from .sections import Config
@@ -94,12 +94,25 @@ def _line(model: type[Section], values: Any, error: ErrorDetails, at: str) -> st
     names, kind = _field_at(model, error["loc"])
     path = ".".join(map(str, names))
     if error["type"] == "extra_forbidden":
-        near = suggest_fields(path, (field.path for field in fields_of(model)))
+        near = _known_fields(model, error["loc"], path)
         return f"{at}{path}: found {error['input']!r}, expected {near}"
     value = functools.reduce(lambda section, name: section[name], names, values)
     reason = str(error.get("ctx", {}).get("error", ""))
     wanted = reason or expected(kind) or "a mapping of names to values"
     return f"{at}{path}: found {value!r}, expected {wanted}"
+
+
+def _known_fields(model: type[Section], loc: tuple[int | str, ...], path: str) -> str:
+    """Returns the part of a message that says which fields there are."""
+    _, kind = _field_at(model, loc[:-1])
+    if not (isinstance(kind, type) and issubclass(kind, Section)):
+        kind = model
+    if words := getattr(kind, "UNKNOWN", ""):
+        return words
+    known = [field.path for field in fields_of(model)]
+    if not any(name.startswith(path.rpartition(".")[0]) for name in known):
+        path, known = str(loc[-1]), list(kind.model_fields)  # in a mapping
+    return suggest_fields(path, known)
 
 
 def _field_at(
@@ -125,21 +138,76 @@ def _field_at(
 
 def _faults_of_methods(values: Mapping[str, Any]) -> Iterator[str]:
     """Yields an error line for each unknown method and each option that it lacks."""
-    compared, methods = values.get("compare"), values.get("methods")
-    names = [("method", values.get("method"))]
-    names += [("compare", n) for n in compared] if isinstance(compared, tuple) else []
-    names += [("methods", n) for n in methods] if isinstance(methods, Mapping) else []
-    for field, name in names:
-        if isinstance(name, str) and name not in METHODS and ":" not in name:
-            yield (
-                f"{field}: found {name!r}, expected one of {list(METHODS)} or "
-                "'package.module:name'"
-            )
-    for name, options in methods.items() if isinstance(methods, Mapping) else ():
+    variants = _inner(_inner(values, "comparison"), "variants")
+    compared = values.get("compare")
+    yield from _name_faults("method", values.get("method"))
+    for row in compared if isinstance(compared, list | tuple) else ():
+        if row not in variants:
+            yield from _name_faults("compare", row, list(variants))
+    yield from _option_faults("", _inner(values, "methods"))
+    for row, variant in variants.items():
+        if isinstance(variant, Mapping):
+            yield from _variant_faults(row, variant, _inner(values, "methods"))
+
+
+def _inner(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns a mapping in a mapping; an empty one if it is something else."""
+    inner = values.get(name)
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _name_faults(field: str, name: Any, variants: Iterable[str] = ()) -> Iterator[str]:
+    """Yields an error line if a field names no method and no variant."""
+    if isinstance(name, str) and name not in METHODS and ":" not in name:
+        yield (
+            f"{field}: found {name!r}, expected one of {[*METHODS, *variants]} or "
+            "'package.module:name'"
+        )
+
+
+def _option_faults(at: str, methods: Mapping[str, Any]) -> Iterator[str]:
+    """Yields an error line for each method in ``methods`` and option that is unknown.
+
+    ``at`` is the prefix of the path.
+    """
+    for name, options in methods.items():
+        yield from _name_faults(f"{at}methods", name)
         accepted = list(keywords(METHODS[name])) if name in METHODS else []
         for option in options if isinstance(options, Mapping) else ():
             if name in METHODS and option not in accepted:
                 yield (
-                    f"methods.{name}.{option}: found {options[option]!r}, expected any "
-                    f"of {accepted}"
+                    f"{at}methods.{name}.{option}: found {options[option]!r}, expected "
+                    f"any of {accepted}"
                 )
+
+
+def _variant_faults(
+    row: str, variant: Mapping[str, Any], methods: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yields an error line for each fault of a variant's method and its options.
+
+    ``methods`` are the options of all methods in the config.
+    """
+    at, method = f"comparison.variants.{row}.", variant.get("method") or row
+    if not variant.get("method") and row not in METHODS:
+        yield (
+            f"{at}method: found none, expected one of {list(METHODS)} or "
+            f"'package.module:name', which {row!r} is not"
+        )
+        return
+    if row in METHODS and method != row:
+        yield (
+            f"{at}method: found {method!r}, expected {row!r}, a method itself; choose "
+            "another name for this row"
+        )
+        return
+    yield from _name_faults(f"{at}method", method)
+    options = _inner(variant, "methods")
+    yield from _option_faults(at, options)
+    of = {**_inner(methods, method), **_inner(options, method)}.get("of", "diffkd")
+    used = [method, of] if method in CONTROLS else [method]
+    for name in set(options) & set(METHODS) - set(used):
+        yield (
+            f"{at}methods.{name}: found options of a method that {row!r} does not use, "
+            f"expected those of {' or '.join(map(str, used))}"
+        )

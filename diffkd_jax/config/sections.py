@@ -4,9 +4,17 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, Strict, model_serializer, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
-from ..bounds import Words
+from .comparison import (
+    SECTIONS,
+    Comparison,
+    Seed,
+    Variant,
+    Weight,
+    check_once,
+    name_faults,
+)
 from .data import DataConfig, data_faults
 from .machine import MOST_DEVICES, Distributed, Mesh
 from .section import Epochs, Free, Section, Texts, fields_of, optional, raise_for_faults
@@ -123,52 +131,6 @@ class Teacher(Section):
     data: OwnData = OwnData()  # type: ignore[valid-type]
 
 
-def _weight(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not callable(value) and not (number and 0 <= value <= 1e6):
-        raise ValueError
-    return value
-
-
-def _once(what: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError(f"each {what} once")
-    return values
-
-
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-class Comparison(Section):
-    """The seeds and the lengths of the runs of a comparison."""
-
-    seeds: Annotated[
-        tuple[Seed, ...],
-        Strict(False),
-        AfterValidator(functools.partial(_once, "seed")),
-        Words("a tuple of integers at least 0 and at most 2147483647"),
-        Free,
-    ] = ()
-    """Seeds with which each method is trained; () for the field seed alone."""
-    budget: Annotated[
-        tuple[Literal["steps", "time"], ...],
-        Strict(False),
-        Field(min_length=1),
-        AfterValidator(functools.partial(_once, "budget")),
-        Words("'steps', 'time' or both"),
-        Free,
-    ] = ("steps",)
-    """Quantity of which all methods get the same: steps, time of training, or first
-    one, then the other."""
-
-
-Weight = Annotated[
-    Any,
-    AfterValidator(_weight),
-    Words("a number at least 0 and at most 1e+06, or a function of the step"),
-]
-
-
 class Config(Section):
     """All fields of a run.
 
@@ -198,9 +160,10 @@ class Config(Section):
     evaluations: Mapping[str, EvaluationConfig] = {}
     """Further evaluations by name, such as agreement, with the fields of Evaluation."""
     compare: Annotated[
-        Texts, AfterValidator(functools.partial(_once, "method")), Free
+        Texts, AfterValidator(functools.partial(check_once, "method")), Free
     ] = ()
-    """Methods to run one after the other; the first one is the reference."""
+    """Methods, and names of comparison.variants, to run one after the other; the first
+    one is the reference."""
     comparison: Comparison = Comparison()
     method: str = "diffkd"
     """Method: a key of methods, or an import path."""
@@ -235,6 +198,39 @@ class Config(Section):
             recipe[name] = getattr(self, name).replace(**values)
         return recipe
 
+    def for_row(self, row: str) -> Self:
+        """Returns the config of the runs of one row of a comparison.
+
+        Args:
+          row: a value of ``compare``: a method, or a key of ``comparison.variants``.
+
+        >>> variant = Variant(method="kd", optimizer={"learning_rate": 0.05})
+        >>> config = Config(comparison=Comparison(variants={"low": variant}))
+        >>> config.for_row("low").method, config.for_row("low").optimizer.learning_rate
+        ('kd', 0.05)
+        """
+        variant = self.comparison.variants.get(row, Variant())
+        method = variant.method or row
+        methods = dict(self.methods)
+        for name, options in variant.methods.items():
+            methods[name] = {**methods.get(name, {}), **options}
+        changed = variant.changes()
+        sections = {
+            name: getattr(self, name).replace(**changed[name])
+            for name in SECTIONS
+            if name in changed
+        }
+        return self.replace(
+            name=self.name if method == row else f"{self.name}-{row}",
+            method=method,
+            methods=methods,
+            method_options={**self.method_options, **variant.method_options},
+            weights={**self.weights, **variant.weights},
+            compare=(),
+            comparison=Comparison(),
+            **sections,
+        )
+
 
 FIELDS = {field.path: field for field in fields_of(Config)}
 
@@ -248,14 +244,11 @@ def _faults(config: Config) -> Iterator[str]:
     yield from _group_faults(config, size, "data.batch_size")
     if config.comparison != Comparison() and not config.compare:
         yield (
-            f"comparison: found {config.comparison.model_dump()} without compare, "
-            "expected the methods there, such as none,diffkd"
+            f"comparison: found {config.comparison.model_dump(exclude_defaults=True)} "
+            "without compare, expected the methods there, such as none,diffkd"
         )
-    if "self" in config.compare and "none" not in config.compare:
-        yield (
-            f"compare: found {config.compare}, expected 'none' beside 'self', whose "
-            "teacher is the student of 'none'"
-        )
+    else:
+        yield from _comparison_faults(config)
     if config.teacher.epochs:
         recipe = config.teacher_recipe()
         yield from recipe_faults(
@@ -268,11 +261,33 @@ def _faults(config: Config) -> Iterator[str]:
             yield from data_faults(recipe["data"], "teacher.data.")
 
 
-def _group_faults(config: Config, size: int, of: str) -> Iterator[str]:
+def _comparison_faults(config: Config) -> Iterator[str]:
+    """Yields an error line for each row that does not fit the comparison."""
+    variants = config.comparison.variants
+    yield from name_faults(variants, config.compare)
+    methods = {row: config.for_row(row).method for row in config.compare}
+    if "self" in methods.values() and "none" not in methods:
+        yield (
+            f"compare: found {config.compare}, expected 'none' beside 'self', whose "
+            "teacher is the student of 'none'"
+        )
+    for row in variants:
+        run, at = config.for_row(row), f"comparison.variants.{row}."
+        epochs, size = run.train.epochs, run.data.batch_size
+        if (run.schedule, run.optimizer, epochs) != (
+            *(config.schedule, config.optimizer, config.train.epochs),
+        ):
+            of = f"{at}train.epochs"
+            yield from recipe_faults(run.schedule, run.optimizer, epochs, at, of)
+        if run.train.norm_group_size != config.train.norm_group_size:
+            yield from _group_faults(run, size, "data.batch_size", at)
+
+
+def _group_faults(config: Config, size: int, of: str, at: str = "") -> Iterator[str]:
     """Yields an error line if norm groups do not divide batches of this size."""
     group = config.train.norm_group_size
     if config.mode == "train" and group and size % group:
         yield (
-            f"train.norm_group_size: found {group}, expected 0 or a divisor of {of}, "
-            f"{size}"
+            f"{at}train.norm_group_size: found {group}, expected 0 or a divisor of "
+            f"{of}, {size}"
         )

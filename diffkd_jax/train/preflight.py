@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh
 
+from ..config.comparison import SECTIONS, prefix_variant_fields
 from ..config.sections import Config
 from ..data import Data
 from ..models.model import Model
@@ -38,48 +39,51 @@ LOG = logging.getLogger(__name__)
 
 
 def check_comparison(
-    runs: Mapping[str, Config], workdir: pathlib.Path
+    config: Config, rows: Mapping[str, Mapping[str, Config]], workdir: pathlib.Path
 ) -> dict[str, Run]:
-    """Builds a run of each method, and checks everything that the runs will need.
+    """Builds a run of each row, and checks everything that the runs will need.
 
     It writes nothing. Of a finished run it checks only the config and the workdir. It
-    opens the data once, each teacher once, and builds one run of each method.
+    opens the data once, each teacher once, and builds one run of each row.
 
     Args:
-      runs: configs by the name of their folder. All of them have the same data, and
-        those of one method differ in the seed only.
+      config: the resolved config of the comparison, by whose recipe a teacher is
+        trained.
+      rows: for each row, configs by the name of their folder. All of them have the same
+        data, and those of one row differ in the seed only.
       workdir: directory of the comparison, with one folder for each run.
 
     Returns:
-      A built run of each method, by method.
+      A built run of each row, by row.
 
     Raises:
       ValueError: a config cannot run, or a workdir holds another run.
       FileNotFoundError: data or weights are missing.
     """
-    data, built, checked = None, dict[str, Run](), set[str]()
+    data, built = None, dict[str, Run]()
     teachers = dict[str, Model | None]()
-    for name, config in runs.items():
-        directory = workdir / name
-        if config.method not in built:
-            built[config.method] = build(config, data)
-        run = built[config.method]
+    for row, runs in rows.items():
+        with prefix_variant_fields(row, config.comparison.variants.get(row)):
+            built[row] = run = build(next(iter(runs.values())), data)
         data = run.data
-        claim_workdir(config, directory, data.record(), write=False)
-        # The first process decides, because the others may see a new file later.
-        if broadcast_first((directory / SUMMARY).exists()):
+        unfinished = []
+        for name, run_config in runs.items():
+            claim_workdir(run_config, workdir / name, data.record(), write=False)
+            # The first process decides, because the others may see a new file later.
+            if not broadcast_first((workdir / name / SUMMARY).exists()):
+                check_directory(workdir / name)
+                unfinished.append(workdir / name)
+        if not unfinished:
             continue
-        check_directory(directory)
-        if config.method in checked:
-            continue
-        checked.add(config.method)
-        check_start(run, directory)
+        check_start(run, unfinished[0])
         if run.teacher is None:
             continue
         teacher = run.config.teacher
         source = f"{run.method.teacher} {teacher.init} {teacher.weights}"
         if source not in teachers:
-            teachers[source] = check_teacher_source(run, directory)
+            recipe = {name: getattr(config, name) for name in SECTIONS}
+            taught = run._replace(config=run.config.replace(**recipe))
+            teachers[source] = check_teacher_source(taught, unfinished[0])
         elif (loaded := teachers[source]) is not None:
             check_teacher(run, loaded)  # a method may need what others do not
     return built

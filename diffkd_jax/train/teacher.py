@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..config.comparison import Comparison
 from ..config.section import Section
-from ..config.sections import Comparison, Config, Student, Teacher
+from ..config.sections import Config, Student, Teacher
 from ..models.inputs import check_input
 from ..models.model import Model, split
 from ..weights.checks import check_finite, expand

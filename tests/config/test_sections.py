@@ -18,9 +18,13 @@ from diffkd_jax.data.images.resize import INTERPOLATIONS
 from tests.helpers.configs import load_config
 from tests.helpers.goldens import GOLDEN
 
-WITHOUT_WORDS = {"evaluations", "methods", "method_options", "weights"} | {
-    f"{section}.options" for section in ("task", "data", "student", "teacher")
-}
+WITHOUT_WORDS = {
+    "comparison.variants",
+    "evaluations",
+    "methods",
+    "method_options",
+    "weights",
+} | {f"{section}.options" for section in ("task", "data", "student", "teacher")}
 
 
 def rows(config, at=""):

@@ -17,7 +17,7 @@ from diffkd_jax.train.commands import compare as command
 from diffkd_jax.train.commands import step_times
 from diffkd_jax.train.commands.compare import compare
 from diffkd_jax.train.commands.planned_runs import (
-    configs_by_method,
+    configs_by_row,
     length_factors,
     plan_runs,
     scale_length,
@@ -78,7 +78,7 @@ def test_statistics_that_do_not_exist_are_undefined():
 def test_runs_of_one_seed_share_student_batches_and_teacher():
     config = resolve(comparison())
     runs = plan_runs(
-        config, configs_by_method(config), "steps", dict.fromkeys(METHODS, 1.0)
+        config, configs_by_row(config), "steps", dict.fromkeys(METHODS, 1.0)
     )
     assert [run.folder for run in runs] == [
         *METHODS,
@@ -310,5 +310,5 @@ def test_a_comparison_measures_unless_told_otherwise(tmp_path, monkeypatch):
 
 def test_the_seed_of_the_config_is_the_default():
     config = Config(compare=("none",), seed=7)
-    (run,) = plan_runs(config, configs_by_method(config), "steps", {"none": 1.0})
+    (run,) = plan_runs(config, configs_by_row(config), "steps", {"none": 1.0})
     assert (run.seed, run.folder) == (7, "none")

@@ -4,7 +4,7 @@ import pytest
 
 from diffkd_jax import main
 from diffkd_jax.config.resolve import resolve
-from diffkd_jax.train.commands.planned_runs import configs_by_method
+from diffkd_jax.train.commands.planned_runs import configs_by_row
 from tests.helpers.configs import tiny_config
 
 
@@ -61,7 +61,7 @@ def test_a_foreign_report_is_not_overwritten(tmp_path):
 
 def test_weights_that_no_method_of_a_comparison_has_are_named(caplog):
     weights = {"logits": 2.0, "logitz": 3.0}
-    configs_by_method(resolve(tiny_config(compare=("none", "kd"), weights=weights)))
+    configs_by_row(resolve(tiny_config(compare=("none", "kd"), weights=weights)))
     assert "weights: ['logitz']: found in no method of ('none', 'kd')" in caplog.text
 
 

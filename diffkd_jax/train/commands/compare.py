@@ -19,7 +19,7 @@ from ..preflight import check_comparison, claim_runs
 from ..run import Run
 from ..workdir.directory import SUMMARY, read_json_object, refuse_single_run
 from ..workdir.disk_errors import report_disk_faults
-from .planned_runs import PlannedRun, configs_by_method, length_factors, plan_runs
+from .planned_runs import PlannedRun, configs_by_row, length_factors, plan_runs
 from .step_times import StepTime, measure_step, read_or_measure
 from .train import train, train_teacher
 
@@ -33,9 +33,9 @@ class Comparing(NamedTuple):
       config: the resolved config, its ``teacher.workdir`` set.
       workdir: directory of the comparison.
       should_stop: returns the number of the signal to stop for, or 0.
-      built: a built run of each method, by method; the first one is the reference.
-      times: time of a step by method.
-      undistilled: the run of ``none`` at the length of the config, by seed.
+      built: a built run of each row, by row; the first one is the reference.
+      times: time of a step by row.
+      undistilled: the run of the row ``none`` at the length of its config, by seed.
     """
 
     config: Config
@@ -45,9 +45,9 @@ class Comparing(NamedTuple):
     times: Mapping[str, StepTime]
     undistilled: Mapping[int, PlannedRun]
 
-    def source(self, method: str) -> str:
-        """Returns where the teacher of a method comes from; "" without a teacher."""
-        run = self.built[method]
+    def source(self, row: str) -> str:
+        """Returns where the teacher of a row comes from; "" without a teacher."""
+        run = self.built[row]
         return "" if run.teacher is None else run.method.teacher
 
 
@@ -58,15 +58,16 @@ def compare(
     *,
     measure: Callable[[Run, Run], StepTime] | None = None,
 ) -> list[Summary]:
-    """Trains each method of ``config.compare`` with each seed; compares the students.
+    """Trains each row of ``config.compare`` with each seed; compares the students.
 
-    The runs of one seed have the same initial student, the same batches and the same
-    augmentation. The first method is the reference. For equal time, the lengths of the
+    A row is a method, or a variant that ``comparison.variants`` describes. The runs of
+    one seed have the same initial student, the same batches and the same
+    augmentation. The first row is the reference. For equal time, the lengths of the
     other runs are scaled by the time of a step, which is measured at the start. An
     entry of ``weights`` applies to the methods that have such a loss, and
     ``evaluations`` to those that have a teacher.
 
-    Each run has its own directory ``<workdir>/<method>``, with ``-seed<n>`` for another
+    Each run has its own directory ``<workdir>/<row>``, with ``-seed<n>`` for another
     seed than that of the config, and ``-time`` for another length. The teacher is
     trained once for all runs, in ``<workdir>/teacher``, unless ``teacher.init`` names
     one. Finished runs are kept.
@@ -79,8 +80,8 @@ def compare(
         :func:`diffkd_jax.train.commands.step_times.measure_step`.
 
     Returns:
-      The summaries of the runs: for each budget and each seed, those of the methods in
-      the order of ``config.compare``.
+      The summaries of the runs: for each budget and each seed, those of the rows in the
+      order of ``config.compare``.
 
     Raises:
       ValueError: a config cannot run, a workdir belongs to another run, or a number is
@@ -92,19 +93,23 @@ def compare(
     config = resolve(config)
     shared = config.teacher.workdir or str(workdir / "teacher")
     config = config.replace(teacher=config.teacher.replace(workdir=shared))
-    by_method = configs_by_method(config)
-    at_length = plan_runs(config, by_method, "steps", dict.fromkeys(by_method, 1.0))
+    by_row = configs_by_row(config)
+    at_length = plan_runs(config, by_row, "steps", dict.fromkeys(by_row, 1.0))
+    rows: dict[str, dict[str, Config]] = {}
+    for run in at_length:
+        rows.setdefault(run.row, {})[run.folder] = run.config
     # All of them are checked before the first one takes hours.
-    built = check_comparison({run.folder: run.config for run in at_length}, workdir)
+    built = check_comparison(config, rows, workdir)
     times = read_or_measure(built, workdir, should_stop, measure or measure_step)
-    undistilled = {run.seed: run for run in at_length if run.method == "none"}
+    undistilled = {run.seed: run for run in at_length if run.row == "none"}
     comparing = Comparing(config, workdir, should_stop, built, times, undistilled)
     runs = list[PlannedRun]()
     for budget in config.comparison.budget:
         if budget == "time":
             taught = [name for name in built if comparing.source(name) == "student"]
-            factors = length_factors(times, taught)
-            runs += plan_runs(config, by_method, budget, factors)
+            lengths = {name: run.plan.total_steps for name, run in built.items()}
+            factors = length_factors(times, taught, lengths)
+            runs += plan_runs(config, by_row, budget, factors)
         else:
             runs += at_length
     data = next(iter(built.values())).data
@@ -137,7 +142,7 @@ def _finish(
     if run.folder in results:
         return
     directory, config = comparing.workdir / run.folder, run.config
-    source, undistilled = comparing.source(run.method), None
+    source, undistilled = comparing.source(run.row), None
     if source == "student":
         student_run = comparing.undistilled[run.seed]
         _finish(comparing, student_run, get_teacher, results)
@@ -153,8 +158,9 @@ def _finish(
         )
     except NotFinite as error:
         raise ValueError(
-            f"{run.folder}: {error}; all methods of a comparison have one config: for "
-            "another rate choose another --workdir"
+            f"{run.folder}: {error}; for another rate of this row set "
+            f"comparison.variants.{run.row}.optimizer.learning_rate, for one of all "
+            "rows choose another --workdir"
         ) from error
 
 
@@ -166,8 +172,8 @@ def _write(
     def count_seconds(run: PlannedRun) -> float:
         """Returns the time of training, with that of the run's own teacher."""
         seconds = next(iter(comparing.times.values())).seconds
-        seconds *= results[run.folder]["steps"] * comparing.times[run.method].cost
-        if comparing.source(run.method) == "student":
+        seconds *= results[run.folder]["steps"] * comparing.times[run.row].cost
+        if comparing.source(run.row) == "student":
             seconds += count_seconds(comparing.undistilled[run.seed])
         return seconds
 
@@ -180,10 +186,18 @@ def _write(
             scoring.task, scoring.data.meta, None, examples, folder
         )
 
+    variants = comparing.config.comparison.variants
+    changes = {name: variant.changes() for name, variant in variants.items()}
     compared = [
-        ComparedRun(*run[:4], count_seconds(run), results[run.folder]) for run in runs
+        ComparedRun(
+            *run[:4],
+            count_seconds(run),
+            results[run.folder],
+            {"method": run.config.method, **changes.get(run.row, {})},
+        )
+        for run in runs
     ]
-    taught = [r.result for r in compared if comparing.source(r.method) == "config"]
+    taught = [r.result for r in compared if comparing.source(r.row) == "config"]
     return write_comparison(
         comparing.workdir,
         comparing.config.name,

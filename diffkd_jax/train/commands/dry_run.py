@@ -3,13 +3,14 @@
 import logging
 from typing import Any
 
+from ...config.comparison import prefix_variant_fields
 from ...config.resolve import resolve
 from ...data import stand_in
 from ..build import build
 from ..outputs import summary
 from ..outputs.metrics import print_line
 from ..preflight import check_start, check_teacher_source
-from .planned_runs import configs_by_method
+from .planned_runs import configs_by_row
 
 LOG = logging.getLogger(__name__)
 
@@ -32,16 +33,17 @@ def dry_run(config: Any) -> str:
         missing.
     """
     config = resolve(config)
-    runs = configs_by_method(config) if config.compare else {config.method: config}
+    runs = configs_by_row(config) if config.compare else {config.method: config}
     texts, data = [], None
-    for run_config in runs.values():
-        try:
-            run = build(run_config, data)
-        except FileNotFoundError as error:
-            if config.data.path:  # the user's path is wrong
-                raise
-            LOG.warning("the data are not looked at: %s", error)
-            run = build(run_config, stand_in(config.data))
+    for row, run_config in runs.items():
+        with prefix_variant_fields(row, config.comparison.variants.get(row)):
+            try:
+                run = build(run_config, data)
+            except FileNotFoundError as error:
+                if config.data.path:  # the user's path is wrong
+                    raise
+                LOG.warning("the data are not looked at: %s", error)
+                run = build(run_config, stand_in(config.data))
         check_start(run)
         check_teacher_source(run)
         texts.append(summary.describe_run(run))

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ...config.sections import Comparison, Config
+from ...config.comparison import prefix_variant_fields
+from ...config.sections import Config
 from ..components import make_method
 from .step_times import StepTime
 
@@ -17,7 +18,7 @@ class PlannedRun(NamedTuple):
     """A run of a comparison.
 
     Attributes:
-      method: name of the method.
+      row: name of its row: a method or a variant.
       seed: seed of the run.
       budget: ``steps`` for the length of the config, ``time`` for the length that takes
         as long as the reference.
@@ -25,36 +26,42 @@ class PlannedRun(NamedTuple):
       config: config of the run.
     """
 
-    method: str
+    row: str
     seed: int
     budget: str
     folder: str
     config: Config
 
 
-def configs_by_method(config: Config) -> dict[str, Config]:
-    """Returns the config of the run of each method that ``config.compare`` names.
+def configs_by_row(config: Config) -> dict[str, Config]:
+    """Returns the config of the runs of each row that ``config.compare`` names.
 
     Args:
       config: a resolved config.
 
     Returns:
-      Configs by method. A weight of a loss that a method does not have is left out. If
-      it belongs to no method, this is logged.
+      Configs by row. A weight of ``config.weights`` for a loss that the row's method
+      does not have is left out. If no row has the loss, this is logged.
+
+    Raises:
+      ValueError: a method does not exist or does not take its options.
     """
     runs, unused = {}, set(config.weights)
-    for method in config.compare:
-        run_config = config.replace(method=method, compare=(), comparison=Comparison())
-        taps = make_method(run_config).taps
+    for row in config.compare:
+        run_config, variant = config.for_row(row), config.comparison.variants.get(row)
+        with prefix_variant_fields(row, variant):
+            taps = make_method(run_config).taps
+        own_weights = {} if variant is None else variant.weights
         weights = {}
-        for name, weight in config.weights.items():
+        for name, weight in run_config.weights.items():
             tap, _, loss = name.partition("/")
             block = taps[tap].block if tap in taps else None
             losses = getattr(block, "loss_names", (loss,))
-            if tap == "task" or (tap in taps and loss in ("", "distance", *losses)):
+            has_loss = tap in taps and loss in ("", "distance", *losses)
+            if tap == "task" or has_loss or name in own_weights:
                 weights[name] = weight
         evaluations = config.evaluations if taps else {}
-        runs[method] = run_config.replace(weights=weights, evaluations=evaluations)
+        runs[row] = run_config.replace(weights=weights, evaluations=evaluations)
         unused -= set(weights)
     if unused:
         LOG.warning(
@@ -66,29 +73,29 @@ def configs_by_method(config: Config) -> dict[str, Config]:
 
 def plan_runs(
     config: Config,
-    by_method: Mapping[str, Config],
+    by_row: Mapping[str, Config],
     budget: str,
     factors: Mapping[str, float],
 ) -> list[PlannedRun]:
-    """Plans the runs of all seeds and methods for one budget.
+    """Plans the runs of all seeds and rows for one budget.
 
     Args:
       config: the resolved config of the comparison.
-      by_method: configs by method, from :func:`configs_by_method`.
+      by_row: configs by row, from :func:`configs_by_row`.
       budget: ``steps`` or ``time``.
-      factors: length of each method's runs as a multiple of the config's. Methods
+      factors: length of each row's runs as a multiple of that of its config. Rows
         without a factor are left out.
 
     Returns:
-      The runs: for each seed, those of all methods.
+      The runs: for each seed, those of all rows.
     """
     runs = []
     for seed in config.comparison.seeds or (config.seed,):
-        for method, factor in factors.items():
-            folder = method if seed == config.seed else f"{method}-seed{seed}"
+        for row, factor in factors.items():
+            folder = row if seed == config.seed else f"{row}-seed{seed}"
             folder += "" if factor == 1.0 else "-time"
-            run_config = scale_length(by_method[method].replace(seed=seed), factor)
-            runs.append(PlannedRun(method, seed, budget, folder, run_config))
+            run_config = scale_length(by_row[row].replace(seed=seed), factor)
+            runs.append(PlannedRun(row, seed, budget, folder, run_config))
     return runs
 
 
@@ -127,35 +134,46 @@ def scale_length(config: Config, factor: float) -> Config:
 
 
 def length_factors(
-    times: Mapping[str, StepTime], own_students: Collection[str]
+    times: Mapping[str, StepTime],
+    own_students: Collection[str],
+    lengths: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
-    """Returns the lengths at which all methods train as long as the reference.
+    """Returns the lengths at which all rows train as long as the reference.
 
     Args:
-      times: time of a step by method; the first one is the reference.
-      own_students: methods whose teacher is the finished student of ``none``. Its
-        training, at the length of the config, counts as part of theirs.
+      times: time of a step by row; the first one is the reference.
+      own_students: rows whose teacher is the finished student of ``none``. Its
+        training, at the length of its config, counts as part of theirs.
+      lengths: number of steps of each row at the length of its config; None if all
+        have the same number.
 
     Returns:
-      Length by method, as a multiple of the config's. A length within 2 % of the
-      config's is exactly 1, so that its runs are those for equal steps. A method whose
+      Length by row, as a multiple of that of its config. A length within 2 % of the
+      config's is exactly 1, so that its runs are those for equal steps. A row whose
       teacher alone takes all of the time is left out, and the log says so.
 
     >>> times = {"diffkd": StepTime(0.4, 0.4), "none": StepTime(0.1, 0.4)}
     >>> length_factors(times, [])
     {'diffkd': 1.0, 'none': 4.0}
+    >>> length_factors(times, [], {"diffkd": 10, "none": 20})
+    {'diffkd': 1.0, 'none': 2.0}
     """
-    factors = {}
-    for method, pair in times.items():
-        used = times["none"].cost if method in own_students else 0.0
+    reference, factors = next(iter(times)), {}
+    lengths = lengths or dict.fromkeys(times, 1)
+    costs = {
+        row: pair.cost * (lengths[row] / lengths[reference])
+        for row, pair in times.items()
+    }
+    for row, cost in costs.items():
+        used = costs["none"] if row in own_students else 0.0
         if used < 1.0:
-            factor = (1.0 - used) / pair.cost
-            factors[method] = 1.0 if abs(factor - 1.0) <= SAME_LENGTH else factor
+            factor = (1.0 - used) / cost
+            factors[row] = 1.0 if abs(factor - 1.0) <= SAME_LENGTH else factor
         else:
             LOG.warning(
                 "%s: not trained for equal time: the training of its teacher, the "
                 "student of none, takes as long as the reference %s; name a method of "
                 "a longer step first",
-                *(method, next(iter(times))),
+                *(row, reference),
             )
     return factors

@@ -54,20 +54,20 @@ def read_or_measure(
     should_stop: ShouldStop,
     measure: Callable[[Run, Run], StepTime],
 ) -> dict[str, StepTime]:
-    """Returns the time of a step of each method; measures those that are not stored.
+    """Returns the time of a step of each row; measures those that are not stored.
 
     Times are stored in ``step_times.json``. A resumed comparison reads them, so the
     lengths of its runs for equal time stay the same. Without the file the times are
     measured again, and runs for equal time that have begun no longer fit.
 
     Args:
-      runs: built runs by method; the first one is the reference.
+      runs: built runs by row; the first one is the reference.
       workdir: directory of the comparison.
       should_stop: returns the number of the signal to stop for, or 0.
       measure: ``(run, reference) -> time``, such as :func:`measure_step`.
 
     Returns:
-      Times by method.
+      Times by row.
 
     Raises:
       ValueError: the file cannot be read, or holds times relative to another method.
@@ -82,22 +82,22 @@ def read_or_measure(
             f"which the times in {file} relate; name it first or choose another "
             "--workdir"
         )
-    by_method = stored.get("methods", {})
+    by_row = stored.get("methods", {})
     times = {}
-    for method, run in runs.items():
+    for row, run in runs.items():
         stop_if_requested(should_stop)
-        is_stored = processes.broadcast_first(method in by_method)
+        is_stored = processes.broadcast_first(row in by_row)
         if is_stored:
-            pair = _read_pair(by_method.get(method, [0.0, 0.0]), file)
+            pair = _read_pair(by_row.get(row, [0.0, 0.0]), file)
         else:
             pair = measure(run, runs[reference])
             print_line(f"{run.title}  {1000 * pair.seconds:.4g} ms a step")
         # The others get the first process's numbers, as float32.
-        times[method] = StepTime(*(processes.broadcast_first(x) for x in pair))
+        times[row] = StepTime(*(processes.broadcast_first(x) for x in pair))
         if not is_stored and processes.is_primary():
-            by_method[method] = list(times[method])
+            by_row[row] = list(times[row])
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"reference": reference, "methods": by_method})
+            write_json(file, {"reference": reference, "methods": by_row})
     return times
 
 

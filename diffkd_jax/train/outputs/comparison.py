@@ -5,13 +5,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from ...io import valid_json
 from ...io.best_effort import noting
 from ...io.drawing import draw_files
 from ..workdir.directory import REPORT, write_whole
 from . import plots
-from .comparison_rows import ComparedRun, Row, as_number, row_numbers, summarise_runs
+from .comparison_rows import (
+    ComparedRun,
+    Row,
+    as_number,
+    is_variant,
+    row_numbers,
+    summarise_runs,
+)
 from .examples import merge_examples
 from .html_page import html_image, html_line, html_link, html_table, write_page
 from .paired_statistics import MOST_EXACT
@@ -46,15 +54,15 @@ def write_comparison(
     """Writes the report of a comparison: a table of its runs, and plots.
 
     ``comparison.md`` holds the table, ``comparison.jsonl`` the same numbers in full, a
-    line for each method and budget, ``plots/comparison.png`` the figure, and
+    line for each row and budget, ``plots/comparison.png`` the figure, and
     ``report.html`` all of it.
 
     Args:
       workdir: directory of the comparison, with a folder for each run.
       name: name of the comparison.
       runs: the runs.
-      costs: time of a step as a multiple of the reference's, by method. The first
-        method is the reference.
+      costs: time of a step as a multiple of the reference's, by row. The first row is
+        the reference.
       teacher: what is known of the teacher; None without one.
       show: ``(folder, examples) -> files``, draws the figures of examples in a folder.
 
@@ -67,7 +75,7 @@ def write_comparison(
     write_whole(workdir / TABLE, _as_markdown(name, table, lines))
     write_whole(
         workdir / ROWS,
-        "".join(f"{valid_json.dumps(row_numbers(row))}\n" for row in rows),
+        "".join(f"{valid_json.dumps(row_numbers(row), default=str)}\n" for row in rows),
     )
     first = [r for r in runs if (r.seed, r.budget) == (runs[0].seed, runs[0].budget)]
     curves = {
@@ -77,7 +85,7 @@ def write_comparison(
     score = None if teacher is None else teacher.score
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for run in runs:
-        by_budget = points.setdefault(run.method, {})
+        by_budget = points.setdefault(run.row, {})
         point = (run.seconds, as_number(run.result[f"final_{headline}"]))
         by_budget.setdefault(run.budget, []).append(point)
     examples = merge_examples(workdir, [run.folder for run in first])
@@ -106,25 +114,25 @@ def write_comparison(
 def tabulate(
     rows: Sequence[Row], headline: str, teacher: TeacherFacts | None
 ) -> list[tuple[str, ...]]:
-    """Returns the cells of the table: a line for each method, columns for each budget.
+    """Returns the cells of the table: a line for each row, columns for each budget.
 
     Args:
       rows: the statistics.
       headline: name of the score.
       teacher: what is known of the teacher; None without one.
     """
-    reference = next(row.method for row in rows if row.difference is None)
+    reference = next(row.name for row in rows if row.difference is None)
     budgets = list(dict.fromkeys(row.budget for row in rows))
-    by_key = {(row.method, row.budget): row for row in rows}
+    by_key = {(row.name, row.budget): row for row in rows}
     header = ["method", "n"]
     for budget in budgets:
         prefix = "" if len(budgets) == 1 else f"equal {budget}: "
         header += [f"{prefix}{headline}", "std", f"minus {reference}", "p"]
     table = [(*header, "steps", "cost of a step")]
-    for method in dict.fromkeys(row.method for row in rows):
-        by_budget = [by_key.get((method, budget)) for budget in budgets]
+    for name in dict.fromkeys(row.name for row in rows):
+        by_budget = [by_key.get((name, budget)) for budget in budgets]
         some = [row for row in by_budget if row is not None]
-        cells = [method, str(len(some[0].scores))]
+        cells = [name, str(len(some[0].scores))]
         for row in by_budget:
             cells += ["not run", "", "", ""] if row is None else _cells(row)
         steps = ", ".join(dict.fromkeys(str(row.steps) for row in some))
@@ -156,6 +164,7 @@ def explain(rows: Sequence[Row], teacher: TeacherFacts | None) -> list[str]:
     """
     n = len(rows[0].scores)
     lines = ["Differences are paired by seed, with their standard error."]
+    lines += dict.fromkeys(_describe_variant(row) for row in rows if is_variant(row))
     if 1 < n <= MOST_EXACT:
         lines.append(
             f"p: exact two-sided sign-flip test; with {n} seeds it is at least "
@@ -176,6 +185,13 @@ def explain(rows: Sequence[Row], teacher: TeacherFacts | None) -> list[str]:
         spent = "unknown" if teacher.seconds is None else f"{teacher.seconds:.0f} s"
         lines.append(f"Training of the teacher, which is not counted: {spent}.")
     return lines
+
+
+def _describe_variant(row: Row) -> str:
+    """Returns the line that says what a variant changes."""
+    method, *changed = flatten_dict(dict(row.changes), sep=".").items()
+    texts = [f"{path}={value}" for path, value in changed]
+    return f"{row.name}: {method[1]} with {', '.join(texts) or 'nothing changed'}."
 
 
 def _as_markdown(

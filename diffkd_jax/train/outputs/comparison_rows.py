@@ -1,4 +1,4 @@
-"""The statistics of a comparison: a row for each method and budget."""
+"""The statistics of a comparison: a line for each row and budget."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class ComparedRun(NamedTuple):
     """A finished run of a comparison.
 
     Attributes:
-      method: name of the method.
+      row: name of its row: a method or a variant.
       seed: seed of the run.
       budget: ``steps`` or ``time``.
       folder: name of the run's directory in that of the comparison.
@@ -20,38 +20,42 @@ class ComparedRun(NamedTuple):
         of a step. If its teacher is a student of ``none``, the training of that student
         is added. Reading of images and evaluations are not counted.
       result: the content of its ``summary.json``.
+      changes: the method of the row, and what else a variant sets, as nested dicts.
     """
 
-    method: str
+    row: str
     seed: int
     budget: str
     folder: str
     seconds: float
     result: Mapping[str, Any]
+    changes: Mapping[str, Any] = {}
 
 
 class Row(NamedTuple):
-    """The statistics of one method for one budget.
+    """The statistics of one row of a comparison for one budget.
 
     All scores are those after the last step, not the best ones of a run.
 
     Attributes:
-      method: name of the method.
+      name: name of the row: a method or a variant.
       budget: ``steps`` or ``time``.
       scores: headline score by seed.
       difference: difference from the reference; None for the reference itself.
       steps: number of steps of a run.
       seconds: time of the first seed's training, see :class:`ComparedRun`.
       cost: time of a step as a multiple of the reference's.
+      changes: the method of the row, and what else a variant sets, as nested dicts.
     """
 
-    method: str
+    name: str
     budget: str
     scores: Mapping[int, float]
     difference: PairedDifference | None
     steps: int
     seconds: float
     cost: float
+    changes: Mapping[str, Any] = {}
 
     @property
     def mean(self) -> float:
@@ -72,15 +76,15 @@ def summarise_runs(
 
     Args:
       runs: the runs.
-      costs: time of a step as a multiple of the reference's, by method. The first
-        method is the reference.
+      costs: time of a step as a multiple of the reference's, by row. The first row
+        is the reference.
 
     Returns:
-      A row for each budget and method, in the order of the runs.
+      A value for each budget and row, in the order of the runs.
     """
     groups: dict[tuple[str, str], list[ComparedRun]] = {}
     for run in runs:
-        groups.setdefault((run.budget, run.method), []).append(run)
+        groups.setdefault((run.budget, run.row), []).append(run)
     score = f"final_{runs[0].result['headline']}"
     scores = {
         key: {run.seed: as_number(run.result[score]) for run in group}
@@ -89,18 +93,31 @@ def summarise_runs(
     reference = next(iter(costs))
     return [
         Row(
-            method,
+            name,
             budget,
-            scores[budget, method],
+            scores[budget, name],
             None
-            if method == reference
-            else pair_by_seed(scores[budget, method], scores[budget, reference]),
+            if name == reference
+            else pair_by_seed(scores[budget, name], scores[budget, reference]),
             int(group[0].result["steps"]),
             group[0].seconds,
-            costs[method],
+            costs[name],
+            group[0].changes,
         )
-        for (budget, method), group in groups.items()
+        for (budget, name), group in groups.items()
     ]
+
+
+def is_variant(row: Row) -> bool:
+    """Returns whether a row differs from the method of its name.
+
+    Args:
+      row: the row.
+
+    >>> is_variant(Row("half", "steps", {}, None, 8, 2.0, 1.0, {"method": "kd"}))
+    True
+    """
+    return dict(row.changes) not in ({}, {"method": row.name})
 
 
 def as_number(value: float | None) -> float:
@@ -126,7 +143,7 @@ def row_numbers(row: Row) -> dict[str, Any]:
     (0.6, 2)
     """
     numbers = {
-        "method": row.method,
+        "method": row.name,
         "budget": row.budget,
         "n": len(row.scores),
         "mean": row.mean,
@@ -136,6 +153,8 @@ def row_numbers(row: Row) -> dict[str, Any]:
         "cost_of_a_step": row.cost,
         "scores": {str(seed): score for seed, score in row.scores.items()},
     }
+    if is_variant(row):
+        numbers["variant"] = row.changes
     if row.difference is not None:
         numbers["difference"] = row.difference._asdict()
     return numbers
