@@ -30,7 +30,7 @@ def steps_of_equal_time(monkeypatch):
     """Steps of a comparison are not timed, which takes longer than such a run."""
     from diffkd_jax.train.commands import compare, step_times
 
-    same = lambda run, reference: step_times.StepTime(0.5, 0.5)
+    same = lambda run, reference, should_stop: step_times.StepTime(0.5, 0.5)
     monkeypatch.setattr(compare, "measure_step", same)
 
 

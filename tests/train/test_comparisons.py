@@ -1,5 +1,6 @@
 """A comparison pairs runs by seed, scales lengths by time, and can be resumed."""
 
+import functools
 import json
 import math
 
@@ -295,10 +296,38 @@ def test_both_kinds_of_steps_are_measured(monkeypatch):
     assert same.cost == 1.0
 
 
+@pytest.mark.parametrize("calls_before", range(10))
+def test_a_measurement_can_be_stopped_between_turns(
+    tmp_path, monkeypatch, calls_before
+):
+    """Whenever the stop is asked for, no further turn is taken, nothing written."""
+    monkeypatch.setattr(step_times, "TURN_SECONDS", 0.0)
+    steps, calls = [], iter(range(10**6))
+
+    def should_stop():
+        number = 15 if next(calls) >= calls_before else 0
+        if number:
+            steps.append("stop")
+        return number
+
+    def step(state, teacher, batch, distill):
+        steps.append("step")
+        return state, {}
+
+    run = build(tiny_config(method="none"))._replace(step=step)
+    measure = functools.partial(step_times.measure_step, should_stop=should_stop)
+    with pytest.raises(Stopped):
+        step_times.read_or_measure({"none": run}, tmp_path, should_stop, measure)
+    assert steps[-1] == "stop"
+    assert steps.count("stop") == 1
+    assert steps.count("step") <= calls_before
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_comparison_measures_unless_told_otherwise(tmp_path, monkeypatch):
     measured = []
 
-    def measure(run, reference):
+    def measure(run, reference, should_stop):
         measured.append(run.config.method)
         return StepTime(1.0, 1.0)
 

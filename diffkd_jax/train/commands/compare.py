@@ -100,7 +100,8 @@ def compare(
         rows.setdefault(run.row, {})[run.folder] = run.config
     # All of them are checked before the first one takes hours.
     built = check_comparison(config, rows, workdir)
-    times = read_or_measure(built, workdir, should_stop, measure or measure_step)
+    measure = measure or functools.partial(measure_step, should_stop=should_stop)
+    times = read_or_measure(built, workdir, should_stop, measure)
     undistilled = {run.seed: run for run in at_length if run.row == "none"}
     comparing = Comparing(config, workdir, should_stop, built, times, undistilled)
     runs = list[PlannedRun]()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..batches import training_batches
 from ..cluster import processes, sharding
-from ..cluster.signals import ShouldStop, stop_if_requested
+from ..cluster.signals import ShouldStop, never, stop_if_requested
 from ..outputs.metrics import print_line
 from ..run import Run
 from ..teacher import draw_teacher
@@ -112,7 +112,7 @@ def _read_pair(pair: Any, file: pathlib.Path) -> StepTime:
     return StepTime(*pair)
 
 
-def measure_step(run: Run, reference: Run) -> StepTime:
+def measure_step(run: Run, reference: Run, should_stop: ShouldStop = never) -> StepTime:
     """Returns the times of a step of a run and of the reference, measured in turns.
 
     A step is the compiled one with one batch of training data. The forward pass of the
@@ -123,13 +123,18 @@ def measure_step(run: Run, reference: Run) -> StepTime:
     Args:
       run: the run, its teacher not loaded.
       reference: the run of the reference; the same object if the method is it.
+      should_stop: returns the number of the signal to stop for, or 0. It is called
+        between turns, and before each compilation.
 
     Returns:
       Both times.
+
+    Raises:
+      Stopped: a stop was requested.
     """
-    turns = [_prepare_turns(run)]
+    turns = [_prepare_turns(run, should_stop)]
     if run is not reference:
-        turns.append(_prepare_turns(reference))
+        turns.append(_prepare_turns(reference, should_stop))
     rounds = [[turn() for turn in turns] for _ in range(ROUNDS)]
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     # Processes exchange numbers as float32, which must not change them.
@@ -137,7 +142,7 @@ def measure_step(run: Run, reference: Run) -> StepTime:
     return StepTime(seconds[0], seconds[-1])
 
 
-def _prepare_turns(run: Run) -> Callable[[], float]:
+def _prepare_turns(run: Run, should_stop: ShouldStop) -> Callable[[], float]:
     """Compiles the step of a run; returns a function that times one turn of it.
 
     The function returns the mean time of a step in seconds. If only some steps are
@@ -146,7 +151,7 @@ def _prepare_turns(run: Run) -> Callable[[], float]:
     if run.teacher is not None:
         drawn = draw_teacher(run.teacher, run.shapes.batch, run.config.seed)
         run = run._replace(teacher=drawn)
-    with closing(training_batches(run)) as batches:
+    with closing(training_batches(run, should_stop=should_stop)) as batches:
         batch = dict(next(batches))
     batch.pop("skipped", None)
     variables, state = run.teacher_variables, run.init()
@@ -155,6 +160,7 @@ def _prepare_turns(run: Run) -> Callable[[], float]:
 
     def run_steps(distill: bool, count: int) -> float:
         nonlocal state
+        stop_if_requested(should_stop)
         started = time.perf_counter()
         for _ in range(count):
             on_devices = sharding.put_batch(batch, run.devices.mesh)
@@ -166,7 +172,7 @@ def _prepare_turns(run: Run) -> Callable[[], float]:
     for distill, share in shares.items():
         if share:
             run_steps(distill, 1)  # compiles
-            wanted = round(TURN_SECONDS / run_steps(distill, 3))
-            count = min(max(1, wanted), MOST_STEPS)
+            seconds = statistics.median(run_steps(distill, 1) for _ in range(3))
+            count = min(max(1, round(TURN_SECONDS / seconds)), MOST_STEPS)
             counts[distill] = processes.broadcast_first(count)
     return lambda: sum(shares[d] * run_steps(d, n) for d, n in counts.items())
