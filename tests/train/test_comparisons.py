@@ -324,6 +324,19 @@ def test_a_measurement_can_be_stopped_between_turns(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_commands_do_not_share_a_comparison(tmp_path):
+    """The second one is refused as a second run is, and the first one goes on."""
+    config = comparison(("none",), (0,), ("steps",), **{"train.max_steps": 1})
+
+    def second_command(run, reference):
+        with pytest.raises(OSError, match="is in use by another run, expected one at"):
+            compare(config, tmp_path, measure=injected)
+        return StepTime(1.0, 1.0)
+
+    (result,) = compare(config, tmp_path, measure=second_command)
+    assert result["steps"] == 1
+
+
 def test_a_comparison_measures_unless_told_otherwise(tmp_path, monkeypatch):
     measured = []
 

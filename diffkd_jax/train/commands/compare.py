@@ -19,6 +19,7 @@ from ..preflight import check_comparison, claim_runs
 from ..run import Run
 from ..workdir.directory import SUMMARY, read_json_object, refuse_single_run
 from ..workdir.disk_errors import report_disk_faults
+from ..workdir.lock import lock_workdir
 from .planned_runs import PlannedRun, configs_by_row, length_factors, plan_runs
 from .step_times import StepTime, measure_step, read_or_measure
 from .train import train, train_teacher
@@ -35,7 +36,7 @@ class Comparing(NamedTuple):
       should_stop: returns the number of the signal to stop for, or 0.
       built: a built run of each row, by row; the first one is the reference.
       times: time of a step by row.
-      undistilled: the run of the row ``none`` at the length of its config, by seed.
+      at_length: the runs at the length of their configs.
     """
 
     config: Config
@@ -43,12 +44,16 @@ class Comparing(NamedTuple):
     should_stop: ShouldStop
     built: Mapping[str, Run]
     times: Mapping[str, StepTime]
-    undistilled: Mapping[int, PlannedRun]
+    at_length: list[PlannedRun]
 
     def source(self, row: str) -> str:
         """Returns where the teacher of a row comes from; "" without a teacher."""
         run = self.built[row]
         return "" if run.teacher is None else run.method.teacher
+
+    def undistilled(self, seed: int) -> PlannedRun:
+        """Returns the run of the row ``none`` at the length of its config."""
+        return next(r for r in self.at_length if (r.row, r.seed) == ("none", seed))
 
 
 def compare(
@@ -87,6 +92,7 @@ def compare(
       ValueError: a config cannot run, a workdir belongs to another run, or a number is
         not finite.
       FileNotFoundError: the data or the teacher are missing.
+      OSError: another comparison uses the workdir, or it cannot be written to.
       Stopped: a stop was requested; the same call resumes the comparison.
     """
     refuse_single_run(workdir)
@@ -100,19 +106,28 @@ def compare(
         rows.setdefault(run.row, {})[run.folder] = run.config
     # All of them are checked before the first one takes hours.
     built = check_comparison(config, rows, workdir)
-    measure = measure or functools.partial(measure_step, should_stop=should_stop)
-    times = read_or_measure(built, workdir, should_stop, measure)
-    undistilled = {run.seed: run for run in at_length if run.row == "none"}
-    comparing = Comparing(config, workdir, should_stop, built, times, undistilled)
+    with lock_workdir(workdir):
+        measure = measure or functools.partial(measure_step, should_stop=should_stop)
+        times = read_or_measure(built, workdir, should_stop, measure)
+        comparing = Comparing(config, workdir, should_stop, built, times, at_length)
+        return _train_all(comparing, by_row)
+
+
+def _train_all(comparing: Comparing, by_row: Mapping[str, Config]) -> list[Summary]:
+    """Trains the runs of all budgets and seeds in a locked workdir; compares them.
+
+    ``by_row`` are the configs of the rows.
+    """
+    config, workdir, built = comparing.config, comparing.workdir, comparing.built
     runs = list[PlannedRun]()
     for budget in config.comparison.budget:
         if budget == "time":
             taught = [name for name in built if comparing.source(name) == "student"]
             lengths = {name: run.plan.total_steps for name, run in built.items()}
-            factors = length_factors(times, taught, lengths)
+            factors = length_factors(comparing.times, taught, lengths)
             runs += plan_runs(config, by_row, budget, factors)
         else:
-            runs += at_length
+            runs += comparing.at_length
     data = next(iter(built.values())).data
     claim_runs({run.folder: run.config for run in runs}, workdir, data)
     get_teacher = functools.cache(lambda: _get_teacher(comparing))
@@ -145,7 +160,7 @@ def _finish(
     directory, config = comparing.workdir / run.folder, run.config
     source, undistilled = comparing.source(run.row), None
     if source == "student":
-        student_run = comparing.undistilled[run.seed]
+        student_run = comparing.undistilled(run.seed)
         _finish(comparing, student_run, get_teacher, results)
         undistilled = comparing.workdir / student_run.folder
     # A finished run no longer needs its teacher.
@@ -175,7 +190,7 @@ def _write(
         seconds = next(iter(comparing.times.values())).seconds
         seconds *= results[run.folder]["steps"] * comparing.times[run.row].cost
         if comparing.source(run.row) == "student":
-            seconds += count_seconds(comparing.undistilled[run.seed])
+            seconds += count_seconds(comparing.undistilled(run.seed))
         return seconds
 
     def show(folder: pathlib.Path, examples: Mapping[str, Any]) -> list[pathlib.Path]:
