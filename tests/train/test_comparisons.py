@@ -337,6 +337,21 @@ def test_two_commands_do_not_share_a_comparison(tmp_path):
     assert result["steps"] == 1
 
 
+def test_finished_runs_that_a_call_does_not_name_are_named_as_left_out(tmp_path):
+    fields = {"train.max_steps": 1}
+    compare(comparison(("none", "kd"), (0, 1), ("steps",), **fields), tmp_path,
+            measure=injected)  # fmt: skip
+    text = (tmp_path / "comparison.md").read_text()
+    assert "Left out" not in text
+    compare(comparison(("none",), (1,), ("steps",), **fields), tmp_path,
+            measure=injected)  # fmt: skip
+    fewer = (tmp_path / "comparison.md").read_text()
+    assert "Left out: kd, kd-seed1, none. The last command did not name" in fewer
+    assert "Left out: kd, kd-seed1, none." in (tmp_path / "report.html").read_text()
+    compare(comparison(("none", "kd"), (0, 1), ("steps",), **fields), tmp_path)
+    assert (tmp_path / "comparison.md").read_text() == text
+
+
 def test_a_comparison_measures_unless_told_otherwise(tmp_path, monkeypatch):
     measured = []
 

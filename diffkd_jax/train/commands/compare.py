@@ -221,7 +221,19 @@ def _write(
         {name: pair.cost for name, pair in comparing.times.items()},
         _describe_teacher(comparing, taught[0] if taught else {}),
         show,
+        _find_others(comparing, results),
     )
+
+
+def _find_others(comparing: Comparing, results: Mapping[str, Summary]) -> list[str]:
+    """Returns the folders of finished runs that this call does not compare."""
+    teacher = pathlib.Path(comparing.config.teacher.workdir)
+    folders = sorted(file.parent for file in comparing.workdir.glob(f"*/{SUMMARY}"))
+    return [
+        folder.name
+        for folder in folders
+        if folder.name not in results and folder.absolute() != teacher.absolute()
+    ]
 
 
 def _describe_teacher(

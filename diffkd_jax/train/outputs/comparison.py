@@ -50,6 +50,7 @@ def write_comparison(
     costs: Mapping[str, float],
     teacher: TeacherFacts | None,
     show: Callable[[pathlib.Path, Mapping[str, Any]], Sequence[pathlib.Path]],
+    left_out: Sequence[str] = (),
 ) -> str:
     """Writes the report of a comparison: a table of its runs, and plots.
 
@@ -65,13 +66,14 @@ def write_comparison(
         the reference.
       teacher: what is known of the teacher; None without one.
       show: ``(folder, examples) -> files``, draws the figures of examples in a folder.
+      left_out: folders of finished runs that are not among ``runs``.
 
     Returns:
       The table as text.
     """
     headline, rows = runs[0].result["headline"], summarise_runs(runs, costs)
     table = tabulate(rows, headline, teacher)
-    lines = explain(rows, teacher)
+    lines = explain(rows, teacher, left_out)
     write_whole(workdir / TABLE, _as_markdown(name, table, lines))
     write_whole(
         workdir / ROWS,
@@ -155,12 +157,15 @@ def _cells(row: Row) -> list[str]:
     return [*cells, f"{difference.mean:+.4f}{error}", p_value]
 
 
-def explain(rows: Sequence[Row], teacher: TeacherFacts | None) -> list[str]:
+def explain(
+    rows: Sequence[Row], teacher: TeacherFacts | None, left_out: Sequence[str] = ()
+) -> list[str]:
     """Returns the lines below the table, on how its numbers were computed.
 
     Args:
       rows: the statistics.
       teacher: what is known of the teacher; None without one.
+      left_out: folders of finished runs that are not in the table.
     """
     n = len(rows[0].scores)
     lines = ["Differences are paired by seed, with their standard error."]
@@ -184,6 +189,13 @@ def explain(rows: Sequence[Row], teacher: TeacherFacts | None) -> list[str]:
     if teacher is not None:
         spent = "unknown" if teacher.seconds is None else f"{teacher.seconds:.0f} s"
         lines.append(f"Training of the teacher, which is not counted: {spent}.")
+    if left_out:
+        lines.append(
+            f"Left out: {', '.join(left_out)}. The last command did not name their "
+            "method, seed or budget. Name all of them in --config.compare, "
+            "--config.comparison.seeds and --config.comparison.budget to have them "
+            "here; finished runs are not repeated."
+        )
     return lines
 
 
