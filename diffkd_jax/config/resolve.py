@@ -109,10 +109,10 @@ def _known_fields(model: type[Section], loc: tuple[int | str, ...], path: str) -
         kind = model
     if words := getattr(kind, "UNKNOWN", ""):
         return words
-    known = [field.path for field in fields_of(model)]
-    if not any(name.startswith(path.rpartition(".")[0]) for name in known):
-        path, known = str(loc[-1]), list(kind.model_fields)  # in a mapping
-    return suggest_fields(path, known)
+    names = [field.path for field in fields_of(model)]
+    if not any(name.startswith(path.rpartition(".")[0]) for name in names):
+        path, names = str(loc[-1]), list(kind.model_fields)  # in a mapping
+    return suggest_fields(path, names)
 
 
 def _field_at(

@@ -15,9 +15,8 @@ from .method import Method
 def random_teacher(method: Method, *, of: str = "diffkd") -> Method:
     """Returns a method whose teacher keeps its random initial values.
 
-    Its batch norms keep their initial statistics, mean 0 and variance 1. So its
-    features can be much larger than those of a trained teacher, and so can a distance
-    that is not scaled to them.
+    Its batch norms have the statistics of training images, see
+    :mod:`diffkd_jax.train.commands.random_teacher`.
 
     Args:
       method: the method to control, as its own options make it.

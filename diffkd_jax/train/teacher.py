@@ -137,16 +137,13 @@ def undistilled_config(config: Config) -> Config:
     )
 
 
-def draw_teacher(
-    expected: Model, batch: Mapping[str, Any], seed: int, *, freeze: bool = True
-) -> Model:
-    """Returns a teacher with random initial values, its batch norms folded.
+def draw_teacher(expected: Model, batch: Mapping[str, Any], seed: int) -> Model:
+    """Returns a teacher with random initial values.
 
     Args:
       expected: the untrained teacher of the run.
       batch: shapes of a normalised batch.
       seed: seed of the run. The values differ from those of a student with this seed.
-      freeze: whether to fold the batch norms.
 
     Returns:
       The teacher with its variables. Its ``meta`` holds their ``checksum``.
@@ -154,13 +151,21 @@ def draw_teacher(
     key = jax.random.fold_in(jax.random.key(seed), TEACHER_DRAWS)
     init = jax.jit(lambda key: expected.init(key, dict(batch)))
     params, state = jax.device_get(init(key))
-    checksum = compute_checksum({"params": params, **state})
-    if freeze:
-        shape = (1, *expected.meta["input_shape"])
-        image = jax.ShapeDtypeStruct(shape, np.float32)
-        params, state = expected.freeze(params, state, {"image": image})
-    meta = {**expected.meta, "checksum": checksum}
-    return expected._replace(variables={"params": params, **state}, meta=meta)
+    variables = {"params": params, **state}
+    meta = {**expected.meta, "checksum": compute_checksum(variables)}
+    return expected._replace(variables=variables, meta=meta)
+
+
+def fold_teacher(teacher: Model) -> Model:
+    """Returns a teacher with its batch norms folded.
+
+    Args:
+      teacher: a teacher with its variables.
+    """
+    shape = (1, *teacher.meta["input_shape"])
+    image = jax.ShapeDtypeStruct(shape, np.float32)
+    params, state = teacher.freeze(*split(teacher.variables), {"image": image})
+    return teacher._replace(variables={"params": params, **state})
 
 
 @contextlib.contextmanager
@@ -240,15 +245,11 @@ def load_teacher(
         stored = {**meta, **read_input(opened)}
     check_input(f"teacher.init: {file}", stored, meta, lambda: is_classifier(expected))
     check_finite(f"teacher.init: {file}", loaded.variables)
-    image = jax.ShapeDtypeStruct((1, *meta["input_shape"]), np.float32)
-    params, state = split(loaded.variables)
-    if freeze:
-        params, state = expected.freeze(params, state, {"image": image})
     # These come from the teacher's file; its classes need not be those of the data.
     file_meta = {field: loaded.meta[field] for field in OPTIONAL_FIELDS}
     file_meta["checksum"] = compute_checksum(loaded.variables)
-    variables = {"params": params, **state}
-    return expected._replace(variables=variables, meta={**meta, **file_meta})
+    teacher = expected._replace(variables=loaded.variables, meta={**meta, **file_meta})
+    return fold_teacher(teacher) if freeze else teacher
 
 
 def _check_fits(

@@ -15,7 +15,7 @@ from ..cluster import processes, sharding
 from ..cluster.signals import ShouldStop, never, stop_if_requested
 from ..outputs.metrics import print_line
 from ..run import Run
-from ..teacher import draw_teacher
+from ..teacher import draw_teacher, fold_teacher
 from ..workdir.directory import read_json_object, write_json
 
 FILE = "step_times.json"
@@ -150,7 +150,7 @@ def _prepare_turns(run: Run, should_stop: ShouldStop) -> Callable[[], float]:
     """
     if run.teacher is not None:
         drawn = draw_teacher(run.teacher, run.shapes.batch, run.config.seed)
-        run = run._replace(teacher=drawn)
+        run = run._replace(teacher=fold_teacher(drawn))
     with closing(training_batches(run, should_stop=should_stop)) as batches:
         batch = dict(next(batches))
     batch.pop("skipped", None)

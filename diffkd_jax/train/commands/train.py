@@ -25,7 +25,6 @@ from ..preflight import check_start
 from ..run import Run
 from ..teacher import (
     check_teacher_fields,
-    draw_teacher,
     load_teacher,
     prefix_teacher_fields,
     teacher_config,
@@ -42,6 +41,7 @@ from ..workdir.disk_errors import report_disk_faults, report_moved_workdir
 from ..workdir.identity import record_divergence, record_teacher
 from ..workdir.lock import lock_workdir
 from .compile_ahead import compile_ahead
+from .random_teacher import draw_random_teacher
 
 
 def train(
@@ -152,7 +152,7 @@ def _teacher_of(
     if run.method.teacher == "config":
         return get_teacher(config, expected, workdir, should_stop)
     if run.method.teacher == "random":
-        return draw_teacher(expected, run.shapes.batch, config.seed)
+        return draw_random_teacher(run, should_stop)
     if undistilled is None:
         undistilled = workdir / "teacher"
         train(undistilled_config(config), undistilled, should_stop)
