@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
@@ -38,7 +39,7 @@ def make_diagnosis(run: Run) -> Callable[..., float]:
         return lambda *arguments: 0.0
     step_arguments = run.pure_step.keywords
     frozen = run.config.optimizer.frozen
-    compare = functools.partial(
+    compare: Callable[..., Any] = functools.partial(
         compare_gradients,
         **{name: step_arguments[name] for name in ARGUMENTS},
         frozen=functools.partial(frozen_mask, patterns=frozen, prefix="")
