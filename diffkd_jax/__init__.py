@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .core.diffkd_output import DiffKDNoise, DiffKDOutput
     from .core.distances import DISTANCES
     from .core.distill import Distillation, distillation
+    from .core.gradients import compare_gradients
     from .core.step import diffkd_step
     from .core.taps import Projection, Refined, Tap
     from .core.train_state import TrainState, init_state
@@ -27,6 +28,7 @@ __all__ = [
     "Refined",
     "Tap",
     "TrainState",
+    "compare_gradients",
     "compiler_options",
     "diffkd_step",
     "distillation",
@@ -45,6 +47,7 @@ _HOMES = {
     "Refined": "core.taps",
     "Tap": "core.taps",
     "TrainState": "core.train_state",
+    "compare_gradients": "core.gradients",
     "compiler_options": "backend.compiler",
     "diffkd_step": "core.step",
     "distillation": "core.distill",

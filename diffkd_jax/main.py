@@ -80,6 +80,7 @@ def _run(
     from .train.cluster.signals import catch_signals, never
     from .train.commands.compare import compare
     from .train.commands.dry_run import dry_run
+    from .train.commands.probe import probe
     from .train.commands.train import train
     from .train.commands.use_student import use_student
     from .weights.checks import expand
@@ -92,6 +93,8 @@ def _run(
     ):
         if config.dry_run:
             dry_run(config)
+        elif config.mode == "probe":
+            probe(config, directory, should_stop)
         elif config.mode != "train":
             use_student(config, directory, should_stop, fields_set=fields_set)
         elif config.compare:

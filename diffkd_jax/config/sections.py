@@ -131,6 +131,13 @@ class Teacher(Section):
     data: OwnData = OwnData()  # type: ignore[valid-type]
 
 
+class Probe(Section):
+    """The size of a probe."""
+
+    seconds: Annotated[float, Field(ge=1, le=1e6), Free] = 300.0
+    """Seconds of training that all short runs of a probe share."""
+
+
 class Config(Section):
     """All fields of a run.
 
@@ -140,8 +147,10 @@ class Config(Section):
 
     name: str = ""
     """Name of the run; the default workdir is runs/NAME."""
-    mode: Annotated[Literal["train", "evaluate", "predict"], Free] = "train"
-    """Train, or evaluate or predict with the exported student."""
+    mode: Annotated[Literal["train", "evaluate", "predict", "probe"], Free] = "train"
+    """Train; evaluate or predict with the exported student; or probe in minutes what
+    distillation can gain."""
+    probe: Probe = Probe()
     predictions: Annotated[str, Free] = ""
     """New folder for predictions; "" for WORKDIR/predictions."""
     dry_run: Annotated[bool, Free] = False
@@ -242,7 +251,8 @@ def _faults(config: Config) -> Iterator[str]:
         config.schedule, config.optimizer, epochs, "", "train.epochs"
     )
     yield from _group_faults(config, size, "data.batch_size")
-    if config.comparison != Comparison() and not config.compare:
+    needs_methods = not config.compare and config.mode != "probe"
+    if config.comparison != Comparison() and needs_methods:
         yield (
             f"comparison: found {config.comparison.model_dump(exclude_defaults=True)} "
             "without compare, expected the methods there, such as none,diffkd"
@@ -286,7 +296,7 @@ def _comparison_faults(config: Config) -> Iterator[str]:
 def _group_faults(config: Config, size: int, of: str, at: str = "") -> Iterator[str]:
     """Yields an error line if norm groups do not divide batches of this size."""
     group = config.train.norm_group_size
-    if config.mode == "train" and group and size % group:
+    if config.mode in ("train", "probe") and group and size % group:
         yield (
             f"{at}train.norm_group_size: found {group}, expected 0 or a divisor of "
             f"{of}, {size}"

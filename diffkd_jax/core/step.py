@@ -9,14 +9,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .distill import Distillation
-from .losses import (
-    Weight,
-    check_outputs,
-    check_student_result,
-    merged,
-    weigh,
-    weighable,
-)
+from .losses import Weight
+from .step_losses import bind_losses
 from .train_state import Outputs, TrainState, as_seed, init_state
 
 __all__ = ["TrainState", "as_seed", "diffkd_step", "init_state"]
@@ -112,44 +106,23 @@ def diffkd_step(
             f"ema_decay: found {ema_decay} for a state without an average, expected "
             "one from init_state(..., ema=True), or 0"
         )
-    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    key_student, key_distill = jax.random.split(key)
-    if prepare is not None:
-        # It has its own key, so that the other draws do not depend on ``prepare``.
-        batch = prepare(jax.random.fold_in(key, 2), batch)
-        if batch is None:
-            raise ValueError("prepare: found NoneType, expected the batch")
-    if distill:
-        teacher_out = jax.lax.stop_gradient(teacher_apply(teacher, batch))
-        check_outputs("teacher_apply", teacher_out)
-    target = batch.get("target") if isinstance(batch, Mapping) else None
+    losses_of = bind_losses(
+        state,
+        teacher,
+        batch,
+        student_apply=student_apply,
+        teacher_apply=teacher_apply,
+        distillation=distillation,
+        task_loss=task_loss,
+        weights=weights,
+        prepare=prepare,
+        distill=distill,
+    )
 
     def total_loss(params: dict[str, PyTree]) -> tuple[Scalar, tuple[PyTree, ...]]:
-        result = student_apply(
-            params["student"], state.model_state["student"], batch, key_student
-        )
-        check_student_result(result)
-        student_out, student_state = result
-        distiller_state = state.model_state["distiller"]
-        losses = merged(task_loss(student_out, batch), {})
-        info: dict[str, dict[str, PyTree]] = {}
-        if distill:
-            terms, distiller_state, info = distillation.loss(
-                params["distiller"],
-                distiller_state,
-                key_distill,
-                student_out,
-                teacher_out,
-                target,
-            )
-            losses, used_weights = merged(losses, terms), weights
-        else:
-            names = weighable(losses)
-            used_weights = {n: w for n, w in weights.items() if n in names}
-        weighted = weigh(losses, used_weights, state.step)
-        new_state = {"student": student_state, "distiller": distiller_state}
+        losses, weighted, _, model_state, info = losses_of(params)
         total = sum(weighted.values(), start=jnp.zeros(()))
-        return total, (losses, weighted, new_state, info)
+        return total, (losses, weighted, model_state, info)
 
     gradient, (losses, weighted, model_state, info) = jax.grad(
         total_loss, has_aux=True

@@ -32,7 +32,11 @@ from .run import Run, Scoring, Shapes
 
 LOG = logging.getLogger(__name__)
 # Fields on which no trace depends, by section. They differ between runs of one recipe.
-NOT_TRACED = {"": ("name", "seed"), "teacher": ("init", "workdir")}
+NOT_TRACED = {
+    "": ("name", "seed"),
+    "teacher": ("init", "workdir"),
+    "train": ("diagnose_every",),
+}
 
 
 def build_scoring(config: Config, data: Data | None = None) -> Scoring:

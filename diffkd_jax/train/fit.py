@@ -23,6 +23,7 @@ from .loop import (
     save_if_due,
 )
 from .outputs import report
+from .outputs.diagnosis import make_diagnosis
 from .outputs.metrics import Progress, Writer, print_line
 from .run import Fitted, Run
 from .stalling import Stalling
@@ -143,6 +144,7 @@ def _open_loop(
             progress=Progress(run.title, step, plan.total_steps, plan.batch_size),
             # Compiled as a whole; otherwise each operation would be a program.
             learning_rate=jax.jit(plan.schedule),
+            diagnose=make_diagnosis(run),
             state=state,
             step=step,
             saved_step=step,

@@ -45,6 +45,8 @@ class Loop:
       stalling: warns about scores at chance level and about losses that dominate.
       progress: the progress line, which measures the speed.
       learning_rate: ``step -> learning rate``, compiled.
+      diagnose: compares the gradients of the losses before a step, if it is due, see
+        :func:`diffkd_jax.train.outputs.diagnosis.make_diagnosis`.
       state: the state after ``step`` updates.
       step: number of updates.
       saved_step: step of the last checkpoint.
@@ -68,6 +70,7 @@ class Loop:
     stalling: Stalling
     progress: Progress
     learning_rate: Callable[..., Any]
+    diagnose: Callable[..., float]
     state: TrainState
     step: int
     saved_step: int
@@ -102,8 +105,13 @@ def advance(loop: Loop) -> None:
     if skipped is not None:
         note_skipped(skipped, loop.unreadable, run.data.train, plan.max_unreadable)
     distill = not (run.method.taps and loop.step % plan.distill_every)
-    called_at = time.monotonic()
     batch = sharding.put_batch(batch, run.devices.mesh)
+    seconds = loop.diagnose(
+        loop.writer, loop.step, loop.state, loop.teacher_variables, batch
+    )
+    if loop.compiled:
+        loop.progress.leave_out(seconds, steps=0)
+    called_at = time.monotonic()
     loop.state, metrics = run.step(loop.state, loop.teacher_variables, batch, distill)
     loop.step += 1
     if distill not in loop.compiled:

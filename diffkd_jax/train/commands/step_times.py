@@ -101,6 +101,53 @@ def read_or_measure(
     return times
 
 
+def relate_times(
+    times: Mapping[str, StepTime], reference: str, workdir: pathlib.Path
+) -> dict[str, StepTime]:
+    """Relates measured times to another method, and stores them so.
+
+    Args:
+      times: times by method, which relate to one of them.
+      reference: name of the method to which the result relates.
+      workdir: directory of the comparison, which holds ``step_times.json``.
+
+    Returns:
+      Times by method, the reference first.
+    """
+    factor = times[reference].cost
+    related = {
+        method: StepTime(
+            pair.seconds, float(np.float32(pair.reference_seconds * factor))
+        )
+        for method, pair in times.items()
+    }
+    own = related[reference].seconds
+    # The reference stands first.
+    related = (
+        {reference: StepTime(own, own)} | related | {reference: StepTime(own, own)}
+    )
+    if processes.is_primary():
+        methods = {method: list(pair) for method, pair in related.items()}
+        write_json(workdir / FILE, {"reference": reference, "methods": methods})
+    return related
+
+
+def stored_reference(workdir: pathlib.Path) -> str:
+    """Returns the method to which the stored times relate; "" without stored times.
+
+    Args:
+      workdir: directory of the comparison.
+
+    Raises:
+      ValueError: the file cannot be read.
+
+    >>> stored_reference(pathlib.Path("no_run"))
+    ''
+    """
+    file = workdir / FILE
+    return str(read_json_object(file).get("reference", "")) if file.exists() else ""
+
+
 def _read_pair(pair: Any, file: pathlib.Path) -> StepTime:
     """Returns two times from the file; raises ValueError for anything else."""
     is_pair = isinstance(pair, list) and len(pair) == 2

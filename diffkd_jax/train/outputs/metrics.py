@@ -144,13 +144,14 @@ class Progress:
         self.name, self.total, self.batch_size = name, total_steps, batch_size
         self.start_step, self.start_time = step, time.monotonic()
 
-    def leave_out(self, seconds: float) -> None:
-        """Leaves a step out of the speed, because the step was compiled.
+    def leave_out(self, seconds: float, steps: int = 1) -> None:
+        """Leaves time out of the speed, such as that of a step that was compiled.
 
         Args:
-          seconds: time that the step took.
+          seconds: the time.
+          steps: number of steps in it.
         """
-        self.start_step += 1
+        self.start_step += steps
         self.start_time += seconds
 
     def images_per_second(self, step: int) -> float:

@@ -67,6 +67,39 @@ def draw_scores(
 
 
 @defaults()
+def draw_gradients(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws how the gradient of each loss compares with that of the task by step.
+
+    One panel shows the ratio of their norms, the other one the cosine between them. A
+    loss that does not train the student has no line.
+
+    Args:
+      path: the PNG file to write.
+      rows: rows of ``metrics.jsonl`` with compared gradients.
+    """
+    figure, axes = subplots(1, 2, figsize=(9.6, 3.6))
+    kinds = {"gradient_ratio/": (1.0, "log"), "gradient_cosine/": (0.0, "linear")}
+    names = dict.fromkeys(n for row in rows for n in row if n.startswith(tuple(kinds)))
+    losses = dict.fromkeys(name.partition("/")[2] for name in names)
+    for axis, (kind, (neutral, scale)) in zip(axes, kinds.items(), strict=True):
+        for number, loss in enumerate(losses):
+            values = np.array([row.get(kind + loss, np.nan) for row in rows], float)
+            drawn = np.isfinite(values) & ((values > 0) | (scale == "linear"))
+            if drawn.any():
+                steps = np.array([row["step"] for row in rows])[drawn]
+                style = {"color": f"C{number % 10}", "marker": "."}
+                axis.plot(steps, values[drawn], label=literal(loss), **style)
+        axis.axhline(neutral, color="black", lw=0.8)
+        axis.set(xlabel="step", yscale=scale)
+        axis.grid(alpha=0.3)
+    axes[0].set_title("norm of the gradient / that of the task")
+    axes[1].set(title="cosine with the task's gradient", ylim=(-1.05, 1.05))
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(fontsize=8)
+    save_figure(figure, path)
+
+
+@defaults()
 def draw_gamma(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], tap: str) -> None:
     """Draws how gamma is distributed over the examples by step (paper fig. 5).
 

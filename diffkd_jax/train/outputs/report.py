@@ -93,6 +93,8 @@ def write_run(
         )
         if rows:
             add("losses", plots.draw_losses, rows)
+        if compared := read_rows_with(workdir, "norm/task_gradient"):
+            add("gradients", plots.draw_gradients, compared)
         for tap, points in trajectories.items():
             if gamma_rows := [r for r in rows if f"gamma/{tap}/histogram" in r]:
                 add(f"gamma_{tap}", plots.draw_gamma, gamma_rows, tap)
