@@ -245,6 +245,12 @@ def _faults(config: Config) -> Iterator[str]:
     yield from recipe_faults(
         config.schedule, config.optimizer, epochs, "", "train.epochs"
     )
+    warmup = config.train.distill_warmup_epochs
+    if epochs and warmup > epochs:
+        yield (
+            f"train.distill_warmup_epochs: found {warmup}, expected at most {epochs}, "
+            "train.epochs"
+        )
     yield from _group_faults(config, size, "data.batch_size")
     if config.comparison != Comparison() and not config.compare:
         yield (

@@ -115,18 +115,22 @@ DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
-    ("method", "num_workers", "every"),
+    ("method", "num_workers", "fields"),
     [
-        ("kd", 0, 1),
-        ("kd", 1, 1),
-        ("kd", 0, 3),
-        pytest.param("diffkd", 0, 1, marks=pytest.mark.slow),
+        ("kd", 0, {}),
+        ("kd", 1, {}),
+        ("kd", 0, {"train.distill_every": 3}),
+        ("kd", 0, {"train.distill_warmup_epochs": 2.0}),
+        pytest.param("diffkd", 0, {}, marks=pytest.mark.slow),
+        pytest.param(
+            *("diffkd", 0, {"methods.diffkd.time_aware": True}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
-    finished, tmp_path, monkeypatch, method, num_workers, every
+    finished, tmp_path, monkeypatch, method, num_workers, fields
 ):
-    fields = {"method": method, "train.distill_every": every}
+    fields = {"method": method, **fields}
     config = with_teacher(finished, **fields, **{"data.num_workers": num_workers})
     main.run(with_teacher(finished, **fields), str(tmp_path / "whole"))
 
