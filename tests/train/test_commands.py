@@ -111,7 +111,7 @@ def test_an_export_that_the_run_did_not_write_is_named(finished, tmp_path, caplo
     assert "did not write" not in caplog.text
 
 
-DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
+TIME_AWARE = {"methods.diffkd.time_aware": True, "methods.diffkd.min_noise": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,7 @@ DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
         ("kd", 0, {"train.distill_every": 3}),
         ("kd", 0, {"train.distill_warmup_epochs": 2.0}),
         pytest.param("diffkd", 0, {}, marks=pytest.mark.slow),
-        pytest.param(
-            *("diffkd", 0, {"methods.diffkd.time_aware": True}), marks=pytest.mark.slow
-        ),
+        pytest.param("diffkd", 0, TIME_AWARE, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
@@ -204,9 +202,16 @@ def test_a_checkpoint_that_is_scored_later_counts_by_that_score(tmp_path, monkey
     assert kept == [4, 16, 20]
 
 
-@pytest.mark.parametrize("method", ["kd", DIFFKD])
-def test_eight_devices_equal_one(finished, tmp_path, method):
-    fields = {"train.max_steps": 3, "method": method}
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("kd", {}),
+        pytest.param("diffkd", {}, marks=pytest.mark.slow),
+        pytest.param("diffkd", TIME_AWARE, marks=pytest.mark.slow),
+    ],
+)
+def test_eight_devices_equal_one(finished, tmp_path, method, fields):
+    fields = {"train.max_steps": 3, "method": method, **fields}
     for name, devices in (("one", 1), ("eight", 8)):
         config = with_teacher(finished, num_devices=devices, **fields)
         main.run(config, str(tmp_path / name))
@@ -240,7 +245,9 @@ def test_distilling_at_some_steps_only(tmp_path):
     assert means[4]["loss/task"] == pytest.approx(task, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["kd", DIFFKD])
+@pytest.mark.parametrize(
+    "method", ["kd", pytest.param("diffkd", marks=pytest.mark.slow)]
+)
 def test_seeds_differ_and_repeat(finished, tmp_path, method):
     fields = {"train.max_steps": 1, "method": method}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
