@@ -183,7 +183,7 @@ def test_options_of_a_method_are_refused_by_their_names(method):
     assert wrong == {}
 
 
-WITHOUT = ("alpha", "beta", "gamma", "num_steps")
+WITHOUT = ("min_noise", "alpha", "beta", "gamma", "num_steps")
 WITHOUT += ("weight", "task_weight", "logits_weight")
 
 

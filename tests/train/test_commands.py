@@ -22,6 +22,7 @@ from diffkd_jax.train.commands import compile_ahead
 from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
+from diffkd_jax.train.outputs.summary import describe_run
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import export_torch, load_model
 from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
@@ -148,6 +149,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     rows = [metrics.read_rows(file) for file in files]
     losses = [[r["loss/total"] for r in part if "loss/total" in r] for part in rows]
     np.testing.assert_array_equal(*losses)
+
+
+def test_the_weight_of_a_distance_rises_over_the_first_epochs():
+    run = build(tiny_config(method="kd", **{"train.distill_warmup_epochs": 1.0}))
+    weights, epoch = run.pure_step.keywords["weights"], run.plan.steps_per_epoch
+    steps = (0, epoch // 2, epoch, 2 * epoch)
+    values = [float(weights["logits/distance"](step)) for step in steps]
+    assert values == pytest.approx([0.0, 0.45, 0.9, 0.9])
+    assert weights["task"] == 0.1
+    assert "distance x a schedule" in describe_run(run)
 
 
 def test_a_damaged_checkpoint_falls_back(finished, tmp_path, capsys):
