@@ -250,6 +250,12 @@ def _faults(config: Config) -> Iterator[str]:
     yield from recipe_faults(
         config.schedule, config.optimizer, epochs, "", "train.epochs"
     )
+    warmup = config.train.distill_warmup_epochs
+    if epochs and warmup > epochs:
+        yield (
+            f"train.distill_warmup_epochs: found {warmup}, expected at most {epochs}, "
+            "train.epochs"
+        )
     yield from _group_faults(config, size, "data.batch_size")
     needs_methods = not config.compare and config.mode != "probe"
     if config.comparison != Comparison() and needs_methods:

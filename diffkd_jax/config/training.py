@@ -67,6 +67,8 @@ class Train(Section):
     """Distil at the first of so many steps; train on the task alone at the others."""
     diagnose_every: Annotated[int, Field(ge=0, le=10**9), Free] = 0
     """Steps between two comparisons of the losses' gradients; 0 for never."""
+    distill_warmup_epochs: Epochs = 0.0
+    """Epochs in which the weights of all distances rise from 0; 0 for none."""
     chance_evaluations: Annotated[int, Field(ge=0, le=10**9), Free] = 3
     """Evaluations in a row no better than chance before a warning; 0 for never."""
 

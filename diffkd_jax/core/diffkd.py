@@ -70,6 +70,15 @@ class DiffKD(nn.Module):
         initial values. ``regressor`` applies a :class:`Regressor` once in its place.
       gamma: share of the student that noise matching keeps, from 0 to 1, the same for
         all examples. None for the noise adapter of the paper.
+      min_noise: smallest share of noise that noise matching mixes into the student,
+        from 0 to 1. Above 0, gamma of the noise adapter is multiplied by ``1 -
+        min_noise``. The paper has no such bound: its gamma can come close to 1, where
+        the student is denoised without noise.
+      time_aware: if true, denoising depends on the time step, see
+        :class:`~diffkd_jax.core.modules.NoisePredictor`. In the paper's network it does
+        not.
+      predictor_width: factor of the inner widths of the noise predictor; 1 in the
+        paper.
 
     >>> student, teacher = jnp.ones((4, 4, 4, 8)), jnp.ones((4, 4, 4, 16))
     >>> rngs = {"params": jax.random.key(0), "diffusion": jax.random.key(1)}
@@ -91,6 +100,9 @@ class DiffKD(nn.Module):
     gradient: str = "full"
     denoiser: str = "diffusion"
     gamma: float | None = None
+    min_noise: float = 0.0
+    time_aware: bool = False
+    predictor_width: float = 1.0
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -144,13 +156,18 @@ class DiffKD(nn.Module):
         if self.gamma is None:
             adapter = NoiseAdapter(kernel_size, **shared, name="noise_adapter")
             gamma = adapter(x, train=train)
+            if self.min_noise:
+                gamma = (1.0 - self.min_noise) * gamma
         else:
             dtype = jnp.promote_types(x.dtype, jnp.float32)
             gamma = jnp.full(x.shape[:1], self.gamma, dtype)
         x = match_noise(x, noise.student.astype(x.dtype), gamma)
         predictor = None
         if self.denoiser == "regressor":
-            x = Regressor(kernel_size, **shared, name="regressor")(x, train=train)
+            network = Regressor(
+                kernel_size, **shared, width=self.predictor_width, name="regressor"
+            )
+            x = network(x, train=train)
         elif self.num_steps:
             predictor, x = self._denoise(kernel_size, shared, x, noise.t, train)
         refined = apply_conv(x, latent, dtype=self.dtype, name="output_projection")
@@ -187,7 +204,12 @@ class DiffKD(nn.Module):
     ) -> tuple[NoisePredictor, Array]:
         """Returns the noise predictor and the denoised feature; sows the trajectory."""
         predictor = NoisePredictor(
-            kernel_size, self.num_train_steps, **shared, name="noise_predictor"
+            kernel_size,
+            self.num_train_steps,
+            **shared,
+            width=self.predictor_width,
+            time_aware=self.time_aware,
+            name="noise_predictor",
         )
         if self.is_initializing():
             predictor(x, t, train=train)
@@ -224,6 +246,17 @@ class DiffKD(nn.Module):
             )
         if self.gamma is not None and not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma: found {self.gamma}, expected 0 to 1, or None")
+        if not 0 <= self.min_noise <= 1:
+            raise ValueError(f"min_noise: found {self.min_noise}, expected 0 to 1")
+        if self.min_noise and self.gamma is not None:
+            raise ValueError(
+                f"min_noise: found {self.min_noise} with gamma={self.gamma}, expected "
+                "0: a fixed gamma already says how much noise there is"
+            )
+        if not self.predictor_width > 0:
+            raise ValueError(
+                f"predictor_width: found {self.predictor_width}, expected above 0"
+            )
         if self.kernel_size not in (None, *KERNEL_SIZES):
             raise ValueError(
                 f"kernel_size: found {self.kernel_size}, expected one of {KERNEL_SIZES}"

@@ -103,6 +103,26 @@ def match_noise(
     return (gamma * x + (1.0 - gamma) * eps).astype(x.dtype)
 
 
+def time_features(
+    t: Int[Array, " b"], num_train_steps: int = 1000
+) -> Float[Array, "b 32"]:
+    """Returns sines and cosines of a time step at wavelengths from 4 T down to T / 64.
+
+    Args:
+      t: int ``[b]``, time steps, from 0 to ``num_train_steps - 1``.
+      num_train_steps: number of diffusion time steps T.
+
+    Returns:
+      float32 ``[b, 32]``, in [-1, 1].
+
+    >>> time_features(jnp.array([0, 999])).shape
+    (2, 32)
+    """
+    frequencies = np.geomspace(1 / 4, 64, 16, dtype=np.float32)
+    angles = (2 * np.pi / num_train_steps) * t[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+
 class DDIMPlan(NamedTuple):
     """The coefficients of all DDIM steps, one row for each step, in the order they run.
 

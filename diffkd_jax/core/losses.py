@@ -1,9 +1,10 @@
 """Losses by name: checks of what user code returns, and weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 Scalar = Float[Array, ""]
@@ -95,6 +96,41 @@ def weigh(
                 loss = loss * weight
         weighted[name] = loss
     return weighted
+
+
+def warm_up(
+    weights: Mapping[str, Weight], taps: Iterable[str], steps: int
+) -> dict[str, Weight]:
+    """Makes the weights of all distances rise linearly from 0 over the first steps.
+
+    A block's own losses, such as the diffusion loss, keep their weights. So a block can
+    learn for a while before its distance trains the student.
+
+    Args:
+      weights: weights by name, as :func:`weigh` takes them.
+      taps: names of the taps; each has a loss ``<tap>/distance``.
+      steps: number of updates until the weights are complete; 0 for no change.
+
+    Returns:
+      Weights by name. A distance of weight 0 keeps this weight.
+
+    >>> rising = warm_up({"x/distance": 2.0}, ["x"], steps=4)["x/distance"]
+    >>> [float(rising(step)) for step in (0, 2, 4, 9)]
+    [0.0, 1.0, 2.0, 2.0]
+    """
+    warmed = dict(weights)
+    for name in (f"{tap}/distance" for tap in taps) if steps else ():
+        weight = warmed.get(name, 1.0)
+        if weight != 0.0:
+            warmed[name] = _ramp(weight, steps)
+    return warmed
+
+
+def _ramp(weight: Weight, steps: int) -> Weight:
+    """Returns a schedule that rises linearly from 0 to ``weight``."""
+    share = optax.linear_schedule(0.0, 1.0, steps)
+    value = weight if callable(weight) else lambda step: weight
+    return lambda step: share(step) * value(step)
 
 
 def check_student_result(result: object) -> None:

@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from .conv_layers import apply_conv, uniform_bias, uniform_fan_in
-from .norm import BatchNorm
+from .diffusion import time_features
+from .norm import BatchNorm, TimeNorm
 
 KERNEL_SIZES = (1, 3)
 # The official embedding has 1280 rows, of which the first num_train_steps are used.
@@ -36,25 +37,54 @@ class DiffusionBottleneck(nn.Module):
     (2, 4, 4, 8)
     """
 
-    reduction: int = 4
+    reduction: float = 4
     norm: Callable[..., Any] = BatchNorm
     dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool
+        self,
+        x: Float[Array, "b h w c"],
+        time: Float[Array, "b d"] | None = None,
+        *,
+        train: bool,
     ) -> Float[Array, "b h w c"]:
-        """Maps ``[b, h, w, c]`` to the same shape."""
+        """Maps ``[b, h, w, c]`` to the same shape.
+
+        Args:
+          x: ``[b, h, w, c]``.
+          time: ``[b, d]``, features of the time steps for :class:`TimeNorm`, which
+            takes the place of batch norm; None for batch norm.
+          train: if true, batch norm uses and updates batch statistics.
+        """
+        normalise = _normaliser(self.norm, self.dtype, time, train)
         # Deviation: at least one channel; the official block fails when narrower.
-        inner = max(1, x.shape[-1] // self.reduction)
+        inner = max(1, int(x.shape[-1] // self.reduction))
         y = x
         for i, (channels, kernel) in enumerate(
             ((inner, 1), (inner, 3), (x.shape[-1], 1))
         ):
             y = apply_conv(y, channels, kernel, dtype=self.dtype, name=f"conv{i}")
-            y = self.norm(use_running_average=not train, name=f"norm{i}")(y)
+            y = normalise(y, f"norm{i}")
             y = nn.relu(y) if i < 2 else y
         return x + y
+
+
+def _normaliser(
+    norm: Callable[..., Any], dtype: DTypeLike | None, time: Array | None, train: bool
+) -> Callable[[Array, str], Array]:
+    """Returns a function that applies a new normalisation layer to ``x``, by its name.
+
+    The layer is a batch norm, or a :class:`TimeNorm` if there are features of the time.
+    """
+
+    def normalise(x: Array, name: str) -> Array:
+        if time is not None:
+            return TimeNorm(dtype=dtype, name=name)(x, time)
+        normalised: Array = norm(use_running_average=not train, name=name)(x)
+        return normalised
+
+    return normalise
 
 
 class NoisePredictor(nn.Module):
@@ -68,11 +98,18 @@ class NoisePredictor(nn.Module):
     depend on the time step; only the diffusion loss does. The official code behaves the
     same way.
 
+    Deviation: with ``time_aware``, which is off by default, :class:`TimeNorm` takes the
+    place of the table of time embeddings and of all batch norms, and a share of ``x_t``
+    that depends on the time step is added to the output. Then denoising depends on the
+    time step, and it is the same function as in the diffusion loss.
+
     Attributes:
       kernel_size: 3 for maps, 1 for vectors.
       num_train_steps: number of diffusion time steps.
       norm: batch-norm module class.
       dtype: compute dtype, or None for that of the input.
+      width: factor of the inner widths, which are c/4 for maps and 4c for vectors.
+      time_aware: if true, the time step sets scale and shift after each normalisation.
 
     >>> import jax
     >>> x_t, t = jnp.ones((2, 4, 4, 8)), jnp.array([0, 999])
@@ -86,6 +123,8 @@ class NoisePredictor(nn.Module):
     num_train_steps: int = 1000
     norm: Callable[..., Any] = BatchNorm
     dtype: DTypeLike | None = None
+    width: float = 1.0
+    time_aware: bool = False
 
     @nn.compact
     def __call__(
@@ -101,33 +140,51 @@ class NoisePredictor(nn.Module):
         Returns:
           ``[b, h, w, c]``, the predicted noise.
         """
-        channels = x_t.shape[-1]
-        embedding = nn.Embed(
-            max(TIME_ROWS, self.num_train_steps),
-            channels,
-            embedding_init=nn.initializers.normal(1.0),
-            dtype=self.dtype or x_t.dtype,
-            param_dtype=jnp.promote_types(x_t.dtype, jnp.float32),
-            name="time_embedding",
-        )(t)
-        x = x_t + embedding[:, None, None, :]
-        norm = lambda name: self.norm(use_running_average=not train, name=name)
+        if not self.time_aware:
+            return self._apply_layers(x_t + self._embed(x_t, t), None, train)
+        time = time_features(t, self.num_train_steps)
+        eps = self._apply_layers(x_t, time, train)
+        # The share of x_t in its noise rises with the time step, up to 1. The layers
+        # cannot pass x_t on, since they normalise it. Logits are large, so the features
+        # of the time have a norm of 1 here. With their own norm of 4, one of three
+        # predictors of logits ended at a loss of 0.48 instead of 0.34.
+        share = nn.Dense(
+            x_t.shape[-1],
+            kernel_init=nn.initializers.zeros,
+            param_dtype=time.dtype,
+            name="time_share",
+        )(time / 4)
+        return eps + (share[:, None, None, :] * x_t).astype(eps.dtype)
+
+    def _apply_layers(self, x: Array, time: Array | None, train: bool) -> Array:
+        """Returns the output of the convolutions and normalisations."""
+        channels = x.shape[-1]
+        normalise = _normaliser(self.norm, self.dtype, time, train)
         if self.kernel_size == 3:
             for i in range(2):
                 x = DiffusionBottleneck(
-                    4, self.norm, self.dtype, name=f"bottleneck{i}"
-                )(x, train=train)
+                    4 / self.width, self.norm, self.dtype, name=f"bottleneck{i}"
+                )(x, time, train=train)
             x = apply_conv(x, channels, dtype=self.dtype, name="conv")
-            normalised: Array = norm("norm")(x)
-            return normalised
-        x = nn.relu(
-            norm("norm0")(apply_conv(x, 4 * channels, dtype=self.dtype, name="conv0"))
-        )
-        x = norm("norm1")(apply_conv(x, channels, dtype=self.dtype, name="conv1"))
-        x = nn.relu(
-            norm("norm2")(apply_conv(x, 4 * channels, dtype=self.dtype, name="conv2"))
-        )
+            return normalise(x, "norm")
+        inner = max(1, int(4 * channels * self.width))
+        for i, width in enumerate((inner, channels, inner)):
+            x = apply_conv(x, width, dtype=self.dtype, name=f"conv{i}")
+            x = normalise(x, f"norm{i}")
+            x = x if i == 1 else nn.relu(x)
         return apply_conv(x, channels, dtype=self.dtype, name="conv3")
+
+    def _embed(self, x: Array, t: Array) -> Array:
+        """Returns the time embedding ``[b, 1, 1, c]`` of the paper."""
+        table = nn.Embed(
+            max(TIME_ROWS, self.num_train_steps),
+            x.shape[-1],
+            embedding_init=nn.initializers.normal(1.0),
+            dtype=self.dtype or x.dtype,
+            param_dtype=jnp.promote_types(x.dtype, jnp.float32),
+            name="time_embedding",
+        )
+        return table(t)[:, None, None, :]
 
 
 class NoiseAdapter(nn.Module):

@@ -163,3 +163,52 @@ class BatchNorm(nn.Module):
         """Moves a running statistic towards that of the batch."""
         new = batch.reshape(-1, batch.shape[-1]).mean(0)
         running.value = self.momentum * running.value + (1.0 - self.momentum) * new
+
+
+class TimeNorm(nn.Module):
+    """Normalisation of each example by itself, with scale and shift set by its time.
+
+    The statistics are those of all values of one example. Batch norm would cancel a
+    shift that all examples share, and so would cancel the time step in denoising. It
+    would also normalise by other statistics in denoising than in the diffusion loss.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: dtype of the result, or None for that of the input.
+
+    >>> x, time = jnp.arange(8.0).reshape(2, 4), jnp.ones((2, 3))
+    >>> y, variables = TimeNorm().init_with_output(jax.random.key(0), x, time)
+    >>> bool(jnp.allclose(y.mean(1), 0.0, atol=1e-6)), sorted(variables)
+    (True, ['params'])
+    """
+
+    epsilon: float = 1e-5
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b *dims c"], time: Float[Array, "b d"]
+    ) -> Float[Array, "b *dims c"]:
+        """Normalises ``[b, ..., c]`` and applies scale and shift.
+
+        Args:
+          x: ``[b, ..., c]``.
+          time: ``[b, d]``, features of each example's time step. The scale starts at 1
+            and the shift at 0, whatever the time.
+        """
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        wide = x.astype(dtype)
+        axes = tuple(range(1, x.ndim))
+        mean = jnp.mean(wide, axes, keepdims=True)
+        var = jnp.mean(jnp.square(wide - mean), axes, keepdims=True)
+        layer = nn.Dense(
+            2 * x.shape[-1],
+            kernel_init=nn.initializers.zeros,
+            param_dtype=dtype,
+            name="time",
+        )
+        ones = (1,) * (x.ndim - 2)
+        scale, shift = jnp.split(layer(time.astype(dtype)), 2, -1)
+        scale, shift = (v.reshape(-1, *ones, x.shape[-1]) for v in (scale, shift))
+        y = (wide - mean) * jax.lax.rsqrt(var + self.epsilon) * (1.0 + scale) + shift
+        return y.astype(self.dtype or x.dtype)

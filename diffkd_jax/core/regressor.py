@@ -27,6 +27,7 @@ class Regressor(nn.Module):
       kernel_size: 3 for maps, 1 for vectors.
       norm: batch-norm module class, called as ``norm(use_running_average=...)``.
       dtype: compute dtype, or None for that of the input.
+      width: factor of the inner widths of the noise predictor.
 
     >>> x = jnp.ones((2, 4, 4, 8))
     >>> y, _ = Regressor().init_with_output(jax.random.key(0), x, train=True)
@@ -37,6 +38,7 @@ class Regressor(nn.Module):
     kernel_size: int = 3
     norm: Callable[..., Any] = BatchNorm
     dtype: DTypeLike | None = None
+    width: float = 1.0
 
     @nn.compact
     def __call__(
@@ -44,7 +46,7 @@ class Regressor(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Maps ``[b, h, w, c]`` to the same shape."""
         channels = x.shape[-1]
-        wide, narrow = count_units(self.kernel_size, channels)
+        wide, narrow = count_units(self.kernel_size, channels, self.width)
         parts = [
             apply_conv(x, units, size, dtype=self.dtype, name=name)
             for units, size, name in ((wide, 3, "conv3"), (narrow, 1, "conv1"))
@@ -57,7 +59,7 @@ class Regressor(nn.Module):
 
 
 @functools.cache
-def count_units(kernel_size: int, channels: int) -> tuple[int, int]:
+def count_units(kernel_size: int, channels: int, width: float = 1.0) -> tuple[int, int]:
     """Returns the numbers of 3x3 and of 1x1 units in the regressor's first layer.
 
     There are as many 3x3 units as fit, and 1x1 units for the rest. So the numbers of
@@ -66,23 +68,25 @@ def count_units(kernel_size: int, channels: int) -> tuple[int, int]:
     Args:
       kernel_size: 3 for maps; 1 for vectors, which have 1x1 units only.
       channels: number of channels of the latent.
+      width: factor of the inner widths of the noise predictor.
 
     >>> count_units(3, 64), count_units(1, 10)
     ((21, 0), (0, 81))
     """
-    wanted = _count_denoiser(kernel_size, channels) - channels  # output biases
+    wanted = _count_denoiser(kernel_size, channels, width) - channels  # output biases
     # A unit has weights, a bias, two values of batch norm, and weights to the output.
     cost = {size: (size**2 + 1) * channels + 3 for size in (3, 1)}
     wide = wanted // cost[3] if kernel_size == 3 else 0
     return wide, round((wanted - wide * cost[3]) / cost[1])
 
 
-def _count_denoiser(kernel_size: int, channels: int) -> int:
+def _count_denoiser(kernel_size: int, channels: int, width: float) -> int:
     """Returns the number of parameters of a noise predictor without its time table."""
     x = jax.ShapeDtypeStruct((1, 1, 1, channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    init = functools.partial(NoisePredictor(kernel_size, parent=None).init, train=False)
+    predictor = NoisePredictor(kernel_size, width=width, parent=None)
+    init = functools.partial(predictor.init, train=False)
     params = jax.eval_shape(init, key, x, t)["params"]
     del params["time_embedding"]
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from ..bounds import Channels, Positive, Share, Weight
+from ..bounds import Channels, Factor, Positive, Share, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES, l1
 from ..core.losses import Weight as LossWeight
@@ -27,6 +27,9 @@ def diffkd_fpn(
     gradient: Gradient = "full",
     denoiser: Denoiser = "diffusion",
     gamma: Share | None = None,
+    min_noise: Share = 0.0,
+    time_aware: bool = False,
+    predictor_width: Factor = 1.0,
     weight: Weight = 5.0,
     diffusion_weight: Weight = 1.0,
     box_weight: Weight = 0.0,
@@ -51,6 +54,12 @@ def diffkd_fpn(
       denoiser: the network that denoises and what trains it, see the same class. All
         values but "diffusion" are controls.
       gamma: share of the student that noise matching keeps; None to learn it.
+      min_noise: smallest share of noise in the student, an upper bound of gamma; 0 in
+        the paper.
+      time_aware: let denoising depend on the time step, which the paper's does not, see
+        :class:`diffkd_jax.DiffKD`.
+      predictor_width: factor of the inner widths of the noise predictor; 1 in the
+        paper.
       weight: weight of the distances: 5 for RetinaNet, FCOS and Faster R-CNN, 15 for
         RepPoints.
       diffusion_weight: weight of the diffusion losses. The paper does not say whether
@@ -76,6 +85,9 @@ def diffkd_fpn(
         gradient=gradient,
         denoiser=denoiser,
         gamma=gamma,
+        min_noise=min_noise,
+        time_aware=time_aware,
+        predictor_width=predictor_width,
     )
     shared_name = "pyramid" if share else ""
     taps, weights = {}, dict[str, LossWeight]()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..bounds import Channels, Positive, Share, Weight
+from ..bounds import Channels, Factor, Positive, Share, Weight
 from ..core.diffkd import DiffKD
 from ..core.distances import DISTANCES
 from ..core.taps import Tap
@@ -129,6 +129,9 @@ def diffkd_features(
     gradient: Gradient = "full",
     denoiser: Denoiser = "diffusion",
     gamma: Share | None = None,
+    min_noise: Share = 0.0,
+    time_aware: bool = False,
+    predictor_width: Factor = 1.0,
     weight: Weight = 1.0,
 ) -> Method:
     """Returns DiffKD on features (paper, section 3).
@@ -144,6 +147,12 @@ def diffkd_features(
       denoiser: the network that denoises and what trains it, see the same class. All
         values but "diffusion" are controls.
       gamma: share of the student that noise matching keeps; None to learn it.
+      min_noise: smallest share of noise in the student, an upper bound of gamma; 0 in
+        the paper.
+      time_aware: let denoising depend on the time step, which the paper's does not, see
+        :class:`diffkd_jax.DiffKD`.
+      predictor_width: factor of the inner widths of the noise predictor; 1 in the
+        paper.
       weight: weight of the distance.
 
     >>> diffkd_features(num_steps=3).taps["features"].block.num_steps
@@ -158,6 +167,9 @@ def diffkd_features(
         gradient=gradient,
         denoiser=denoiser,
         gamma=gamma,
+        min_noise=min_noise,
+        time_aware=time_aware,
+        predictor_width=predictor_width,
     )
     taps = {"features": Tap(student, teacher, function, block)}
     return Method(taps, {"features/distance": weight})
@@ -172,6 +184,9 @@ def diffkd_logits(
     gradient: Gradient = "full",
     denoiser: Denoiser = "diffusion",
     gamma: Share | None = None,
+    min_noise: Share = 0.0,
+    time_aware: bool = False,
+    predictor_width: Factor = 1.0,
     weight: Weight = 1.0,
     aux_weight: Weight = 0.0,
 ) -> Method:
@@ -187,6 +202,12 @@ def diffkd_logits(
       denoiser: the network that denoises and what trains it, see the same class. All
         values but "diffusion" are controls.
       gamma: share of the student that noise matching keeps; None to learn it.
+      min_noise: smallest share of noise in the student, an upper bound of gamma; 0 in
+        the paper.
+      time_aware: let denoising depend on the time step, which the paper's does not, see
+        :class:`diffkd_jax.DiffKD`.
+      predictor_width: factor of the inner widths of the noise predictor; 1 in the
+        paper.
       weight: weight of the distance.
       aux_weight: weight of all losses of a second tap, on the output ``aux_logits`` of
         the auxiliary head; 0 for no such tap. The paper does not say whether it uses
@@ -204,6 +225,9 @@ def diffkd_logits(
         gradient=gradient,
         denoiser=denoiser,
         gamma=gamma,
+        min_noise=min_noise,
+        time_aware=time_aware,
+        predictor_width=predictor_width,
     )
     distance_of = functools.partial(function, tau=tau)
     weights = {"logits/distance": weight} | (
@@ -226,6 +250,9 @@ def diffkd(
     gradient: Gradient = "full",
     denoiser: Denoiser = "diffusion",
     gamma: Share | None = None,
+    min_noise: Share = 0.0,
+    time_aware: bool = False,
+    predictor_width: Factor = 1.0,
     weight: Weight = 1.0,
     logits_weight: Weight = 1.0,
 ) -> Method:
@@ -243,6 +270,9 @@ def diffkd(
       gradient: how denoising is differentiated, for both.
       denoiser: the network that denoises and what trains it, for both.
       gamma: share of the student that noise matching keeps, for both; None to learn it.
+      min_noise: smallest share of noise, for both, see :func:`diffkd_features`.
+      time_aware: let denoising depend on the time step, for both.
+      predictor_width: factor of the inner widths of the noise predictors, for both.
       weight: weight of the distance of features.
       logits_weight: weight of the distance of logits.
 
@@ -252,6 +282,8 @@ def diffkd(
     find(logits_distance, DISTANCES, "logits_distance")
     shared: dict[str, Any] = {"num_steps": num_steps, "gradient": gradient}
     shared |= {"num_train_steps": num_train_steps, "denoiser": denoiser, "gamma": gamma}
+    shared |= {"min_noise": min_noise, "time_aware": time_aware}
+    shared |= {"predictor_width": predictor_width}
     features = diffkd_features(
         student=student,
         teacher=teacher,

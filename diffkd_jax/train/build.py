@@ -16,6 +16,7 @@ from ..config.recorded import import_paths
 from ..config.resolve import resolve
 from ..config.sections import Config, Teacher
 from ..core.distill import Distillation, distillation
+from ..core.losses import warm_up
 from ..core.step import diffkd_step
 from ..core.train_state import TrainState, as_seed, init_state
 from ..data import Data, open_data, target_ranks
@@ -107,6 +108,8 @@ def build(config: Any, data: Data | None = None) -> Run:
     teacher = make_model("teacher", config.teacher, data) if method.taps else None
     check_evaluations(config, data, teacher)
     plan = make_plan(config, data)
+    warmup = round(config.train.distill_warmup_epochs * plan.steps_per_epoch)
+    method = method._replace(weights=warm_up(method.weights, method.taps, warmup))
     distill = distillation(method.taps)
     batch = batch_shapes(data, plan.batch_size)
     student_out = trace_outputs("student", student, batch, train=True)

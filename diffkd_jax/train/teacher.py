@@ -93,7 +93,9 @@ def teacher_config(config: Config) -> Config:
     'none'
     """
     teacher, recipe = config.teacher, config.teacher_recipe()
-    recipe["train"] = recipe["train"].replace(epochs=teacher.epochs, distill_every=1)
+    recipe["train"] = recipe["train"].replace(
+        epochs=teacher.epochs, distill_every=1, distill_warmup_epochs=0.0
+    )
     recipe["optimizer"] = recipe["optimizer"].replace(frozen=())
     student = Student(model=teacher.model, options=teacher.options, dtype=teacher.dtype)
     return config.replace(

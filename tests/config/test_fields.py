@@ -63,6 +63,7 @@ ACCEPTED = {
     "data.mean": "zero is the middle of nothing",
     "train.max_skipped": ZERO,
     "train.chance_evaluations": f"{ZERO}; a large one says nothing",
+    "train.distill_warmup_epochs": ZERO,
     "train.distill_every": "a large one distils the first step alone",
     "teacher.num_classes": ZERO,
     "teacher.epochs": f"{ZERO}; read where a teacher is trained",
@@ -182,7 +183,7 @@ def test_options_of_a_method_are_refused_by_their_names(method):
     assert wrong == {}
 
 
-WITHOUT = ("alpha", "beta", "gamma", "num_steps")
+WITHOUT = ("min_noise", "alpha", "beta", "gamma", "num_steps")
 WITHOUT += ("weight", "task_weight", "logits_weight")
 
 
@@ -202,6 +203,10 @@ def test_the_teacher_s_own_recipe_has_the_same_ranges(field):
 TOGETHER = [
     ({"schedule.name": "exponential"}, "schedule.every_epochs: found 0"),
     ({"schedule.warmup_epochs": 100.0}, "schedule.warmup_epochs: found 100"),
+    (
+        {"train.distill_warmup_epochs": 100.0},
+        "train.distill_warmup_epochs: found 100.0, expected at most ",
+    ),
     (
         {"schedule.name": "cosine", "schedule.end": 1.0},
         "schedule.end: found 1.0, expected at most 0.1",

@@ -18,7 +18,7 @@ from diffkd_jax import (
     distillation,
     init_state,
 )
-from diffkd_jax.core.losses import weigh
+from diffkd_jax.core.losses import warm_up, weigh
 
 KEY = jax.random.key(0)
 OUT = {"a": jax.random.normal(KEY, (6, 4)), "b": jax.random.normal(KEY, (6, 4)) + 1}
@@ -180,6 +180,21 @@ def test_weights_are_numbers_or_schedules_of_names_or_groups():
     )
     total = sum(v for k, v in metrics.items() if k.startswith("weighted/"))
     np.testing.assert_allclose(metrics["loss/total"], total, rtol=1e-6)
+
+
+def test_distances_warm_up_and_other_losses_do_not():
+    halved = lambda step: jnp.where(step < 10, 2.0, 1.0)
+    weights = {"a/distance": halved, "b": 3.0, "c/distance": 0.0, "task": 0.5}
+    losses = {f"{tap}/{name}": jnp.ones(()) for tap in "abc" for name in
+              ("distance", "diffusion")} | {"task": jnp.ones(())}  # fmt: skip
+    for step, share in ((0, 0.0), (2, 0.5), (4, 1.0), (12, 1.0)):
+        weighted = weigh(losses, warm_up(weights, "abc", 4), jnp.array(step))
+        plain = weigh(losses, weights, jnp.array(step))
+        for name, value in plain.items():
+            factor = share if name.endswith("/distance") else 1.0
+            assert float(weighted[name]) == pytest.approx(factor * float(value)), name
+    assert warm_up(weights, "abc", 0) == weights
+    assert warm_up(weights, "c", 4)["c/distance"] == 0.0  # it is refused as before
 
 
 def test_a_weight_of_one_changes_no_bit():

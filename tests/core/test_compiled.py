@@ -72,14 +72,15 @@ def test_gamma_is_counted_as_by_numpy_and_jax(dtype):
     assert _counts(jnp.ones(5))[-1] == 5
 
 
-def test_recomputed_steps_give_the_same_gradient():
+@pytest.mark.parametrize("time_aware", [False, True])
+def test_recomputed_steps_give_the_same_gradient(time_aware):
     rngs = {"params": KEY, "diffusion": KEY}
     student, teacher = (
         jax.random.normal(jax.random.key(i), (2, 4, 4, 8)) for i in (1, 2)
     )
 
     def run(remat):
-        module = DiffKD(num_steps=2, remat=remat)
+        module = DiffKD(num_steps=2, remat=remat, time_aware=time_aware)
         variables = jax.jit(module.init)(rngs, student, teacher)
         stats = variables["batch_stats"]
 

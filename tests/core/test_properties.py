@@ -39,6 +39,17 @@ def call(module, variables, student=STUDENT, teacher=TEACHER, key=1, **kwargs):
     )
 
 
+def moved(variables):
+    """Variables whose parameters are no longer at their initial values."""
+    leaves, structure = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(KEY, len(leaves))
+    leaves = [
+        leaf + 0.1 * jax.random.normal(k, leaf.shape)
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return {**variables, "params": jax.tree.unflatten(structure, leaves)}
+
+
 def reached(tree):
     """Names of the top-level parts that hold a gradient."""
     return {
@@ -63,8 +74,9 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("term", ROUTES)
-def test_gradient_routing(term):
-    module = DiffKD(latent_channels=8, unroll=1)
+@pytest.mark.parametrize("time_aware", [False, True])
+def test_gradient_routing(term, time_aware):
+    module = DiffKD(latent_channels=8, unroll=1, time_aware=time_aware)
     variables = fresh(module)
 
     def loss(params, student, teacher):
@@ -81,6 +93,7 @@ def test_gradient_routing(term):
     )
     found = reached({**by_params, "student": by_student, "teacher": by_teacher})
     assert found == ROUTES[term]
+    chex.assert_tree_all_finite((by_params, by_student))
 
 
 def test_gradients_that_leave_the_predictor_alone():
@@ -203,6 +216,35 @@ def test_denoising_is_blind_to_time_in_training_only(kernel_size):
         assert np.abs(run(t(0), False) - run(t(900), False)).max() > 1e-2
         mixed = jnp.arange(6) * 150
         assert np.abs(run(mixed, True) - run(mixed[::-1], True)).max() > 1e-2
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_a_time_aware_denoiser_sees_the_time_in_training_too(kernel_size):
+    module = NoisePredictor(kernel_size, time_aware=True)
+    variables = moved(module.init(KEY, STUDENT, jnp.zeros(6, int), train=True))
+    assert list(variables) == ["params"]
+    run = lambda t, train: module.apply(variables, STUDENT, t, train=train)
+    early, late = jnp.full(6, 10), jnp.full(6, 900)
+    assert np.abs(run(early, True) - run(late, True)).max() > 1e-2
+    np.testing.assert_array_equal(run(early, True), run(early, False))
+    # An example is denoised the same, whatever the time steps of the others are.
+    mixed = run(jnp.where(jnp.arange(6) < 3, early, late), True)
+    np.testing.assert_allclose(mixed[:3], run(early, True)[:3], atol=1e-5)
+    np.testing.assert_allclose(mixed[3:], run(late, True)[3:], atol=1e-5)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_the_denoised_feature_depends_on_time_only_if_time_aware(aware, monkeypatch):
+    module = DiffKD(time_aware=aware, unroll=1)
+    variables = moved(fresh(module))
+    outputs = []
+    for later in (0, 500):
+        plan = diffusion.ddim_plan(5)
+        plan = plan._replace(t=plan.t + later)
+        monkeypatch.setattr("diffkd_jax.core.diffkd.ddim_plan", lambda *_, p=plan: p)
+        outputs.append(call(module, variables)[0].student)
+    difference = np.abs(outputs[0] - outputs[1]).max()
+    assert difference > 1e-2 if aware else difference < 1e-3
 
 
 def test_diffusion_loss_depends_on_time():

@@ -1,8 +1,10 @@
 """A control replaces what its name says; all else is as in the run of DiffKD."""
 
+import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -101,10 +103,12 @@ def count(module, channels, leave_out=()):
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("channels", [8, 10, 16, 19, 24, 64, 100, 256])
-def test_the_regressor_is_as_large_as_the_denoiser(kernel_size, channels):
-    denoiser = count(NoisePredictor(kernel_size), channels, ["time_embedding"])
-    regressor = count(Regressor(kernel_size), channels)
-    assert regressor == pytest.approx(denoiser, rel=0.02)
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_the_regressor_is_as_large_as_the_denoiser(kernel_size, channels, width):
+    predictor = NoisePredictor(kernel_size, width=width)
+    denoiser = count(predictor, channels, ["time_embedding"])
+    regressor = count(Regressor(kernel_size, width=width), channels)
+    assert regressor == pytest.approx(denoiser, rel=0.02 if width == 1 else 0.03)
 
 
 @pytest.mark.slow
@@ -206,6 +210,43 @@ def test_without_a_diffusion_loss_the_distance_still_trains_the_denoiser():
     assert np.abs(kernel).max() > 0
 
 
+@pytest.mark.parametrize("denoiser", ["diffusion", "distance", "frozen", "regressor"])
+@pytest.mark.parametrize("gradient", ["full", "inputs", "straight"])
+def test_the_options_work_with_each_denoiser_and_gradient(denoiser, gradient):
+    _, _, gradients, losses, _, info = losses_and_gradient(
+        denoiser=denoiser,
+        gradient=gradient,
+        time_aware=True,
+        min_noise=0.25,
+        predictor_width=0.5,
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert ("x/diffusion" in losses) == (denoiser == "diffusion")
+    kernel = gradients["x"]["diffkd"]["student_projection"]["kernel"]
+    assert np.abs(kernel).max() > 0
+    assert info["x"]["gamma/max"] <= 0.75
+
+
+def test_the_least_noise_bounds_gamma():
+    (*_, free), (*_, bounded) = (
+        losses_and_gradient(),
+        losses_and_gradient(min_noise=0.6),
+    )
+    for name in ("gamma/min", "gamma/mean", "gamma/max"):
+        np.testing.assert_allclose(bounded["x"][name], 0.4 * free["x"][name], rtol=1e-6)
+    assert bounded["x"]["gamma/max"] <= 0.4 < free["x"]["gamma/max"]
+
+
+@pytest.mark.parametrize(("kernel_size", "inner"), [(1, 16), (3, 1)])
+def test_the_width_of_the_predictor_is_that_of_its_inner_layers(kernel_size, inner):
+    shapes = jax.eval_shape(
+        functools.partial(NoisePredictor(kernel_size, width=0.5).init, train=True),
+        *(jax.random.key(0), jnp.ones((2, 3, 3, 8)), jnp.zeros(2, int)),
+    )["params"]
+    first = shapes["conv0"] if kernel_size == 1 else shapes["bottleneck0"]["conv0"]
+    assert first["kernel"].shape == (1, 1, 8, inner)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_a_fixed_gamma_has_no_adapter(gamma):
     params, _, gradient, _, _, info = losses_and_gradient(gamma=gamma)
@@ -225,6 +266,12 @@ def test_a_fixed_gamma_has_no_adapter(gamma):
         ),
         ({"gamma": 1.5}, "gamma: found 1.5, expected"),
         ({"num_steps": -1}, "num_steps: found -1, expected"),
+        ({"min_noise": 1.5}, "min_noise: found 1.5, expected"),
+        (
+            {"min_noise": 0.1, "gamma": 0.5},
+            "min_noise: found 0.1 with gamma=0.5, expected 0",
+        ),
+        ({"predictor_width": 0.0}, "predictor_width: found 0.0, expected"),
     ],
 )
 def test_wrong_options_of_diffkd_are_refused(options, message):

@@ -22,6 +22,7 @@ from diffkd_jax.train.commands import compile_ahead
 from diffkd_jax.train.commands import train as commands
 from diffkd_jax.train.components import make_model
 from diffkd_jax.train.outputs import metrics, report
+from diffkd_jax.train.outputs.summary import describe_run
 from diffkd_jax.train.teacher import load_teacher
 from diffkd_jax.weights.files import export_torch, load_model
 from diffkd_jax.weights.output_files import EMA_FILE, MODEL_FILE
@@ -111,22 +112,24 @@ def test_an_export_that_the_run_did_not_write_is_named(finished, tmp_path, caplo
     assert "did not write" not in caplog.text
 
 
-DIFFKD = pytest.param("diffkd", marks=pytest.mark.slow)
+TIME_AWARE = {"methods.diffkd.time_aware": True, "methods.diffkd.min_noise": 0.1}
 
 
 @pytest.mark.parametrize(
-    ("method", "num_workers", "every"),
+    ("method", "num_workers", "fields"),
     [
-        ("kd", 0, 1),
-        ("kd", 1, 1),
-        ("kd", 0, 3),
-        pytest.param("diffkd", 0, 1, marks=pytest.mark.slow),
+        ("kd", 0, {}),
+        ("kd", 1, {}),
+        ("kd", 0, {"train.distill_every": 3}),
+        ("kd", 0, {"train.distill_warmup_epochs": 2.0}),
+        pytest.param("diffkd", 0, {}, marks=pytest.mark.slow),
+        pytest.param("diffkd", 0, TIME_AWARE, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
-    finished, tmp_path, monkeypatch, method, num_workers, every
+    finished, tmp_path, monkeypatch, method, num_workers, fields
 ):
-    fields = {"method": method, "train.distill_every": every}
+    fields = {"method": method, **fields}
     config = with_teacher(finished, **fields, **{"data.num_workers": num_workers})
     main.run(with_teacher(finished, **fields), str(tmp_path / "whole"))
 
@@ -146,6 +149,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     rows = [metrics.read_rows(file) for file in files]
     losses = [[r["loss/total"] for r in part if "loss/total" in r] for part in rows]
     np.testing.assert_array_equal(*losses)
+
+
+def test_the_weight_of_a_distance_rises_over_the_first_epochs():
+    run = build(tiny_config(method="kd", **{"train.distill_warmup_epochs": 1.0}))
+    weights, epoch = run.pure_step.keywords["weights"], run.plan.steps_per_epoch
+    steps = (0, epoch // 2, epoch, 2 * epoch)
+    values = [float(weights["logits/distance"](step)) for step in steps]
+    assert values == pytest.approx([0.0, 0.45, 0.9, 0.9])
+    assert weights["task"] == 0.1
+    assert "distance x a schedule" in describe_run(run)
 
 
 def test_a_damaged_checkpoint_falls_back(finished, tmp_path, capsys):
@@ -200,9 +213,16 @@ def test_a_checkpoint_that_is_scored_later_counts_by_that_score(tmp_path, monkey
     assert kept == [4, 16, 20]
 
 
-@pytest.mark.parametrize("method", ["kd", DIFFKD])
-def test_eight_devices_equal_one(finished, tmp_path, method):
-    fields = {"train.max_steps": 3, "method": method}
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("kd", {}),
+        pytest.param("diffkd", {}, marks=pytest.mark.slow),
+        pytest.param("diffkd", TIME_AWARE, marks=pytest.mark.slow),
+    ],
+)
+def test_eight_devices_equal_one(finished, tmp_path, method, fields):
+    fields = {"train.max_steps": 3, "method": method, **fields}
     for name, devices in (("one", 1), ("eight", 8)):
         config = with_teacher(finished, num_devices=devices, **fields)
         main.run(config, str(tmp_path / name))
@@ -236,7 +256,9 @@ def test_distilling_at_some_steps_only(tmp_path):
     assert means[4]["loss/task"] == pytest.approx(task, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["kd", DIFFKD])
+@pytest.mark.parametrize(
+    "method", ["kd", pytest.param("diffkd", marks=pytest.mark.slow)]
+)
 def test_seeds_differ_and_repeat(finished, tmp_path, method):
     fields = {"train.max_steps": 1, "method": method}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

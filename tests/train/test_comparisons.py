@@ -117,10 +117,12 @@ def test_schedules_scale_with_the_length():
     config = tiny_config(evaluations={"agreement": {"every_epochs": 0.5}})
     config.train.max_steps, config.train.epochs = 5, 4.0
     config.schedule.boundaries, config.schedule.warmup_epochs = (1.0, 3.0), 0.5
+    config.train.distill_warmup_epochs = 0.25
     scaled = scale_length(resolve(config), 2.0)
     assert (scaled.train.epochs, scaled.train.max_steps) == (8.0, 10)
     assert scaled.schedule.boundaries == (2.0, 6.0)
     assert scaled.schedule.warmup_epochs == 1.0
+    assert scaled.train.distill_warmup_epochs == 0.5
     assert scaled.eval_every_epochs == 2.0
     assert scaled.evaluations["agreement"].every_epochs == 1.0
     assert scale_length(resolve(config), 0.01).train.max_steps == 1

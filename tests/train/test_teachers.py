@@ -85,8 +85,10 @@ def test_teacher_weights_that_do_not_exist_are_refused(config, data, tmp_path):
             tmp_path,
         )
     run_config.teacher.weights, run_config.train.distill_every = "ema", 5
+    run_config.train.distill_warmup_epochs = 1.0
     alone = commands.teacher_config(resolve(run_config))
     assert (alone.teacher.weights, alone.train.distill_every) == ("", 1)
+    assert alone.train.distill_warmup_epochs == 0.0
 
 
 def test_a_teacher_keeps_the_names_of_its_own_classes(config, data, tmp_path):

@@ -102,8 +102,9 @@ def plan_runs(
 def scale_length(config: Config, factor: float) -> Config:
     """Returns a config that trains the student longer or shorter.
 
-    Epochs, ``max_steps``, the schedule's warm-up and changes, and the times between two
-    evaluations are multiplied, so that the number of evaluations stays the same.
+    Epochs, ``max_steps``, the warm-ups of the schedule and of the distances, the
+    schedule's changes and the times between two evaluations are multiplied, so that the
+    number of evaluations stays the same.
 
     Args:
       config: a resolved config.
@@ -117,7 +118,11 @@ def scale_length(config: Config, factor: float) -> Config:
     train, schedule = config.train, config.schedule
     max_steps = max(1, round(train.max_steps * factor)) if train.max_steps else 0
     return config.replace(
-        train=train.replace(epochs=train.epochs * factor, max_steps=max_steps),
+        train=train.replace(
+            epochs=train.epochs * factor,
+            max_steps=max_steps,
+            distill_warmup_epochs=train.distill_warmup_epochs * factor,
+        ),
         schedule=schedule.replace(
             boundaries=tuple(epoch * factor for epoch in schedule.boundaries),
             every_epochs=schedule.every_epochs * factor,
