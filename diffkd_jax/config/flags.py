@@ -8,6 +8,7 @@ as flags.
 
 import ast
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_origin
@@ -177,7 +178,13 @@ def set_options(config: Any, options: Mapping[str, Any]) -> None:
                 current = config[section].options
                 if option[0] in current:
                     del current[option[0]]
-            config.update_from_flattened_dict({path: value})
+            try:
+                config.update_from_flattened_dict({path: value})
+            except TypeError:  # the function that takes it says what it expects
+                *groups, last = path.split(".")
+                group = functools.reduce(lambda inner, n: inner[n], groups, config)
+                del group[last]
+                group[last] = value
 
 
 def _make_groups(config: Any, path: str) -> None:

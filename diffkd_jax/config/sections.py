@@ -214,7 +214,8 @@ class Config(Section):
           row: a value of ``compare``: a method, or a key of ``comparison.variants``.
 
         >>> variant = Variant(method="kd", optimizer={"learning_rate": 0.05})
-        >>> config = Config(comparison=Comparison(variants={"low": variant}))
+        >>> comparison = Comparison(variants={"low": variant})
+        >>> config = Config(compare=("none", "low"), comparison=comparison)
         >>> config.for_row("low").method, config.for_row("low").optimizer.learning_rate
         ('kd', 0.05)
         """

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh
 
-from ..config.comparison import SECTIONS, prefix_variant_fields
+from ..config.comparison import Variant, prefix_variant_fields
+from ..config.section import Section
 from ..config.sections import Config
 from ..data import Data
 from ..models.model import Model
@@ -39,7 +40,10 @@ LOG = logging.getLogger(__name__)
 
 
 def check_comparison(
-    config: Config, rows: Mapping[str, Mapping[str, Config]], workdir: pathlib.Path
+    rows: Mapping[str, Mapping[str, Config]],
+    workdir: pathlib.Path,
+    variants: Mapping[str, Variant],
+    recipe: Mapping[str, Section],
 ) -> dict[str, Run]:
     """Builds a run of each row, and checks everything that the runs will need.
 
@@ -47,11 +51,12 @@ def check_comparison(
     opens the data once, each teacher once, and builds one run of each row.
 
     Args:
-      config: the resolved config of the comparison, by whose recipe a teacher is
-        trained.
       rows: for each row, configs by the name of their folder. All of them have the same
         data, and those of one row differ in the seed only.
       workdir: directory of the comparison, with one folder for each run.
+      variants: the rows that are variants, by name.
+      recipe: sections of the comparison's config by name, by which a teacher is
+        trained, whatever variants set.
 
     Returns:
       A built run of each row, by row.
@@ -63,7 +68,7 @@ def check_comparison(
     data, built = None, dict[str, Run]()
     teachers = dict[str, Model | None]()
     for row, runs in rows.items():
-        with prefix_variant_fields(row, config.comparison.variants.get(row)):
+        with prefix_variant_fields(row, variants.get(row)):
             built[row] = run = build(next(iter(runs.values())), data)
         data = run.data
         unfinished = []
@@ -81,7 +86,6 @@ def check_comparison(
         teacher = run.config.teacher
         source = f"{run.method.teacher} {teacher.init} {teacher.weights}"
         if source not in teachers:
-            recipe = {name: getattr(config, name) for name in SECTIONS}
             taught = run._replace(config=run.config.replace(**recipe))
             teachers[source] = check_teacher_source(taught, unfinished[0])
         elif (loaded := teachers[source]) is not None:

@@ -16,6 +16,11 @@ from diffkd_jax.core.regressor import Regressor
 from diffkd_jax.methods import CONTROLS, METHODS, build_method
 from diffkd_jax.train.batches import training_batches
 from diffkd_jax.train.build import build
+from diffkd_jax.train.cluster.signals import Stopped
+from diffkd_jax.train.commands.train import train
+from diffkd_jax.train.teacher import draw_teacher
+from diffkd_jax.train.workdir import checkpoint
+from diffkd_jax.train.workdir.checkpoint_manager import open_checkpoints
 from diffkd_jax.train.workdir.identity import Identity, find_differences, to_json
 from tests.helpers.configs import tiny_config
 
@@ -63,6 +68,60 @@ def test_all_but_the_replaced_part_is_that_of_diffkd(name, of):
         training_batches(control), training_batches(diffkd), strict=True
     ):
         jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_the_moving_average_of_a_control_is_that_of_diffkd(name):
+    """At the start, and after a step on the task alone, which is the same for both."""
+    fields = {"train.ema_decay": 0.9, "weights": {"features": 0.0, "logits": 1e-12}}
+    averages = []
+    for method in (name, "diffkd"):
+        run = built(method, **fields)
+        state = run.init()
+        first = jax.device_get(state.ema)
+        jax.tree.map(
+            np.testing.assert_array_equal, first["params"], state.params["student"]
+        )
+        drawn = draw_teacher(run.teacher, run.shapes.batch, 0)
+        batch = dict(next(iter(training_batches(run))))
+        batch.pop("skipped")
+        state, _ = run.step(state, drawn.variables, batch)
+        averages.append((first, jax.device_get(state.ema)))
+    ours, theirs = averages
+    jax.tree.map(np.testing.assert_array_equal, ours[0], theirs[0])
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+        *(ours[1], theirs[1]),
+    )
+    kernels = [average["params"]["head"]["kernel"] for average in ours]
+    assert (kernels[0] != kernels[1]).any()
+
+
+def test_a_frozen_denoiser_stays_under_an_average_and_after_a_stop(tmp_path):
+    """To the bit, and so does the run: the same models as without a stop."""
+    fields = {"train.ema_decay": 0.9, "methods.diffkd.denoiser": "frozen"}
+    fields["teacher.epochs"] = 1.0
+    config = tiny_config(**fields)
+    train(config, tmp_path / "whole")
+    teacher = {"teacher.init": str(tmp_path / "whole/teacher")}
+    config = tiny_config(**fields, **teacher)
+    calls = iter(range(10**6))
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "parts", lambda: 15 if next(calls) > 12 else 0)
+    train(config, tmp_path / "parts")
+    for file in ("model.safetensors", "model_ema.safetensors"):
+        ours, theirs = ((tmp_path / n / file).read_bytes() for n in ("parts", "whole"))
+        assert ours == theirs
+    run = build(config)
+    with open_checkpoints(tmp_path / "parts", run.task, {}) as checkpoints:
+        steps = checkpoints.all_steps()
+        last = checkpoint.restore(checkpoints, run.init())
+    assert int(last.step) == max(steps) == 8
+    paths = [p for p in flat_state(run) if "frozen" in p and "noise_predictor" in p]
+    assert len(paths) > 10
+    ours = flatten_dict({"state": jax.device_get(last.model_state)}, sep="/")
+    for path in paths:
+        np.testing.assert_array_equal(ours[path], flat_state(run)[path], err_msg=path)
 
 
 def test_a_control_has_the_options_of_the_method_that_it_controls():

@@ -142,6 +142,19 @@ def test_a_variant_comes_from_flags():
     assert run.methods["diffkd"]["num_steps"] == 1  # of the config
 
 
+@pytest.mark.parametrize(("option", "message"), [
+    ("diffkd.gamma=x", "gamma: found 'x', expected a number at least 0 and at most 1"),
+    ("projection.of=3", r"of: found 3, expected one of \['none', 'kd'"),
+])  # fmt: skip
+def test_options_of_wrong_types_are_refused_in_our_words(option, message):
+    _, options = take_options([f"--config.methods.{option}"])
+    method = option.partition(".")[0]
+    config = tiny_config(method=method)
+    set_options(config, options)
+    with pytest.raises(ValueError, match=rf"methods\.{method}\.{message}"):
+        dry_run(config)
+
+
 def test_a_weight_of_a_variant_is_not_left_out():
     variants = {"half": HALF | {"weights": {"logitz": 1.0}}}
     config = with_variants(("none", "half"), variants, weights={"logits": 2.0})

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ...config.comparison import SECTIONS
 from ...config.resolve import resolve
 from ...config.sections import Config
 from ..build import build_scoring
@@ -105,7 +106,8 @@ def compare(
     for run in at_length:
         rows.setdefault(run.row, {})[run.folder] = run.config
     # All of them are checked before the first one takes hours.
-    built = check_comparison(config, rows, workdir)
+    recipe = {name: getattr(config, name) for name in SECTIONS}
+    built = check_comparison(rows, workdir, config.comparison.variants, recipe)
     with lock_workdir(workdir):
         measure = measure or functools.partial(measure_step, should_stop=should_stop)
         times = read_or_measure(built, workdir, should_stop, measure)
