@@ -99,7 +99,7 @@ def advise(facts: ProbeFacts) -> list[str]:
 
     >>> none = ProbedMethod(1.0, 0.6, 0.7, 300)
     >>> kd = ProbedMethod(3.0, 0.75, 0.75, 100)
-    >>> facts = ProbeFacts("top1", True, 10_000, 100, 100, 0.7, False,
+    >>> facts = ProbeFacts("score", True, 10_000, 100, 100, 0.7, False,
     ...     {"none": none, "kd": kd})
     >>> advise(facts)[0].partition(":")[0]
     'The teacher (0.7000) is not ahead of the student without distillation (0.7000)'
