@@ -51,7 +51,7 @@ class ProbedMethod(NamedTuple):
 
 
 class ProbeFacts(NamedTuple):
-    """What a probe measured.
+    """The facts that a probe measured.
 
     Attributes:
       headline: name of the score.
