@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..distill import Distillation
 from ..losses import Weight
-from .step_losses import bind_losses
 from ..train_state import Outputs, TrainState
+from .step_losses import bind_losses
 
 Scalar = Float[Array, ""]
 ALL = "distillation"  # the sum of all losses of the taps
