@@ -39,7 +39,7 @@ TRAIN = sorted((PACKAGE / "train").rglob("*.py"))
 OF_TASKS = {"top1", "label", "class_names", "confusion"}
 READS_A_CONFIG = {
     *("build.py", "check.py", "claim.py", "compare.py", "components.py", "train.py"),
-    *("dry_run.py", "evaluate.py", "identity.py", "plan.py", "teacher.py"),
+    *("dry_run.py", "evaluate.py", "identity.py", "plan.py", "probe.py", "teacher.py"),
     *("planned_runs.py", "use_student.py"),
 }
 

@@ -9,8 +9,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .distill import Distillation
+from .gradients.step_losses import bind_losses
 from .losses import Weight
-from .step_losses import bind_losses
 from .train_state import Outputs, TrainState, as_seed, init_state
 
 __all__ = ["TrainState", "as_seed", "diffkd_step", "init_state"]

@@ -74,6 +74,7 @@ ACCEPTED = {
     "teacher.min_score": "any number may be a score",
     "compare": "which methods there are says the run",
     "comparison.seeds": "none is the field seed",
+    "train.diagnose_every": "0 is never",
     "train.max_steps": f"{ZERO}; more than there are is all",
     "train.label_smoothing": ZERO,
     "train.norm_group_size": ZERO,

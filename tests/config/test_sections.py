@@ -45,7 +45,8 @@ def test_defaults_and_types_of_flags_are_those_of_0_3():
     """The file holds the table of defaults from before fields were typed."""
     config = base()
     # These came later.
-    del config.methods, config.comparison, config.train.distill_warmup_epochs
+    del config.methods, config.comparison, config.probe
+    del config.train.distill_warmup_epochs, config.train.diagnose_every
     current = json.loads(json.dumps(rows(config)))
     assert current == json.loads((GOLDEN / "base_config.json").read_text())
 
@@ -103,7 +104,8 @@ def test_all_errors_come_at_once():
         }
     )
     assert lines == [
-        "mode: found 'nothing', expected one of ['train', 'evaluate', 'predict']",
+        "mode: found 'nothing', expected one of ['train', 'evaluate', 'predict', "
+        "'probe']",
         "seed: found -1, expected an integer at least 0 and at most 2147483647",
         "data.batch_size: found 2.5, expected an integer at least 1",
         "data.mean: found (0.5, 127.0), expected numbers at least 0 and at most 1, one "

@@ -309,7 +309,8 @@ def _shorten(config: Config, methods: tuple[str, ...], length: Length) -> Config
     """Returns the config of the comparison of the short runs."""
     scaled = scale_length(config, length.steps / length.planned)
     train = scaled.train.replace(
-        diagnose_every=max(1, length.steps // DIAGNOSES_OF_A_RUN)
+        diagnose_every=max(1, length.steps // DIAGNOSES_OF_A_RUN),
+        chance_evaluations=0,  # such short runs may well end there
     )
     return scaled.replace(
         train=train,

@@ -104,7 +104,7 @@ def read_or_measure(
 def relate_times(
     times: Mapping[str, StepTime], reference: str, workdir: pathlib.Path
 ) -> dict[str, StepTime]:
-    """Relates measured times to another method, and stores them so.
+    """Writes measured times in relation to another method, and returns them.
 
     Args:
       times: times by method, which relate to one of them.

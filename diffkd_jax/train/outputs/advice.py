@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ...core.gradients import ALL
 
 HIGH_RATIO, LOW_RATIO = 10.0, 0.03  # of a gradient's norm to that of the task
+AGREED = 0.5  # cosine from which a large gradient does no harm
 OPPOSED = -0.05  # cosine below which a gradient works against the task's
 LATE = 0.5  # share of the planned training from which a short one stands for it
 FEW_STEPS = 100
@@ -50,7 +51,7 @@ class ProbedMethod(NamedTuple):
 
 
 class ProbeFacts(NamedTuple):
-    """What a probe measured.
+    """The facts that a probe measured.
 
     Attributes:
       headline: name of the score.
@@ -98,12 +99,14 @@ def advise(facts: ProbeFacts) -> list[str]:
 
     >>> none = ProbedMethod(1.0, 0.6, 0.7, 300)
     >>> kd = ProbedMethod(3.0, 0.75, 0.75, 100)
-    >>> facts = ProbeFacts("top1", True, 10_000, 100, 100, 0.7, False,
+    >>> facts = ProbeFacts("score", True, 10_000, 100, 100, 0.7, False,
     ...     {"none": none, "kd": kd})
     >>> advise(facts)[0].partition(":")[0]
     'The teacher (0.7000) is not ahead of the student without distillation (0.7000)'
     """
-    sentences = [*_judge_teacher(facts), *_judge_length(facts), *_judge_methods(facts)]
+    sentences = [*_judge_teacher(facts)]
+    if facts.steps >= FEW_STEPS:
+        sentences += [*_judge_length(facts), *_judge_methods(facts)]
     for name, method in facts.methods.items():
         sentences += _judge_gradients(name, method.gradients)
     return [*sentences, *_caveats(facts)]
@@ -155,8 +158,9 @@ def _judge_length(facts: ProbeFacts) -> Iterator[str]:
         )
     else:
         yield (
-            f"{longer} still add {climb:.4f}. Longer training without distillation "
-            "(train.epochs) is the first thing to try: it needs no teacher."
+            f"{longer} still add {climb:.4f}. Longer training (train.epochs) helps by "
+            "itself, without a teacher: try it before a method that does not beat "
+            "it in equal time."
         )
 
 
@@ -200,7 +204,8 @@ def _judge_methods(facts: ProbeFacts) -> Iterator[str]:
 
 def _judge_gradients(name: str, gradients: Mapping[str, Agreement]) -> Iterator[str]:
     for loss, agreement in gradients.items():
-        if loss != ALL and agreement.ratio > HIGH_RATIO:
+        agrees = agreement.cosine >= AGREED  # then it teaches the task as well
+        if loss != ALL and agreement.ratio > HIGH_RATIO and not agrees:
             weight = "its weight"
             if agreement.weight is not None:
                 target = agreement.weight / agreement.ratio
@@ -229,8 +234,8 @@ def _judge_gradients(name: str, gradients: Mapping[str, Agreement]) -> Iterator[
 def _caveats(facts: ProbeFacts) -> Iterator[str]:
     if facts.steps < FEW_STEPS:
         yield (
-            f"{facts.steps} steps are too few for a judgement of the methods. Raise "
-            "probe.seconds."
+            f"{facts.steps} steps are too few to judge the methods and the length of "
+            "the training. Raise probe.seconds."
         )
     if facts.is_given:
         yield (

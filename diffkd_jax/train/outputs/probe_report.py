@@ -111,7 +111,7 @@ def tabulate_probe(facts: ProbeFacts) -> list[tuple[str, ...]]:
         *("gradient / task's", "cosine"),
     )
     number = lambda value, form: "" if value != value else format(value, form)
-    table = [header]
+    table: list[tuple[str, ...]] = [header]
     for name, method in facts.methods.items():
         is_none = name == "none"
         both = method.gradients.get(ALL, Agreement(float("nan"), float("nan")))

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .distill import Distillation
-from .losses import Weight
+from ..distill import Distillation
+from ..losses import Weight
+from ..train_state import Outputs, TrainState
 from .step_losses import bind_losses
-from .train_state import Outputs, TrainState
 
 Scalar = Float[Array, ""]
 ALL = "distillation"  # the sum of all losses of the taps

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .distill import Distillation
-from .losses import (
+from ..distill import Distillation
+from ..losses import (
     Weight,
     check_outputs,
     check_student_result,
@@ -15,7 +15,7 @@ from .losses import (
     weigh,
     weighable,
 )
-from .train_state import Outputs, TrainState
+from ..train_state import Outputs, TrainState
 
 Scalar = Float[Array, ""]
 
