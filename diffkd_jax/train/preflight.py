@@ -90,6 +90,12 @@ def check_comparison(
             teachers[source] = check_teacher_source(taught, unfinished[0])
         elif (loaded := teachers[source]) is not None:
             check_teacher(run, loaded)  # a method may need what others do not
+    for row, run in built.items():
+        if run.method.teacher == "student" and "none" not in built:
+            raise ValueError(
+                f"compare: found {row!r}, whose teacher is the student of 'none', "
+                "without 'none', expected both; add none to compare"
+            )
     return built
 
 

@@ -8,6 +8,7 @@ from diffkd_jax import main
 from diffkd_jax.config.flags import set_options, take_options
 from diffkd_jax.config.recorded import read_record
 from diffkd_jax.config.resolve import resolve
+from diffkd_jax.methods import METHODS
 from diffkd_jax.train.commands.compare import compare
 from diffkd_jax.train.commands.dry_run import dry_run
 from diffkd_jax.train.commands.planned_runs import configs_by_row
@@ -119,6 +120,17 @@ def test_self_as_a_variant_needs_none():
     config = with_variants(("plain", "mine"), variants)
     with pytest.raises(ValueError, match=r"compare: .* expected 'none' beside 'self'"):
         resolve(config)
+
+
+def taught_by_the_student():
+    return METHODS["kd"]()._replace(teacher="student")
+
+
+def test_a_method_that_the_student_teaches_needs_none(tmp_path):
+    method = f"{__name__}:taught_by_the_student"
+    config = with_variants(("kd", "own"), {"own": {"method": method}})
+    with pytest.raises(ValueError, match="compare: found 'own', whose teacher is"):
+        compare(config, tmp_path, measure=equal_times)
 
 
 def test_a_variant_comes_from_flags():
