@@ -28,11 +28,14 @@ def _weight(value: Any) -> Any:
 
 
 def check_once(what: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns values of a field; raises ValueError if one occurs twice.
+    """Returns the values of a field, none of which may occur twice.
 
     Args:
       what: word for one value, for the message.
       values: the values.
+
+    Raises:
+      ValueError: a value occurs twice.
 
     >>> check_once("seed", (0, 1))
     (0, 1)
