@@ -65,6 +65,24 @@ def test_a_workdir_of_something_else_is_refused(finished):
         probed(finished)
 
 
+def test_a_variant_is_probed_at_the_length_of_the_probe(tmp_path):
+    variants = {"kd": {"optimizer": {"learning_rate": 0.02}}}
+    fields = {"compare": ("kd",), "comparison.variants": variants}
+    facts = probed(tmp_path, **fields)
+    record = json.loads((tmp_path / "comparison/kd/config.json").read_text())
+    assert record["optimizer"]["learning_rate"] == 0.02
+    summary = json.loads((tmp_path / "comparison/kd/summary.json").read_text())
+    assert summary["steps"] == facts.steps
+    variants["kd"]["train"] = {"max_steps": 3}
+    with pytest.raises(ValueError, match=r"variants.kd.train.max_steps: found 3"):
+        probed(tmp_path / "other", **fields)
+
+
+def test_a_probe_needs_a_method_beside_none(tmp_path):
+    with pytest.raises(ValueError, match=r"compare: found \('none',\), expected a"):
+        probed(tmp_path, compare=("none",))
+
+
 def test_methods_that_the_task_lacks_are_left_out():
     built, left_out = command.build_methods(command.resolve(tiny_config()))
     assert list(built) == ["none", "kd", "dist", "diffkd"]

@@ -46,6 +46,15 @@ EVALUATIONS_OF_A_RUN, DIAGNOSES_OF_A_RUN = 8, 8
 FEWEST_STEPS = 8
 # Held-out images: a tenth of the training images within these limits.
 LEAST_HELD_OUT, MOST_HELD_OUT = 200, 2000
+# Fields that scale with the length of a run.
+EPOCH_FIELDS = (
+    ("train", "epochs"),
+    ("train", "max_steps"),
+    ("train", "distill_warmup_epochs"),
+    ("schedule", "boundaries"),
+    ("schedule", "every_epochs"),
+    ("schedule", "warmup_epochs"),
+)
 RUNS = "comparison"  # folder of the short runs
 
 
@@ -92,10 +101,33 @@ def probe(
       Stopped: a stop was requested; the same call resumes the probe.
     """
     config = resolve(config)
+    refuse_own_lengths(config)
     refuse_other_workdir(workdir)
     with report_disk_faults(workdir), lock_workdir(workdir):
         measure = measure or functools.partial(measure_step, should_stop=should_stop)
         return _probe(config, workdir, should_stop, measure)
+
+
+def refuse_own_lengths(config: Config) -> None:
+    """Checks that no variant has a length or epochs of its own.
+
+    A probe sets the length of all runs, and epochs of a variant would not shrink.
+
+    Args:
+      config: the resolved config of the probe.
+
+    Raises:
+      ValueError: a variant sets such a field.
+    """
+    for row, variant in config.comparison.variants.items():
+        changes = variant.changes()
+        for section, name in EPOCH_FIELDS:
+            if name in changes.get(section, {}):
+                raise ValueError(
+                    f"comparison.variants.{row}.{section}.{name}: found "
+                    f"{changes[section][name]}, expected no such field in a probe, "
+                    "which sets the length of all runs; leave it out"
+                )
 
 
 def refuse_other_workdir(workdir: pathlib.Path) -> None:
@@ -230,6 +262,11 @@ def build_methods(config: Config) -> tuple[dict[str, Run], list[str]]:
         ones can.
     """
     names = tuple(dict.fromkeys(("none", *config.compare)))
+    if config.compare and len(names) == 1:
+        raise ValueError(
+            f"compare: found {config.compare}, expected a method beside none, or () "
+            "for those that the task has"
+        )
     if config.compare:
         by_method = configs_by_row(config.replace(compare=names))
         built = dict[str, Run]()
