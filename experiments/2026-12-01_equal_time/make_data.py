@@ -18,7 +18,7 @@ import numpy as np
 
 from diffkd_jax.data.sources.arrays import load_idx
 
-# Of each class, in the order of the official files.
+# The part of each class, in the order of the official files.
 PARTS = {
     "train": ("train", slice(0, 800)),
     "valid": ("train", slice(800, 1800)),

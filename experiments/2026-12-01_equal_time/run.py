@@ -53,9 +53,9 @@ def run(job, data: str, runs: pathlib.Path, stage: str) -> None:
     fields = {**job.fields, "data.path": data}
     if job.facts["row"] == "self":
         # The run of none with the same length and seed, which comes before it.
-        own = f"{job.name.replace('-self-', '-none-')}/model.safetensors"
+        undistilled = f"{job.name.replace('-self-', '-none-')}/model.safetensors"
         student = get_config(job.who).student
-        fields |= {"teacher.model": student.model, "teacher.init": runs / own}
+        fields |= {"teacher.model": student.model, "teacher.init": runs / undistilled}
         fields["teacher.options.channels"] = tuple(student.options.channels)
     elif fields["method"] != "none":
         fields["teacher.init"] = HERE / "teacher.safetensors"

@@ -104,7 +104,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_inference_gives_features_as_training_does(kind):
-    """In every library, and in a network whose features would grow otherwise."""
+    """It holds for every library, and for a network whose features would grow."""
     run = random_run(**KINDS[kind])
     drawn = draw_teacher(run.teacher, run.shapes.batch, run.config.seed)
     settled = draw_random_teacher(run)

@@ -134,10 +134,10 @@ def compare_gradients(
     norm = _norm_of(task_gradient)
     figures = {"norm/task_gradient": norm}
     for name, gradient in gradients.items():
-        own = _norm_of(gradient)
-        figures[f"gradient_ratio/{name}"] = own / norm
+        length = _norm_of(gradient)
+        figures[f"gradient_ratio/{name}"] = length / norm
         # Not the product of the norms, which may be too small for float32.
-        cosine = _dot([x / own for x in gradient], [x / norm for x in task_gradient])
+        cosine = _dot([x / length for x in gradient], [x / norm for x in task_gradient])
         figures[f"gradient_cosine/{name}"] = cosine
     return {name: value.astype(jnp.float32) for name, value in figures.items()}
 

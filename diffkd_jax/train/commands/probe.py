@@ -274,8 +274,8 @@ def build_methods(config: Config) -> tuple[dict[str, Run], list[str]]:
             data = built["none"].data if built else None
             built[name] = build(one, data)
         return built, []
-    own = (config.method,) if config.method in METHODS else ()
-    names = tuple(dict.fromkeys(("none", *DEFAULT_METHODS, *own)))
+    chosen = (config.method,) if config.method in METHODS else ()
+    names = tuple(dict.fromkeys(("none", *DEFAULT_METHODS, *chosen)))
     built, left_out = dict[str, Run](), dict[str, str]()
     for name, one in configs_by_row(config.replace(compare=names)).items():
         try:

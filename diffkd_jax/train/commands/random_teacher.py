@@ -159,10 +159,10 @@ def remove_initial(value: Any, from_zero: Any, from_shift: Any) -> Any:
     """
     if not _is_float(value) or not np.size(value):
         return value
-    kept = (np.float64(from_shift) - np.float64(from_zero)) / SHIFT
-    share = np.mean(kept)
+    shares = (np.float64(from_shift) - np.float64(from_zero)) / SHIFT
+    share = np.mean(shares)
     # False for NaN too.
-    is_average = np.all(np.abs(kept - share) <= TOLERANCE) and -TOLERANCE <= share < 1
+    is_average = np.all(np.abs(shares - share) <= TOLERANCE) and -TOLERANCE <= share < 1
     # One that forgets nothing in all batches has not seen them.
     if not is_average or share > 1 - TOLERANCE:
         return value

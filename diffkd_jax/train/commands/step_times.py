@@ -114,18 +114,13 @@ def relate_times(
     Returns:
       Times by method, the reference first.
     """
-    factor = times[reference].cost
-    related = {
-        method: StepTime(
-            pair.seconds, float(np.float32(pair.reference_seconds * factor))
-        )
-        for method, pair in times.items()
-    }
-    own = related[reference].seconds
-    # The reference stands first.
-    related = (
-        {reference: StepTime(own, own)} | related | {reference: StepTime(own, own)}
-    )
+    factor, seconds = times[reference].cost, times[reference].seconds
+    related = {reference: StepTime(seconds, seconds)}  # it stands first
+    for method, pair in times.items():
+        if method != reference:
+            # Processes exchange numbers as float32, which must not change them.
+            other = float(np.float32(pair.reference_seconds * factor))
+            related[method] = StepTime(pair.seconds, other)
     if processes.is_primary():
         methods = {method: list(pair) for method, pair in related.items()}
         write_json(workdir / FILE, {"reference": reference, "methods": methods})
