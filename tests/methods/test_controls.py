@@ -70,6 +70,7 @@ def test_all_but_the_replaced_part_is_that_of_diffkd(name, of):
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLS)
 def test_the_moving_average_of_a_control_is_that_of_diffkd(name):
     """At the start, and after a step on the task alone, which is the same for both."""
@@ -97,6 +98,7 @@ def test_the_moving_average_of_a_control_is_that_of_diffkd(name):
     assert (kernels[0] != kernels[1]).any()
 
 
+@pytest.mark.slow
 def test_a_frozen_denoiser_stays_under_an_average_and_after_a_stop(tmp_path):
     """To the bit, and so does the run: the same models as without a stop."""
     fields = {"train.ema_decay": 0.9, "methods.diffkd.denoiser": "frozen"}
@@ -183,6 +185,7 @@ def test_a_random_teacher_is_drawn_by_the_seed_and_never_trained(tmp_path):
     assert not (tmp_path / "a/teacher").exists()
 
 
+@pytest.mark.slow
 def test_the_teacher_of_self_is_the_student_without_distillation(tmp_path):
     fields = {"train.max_steps": 2, "weights": {"task": 0.5}}
     main.run(tiny_config(method="none", **fields), str(tmp_path / "none"))

@@ -70,6 +70,7 @@ def test_training_is_the_same_to_the_bit(kind, finished, tmp_path):
         assert -1 <= row["gradient_cosine/features/distance"] <= 1
 
 
+@pytest.mark.slow
 def test_figures_of_a_resumed_run_are_those_of_a_whole_one(finished, tmp_path):
     fields = {"teacher.init": str(finished / "teacher"), "train.diagnose_every": EVERY}
     calls = iter([0] * 8 + [15] * 9)

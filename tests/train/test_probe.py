@@ -33,6 +33,7 @@ def probed(workdir, should_stop=lambda: 0, **fields):
     return probe(tiny_config(**fields), workdir, should_stop, measure=injected)
 
 
+@pytest.mark.slow
 def test_a_probe_resumes_and_writes_what_it_measured(tmp_path):
     calls = iter([0] * 30 + [15] * 99)
     with pytest.raises(Stopped):

@@ -121,6 +121,7 @@ def test_inference_gives_features_as_training_does(kind):
         assert rms(initial["features"]) != pytest.approx(wanted, rel=0.08)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_the_same_on_any_number_of_devices():
     """To the bit: a resumed run may have others, and checks the checksum."""
     fields = {**DEEP, "teacher.model": "resnet8", "mesh.fsdp_min_bytes": 1}
@@ -145,6 +146,7 @@ def test_a_network_without_statistics_stays_as_it_is():
     jax.tree.map(np.testing.assert_array_equal, settled.variables, drawn.variables)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_random_teacher(tmp_path):
     config = tiny_config(method="random_teacher")
     calls = iter(range(10**6))

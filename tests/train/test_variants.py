@@ -75,6 +75,7 @@ def test_a_variant_is_a_row_like_a_method(tmp_path, capsys):
     assert "tiny-half: finished already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_variant_trains_as_the_same_fields_do_alone(tmp_path):
     fields = {"train.max_steps": 2}
     config = with_variants(("none", "half"), {"half": HALF}, **fields)
@@ -92,6 +93,7 @@ def test_a_variant_trains_as_the_same_fields_do_alone(tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_self_is_taught_by_the_row_none_alone(tmp_path):
     """Not by another row of the method ``none``, and not by one with its own length."""
     variants = {
