@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 HERE = pathlib.Path(__file__).parent
 RESULTS, TIMES = HERE / "results.jsonl", HERE / "step_times.json"
 SEEDS = (0, 1, 2, 3, 4)
-# Epochs after which the student no longer improves without distillation.
+# Epochs after which the student no longer improves without distillation. A first guess;
+# the stage length_chosen decides.
 LENGTH = {"small": 320}
 CORE = ("none", "kd", "dist", "diffkd", "projection")
 
@@ -93,6 +94,17 @@ def length(who: str = "small") -> list[Job]:
     """Returns the runs that show at which length ``none`` no longer improves."""
     lengths = (40, 80, 160, 320, 640)
     return [make_job(who, "none", n, seed) for seed in (10, 11) for n in lengths]
+
+
+def length_chosen(who: str = "small") -> list[Job]:
+    """Returns the runs of ``length`` with the settings that ``select`` chose."""
+    trial = chosen_trial(who, "none")
+    fields = trials("none")[trial]
+    return [
+        make_job(who, "none", n, seed, trial, **fields)
+        for n in (160, 320, 640, 1280)
+        for seed in (10, 11)
+    ]
 
 
 def trials(row: str) -> dict[str, dict[str, Any]]:
@@ -191,6 +203,7 @@ STAGES: dict[str, Callable[[], list[Job]]] = {
     "teacher": teacher,
     "length": length,
     "select": select,
+    "length_chosen": length_chosen,
     "steps": lambda: final("small", CORE, "steps"),
     "time": lambda: final("small", CORE, "time"),
 }
