@@ -92,11 +92,25 @@ def plan_runs(
     runs = []
     for seed in config.comparison.seeds or (config.seed,):
         for row, factor in factors.items():
-            folder = row if seed == config.seed else f"{row}-seed{seed}"
+            folder = name_folder(config, row, seed)
             folder += "" if factor == 1.0 else "-time"
             run_config = scale_length(by_row[row].replace(seed=seed), factor)
             runs.append(PlannedRun(row, seed, budget, folder, run_config))
     return runs
+
+
+def name_folder(config: Config, row: str, seed: int) -> str:
+    """Returns the name of the folder of a run at the length of its config.
+
+    Args:
+      config: the resolved config of the comparison.
+      row: name of the row.
+      seed: seed of the run.
+
+    >>> name_folder(Config(seed=0), "kd", 1)
+    'kd-seed1'
+    """
+    return row if seed == config.seed else f"{row}-seed{seed}"
 
 
 def scale_length(config: Config, factor: float) -> Config:

@@ -30,7 +30,7 @@ from ..workdir.directory import RECORD, REPORT, SUMMARY, read_json_object
 from ..workdir.disk_errors import report_disk_faults
 from ..workdir.lock import lock_workdir
 from .compare import compare
-from .planned_runs import configs_by_row, scale_length
+from .planned_runs import configs_by_row, name_folder, scale_length
 from .step_times import (
     StepTime,
     measure_step,
@@ -187,10 +187,7 @@ def _probe(
         short = short.replace(teacher=short.teacher.replace(init=teacher))
     compare(short, workdir / RUNS, should_stop, measure=measure)
     seeds = config.comparison.seeds or (config.seed,)
-    folders = {
-        name: name if seeds[0] == config.seed else f"{name}-seed{seeds[0]}"
-        for name in built
-    }
+    folders = {name: name_folder(config, name, seeds[0]) for name in built}
     directories = [workdir / RUNS / folder for folder in folders.values()]
     headline = scoring.task.headline
     facts = ProbeFacts(
